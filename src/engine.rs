@@ -1,0 +1,189 @@
+//! The contract between a core and what drives it: bytes and `now` go in, actions come out.
+//! It knows neither HTTP nor WebSocket, and neither a socket nor a clock, so that one core can be
+//! driven by scenarios, by the simulation, by the fuzzer and by the operating system.
+//!
+//! How to drive an engine, in five steps:
+//! 1. A stream arrives: [`Engine::accepted`]. Its id lives until you call [`Engine::closed`],
+//!    exactly once, after an [`Action::Close`] or [`Action::Reset`].
+//! 2. It is readable: read into [`Engine::room`] (empty means paused: remember that the stream is
+//!    readable and wait for [`Action::Resume`]), then [`Engine::received`]; at its end or on an
+//!    error [`Engine::ended`].
+//! 3. Whatever a call left in [`Out`] is written at once, in one go; [`Engine::keep`] takes what
+//!    the stream did not. From then on write [`Engine::unsent`] when the stream is writable.
+//! 4. After every call, carry out [`Engine::poll`] until it is empty.
+//! 5. Sleep until [`Engine::next_deadline`], then [`Engine::fire`].
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+
+pub use crate::outbox::{Out, Piece};
+pub use crate::time::Now;
+
+/// One connection: where it lies and which tenant of that place it is.
+/// A late event for an earlier tenant carries an earlier generation and misses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id {
+    /// Place in the table of connections.
+    pub key: u32,
+    /// Counts the tenants of that place.
+    pub generation: u32,
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.key, self.generation)
+    }
+}
+
+/// Which listener a connection came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// For everyone: it can never hurt the pod.
+    Main,
+    /// For the kubelet, Prometheus and operators; always served first.
+    Admin,
+}
+
+/// Who is at the other end.
+/// (`core::net` is arithmetic on addresses; it opens nothing.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    ip: IpAddr,
+    port: u16,
+}
+
+impl Peer {
+    /// The far end of a TCP connection; an IPv4 address in IPv6 clothes shows as IPv4.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self { ip: address.ip().to_canonical(), port: address.port() }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.ip, self.port).fmt(f)
+    }
+}
+
+/// How the reading side of a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HangUp {
+    /// The peer will send no more; it may still read.
+    Eof,
+    /// The stream is dead in both directions.
+    Reset,
+}
+
+/// What an operator asks of the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT: finish what is in hand and leave.
+    Stop,
+    /// SIGUSR1: say how things are.
+    Report,
+    /// SIGHUP: read again what was read at start.
+    Reload,
+}
+
+/// A file as it was read.
+#[derive(Debug)]
+pub struct File {
+    /// Its path below its directory, with `/` between its parts and none in front.
+    pub name: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+    /// When it was last changed.
+    pub modified_ms: i64,
+}
+
+/// What an engine can ask to have read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The directory of files to serve.
+    Assets,
+}
+
+/// The only things that an engine can ask of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Call [`Engine::render`]: there is something to say that no received byte caused.
+    Write(Id),
+    /// Read again: the engine has room, or holds input that it can now use.
+    Resume(Id),
+    /// When all output is taken, tell the peer that no more follows (FIN).
+    Finish(Id),
+    /// When all output is taken, close.
+    Close(Id),
+    /// Close now, with RST, whatever waits.
+    Reset(Id),
+    /// Take whoever waits at the main doors, then close them for good.
+    StopAccepting,
+    /// Read this, and hand it over with [`Engine::fetched`].
+    Fetch(Source),
+    /// End the process with this exit code.
+    Exit(u8),
+}
+
+/// A core without I/O. See the module's head for the order of calls.
+pub trait Engine {
+    /// A stream arrived. `None`: no place for it, turn it away.
+    fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id>;
+
+    /// The last words to a stream that gets no id, when descriptors or places have run out.
+    fn turned_away(&mut self, now: Now) -> &[u8];
+
+    /// Where the next bytes of this stream go: behind the remnant of a frame, which is copied to
+    /// the front of `shared`, or into a block of the connection's own. Its length is the read
+    /// budget. Empty: paused.
+    fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8];
+
+    /// `n` bytes were read into [`Engine::room`]. Frames are unmasked where they lie.
+    fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out);
+
+    /// Asked for by [`Action::Resume`]: goes on with input held back.
+    fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out);
+
+    /// The reading side ended. After [`HangUp::Eof`] an answer may still be written.
+    fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out);
+
+    /// The stream took only the first `taken` bytes of `out`: keep the rest.
+    fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize);
+
+    /// What waits to be written, in order; only as much as lies in one piece.
+    fn unsent(&self, id: Id) -> &[u8];
+
+    /// The stream took `n` bytes of [`Engine::unsent`].
+    fn sent(&mut self, now: Now, id: Id, n: usize);
+
+    /// Asked for by [`Action::Write`]: timers, pushes, refusals.
+    fn render(&mut self, now: Now, id: Id, out: &mut Out);
+
+    /// The stream is gone, and with it the id.
+    fn closed(&mut self, now: Now, id: Id);
+
+    /// Timers that are due, at most [`crate::limits::TIMERS_PER_TURN`] of them.
+    fn fire(&mut self, now: Now);
+
+    /// The operator asks something.
+    fn signal(&mut self, now: Now, signal: Signal);
+
+    /// When to call [`Engine::fire`] next; `None`: sleep until something arrives.
+    fn next_deadline(&self) -> Option<u64>;
+
+    /// [`Action::StopAccepting`] is carried out: nobody else will come.
+    fn doors_closed(&mut self, now: Now);
+
+    /// [`Action::Fetch`] is carried out. What cannot be read is not handed over.
+    fn fetched(&mut self, now: Now, source: Source, files: Vec<File>);
+
+    /// The next thing to carry out.
+    #[must_use]
+    fn poll(&mut self) -> Option<Action>;
+}

@@ -1,0 +1,83 @@
+//! Every limit that no flag changes, in one place. `--print-config` prints the table below.
+
+/// A request line, without its line end.
+pub const REQUEST_LINE_BYTES: usize = 4_096;
+/// A request head, its blank line included.
+pub const HEAD_BYTES: usize = 8_192;
+/// Fields of a request head.
+pub const HEAD_FIELDS: usize = 100;
+/// A body where none is expected: read, dropped, and the request answered.
+pub const DROPPED_BODY_BYTES: u64 = 8 * 1024;
+/// What a body may take with its chunks' frames, while it is waited for.
+pub const DROPPED_BODY_RAW_BYTES: usize = 16 * 1024;
+/// A body, from its head on.
+pub const BODY_TIMEOUT_MS: u64 = 10_000;
+/// After a refusal, bytes of the peer that are read and dropped so that it sees the answer.
+pub const LINGER_BYTES: u32 = 256 * 1024;
+/// After a refusal or a close, how long the peer's end is waited for.
+pub const LINGER_MS: u64 = 2_000;
+/// From our Close to the peer's.
+pub const CLOSE_WAIT_MS: u64 = 10_000;
+/// From our Close to the peer's, while draining.
+pub const DRAIN_CLOSE_WAIT_MS: u64 = 5_000;
+/// Output that waits: above this, that peer is not read.
+pub const HIGH_WATER_BYTES: usize = 64 * 1024;
+/// Output that waits: below this, it is read again.
+pub const LOW_WATER_BYTES: usize = 32 * 1024;
+/// Output that waits, at most, if a message is no longer than that.
+pub const HARD_CAP_BYTES: usize = 256 * 1024;
+/// After a Close for too much output, until the connection is reset.
+pub const OVERLOAD_WAIT_MS: u64 = 2_000;
+/// Fragments without a byte, one after the other, of one message.
+pub const EMPTY_FRAGMENTS: u16 = 1_024;
+/// Messages that `delay` holds back.
+pub const DELAYED_MESSAGES: usize = 1_024;
+/// Bytes that `delay` holds back.
+pub const DELAYED_BYTES: usize = 256 * 1024;
+/// Keep-alive once three quarters of the connections are in use.
+pub const CROWDED_KEEPALIVE_MS: u64 = 5_000;
+/// Frames of one connection in one turn.
+pub const FRAMES_PER_TURN: usize = 256;
+/// Bytes of one connection in one turn: the size of the read buffer.
+pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
+/// Connections accepted in one turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Timers in one turn.
+pub const TIMERS_PER_TURN: usize = 256;
+/// Main connections served before the admin side is asked again.
+pub const SERVED_BEFORE_ADMIN: usize = 8;
+/// Bytes read from main connections before the admin side is asked again.
+pub const READ_BEFORE_ADMIN: usize = 256 * 1024;
+/// Connections of the admin listener at once.
+pub const ADMIN_CONNECTIONS: usize = 64;
+/// Places beyond the cap for connections that only hear 503.
+pub const REFUSED_CONNECTIONS: usize = 64;
+/// Connections that wait in the kernel to be accepted.
+pub const BACKLOG: i32 = 4_096;
+/// A file of `--assets`.
+pub const ASSET_BYTES: u64 = 1024 * 1024;
+/// All files of `--assets`.
+pub const ASSETS_BYTES: u64 = 8 * 1024 * 1024;
+/// A forwarded-for field, in the log.
+pub const FORWARDED_BYTES: usize = 64;
+
+/// Name, value, and what happens beyond it: for `--print-config` and the README.
+pub const TABLE: &[(&str, &str, &str)] = &[
+    ("request line", "4096 B", "414"),
+    ("request head", "8192 B", "431"),
+    ("header fields", "100", "431"),
+    ("body where none is expected", "8 KiB, 10s", "413 and close; 408"),
+    ("linger after a refusal", "256 KiB, 2s", "close"),
+    ("close handshake", "10s (5s while draining)", "close"),
+    ("output waiting, high / low water", "64 KiB / 32 KiB", "stop reading that peer / go on"),
+    ("output waiting, hard cap", "256 KiB, or one message + 64 KiB", "1013, reset after 2s"),
+    ("empty fragments in a row", "1024", "1008"),
+    ("messages held by delay", "1024, 256 KiB", "stop reading that peer"),
+    ("keep-alive above 75 % of the connections", "5s", "close"),
+    ("read per connection and turn", "64 KiB or 256 frames", "next turn"),
+    ("accepted per turn", "64", "next turn"),
+    ("timers per turn", "256", "next turn"),
+    ("admin connections", "64", "503"),
+    ("listen backlog", "4096", "the kernel drops"),
+    ("served file / all files", "1 MiB / 8 MiB", "refused at start"),
+];

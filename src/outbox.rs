@@ -1,0 +1,442 @@
+//! Bytes on their way out: [`Out`], the one buffer that all answers to one read leave in;
+//! [`Block`], a message in memory of its own; [`Outbox`], what a stream has not taken yet.
+//! None of them knows what the bytes mean.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use memmap2::MmapMut;
+
+/// Blocks from this size on are anonymous maps: an allocator may keep freed megabytes, the
+/// kernel takes an unmapped one back, and touches none of it before it is used.
+pub const MAP_MIN: usize = 128 * 1024;
+/// Room in front of a block's bytes for the longest header that goes before them.
+pub const HEADROOM: usize = 10;
+/// The out buffer gives memory back when it has grown beyond this.
+const OUT_KEPT: usize = 256 * 1024;
+/// Maps kept for the next large message: a fresh one costs 0.3 ms of page faults.
+const MAPS_KEPT: usize = 4;
+/// How long an unused map is kept.
+const MAP_KEPT_NS: u64 = 100_000_000;
+
+/// A message in memory of its own, with room for a header in front.
+#[derive(Debug)]
+pub struct Block {
+    store: Store,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Debug)]
+enum Store {
+    /// Grows with the bytes that arrive: a declared length allocates nothing.
+    Heap(Vec<u8>),
+    /// Of full size from the start, but only pages with bytes in them exist.
+    Map(MmapMut),
+}
+
+impl Block {
+    fn heap() -> Self {
+        Self { store: Store::Heap(vec![0; HEADROOM]), start: HEADROOM, end: HEADROOM }
+    }
+
+    fn map(map: MmapMut) -> Self {
+        Self { store: Store::Map(map), start: HEADROOM, end: HEADROOM }
+    }
+
+    fn memory(&self) -> &[u8] {
+        match &self.store {
+            Store::Heap(bytes) => bytes,
+            Store::Map(map) => map,
+        }
+    }
+
+    fn memory_mut(&mut self) -> &mut [u8] {
+        match &mut self.store {
+            Store::Heap(bytes) => bytes,
+            Store::Map(map) => map,
+        }
+    }
+
+    /// The bytes in it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory()[self.start..self.end]
+    }
+
+    /// The bytes in it from `from` on.
+    pub fn bytes_mut(&mut self, from: usize) -> &mut [u8] {
+        let (start, end) = (self.start + from, self.end);
+        &mut self.memory_mut()[start..end]
+    }
+
+    /// How many bytes are in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether no byte is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What it costs: a map only its touched pages, which are those with bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        match &self.store {
+            Store::Heap(bytes) => bytes.capacity(),
+            Store::Map(_) => self.end.next_multiple_of(4096),
+        }
+    }
+
+    /// Room that can be read into directly: only a map has it.
+    pub fn spare(&mut self) -> &mut [u8] {
+        match &mut self.store {
+            Store::Heap(_) => &mut [],
+            Store::Map(map) => &mut map[self.end..],
+        }
+    }
+
+    /// `n` bytes were read into [`Block::spare`].
+    pub fn filled(&mut self, n: usize) {
+        assert!(self.end + n <= self.memory().len(), "more was read than there was room");
+        self.end += n;
+    }
+
+    /// Puts a header before the bytes; it must fit the headroom.
+    pub fn prepend(&mut self, header: &[u8]) {
+        let start = self.start.checked_sub(header.len()).expect("the headroom fits any header");
+        self.start = start;
+        self.memory_mut()[start..start + header.len()].copy_from_slice(header);
+    }
+}
+
+/// Where blocks come from and go back to.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    idle: Vec<MmapMut>,
+    used_ns: u64,
+}
+
+impl Blocks {
+    /// An empty block for about `size` bytes.
+    pub fn take(&mut self, size: usize) -> Block {
+        let size = size + HEADROOM;
+        if size < MAP_MIN {
+            return Block::heap();
+        }
+        let fits = |map: &MmapMut| map.len() >= size && map.len() <= 4 * size;
+        if let Some(at) = self.idle.iter().position(fits) {
+            return Block::map(self.idle.swap_remove(at));
+        }
+        // A refused map (too many of them, no address space) is no reason to fail: the heap
+        // grows with what arrives, it only costs a copy.
+        MmapMut::map_anon(size.next_multiple_of(4096)).map_or_else(|_| Block::heap(), Block::map)
+    }
+
+    /// Adds bytes to a block, in a larger one when it is full.
+    pub fn append(&mut self, block: &mut Block, bytes: &[u8]) {
+        match &mut block.store {
+            Store::Heap(heap) if heap.len() + bytes.len() < MAP_MIN => {
+                heap.extend_from_slice(bytes);
+                block.end += bytes.len();
+                return;
+            }
+            Store::Map(map) if map.len() - block.end >= bytes.len() => {
+                map[block.end..block.end + bytes.len()].copy_from_slice(bytes);
+                block.end += bytes.len();
+                return;
+            }
+            Store::Heap(_) | Store::Map(_) => {}
+        }
+        self.grow(block, bytes.len());
+        match &mut block.store {
+            Store::Heap(heap) => heap.extend_from_slice(bytes),
+            Store::Map(map) => map[block.end..block.end + bytes.len()].copy_from_slice(bytes),
+        }
+        block.end += bytes.len();
+    }
+
+    /// Makes room for `more` bytes behind those that are there.
+    pub fn grow(&mut self, block: &mut Block, more: usize) {
+        let mut larger = self.take((block.len() + more).max(block.len() * 2));
+        match &mut larger.store {
+            Store::Heap(heap) => heap.extend_from_slice(block.bytes()),
+            Store::Map(map) => {
+                map[HEADROOM..HEADROOM + block.len()].copy_from_slice(block.bytes());
+            }
+        }
+        larger.end += block.len();
+        *block = larger;
+    }
+
+    /// Takes a block back for its next use.
+    pub fn give_back(&mut self, block: Block, now_ns: u64) {
+        if let Store::Map(map) = block.store
+            && self.idle.len() < MAPS_KEPT
+        {
+            self.idle.push(map);
+            self.used_ns = now_ns;
+        }
+    }
+
+    /// When the idle maps are no longer worth keeping.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        (!self.idle.is_empty()).then_some(self.used_ns + MAP_KEPT_NS)
+    }
+
+    /// Gives memory back that was not used for a while.
+    pub fn fire(&mut self, now_ns: u64) {
+        if self.next_deadline().is_some_and(|due| due <= now_ns) {
+            self.idle.clear();
+        }
+    }
+}
+
+/// One stretch of what goes out.
+#[derive(Debug)]
+pub enum Piece {
+    /// Of the out buffer.
+    Out(Range<usize>),
+    /// Of the read buffer: an echo from where it lies.
+    Shared(Range<usize>),
+    /// A message in memory of its own.
+    Block(Block),
+}
+
+/// What one call has to say: written in one go, whatever it is made of.
+#[derive(Debug, Default)]
+pub struct Out {
+    /// Most answers are only copied here.
+    pub bytes: Vec<u8>,
+    pieces: Vec<Piece>,
+    /// How many of `bytes` stand in `pieces`; those behind follow the last piece.
+    listed: usize,
+    elsewhere: usize,
+}
+
+impl Out {
+    /// How many bytes wait to be written.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.elsewhere
+    }
+
+    /// Whether nothing waits to be written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether all of it lies in `bytes`.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Next goes a stretch of the read buffer.
+    pub fn share(&mut self, range: Range<usize>) {
+        self.list();
+        self.elsewhere += range.len();
+        self.pieces.push(Piece::Shared(range));
+    }
+
+    /// Next goes a block.
+    pub fn give(&mut self, block: Block) {
+        self.list();
+        self.elsewhere += block.len();
+        self.pieces.push(Piece::Block(block));
+    }
+
+    fn list(&mut self) {
+        if self.listed < self.bytes.len() {
+            self.pieces.push(Piece::Out(self.listed..self.bytes.len()));
+            self.listed = self.bytes.len();
+        }
+    }
+
+    /// All of it in order, as slices.
+    pub fn slices<'a>(&'a self, shared: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let tail = &self.bytes[self.listed..];
+        self.pieces
+            .iter()
+            .map(move |piece| match piece {
+                Piece::Out(range) => &self.bytes[range.clone()],
+                Piece::Shared(range) => &shared[range.clone()],
+                Piece::Block(block) => block.bytes(),
+            })
+            .chain(std::iter::once(tail).filter(|tail| !tail.is_empty()))
+    }
+
+    /// Empties it, without keeping the memory of an unusually long answer.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(OUT_KEPT);
+        self.pieces.clear();
+        (self.listed, self.elsewhere) = (0, 0);
+    }
+}
+
+#[derive(Debug)]
+enum Chunk {
+    Bytes(Vec<u8>),
+    Block(Block),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Block(block) => block.bytes(),
+        }
+    }
+}
+
+/// What a stream has not taken yet.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    chunks: VecDeque<Chunk>,
+    /// Bytes of the first chunk that are gone already.
+    gone: usize,
+    len: usize,
+}
+
+impl Outbox {
+    /// How many bytes wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Keeps all of `out` but its first `taken` bytes. Blocks move, the rest is copied; blocks
+    /// that are wholly taken go back.
+    pub fn keep(
+        &mut self,
+        out: &mut Out,
+        shared: &[u8],
+        taken: usize,
+        blocks: &mut Blocks,
+        now_ns: u64,
+    ) {
+        let mut skip = taken;
+        out.list();
+        for piece in out.pieces.drain(..) {
+            match piece {
+                Piece::Out(range) => self.copy(&out.bytes[range], &mut skip),
+                Piece::Shared(range) => self.copy(&shared[range], &mut skip),
+                Piece::Block(block) if skip >= block.len() => {
+                    skip -= block.len();
+                    blocks.give_back(block, now_ns);
+                }
+                Piece::Block(mut block) => {
+                    block.start += std::mem::take(&mut skip);
+                    self.len += block.len();
+                    self.chunks.push_back(Chunk::Block(block));
+                }
+            }
+        }
+        out.clear();
+    }
+
+    fn copy(&mut self, bytes: &[u8], skip: &mut usize) {
+        let skipped = bytes.len().min(*skip);
+        *skip -= skipped;
+        let rest = &bytes[skipped..];
+        if rest.is_empty() {
+            return;
+        }
+        self.len += rest.len();
+        match self.chunks.back_mut() {
+            Some(Chunk::Bytes(last)) => last.extend_from_slice(rest),
+            Some(Chunk::Block(_)) | None => self.chunks.push_back(Chunk::Bytes(rest.to_vec())),
+        }
+    }
+
+    /// What to write next.
+    #[must_use]
+    pub fn unsent(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], |chunk| &chunk.bytes()[self.gone..])
+    }
+
+    /// The first `n` bytes of [`Outbox::unsent`] were taken.
+    pub fn sent(&mut self, n: usize, blocks: &mut Blocks, now_ns: u64) {
+        assert!(n <= self.unsent().len(), "more was sent than waited");
+        self.gone += n;
+        self.len -= n;
+        if self.unsent().is_empty() {
+            self.gone = 0;
+            if let Some(Chunk::Block(block)) = self.chunks.pop_front() {
+                blocks.give_back(block, now_ns);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the stream takes, what comes out is what was put in, in order.
+    #[test]
+    fn any_cut_keeps_the_order() {
+        let shared: Vec<u8> = (0..100).collect();
+        let make = |blocks: &mut Blocks| {
+            let mut out = Out::default();
+            out.bytes.extend_from_slice(b"one ");
+            out.share(10..20);
+            let mut block = blocks.take(10);
+            blocks.append(&mut block, b"three");
+            block.prepend(b"<2>");
+            out.give(block);
+            out.bytes.extend_from_slice(b" four");
+            out
+        };
+        let mut blocks = Blocks::default();
+        let whole: Vec<u8> = make(&mut blocks).slices(&shared).flatten().copied().collect();
+        for taken in 0..=whole.len() {
+            let mut out = make(&mut blocks);
+            let mut outbox = Outbox::default();
+            outbox.keep(&mut out, &shared, taken, &mut blocks, 0);
+            assert_eq!(outbox.len(), whole.len() - taken);
+            let mut rest = Vec::new();
+            while !outbox.is_empty() {
+                rest.push(outbox.unsent()[0]);
+                outbox.sent(1, &mut blocks, 0);
+            }
+            assert_eq!(rest, whole[taken..], "taken {taken}");
+        }
+    }
+
+    #[test]
+    fn a_block_grows_with_what_arrives() {
+        let mut blocks = Blocks::default();
+        let mut block = blocks.take(10);
+        let mut want = Vec::new();
+        for i in 0..400_u32 {
+            let bytes = vec![i.to_le_bytes()[0]; 1000];
+            blocks.append(&mut block, &bytes);
+            want.extend_from_slice(&bytes);
+        }
+        assert_eq!(block.bytes(), want);
+        assert!(block.cost() < 2 * want.len());
+    }
+
+    #[test]
+    fn idle_maps_are_given_back() {
+        let mut blocks = Blocks::default();
+        let block = blocks.take(MAP_MIN);
+        blocks.give_back(block, 5);
+        assert_eq!(blocks.next_deadline(), Some(5 + MAP_KEPT_NS));
+        blocks.fire(5 + MAP_KEPT_NS);
+        assert_eq!(blocks.next_deadline(), None);
+    }
+}

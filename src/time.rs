@@ -1,0 +1,151 @@
+//! Time as a value: nobody here asks a clock. Also the calendar, for the three ways we write it.
+
+use std::num::NonZeroU32;
+
+/// The moment of a turn, read once by whoever drives the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Nanoseconds since some fixed point; never goes back.
+    pub mono_ns: u64,
+    /// Milliseconds since 1970; may jump, so only for showing.
+    pub wall_ms: i64,
+}
+
+impl Now {
+    /// Milliseconds since the fixed point.
+    #[must_use]
+    pub fn mono_ms(self) -> u64 {
+        self.mono_ns / 1_000_000
+    }
+}
+
+/// Nanoseconds in `ms` milliseconds.
+#[must_use]
+pub fn ms(ms: u64) -> u64 {
+    ms.saturating_mul(1_000_000)
+}
+
+/// A moment in 16 ms ticks and four bytes, for what each connection has to remember.
+/// It wraps after 2.2 years, so two of them can only be compared within one year.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(NonZeroU32);
+
+impl Moment {
+    const TICK_NS: u64 = 16_000_000;
+
+    /// The first tick that is not before this.
+    #[must_use]
+    pub fn at(ns: u64) -> Self {
+        // Zero is one tick late, so that an absent moment costs no byte of its own.
+        Self(NonZeroU32::new(ns.div_ceil(Self::TICK_NS) as u32).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// So many milliseconds from now.
+    #[must_use]
+    pub fn after(now: Now, ms: u64) -> Self {
+        Self::at(now.mono_ns.saturating_add(self::ms(ms)))
+    }
+
+    /// Ticks from this moment to now; negative while it lies ahead.
+    fn ticks_ago(self, now: Now) -> i32 {
+        ((now.mono_ns / Self::TICK_NS) as u32).wrapping_sub(self.0.get()) as i32
+    }
+
+    /// One tick earlier.
+    #[must_use]
+    pub fn before(self) -> Self {
+        Self(NonZeroU32::new(self.0.get().wrapping_sub(1)).unwrap_or(NonZeroU32::MAX))
+    }
+
+    /// Whether it is not ahead.
+    #[must_use]
+    pub fn has_come(self, now: Now) -> bool {
+        self.ticks_ago(now) >= 0
+    }
+
+    /// Milliseconds from this moment to now, none if it lies ahead.
+    #[must_use]
+    pub fn ms_ago(self, now: Now) -> u64 {
+        u64::try_from(self.ticks_ago(now)).unwrap_or(0) * Self::TICK_NS / 1_000_000
+    }
+
+    /// Back to nanoseconds, given a moment close to it.
+    #[must_use]
+    pub fn ns(self, now: Now) -> u64 {
+        let tick =
+            (now.mono_ns / Self::TICK_NS).saturating_add_signed(-i64::from(self.ticks_ago(now)));
+        tick * Self::TICK_NS
+    }
+}
+
+const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+struct Calendar {
+    year: i64,
+    month: i64,
+    day: i64,
+    weekday: &'static str,
+    second_of_day: i64,
+    ms: i64,
+}
+
+/// Days to a civil date: eras of 400 years that begin on 1 March, so that the
+/// leap day is the last of its year and needs no special case.
+fn calendar(wall_ms: i64) -> Calendar {
+    let seconds = wall_ms.div_euclid(1000);
+    let days = seconds.div_euclid(86_400);
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let weekday = usize::try_from(days.rem_euclid(7)).unwrap_or(0);
+    Calendar {
+        year: era * 400 + year_of_era + i64::from(month <= 2),
+        month,
+        day: day_of_year - (153 * month_from_march + 2) / 5 + 1,
+        weekday: DAYS[weekday],
+        second_of_day: seconds.rem_euclid(86_400),
+        ms: wall_ms.rem_euclid(1000),
+    }
+}
+
+/// `Sat, 21 Nov 2026 03:19:04 GMT`, as HTTP's `Date` has it (RFC 9110 §5.6.7).
+#[must_use]
+pub fn http_date(wall_ms: i64) -> String {
+    let c = calendar(wall_ms);
+    let month = usize::try_from(c.month - 1).unwrap_or(0);
+    let (h, m, s) = (c.second_of_day / 3600, c.second_of_day / 60 % 60, c.second_of_day % 60);
+    format!("{}, {:02} {} {} {h:02}:{m:02}:{s:02} GMT", c.weekday, c.day, MONTHS[month], c.year)
+}
+
+/// `2026-11-21T03:19:04.123Z`.
+#[must_use]
+pub fn rfc3339(wall_ms: i64) -> String {
+    let c = calendar(wall_ms);
+    let (h, m, s) = (c.second_of_day / 3600, c.second_of_day / 60 % 60, c.second_of_day % 60);
+    format!("{:04}-{:02}-{:02}T{h:02}:{m:02}:{s:02}.{:03}Z", c.year, c.month, c.day, c.ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_that_others_computed() {
+        for (wall_ms, http, iso) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT", "1970-01-01T00:00:00.000Z"),
+            (951_826_154_007, "Tue, 29 Feb 2000 12:09:14 GMT", "2000-02-29T12:09:14.007Z"),
+            (1_709_251_199_999, "Thu, 29 Feb 2024 23:59:59 GMT", "2024-02-29T23:59:59.999Z"),
+            (4_107_542_400_000, "Mon, 01 Mar 2100 00:00:00 GMT", "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(http_date(wall_ms), http);
+            assert_eq!(rfc3339(wall_ms), iso);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Durations and sizes as people write them: `250ms`, `10s`, `2h`; `64KiB`, `1MiB`.
+
+/// Reads a duration into milliseconds; a bare `0` needs no unit.
+#[must_use]
+pub fn duration_ms(text: &str) -> Option<u64> {
+    scaled(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)])
+}
+
+/// Reads a size into bytes; a bare number is bytes.
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
+    text.parse()
+        .ok()
+        .filter(|_| is_digits(text))
+        .or_else(|| scaled(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)]))
+}
+
+/// Writes milliseconds with the largest unit that keeps them whole.
+#[must_use]
+pub fn show_duration(ms: u64) -> String {
+    let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    match units.iter().find(|(scale, _)| ms > 0 && ms.is_multiple_of(*scale)) {
+        Some((scale, unit)) => format!("{}{unit}", ms / scale),
+        None if ms == 0 => "0s".to_owned(),
+        None => format!("{ms}ms"),
+    }
+}
+
+/// Writes bytes with the largest unit that keeps them whole.
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(scale, _)| bytes > 0 && bytes.is_multiple_of(*scale)) {
+        Some((scale, unit)) => format!("{}{unit}", bytes / scale),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let (number, scale) =
+        units.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)))?;
+    let number: u64 = number.parse().ok().filter(|_| is_digits(number))?;
+    number.checked_mul(*scale)
+}
+
+/// `u64::from_str` takes a leading `+`; nobody means that in a flag.
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [("250ms", 250), ("10s", 10_000), ("2h", 7_200_000), ("3m", 180_000)] {
+            assert_eq!(duration_ms(text), Some(ms), "{text}");
+            assert_eq!(show_duration(ms), text);
+        }
+        assert_eq!(duration_ms("0"), Some(0));
+        for text in [
+            "",
+            "10",
+            "s",
+            "-1s",
+            "+1s",
+            "1.5s",
+            "1 s",
+            "99999999999999999999s",
+            "9999999999999999h",
+        ] {
+            assert_eq!(duration_ms(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("64KiB", 65_536), ("1MiB", 1 << 20), ("17B", 17)] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+            assert_eq!(show_size(bytes), text);
+        }
+        assert_eq!(size("4096"), Some(4096));
+        for text in ["", "KiB", "-1", "+1", "1kb", "1.5MiB", "99999999999GiB"] {
+            assert_eq!(size(text), None, "{text}");
+        }
+    }
+}
