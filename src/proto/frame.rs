@@ -1,0 +1,363 @@
+//! One frame (RFC 6455 §5.2): its header both ways, masks, and the payload of a Close.
+//! It does not know what came before or after it; `message` does.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+
+/// The longest header of a client's frame.
+pub const CLIENT_HEADER_MAX: usize = 14;
+/// The longest payload of a control frame (RFC 6455 §5.5).
+pub const CONTROL_MAX: usize = 125;
+
+/// What a message is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+impl Kind {
+    fn opcode(self) -> u8 {
+        match self {
+            Self::Text => 1,
+            Self::Binary => 2,
+        }
+    }
+
+    /// Its name in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Binary => "binary",
+        }
+    }
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opcode {
+    /// The first frame of a message.
+    Start(Kind),
+    /// A further frame of a message.
+    Continuation,
+    /// The last frame of a direction.
+    Close,
+    /// A question that the peer must answer.
+    Ping,
+    /// The answer.
+    Pong,
+}
+
+/// A peer's fault on an open WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// RFC 6455 §5.1: a client masks each frame.
+    Unmasked,
+    /// RFC 6455 §5.2: reserved bits are 0 unless an extension says otherwise.
+    ReservedBits,
+    /// RFC 6455 §5.2: opcodes 3–7 and 11–15 mean nothing yet.
+    ReservedOpcode,
+    /// RFC 6455 §5.5: control frames are not fragmented.
+    ControlFragmented,
+    /// RFC 6455 §5.5: control frames have at most 125 bytes.
+    ControlTooLong,
+    /// RFC 6455 §5.2: a length is written in as few bytes as possible, its top bit 0.
+    LengthInvalid,
+    /// RFC 6455 §5.4: a continuation of nothing.
+    ContinuationAlone,
+    /// RFC 6455 §5.4: a new message inside of another.
+    MessageInsideMessage,
+    /// RFC 6455 §5.5.1: a Close of one byte.
+    CloseTruncated,
+    /// RFC 6455 §7.4: a code that no endpoint may send.
+    CloseCodeInvalid,
+    /// RFC 6455 §8.1: text that is not UTF-8.
+    Utf8,
+    /// More bytes than a message may have.
+    TooBig,
+    /// Fragment after fragment without a byte.
+    EmptyFragments,
+    /// The peer vanished without a Close frame.
+    NoClose,
+}
+
+impl Fault {
+    /// The close code that tells the peer (RFC 6455 §7.4.1).
+    #[must_use]
+    pub fn close_code(self) -> u16 {
+        match self {
+            Self::Unmasked
+            | Self::ReservedBits
+            | Self::ReservedOpcode
+            | Self::ControlFragmented
+            | Self::ControlTooLong
+            | Self::LengthInvalid
+            | Self::ContinuationAlone
+            | Self::MessageInsideMessage
+            | Self::CloseTruncated
+            | Self::CloseCodeInvalid
+            | Self::NoClose => 1002,
+            Self::Utf8 => 1007,
+            Self::EmptyFragments => 1008,
+            Self::TooBig => 1009,
+        }
+    }
+
+    /// The close reason: short, for the peer's author.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unmasked => "frame is not masked",
+            Self::ReservedBits => "reserved bits are set",
+            Self::ReservedOpcode => "reserved opcode",
+            Self::ControlFragmented => "control frame is fragmented",
+            Self::ControlTooLong => "control frame is longer than 125 bytes",
+            Self::LengthInvalid => "length is not minimal",
+            Self::ContinuationAlone => "continuation without a message",
+            Self::MessageInsideMessage => "new message inside a fragmented one",
+            Self::CloseTruncated => "close frame of one byte",
+            Self::CloseCodeInvalid => "invalid close code",
+            Self::Utf8 => "text is not UTF-8",
+            Self::TooBig => "message too big",
+            Self::EmptyFragments => "too many empty fragments",
+            Self::NoClose => "ended without a close frame",
+        }
+    }
+}
+
+/// The header of a client's frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame is.
+    pub opcode: Opcode,
+    /// Whether it is its message's last.
+    pub fin: bool,
+    /// RSV1: the message is compressed (RFC 7692 §6).
+    pub compressed: bool,
+    /// What its payload is masked with.
+    pub mask: [u8; 4],
+    /// Bytes of payload.
+    pub length: u64,
+    /// Bytes of the header itself.
+    pub size: usize,
+}
+
+/// Reads a client's header at the front of `bytes`; `None` while it is incomplete. What can be
+/// refused by the first two bytes is, so that a peer hears of it without waiting.
+pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
+    let &[first, second, ..] = bytes else { return Ok(None) };
+    if first & 0x30 != 0 {
+        return Err(Fault::ReservedBits);
+    }
+    let fin = first & 0x80 != 0;
+    let opcode = match OpCode::from(first & 0x0f) {
+        OpCode::Data(Data::Continue) => Opcode::Continuation,
+        OpCode::Data(Data::Text) => Opcode::Start(Kind::Text),
+        OpCode::Data(Data::Binary) => Opcode::Start(Kind::Binary),
+        OpCode::Control(Control::Close) => Opcode::Close,
+        OpCode::Control(Control::Ping) => Opcode::Ping,
+        OpCode::Control(Control::Pong) => Opcode::Pong,
+        OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
+            return Err(Fault::ReservedOpcode);
+        }
+    };
+    if matches!(opcode, Opcode::Close | Opcode::Ping | Opcode::Pong) {
+        if !fin {
+            return Err(Fault::ControlFragmented);
+        }
+        if usize::from(second & 0x7f) > CONTROL_MAX {
+            return Err(Fault::ControlTooLong);
+        }
+    }
+    if second & 0x80 == 0 {
+        return Err(Fault::Unmasked);
+    }
+    let mut cursor = Cursor::new(&bytes[..bytes.len().min(CLIENT_HEADER_MAX)]);
+    let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Fault::ReservedOpcode)?;
+    let Some((header, length)) = parsed else { return Ok(None) };
+    let size = header.len(length);
+    // A longer header than this length needs: written wastefully, or with its top bit set.
+    if cursor.position() != size as u64 || length >> 63 != 0 {
+        return Err(Fault::LengthInvalid);
+    }
+    let mask = header.mask.ok_or(Fault::Unmasked)?;
+    Ok(Some(Header { opcode, fin, compressed: header.rsv1, mask, length, size }))
+}
+
+/// The header of a server's frame: its bytes, and how many of them count.
+fn header(opcode: u8, length: usize) -> ([u8; 10], usize) {
+    let mut bytes = [0; 10];
+    bytes[0] = 0x80 | opcode;
+    let size = match length {
+        0..=125 => {
+            bytes[1] = length as u8;
+            2
+        }
+        126..=0xffff => {
+            bytes[1] = 126;
+            bytes[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            bytes[1] = 127;
+            bytes[2..10].copy_from_slice(&(length as u64).to_be_bytes());
+            10
+        }
+    };
+    (bytes, size)
+}
+
+/// The header of a whole message in one frame.
+#[must_use]
+pub fn message_header(kind: Kind, length: usize) -> ([u8; 10], usize) {
+    header(kind.opcode(), length)
+}
+
+/// Appends a whole message in one frame.
+pub fn write_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
+    write(out, kind.opcode(), payload);
+}
+
+/// Appends a Ping.
+pub fn write_ping(out: &mut Vec<u8>, payload: &[u8]) {
+    write(out, 9, payload);
+}
+
+/// Appends a Pong.
+pub fn write_pong(out: &mut Vec<u8>, payload: &[u8]) {
+    write(out, 10, payload);
+}
+
+/// Appends a Close; 1005 stands for one without a code, which has no reason either.
+pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
+    if code == 1005 {
+        return write(out, 8, &[]);
+    }
+    let mut payload = Vec::with_capacity(2 + reason.len());
+    payload.extend_from_slice(&code.to_be_bytes());
+    payload.extend_from_slice(reason.as_bytes());
+    debug_assert!(payload.len() <= CONTROL_MAX, "a reason has at most 123 bytes");
+    write(out, 8, &payload);
+}
+
+fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    let (bytes, size) = header(opcode, payload.len());
+    out.extend_from_slice(&bytes[..size]);
+    out.extend_from_slice(payload);
+}
+
+/// Takes the mask off (or puts it on). `offset` is how far into the frame's payload this lies.
+pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
+    let mut turned = mask;
+    turned.rotate_left(offset % 4);
+    let [a, b, c, d] = turned;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = bytes.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(turned.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+/// Reads the unmasked payload of a Close: its code (1005 when there is none) and its reason.
+pub fn parse_close(payload: &[u8]) -> Result<(u16, &str), Fault> {
+    let (code, reason) = match payload {
+        [] => return Ok((1005, "")),
+        [_] => return Err(Fault::CloseTruncated),
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+    };
+    if !may_be_sent(code) {
+        return Err(Fault::CloseCodeInvalid);
+    }
+    std::str::from_utf8(reason).map(|reason| (code, reason)).map_err(|_| Fault::Utf8)
+}
+
+/// Whether an endpoint may put this code into a Close frame (RFC 6455 §7.4).
+#[must_use]
+pub fn may_be_sent(code: u16) -> bool {
+    // 1014 (bad gateway) is in IANA's registry but not in the crate's list.
+    CloseCode::from(code).is_allowed() || code == 1014
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_at_the_borders_of_their_lengths() {
+        for length in
+            [0_u64, 1, 125, 126, 127, 65_535, 65_536, 1 << 31, (1 << 32) + 1, i64::MAX as u64]
+        {
+            let mut bytes = Vec::new();
+            let header = FrameHeader {
+                opcode: OpCode::Data(Data::Binary),
+                mask: Some([1, 2, 3, 4]),
+                ..FrameHeader::default()
+            };
+            header.format(length, &mut bytes).unwrap();
+            for cut in 0..bytes.len() {
+                assert_eq!(parse(&bytes[..cut]), Ok(None), "{length} cut at {cut}");
+            }
+            let parsed = parse(&bytes).unwrap().unwrap();
+            assert_eq!((parsed.length, parsed.size), (length, bytes.len()));
+            if let Ok(length) = usize::try_from(length) {
+                let (ours, size) = message_header(Kind::Binary, length);
+                assert_eq!(ours[0], bytes[0]);
+                assert_eq!(ours[1], bytes[1] & 0x7f);
+                assert_eq!(ours[2..size], bytes[2..bytes.len() - 4]);
+            }
+        }
+    }
+
+    #[test]
+    fn faults_of_a_header() {
+        for (bytes, fault) in [
+            (&[0x81, 0x05][..], Fault::Unmasked),
+            (&[0xa1, 0x80], Fault::ReservedBits),
+            (&[0x91, 0x80], Fault::ReservedBits),
+            (&[0x83, 0x80], Fault::ReservedOpcode),
+            (&[0x8b, 0x80], Fault::ReservedOpcode),
+            (&[0x09, 0x80], Fault::ControlFragmented),
+            (&[0x89, 0xfe], Fault::ControlTooLong),
+            (&[0x82, 0xfe, 0, 125, 1, 2, 3, 4], Fault::LengthInvalid),
+            (&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4], Fault::LengthInvalid),
+            (&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], Fault::LengthInvalid),
+        ] {
+            assert_eq!(parse(bytes), Err(fault), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn unmasking_in_parts_is_unmasking_the_whole() {
+        let plain: Vec<u8> = (0..200).collect();
+        let mask = [0x12, 0x34, 0x56, 0x78];
+        let mut whole = plain.clone();
+        unmask(&mut whole, mask, 0);
+        for cut in 0..plain.len() {
+            let mut parts = whole.clone();
+            let (a, b) = parts.split_at_mut(cut);
+            unmask(a, mask, 0);
+            unmask(b, mask, cut);
+            assert_eq!(parts, plain);
+        }
+    }
+
+    #[test]
+    fn close_codes() {
+        for code in
+            [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999]
+        {
+            assert!(may_be_sent(code), "{code}");
+        }
+        for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
+            assert!(!may_be_sent(code), "{code}");
+        }
+    }
+}

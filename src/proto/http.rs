@@ -1,0 +1,446 @@
+//! A request's head, whole: from bytes to a [`Request`] that is safe to act upon.
+//! Strict where leniency has been an attack. How a head arrives is `intake`'s business.
+
+use std::borrow::Cow;
+
+use httparse::{EMPTY_HEADER, Header};
+
+use super::refusal::Refusal;
+use crate::limits::HEAD_FIELDS;
+
+/// Space for the fields of one head, on the stack of whoever parses it.
+#[derive(Debug)]
+pub struct Fields<'b>([Header<'b>; HEAD_FIELDS]);
+
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Self([EMPTY_HEADER; HEAD_FIELDS])
+    }
+}
+
+/// Methods that anyone knows; those that are not served are refused with 405, others with 501.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`
+    Get,
+    /// `HEAD`
+    Head,
+    /// `POST`
+    Post,
+    /// `DELETE`
+    Delete,
+    /// `OPTIONS`
+    Options,
+    /// `PUT`, `PATCH`, `CONNECT`, `TRACE`: no path has them.
+    Unserved,
+}
+
+impl Method {
+    fn parse(text: &str) -> Result<Self, Refusal> {
+        match text {
+            "GET" => Ok(Self::Get),
+            "HEAD" => Ok(Self::Head),
+            "POST" => Ok(Self::Post),
+            "DELETE" => Ok(Self::Delete),
+            "OPTIONS" => Ok(Self::Options),
+            "PUT" | "PATCH" | "CONNECT" | "TRACE" => Ok(Self::Unserved),
+            _ => Err(Refusal::MethodUnknown),
+        }
+    }
+}
+
+/// How long the body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// This many bytes, perhaps none.
+    Length(u64),
+    /// Until the last chunk.
+    Chunked,
+}
+
+/// Whether more requests may follow on this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// The next request may follow.
+    KeepAlive,
+    /// This one is the last.
+    Close,
+}
+
+/// What the `Upgrade` field asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// There is none.
+    No,
+    /// Something that we do not speak; the connection ends after the answer.
+    Other,
+    /// A WebSocket, and `Connection` says so as well.
+    WebSocket,
+    /// A WebSocket, but `Connection` does not have the token (a proxy took it away).
+    Unconnected,
+}
+
+/// A request that is well-formed.
+#[derive(Debug)]
+pub struct Request<'h, 'b> {
+    /// What to do.
+    pub method: Method,
+    /// The method as it was sent.
+    pub method_text: &'b str,
+    /// The target as it was sent.
+    pub target: &'b str,
+    /// The target's path, unreserved `%XX` decoded.
+    pub path: Cow<'b, str>,
+    /// The target's query, without its `?`.
+    pub query: &'b str,
+    /// 0 or 1.
+    pub minor: u8,
+    /// How long the body is.
+    pub framing: Framing,
+    /// Whether the connection stays open.
+    pub persistence: Persistence,
+    /// What it wants to become.
+    pub upgrade: Upgrade,
+    /// Whether it waits for `100 Continue`.
+    pub expects_continue: bool,
+    headers: &'h [Header<'b>],
+}
+
+impl<'h, 'b> Request<'h, 'b> {
+    /// All fields in the order in which they came.
+    pub fn fields(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> + use<'_, 'h, 'b> {
+        self.headers.iter().map(|header| (header.name, header.value))
+    }
+
+    /// The values of the field with this name, in any letter case.
+    pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'s, 'b> {
+        values(self.headers, name)
+    }
+
+    /// The value of a field that is there exactly once and is readable text.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&'b str> {
+        let mut values = self.values(name);
+        let value = values.next()?;
+        if values.next().is_some() {
+            return None;
+        }
+        visible_ascii(value)
+    }
+}
+
+/// Reads a whole head, its blank line included.
+pub fn parse<'h, 'b>(
+    head: &'b [u8],
+    fields: &'h mut Fields<'b>,
+) -> Result<Request<'h, 'b>, Refusal> {
+    let mut parsed = httparse::Request::new(&mut fields.0);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(Refusal::FieldInvalid),
+        Err(error) => return Err(refusal(error)),
+    }
+    // All three are there once the parse is complete.
+    let (Some(method_text), Some(target), Some(minor)) =
+        (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(Refusal::NotHttp);
+    };
+    let headers: &'h [Header<'b>] = parsed.headers;
+    let method = Method::parse(method_text)?;
+    let host = host(headers, minor)?;
+    let framing = framing(headers, minor)?;
+    let (path, query) = split_target(target, host, method_text)?;
+    let upgrade = upgrade(headers);
+    Ok(Request {
+        method,
+        method_text,
+        target,
+        path: decode_unreserved(path),
+        query,
+        minor,
+        framing,
+        persistence: persistence(headers, minor, upgrade),
+        upgrade,
+        expects_continue: expects_continue(headers)?,
+        headers,
+    })
+}
+
+fn refusal(error: httparse::Error) -> Refusal {
+    match error {
+        httparse::Error::HeaderName
+        | httparse::Error::HeaderValue
+        | httparse::Error::NewLine
+        | httparse::Error::Status => Refusal::FieldInvalid,
+        httparse::Error::TooManyHeaders => Refusal::TooManyFields,
+        httparse::Error::Version => Refusal::Version,
+        httparse::Error::Token => Refusal::NotHttp,
+    }
+}
+
+fn values<'s, 'b>(
+    headers: &'s [Header<'b>],
+    name: &'s str,
+) -> impl Iterator<Item = &'b [u8]> + use<'s, 'b> {
+    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|h| h.value)
+}
+
+/// RFC 9112 §3.2: exactly one `Host` on HTTP/1.1. Two of them, even if equal, mean that somebody
+/// on the way reads the other one.
+fn host<'b>(headers: &[Header<'b>], minor: u8) -> Result<&'b str, Refusal> {
+    let mut hosts = values(headers, "host");
+    let Some(host) = hosts.next() else {
+        return if minor == 0 { Ok("") } else { Err(Refusal::HostMissing) };
+    };
+    if hosts.next().is_some() {
+        return Err(Refusal::HostTwice);
+    }
+    let host = visible_ascii(host).ok_or(Refusal::HostInvalid)?;
+    if is_host(host) { Ok(host) } else { Err(Refusal::HostInvalid) }
+}
+
+/// `host`, `host:port`, `[v6]:port` or nothing; no user, no path, no list.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((v6, port)) if v6.parse::<core::net::Ipv6Addr>().is_ok() => ("", port),
+            _ => return false,
+        },
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let port_is_fine = port.is_empty()
+        || port
+            .strip_prefix(':')
+            .is_some_and(|digits| digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()));
+    port_is_fine
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&b))
+}
+
+/// RFC 9112 §6: one plain number, or `chunked` and nothing else; never both.
+fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
+    let mut lengths = values(headers, "content-length");
+    let mut encodings = values(headers, "transfer-encoding");
+    match (lengths.next(), encodings.next()) {
+        (None, None) => Ok(Framing::Length(0)),
+        (Some(_), Some(_)) => Err(Refusal::LengthAmbiguous),
+        (Some(length), None) => {
+            if lengths.next().is_some() {
+                return Err(Refusal::LengthAmbiguous);
+            }
+            decimal(length).map(Framing::Length)
+        }
+        (None, Some(encoding)) => {
+            let fine = minor == 1 && encodings.next().is_none();
+            if fine && encoding.eq_ignore_ascii_case(b"chunked") {
+                Ok(Framing::Chunked)
+            } else {
+                Err(Refusal::EncodingInvalid)
+            }
+        }
+    }
+}
+
+/// Digits only: no sign, no list, no white space.
+fn decimal(text: &[u8]) -> Result<u64, Refusal> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::LengthInvalid);
+    }
+    text.iter()
+        .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+        .ok_or(Refusal::BodyTooLarge)
+}
+
+/// Path and query of a target in origin form, or in absolute form when its host is `Host`'s.
+fn split_target<'b>(
+    target: &'b str,
+    host: &str,
+    method: &str,
+) -> Result<(&'b str, &'b str), Refusal> {
+    // `*` and CONNECT's authority name no path here; what is not served gets 405.
+    if (target == "*" && method == "OPTIONS") || method == "CONNECT" {
+        return Ok((target, ""));
+    }
+    let origin_form = match target.split_once("://") {
+        Some((scheme, rest)) if !target.starts_with('/') => {
+            let known =
+                ["http", "https", "ws", "wss"].iter().any(|s| scheme.eq_ignore_ascii_case(s));
+            let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            if !known || !authority.eq_ignore_ascii_case(host) {
+                return Err(Refusal::TargetInvalid);
+            }
+            path
+        }
+        _ => target,
+    };
+    let origin_form = if origin_form.is_empty() { "/" } else { origin_form };
+    let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));
+    // `//evil/ws` and `\` have been read as a host by others, `#` as an end.
+    let fine = path.starts_with('/')
+        && !path.starts_with("//")
+        && target.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#');
+    if fine { Ok((path, query)) } else { Err(Refusal::TargetInvalid) }
+}
+
+/// RFC 3986 §6.2.2.2: `%XX` of an unreserved character is that character. Nothing else is
+/// decoded or resolved, so no two spellings of another path mean the same.
+fn decode_unreserved(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        decoded.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let byte = rest.get(1..3).and_then(hex_byte);
+        match byte {
+            Some(b) if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => {
+                decoded.push(char::from(b));
+                rest = &rest[3..];
+            }
+            _ => {
+                decoded.push('%');
+                rest = &rest[1..];
+            }
+        }
+    }
+    decoded.push_str(rest);
+    Cow::Owned(decoded)
+}
+
+fn hex_byte(digits: &str) -> Option<u8> {
+    let both = digits.bytes().all(|b| b.is_ascii_hexdigit());
+    both.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// A value of a query, all of its `%XX` decoded; `None` when that gives no text.
+#[must_use]
+pub fn percent_decoded(value: &str) -> Option<Cow<'_, str>> {
+    if !value.contains(['%', '+']) {
+        return Some(Cow::Borrowed(value));
+    }
+    let bytes = value.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&first) = bytes.get(at) {
+        let (byte, taken) = match first {
+            b'%' => (value.get(at + 1..at + 3).and_then(hex_byte)?, 3),
+            b'+' => (b' ', 1),
+            other => (other, 1),
+        };
+        decoded.push(byte);
+        at += taken;
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+fn persistence(headers: &[Header<'_>], minor: u8, upgrade: Upgrade) -> Persistence {
+    let has = |token| values(headers, "connection").any(|list| has_token(list, token));
+    // What follows an upgrade that we refuse may have been meant for another protocol.
+    if has("close") || upgrade != Upgrade::No || (minor == 0 && !has("keep-alive")) {
+        Persistence::Close
+    } else {
+        Persistence::KeepAlive
+    }
+}
+
+fn upgrade(headers: &[Header<'_>]) -> Upgrade {
+    let mut any = false;
+    let mut websocket = false;
+    for list in values(headers, "upgrade") {
+        any = true;
+        websocket |= has_token(list, "websocket");
+    }
+    let connected = || values(headers, "connection").any(|list| has_token(list, "upgrade"));
+    match (any, websocket) {
+        (false, _) => Upgrade::No,
+        (true, false) => Upgrade::Other,
+        (true, true) if connected() => Upgrade::WebSocket,
+        (true, true) => Upgrade::Unconnected,
+    }
+}
+
+fn expects_continue(headers: &[Header<'_>]) -> Result<bool, Refusal> {
+    let mut expects = false;
+    for value in values(headers, "expect") {
+        if !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(Refusal::Expectation);
+        }
+        expects = true;
+    }
+    Ok(expects)
+}
+
+/// The items of a comma-separated list, trimmed, empty ones left out (RFC 9110 §5.6.1).
+pub fn list_items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+fn has_token(list: &[u8], token: &str) -> bool {
+    list_items(list).any(|item| item.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Whether this is a token (RFC 9110 §5.6.2): a name of a field, a method, a subprotocol.
+#[must_use]
+pub fn is_token(text: &[u8]) -> bool {
+    !text.is_empty()
+        && text.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+}
+
+/// A field's value as text, when it has nothing but visible ASCII, spaces and tabs.
+#[must_use]
+pub fn visible_ascii(value: &[u8]) -> Option<&str> {
+    let visible = value.iter().all(|&b| b == b'\t' || (b' '..=b'~').contains(&b));
+    visible.then(|| std::str::from_utf8(value).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path_of(target: &str) -> Result<String, Refusal> {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: h:1\r\n\r\n");
+        parse(head.as_bytes(), &mut Fields::default()).map(|r| r.path.into_owned())
+    }
+
+    #[test]
+    fn targets() {
+        for (target, path) in [
+            ("/", "/"),
+            ("/a/b?c=/d", "/a/b"),
+            ("/%68ealthz", "/healthz"),
+            ("/%2e%2e/healthz", "/../healthz"),
+            ("/a%2fb%00%zz%", "/a%2fb%00%zz%"),
+            ("http://h:1/x?y", "/x"),
+            ("WS://H:1", "/"),
+        ] {
+            assert_eq!(path_of(target).as_deref(), Ok(path), "{target}");
+        }
+        for target in ["//evil/ws", "/a\\b", "/a#b", "http://other/x", "ftp://h:1/", "x", "*", "/é"]
+        {
+            assert!(path_of(target).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for host in ["", "h", "h:80", "a.b-c_d:1", "127.0.0.1:8080", "[::1]:8080", "[::1]", "h:"] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in ["u@h", "h h", "h,i", "h/", "[::1", "[x]", "h:x", "h:1:2", "h:123456", "a]"] {
+            assert!(!is_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn query_values() {
+        assert_eq!(percent_decoded("a%20b+c").as_deref(), Some("a b c"));
+        assert_eq!(percent_decoded("%E2%98%83").as_deref(), Some("☃"));
+        assert_eq!(percent_decoded("☃+"), Some(Cow::Borrowed("☃ ")));
+        for bad in ["%", "%4", "%zz", "%ff", "%é"] {
+            assert_eq!(percent_decoded(bad), None, "{bad}");
+        }
+    }
+}

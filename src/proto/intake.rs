@@ -1,0 +1,175 @@
+//! How a request arrives: byte by byte if need be, at a cost linear in its bytes, and with the
+//! same result wherever it is cut. What the bytes mean is `http`'s and `body`'s business.
+
+use super::body::Body;
+use super::http::is_token;
+use super::refusal::Refusal;
+use crate::limits::{HEAD_BYTES, REQUEST_LINE_BYTES};
+
+/// How far a request has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More bytes are needed.
+    Waiting,
+    /// The head is complete and ends here. Say with [`Intake::expect_body`] what follows.
+    Head(usize),
+    /// The whole request is there and ends here.
+    Whole(usize),
+}
+
+/// Reads along while one request arrives. It is given all of its bytes so far each time, and
+/// looks at none of them twice.
+#[derive(Clone, Debug, Default)]
+pub struct Intake {
+    /// Bytes that were looked at.
+    seen: usize,
+    line_start: usize,
+    part: Part,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Part {
+    #[default]
+    RequestLine,
+    Fields,
+    Body(Body),
+}
+
+impl Intake {
+    /// Whether not one byte has come.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.seen == 0
+    }
+
+    /// Whether the head is complete and the body is not.
+    #[must_use]
+    pub fn awaits_body(&self) -> bool {
+        matches!(self.part, Part::Body(_))
+    }
+
+    /// The head said what follows it.
+    pub fn expect_body(&mut self, body: Body) {
+        self.part = Part::Body(body);
+    }
+
+    /// Looks at the bytes that came since the last call. `bytes` begins with the request.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, Refusal> {
+        if let Part::Body(body) = &mut self.part {
+            let (taken, done) = body.take(&bytes[self.seen..])?;
+            self.seen += taken;
+            return Ok(if done { Progress::Whole(self.seen) } else { Progress::Waiting });
+        }
+        while self.seen < bytes.len() {
+            let at = self.seen;
+            self.check_byte(bytes, at)?;
+            self.seen += 1;
+            if bytes[at] == b'\n' && self.end_line(bytes, at)? {
+                return Ok(Progress::Head(self.seen));
+            }
+        }
+        Ok(Progress::Waiting)
+    }
+
+    fn check_byte(&self, bytes: &[u8], at: usize) -> Result<(), Refusal> {
+        let after_cr = at > 0 && bytes[at - 1] == b'\r';
+        // RFC 9112 §2.2 lets a server accept a bare LF. What one server takes for a line end and
+        // the next does not is how requests are smuggled, so neither half goes alone here.
+        if after_cr != (bytes[at] == b'\n') {
+            return Err(Refusal::BareLineEnd);
+        }
+        if matches!(self.part, Part::RequestLine) {
+            // A TLS hello or other noise shows in its first byte: no need to wait for the rest.
+            let first = at == self.line_start;
+            if first && bytes[at] != b'\r' && !is_token(&[bytes[at]]) {
+                return Err(Refusal::NotHttp);
+            }
+            if at - self.line_start > REQUEST_LINE_BYTES && bytes[at] != b'\n' {
+                return Err(Refusal::LineTooLong);
+            }
+        }
+        if at >= HEAD_BYTES { Err(Refusal::HeadTooLarge) } else { Ok(()) }
+    }
+
+    /// Ends the line whose LF is at `at`; true when it was the head's last.
+    fn end_line(&mut self, bytes: &[u8], at: usize) -> Result<bool, Refusal> {
+        let line = &bytes[self.line_start..at - 1];
+        let start = std::mem::replace(&mut self.line_start, at + 1);
+        match self.part {
+            // RFC 9112 §2.2: one empty line before the request is ignored.
+            Part::RequestLine if line.is_empty() && start == 0 => Ok(false),
+            Part::RequestLine => {
+                check_version(line)?;
+                self.part = Part::Fields;
+                Ok(false)
+            }
+            Part::Fields => Ok(line.is_empty()),
+            Part::Body(_) => Ok(false),
+        }
+    }
+}
+
+/// The request line's last word: early, so that a peer of another protocol need not wait for a
+/// blank line that never comes.
+fn check_version(line: &[u8]) -> Result<(), Refusal> {
+    let version = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
+    let words = line.split(|&b| b == b' ').count();
+    match version {
+        b"HTTP/1.1" | b"HTTP/1.0" if words == 3 => Ok(()),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() && words == 3 =>
+        {
+            Err(Refusal::Version)
+        }
+        _ => Err(Refusal::NotHttp),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(bytes: &[u8]) -> Result<Progress, Refusal> {
+        Intake::default().advance(bytes)
+    }
+
+    fn in_single_bytes(bytes: &[u8]) -> Result<Progress, Refusal> {
+        let mut intake = Intake::default();
+        for end in 1..=bytes.len() {
+            match intake.advance(&bytes[..end])? {
+                Progress::Waiting => {}
+                done => return Ok(done),
+            }
+        }
+        Ok(Progress::Waiting)
+    }
+
+    #[test]
+    fn any_cut_gives_the_same() {
+        for (bytes, want) in [
+            (&b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest"[..], Ok(Progress::Head(24))),
+            (b"\r\nGET / HTTP/1.0\r\n\r\n", Ok(Progress::Head(20))),
+            (b"GET / HTTP/1.1\r\nA: b\r\n", Ok(Progress::Waiting)),
+            (b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", Err(Refusal::NotHttp)),
+            (b"GET / HTTP/1.1\n", Err(Refusal::BareLineEnd)),
+            (b"GET / HTTP/1.1\rX", Err(Refusal::BareLineEnd)),
+            (b"GET / HTTP/2.0\r\n", Err(Refusal::Version)),
+            (b"GET /\r\n", Err(Refusal::NotHttp)),
+            (b"\x16\x03\x01\x02", Err(Refusal::NotHttp)),
+        ] {
+            assert_eq!(whole(bytes), want, "{bytes:?}");
+            assert_eq!(in_single_bytes(bytes), want, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn limits_at_their_edge() {
+        let line = |n: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(n - 14)).into_bytes();
+        assert!(whole(&line(REQUEST_LINE_BYTES)).is_ok());
+        assert_eq!(whole(&line(REQUEST_LINE_BYTES + 1)), Err(Refusal::LineTooLong));
+        let head =
+            |n: usize| format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(n - 23)).into_bytes();
+        assert_eq!(whole(&head(HEAD_BYTES)), Ok(Progress::Head(HEAD_BYTES)));
+        assert_eq!(whole(&head(HEAD_BYTES + 1)), Err(Refusal::HeadTooLarge));
+    }
+}

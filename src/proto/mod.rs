@@ -1,0 +1,11 @@
+//! Wire formats: bytes in, values out, values in, bytes out. Nothing here knows a connection,
+//! an id, a time or a log.
+
+pub mod body;
+pub mod frame;
+pub mod handshake;
+pub mod http;
+pub mod intake;
+pub mod message;
+pub mod refusal;
+pub mod response;
