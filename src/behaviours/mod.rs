@@ -1,0 +1,176 @@
+//! What a mount says on an open WebSocket. A behaviour is one file, one `impl` and one line in
+//! [`TABLE`]; it reaches nothing but its [`Ctx`], so it can harm nothing but its connection.
+
+mod echo;
+mod params;
+mod pushes;
+
+use crate::engine::{Id, Now};
+use crate::outbox::Out;
+pub use crate::proto::frame::Kind;
+use crate::proto::frame::{self};
+use crate::rng::Rng;
+
+pub use params::{BadParam, Params, Source};
+pub use pushes::Pushes;
+
+/// One connection's side of a conversation.
+pub trait Behaviour: core::fmt::Debug {
+    /// The upgrade was answered.
+    fn on_open(&mut self, _ctx: &mut Ctx<'_>) {}
+
+    /// A whole message came.
+    fn on_message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer;
+}
+
+/// What to do after a message, beyond what the behaviour sent through its [`Ctx`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing.
+    Nothing,
+    /// Send the same message back: from where it lies, if it is large.
+    Same,
+}
+
+/// All that a behaviour can reach.
+#[derive(Debug)]
+pub struct Ctx<'a> {
+    /// The moment.
+    pub now: Now,
+    /// Its connection.
+    pub id: Id,
+    /// Seeded randomness.
+    pub rng: &'a mut Rng,
+    /// Messages and bytes of this connection.
+    pub tally: &'a mut Tally,
+    /// Where its words go.
+    pub out: &'a mut Out,
+}
+
+impl Ctx<'_> {
+    /// Sends a message.
+    pub fn send(&mut self, kind: Kind, payload: &[u8]) {
+        frame::write_message(&mut self.out.bytes, kind, payload);
+        self.tally.sent(payload.len());
+    }
+}
+
+/// Messages and payload bytes of a connection, both ways.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Messages from the peer.
+    pub messages_in: u32,
+    /// Messages to the peer.
+    pub messages_out: u32,
+    /// Payload bytes from the peer.
+    pub bytes_in: u64,
+    /// Payload bytes to the peer.
+    pub bytes_out: u64,
+}
+
+impl Tally {
+    /// A message came.
+    pub fn received(&mut self, bytes: usize) {
+        self.messages_in = self.messages_in.wrapping_add(1);
+        self.bytes_in += bytes as u64;
+    }
+
+    /// A message goes.
+    pub fn sent(&mut self, bytes: usize) {
+        self.messages_out = self.messages_out.wrapping_add(1);
+        self.bytes_out += bytes as u64;
+    }
+}
+
+/// One behaviour, by the name that `--mount` uses.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, for `--help` and the README.
+    pub about: &'static str,
+    /// Whether it speaks any subprotocol that a client offers.
+    pub speaks_any: bool,
+    /// Makes one for a connection.
+    pub new: fn() -> Box<dyn Behaviour>,
+}
+
+/// Every behaviour there is.
+pub const TABLE: &[Entry] = &[Entry {
+    name: "echo",
+    about: "every message back as it came, text and binary",
+    speaks_any: true,
+    new: || Box::new(echo::Echo),
+}];
+
+/// The mounts that are there unless `--mount` replaces them.
+pub const DEFAULT_MOUNTS: &[&str] =
+    &["/websocket=echo?randping=3s", "/ws=echo", "/echo=echo", "/=echo"];
+
+/// A path, what it says, and how.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// The path, without the base path.
+    pub path: String,
+    /// The text that it was made from.
+    pub text: String,
+    /// What it says.
+    pub entry: &'static Entry,
+    /// How it says it, unless the URL's query asks otherwise.
+    pub params: Params,
+}
+
+impl Mount {
+    /// Reads `PATH=BEHAVIOUR[?PARAMS]`.
+    ///
+    /// # Errors
+    /// A sentence that says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (path, rest) = text.split_once('=').ok_or_else(|| {
+            "must be PATH=BEHAVIOUR[?PARAMS], such as /chat=echo?every=5s".to_owned()
+        })?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+        if !path.starts_with('/') || path.starts_with("//") || !path.bytes().all(plain) {
+            return Err(format!(
+                "path {path:?} must begin with one / and have only letters, digits and -._~"
+            ));
+        }
+        let (name, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let entry = TABLE.iter().find(|entry| entry.name == name).ok_or_else(|| {
+            let names: Vec<&str> = TABLE.iter().map(|entry| entry.name).collect();
+            format!("behaviour {name:?} is unknown; there are: {}", names.join(", "))
+        })?;
+        let mut params = Params::default();
+        params.take(query, Source::Trusted).map_err(|bad| bad.to_string())?;
+        Ok(Self { path: path.to_owned(), text: text.to_owned(), entry, params })
+    }
+
+    /// The mounts that are there unless `--mount` replaces them.
+    #[must_use]
+    pub fn defaults() -> Vec<Self> {
+        DEFAULT_MOUNTS.iter().filter_map(|text| Self::parse(text).ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_mount_is_one() {
+        assert_eq!(Mount::defaults().len(), DEFAULT_MOUNTS.len());
+    }
+
+    #[test]
+    fn bad_mounts_say_what_would_be_right() {
+        for (text, hint) in [
+            ("/x", "PATH=BEHAVIOUR"),
+            ("x=echo", "must begin with one /"),
+            ("//x=echo", "must begin with one /"),
+            ("/x=shout", "there are: echo"),
+            ("/x=echo?every=soon", "parameter every"),
+        ] {
+            assert!(Mount::parse(text).unwrap_err().contains(hint), "{text}");
+        }
+    }
+}

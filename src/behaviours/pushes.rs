@@ -1,0 +1,69 @@
+//! What a connection says without being asked: `randping` and `every`, on top of any behaviour.
+
+use super::{Ctx, Kind, Params};
+use crate::time;
+
+/// The pushes of one connection, and when each is due.
+#[derive(Debug)]
+pub struct Pushes {
+    randping_ms: u64,
+    every_ms: u64,
+    size: usize,
+    ticks: u64,
+    randping_ns: Option<u64>,
+    every_ns: Option<u64>,
+}
+
+impl Pushes {
+    /// The pushes that these parameters ask for; `None` when there are none.
+    #[must_use]
+    pub fn new(params: &Params, now_ns: u64) -> Option<Self> {
+        if params.randping_ms == 0 && params.every_ms == 0 {
+            return None;
+        }
+        Some(Self {
+            randping_ms: params.randping_ms,
+            every_ms: params.every_ms,
+            size: params.size,
+            ticks: 0,
+            // The first goes out at once, before any echo.
+            randping_ns: (params.randping_ms > 0).then_some(now_ns),
+            every_ns: (params.every_ms > 0).then(|| now_ns + time::ms(params.every_ms)),
+        })
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.randping_ns.into_iter().chain(self.every_ns).min()
+    }
+
+    /// Says what is due.
+    pub fn speak(&mut self, ctx: &mut Ctx<'_>) {
+        let now_ns = ctx.now.mono_ns;
+        if self.randping_ns.is_some_and(|due| due <= now_ns) {
+            ctx.send(Kind::Text, &padded("randping".to_owned(), self.size));
+            let gap_ns = ctx.rng.below(time::ms(self.randping_ms));
+            self.randping_ns = Some(now_ns + gap_ns);
+        }
+        if let Some(due) = self.every_ns
+            && due <= now_ns
+        {
+            self.ticks += 1;
+            ctx.send(Kind::Text, &padded(format!("tick {}", self.ticks), self.size));
+            // From the due time, so that lateness does not add up; but what was missed while
+            // the process stood still is not made up for.
+            let gap_ns = time::ms(self.every_ms);
+            self.every_ns = Some((due + gap_ns).max(now_ns));
+        }
+    }
+}
+
+/// A payload with dots behind it, up to the size asked for.
+fn padded(text: String, size: usize) -> Vec<u8> {
+    let mut payload = text.into_bytes();
+    if payload.len() < size {
+        payload.resize(size, b'.');
+    }
+    payload
+}
