@@ -1,0 +1,218 @@
+//! The files that are served: the embedded page, or a directory that was read at start.
+//! They lie in memory under their exact names, so a path is looked up and never resolved.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+use zlib_rs::{DeflateConfig, ReturnCode, compress_bound, compress_slice};
+
+use crate::engine::{File, Now};
+use crate::proto::http::{self, Request};
+use crate::proto::response::Response;
+use crate::time;
+
+const PAGE: &str = include_str!("../../assets/index.html");
+/// zlib's way to ask for a gzip wrapper around a 32 KiB window.
+const GZIP_WINDOW: i32 = 15 + 16;
+
+/// Files by path.
+#[derive(Debug)]
+pub struct Assets {
+    by_path: BTreeMap<String, Asset>,
+}
+
+#[derive(Debug)]
+struct Asset {
+    kind: &'static str,
+    policy: Option<String>,
+    modified_s: i64,
+    plain: Coding,
+    gzip: Option<Coding>,
+}
+
+#[derive(Debug)]
+struct Coding {
+    bytes: Vec<u8>,
+    etag: String,
+}
+
+impl Coding {
+    fn new(bytes: Vec<u8>) -> Self {
+        let etag = format!("\"{}\"", hex(&Sha1::digest(&bytes)[..10]));
+        Self { bytes, etag }
+    }
+}
+
+impl Assets {
+    /// Only the embedded page.
+    #[must_use]
+    pub fn embedded(now: Now) -> Self {
+        let policy = page_policy(PAGE);
+        let page = Asset::new("index.html", PAGE.as_bytes().to_vec(), now.wall_ms, Some(policy));
+        Self { by_path: BTreeMap::from([("/index.html".to_owned(), page)]) }
+    }
+
+    /// The files of a directory; an `index.html` also answers for its folder.
+    #[must_use]
+    pub fn directory(files: Vec<File>) -> Self {
+        let assets = files.into_iter().map(|file| {
+            let path = format!("/{}", encode(&file.name));
+            (path, Asset::new(&file.name, file.bytes, file.modified_ms, None))
+        });
+        Self { by_path: assets.collect() }
+    }
+
+    fn find(&self, path: &str) -> Option<&Asset> {
+        if path.ends_with('/') {
+            self.by_path.get(&format!("{path}index.html"))
+        } else {
+            self.by_path.get(path)
+        }
+    }
+
+    /// Whether there is a file at this path.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.find(path).is_some()
+    }
+
+    /// The answer to a GET or HEAD of this path.
+    pub(super) fn answer(&self, path: &str, request: &Request<'_, '_>) -> Option<Response<'_>> {
+        self.find(path).map(|asset| asset.answer(request))
+    }
+}
+
+impl Asset {
+    fn new(name: &str, bytes: Vec<u8>, modified_ms: i64, policy: Option<String>) -> Self {
+        let kind = kind(name);
+        let gzip = if is_compressible(kind) { gzip(&bytes) } else { None };
+        Self {
+            kind,
+            policy,
+            modified_s: modified_ms.div_euclid(1000),
+            plain: Coding::new(bytes),
+            gzip: gzip.map(Coding::new),
+        }
+    }
+
+    fn answer(&self, request: &Request<'_, '_>) -> Response<'_> {
+        let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(request));
+        let coding = gzip.unwrap_or(&self.plain);
+        let fresh = match request.value("if-none-match") {
+            // RFC 9110 §13.1.3: a date counts only when there is no tag.
+            Some(tags) => lists_tag(tags, &coding.etag),
+            None => {
+                request.value("if-modified-since") == Some(&time::http_date(self.modified_s * 1000))
+            }
+        };
+        let mut response = if fresh { Response::empty(304) } else { Response::empty(200) };
+        if !fresh {
+            response.body = Cow::Borrowed(&coding.bytes);
+            response = response.with("Content-Type", self.kind);
+            if gzip.is_some() {
+                response = response.with("Content-Encoding", "gzip");
+            }
+        }
+        if let Some(policy) = &self.policy {
+            response = response.with("Content-Security-Policy", policy.as_str());
+        }
+        response
+            .with("ETag", coding.etag.as_str())
+            .with("Vary", "Accept-Encoding")
+            .with("Last-Modified", time::http_date(self.modified_s * 1000))
+            .with("Cache-Control", "no-cache")
+    }
+}
+
+/// RFC 9110 §13.1.2, by weak comparison.
+fn lists_tag(tags: &str, etag: &str) -> bool {
+    http::list_items(tags.as_bytes()).any(|tag| {
+        let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+        tag == b"*" || tag == etag.as_bytes()
+    })
+}
+
+/// Whether gzip is named in `Accept-Encoding` and not refused by a weight of zero.
+fn accepts_gzip(request: &Request<'_, '_>) -> bool {
+    request.values("accept-encoding").flat_map(http::list_items).any(|item| {
+        let mut parts = item.split(|&b| b == b';').map(<[u8]>::trim_ascii);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(b"gzip"));
+        let refused = parts.any(|part| {
+            part.strip_prefix(b"q=").is_some_and(|q| q.iter().all(|b| b"0.".contains(b)))
+        });
+        named && !refused
+    })
+}
+
+fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut compressed = vec![0; compress_bound(bytes.len()) + 18];
+    let mut config = DeflateConfig::best_compression();
+    config.window_bits = GZIP_WINDOW;
+    let (written, code) = compress_slice(&mut compressed, bytes, config);
+    if code != ReturnCode::Ok || written.len() >= bytes.len() {
+        return None;
+    }
+    Some(written.to_vec())
+}
+
+/// A policy under which nothing runs but the page's own script and style, by their hashes.
+fn page_policy(page: &str) -> String {
+    let hash = |tag: &str| {
+        let inside =
+            page.split_once(&format!("<{tag}>")).and_then(|(_, rest)| rest.split_once("</"));
+        let inside = inside.map_or("", |(inside, _)| inside);
+        format!("'sha256-{}'", STANDARD.encode(Sha256::digest(inside)))
+    };
+    format!(
+        "default-src 'none'; script-src {}; style-src {}; img-src data:; connect-src 'self' ws: wss:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        hash("script"),
+        hash("style")
+    )
+}
+
+fn kind(name: &str) -> &'static str {
+    match name.rsplit_once('.').map_or("", |(_, end)| end) {
+        "html" | "htm" => "text/html; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "js" | "mjs" => "text/javascript; charset=utf-8",
+        "json" | "map" => "application/json",
+        "txt" | "md" => "text/plain; charset=utf-8",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "gif" => "image/gif",
+        "ico" => "image/x-icon",
+        "webp" => "image/webp",
+        "woff2" => "font/woff2",
+        "wasm" => "application/wasm",
+        _ => "application/octet-stream",
+    }
+}
+
+fn is_compressible(kind: &str) -> bool {
+    kind.starts_with("text/")
+        || matches!(kind, "application/json" | "image/svg+xml" | "application/wasm")
+}
+
+/// A name as a request spells it: unreserved characters as they are, others as `%XX`.
+fn encode(name: &str) -> String {
+    let mut path = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            path.push('%');
+            path.push_str(&hex(&[byte]).to_ascii_uppercase());
+        }
+    }
+    path
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

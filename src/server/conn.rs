@@ -1,0 +1,492 @@
+//! A connection and its stage: the only place where a stage changes.
+//!
+//! Theory: a connection begins as HTTP. One request may turn it into a WebSocket, once. Whatever
+//! it is, it ends in two steps. *Lingering*: our last word is said and our side is shut; what the
+//! peer still sends is read and dropped, since closing over unread bytes makes the kernel send an
+//! RST, and that would take our last word away from a peer that has not read it yet. *Leaving*:
+//! nothing is read any more; what the peer has not taken is flushed, then the stream is closed.
+//!
+//! | from \ on  | input                                 | end of input | stream dead | deadline               |
+//! |------------|---------------------------------------|--------------|-------------|------------------------|
+//! | Http       | Http, WebSocket (101), Lingering      | Leaving      | Leaving     | Lingering (408), Leaving |
+//! | WebSocket  | WebSocket, Lingering (both Closes)    | Leaving      | Leaving     | WebSocket, Lingering   |
+//! | Lingering  | Lingering (dropped), Leaving (enough) | Leaving      | Leaving     | Leaving                |
+//! | Leaving    | Leaving                               | Leaving      | Leaving     | reset                  |
+
+use super::http::{self, Http, Late};
+use super::shared::Cx;
+use super::slow::{Hold, Slow, is_backed_up};
+use super::websocket::{self, BROKEN, End, WebSocket};
+use crate::engine::{Action, Door, HangUp, Peer};
+use crate::limits;
+use crate::proto::frame;
+use crate::proto::refusal::Refusal;
+use crate::time::Moment;
+
+/// Held input goes back through the read buffer in stretches: moving what is left of it costs
+/// less than what is done with it.
+const HELD_STRETCH_BYTES: usize = 16 * 1024;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) peer: Peer,
+    pub(super) place: Place,
+    since: Moment,
+    stage: Stage,
+    slow: Option<Box<Slow>>,
+}
+
+/// Which of the counted places a connection takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Main,
+    /// Beyond the cap, or after the end of accepting: it only hears 503.
+    Refused(Refusal),
+    Admin,
+}
+
+/// What a connection is at present.
+#[derive(Debug)]
+enum Stage {
+    Http(Http),
+    WebSocket(WebSocket),
+    /// Our side is shut; drops so many more bytes, for so long.
+    Lingering {
+        bytes: u32,
+        until: Moment,
+    },
+    Leaving,
+}
+
+impl Conn {
+    pub(super) fn new(peer: Peer, place: Place, cx: &Cx<'_>) -> Self {
+        Self {
+            peer,
+            place,
+            since: Moment::at(cx.now.mono_ns),
+            stage: Stage::Http(Http::new(cx)),
+            slow: None,
+        }
+    }
+
+    pub(super) fn door(&self) -> Door {
+        match self.place {
+            Place::Main | Place::Refused(_) => Door::Main,
+            Place::Admin => Door::Admin,
+        }
+    }
+
+    pub(super) fn is_websocket(&self) -> bool {
+        matches!(self.stage, Stage::WebSocket(_))
+    }
+
+    /// The name of the stage, for the table of stages and inputs.
+    pub(super) fn stage_name(&self) -> &'static str {
+        match self.stage {
+            Stage::Http(_) => "http",
+            Stage::WebSocket(_) => "websocket",
+            Stage::Lingering { .. } => "lingering",
+            Stage::Leaving => "leaving",
+        }
+    }
+
+    /// Bytes that this connection owns beyond its place in the table.
+    pub(super) fn cost(&self) -> usize {
+        self.slow.as_ref().map_or(0, |slow| slow.cost())
+    }
+
+    fn is_paused(&self) -> bool {
+        let slow = self.slow.as_deref();
+        match &self.stage {
+            Stage::Http(_) => is_backed_up(slow, 0),
+            Stage::WebSocket(socket) => {
+                socket.is_paused(slow, 0) || slow.is_some_and(|slow| slow.hold == Hold::Held)
+            }
+            Stage::Lingering { .. } => false,
+            Stage::Leaving => true,
+        }
+    }
+
+    pub(super) fn room<'a>(&'a mut self, shared: &'a mut [u8]) -> &'a mut [u8] {
+        if self.is_paused() {
+            return &mut [];
+        }
+        let Some(slow) = &mut self.slow else { return shared };
+        if let Stage::WebSocket(_) = self.stage {
+            if let Some(message) = &mut slow.message
+                && !message.spare().is_empty()
+            {
+                return message.spare();
+            }
+            // The beginning of a frame; it is shorter than any control frame.
+            let remnant = slow.input.len();
+            shared[..remnant].copy_from_slice(&slow.input);
+            return &mut shared[remnant..];
+        }
+        shared
+    }
+
+    pub(super) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
+        match &mut self.stage {
+            Stage::Http(_) => match &mut self.slow {
+                Some(slow) if !slow.input.is_empty() => {
+                    slow.input.extend_from_slice(&shared[..n]);
+                    self.receive_kept_http(shared, cx);
+                }
+                Some(_) | None => self.receive_http(n, shared, cx),
+            },
+            Stage::WebSocket(socket) => {
+                if let Some(slow) = self.slow.as_deref_mut() {
+                    let direct = slow.message.as_mut().is_some_and(|m| !m.spare().is_empty());
+                    if direct {
+                        let then = socket.receive_into_block(slow, cx, n);
+                        return self.follow_websocket(then, cx);
+                    }
+                }
+                let remnant =
+                    self.slow.as_mut().map_or(0, |slow| std::mem::take(&mut slow.input).len());
+                self.receive_frames((0, remnant + n), shared, cx);
+            }
+            Stage::Lingering { bytes, .. } => {
+                *bytes = bytes.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
+                if *bytes == 0 {
+                    self.leave(cx);
+                }
+            }
+            Stage::Leaving => {}
+        }
+        self.settle(cx);
+    }
+
+    /// Requests that lie whole in the read buffer, and what is left of them.
+    fn receive_http(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let Stage::Http(http) = &mut self.stage else { return };
+        let (used, then) = http.receive(self.slow.as_deref(), cx, &shared[..n]);
+        match then {
+            http::Then::More | http::Then::Hold => {
+                if used < n {
+                    self.slow.get_or_insert_default().input.extend_from_slice(&shared[used..n]);
+                }
+                if matches!(then, http::Then::Hold) {
+                    cx.act(Action::Resume(cx.id));
+                }
+            }
+            http::Then::Over => self.linger(cx),
+            http::Then::Open(socket) => {
+                self.open(socket, cx);
+                self.receive_frames((used, n), shared, cx);
+            }
+        }
+    }
+
+    /// The same for a request that came in parts, which lie in memory of its own.
+    fn receive_kept_http(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let (Stage::Http(http), Some(slow)) = (&mut self.stage, &mut self.slow) else { return };
+        let mut input = std::mem::take(&mut slow.input);
+        let (used, then) = http.receive(Some(slow), cx, &input);
+        input.drain(..used);
+        match then {
+            http::Then::More | http::Then::Hold => {
+                slow.input = input;
+                if matches!(then, http::Then::Hold) {
+                    cx.act(Action::Resume(cx.id));
+                }
+            }
+            http::Then::Over => self.linger(cx),
+            http::Then::Open(socket) => {
+                self.open(socket, cx);
+                // Frames that came with the request: back to where frames are read.
+                slow_input(&mut self.slow, input);
+                self.receive_held(shared, cx);
+            }
+        }
+    }
+
+    /// Frames in `shared[from..to]`, and what is left of them.
+    fn receive_frames(&mut self, (from, to): (usize, usize), shared: &mut [u8], cx: &mut Cx<'_>) {
+        let Stage::WebSocket(socket) = &mut self.stage else { return };
+        let (used, then) = socket.receive(&mut self.slow, cx, shared, (from, to));
+        if used < to && !matches!(then, websocket::Then::Over(_)) {
+            let slow = self.slow.get_or_insert_default();
+            slow.input.extend_from_slice(&shared[used..to]);
+            slow.hold = if then == websocket::Then::Hold { Hold::Held } else { Hold::Incomplete };
+        }
+        self.follow_websocket(then, cx);
+    }
+
+    /// A stretch of the frames that were held back.
+    fn receive_held(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let (Stage::WebSocket(socket), Some(slow)) = (&mut self.stage, &mut self.slow) else {
+            return;
+        };
+        let mut input = std::mem::take(&mut slow.input);
+        slow.hold = Hold::Incomplete;
+        let stretch = input.len().min(HELD_STRETCH_BYTES);
+        shared[..stretch].copy_from_slice(&input[..stretch]);
+        let (used, mut then) = socket.receive(&mut self.slow, cx, shared, (0, stretch));
+        input.drain(..used);
+        // A whole stretch can only run short of its own end: the rest has its turn next.
+        if then == websocket::Then::More && stretch == HELD_STRETCH_BYTES && !input.is_empty() {
+            then = websocket::Then::Hold;
+        }
+        if !input.is_empty() && !matches!(then, websocket::Then::Over(_)) {
+            let slow = self.slow.get_or_insert_default();
+            slow.input = input;
+            slow.hold = if then == websocket::Then::Hold { Hold::Held } else { Hold::Incomplete };
+        }
+        self.follow_websocket(then, cx);
+    }
+
+    fn follow_websocket(&mut self, then: websocket::Then, cx: &mut Cx<'_>) {
+        match then {
+            websocket::Then::More => {}
+            websocket::Then::Hold => cx.act(Action::Resume(cx.id)),
+            websocket::Then::Over(end) => {
+                self.log_end(end, cx);
+                self.linger(cx);
+            }
+        }
+    }
+
+    pub(super) fn resume(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let slow = self.slow.as_deref();
+        match &self.stage {
+            Stage::Http(_) if !is_backed_up(slow, 0) => {
+                if slow.is_some_and(|slow| !slow.input.is_empty()) {
+                    self.receive_kept_http(shared, cx);
+                }
+            }
+            Stage::WebSocket(socket) if !socket.is_paused(slow, 0) => {
+                if slow.is_some_and(|slow| slow.hold == Hold::Held) {
+                    self.receive_held(shared, cx);
+                }
+            }
+            // Still too much output waits; its end calls again.
+            Stage::Http(_) | Stage::WebSocket(_) | Stage::Lingering { .. } | Stage::Leaving => {
+                return;
+            }
+        }
+        self.settle(cx);
+    }
+
+    pub(super) fn ended(&mut self, how: HangUp, cx: &mut Cx<'_>) {
+        match (&mut self.stage, how) {
+            (Stage::Leaving, HangUp::Eof) => return,
+            (Stage::WebSocket(socket), HangUp::Eof) => {
+                let end = socket.end_of_input(cx);
+                self.log_end(end, cx);
+                self.leave(cx);
+            }
+            (Stage::WebSocket(_), HangUp::Reset) => {
+                self.log_end(BROKEN, cx);
+                self.leave(cx);
+            }
+            (Stage::Http(_) | Stage::Lingering { .. }, _) | (Stage::Leaving, HangUp::Reset) => {
+                self.leave(cx);
+            }
+        }
+        self.settle(cx);
+    }
+
+    pub(super) fn keep(&mut self, shared: &[u8], taken: usize, cx: &mut Cx<'_>) {
+        let whole = cx.out.len() <= taken;
+        let slow = self.slow.get_or_insert_default();
+        slow.outbox.keep(cx.out, shared, taken, &mut cx.shared.blocks, cx.now.mono_ns);
+        if !whole && slow.stalled_since.is_none() {
+            slow.stalled_since = Some(Moment::at(cx.now.mono_ns));
+        }
+        let cap = limits::HARD_CAP_BYTES
+            .max(cx.shared.config.limits.max_message + limits::HIGH_WATER_BYTES);
+        if slow.outbox.len() > cap && matches!(self.stage, Stage::WebSocket(_)) {
+            self.overload(cx);
+        }
+        self.settle(cx);
+    }
+
+    /// The peer asked for more than it takes: say so, for the case that it reads on.
+    fn overload(&mut self, cx: &mut Cx<'_>) {
+        let Some(slow) = &mut self.slow else { return };
+        frame::write_close(&mut cx.out.bytes, 1013, "too much output waits");
+        slow.outbox.keep(cx.out, &[], 0, &mut cx.shared.blocks, cx.now.mono_ns);
+        self.log_end(End { code: 1013, initiator: websocket::Initiator::Server }, cx);
+        cx.act(Action::Finish(cx.id));
+        let until = Moment::after(cx.now, limits::OVERLOAD_WAIT_MS);
+        self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until };
+    }
+
+    pub(super) fn unsent(&self) -> &[u8] {
+        self.slow.as_ref().map_or(&[], |slow| slow.outbox.unsent())
+    }
+
+    pub(super) fn sent(&mut self, n: usize, cx: &mut Cx<'_>) {
+        let Some(slow) = &mut self.slow else { return };
+        let before = slow.outbox.len();
+        slow.outbox.sent(n, &mut cx.shared.blocks, cx.now.mono_ns);
+        let left = slow.outbox.len();
+        slow.stalled_since = (left > 0).then(|| Moment::at(cx.now.mono_ns));
+        if before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES {
+            cx.act(Action::Resume(cx.id));
+        }
+        if let Stage::Lingering { until, .. } = &mut self.stage
+            && left == 0
+        {
+            *until = Moment::after(cx.now, limits::LINGER_MS);
+        }
+        self.settle(cx);
+    }
+
+    /// A deadline may have come; it may also have moved.
+    pub(super) fn wake(&mut self, cx: &mut Cx<'_>) {
+        if self.is_stalled(cx) {
+            if self.is_websocket() {
+                self.log_end(BROKEN, cx);
+            }
+            self.stage = Stage::Leaving;
+            return cx.act(Action::Reset(cx.id));
+        }
+        match &mut self.stage {
+            Stage::Http(_) => self.wake_http(cx),
+            Stage::WebSocket(socket) => {
+                let then = socket.wake(self.slow.as_deref(), cx);
+                self.follow_websocket(then, cx);
+            }
+            Stage::Lingering { until, .. } if until.has_come(cx.now) => {
+                if self.unsent().is_empty() {
+                    self.leave(cx);
+                } else {
+                    self.stage = Stage::Leaving;
+                    return cx.act(Action::Reset(cx.id));
+                }
+            }
+            Stage::Lingering { .. } | Stage::Leaving => {}
+        }
+        self.settle(cx);
+    }
+
+    fn wake_http(&mut self, cx: &mut Cx<'_>) {
+        let Stage::Http(http) = &mut self.stage else { return };
+        if let Place::Refused(refusal) = self.place {
+            http::refuse(refusal, cx);
+            return self.linger(cx);
+        }
+        match http.wake(cx) {
+            Late::No => {}
+            Late::Told => self.linger(cx),
+            Late::Silent => self.leave(cx),
+        }
+    }
+
+    /// Its turn in a drain: a WebSocket at `when`, HTTP as soon as nothing is in hand.
+    pub(super) fn end_at(&mut self, when: Moment, cx: &mut Cx<'_>) {
+        match &mut self.stage {
+            Stage::Http(http) if !http.is_busy() => self.leave(cx),
+            Stage::WebSocket(socket) => socket.end_at(when),
+            Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => {}
+        }
+        self.settle(cx);
+    }
+
+    /// The end of all patience: a last Close that may or may not fit, and the stream is reset.
+    pub(super) fn cut(&mut self, cx: &mut Cx<'_>) {
+        if let Stage::WebSocket(socket) = &mut self.stage {
+            if self.slow.as_ref().is_none_or(|slow| slow.outbox.is_empty()) {
+                let plan = &cx.shared.config.drain;
+                let (code, reason) = (plan.code, plan.reason.clone());
+                socket.close(code, &reason, 0, cx);
+            }
+            self.log_end(BROKEN, cx);
+        }
+        self.stage = Stage::Leaving;
+    }
+
+    fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
+        let mount = &cx.shared.config.mounts[usize::from(socket.mount)].path;
+        log::info!(
+            target: "open", conn:% = cx.id, mount = mount.as_str(), peer:% = self.peer,
+            forwarded = socket.forwarded().unwrap_or_default();
+            "connection opened"
+        );
+        cx.shared.open.websockets += 1;
+        self.stage = Stage::WebSocket(socket);
+    }
+
+    /// Our last word is said.
+    fn linger(&mut self, cx: &mut Cx<'_>) {
+        self.drop_input();
+        let until = Moment::after(cx.now, limits::LINGER_MS);
+        self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until };
+        cx.act(Action::Finish(cx.id));
+    }
+
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        self.drop_input();
+        self.stage = Stage::Leaving;
+        cx.act(Action::Close(cx.id));
+    }
+
+    fn drop_input(&mut self) {
+        if let Some(slow) = &mut self.slow {
+            slow.input = Vec::new();
+            slow.message = None;
+            slow.skip = 0;
+        }
+    }
+
+    /// One line for each WebSocket, when it ends.
+    fn log_end(&mut self, end: End, cx: &mut Cx<'_>) {
+        let Stage::WebSocket(socket) = &self.stage else { return };
+        let mount = &cx.shared.config.mounts[usize::from(socket.mount)].path;
+        let tally = socket.tally;
+        log::info!(
+            target: "close", conn:% = cx.id, mount = mount.as_str(), peer:% = self.peer,
+            forwarded = socket.forwarded().unwrap_or_default(),
+            duration_ms = self.since.ms_ago(cx.now), code = end.code, initiator = end.initiator.name(),
+            messages_in = tally.messages_in, messages_out = tally.messages_out,
+            bytes_in = tally.bytes_in, bytes_out = tally.bytes_out;
+            "connection closed"
+        );
+        cx.shared.open.websockets -= 1;
+        if end == BROKEN {
+            cx.shared.drain.forced += 1;
+        } else {
+            cx.shared.drain.clean += 1;
+        }
+    }
+
+    fn is_stalled(&self, cx: &Cx<'_>) -> bool {
+        let timeout_ms = cx.shared.config.limits.send_timeout_ms;
+        let until = self.slow.as_ref().and_then(|slow| slow.stalled_until_ns(cx.now, timeout_ms));
+        until.is_some_and(|until| until <= cx.now.mono_ns)
+    }
+
+    /// After every event: memory that is no longer needed goes, and the timer is set.
+    pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
+        if self.slow.as_ref().is_some_and(|slow| slow.is_idle()) {
+            self.slow = None;
+        }
+        match self.next_deadline(cx) {
+            Some(at_ns) => cx.shared.timers.set(cx.id.key, at_ns),
+            None => cx.shared.timers.cancel(cx.id.key),
+        }
+    }
+
+    fn next_deadline(&self, cx: &Cx<'_>) -> Option<u64> {
+        let slow = self.slow.as_deref();
+        let send_timeout_ms = cx.shared.config.limits.send_timeout_ms;
+        let stalled = slow.and_then(|slow| slow.stalled_until_ns(cx.now, send_timeout_ms));
+        let staged = match &self.stage {
+            Stage::Http(http) => Some(http.next_deadline(cx)),
+            Stage::WebSocket(socket) => socket.next_deadline(slow, cx),
+            Stage::Lingering { until, .. } => Some(until.ns(cx.now)),
+            Stage::Leaving => None,
+        };
+        stalled.into_iter().chain(staged).min()
+    }
+}
+
+fn slow_input(slow: &mut Option<Box<Slow>>, input: Vec<u8>) {
+    if !input.is_empty() {
+        slow.get_or_insert_default().input = input;
+    }
+}

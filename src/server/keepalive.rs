@@ -1,0 +1,86 @@
+//! Pings, whatever the traffic: what lies between may forget a connection that only listens.
+
+use super::shared::Cx;
+use super::slow::Slow;
+use crate::engine::Now;
+use crate::proto::frame;
+use crate::time::{self, Moment};
+
+/// So that ten thousand pings do not fall on one moment.
+const JITTER_PERCENT: u64 = 20;
+
+/// When the next ping goes, and whether the last one was answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keepalive {
+    /// When the last byte came.
+    heard: Moment,
+    /// When the next ping goes; none: never.
+    next_ping: Option<Moment>,
+    /// When the last one went, until any byte came that answers it.
+    asked: Option<Moment>,
+}
+
+/// Whether the peer lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pulse {
+    Fine,
+    Lost,
+}
+
+impl Keepalive {
+    /// Pings at the mount's own gap, or at the server's; a gap of 0 sends none.
+    pub(super) fn new(own_ms: Option<u64>, cx: &mut Cx<'_>) -> Self {
+        let heard = Moment::at(cx.now.mono_ns);
+        Self { heard, next_ping: plan(own_ms, cx), asked: None }
+    }
+
+    /// Something came: the only thing that is done for each read.
+    pub(super) fn heard(&mut self, now: Now) {
+        self.heard = Moment::at(now.mono_ns);
+    }
+
+    pub(super) fn stop(&mut self) {
+        (self.next_ping, self.asked) = (None, None);
+    }
+
+    /// Sends the ping that is due, and looks whether the last one was answered in time.
+    pub(super) fn wake(
+        &mut self,
+        own_ms: Option<u64>,
+        slow: Option<&Slow>,
+        cx: &mut Cx<'_>,
+    ) -> Pulse {
+        let now = cx.now;
+        if let Some(asked) = self.asked {
+            if self.heard.ms_ago(now) <= asked.ms_ago(now) {
+                self.asked = None;
+            } else if asked.ms_ago(now) >= cx.shared.config.limits.pong_timeout_ms {
+                return Pulse::Lost;
+            }
+        }
+        if self.next_ping.is_some_and(|when| when.has_come(now)) {
+            self.next_ping = plan(own_ms, cx);
+            // A ping behind output that the peer does not take would measure nothing; the send
+            // timeout watches over that peer.
+            if self.asked.is_none() && slow.is_none_or(|slow| slow.outbox.is_empty()) {
+                frame::write_ping(&mut cx.out.bytes, &now.mono_ns.to_be_bytes());
+                let asked = Moment::at(now.mono_ns);
+                self.asked = Some(asked);
+                // An answer may come within this very tick: what was heard before is older.
+                self.heard = asked.before();
+            }
+        }
+        Pulse::Fine
+    }
+
+    pub(super) fn next_deadline(&self, cx: &Cx<'_>) -> Option<u64> {
+        let timeout_ns = time::ms(cx.shared.config.limits.pong_timeout_ms);
+        let lost_ns = self.asked.map(|asked| asked.ns(cx.now) + timeout_ns);
+        self.next_ping.map(|when| when.ns(cx.now)).into_iter().chain(lost_ns).min()
+    }
+}
+
+fn plan(own_ms: Option<u64>, cx: &mut Cx<'_>) -> Option<Moment> {
+    let gap_ms = own_ms.unwrap_or(cx.shared.config.limits.ping_interval_ms);
+    (gap_ms > 0).then(|| Moment::after(cx.now, cx.shared.rng.around(gap_ms, JITTER_PERCENT)))
+}

@@ -1,0 +1,336 @@
+//! The program without I/O: connections and what they share, driven through [`Engine`].
+//! Each call finds its connection and hands it the rest; what happens then is `conn`'s business.
+
+mod assets;
+pub mod config;
+mod conn;
+mod drain;
+mod extras;
+mod http;
+mod keepalive;
+mod routes;
+mod shared;
+mod slow;
+mod websocket;
+
+pub use assets::Assets;
+pub use routes::{Doors, ROUTES, Route};
+pub use shared::Shared;
+
+use crate::engine::{Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Signal, Source};
+use crate::limits;
+use crate::proto::http::Persistence;
+use crate::proto::refusal::Refusal;
+use crate::proto::response::{Delivery, Response};
+use crate::slab::Slab;
+use crate::time::Moment;
+use config::Config;
+use conn::{Conn, Place};
+use drain::{Meaning, Phase};
+use shared::Cx;
+
+/// The server.
+#[derive(Debug)]
+pub struct Server {
+    conns: Slab<Conn>,
+    shared: Shared,
+    /// For calls that have nothing to say.
+    silence: Out,
+    last_words: Vec<u8>,
+}
+
+impl Server {
+    /// A server that was told everything and has no connection yet. The seed is for jitter.
+    #[must_use]
+    pub fn new(config: Config, assets: Assets, seed: u64) -> Self {
+        Self {
+            conns: Slab::default(),
+            shared: Shared::new(config, assets, seed),
+            silence: Out::default(),
+            last_words: Vec::new(),
+        }
+    }
+
+    /// Connections at present.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Timers that are set.
+    #[must_use]
+    pub fn timers(&self) -> usize {
+        self.shared.timers.armed()
+    }
+
+    /// Bytes that connections own beyond their place in the table.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.conns.iter().map(|(_, conn)| conn.cost()).sum()
+    }
+
+    /// The name of a connection's stage.
+    #[must_use]
+    pub fn stage(&self, id: Id) -> Option<&'static str> {
+        self.conns.find(id).map(Conn::stage_name)
+    }
+
+    /// The connection, and all that it can reach; `None` once it is gone.
+    fn with<'s>(
+        &'s mut self,
+        now: Now,
+        id: Id,
+        out: &'s mut Out,
+    ) -> Option<(&'s mut Conn, Cx<'s>)> {
+        let conn = self.conns.find_mut(id)?;
+        let (door, peer) = (conn.door(), conn.peer);
+        Some((conn, Cx { now, id, door, peer, shared: &mut self.shared, out }))
+    }
+
+    /// The same for calls that have nothing to say.
+    fn with_silence(&mut self, now: Now, id: Id) -> Option<(&mut Conn, Cx<'_>)> {
+        let conn = self.conns.find_mut(id)?;
+        let (door, peer) = (conn.door(), conn.peer);
+        debug_assert!(self.silence.is_empty(), "a silent call said something");
+        Some((conn, Cx { now, id, door, peer, shared: &mut self.shared, out: &mut self.silence }))
+    }
+
+    fn place(&self, door: Door) -> Option<Place> {
+        let open = self.shared.open;
+        let cap = self.shared.config.limits.max_connections;
+        match door {
+            Door::Admin => (open.admin < limits::ADMIN_CONNECTIONS).then_some(Place::Admin),
+            Door::Main if self.shared.drain.phase.refuses() => {
+                (open.main + open.refused < cap).then_some(Place::Refused(Refusal::Draining))
+            }
+            Door::Main if open.main < cap => Some(Place::Main),
+            Door::Main => (open.refused < limits::REFUSED_CONNECTIONS)
+                .then_some(Place::Refused(Refusal::Full)),
+        }
+    }
+
+    fn count(&mut self, place: Place) -> &mut usize {
+        let open = &mut self.shared.open;
+        match place {
+            Place::Main => &mut open.main,
+            Place::Refused(_) => &mut open.refused,
+            Place::Admin => &mut open.admin,
+        }
+    }
+
+    /// Readiness fails from now on; everything is still served.
+    fn announce(&mut self, now: Now) {
+        let Shared { drain, config, open, .. } = &mut self.shared;
+        drain.announce(now, &config.drain);
+        log::info!(
+            target: "drain", connections = open.main, websockets = open.websockets,
+            delay_ms = config.drain.delay_ms, window_ms = config.drain.window_ms;
+            "draining"
+        );
+        if config.drain.delay_ms == 0 || (config.drain.leaves_early && open.main == 0) {
+            self.begin_closing(now);
+        }
+    }
+
+    /// No new connections; each of the open ones gets its turn, in random order, evenly spread.
+    fn begin_closing(&mut self, now: Now) {
+        let mut turns: Vec<Id> = Vec::new();
+        let mut others: Vec<Id> = Vec::new();
+        for (id, conn) in self.conns.iter() {
+            if conn.is_websocket() { turns.push(id) } else { others.push(id) }
+        }
+        self.shared.rng.shuffle(&mut turns);
+        let Shared { drain, config, .. } = &mut self.shared;
+        let spread_ns = drain.close(&config.drain, turns.len());
+        self.shared.actions.push_back(Action::StopAccepting);
+        let n = turns.len() as u64;
+        for (i, id) in (0..).zip(turns) {
+            let slot_ns = spread_ns / n;
+            let offset_ns = slot_ns * i + self.shared.rng.below(slot_ns);
+            self.end_at(now, id, now.mono_ns + offset_ns);
+        }
+        for id in others {
+            self.end_at(now, id, now.mono_ns);
+        }
+    }
+
+    fn end_at(&mut self, now: Now, id: Id, when_ns: u64) {
+        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+            conn.end_at(Moment::at(when_ns), &mut cx);
+        }
+    }
+
+    /// Whoever is still here hears a last word, if there is room for it, and is cut off.
+    fn stop(&mut self, now: Now) {
+        self.shared.drain.stop();
+        for (id, _) in self.conns.iter() {
+            self.shared.actions.extend([Action::Write(id), Action::Reset(id)]);
+        }
+        self.exit(now);
+    }
+
+    fn exit_if_empty(&mut self, now: Now) {
+        let open = self.shared.open;
+        if self.shared.drain.phase == Phase::Closing && open.main + open.refused == 0 {
+            self.shared.drain.stop();
+            self.exit(now);
+        }
+    }
+
+    fn exit(&mut self, now: Now) {
+        let drain = &self.shared.drain;
+        // Those that are cut now are not counted yet.
+        let forced = drain.forced + self.shared.open.websockets as u64;
+        log::info!(
+            target: "drain", clean = drain.clean, forced, elapsed_ms = drain.elapsed_ms(now);
+            "drained"
+        );
+        self.shared.actions.push_back(Action::Exit(0));
+    }
+}
+
+impl Engine for Server {
+    fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id> {
+        let place = self.place(door)?;
+        // The id is known only once the place is taken, so the stage is entered after that.
+        let nobody = Id { key: 0, generation: 0 };
+        let cx =
+            Cx { now, id: nobody, door, peer, shared: &mut self.shared, out: &mut self.silence };
+        let id = self.conns.insert(Conn::new(peer, place, &cx))?;
+        *self.count(place) += 1;
+        log::debug!(target: "accept", conn:% = id, peer:% = peer; "accepted");
+        match place {
+            Place::Refused(_) => self.shared.actions.push_back(Action::Write(id)),
+            Place::Main | Place::Admin => {
+                if let Some((conn, mut cx)) = self.with_silence(now, id) {
+                    conn.settle(&mut cx);
+                }
+            }
+        }
+        Some(id)
+    }
+
+    fn turned_away(&mut self, now: Now) -> &[u8] {
+        self.last_words.clear();
+        self.shared.refresh_date(now);
+        let retry_after = self.shared.retry_after();
+        let response = Response::refusal(Refusal::Full).with("Retry-After", retry_after);
+        let delivery = Delivery { body: true, persistence: Persistence::Close };
+        response.write(&mut self.last_words, self.shared.stamp(), delivery);
+        &self.last_words
+    }
+
+    fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
+        self.conns.find_mut(id).map_or(&mut [], |conn| conn.room(shared))
+    }
+
+    fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
+        if let Some((conn, mut cx)) = self.with(now, id, out) {
+            conn.received(n, shared, &mut cx);
+        }
+    }
+
+    fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out) {
+        if let Some((conn, mut cx)) = self.with(now, id, out) {
+            conn.resume(shared, &mut cx);
+        }
+    }
+
+    fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
+        if let Some((conn, mut cx)) = self.with(now, id, out) {
+            conn.ended(how, &mut cx);
+        }
+    }
+
+    fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
+        if let Some((conn, mut cx)) = self.with(now, id, out) {
+            conn.keep(shared, taken, &mut cx);
+        }
+    }
+
+    fn unsent(&self, id: Id) -> &[u8] {
+        self.conns.find(id).map_or(&[], Conn::unsent)
+    }
+
+    fn sent(&mut self, now: Now, id: Id, n: usize) {
+        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+            conn.sent(n, &mut cx);
+        }
+    }
+
+    fn render(&mut self, now: Now, id: Id, out: &mut Out) {
+        let stopped = self.shared.drain.phase == Phase::Stopped;
+        if let Some((conn, mut cx)) = self.with(now, id, out) {
+            if stopped { conn.cut(&mut cx) } else { conn.wake(&mut cx) }
+        }
+    }
+
+    fn closed(&mut self, now: Now, id: Id) {
+        let Some(conn) = self.conns.remove(id) else { return };
+        self.shared.timers.cancel(id.key);
+        *self.count(conn.place) -= 1;
+        log::debug!(target: "accept", conn:% = id; "closed");
+        self.exit_if_empty(now);
+    }
+
+    fn fire(&mut self, now: Now) {
+        self.shared.blocks.fire(now.mono_ns);
+        if self.shared.drain.phase_is_over(now) {
+            match self.shared.drain.phase {
+                Phase::Announced => self.begin_closing(now),
+                Phase::Closing => self.stop(now),
+                Phase::Serving | Phase::Stopped => {}
+            }
+        }
+        for _ in 0..limits::TIMERS_PER_TURN {
+            let Some(key) = self.shared.timers.expire(now.mono_ns) else { break };
+            if let Some(id) = self.conns.id_at(key) {
+                self.shared.actions.push_back(Action::Write(id));
+            }
+        }
+    }
+
+    fn signal(&mut self, now: Now, signal: Signal) {
+        match signal {
+            Signal::Report => {
+                let open = self.shared.open;
+                log::info!(
+                    target: "report", connections = open.main, websockets = open.websockets,
+                    admin = open.admin, buffered_bytes = self.memory();
+                    "report"
+                );
+            }
+            Signal::Reload => self.shared.actions.push_back(Action::Fetch(Source::Assets)),
+            Signal::Stop => match self.shared.drain.meaning(now) {
+                Meaning::Begin => self.announce(now),
+                Meaning::Repeat => {}
+                Meaning::Now => self.stop(now),
+            },
+        }
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        let Shared { timers, drain, blocks, .. } = &self.shared;
+        [timers.next_deadline(), drain.next_deadline(), blocks.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn doors_closed(&mut self, now: Now) {
+        self.exit_if_empty(now);
+    }
+
+    fn fetched(&mut self, _now: Now, source: Source, files: Vec<File>) {
+        match source {
+            Source::Assets => {
+                log::info!(target: "reload", files = files.len(); "files read again");
+                self.shared.assets = Assets::directory(files);
+            }
+        }
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        self.shared.actions.pop_front()
+    }
+}

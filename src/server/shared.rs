@@ -1,0 +1,114 @@
+//! What all connections of a server share, apart from the table that they stand in: so that a
+//! connection and this can be borrowed at once.
+
+use std::collections::VecDeque;
+
+use super::assets::Assets;
+use super::config::Config;
+use super::drain::Drain;
+use crate::engine::{Action, Door, Id, Now, Out, Peer};
+use crate::limits;
+use crate::outbox::Blocks;
+use crate::proto::response::Stamp;
+use crate::rng::Rng;
+use crate::time;
+use crate::timers::Timers;
+
+/// What all connections of a server share.
+#[derive(Debug)]
+pub struct Shared {
+    pub(super) config: Config,
+    pub(super) assets: Assets,
+    pub(super) timers: Timers,
+    pub(super) rng: Rng,
+    pub(super) blocks: Blocks,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) drain: Drain,
+    pub(super) open: Open,
+    pub(super) date: Date,
+}
+
+/// How many connections there are, by what they cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Open {
+    /// Of the main listener, served.
+    pub(super) main: usize,
+    /// Of the main listener, only to hear 503.
+    pub(super) refused: usize,
+    /// Of the admin listener.
+    pub(super) admin: usize,
+    /// `WebSockets` among them.
+    pub(super) websockets: usize,
+}
+
+/// The `Date` field, made once a second.
+#[derive(Debug, Default)]
+pub(super) struct Date {
+    second: i64,
+    text: String,
+}
+
+impl Date {
+    fn refresh(&mut self, now: Now) {
+        let second = now.wall_ms.div_euclid(1000);
+        if self.text.is_empty() || self.second != second {
+            self.second = second;
+            self.text = time::http_date(now.wall_ms);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, assets: Assets, seed: u64) -> Self {
+        Self {
+            config,
+            assets,
+            timers: Timers::default(),
+            rng: Rng::new(seed),
+            blocks: Blocks::default(),
+            actions: VecDeque::new(),
+            drain: Drain::default(),
+            open: Open::default(),
+            date: Date::default(),
+        }
+    }
+
+    /// What every answer says. The date is that of the last [`Shared::refresh_date`].
+    pub(super) fn stamp(&self) -> Stamp<'_> {
+        Stamp { date: &self.date.text, served_by: &self.config.identity.pod }
+    }
+
+    /// Before anything is answered over HTTP.
+    pub(super) fn refresh_date(&mut self, now: Now) {
+        self.date.refresh(now);
+    }
+
+    /// How long an idle HTTP connection stays: less when places are scarce.
+    pub(super) fn keepalive_ms(&self) -> u64 {
+        let crowded = self.open.main > self.config.limits.max_connections / 4 * 3;
+        let usual = self.config.limits.keepalive_timeout_ms;
+        if crowded { usual.min(limits::CROWDED_KEEPALIVE_MS) } else { usual }
+    }
+
+    /// Seconds after which a refused client may come back: spread, so that they do not come at once.
+    pub(super) fn retry_after(&mut self) -> String {
+        (1 + self.rng.below(5)).to_string()
+    }
+}
+
+/// What a connection can reach while it is served.
+#[derive(Debug)]
+pub(super) struct Cx<'a> {
+    pub(super) now: Now,
+    pub(super) id: Id,
+    pub(super) door: Door,
+    pub(super) peer: Peer,
+    pub(super) shared: &'a mut Shared,
+    pub(super) out: &'a mut Out,
+}
+
+impl Cx<'_> {
+    pub(super) fn act(&mut self, action: Action) {
+        self.shared.actions.push_back(action);
+    }
+}

@@ -1,0 +1,55 @@
+//! What a connection owns only while something is unfinished: a partial head, frame or message,
+//! or output that the peer has not taken. Most connections are idle and own none of this.
+
+use crate::engine::Now;
+use crate::limits;
+use crate::outbox::Outbox;
+use crate::proto::message::Assembly;
+use crate::time::Moment;
+
+/// What is unfinished.
+#[derive(Debug, Default)]
+pub(super) struct Slow {
+    /// Received bytes that could not be used yet.
+    pub(super) input: Vec<u8>,
+    pub(super) hold: Hold,
+    /// A message whose last byte has not come.
+    pub(super) message: Option<Assembly>,
+    /// Payload bytes still to come of a frame that nobody wants any more.
+    pub(super) skip: u64,
+    /// What the peer has not taken.
+    pub(super) outbox: Outbox,
+    /// Since when the peer has taken nothing of it.
+    pub(super) stalled_since: Option<Moment>,
+}
+
+/// Why `input` waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// For the rest of a head or frame.
+    #[default]
+    Incomplete,
+    /// For its turn: nothing more is read before it is used.
+    Held,
+}
+
+impl Slow {
+    pub(super) fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.message.is_none() && self.skip == 0 && self.outbox.is_empty()
+    }
+
+    /// What it costs.
+    pub(super) fn cost(&self) -> usize {
+        self.input.capacity() + self.outbox.len() + self.message.as_ref().map_or(0, Assembly::cost)
+    }
+
+    /// When a peer that takes nothing has had its time.
+    pub(super) fn stalled_until_ns(&self, now: Now, send_timeout_ms: u64) -> Option<u64> {
+        Some(self.stalled_since?.ns(now) + crate::time::ms(send_timeout_ms))
+    }
+}
+
+/// Whether so much output waits that the peer is not read.
+pub(super) fn is_backed_up(slow: Option<&Slow>, out_len: usize) -> bool {
+    out_len + slow.map_or(0, |slow| slow.outbox.len()) > limits::HIGH_WATER_BYTES
+}

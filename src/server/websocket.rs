@@ -1,0 +1,484 @@
+//! The WebSocket stage: frames in, answers out, keepalive, the close handshake (RFC 6455).
+//! It says when it is over; what becomes of the connection then is `conn`'s business.
+
+use super::extras::Extras;
+use super::keepalive::{Keepalive, Pulse};
+use super::shared::Cx;
+use super::slow::{Slow, is_backed_up};
+use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Tally};
+use crate::limits;
+use crate::outbox::Block;
+use crate::proto::frame::{self, Fault, Header, Opcode};
+use crate::proto::message::Assembly;
+use crate::time::{self, Moment};
+
+/// An echo up to this size is copied to the other answers; a larger one goes out from where it
+/// lies, since by then the copy costs more than another piece in the write.
+const COPIED_ECHO_BYTES: usize = 8 * 1024;
+
+/// An open WebSocket.
+#[derive(Debug)]
+pub(super) struct WebSocket {
+    behaviour: Box<dyn Behaviour>,
+    extras: Option<Box<Extras>>,
+    pub(super) tally: Tally,
+    phase: Phase,
+    keepalive: Keepalive,
+    pub(super) mount: u16,
+}
+
+/// How far the close handshake is (RFC 6455 §7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not begun.
+    Open,
+    /// To be begun at this moment: its turn in a drain.
+    Ending(Moment),
+    /// Our Close is sent; the peer's is awaited until then.
+    CloseSent { until: Moment, code: u16 },
+}
+
+/// What the stage wants after some input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// More bytes.
+    More,
+    /// To be called again with the bytes that it has not used.
+    Hold,
+    /// Nothing more.
+    Over(End),
+}
+
+/// How a WebSocket ended, for the log and the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) code: u16,
+    pub(super) initiator: Initiator,
+}
+
+/// Who began the close handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Initiator {
+    /// We did.
+    Server,
+    /// The peer did.
+    Client,
+    /// Nobody: the connection broke (1006).
+    None,
+}
+
+impl Initiator {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The connection broke without a Close.
+pub(super) const BROKEN: End = End { code: 1006, initiator: Initiator::None };
+
+impl WebSocket {
+    /// A WebSocket that was just opened; says what there is to say at once.
+    pub(super) fn open(
+        behaviour: Box<dyn Behaviour>,
+        extras: Option<Box<Extras>>,
+        mount: u16,
+        cx: &mut Cx<'_>,
+    ) -> Self {
+        let mut opened = Self {
+            behaviour,
+            tally: Tally::default(),
+            phase: Phase::Open,
+            keepalive: Keepalive::new(extras.as_ref().and_then(|extras| extras.ping_ms), cx),
+            mount,
+            extras,
+        };
+        if let Some(extras) = &mut opened.extras {
+            extras.greet(&mut ctx(&mut opened.tally, cx));
+        }
+        opened.behaviour.on_open(&mut ctx(&mut opened.tally, cx));
+        opened
+    }
+
+    /// What the log shows of who stands behind a proxy.
+    pub(super) fn forwarded(&self) -> Option<&str> {
+        self.extras.as_ref().and_then(|extras| extras.forwarded.as_deref())
+    }
+
+    /// Whether the peer is not read for now.
+    pub(super) fn is_paused(&self, slow: Option<&Slow>, out_len: usize) -> bool {
+        is_backed_up(slow, out_len) || self.extras.as_ref().is_some_and(|extras| extras.is_full())
+    }
+
+    /// Frames in `buffer[from..to]`; returns how far they were used.
+    pub(super) fn receive(
+        &mut self,
+        slow: &mut Option<Box<Slow>>,
+        cx: &mut Cx<'_>,
+        buffer: &mut [u8],
+        (from, to): (usize, usize),
+    ) -> (usize, Then) {
+        self.keepalive.heard(cx.now);
+        let mut at = from;
+        for _ in 0..limits::FRAMES_PER_TURN {
+            match self.frame(slow, cx, buffer, (&mut at, to)) {
+                Ok(Step::Again) => {}
+                Ok(Step::Done(then)) => return (at, then),
+                Err(fault) => return (to, self.fail(fault, cx)),
+            }
+        }
+        (at, if at == to { Then::More } else { Then::Hold })
+    }
+
+    /// One frame, or what there is of it.
+    fn frame(
+        &mut self,
+        slow: &mut Option<Box<Slow>>,
+        cx: &mut Cx<'_>,
+        buffer: &mut [u8],
+        (at, to): (&mut usize, usize),
+    ) -> Result<Step, Fault> {
+        if let Some(unfinished) = slow.as_deref_mut()
+            && (unfinished.skip > 0
+                || unfinished.message.as_ref().is_some_and(|m| m.frame_left() > 0))
+        {
+            return self.go_on(unfinished, cx, &mut buffer[*at..to]).map(|used| {
+                *at += used;
+                if *at == to { Step::Done(Then::More) } else { Step::Again }
+            });
+        }
+        if *at == to {
+            return Ok(Step::Done(Then::More));
+        }
+        if self.is_paused(slow.as_deref(), cx.out.len()) {
+            return Ok(Step::Done(Then::Hold));
+        }
+        let Some(header) = frame::parse(&buffer[*at..to])? else {
+            return Ok(Step::Done(Then::More));
+        };
+        if header.compressed {
+            // No extension was negotiated that would give the bit a meaning.
+            return Err(Fault::ReservedBits);
+        }
+        let start = *at + header.size;
+        let end = usize::try_from(header.length).ok().and_then(|length| start.checked_add(length));
+        let whole = end.filter(|&end| end <= to);
+        match (header.opcode, whole) {
+            (Opcode::Start(kind), Some(end)) if header.fin && self.phase_takes_messages() => {
+                check_start(slow.as_deref(), &header, cx)?;
+                frame::unmask(&mut buffer[start..end], header.mask, 0);
+                if kind == Kind::Text && simdutf8::basic::from_utf8(&buffer[start..end]).is_err() {
+                    return Err(Fault::Utf8);
+                }
+                *at = end;
+                self.message_in_buffer(kind, buffer, (start, end), cx);
+            }
+            (Opcode::Start(_) | Opcode::Continuation, _) => {
+                *at = start;
+                self.begin_frame(slow, &header, cx)?;
+            }
+            // A control frame is handled whole; it is small enough to wait for.
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, None) => {
+                return Ok(Step::Done(Then::More));
+            }
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, Some(end)) => {
+                *at = end;
+                frame::unmask(&mut buffer[start..end], header.mask, 0);
+                return self.control(header.opcode, &buffer[start..end], slow.as_deref(), cx);
+            }
+        }
+        Ok(Step::Again)
+    }
+
+    /// After our Close, what the peer still sends is of no interest (RFC 6455 §5.5.1).
+    fn phase_takes_messages(&self) -> bool {
+        !matches!(self.phase, Phase::CloseSent { .. })
+    }
+
+    /// A data frame that is not whole, or not its message's only one.
+    fn begin_frame(
+        &mut self,
+        slow: &mut Option<Box<Slow>>,
+        header: &Header,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        if !self.phase_takes_messages() {
+            slow.get_or_insert_default().skip = header.length;
+            return Ok(());
+        }
+        let limit = cx.shared.config.limits.max_message;
+        match header.opcode {
+            Opcode::Start(kind) => {
+                check_start(slow.as_deref(), header, cx)?;
+                let message = Assembly::begin(kind, header, limit, &mut cx.shared.blocks)?;
+                slow.get_or_insert_default().message = Some(message);
+            }
+            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {
+                let message = slow.as_mut().and_then(|slow| slow.message.as_mut());
+                let message = message.ok_or(Fault::ContinuationAlone)?;
+                message.proceed(header, limit, &mut cx.shared.blocks)?;
+            }
+        }
+        if let Some(slow) = slow {
+            self.finish_if_whole(slow, cx)?;
+        }
+        Ok(())
+    }
+
+    /// More bytes of a data frame; returns how many were used.
+    fn go_on(
+        &mut self,
+        slow: &mut Slow,
+        cx: &mut Cx<'_>,
+        bytes: &mut [u8],
+    ) -> Result<usize, Fault> {
+        let upto = |left: u64| bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if slow.skip > 0 {
+            let used = upto(slow.skip);
+            slow.skip -= used as u64;
+            return Ok(used);
+        }
+        let Some(message) = &mut slow.message else { return Ok(0) };
+        let used = upto(message.frame_left());
+        message.absorb(&mut bytes[..used], &mut cx.shared.blocks)?;
+        self.finish_if_whole(slow, cx)?;
+        Ok(used)
+    }
+
+    /// `n` bytes were read straight into the message's own block.
+    pub(super) fn receive_into_block(
+        &mut self,
+        slow: &mut Slow,
+        cx: &mut Cx<'_>,
+        n: usize,
+    ) -> Then {
+        self.keepalive.heard(cx.now);
+        let Some(message) = &mut slow.message else { return Then::More };
+        let absorbed = message.absorb_spare(n).and_then(|()| self.finish_if_whole(slow, cx));
+        match absorbed {
+            Ok(()) => Then::More,
+            Err(fault) => self.fail(fault, cx),
+        }
+    }
+
+    fn finish_if_whole(&mut self, slow: &mut Slow, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Some(message) = slow.message.take_if(|message| message.is_whole()) else {
+            return Ok(());
+        };
+        let (kind, block) = message.finish()?;
+        self.message_in_block(kind, block, cx);
+        Ok(())
+    }
+
+    /// A message that lies whole in the read buffer.
+    fn message_in_buffer(
+        &mut self,
+        kind: Kind,
+        buffer: &mut [u8],
+        (start, end): (usize, usize),
+        cx: &mut Cx<'_>,
+    ) {
+        if self.take_message(kind, &buffer[start..end], cx) == Answer::Nothing {
+            return;
+        }
+        let length = end - start;
+        self.tally.sent(length);
+        if length <= COPIED_ECHO_BYTES {
+            frame::write_message(&mut cx.out.bytes, kind, &buffer[start..end]);
+            return;
+        }
+        // Our header is four bytes shorter than the peer's, which had a mask: it fits in front.
+        let (header, size) = frame::message_header(kind, length);
+        buffer[start - size..start].copy_from_slice(&header[..size]);
+        cx.out.share(start - size..end);
+    }
+
+    /// A message that lies in a block of its own.
+    fn message_in_block(&mut self, kind: Kind, mut block: Block, cx: &mut Cx<'_>) {
+        let length = block.len();
+        if self.take_message(kind, block.bytes(), cx) == Answer::Nothing {
+            return cx.shared.blocks.give_back(block, cx.now.mono_ns);
+        }
+        self.tally.sent(length);
+        if length <= COPIED_ECHO_BYTES {
+            frame::write_message(&mut cx.out.bytes, kind, block.bytes());
+            return;
+        }
+        let (header, size) = frame::message_header(kind, length);
+        block.prepend(&header[..size]);
+        cx.out.give(block);
+    }
+
+    /// Hands a message over, or keeps it for later.
+    fn take_message(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Answer {
+        self.tally.received(payload.len());
+        if cx.shared.config.log_payloads {
+            let shown = String::from_utf8_lossy(&payload[..payload.len().min(200)]);
+            log::info!(target: "payload", conn:% = cx.id, kind = kind.name(), bytes = payload.len(), payload:% = shown; "message");
+        } else {
+            log::debug!(target: "message", conn:% = cx.id, kind = kind.name(), bytes = payload.len(); "message");
+        }
+        if let Some(extras) = &mut self.extras
+            && extras.delays()
+        {
+            extras.hold_back(kind, payload, cx.now);
+            return Answer::Nothing;
+        }
+        self.behaviour.on_message(kind, payload, &mut ctx(&mut self.tally, cx))
+    }
+
+    /// A whole control frame (RFC 6455 §5.5).
+    fn control(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        slow: Option<&Slow>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Step, Fault> {
+        match opcode {
+            Opcode::Ping if self.phase_takes_messages() => {
+                frame::write_pong(&mut cx.out.bytes, payload);
+                Ok(Step::Again)
+            }
+            Opcode::Close => {
+                let (code, reason) = frame::parse_close(payload)?;
+                if let Phase::CloseSent { code, .. } = self.phase {
+                    return Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Server })));
+                }
+                debug_assert!(slow.is_none_or(|slow| slow.skip == 0));
+                self.answer_delayed(cx);
+                frame::write_close(&mut cx.out.bytes, code, reason);
+                Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Client })))
+            }
+            Opcode::Ping | Opcode::Pong | Opcode::Start(_) | Opcode::Continuation => {
+                Ok(Step::Again)
+            }
+        }
+    }
+
+    /// RFC 6455 §7.1.7: a fault of the peer ends the WebSocket, with a Close that names it.
+    pub(super) fn fail(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Then {
+        log::debug!(target: "fault", conn:% = cx.id, code = fault.close_code(), reason = fault.reason(); "peer's fault");
+        if self.phase_takes_messages() {
+            self.answer_delayed(cx);
+            frame::write_close(&mut cx.out.bytes, fault.close_code(), fault.reason());
+        }
+        Then::Over(End { code: fault.close_code(), initiator: Initiator::Server })
+    }
+
+    /// Begins the close handshake from our side.
+    pub(super) fn close(&mut self, code: u16, reason: &str, wait_ms: u64, cx: &mut Cx<'_>) {
+        self.answer_delayed(cx);
+        frame::write_close(&mut cx.out.bytes, code, reason);
+        self.phase = Phase::CloseSent { until: Moment::after(cx.now, wait_ms), code };
+        self.keepalive.stop();
+    }
+
+    /// The peer sends no more and has not said Close: what it asked for is answered all the same.
+    pub(super) fn end_of_input(&mut self, cx: &mut Cx<'_>) -> End {
+        if let Phase::CloseSent { code, .. } = self.phase {
+            return End { code, initiator: Initiator::Server };
+        }
+        self.answer_delayed(cx);
+        frame::write_close(&mut cx.out.bytes, Fault::NoClose.close_code(), Fault::NoClose.reason());
+        BROKEN
+    }
+
+    /// Messages that were held back are answered now rather than never.
+    pub(super) fn answer_delayed(&mut self, cx: &mut Cx<'_>) {
+        self.answer_until(u64::MAX, cx);
+    }
+
+    fn answer_until(&mut self, due_ns: u64, cx: &mut Cx<'_>) {
+        while let Some((kind, payload)) = self.extras.as_mut().and_then(|e| e.next_delayed(due_ns))
+        {
+            let answer = self.behaviour.on_message(kind, &payload, &mut ctx(&mut self.tally, cx));
+            if answer == Answer::Same {
+                ctx(&mut self.tally, cx).send(kind, &payload);
+            }
+        }
+    }
+
+    /// Sets this connection's turn in a drain.
+    pub(super) fn end_at(&mut self, when: Moment) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Ending(when);
+        }
+    }
+
+    /// What became due: pushes, delayed answers, keepalive, the turn in a drain.
+    pub(super) fn wake(&mut self, slow: Option<&Slow>, cx: &mut Cx<'_>) -> Then {
+        let was_full = self.extras.as_ref().is_some_and(|extras| extras.is_full());
+        match self.phase {
+            Phase::CloseSent { until, code } if until.has_come(cx.now) => {
+                return Then::Over(End { code, initiator: Initiator::Server });
+            }
+            Phase::CloseSent { .. } => return Then::More,
+            Phase::Ending(when) if when.has_come(cx.now) && may_end(when, slow, cx) => {
+                let plan = &cx.shared.config.drain;
+                let (code, reason) = (plan.code, plan.reason.clone());
+                self.close(code, &reason, limits::DRAIN_CLOSE_WAIT_MS, cx);
+                return Then::More;
+            }
+            Phase::Ending(_) | Phase::Open => {}
+        }
+        self.answer_until(cx.now.mono_ns, cx);
+        if let Some(extras) = &mut self.extras {
+            extras.speak(&mut ctx(&mut self.tally, cx));
+        }
+        let own_ms = self.extras.as_ref().and_then(|extras| extras.ping_ms);
+        if self.keepalive.wake(own_ms, slow, cx) == Pulse::Lost {
+            frame::write_close(&mut cx.out.bytes, 1011, "keepalive ping timeout");
+            return Then::Over(End { code: 1011, initiator: Initiator::Server });
+        }
+        let is_full = self.extras.as_ref().is_some_and(|extras| extras.is_full());
+        if was_full && !is_full { Then::Hold } else { Then::More }
+    }
+
+    /// When [`WebSocket::wake`] has something to do.
+    pub(super) fn next_deadline(&self, slow: Option<&Slow>, cx: &Cx<'_>) -> Option<u64> {
+        let now = cx.now;
+        let phase = match self.phase {
+            Phase::CloseSent { until, .. } => return Some(until.ns(now)),
+            Phase::Ending(when) if when.has_come(now) && slow.is_some() => {
+                Some(when.ns(now) + time::ms(limits::LINGER_MS))
+            }
+            Phase::Ending(when) => Some(when.ns(now)),
+            Phase::Open => None,
+        };
+        let keepalive = self.keepalive.next_deadline(cx);
+        let extras = self.extras.as_ref().and_then(|extras| extras.next_deadline());
+        phase.into_iter().chain(keepalive).chain(extras).min()
+    }
+}
+
+/// What to do after one frame.
+enum Step {
+    /// The next one.
+    Again,
+    /// Nothing for now.
+    Done(Then),
+}
+
+fn ctx<'a>(tally: &'a mut Tally, cx: &'a mut Cx<'_>) -> Ctx<'a> {
+    Ctx { now: cx.now, id: cx.id, rng: &mut cx.shared.rng, tally, out: cx.out }
+}
+
+/// RFC 6455 §5.4: no message begins inside of another. The size is refused at the header.
+fn check_start(slow: Option<&Slow>, header: &Header, cx: &Cx<'_>) -> Result<(), Fault> {
+    if slow.is_some_and(|slow| slow.message.is_some()) {
+        return Err(Fault::MessageInsideMessage);
+    }
+    if header.length > cx.shared.config.limits.max_message as u64 {
+        return Err(Fault::TooBig);
+    }
+    Ok(())
+}
+
+/// The message in hand is finished first, as long as its sender does not take for ever.
+fn may_end(when: Moment, slow: Option<&Slow>, cx: &Cx<'_>) -> bool {
+    slow.is_none_or(|slow| slow.message.is_none()) || when.ms_ago(cx.now) >= limits::LINGER_MS
+}
