@@ -1,0 +1,123 @@
+//! Doors: taking connections in, and what to do when there is no place or no descriptor for them.
+
+use std::io::{self, Read, Write};
+
+use super::marks::Marks;
+use super::{Driver, Entry, Os};
+use crate::engine::{Door, Engine, Id};
+use crate::limits;
+
+/// Places are added this many at a time, see `slab`.
+const GROWTH: usize = 4096;
+/// After descriptors ran out, when accepting is tried again unless a stream closed before.
+const RETRY_NS: u64 = 100_000_000;
+
+/// A listener, and whether somebody may wait there.
+#[derive(Debug)]
+pub(super) struct Doorway {
+    pub(super) side: Door,
+    pub(super) state: Queue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    Empty,
+    /// The kernel may have more.
+    Waiting,
+    /// There was no descriptor for them.
+    Stuck {
+        until_ns: u64,
+    },
+}
+
+impl<E: Engine, O: Os> Driver<E, O> {
+    pub(super) fn stop_accepting(&mut self) {
+        for door in 0..self.doorways.len() {
+            if self.doorways[door].side == Door::Main {
+                self.accept(door, usize::MAX);
+            }
+        }
+        self.os.close_doors();
+        self.doorways
+            .retain(|doorway| doorway.side == Door::Admin || doorway.state == Queue::Empty);
+        self.engine.doors_closed(self.now);
+    }
+
+    /// Takes in those who wait, up to the budget.
+    pub(super) fn accept(&mut self, door: usize, budget: usize) {
+        let side = self.doorways[door].side;
+        for _ in 0..budget {
+            match self.os.accept(door) {
+                Ok((stream, peer)) => match self.engine.accepted(self.now, side, peer) {
+                    Some(id) => self.welcome(stream, side, id),
+                    None => self.send_away(stream),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.doorways[door].state = Queue::Empty;
+                    return;
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    log::warn!(target: "accept-error", error:% = error; "cannot accept, retrying");
+                    return self.turn_away(door);
+                }
+                // That one hung up before it was taken in; the next one may not have.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn welcome(&mut self, mut stream: O::Stream, side: Door, id: Id) {
+        let watched = self.os.watch(&mut stream, side, id);
+        let key = id.key as usize;
+        if self.streams.len() <= key {
+            if self.streams.capacity() <= key {
+                self.streams.reserve_exact(GROWTH);
+            }
+            self.streams.resize_with(key + 1, || None);
+        }
+        self.streams[key] =
+            Some(Entry { stream, generation: id.generation, marks: Marks::default(), side });
+        if watched.is_err() {
+            self.break_off(id);
+        }
+        self.act();
+    }
+
+    /// No place in the engine: a last word, as far as it fits.
+    fn send_away(&mut self, mut stream: O::Stream) {
+        let written = stream.write(self.engine.turned_away(self.now));
+        if written.is_ok() {
+            self.os.finish(&stream);
+            // Unread bytes would make the kernel reset the connection, last word included.
+            let drained = stream.read(&mut self.shared);
+            drop(drained);
+        }
+    }
+
+    /// Descriptors have run out. Those who wait get a last word through a descriptor that was
+    /// held in reserve, and accepting rests, or it would spin on the same error.
+    fn turn_away(&mut self, door: usize) {
+        self.doorways[door].state = Queue::Stuck { until_ns: self.now.mono_ns + RETRY_NS };
+        for _ in 0..limits::ACCEPTS_PER_TURN {
+            let last_words = self.engine.turned_away(self.now);
+            if self.os.turn_away(door, last_words).is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn retry_stuck_doors(&mut self, descriptor_freed: bool) {
+        for doorway in &mut self.doorways {
+            if let Queue::Stuck { until_ns } = doorway.state
+                && (descriptor_freed || until_ns <= self.now.mono_ns)
+            {
+                doorway.state = Queue::Waiting;
+            }
+        }
+    }
+}
+
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: too many of something, which passes.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+}

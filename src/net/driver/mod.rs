@@ -1,0 +1,257 @@
+//! The loop: it waits, reads, hands over, writes, and carries out what the engine asks for.
+//! It knows neither HTTP nor WebSocket; and no system call stands here, see `os`.
+//!
+//! Readiness is edge-triggered: a change is told once. Whatever stops before the kernel said
+//! "nothing more" is remembered in the stream's [`Marks`] and, if it can go on, stands on the
+//! ready list. A stream that is forgotten in neither is asleep until its next event.
+
+mod doors;
+mod marks;
+mod pump;
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use super::os::{Event, Os};
+use crate::engine::{Action, Door, Engine, Id, Now, Out};
+use crate::limits;
+use doors::{Doorway, Queue};
+use marks::Marks;
+
+#[derive(Debug)]
+struct Entry<S> {
+    stream: S,
+    generation: u32,
+    marks: Marks,
+    side: Door,
+}
+
+/// Drives an engine on an operating system.
+#[derive(Debug)]
+pub struct Driver<E, O: Os> {
+    engine: E,
+    os: O,
+    now: Now,
+    streams: Vec<Option<Entry<O::Stream>>>,
+    doorways: Vec<Doorway>,
+    ready_admin: VecDeque<Id>,
+    ready_main: VecDeque<Id>,
+    events: Vec<Event>,
+    /// The one read buffer.
+    shared: Box<[u8]>,
+    /// The one out buffer.
+    out: Out,
+    exit: Option<u8>,
+}
+
+impl<E: Engine, O: Os> Driver<E, O> {
+    /// A loop that has not turned yet.
+    pub fn new(engine: E, mut os: O) -> Self {
+        let doors = os.doors();
+        let doorways =
+            doors.into_iter().map(|side| Doorway { side, state: Queue::Waiting }).collect();
+        Self {
+            now: os.now(),
+            engine,
+            os,
+            streams: Vec::new(),
+            doorways,
+            ready_admin: VecDeque::new(),
+            ready_main: VecDeque::new(),
+            events: Vec::new(),
+            shared: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
+            out: Out::default(),
+            exit: None,
+        }
+    }
+
+    /// Turns until the engine wants the process to end; returns the exit code.
+    ///
+    /// # Errors
+    /// When the kernel no longer tells what happens.
+    pub fn run(&mut self) -> io::Result<u8> {
+        loop {
+            if let Some(code) = self.turn()? {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// One turn: wait, admin side, doors, streams, timers.
+    ///
+    /// # Errors
+    /// When the kernel no longer tells what happens.
+    pub fn turn(&mut self) -> io::Result<Option<u8>> {
+        let timeout = self.timeout();
+        let mut events = std::mem::take(&mut self.events);
+        let waited = self.os.wait(timeout, &mut events);
+        self.now = self.os.now();
+        self.note(&mut events);
+        self.events = events;
+        waited?;
+        self.serve_side(Door::Admin)?;
+        self.serve_side(Door::Main)?;
+        self.retry_stuck_doors(false);
+        if self.engine.next_deadline().is_some_and(|due| due <= self.now.mono_ns) {
+            self.engine.fire(self.now);
+        }
+        self.act();
+        Ok(self.exit)
+    }
+
+    /// For tests: the engine that is driven.
+    #[must_use]
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// For tests: the operating system that it runs on.
+    pub fn os(&mut self) -> &mut O {
+        &mut self.os
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let pending = !self.ready_admin.is_empty()
+            || !self.ready_main.is_empty()
+            || self.doorways.iter().any(|doorway| doorway.state == Queue::Waiting);
+        if pending {
+            return Some(Duration::ZERO);
+        }
+        let stuck = self.doorways.iter().filter_map(|doorway| match doorway.state {
+            Queue::Stuck { until_ns } => Some(until_ns),
+            Queue::Empty | Queue::Waiting => None,
+        });
+        let due = stuck.chain(self.engine.next_deadline()).min()?;
+        Some(Duration::from_nanos(due.saturating_sub(self.now.mono_ns)))
+    }
+
+    /// Puts what happened on the lists.
+    fn note(&mut self, events: &mut Vec<Event>) {
+        for event in events.drain(..) {
+            match event {
+                Event::Knock(door) => {
+                    if let Some(doorway) = self.doorways.get_mut(door)
+                        && doorway.state == Queue::Empty
+                    {
+                        doorway.state = Queue::Waiting;
+                    }
+                }
+                Event::Stream { id, readable, writable, ended } => {
+                    let Some(entry) = find(&mut self.streams, id) else { continue };
+                    let blocked = entry.marks.has(Marks::BLOCKED);
+                    for (happened, mark) in [
+                        (readable, Marks::READABLE),
+                        (ended, Marks::READABLE | Marks::ENDED),
+                        (writable && blocked, Marks::WRITABLE),
+                    ] {
+                        if happened {
+                            entry.marks.set(mark);
+                        }
+                    }
+                    if readable || ended || (writable && blocked) {
+                        self.queue(id);
+                    }
+                }
+                Event::Signal(signal) => {
+                    self.engine.signal(self.now, signal);
+                    self.act();
+                }
+            }
+        }
+    }
+
+    /// Puts a stream on its side's ready list, once.
+    fn queue(&mut self, id: Id) {
+        let Some(entry) = find(&mut self.streams, id) else { return };
+        if entry.marks.has(Marks::QUEUED) {
+            return;
+        }
+        entry.marks.set(Marks::QUEUED);
+        match entry.side {
+            Door::Admin => self.ready_admin.push_back(id),
+            Door::Main => self.ready_main.push_back(id),
+        }
+    }
+
+    /// Serves each stream that is ready now once; those that have more come again next turn.
+    /// Between main streams the admin side is asked again, so that no flood can keep it waiting.
+    fn serve_side(&mut self, side: Door) -> io::Result<()> {
+        for door in 0..self.doorways.len() {
+            if self.doorways[door].side == side && self.doorways[door].state == Queue::Waiting {
+                self.accept(door, limits::ACCEPTS_PER_TURN);
+            }
+        }
+        let ready = match side {
+            Door::Admin => self.ready_admin.len(),
+            Door::Main => self.ready_main.len(),
+        };
+        let (mut served, mut bytes) = (0, 0);
+        for _ in 0..ready {
+            let next = match side {
+                Door::Admin => self.ready_admin.pop_front(),
+                Door::Main => self.ready_main.pop_front(),
+            };
+            let Some(id) = next else { break };
+            bytes += self.serve(id);
+            served += 1;
+            let due = served >= limits::SERVED_BEFORE_ADMIN || bytes >= limits::READ_BEFORE_ADMIN;
+            if side == Door::Main && due {
+                (served, bytes) = (0, 0);
+                self.glance()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn glance(&mut self) -> io::Result<()> {
+        let mut events = std::mem::take(&mut self.events);
+        let glanced = self.os.glance(&mut events);
+        let happened = !events.is_empty();
+        self.note(&mut events);
+        self.events = events;
+        glanced?;
+        if happened { self.serve_side(Door::Admin) } else { Ok(()) }
+    }
+
+    /// Carries out everything that the engine asks for.
+    fn act(&mut self) {
+        while let Some(action) = self.engine.poll() {
+            match action {
+                Action::Write(id) => {
+                    self.engine.render(self.now, id, &mut self.out);
+                    self.deliver(id);
+                }
+                Action::Resume(id) => {
+                    if let Some(entry) = find(&mut self.streams, id) {
+                        entry.marks.set(Marks::RESUME);
+                        self.queue(id);
+                    }
+                }
+                Action::Finish(id) => self.when_written(id, Marks::FINISH),
+                Action::Close(id) => self.when_written(id, Marks::CLOSE),
+                Action::Reset(id) => self.reset(id),
+                Action::StopAccepting => self.stop_accepting(),
+                Action::Fetch(source) => match self.os.fetch(source) {
+                    Ok(files) => self.engine.fetched(self.now, source, files),
+                    Err(error) => {
+                        log::warn!(target: "reload", error:% = error; "cannot read files again, the old ones stay");
+                    }
+                },
+                Action::Exit(code) => self.exit = Some(code),
+            }
+        }
+    }
+
+    fn when_written(&mut self, id: Id, mark: u8) {
+        if let Some(entry) = find(&mut self.streams, id) {
+            entry.marks.set(mark);
+            self.end_if_written(id);
+        }
+    }
+}
+
+fn find<S>(streams: &mut [Option<Entry<S>>], id: Id) -> Option<&mut Entry<S>> {
+    let entry = streams.get_mut(id.key as usize)?.as_mut()?;
+    (entry.generation == id.generation).then_some(entry)
+}

@@ -1,0 +1,203 @@
+//! One stream: read, hand over, write at once, and what is left when it is writable again.
+
+use std::io::{self, IoSlice, Read, Write};
+
+use super::marks::Marks;
+use super::{Driver, Entry, Os, find};
+use crate::engine::{Engine, HangUp, Id, Out};
+
+/// Pieces written at once; more would be rare, and the next write takes them.
+const PIECES: usize = 64;
+
+impl<E: Engine, O: Os> Driver<E, O> {
+    /// Everything that a stream is marked for; returns how many bytes were read.
+    pub(super) fn serve(&mut self, id: Id) -> usize {
+        let Some(entry) = find(&mut self.streams, id) else { return 0 };
+        entry.marks.take(Marks::QUEUED);
+        if entry.marks.take(Marks::WRITABLE) {
+            self.flush(id);
+        }
+        let Some(entry) = find(&mut self.streams, id) else { return 0 };
+        if entry.marks.take(Marks::RESUME) {
+            self.engine.resume(self.now, id, &mut self.shared, &mut self.out);
+            self.deliver(id);
+            self.act();
+        }
+        let readable =
+            find(&mut self.streams, id).is_some_and(|entry| entry.marks.has(Marks::READABLE));
+        if readable { self.read(id) } else { 0 }
+    }
+
+    /// One read, up to the budget.
+    fn read(&mut self, id: Id) -> usize {
+        let Some(entry) = find(&mut self.streams, id) else { return 0 };
+        let room = self.engine.room(id, &mut self.shared);
+        if room.is_empty() {
+            // Paused. The mark stays, and `Action::Resume` brings it back here.
+            return 0;
+        }
+        let budget = room.len();
+        let read = match entry.stream.read(room) {
+            Ok(0) => {
+                entry.marks.take(Marks::READABLE);
+                self.hang_up(id, HangUp::Eof);
+                0
+            }
+            Ok(n) => {
+                // A short read means that there is no more, unless the end came along with it.
+                let more = n == budget || entry.marks.has(Marks::ENDED);
+                if !more {
+                    entry.marks.take(Marks::READABLE);
+                }
+                self.engine.received(self.now, id, n, &mut self.shared, &mut self.out);
+                self.deliver(id);
+                if more {
+                    self.queue(id);
+                }
+                n
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                entry.marks.take(Marks::READABLE);
+                0
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.queue(id);
+                0
+            }
+            Err(_) => {
+                self.break_off(id);
+                0
+            }
+        };
+        self.act();
+        read
+    }
+
+    fn hang_up(&mut self, id: Id, how: HangUp) {
+        self.engine.ended(self.now, id, how, &mut self.out);
+        self.deliver(id);
+    }
+
+    /// The stream is dead: nothing that waits will ever be written.
+    pub(super) fn break_off(&mut self, id: Id) {
+        self.out.clear();
+        if let Some(entry) = find(&mut self.streams, id) {
+            entry.marks.keep_only(Marks::QUEUED);
+            self.engine.ended(self.now, id, HangUp::Reset, &mut self.out);
+            self.out.clear();
+        }
+    }
+
+    /// Writes what a call left in the out buffer; the engine keeps what is not taken.
+    pub(super) fn deliver(&mut self, id: Id) {
+        if self.out.is_empty() {
+            return;
+        }
+        let Some(entry) = find(&mut self.streams, id) else { return self.out.clear() };
+        let total = self.out.len();
+        let taken = if entry.marks.has(Marks::BLOCKED) {
+            0
+        } else {
+            match write(&mut entry.stream, &self.out, &self.shared) {
+                Ok(taken) => taken,
+                Err(_) => return self.break_off(id),
+            }
+        };
+        if taken < total {
+            entry.marks.set(Marks::BLOCKED);
+        }
+        if taken < total || !self.out.is_plain() {
+            self.engine.keep(self.now, id, &self.shared, &mut self.out, taken);
+        }
+        self.out.clear();
+    }
+
+    /// Writes what the engine kept, now that the stream takes more.
+    fn flush(&mut self, id: Id) {
+        loop {
+            let Some(entry) = find(&mut self.streams, id) else { return };
+            let unsent = self.engine.unsent(id);
+            if unsent.is_empty() {
+                entry.marks.take(Marks::BLOCKED);
+                break;
+            }
+            let length = unsent.len();
+            match entry.stream.write(unsent) {
+                Ok(taken) => {
+                    self.engine.sent(self.now, id, taken);
+                    if taken < length {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.break_off(id);
+                    break;
+                }
+            }
+        }
+        self.end_if_written(id);
+        self.act();
+    }
+
+    /// Carries out what waited for the last byte.
+    pub(super) fn end_if_written(&mut self, id: Id) {
+        let Some(entry) = find(&mut self.streams, id) else { return };
+        if entry.marks.has(Marks::BLOCKED) {
+            return;
+        }
+        if entry.marks.take(Marks::FINISH) {
+            self.os.finish(&entry.stream);
+        }
+        if entry.marks.has(Marks::CLOSE) {
+            self.close(id);
+        }
+    }
+
+    fn close(&mut self, id: Id) {
+        if let Some(entry) = self.remove(id) {
+            drop(entry.stream);
+            self.forget(id);
+        }
+    }
+
+    pub(super) fn reset(&mut self, id: Id) {
+        if let Some(entry) = self.remove(id) {
+            self.os.reset(entry.stream);
+            self.forget(id);
+        }
+    }
+
+    fn remove(&mut self, id: Id) -> Option<Entry<O::Stream>> {
+        find(&mut self.streams, id)?;
+        self.streams.get_mut(id.key as usize)?.take()
+    }
+
+    fn forget(&mut self, id: Id) {
+        self.engine.closed(self.now, id);
+        self.retry_stuck_doors(true);
+    }
+}
+
+/// One write of everything; how much of it was taken.
+fn write(stream: &mut impl Write, out: &Out, shared: &[u8]) -> io::Result<usize> {
+    loop {
+        let written = if out.is_plain() {
+            stream.write(&out.bytes)
+        } else {
+            let mut slices = [IoSlice::new(&[]); PIECES];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(out.slices(shared)) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            stream.write_vectored(&slices[..count])
+        };
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Files, read at start and on SIGHUP, never while serving.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use crate::engine::File;
+use crate::limits;
+
+/// Folders inside of folders; deeper than this it is a loop of links.
+const DEPTH: usize = 16;
+
+/// Reads a whole directory. Links are followed, as Kubernetes mounts files through them; names
+/// with a dot in front are left out, among them the folders that those links point to.
+pub(super) fn read(directory: &Path) -> io::Result<Vec<File>> {
+    let mut files = Vec::new();
+    let mut left = limits::ASSETS_BYTES;
+    read_folder(directory, "", DEPTH, &mut left, &mut files)?;
+    Ok(files)
+}
+
+fn read_folder(
+    folder: &Path,
+    prefix: &str,
+    depth: usize,
+    left: &mut u64,
+    files: &mut Vec<File>,
+) -> io::Result<()> {
+    if depth == 0 {
+        return Err(wrong(folder, "has too many folders inside of each other"));
+    }
+    for entry in fs::read_dir(folder).map_err(|error| named(folder, &error))? {
+        let entry = entry.map_err(|error| named(folder, &error))?;
+        let path = entry.path();
+        let Ok(name) = entry.file_name().into_string() else {
+            return Err(wrong(&path, "has a name that is not UTF-8"));
+        };
+        if name.starts_with('.') {
+            continue;
+        }
+        let metadata = fs::metadata(&path).map_err(|error| named(&path, &error))?;
+        if metadata.is_dir() {
+            read_folder(&path, &format!("{prefix}{name}/"), depth - 1, left, files)?;
+        } else if metadata.is_file() {
+            if metadata.len() > limits::ASSET_BYTES {
+                return Err(wrong(
+                    &path,
+                    "is larger than 1 MiB, the most that a served file may have",
+                ));
+            }
+            let bytes = fs::read(&path).map_err(|error| named(&path, &error))?;
+            let rest = left.checked_sub(bytes.len() as u64);
+            *left = rest.ok_or_else(|| wrong(folder, "has more than 8 MiB of files"))?;
+            let modified =
+                metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            let modified_ms = modified.map_or(0, |at| i64::try_from(at.as_millis()).unwrap_or(0));
+            files.push(File { name: format!("{prefix}{name}"), bytes, modified_ms });
+        }
+    }
+    Ok(())
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn wrong(path: &Path, what: &str) -> io::Error {
+    io::Error::other(format!("{} {what}", path.display()))
+}

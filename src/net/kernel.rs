@@ -1,0 +1,197 @@
+//! The kernel, through `mio`: two pollers, one nested in the other so that the admin side can be
+//! asked alone; listeners, streams, signals.
+
+use std::fs::File as OsFile;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use socket2::SockRef;
+
+use super::os::{Event, Os};
+use super::{clock, files};
+use crate::engine::{Door, File, Id, Now, Peer, Signal, Source};
+
+/// Tokens of connections are `key | generation << 32`; these few lie where no key ever is.
+const ADMIN_SIDE: usize = usize::MAX;
+const FIRST_SIGNAL: usize = usize::MAX - 8;
+const FIRST_DOOR: usize = usize::MAX - 4096;
+/// Events taken at once; the rest follow next turn.
+const EVENTS: usize = 1024;
+
+/// The kernel.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    main: Poll,
+    admin: Poll,
+    batch: Events,
+    doors: Vec<(Door, Option<TcpListener>)>,
+    signals: Vec<(Signal, UnixStream)>,
+    /// Given up for a moment when no other descriptor is left.
+    reserve: Option<OsFile>,
+    assets: Option<PathBuf>,
+}
+
+impl Kernel {
+    /// Watches these listeners and signals.
+    pub(super) fn new(
+        listeners: Vec<(Door, TcpListener)>,
+        signals: Vec<(Signal, UnixStream)>,
+        assets: Option<PathBuf>,
+    ) -> io::Result<Self> {
+        let (main, admin) = (Poll::new()?, Poll::new()?);
+        let nested = admin.as_raw_fd();
+        main.registry().register(&mut SourceFd(&nested), Token(ADMIN_SIDE), Interest::READABLE)?;
+        let mut kernel = Self {
+            main,
+            admin,
+            batch: Events::with_capacity(EVENTS),
+            doors: Vec::new(),
+            signals,
+            reserve: spare_descriptor(),
+            assets,
+        };
+        for (number, (side, mut listener)) in listeners.into_iter().enumerate() {
+            let token = Token(FIRST_DOOR + number);
+            kernel.side(side).registry().register(&mut listener, token, Interest::READABLE)?;
+            kernel.doors.push((side, Some(listener)));
+        }
+        for (number, (_, pipe)) in kernel.signals.iter_mut().enumerate() {
+            let token = Token(FIRST_SIGNAL + number);
+            kernel.main.registry().register(pipe, token, Interest::READABLE)?;
+        }
+        Ok(kernel)
+    }
+
+    fn side(&self, side: Door) -> &Poll {
+        match side {
+            Door::Main => &self.main,
+            Door::Admin => &self.admin,
+        }
+    }
+
+    /// Translates a batch; true when the admin side has something to tell.
+    fn translate(&mut self, events: &mut Vec<Event>) -> bool {
+        let mut admin = false;
+        for event in &self.batch {
+            match event.token().0 {
+                ADMIN_SIDE => admin = true,
+                token if token >= FIRST_SIGNAL => {
+                    if let Some((signal, pipe)) = self.signals.get_mut(token - FIRST_SIGNAL) {
+                        // However often it came since: it is one request.
+                        while pipe.read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
+                        events.push(Event::Signal(*signal));
+                    }
+                }
+                token if token >= FIRST_DOOR => events.push(Event::Knock(token - FIRST_DOOR)),
+                token => events.push(Event::Stream {
+                    id: Id { key: token as u32, generation: (token >> 32) as u32 },
+                    readable: event.is_readable() || event.is_error(),
+                    writable: event.is_writable() || event.is_error() || event.is_write_closed(),
+                    ended: event.is_read_closed() || event.is_error(),
+                }),
+            }
+        }
+        admin
+    }
+}
+
+fn spare_descriptor() -> Option<OsFile> {
+    OsFile::open("/dev/null").ok()
+}
+
+/// Waits; a signal that interrupts has its own pipe.
+fn poll(poll: &mut Poll, batch: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    match poll.poll(batch, timeout) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            batch.clear();
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+impl Os for Kernel {
+    type Stream = TcpStream;
+
+    fn now(&mut self) -> Now {
+        clock::now()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        poll(&mut self.main, &mut self.batch, timeout)?;
+        if self.translate(events) { self.glance(events) } else { Ok(()) }
+    }
+
+    fn glance(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        poll(&mut self.admin, &mut self.batch, Some(Duration::ZERO))?;
+        self.translate(events);
+        Ok(())
+    }
+
+    fn doors(&self) -> Vec<Door> {
+        self.doors.iter().map(|(side, _)| *side).collect()
+    }
+
+    fn accept(&mut self, door: usize) -> io::Result<(TcpStream, Peer)> {
+        let listener = self.doors.get(door).and_then(|(_, listener)| listener.as_ref());
+        let (stream, address) = listener.ok_or(io::ErrorKind::WouldBlock)?.accept()?;
+        Ok((stream, Peer::new(address)))
+    }
+
+    fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()> {
+        drop(self.reserve.take().ok_or(io::ErrorKind::WouldBlock)?);
+        let accepted = self.accept(door);
+        if let Ok((stream, _)) = &accepted {
+            let mut stream = stream;
+            let written = stream.write(last_words);
+            if written.is_ok() {
+                self.finish(stream);
+                // Unread bytes would make the kernel reset the connection, last word included.
+                let drained = stream.read(&mut [0; 4096]);
+                drop(drained);
+            }
+        }
+        let turned_away = accepted.map(drop);
+        self.reserve = spare_descriptor();
+        turned_away
+    }
+
+    fn watch(&mut self, stream: &mut TcpStream, side: Door, id: Id) -> io::Result<()> {
+        let token = Token(id.key as usize | (id.generation as usize) << 32);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.side(side).registry().register(stream, token, both)
+    }
+
+    fn finish(&mut self, stream: &TcpStream) {
+        // A stream that the peer has reset has nothing left to be shut.
+        let already_gone = stream.shutdown(Shutdown::Write);
+        drop(already_gone);
+    }
+
+    fn reset(&mut self, stream: TcpStream) {
+        // Without it the kernel would go on offering what waits to a peer that takes nothing.
+        let refused = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        drop(refused);
+    }
+
+    fn close_doors(&mut self) {
+        for (side, listener) in &mut self.doors {
+            if *side == Door::Main {
+                *listener = None;
+            }
+        }
+    }
+
+    fn fetch(&mut self, source: Source) -> io::Result<Vec<File>> {
+        match (source, &self.assets) {
+            (Source::Assets, Some(directory)) => files::read(directory),
+            (Source::Assets, None) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Listeners, with everything set that accepted sockets inherit from them.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use mio::net::TcpListener;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::limits;
+use crate::options::Listen;
+
+/// How long the kernel keeps on offering bytes that a peer does not acknowledge.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// When the kernel asks a silent peer whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Whether several processes may listen on the same port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    Own,
+    Shared,
+}
+
+/// Binds and listens; says where, since port 0 takes any.
+pub(super) fn listen(listen: Listen, port: Port) -> io::Result<(TcpListener, SocketAddr)> {
+    match listen {
+        Listen::At(address) => bind(address, port),
+        Listen::Default { port: number } => {
+            let dual_stack = SocketAddr::from((Ipv6Addr::UNSPECIFIED, number));
+            bind(dual_stack, port).or_else(|error| {
+                // A host without IPv6 says so in one of these ways.
+                let no_ipv6 = matches!(error.raw_os_error(), Some(97 | 99));
+                if no_ipv6 {
+                    bind((Ipv4Addr::UNSPECIFIED, number).into(), port)
+                } else {
+                    Err(error)
+                }
+            })
+        }
+    }
+}
+
+fn bind(address: SocketAddr, port: Port) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(port == Port::Shared)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Set here once, inherited by every accepted socket: no system call for each of them.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    socket.bind(&address.into())?;
+    // Not what mio would take: 128 drop a storm of reconnecting clients.
+    socket.listen(limits::BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(socket.into());
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}

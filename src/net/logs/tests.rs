@@ -1,0 +1,124 @@
+//! The queue and its writer, with writers that block, break or say that they would block.
+
+use super::*;
+use std::sync::Arc;
+
+fn logs(filter: &str) -> (Logs, Receiver<Item>) {
+    let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
+    let filter = env_logger::Builder::new().parse_filters(filter).build();
+    let ration = Mutex::default();
+    (Logs { filter, shape: Shape::Text, queue, ration, dropped: AtomicU64::new(0) }, lines)
+}
+
+fn say(logs: &Logs, level: Level, kind: &str, message: &str) {
+    logs.log(&Record::builder().level(level).target(kind).args(format_args!("{message}")).build());
+}
+
+/// Runs the writer over what is queued, ends with a flush, and gives what was written.
+fn written(logs: &Logs, lines: &Receiver<Item>) -> String {
+    let out = Shared::default();
+    let (relay, relayed) = sync_channel(QUEUE_LINES_MAX + 8);
+    for item in lines.try_iter() {
+        relay.send(item).unwrap();
+    }
+    let (done, mark) = sync_channel(1);
+    relay.send(Item::Flush(done)).unwrap();
+    // The writer leaves when nobody can send any more.
+    drop(relay);
+    write_lines(logs, &relayed, out.clone());
+    mark.recv().unwrap();
+    String::from_utf8(out.0.lock().unwrap().clone()).unwrap()
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn lines_pass_the_filter_and_arrive_in_order() {
+    let (logs, lines) = logs("info,quiet=off");
+    say(&logs, Level::Info, "start", "one");
+    say(&logs, Level::Debug, "start", "hidden");
+    say(&logs, Level::Error, "quiet", "hidden");
+    say(&logs, Level::Warn, "start", "two\x1b[0m");
+    let text = written(&logs, &lines);
+    let found: Vec<&str> = text.lines().map(|line| &line[25..]).collect();
+    assert_eq!(found, ["info  one", "warn  two\\u{1b}[0m"]);
+}
+
+#[test]
+fn a_full_queue_drops_and_tells() {
+    let (logs, lines) = logs("info");
+    for i in 0..QUEUE_LINES_MAX + 3 {
+        logs.push(format!("line {i}\n"));
+    }
+    let text = written(&logs, &lines);
+    assert_eq!(text.lines().filter(|line| line.starts_with("line ")).count(), QUEUE_LINES_MAX);
+    let told = text.lines().find(|line| line.contains("dropped")).unwrap();
+    assert!(told.ends_with("warn  dropped 3 log lines"), "{told}");
+}
+
+#[test]
+fn a_burst_is_cut_and_counted() {
+    let (logs, lines) = logs("info");
+    for _ in 0..15 {
+        say(&logs, Level::Info, "close", "closed");
+    }
+    say(&logs, Level::Info, "start", "other");
+    let text = written(&logs, &lines);
+    assert_eq!(text.lines().filter(|line| line.ends_with("closed")).count(), 10);
+    assert_eq!(text.lines().filter(|line| line.ends_with("other")).count(), 1);
+    assert!(text.ends_with("info  suppressed 5 kind=close\n"), "{text}");
+}
+
+/// Takes three bytes at a time, interrupted or unready in between.
+struct Awkward(Vec<u8>, u32);
+
+impl Write for Awkward {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1 += 1;
+        match self.1 % 3 {
+            0 => Err(io::ErrorKind::Interrupted.into()),
+            1 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => self.0.write(&bytes[..bytes.len().min(3)]),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_awkward_descriptor_gets_every_byte() {
+    let mut to = Awkward(Vec::new(), 0);
+    put(&mut to, "0123456789\n");
+    assert_eq!(to.0, b"0123456789\n");
+}
+
+/// A pipe whose reader is gone.
+struct Broken;
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_broken_descriptor_is_given_up() {
+    put(&mut Broken, "nobody reads this\n");
+}

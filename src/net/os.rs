@@ -1,0 +1,67 @@
+//! What the loop needs of an operating system: implemented by the kernel (`kernel`), and by the
+//! simulation's faulty one in the tests.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use crate::engine::{Door, File, Id, Now, Peer, Signal, Source};
+
+/// Something that happened while the loop slept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody waits at this door.
+    Knock(usize),
+    /// A stream changed: only changes are told, so whoever stops before the end must remember.
+    Stream {
+        /// Which one; it may be gone by now.
+        id: Id,
+        /// Bytes, or the end, can be read.
+        readable: bool,
+        /// Bytes can be written, or writing will fail.
+        writable: bool,
+        /// The end follows the bytes that are there, and no further event will say so.
+        ended: bool,
+    },
+    /// The operator asks something.
+    Signal(Signal),
+}
+
+/// An operating system.
+pub trait Os {
+    /// A connection to a peer. Dropping it closes it.
+    type Stream: Read + Write;
+
+    /// The clock, asked once a turn.
+    fn now(&mut self) -> Now;
+
+    /// Sleeps until something happens, or for so long; `None` is for ever.
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// What has happened on the admin side meanwhile, without sleeping.
+    fn glance(&mut self, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// The doors there are, by their numbers.
+    fn doors(&self) -> Vec<Door>;
+
+    /// Takes in whoever waits at this door.
+    fn accept(&mut self, door: usize) -> io::Result<(Self::Stream, Peer)>;
+
+    /// Takes in whoever waits at this door although descriptors have run out, says these last
+    /// words and hangs up.
+    fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()>;
+
+    /// Tells of this stream's changes from now on, the present state included.
+    fn watch(&mut self, stream: &mut Self::Stream, side: Door, id: Id) -> io::Result<()>;
+
+    /// Says that no more bytes follow.
+    fn finish(&mut self, stream: &Self::Stream);
+
+    /// Closes, so that the peer learns at once and nothing waits to be sent.
+    fn reset(&mut self, stream: Self::Stream);
+
+    /// Closes the main doors; those who wait there are sent away by the kernel.
+    fn close_doors(&mut self);
+
+    /// Reads files.
+    fn fetch(&mut self, source: Source) -> io::Result<Vec<File>>;
+}
