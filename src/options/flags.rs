@@ -1,0 +1,362 @@
+//! The flags of `wspulse serve`, one row each. A new flag is a row here and a field in `serve.rs`;
+//! its twin in the environment, its help, its line of `--print-config` and its row in the README
+//! follow.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::serve::{Ask, Draft, Listen, LogFormat, Profile};
+use super::table::{Fallback, Flag, Group, Taken, Takes};
+use super::values::{self, Address};
+use crate::behaviours::Mount;
+use crate::server::config::{DrainReady, Origins};
+use crate::units::{show_duration, show_size};
+
+/// The table.
+pub(super) const SERVE: &[Group<Draft>] = &[
+    Group { title: "Addresses and paths", flags: PLACES },
+    Group { title: "Limits", flags: LIMITS },
+    Group { title: "Stopping", flags: STOPPING },
+    Group { title: "Logs", flags: LOGS },
+    Group { title: "Asking", flags: ASKING },
+];
+
+const PLACES: &[Flag<Draft>] = &[
+    Flag {
+        name: "listen",
+        takes: Takes::Many("ADDR"),
+        fallback: Fallback::Variable {
+            name: "PORT",
+            take: |d, v| set(&mut d.serve.listen, values::port(v).map(every_address)),
+            text: "[::]:8080",
+        },
+        help: "where to serve, such as :80 or [::1]:80; repeatable",
+        take: |d, v| {
+            values::address(v).map(|at| match at {
+                Address::Full(at) => d.serve.listen.push(Listen::At(at)),
+                Address::Port(port) => d.serve.listen.extend(every_address(port)),
+            })
+        },
+        show: |d| joined(d.serve.listen.iter().map(show_listen)),
+    },
+    Flag {
+        name: "admin-listen",
+        takes: Takes::One("ADDR|off"),
+        fallback: Fallback::Is("127.0.0.1:8081"),
+        help: "metrics, statistics and drain: keep it private",
+        take: |d, v| set(&mut d.serve.admin, admin(v)),
+        show: |d| d.serve.admin.as_ref().map_or_else(|| "off".to_owned(), show_listen),
+    },
+    Flag {
+        name: "mount",
+        takes: Takes::Many("PATH=BEHAVIOUR"),
+        fallback: Fallback::From { text: "", source: "the default table" },
+        help: "add or replace a WebSocket path: /x=echo?delay=1s; repeatable",
+        take: |d, v| mount(d, v),
+        show: |d| joined(d.serve.server.mounts.iter().map(|mount| mount.text.clone())),
+    },
+    Flag {
+        name: "assets",
+        takes: Takes::One("DIR"),
+        fallback: Fallback::Off,
+        help: "serve the files of a directory instead of the test page",
+        take: |d, v| match v {
+            "" => Err("must be a directory".into()),
+            dir => set(&mut d.serve.assets, Ok(Some(dir.into()))),
+        },
+        show: |d| match &d.serve.assets {
+            Some(dir) => visible(&dir.display().to_string()),
+            None => "the test page".to_owned(),
+        },
+    },
+    Flag {
+        name: "origin",
+        takes: Takes::Many("ORIGIN"),
+        fallback: Fallback::Is("same"),
+        help: "pages that may connect: same, any, an origin; repeatable",
+        take: |d, v| values::origin(v).map(|origin| d.origins.push(origin)),
+        show: |d| match &d.serve.server.origins {
+            Origins::Same => "same".to_owned(),
+            Origins::Any => "any".to_owned(),
+            Origins::Listed(listed) => format!("same {}", listed.join(" ")),
+        },
+    },
+    Flag {
+        name: "base-path",
+        takes: Takes::One("/PREFIX"),
+        fallback: Fallback::Is(""),
+        help: "serve everything under this prefix",
+        take: |d, v| set(&mut d.serve.server.base_path, values::base_path(v)),
+        show: |d| visible(&d.serve.server.base_path),
+    },
+    Flag {
+        name: "faults",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "let anyone break things on purpose: for tests, never in production",
+        take: |d, v| set(&mut d.serve.server.faults, values::switch(v)),
+        show: |d| on_off(d.serve.server.faults),
+    },
+    Flag {
+        name: "reuse-port",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "let several processes share the port",
+        take: |d, v| set(&mut d.serve.reuse_port, values::switch(v)),
+        show: |d| on_off(d.serve.reuse_port),
+    },
+];
+
+const LIMITS: &[Flag<Draft>] = &[
+    Flag {
+        name: "max-message",
+        takes: Takes::One("SIZE"),
+        fallback: Fallback::Is("1MiB"),
+        help: "largest message, all of its fragments together",
+        take: |d, v| set(&mut d.serve.server.limits.max_message, values::message_size(v)),
+        show: |d| u64::try_from(d.serve.server.limits.max_message).map_or(String::new(), show_size),
+    },
+    Flag {
+        name: "max-connections",
+        takes: Takes::One("N|auto"),
+        fallback: Fallback::Is("auto"),
+        help: "at once; auto is what the descriptor limit allows",
+        take: |d, v| set(&mut d.serve.server.limits.max_connections, values::connections(v)),
+        show: |d| match d.serve.server.limits.max_connections {
+            0 => "auto".to_owned(),
+            count => count.to_string(),
+        },
+    },
+    Flag {
+        name: "head-timeout",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::Is("10s"),
+        help: "for a whole request head",
+        take: |d, v| set(&mut d.serve.server.limits.head_timeout_ms, values::time(v)),
+        show: |d| show_duration(d.serve.server.limits.head_timeout_ms),
+    },
+    Flag {
+        name: "keepalive-timeout",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::Is("75s"),
+        help: "between two requests of one connection",
+        take: |d, v| set(&mut d.serve.server.limits.keepalive_timeout_ms, values::time(v)),
+        show: |d| show_duration(d.serve.server.limits.keepalive_timeout_ms),
+    },
+    Flag {
+        name: "send-timeout",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::Is("30s"),
+        help: "for a peer that takes nothing of what waits for it",
+        take: |d, v| set(&mut d.serve.server.limits.send_timeout_ms, values::time(v)),
+        show: |d| show_duration(d.serve.server.limits.send_timeout_ms),
+    },
+    Flag {
+        name: "ping-interval",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::Is("20s"),
+        help: "between two pings, give or take a fifth; 0 sends none",
+        take: |d, v| set(&mut d.serve.server.limits.ping_interval_ms, values::time_or_zero(v)),
+        show: |d| show_duration(d.serve.server.limits.ping_interval_ms),
+    },
+    Flag {
+        name: "pong-timeout",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::Is("20s"),
+        help: "for any sign of life after a ping",
+        take: |d, v| set(&mut d.serve.server.limits.pong_timeout_ms, values::time(v)),
+        show: |d| show_duration(d.serve.server.limits.pong_timeout_ms),
+    },
+];
+
+const STOPPING: &[Flag<Draft>] = &[
+    Flag {
+        name: "profile",
+        takes: Takes::One("NAME"),
+        fallback: Fallback::Is("auto"),
+        help: "whose times to keep: kubernetes, plain or auto",
+        take: |d, v| set(&mut d.profile, values::word(v, PROFILES)),
+        show: |d| match (d.profile, d.serve.profile) {
+            (Some(Profile::Kubernetes), _) => "kubernetes".to_owned(),
+            (Some(Profile::Plain), _) => "plain".to_owned(),
+            (None, Profile::Kubernetes) => "auto (kubernetes)".to_owned(),
+            (None, Profile::Plain) => "auto (plain)".to_owned(),
+        },
+    },
+    Flag {
+        name: "drain-delay",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::From { text: "5s, plain 0s", source: "--profile" },
+        help: "after SIGTERM: not ready, but still serving",
+        take: |d, v| set(&mut d.delay_ms, values::time_or_zero(v).map(Some)),
+        show: |d| show_duration(d.serve.server.drain.delay_ms),
+    },
+    Flag {
+        name: "drain-window",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::From { text: "15s, plain 3s", source: "--profile" },
+        help: "over which connections are closed",
+        take: |d, v| set(&mut d.window_ms, values::time_or_zero(v).map(Some)),
+        show: |d| show_duration(d.serve.server.drain.window_ms),
+    },
+    Flag {
+        name: "drain-timeout",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::From { text: "25s, plain 8s", source: "--profile" },
+        help: "from SIGTERM to the hard stop",
+        take: |d, v| set(&mut d.timeout_ms, values::time(v).map(Some)),
+        show: |d| show_duration(d.serve.server.drain.timeout_ms),
+    },
+    Flag {
+        name: "drain-code",
+        takes: Takes::One("CODE"),
+        fallback: Fallback::Is("1001"),
+        help: "close code of a drained WebSocket",
+        take: |d, v| set(&mut d.serve.server.drain.code, values::close_code(v)),
+        show: |d| d.serve.server.drain.code.to_string(),
+    },
+    Flag {
+        name: "drain-reason",
+        takes: Takes::One("TEXT"),
+        fallback: Fallback::Is("draining"),
+        help: "close reason of a drained WebSocket; may be empty",
+        take: |d, v| set(&mut d.serve.server.drain.reason, values::close_reason(v)),
+        show: |d| visible(&d.serve.server.drain.reason),
+    },
+    Flag {
+        name: "drain-ready",
+        takes: Takes::One("fail|keep"),
+        fallback: Fallback::Is("fail"),
+        help: "what /readyz does meanwhile; keep suits one replica",
+        take: |d, v| set(&mut d.serve.server.drain.ready, values::word(v, READY)),
+        show: |d| named(READY, d.serve.server.drain.ready),
+    },
+];
+
+const LOGS: &[Flag<Draft>] = &[
+    Flag {
+        name: "log-level",
+        takes: Takes::One("LEVEL"),
+        fallback: Fallback::Variable {
+            name: "RUST_LOG",
+            take: |d, v| set(&mut d.serve.log.filter, Ok(v.to_owned())),
+            text: "info",
+        },
+        help: "error, warn, info, debug, trace or off",
+        take: |d, v| {
+            let level = values::word(v, LEVELS).map(|()| v.to_owned());
+            set(&mut d.serve.log.filter, level)
+        },
+        show: |d| visible(&d.serve.log.filter),
+    },
+    Flag {
+        name: "log-format",
+        takes: Takes::One("FORMAT"),
+        fallback: Fallback::Is("auto"),
+        help: "text, json or auto, which is text on a terminal",
+        take: |d, v| set(&mut d.serve.log.format, values::word(v, FORMATS)),
+        show: |d| named(FORMATS, d.serve.log.format),
+    },
+    Flag {
+        name: "log-payloads",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "write what messages say to the log, cut and escaped",
+        take: |d, v| set(&mut d.serve.server.log_payloads, values::switch(v)),
+        show: |d| on_off(d.serve.server.log_payloads),
+    },
+];
+
+const ASKING: &[Flag<Draft>] = &[
+    Flag {
+        name: "print-config",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "print every setting, where it comes from, and the limits; then leave",
+        take: |d, v| ask(d, v, Ask::Print),
+        show: |_| String::new(),
+    },
+    Flag {
+        name: "check",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "say whether the settings can be used; then leave",
+        take: |d, v| ask(d, v, Ask::Check),
+        show: |_| String::new(),
+    },
+];
+
+const PROFILES: &[(&str, Option<Profile>)] =
+    &[("auto", None), ("kubernetes", Some(Profile::Kubernetes)), ("plain", Some(Profile::Plain))];
+const READY: &[(&str, DrainReady)] = &[("fail", DrainReady::Fail), ("keep", DrainReady::Keep)];
+const FORMATS: &[(&str, LogFormat)] =
+    &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+const LEVELS: &[(&str, ())] =
+    &[("error", ()), ("warn", ()), ("info", ()), ("debug", ()), ("trace", ()), ("off", ())];
+
+/// Writes a value where it belongs.
+fn set<T>(place: &mut T, value: Result<T, std::borrow::Cow<'static, str>>) -> Taken {
+    value.map(|value| *place = value)
+}
+
+/// The main listener's default address, with another port.
+fn every_address(port: u16) -> Vec<Listen> {
+    vec![Listen::Default { port }]
+}
+
+/// Without an address the admin listener stays on the loopback: what it does is not for everyone.
+fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'static, str>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let at = match values::address(text)? {
+        Address::Full(at) => at,
+        Address::Port(port) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+    };
+    Ok(Some(Listen::At(at)))
+}
+
+/// Replaces the mount of the same path, so that a default can be changed.
+fn mount(draft: &mut Draft, text: &str) -> Taken {
+    let new = Mount::parse(text)?;
+    let mounts = &mut draft.serve.server.mounts;
+    match mounts.iter_mut().find(|old| old.path == new.path) {
+        Some(old) => *old = new,
+        None => mounts.push(new),
+    }
+    Ok(())
+}
+
+/// `--print-config` says more than `--check`, so it wins.
+fn ask(draft: &mut Draft, text: &str, what: Ask) -> Taken {
+    if values::switch(text)? && draft.ask != Ask::Print {
+        draft.ask = what;
+    }
+    Ok(())
+}
+
+fn show_listen(listen: &Listen) -> String {
+    match listen {
+        Listen::Default { port } => format!("[::]:{port}"),
+        Listen::At(at) => at.to_string(),
+    }
+}
+
+fn on_off(on: bool) -> String {
+    if on { "on" } else { "off" }.to_owned()
+}
+
+/// Text as it is, or in quotes where it could not be seen otherwise.
+fn visible(text: &str) -> String {
+    let plain = !text.is_empty() && !text.chars().any(char::is_control);
+    if plain { text.to_owned() } else { format!("{text:?}") }
+}
+
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+/// The word for a value.
+fn named<T: PartialEq + Copy>(words: &[(&str, T)], value: T) -> String {
+    let found = words.iter().find(|(_, v)| *v == value);
+    found.map_or(String::new(), |(name, _)| (*name).to_owned())
+}

@@ -1,0 +1,59 @@
+//! The table of flags as people read it: `--help` on one screen, and rows for the README.
+
+use std::fmt::Write;
+
+use super::table::{Flag, Group, flags, twin};
+
+const ABOUT: &str =
+    "a small WebSocket server: echoes, probes, drains, and shows what your path does";
+const FOOT: &str = "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Each flag has a twin in the \
+                    environment:\n--drain-window is WSPULSE_DRAIN_WINDOW. The flag wins. PORT sets \
+                    the port of the default --listen.\n";
+
+/// `wspulse 0.1.0`.
+pub(super) fn version() -> String {
+    format!("wspulse {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// One screen: a line a flag.
+pub(super) fn screen<D>(synopsis: &str, table: &'static [Group<D>]) -> String {
+    let width = flags(table).map(|flag| flag.usage().len()).max().unwrap_or(0);
+    let mut text = format!("{}: {ABOUT}\n{synopsis}\n", version().trim_end());
+    for group in table {
+        text.push_str(group.title);
+        text.push('\n');
+        for flag in group.flags {
+            line(&mut text, width, &flag.usage(), &sentence(flag));
+        }
+    }
+    line(&mut text, width, "-h, --help", "print this text");
+    line(&mut text, width, "-V, --version", "print the version");
+    text + FOOT
+}
+
+/// One row a flag, for the README's table.
+pub(super) fn rows<D>(table: &'static [Group<D>]) -> String {
+    let mut text = String::from("| flag | variable | default | |\n|---|---|---|---|\n");
+    for flag in flags(table) {
+        let usage = flag.usage().replace('|', "\\|");
+        let default = match flag.default_text() {
+            "" => String::new(),
+            default => format!("`{default}`"),
+        };
+        let row = format!("| `{usage}` | `{}` | {default} | {} |\n", twin(flag.name), flag.help);
+        text.push_str(&row);
+    }
+    text
+}
+
+fn sentence<D>(flag: &Flag<D>) -> String {
+    match flag.default_text() {
+        "" => flag.help.to_owned(),
+        default => format!("{} (default {default})", flag.help),
+    }
+}
+
+fn line(text: &mut String, width: usize, usage: &str, help: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "  {usage:width$}  {help}");
+}

@@ -1,0 +1,109 @@
+//! What the operator asked for: argv and the environment become one small struct for each owner.
+//! Each command has one table of flags; parsing, the environment's twins, `--help`,
+//! `--print-config` and the README's rows all come from it.
+//! `parse` is a pure function: nothing here opens a file or a socket.
+
+mod flags;
+mod help;
+mod read;
+mod serve;
+mod show;
+mod table;
+mod usage;
+mod values;
+
+use std::ffi::OsString;
+
+use read::Environment;
+pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve};
+pub use usage::Usage;
+
+/// What the process is to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Run the server.
+    Serve(Box<Serve>),
+    /// The options are in order; say so and leave.
+    Check(Box<Serve>),
+    /// Print this on standard output and leave.
+    Print(String),
+}
+
+/// What the options need to know of the machine.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The host's name: who serves when nothing else says so.
+    pub host_name: String,
+}
+
+/// A command: `wspulse NAME`.
+struct Verb {
+    name: &'static str,
+    /// Unlike the names, its flags' twins are shared: a variable that any command knows is no error.
+    flag_names: fn() -> Vec<&'static str>,
+    help: fn() -> String,
+    parse: fn(Vec<OsString>, &Environment, &Surroundings) -> Result<Command, Usage>,
+}
+
+/// The commands; the first is meant when none is named.
+const VERBS: &[Verb] = &[Verb {
+    name: "serve",
+    flag_names: || table::names(flags::SERVE),
+    help: || help::screen(serve::SYNOPSIS, flags::SERVE),
+    parse: serve::parse,
+}];
+
+/// Reads the arguments (without the program's name) and the environment.
+///
+/// # Errors
+/// What cannot be used, by name: exit code 2.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    env: Vec<(OsString, OsString)>,
+    surroundings: &Surroundings,
+) -> Result<Command, Usage> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let word = args.first().map(|arg| arg.to_string_lossy().into_owned());
+    let word = word.filter(|word| !word.starts_with('-'));
+    if word.is_some() {
+        args.remove(0);
+    }
+    let verb = match word.as_deref() {
+        None => &VERBS[0],
+        Some("help") => return help_for(&args).map(Command::Print),
+        Some(word) => find(word)?,
+    };
+    (verb.parse)(args, &Environment::new(env)?, surroundings)
+}
+
+/// The rows of the README's table of flags, in Markdown.
+#[must_use]
+pub fn readme_rows() -> String {
+    help::rows(flags::SERVE)
+}
+
+/// `wspulse help [COMMAND]`.
+fn help_for(args: &[OsString]) -> Result<String, Usage> {
+    let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    match words.as_slice() {
+        [] => Ok((VERBS[0].help)()),
+        [word] if word == "--help" || word == "-h" => Ok((VERBS[0].help)()),
+        [word] => find(word).map(|verb| (verb.help)()),
+        [_, extra, ..] => Err(Usage::Unexpected(extra.clone().into_owned())),
+    }
+}
+
+fn find(word: &str) -> Result<&'static Verb, Usage> {
+    VERBS.iter().find(|verb| verb.name == word).ok_or_else(|| {
+        let names = VERBS.iter().map(|verb| verb.name.to_owned()).chain(["help".to_owned()]);
+        Usage::UnknownCommand { given: word.to_owned(), near: usage::nearest(word, names) }
+    })
+}
+
+/// The flags of every command: a variable is unknown only when it is unknown to all of them.
+fn every_flag() -> Vec<&'static str> {
+    VERBS.iter().flat_map(|verb| (verb.flag_names)()).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! Reads argv and the environment by a table of flags: a flag beats its twin, its twin beats the
+//! default. It knows no flag by name but `--help` and `--version`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+
+use lexopt::Arg;
+
+use super::table::{Fallback, Flag, Group, Takes, flags, twin};
+use super::usage::{Usage, nearest};
+
+/// What an environment variable of ours begins with.
+const PREFIX: &str = "WSPULSE_";
+
+/// The variables that are text.
+pub(super) struct Environment(BTreeMap<String, String>);
+
+/// What argv holds.
+pub(super) enum Given {
+    Help,
+    Version,
+    Values(BTreeMap<&'static str, Vec<String>>),
+}
+
+/// A draft with every flag taken, and for each flag of the table where its value came from.
+pub(super) struct Filled<D> {
+    pub(super) draft: D,
+    pub(super) origins: Vec<Origin>,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Flag,
+    Variable(String),
+    Default,
+    From(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("flag"),
+            Self::Variable(name) => write!(f, "environment {name}"),
+            Self::Default => f.write_str("default"),
+            Self::From(source) => write!(f, "derived from {source}"),
+        }
+    }
+}
+
+impl Environment {
+    /// Refuses a variable of ours that is not text; one of somebody else is none of our business.
+    pub(super) fn new(pairs: Vec<(OsString, OsString)>) -> Result<Self, Usage> {
+        let mut variables = BTreeMap::new();
+        for (name, value) in pairs {
+            let ours = name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => {
+                    variables.insert(name, value);
+                }
+                (Ok(name), Err(_)) if ours && !injected(&name, "") => {
+                    return Err(Usage::NotText { name });
+                }
+                (Err(name), _) if ours => {
+                    let given = name.to_string_lossy().into_owned();
+                    return Err(Usage::UnknownVariable { given, near: None });
+                }
+                _ => {}
+            }
+        }
+        Ok(Self(variables))
+    }
+
+    /// The value of a variable, if it is set to anything.
+    pub(super) fn filled(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Refuses a variable of ours that is the twin of none of these flags.
+    pub(super) fn check(&self, known: &[&str]) -> Result<(), Usage> {
+        let twins: Vec<String> = known.iter().map(|name| twin(name)).collect();
+        let stranger = self.0.iter().find(|(name, value)| {
+            name.starts_with(PREFIX) && !twins.contains(name) && !injected(name, value)
+        });
+        let Some((name, _)) = stranger else { return Ok(()) };
+        Err(Usage::UnknownVariable { given: name.clone(), near: nearest(name, twins.into_iter()) })
+    }
+}
+
+/// Whether Kubernetes sets this variable for a Service called `wspulse` or `wspulse-anything`.
+/// Refusing it would keep every pod of that namespace from starting.
+fn injected(name: &str, value: &str) -> bool {
+    let Some(rest) = name.strip_prefix("WSPULSE") else { return false };
+    let address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let port = |tail: &str| {
+        let (number, protocol) = tail.split_once('_').unwrap_or((tail, ""));
+        !number.is_empty()
+            && number.bytes().all(|b| b.is_ascii_digit())
+            && ["TCP", "UDP", "SCTP"].iter().any(|p| protocol.starts_with(p))
+    };
+    rest.ends_with("_SERVICE_HOST")
+        || rest.ends_with("_SERVICE_PORT")
+        || rest.contains("_SERVICE_PORT_")
+        || (rest.ends_with("_PORT") && address)
+        || rest.match_indices("_PORT_").any(|(at, word)| port(&rest[at + word.len()..]))
+}
+
+/// Reads argv. `--help` and `--version` win over whatever follows them and over the environment.
+pub(super) fn args<D>(table: &'static [Group<D>], args: Vec<OsString>) -> Result<Given, Usage> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut values: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    while let Some(arg) = parser.next().map_err(|error| Usage::Unexpected(error.to_string()))? {
+        let name = match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Given::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Given::Version),
+            Arg::Long(name) => name.to_owned(),
+            Arg::Short(letter) => {
+                return Err(Usage::UnknownFlag { given: format!("-{letter}"), near: None });
+            }
+            Arg::Value(word) => {
+                return Err(Usage::Unexpected(word.to_string_lossy().into_owned()));
+            }
+        };
+        let Some(flag) = flags(table).find(|flag| flag.name == name) else {
+            let given = format!("--{name}");
+            let all = flags(table).map(|flag| format!("--{}", flag.name));
+            let near = nearest(&given, all.chain(["--help".to_owned(), "--version".to_owned()]));
+            return Err(Usage::UnknownFlag { given, near });
+        };
+        values.entry(flag.name).or_default().push(value(flag, &mut parser)?);
+    }
+    Ok(Given::Values(values))
+}
+
+fn value<D>(flag: &Flag<D>, parser: &mut lexopt::Parser) -> Result<String, Usage> {
+    let name = format!("--{}", flag.name);
+    match flag.takes {
+        Takes::Nothing => match parser.optional_value() {
+            None => Ok("true".to_owned()),
+            Some(_) => Err(Usage::NeedlessValue { flag: name }),
+        },
+        Takes::One(value) | Takes::Many(value) => {
+            let given = parser.value();
+            let given = given.map_err(|_| Usage::MissingValue { flag: name.clone(), value })?;
+            given.into_string().map_err(|_| Usage::NotText { name })
+        }
+    }
+}
+
+/// Takes for each flag what is given, or else what holds without it.
+pub(super) fn fill<D>(
+    table: &'static [Group<D>],
+    mut given: BTreeMap<&'static str, Vec<String>>,
+    env: &Environment,
+    mut draft: D,
+) -> Result<Filled<D>, Usage> {
+    let mut origins = Vec::new();
+    for flag in flags(table) {
+        let variable = twin(flag.name);
+        let from_env = env.0.get(&variable).map(|value| match flag.takes {
+            Takes::Many(_) => value.split_whitespace().map(str::to_owned).collect(),
+            Takes::Nothing | Takes::One(_) => vec![value.clone()],
+        });
+        let (origin, name, values) = match (given.remove(flag.name), from_env) {
+            (Some(values), _) => (Origin::Flag, format!("--{}", flag.name), values),
+            (None, Some(values)) => (Origin::Variable(variable.clone()), variable, values),
+            (None, None) => (Origin::Default, variable, Vec::new()),
+        };
+        if values.is_empty() {
+            origins.push(fall_back(flag, env, &mut draft)?);
+            continue;
+        }
+        for value in values {
+            let taken = (flag.take)(&mut draft, &value);
+            taken.map_err(|why| Usage::BadValue { name: name.clone(), value, why: why.into() })?;
+        }
+        origins.push(origin);
+    }
+    Ok(Filled { draft, origins })
+}
+
+fn fall_back<D>(flag: &Flag<D>, env: &Environment, draft: &mut D) -> Result<Origin, Usage> {
+    match flag.fallback {
+        Fallback::Off => Ok(Origin::Default),
+        Fallback::From { source, .. } => Ok(Origin::From(source)),
+        Fallback::Is(text) => {
+            let taken = (flag.take)(draft, text);
+            assert!(taken.is_ok(), "the default of --{} must parse", flag.name);
+            Ok(Origin::Default)
+        }
+        Fallback::Variable { name, take, .. } => {
+            let Some(value) = env.filled(name) else { return Ok(Origin::Default) };
+            let name = name.to_owned();
+            match take(draft, value) {
+                Ok(()) => Ok(Origin::Variable(name)),
+                Err(why) => Err(Usage::BadValue { name, value: value.to_owned(), why: why.into() }),
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The options of `wspulse serve`: from the draft that its flags fill to what each owner is told.
+
+use core::net::SocketAddr;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::read::{self, Environment, Given};
+use super::values::{self, Origin};
+use super::{Command, Surroundings, Usage, every_flag, flags, help, show};
+use crate::behaviours::Mount;
+use crate::limits::DRAIN_CLOSE_WAIT_MS;
+use crate::server::config::{Config, DrainPlan, DrainReady, Identity, Limits, Origins};
+
+/// The usage lines of the help.
+pub(super) const SYNOPSIS: &str =
+    "usage: wspulse [serve] [OPTIONS]   run the server (serve may be left out)
+       wspulse help [COMMAND]      this text";
+
+/// Everything that `wspulse serve` is told.
+#[derive(Clone, Debug)]
+pub struct Serve {
+    /// Where the main listener listens, one or more.
+    pub listen: Vec<Listen>,
+    /// Where the admin listener listens, if it does.
+    pub admin: Option<Listen>,
+    /// Let several processes share the main port.
+    pub reuse_port: bool,
+    /// A directory that is served instead of the built-in page.
+    pub assets: Option<PathBuf>,
+    /// Whose times the drain keeps.
+    pub profile: Profile,
+    /// What is logged, and how.
+    pub log: LogStyle,
+    /// What the server itself is told.
+    pub server: Config,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Every address of the host: `[::]`, or `0.0.0.0` on a host without IPv6.
+    Default {
+        /// The port; 0 takes any.
+        port: u16,
+    },
+    /// This address and port.
+    At(SocketAddr),
+}
+
+/// Whose grace period the drain must fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// 30 s, and endpoints that take seconds to forget a pod.
+    Kubernetes,
+    /// Docker's 10 s, and nobody to be told.
+    Plain,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogStyle {
+    /// A level, or a filter as `env_logger` reads it from `RUST_LOG`.
+    pub filter: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// What the flags are written into.
+pub(super) struct Draft {
+    pub(super) serve: Serve,
+    pub(super) ask: Ask,
+    pub(super) origins: Vec<Origin>,
+    /// None is `auto`.
+    pub(super) profile: Option<Profile>,
+    pub(super) delay_ms: Option<u64>,
+    pub(super) window_ms: Option<u64>,
+    pub(super) timeout_ms: Option<u64>,
+}
+
+/// What is wanted of the options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Serve,
+    Check,
+    Print,
+}
+
+/// Reads what follows `wspulse [serve]`.
+pub(super) fn parse(
+    args: Vec<OsString>,
+    env: &Environment,
+    surroundings: &Surroundings,
+) -> Result<Command, Usage> {
+    let given = match read::args(flags::SERVE, args)? {
+        Given::Help => return Ok(Command::Print(help::screen(SYNOPSIS, flags::SERVE))),
+        Given::Version => return Ok(Command::Print(help::version())),
+        Given::Values(values) => values,
+    };
+    env.check(&every_flag())?;
+    let mut filled = read::fill(flags::SERVE, given, env, blank())?;
+    settle(&mut filled.draft, env, surroundings)?;
+    Ok(match filled.draft.ask {
+        Ask::Serve => Command::Serve(Box::new(filled.draft.serve)),
+        Ask::Check => Command::Check(Box::new(filled.draft.serve)),
+        Ask::Print => Command::Print(show::screen(flags::SERVE, &filled)),
+    })
+}
+
+/// The draft before any flag: what has a default in the table is overwritten by it.
+pub(super) fn blank() -> Draft {
+    let limits = Limits {
+        max_message: 0,
+        max_connections: 0,
+        head_timeout_ms: 0,
+        keepalive_timeout_ms: 0,
+        send_timeout_ms: 0,
+        ping_interval_ms: 0,
+        pong_timeout_ms: 0,
+    };
+    let drain = DrainPlan {
+        delay_ms: 0,
+        window_ms: 0,
+        timeout_ms: 0,
+        code: 0,
+        reason: String::new(),
+        ready: DrainReady::Fail,
+        leaves_early: false,
+    };
+    let server = Config {
+        mounts: Mount::defaults(),
+        origins: Origins::Same,
+        faults: false,
+        base_path: String::new(),
+        log_payloads: false,
+        identity: Identity::default(),
+        limits,
+        drain,
+    };
+    let serve = Serve {
+        listen: Vec::new(),
+        admin: None,
+        reuse_port: false,
+        assets: None,
+        profile: Profile::Plain,
+        log: LogStyle { filter: "info".to_owned(), format: LogFormat::Auto },
+        server,
+    };
+    Draft {
+        serve,
+        ask: Ask::Serve,
+        origins: Vec::new(),
+        profile: None,
+        delay_ms: None,
+        window_ms: None,
+        timeout_ms: None,
+    }
+}
+
+/// What follows from several flags, or from the surroundings.
+fn settle(draft: &mut Draft, env: &Environment, around: &Surroundings) -> Result<(), Usage> {
+    if draft.serve.listen.is_empty() {
+        draft.serve.listen.push(Listen::Default { port: 8080 });
+    }
+    draft.serve.server.origins = settled_origins(&draft.origins)?;
+    draft.serve.server.identity = identity(env, around);
+    settle_drain(draft, env)
+}
+
+fn settled_origins(given: &[Origin]) -> Result<Origins, Usage> {
+    if given.contains(&Origin::Any) {
+        let alone = given.iter().all(|origin| *origin == Origin::Any);
+        return if alone { Ok(Origins::Any) } else { Err(Usage::OriginsBesideAny) };
+    }
+    let mut listed: Vec<String> = Vec::new();
+    for origin in given {
+        if let Origin::Listed(text) = origin
+            && !listed.contains(text)
+        {
+            listed.push(text.clone());
+        }
+    }
+    Ok(if listed.is_empty() { Origins::Same } else { Origins::Listed(listed) })
+}
+
+fn identity(env: &Environment, around: &Surroundings) -> Identity {
+    let named = |variable| env.filled(variable).map(values::name).filter(|name| !name.is_empty());
+    Identity {
+        pod: named("POD_NAME").unwrap_or_else(|| values::name(&around.host_name)),
+        namespace: named("POD_NAMESPACE"),
+        node: named("NODE_NAME"),
+        zone: named("ZONE"),
+    }
+}
+
+fn settle_drain(draft: &mut Draft, env: &Environment) -> Result<(), Usage> {
+    let found = match env.filled("KUBERNETES_SERVICE_HOST") {
+        Some(_) => Profile::Kubernetes,
+        None => Profile::Plain,
+    };
+    let profile = draft.profile.unwrap_or(found);
+    let (delay_ms, window_ms, timeout_ms) = match profile {
+        Profile::Kubernetes => (5_000, 15_000, 25_000),
+        Profile::Plain => (0, 3_000, 8_000),
+    };
+    let drain = &mut draft.serve.server.drain;
+    drain.delay_ms = draft.delay_ms.unwrap_or(delay_ms);
+    drain.window_ms = draft.window_ms.unwrap_or(window_ms);
+    drain.timeout_ms = draft.timeout_ms.unwrap_or(timeout_ms);
+    drain.leaves_early = profile == Profile::Plain;
+    draft.serve.profile = profile;
+    if drain.delay_ms + drain.window_ms + DRAIN_CLOSE_WAIT_MS > drain.timeout_ms {
+        return Err(Usage::DrainTooLong {
+            delay_ms: drain.delay_ms,
+            window_ms: drain.window_ms,
+            close_wait_ms: DRAIN_CLOSE_WAIT_MS,
+            timeout_ms: drain.timeout_ms,
+        });
+    }
+    Ok(())
+}

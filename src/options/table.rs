@@ -1,0 +1,85 @@
+//! The shape of a table of flags: what a row says, not which rows there are.
+//! `D` is the draft that a command's flags are written into.
+
+use std::borrow::Cow;
+
+/// One flag, with its twin in the environment.
+pub(super) struct Flag<D: 'static> {
+    /// `drain-window`, from which `--drain-window` and `WSPULSE_DRAIN_WINDOW` are made.
+    pub(super) name: &'static str,
+    pub(super) takes: Takes,
+    pub(super) fallback: Fallback<D>,
+    /// A line of help, in plain words.
+    pub(super) help: &'static str,
+    /// Writes a value into the draft, or says what it must be.
+    pub(super) take: fn(&mut D, &str) -> Taken,
+    /// The effective value; empty for a flag that is no setting, such as `--check`.
+    pub(super) show: fn(&D) -> String,
+}
+
+/// What a row's `take` answers: an error is a clause such as `must be a port`.
+pub(super) type Taken = Result<(), Cow<'static, str>>;
+
+/// What follows a flag on the command line.
+pub(super) enum Takes {
+    /// Nothing: it is switched on. Its twin takes 1, 0, true or false.
+    Nothing,
+    /// One value, named by this placeholder; of several the last one counts.
+    One(&'static str),
+    /// A value each time that it is given. Its twin separates them by spaces.
+    Many(&'static str),
+}
+
+/// What holds when neither the flag nor its twin is given.
+pub(super) enum Fallback<D: 'static> {
+    /// A switch that is off, or a thing that is not there.
+    Off,
+    /// This value, taken as if it had been given, so that help cannot lie about it.
+    Is(&'static str),
+    /// What `text` says in the help, found from `source`.
+    From { text: &'static str, source: &'static str },
+    /// A variable that other programs share; without it, what `text` says.
+    Variable { name: &'static str, take: fn(&mut D, &str) -> Taken, text: &'static str },
+}
+
+/// Flags under one heading.
+pub(super) struct Group<D: 'static> {
+    pub(super) title: &'static str,
+    pub(super) flags: &'static [Flag<D>],
+}
+
+impl<D> Flag<D> {
+    /// `--name VALUE`, as help shows it.
+    pub(super) fn usage(&self) -> String {
+        match self.takes {
+            Takes::Nothing => format!("--{}", self.name),
+            Takes::One(value) | Takes::Many(value) => format!("--{} {value}", self.name),
+        }
+    }
+
+    /// The value that holds when none is given, in words.
+    pub(super) fn default_text(&self) -> &'static str {
+        match self.fallback {
+            Fallback::Off => "",
+            Fallback::Is("") => "empty",
+            Fallback::Is(text) | Fallback::From { text, .. } | Fallback::Variable { text, .. } => {
+                text
+            }
+        }
+    }
+}
+
+/// The variable that stands for a flag.
+pub(super) fn twin(name: &str) -> String {
+    format!("WSPULSE_{}", name.replace('-', "_").to_ascii_uppercase())
+}
+
+/// The flags of all groups, in order.
+pub(super) fn flags<D>(table: &'static [Group<D>]) -> impl Iterator<Item = &'static Flag<D>> {
+    table.iter().flat_map(|group| group.flags)
+}
+
+/// The names of all flags.
+pub(super) fn names<D>(table: &'static [Group<D>]) -> Vec<&'static str> {
+    flags(table).map(|flag| flag.name).collect()
+}

@@ -1,0 +1,147 @@
+//! What is wrong with the arguments or the environment, as one line that names the flag,
+//! the value and what would be right. Exit code 2.
+
+use std::fmt;
+
+use crate::units::show_duration;
+
+/// Why the options cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// A first word that is no command.
+    UnknownCommand {
+        /// The word.
+        given: String,
+        /// A command that is spelled much alike.
+        near: Option<String>,
+    },
+    /// A flag that this command does not have.
+    UnknownFlag {
+        /// The flag, with its dashes.
+        given: String,
+        /// A flag that is spelled much alike.
+        near: Option<String>,
+    },
+    /// A `WSPULSE_` variable that no command has.
+    UnknownVariable {
+        /// The variable.
+        given: String,
+        /// A variable that is spelled much alike.
+        near: Option<String>,
+    },
+    /// A word where none is expected.
+    Unexpected(String),
+    /// A flag without its value.
+    MissingValue {
+        /// The flag, with its dashes.
+        flag: String,
+        /// What its value is called in the help.
+        value: &'static str,
+    },
+    /// A value for a flag that takes none.
+    NeedlessValue {
+        /// The flag, with its dashes.
+        flag: String,
+    },
+    /// A value that is not UTF-8.
+    NotText {
+        /// The flag or variable.
+        name: String,
+    },
+    /// A value that cannot be used.
+    BadValue {
+        /// The flag or variable that it was given to.
+        name: String,
+        /// The value.
+        value: String,
+        /// What it must be.
+        why: String,
+    },
+    /// Origins beside `any`, which already allows them.
+    OriginsBesideAny,
+    /// A drain that the hard stop would cut short.
+    DrainTooLong {
+        /// `--drain-delay`.
+        delay_ms: u64,
+        /// `--drain-window`.
+        window_ms: u64,
+        /// What the last connection gets to answer the Close.
+        close_wait_ms: u64,
+        /// `--drain-timeout`.
+        timeout_ms: u64,
+    },
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownCommand { given, near } => unknown(f, "command", given, near.as_deref()),
+            Self::UnknownFlag { given, near } => unknown(f, "flag", given, near.as_deref()),
+            Self::UnknownVariable { given, near } => unknown(f, "variable", given, near.as_deref()),
+            Self::Unexpected(word) => write!(f, "unexpected argument {word:?}"),
+            Self::MissingValue { flag, value } => write!(f, "{flag} needs a value: {flag} {value}"),
+            Self::NeedlessValue { flag } => write!(f, "{flag} takes no value: leave it out"),
+            Self::NotText { name } => write!(f, "{name}: the value is not UTF-8 text"),
+            Self::BadValue { name, value, why } => write!(f, "{name} {value:?}: {why}"),
+            Self::OriginsBesideAny => {
+                f.write_str("--origin any allows every page: leave the other origins out")
+            }
+            Self::DrainTooLong { delay_ms, window_ms, close_wait_ms, timeout_ms } => write!(
+                f,
+                "--drain-delay {} + --drain-window {} + {} for the last answers = {}, \
+                 which --drain-timeout {} cuts short: raise it or shorten the others",
+                show_duration(*delay_ms),
+                show_duration(*window_ms),
+                show_duration(*close_wait_ms),
+                show_duration(delay_ms + window_ms + close_wait_ms),
+                show_duration(*timeout_ms),
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Usage {}
+
+fn unknown(f: &mut fmt::Formatter<'_>, what: &str, given: &str, near: Option<&str>) -> fmt::Result {
+    write!(f, "unknown {what} {}", given.escape_debug())?;
+    near.map_or(Ok(()), |near| write!(f, "; did you mean {near}?"))
+}
+
+/// The name that is at most two typing errors away, if there is one.
+pub(super) fn nearest(given: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    let ranked = names.map(|name| (distance(given, &name), name));
+    ranked.filter(|(errors, _)| *errors <= 2).min().map(|(_, name)| name)
+}
+
+/// Levenshtein's distance, one row at a time.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, errors) in [
+            ("", "abc", 3),
+            ("listen", "listen", 0),
+            ("lisen", "listen", 1),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!(distance(a, b), errors, "{a} {b}");
+            assert_eq!(distance(b, a), errors, "{b} {a}");
+        }
+    }
+}

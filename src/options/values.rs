@@ -1,0 +1,190 @@
+//! Values as people write them: addresses, origins, prefixes, close codes, times and sizes.
+//! Each reader answers a clause that says what the value must be.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ops::RangeInclusive;
+use std::borrow::Cow;
+
+use crate::units;
+
+/// No timer of ours runs longer, and sums of such times cannot overflow.
+const TIME_MS_MAX: u64 = 24 * 3_600_000;
+/// A control frame carries 125 bytes, two of which are the close code (RFC 6455 §5.5).
+const REASON_BYTES_MAX: usize = 123;
+/// Close codes that a server may send (RFC 6455 §7.4, and those registered since).
+const CLOSE_CODES: [RangeInclusive<u16>; 3] = [1000..=1003, 1007..=1014, 3000..=4999];
+
+type Read<T> = Result<T, Cow<'static, str>>;
+
+/// Where to listen: `ADDR:PORT`, or a port on whatever the default address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    Full(SocketAddr),
+    Port(u16),
+}
+
+pub(super) fn address(text: &str) -> Read<Address> {
+    if let Ok(full) = text.parse() {
+        return Ok(Address::Full(full));
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err("needs brackets and a port, such as [::1]:8080".into());
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some(pair) => pair,
+        None if text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('.') => ("", text),
+        None => {
+            return Err(
+                "must be an address and a port, such as 127.0.0.1:8080, [::]:8080 or :8080".into(),
+            );
+        }
+    };
+    let port = self::port(port)?;
+    match host {
+        "" => Ok(Address::Port(port)),
+        "localhost" => Ok(Address::Full(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))),
+        _ => Err("must be an IP address or localhost and a port: other names are not looked up, \
+                  since they may stand for several addresses"
+            .into()),
+    }
+}
+
+pub(super) fn port(text: &str) -> Read<u16> {
+    let number = text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+    number.ok_or_else(|| "must have a port from 0 to 65535".into())
+}
+
+/// A switch's value in the environment.
+pub(super) fn switch(text: &str) -> Read<bool> {
+    match text {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err("must be 1, 0, true or false".into()),
+    }
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Read<T> {
+    let found = words.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let (last, rest) = names.split_last().expect("a choice has words");
+        format!("must be {} or {last}", rest.join(", ")).into()
+    })
+}
+
+/// A time of at least a millisecond: for what would make no sense at once.
+pub(super) fn time(text: &str) -> Read<u64> {
+    match time_or_zero(text)? {
+        0 => Err("must be longer than 0".into()),
+        ms => Ok(ms),
+    }
+}
+
+pub(super) fn time_or_zero(text: &str) -> Read<u64> {
+    match units::duration_ms(text) {
+        Some(ms) if ms <= TIME_MS_MAX => Ok(ms),
+        Some(_) => Err("must be at most 24h".into()),
+        None => Err("must be a time such as 250ms, 10s or 2h".into()),
+    }
+}
+
+/// A message's size: never below a control frame's, never so large that it would be a typing error.
+pub(super) fn message_size(text: &str) -> Read<usize> {
+    let size = units::size(text).ok_or("must be a size such as 64KiB or 1MiB")?;
+    match usize::try_from(size) {
+        Ok(size) if (125..=1 << 30).contains(&size) => Ok(size),
+        _ => Err("must be from 125B to 1GiB".into()),
+    }
+}
+
+/// A number of connections; `auto` is 0.
+pub(super) fn connections(text: &str) -> Read<usize> {
+    if text == "auto" {
+        return Ok(0);
+    }
+    let count = text.parse().ok().filter(|count| (1..=10_000_000).contains(count));
+    count.ok_or_else(|| "must be auto or a number from 1 to 10000000".into())
+}
+
+pub(super) fn close_code(text: &str) -> Read<u16> {
+    let code = text.parse().ok().filter(|c| CLOSE_CODES.iter().any(|range| range.contains(c)));
+    code.ok_or_else(|| {
+        "must be a close code that a server may send: 1000 to 1003, 1007 to 1014 or 3000 to 4999"
+            .into()
+    })
+}
+
+pub(super) fn close_reason(text: &str) -> Read<String> {
+    match text.len() {
+        0..=REASON_BYTES_MAX => Ok(text.to_owned()),
+        n => Err(format!("must be at most {REASON_BYTES_MAX} bytes, and is {n}").into()),
+    }
+}
+
+/// A prefix of paths, without a slash at its end. Only characters that nobody needs to encode:
+/// paths are decoded before they are compared, the prefix is not.
+pub(super) fn base_path(text: &str) -> Read<String> {
+    let path = text.trim_end_matches('/');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let sound = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
+    match path.strip_prefix('/') {
+        None if path.is_empty() => Ok(String::new()),
+        Some(rest) if rest.split('/').all(sound) => Ok(path.to_owned()),
+        _ => Err("must begin with / and hold only letters, digits, - . _ ~ and single /".into()),
+    }
+}
+
+/// What `--origin` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Same,
+    Any,
+    Listed(String),
+}
+
+pub(super) fn origin(text: &str) -> Read<Origin> {
+    match text {
+        "same" => Ok(Origin::Same),
+        "any" => Ok(Origin::Any),
+        _ => listed_origin(&text.to_ascii_lowercase()).map(Origin::Listed),
+    }
+}
+
+/// Browsers write an origin in lower case, without a path and without the scheme's own port
+/// (RFC 6454 §6.2): anything else would never match.
+fn listed_origin(text: &str) -> Read<String> {
+    const WANT: &str = "must be same, any or scheme://host[:port], such as https://app.example";
+    let (scheme, rest) = text.split_once("://").ok_or(WANT)?;
+    if matches!(scheme, "ws" | "wss") {
+        return Err("must be the page's scheme: http:// or https://, not ws:// or wss://".into());
+    }
+    if rest.contains(['/', '?', '#']) {
+        return Err("must end after the host and port: an origin has no path".into());
+    }
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(self::port(port)?)),
+        _ => (rest, None),
+    };
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let sound = match bare {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+    };
+    let letters = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+    if host.is_empty() || !sound || scheme.is_empty() || !scheme.bytes().all(letters) {
+        return Err(WANT.into());
+    }
+    Ok(match port {
+        None | Some(80) if scheme == "http" => format!("{scheme}://{host}"),
+        None | Some(443) if scheme == "https" => format!("{scheme}://{host}"),
+        None => format!("{scheme}://{host}"),
+        Some(port) => format!("{scheme}://{host}:{port}"),
+    })
+}
+
+/// A name that can stand in a header field: what is no visible ASCII becomes `-`.
+pub(super) fn name(text: &str) -> String {
+    let visible = |c: char| if c.is_ascii_graphic() { c } else { '-' };
+    text.trim().chars().take(253).map(visible).collect()
+}
