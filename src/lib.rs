@@ -1,0 +1,28 @@
+//! wspulse: a small WebSocket server on a hand-written event loop.
+//!
+//! In reading order:
+//! * [`options`]: argv and environment, one table.
+//! * [`behaviours`]: what a mount says; `echo` is the smallest.
+//! * [`engine`]: the contract between the program and what drives it.
+//! * [`server`]: the program without I/O: bytes and `now` in, actions out.
+//! * [`proto`]: wire formats: HTTP heads, the handshake, frames, messages.
+//! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
+//! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`]: the nouns; they
+//!   know nothing of the rest.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux sockets inherit");
+
+pub mod behaviours;
+pub mod engine;
+pub mod limits;
+pub mod net;
+pub mod options;
+pub mod outbox;
+pub mod proto;
+pub mod rng;
+pub mod server;
+pub mod slab;
+pub mod time;
+pub mod timers;
+pub mod units;

@@ -1,0 +1,60 @@
+//! argv and the environment become one of the commands; an error becomes an exit code.
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use wspulse::net::{self, logs};
+use wspulse::options::{self, Command, Serve, Surroundings, Usage};
+
+/// A failure while running: an address in use, a file that cannot be read.
+const FAILED: u8 = 1;
+/// Arguments or variables that cannot be used.
+const USAGE: u8 = 2;
+/// What the last log lines get: a standard error that nobody reads must not hold up the exit.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let surroundings = Surroundings { host_name: net::host_name() };
+    let args = env::args_os().skip(1);
+    let code = match options::parse(args, env::vars_os().collect(), &surroundings) {
+        Ok(Command::Serve(serve)) => run(*serve),
+        Ok(Command::Check(_)) => print("the settings can be used\n"),
+        Ok(Command::Print(text)) => print(&text),
+        Err(usage) => refuse(&usage),
+    };
+    ExitCode::from(code)
+}
+
+fn run(serve: Serve) -> u8 {
+    if let Err(error) = logs::start(&serve.log) {
+        logs::last_word(&format!("cannot start the log writer: {error}"), LAST_LINES);
+        return FAILED;
+    }
+    match net::serve(serve) {
+        Ok(code) => {
+            logs::flush(LAST_LINES);
+            code
+        }
+        Err(error) => {
+            logs::last_word(&error.to_string(), LAST_LINES);
+            FAILED
+        }
+    }
+}
+
+/// Whoever reads may stop when they have seen enough (`wspulse --help | head -1`): no failure.
+fn print(text: &str) -> u8 {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => FAILED,
+        _ => 0,
+    }
+}
+
+fn refuse(usage: &Usage) -> u8 {
+    // With standard error gone there is nobody to be told; the exit code says it still.
+    let _ = writeln!(io::stderr(), "wspulse: {usage}\ntry: wspulse --help");
+    USAGE
+}
