@@ -29,7 +29,7 @@ pub struct Params {
     pub ping_ms: Option<u64>,
     /// `hello`: first say who serves.
     pub hello: bool,
-    /// `subprotocol`: what this mount speaks, in its order of preference.
+    /// `subprotocol`: what this mount speaks.
     pub subprotocols: Vec<String>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::http::Persistence;
 use super::refusal::Refusal;
 
 /// An answer that is not a WebSocket.
@@ -29,8 +30,10 @@ pub struct Stamp<'a> {
 pub struct Delivery {
     /// A `HEAD` gets the fields of a `GET`, and no body.
     pub body: bool,
-    /// Whether the connection stays open, said when it does not.
-    pub persistence: super::http::Persistence,
+    /// Whether the connection stays open, said when the peer would expect the contrary.
+    pub persistence: Persistence,
+    /// The minor version of the request.
+    pub minor: u8,
 }
 
 impl<'a> Response<'a> {
@@ -90,8 +93,10 @@ impl<'a> Response<'a> {
         if !bodiless {
             field(out, "Content-Length", &self.body.len().to_string());
         }
-        if delivery.persistence == super::http::Persistence::Close {
-            field(out, "Connection", "close");
+        match delivery.persistence {
+            Persistence::Close => field(out, "Connection", "close"),
+            Persistence::KeepAlive if delivery.minor == 0 => field(out, "Connection", "keep-alive"),
+            Persistence::KeepAlive => {}
         }
         out.extend_from_slice(b"\r\n");
         if delivery.body && !bodiless {

@@ -197,7 +197,8 @@ fn answer(request: &Request<'_, '_>, ended: Ended, cx: &mut Cx<'_>) -> Option<Th
         || response.status == 426
         || cx.shared.drain.is_under_way();
     let persistence = if last { Persistence::Close } else { Persistence::KeepAlive };
-    let delivery = Delivery { body: request.method != Method::Head, persistence };
+    let delivery =
+        Delivery { body: request.method != Method::Head, persistence, minor: request.minor };
     response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
     last.then_some(Then::Over)
 }
@@ -210,7 +211,7 @@ pub(super) fn refuse(refusal: Refusal, cx: &mut Cx<'_>) {
     if refusal.status() == 503 {
         response = response.with("Retry-After", cx.shared.retry_after());
     }
-    let delivery = Delivery { body: true, persistence: Persistence::Close };
+    let delivery = Delivery { body: true, persistence: Persistence::Close, minor: 1 };
     response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
 }
 

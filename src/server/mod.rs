@@ -215,7 +215,7 @@ impl Engine for Server {
         self.shared.refresh_date(now);
         let retry_after = self.shared.retry_after();
         let response = Response::refusal(Refusal::Full).with("Retry-After", retry_after);
-        let delivery = Delivery { body: true, persistence: Persistence::Close };
+        let delivery = Delivery { body: true, persistence: Persistence::Close, minor: 1 };
         response.write(&mut self.last_words, self.shared.stamp(), delivery);
         &self.last_words
     }

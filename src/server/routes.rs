@@ -87,20 +87,17 @@ fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
 
 /// Answers a well-formed request that does not want to be a WebSocket.
 pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'a> {
+    if request.target == "*" {
+        return not_allowed();
+    }
     let Some(path) = below(&cx.shared.config.base_path, &request.path) else {
         return not_found(cx);
     };
     let route = ROUTES.iter().find(|route| route.path == path && route.doors.opens(cx.door));
     let file = cx.door == Door::Main && cx.shared.assets.has(path);
     let mount = cx.door == Door::Main && find_mount(&cx.shared.config.mounts, path).is_some();
-    if request.target == "*" || (route.is_none() && !file && !mount) {
-        return match request.method {
-            Method::Unserved => not_allowed(),
-            Method::Options if request.target == "*" => not_allowed(),
-            Method::Get | Method::Head | Method::Post | Method::Delete | Method::Options => {
-                not_found(cx)
-            }
-        };
+    if route.is_none() && !file && !mount {
+        return if request.method == Method::Unserved { not_allowed() } else { not_found(cx) };
     }
     match request.method {
         Method::Get | Method::Head => {}

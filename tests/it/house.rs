@@ -1,0 +1,98 @@
+//! The real server on the simulated system: what a test opens, feeds and lets time pass for.
+
+use std::ffi::OsString;
+
+use wspulse::engine::Signal;
+use wspulse::net::driver::Driver;
+use wspulse::options::{self, Command, Surroundings};
+use wspulse::server::{Assets, Server};
+use wspulse::time::Now;
+
+use crate::world::{End, Wires, World};
+
+/// Turns without a pause after which something is wrong.
+const TURNS_MAX: usize = 100_000;
+
+/// A server in its world.
+pub(crate) struct House {
+    pub(crate) driver: Driver<Server, World>,
+    pub(crate) wires: Wires,
+    pub(crate) exit: Option<u8>,
+}
+
+impl House {
+    /// A server with these arguments.
+    pub(crate) fn new(args: &[&str]) -> Self {
+        Self::seeded(args, 1)
+    }
+
+    pub(crate) fn seeded(args: &[&str], seed: u64) -> Self {
+        let args = args.iter().map(OsString::from);
+        let surroundings = Surroundings { host_name: "pod-1".to_owned() };
+        let Ok(Command::Serve(mut serve)) = options::parse(args, Vec::new(), &surroundings) else {
+            panic!("these arguments do not serve");
+        };
+        if serve.server.limits.max_connections == 0 {
+            serve.server.limits.max_connections = 1000;
+        }
+        let wires = Wires::new();
+        let server = Server::new(serve.server, Assets::embedded(Now::default()), seed);
+        let driver = Driver::new(server, World(wires.clone()));
+        Self { driver, wires, exit: None }
+    }
+
+    /// A connection through the main door.
+    pub(crate) fn connect(&mut self) -> usize {
+        let wire = self.wires.connect(0);
+        self.settle();
+        wire
+    }
+
+    /// Bytes arrive, and the loop turns until it has nothing to do.
+    pub(crate) fn send(&mut self, wire: usize, bytes: &[u8]) {
+        self.wires.send(wire, bytes);
+        self.settle();
+    }
+
+    /// Turns until nothing is left to do at this moment.
+    pub(crate) fn settle(&mut self) {
+        self.pass_ns(0);
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.pass_ns(ms * 1_000_000);
+    }
+
+    fn pass_ns(&mut self, ns: u64) {
+        {
+            let mut net = self.wires.0.borrow_mut();
+            net.limit_ns = net.now_ns + ns;
+            net.quiet = false;
+        }
+        for _ in 0..TURNS_MAX {
+            if self.exit.is_some() || self.wires.0.borrow().quiet {
+                return;
+            }
+            self.exit = self.driver.turn().unwrap();
+        }
+        panic!("the loop spins");
+    }
+
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        self.wires.signal(signal);
+        self.settle();
+    }
+
+    pub(crate) fn output(&mut self, wire: usize) -> Vec<u8> {
+        self.wires.take_output(wire)
+    }
+
+    pub(crate) fn end(&self, wire: usize) -> Option<End> {
+        self.wires.end(wire)
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.wires.0.borrow().now_ns
+    }
+}

@@ -1,0 +1,146 @@
+//! A client's side of the wire: frames and requests it sends, and what it reads of the answers.
+
+use std::fmt::Write as _;
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+
+/// The key of the RFC's example; its answer is s3pPLMBiTxaQ9kYGzzhZRbK+xOo=.
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A flawless upgrade with more fields behind.
+pub(crate) fn upgrade(target: &str, more: &[&str]) -> Vec<u8> {
+    let mut head = format!(
+        "GET {target} HTTP/1.1\r\nHost: example.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+    );
+    for field in more {
+        write!(head, "{field}\r\n").unwrap();
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
+}
+
+/// A masked frame with this first byte.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(payload.len() + 14);
+    let header = FrameHeader { mask: Some(MASK), ..FrameHeader::default() };
+    header.format(payload.len() as u64, &mut bytes).unwrap();
+    bytes[0] = first;
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+/// A whole text message.
+pub(crate) fn text(payload: &str) -> Vec<u8> {
+    frame(0x81, payload.as_bytes())
+}
+
+/// A Close.
+pub(crate) fn close(code: u16, reason: &str) -> Vec<u8> {
+    frame(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+/// Reads what the server says.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    bytes: Vec<u8>,
+    speaks_websocket: bool,
+}
+
+/// Fields of an answer that are worth a line; the others are the same everywhere.
+const SHOWN: [&str; 14] = [
+    "allow",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "etag",
+    "retry-after",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-protocol",
+    "sec-websocket-version",
+    "upgrade",
+    "vary",
+];
+
+impl Reader {
+    /// Takes bytes; gives back a line for each thing that is complete.
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.bytes.extend_from_slice(bytes);
+        let mut lines = Vec::new();
+        loop {
+            let read = if self.speaks_websocket { self.frame() } else { self.response() };
+            match read {
+                Some((used, line)) => {
+                    self.bytes.drain(..used);
+                    lines.push(line);
+                }
+                None => return lines,
+            }
+        }
+    }
+
+    fn response(&mut self) -> Option<(usize, String)> {
+        let mut fields = [httparse::EMPTY_HEADER; 32];
+        let mut response = httparse::Response::new(&mut fields);
+        let Ok(httparse::Status::Complete(head)) = response.parse(&self.bytes) else { return None };
+        let mut line = format!("{}", response.code.unwrap());
+        let mut length = 0;
+        for field in response.headers.iter() {
+            let name = field.name.to_ascii_lowercase();
+            let value = String::from_utf8_lossy(field.value);
+            if name == "content-length" {
+                length = value.parse().unwrap();
+            }
+            if SHOWN.contains(&name.as_str()) {
+                write!(line, " {name}={value:?}").unwrap();
+            }
+        }
+        self.speaks_websocket = response.code == Some(101);
+        // The body of an answer to HEAD never comes; what stands there is the next answer.
+        let body = self.bytes.get(head..head + length).unwrap_or_default();
+        let body = if body.starts_with(b"HTTP/1.1") { &[] } else { body };
+        if !body.is_empty() {
+            write!(line, " {}", shown(body)).unwrap();
+        }
+        Some((head + body.len(), line))
+    }
+
+    fn frame(&self) -> Option<(usize, String)> {
+        let mut cursor = Cursor::new(&self.bytes);
+        let (header, length) = FrameHeader::parse(&mut cursor).unwrap()?;
+        let start = usize::try_from(cursor.position()).unwrap();
+        let payload = self.bytes.get(start..start + usize::try_from(length).unwrap())?;
+        let first = self.bytes[0];
+        assert!(header.mask.is_none(), "a server does not mask");
+        let line = match first {
+            0x81 => format!("text {}", shown(payload)),
+            0x82 => format!("binary {}", shown(payload)),
+            // A keepalive's payload is a time stamp.
+            0x89 => format!("ping ({} bytes)", payload.len()),
+            0x8a => format!("pong {}", shown(payload)),
+            0x88 if payload.is_empty() => "close".to_owned(),
+            0x88 => {
+                let code = u16::from_be_bytes([payload[0], payload[1]]);
+                format!("close {code} {}", shown(&payload[2..]))
+            }
+            other => format!("frame {other:02x} {}", shown(payload)),
+        };
+        Some((start + payload.len(), line))
+    }
+}
+
+/// Bytes for people: quoted, escaped, long ones by their length.
+fn shown(bytes: &[u8]) -> String {
+    if bytes.len() > 400 {
+        return format!("({} bytes)", bytes.len());
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => format!("{text:?}"),
+        Err(_) => format!("0x{}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+    }
+}

@@ -1,0 +1,232 @@
+//! Transcripts with stated time: `tests/scenarios/*.txt`. A line at the margin is done; the
+//! indented lines behind it are what the server said. `UPDATE=1 cargo test` rewrites those.
+//!
+//! ```text
+//! $ --drain-window 1s           arguments of the server, first line
+//! a open [admin]                somebody connects
+//! a upgrade /echo [| Field: value]…
+//! a http GET / HTTP/1.1 [| Field: value]… [|| body]
+//! a raw "bytes\r\n"             a hex 81850102…
+//! a text "…"   a binary "…"   a ping "…"   a pong "…"   a close [CODE "…"]
+//! a frame 01 "…"                a masked frame with this first byte
+//! a window 10                   takes 10 more bytes; `open` takes all
+//! a fin   a reset               ends its side; is gone
+//! a … * 100                     any of them, so many times
+//! + 500ms                       time passes
+//! signal stop|report|reload
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use wspulse::engine::Signal;
+
+use crate::house::House;
+use crate::peer::{self, Reader};
+use crate::world::End;
+
+struct Client {
+    wire: usize,
+    reader: Reader,
+    end: Option<End>,
+}
+
+struct Stage {
+    house: House,
+    clients: BTreeMap<String, Client>,
+    transcript: String,
+}
+
+#[test]
+fn scenarios_are_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() > 10, "the scenarios are gone");
+    let mut failed = Vec::new();
+    for path in paths {
+        let written = std::fs::read_to_string(&path).unwrap();
+        let happened = play(&written);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &happened).unwrap();
+        } else if written != happened {
+            failed.push(format!("{}:\n{}", path.display(), difference(&written, &happened)));
+        }
+    }
+    assert!(failed.is_empty(), "{}\nUPDATE=1 cargo test rewrites them", failed.join("\n"));
+}
+
+fn difference(written: &str, happened: &str) -> String {
+    let mut lines = happened.lines();
+    for written in written.lines() {
+        let happened = lines.next().unwrap_or("(end)");
+        if written != happened {
+            return format!("  written:  {written}\n  happened: {happened}");
+        }
+    }
+    format!("  happened: {}", lines.next().unwrap_or_default())
+}
+
+/// Plays a scenario; returns it with what the server said this time.
+pub(crate) fn play(written: &str) -> String {
+    let arguments = written.lines().find_map(|line| line.strip_prefix("$ ")).unwrap_or_default();
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut stage = Stage {
+        house: House::new(&arguments),
+        clients: BTreeMap::new(),
+        transcript: String::new(),
+    };
+    for line in written.lines().filter(|line| !line.starts_with(' ')) {
+        writeln!(stage.transcript, "{line}").unwrap();
+        if !line.is_empty() && !line.starts_with(['#', '$']) {
+            stage.act(line);
+        }
+    }
+    stage.transcript
+}
+
+impl Stage {
+    fn act(&mut self, line: &str) {
+        let (line, times) = match line.rsplit_once(" * ") {
+            Some((line, times)) if times.bytes().all(|b| b.is_ascii_digit()) => {
+                (line, times.parse().unwrap())
+            }
+            _ => (line, 1),
+        };
+        let (who, what) = line.split_once(' ').unwrap();
+        match who {
+            "+" => return self.pass(what),
+            "signal" => self.house.wires.signal(match what {
+                "stop" => Signal::Stop,
+                "report" => Signal::Report,
+                "reload" => Signal::Reload,
+                _ => panic!("no such signal: {what}"),
+            }),
+            _ => {
+                for _ in 0..times {
+                    self.client(who, what);
+                }
+            }
+        }
+        self.house.settle();
+        self.show("");
+    }
+
+    fn client(&mut self, who: &str, what: &str) {
+        let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
+        let wires = self.house.wires.clone();
+        if verb == "open" {
+            let wire = wires.connect(usize::from(rest == "admin"));
+            let client = Client { wire, reader: Reader::default(), end: None };
+            self.clients.insert(who.to_owned(), client);
+            return;
+        }
+        let wire = self.clients[who].wire;
+        match verb {
+            "fin" => wires.fin(wire),
+            "reset" => wires.reset(wire),
+            "haunt" => wires.haunt(wire),
+            "window" if rest == "open" => wires.window(wire, usize::MAX),
+            "window" => wires.window(wire, rest.parse().unwrap()),
+            _ => wires.send(wire, &bytes(verb, rest)),
+        }
+    }
+
+    /// Lets time pass in the steps in which something happens, so that each gets its moment.
+    fn pass(&mut self, what: &str) {
+        let ms = wspulse::units::duration_ms(what).unwrap();
+        for elapsed_ms in 1..=ms {
+            self.house.pass(1);
+            self.show(&format!("+{elapsed_ms}ms "));
+        }
+    }
+
+    fn show(&mut self, moment: &str) {
+        for (name, client) in &mut self.clients {
+            for line in client.reader.read(&self.house.output(client.wire)) {
+                writeln!(self.transcript, "    {moment}{name} {line}").unwrap();
+            }
+            let end = self.house.end(client.wire);
+            if end != client.end {
+                client.end = end;
+                let how = match end {
+                    Some(End::Fin) => "fin".to_owned(),
+                    Some(End::Closed) => "closed".to_owned(),
+                    Some(End::ClosedUnread(n)) => format!("closed over {n} unread bytes"),
+                    Some(End::Reset) => "reset".to_owned(),
+                    None => continue,
+                };
+                writeln!(self.transcript, "    {moment}{name} {how}").unwrap();
+            }
+        }
+        if let Some(code) = self.house.exit
+            && !self.transcript.contains(" exit ")
+        {
+            writeln!(self.transcript, "    {moment}exit {code}").unwrap();
+        }
+    }
+}
+
+fn bytes(verb: &str, rest: &str) -> Vec<u8> {
+    match verb {
+        "upgrade" => {
+            let mut parts = rest.split(" | ");
+            let target = parts.next().unwrap();
+            peer::upgrade(target, &parts.collect::<Vec<_>>())
+        }
+        "http" => {
+            let (head, body) = rest.split_once(" || ").unwrap_or((rest, ""));
+            [head.replace(" | ", "\r\n").as_bytes(), b"\r\n\r\n", &unquoted(body)].concat()
+        }
+        "raw" => unquoted(rest),
+        "hex" => (0..rest.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&rest[at..at + 2], 16).unwrap())
+            .collect(),
+        "text" => peer::frame(0x81, &unquoted(rest)),
+        "binary" => peer::frame(0x82, &unquoted(rest)),
+        "ping" => peer::frame(0x89, &unquoted(rest)),
+        "pong" => peer::frame(0x8a, &unquoted(rest)),
+        "close" if rest.is_empty() => peer::frame(0x88, b""),
+        "close" => {
+            let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+            let code: u16 = code.parse().unwrap();
+            peer::frame(0x88, &[&code.to_be_bytes()[..], &unquoted(reason)].concat())
+        }
+        "frame" => {
+            let (first, payload) = rest.split_once(' ').unwrap_or((rest, ""));
+            peer::frame(u8::from_str_radix(first, 16).unwrap(), &unquoted(payload))
+        }
+        _ => panic!("no such verb: {verb}"),
+    }
+}
+
+/// `"a\r\n\x00"`, or `"a"*1000` for a long one.
+fn unquoted(text: &str) -> Vec<u8> {
+    let (text, times) = match text.rsplit_once("\"*") {
+        Some((text, times)) => (format!("{text}\""), times.parse().unwrap()),
+        None => (text.to_owned(), 1),
+    };
+    let text = text.trim().trim_matches('"');
+    let mut bytes = Vec::new();
+    let mut rest = text.chars();
+    while let Some(char) = rest.next() {
+        match (char, char == '\\') {
+            (_, true) => match rest.next() {
+                Some('r') => bytes.push(b'\r'),
+                Some('n') => bytes.push(b'\n'),
+                Some('t') => bytes.push(b'\t'),
+                Some('x') => {
+                    let hex: String = rest.by_ref().take(2).collect();
+                    bytes.push(u8::from_str_radix(&hex, 16).unwrap());
+                }
+                Some(other) => bytes.extend(other.to_string().bytes()),
+                None => {}
+            },
+            (char, false) => bytes.extend(char.to_string().bytes()),
+        }
+    }
+    bytes.repeat(times)
+}

@@ -1,0 +1,344 @@
+//! A simulated operating system for the real loop: wires instead of sockets, a clock that jumps,
+//! and one fault at a stated call. What epoll promises is promised here, and no more: a change is
+//! told once.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use wspulse::engine::{Door, File, Id, Now, Peer, Signal, Source};
+use wspulse::net::os::{Event, Os};
+
+/// 21 November 2026, 03:00 UTC.
+const WALL_MS: i64 = 1_795_230_000_000;
+
+/// The network, shared by the system's streams and the test.
+#[derive(Debug, Default)]
+pub(crate) struct Net {
+    pub(crate) now_ns: u64,
+    /// The clock does not go beyond this by itself.
+    pub(crate) limit_ns: u64,
+    pub(crate) wires: Vec<Wire>,
+    knocking: [VecDeque<usize>; 2],
+    events: Vec<Event>,
+    /// Nothing happened and nothing is due before the limit.
+    pub(crate) quiet: bool,
+    pub(crate) doors_closed: bool,
+    /// Reads and writes so far, and the one that fails.
+    pub(crate) calls: u64,
+    pub(crate) fault: Option<(u64, Fault)>,
+    /// Descriptors that are left.
+    pub(crate) descriptors: usize,
+    pub(crate) files: Option<Vec<(String, Vec<u8>)>>,
+}
+
+/// What happens at a stated call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The call is interrupted.
+    Interrupted,
+    /// The call moves one byte.
+    Short,
+    /// The event was spurious: nothing to read, no room to write; an event follows.
+    Spurious,
+    /// The connection is dead.
+    Reset,
+}
+
+/// One connection, as the network sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Wire {
+    id: Option<(Id, Door)>,
+    inbound: VecDeque<u8>,
+    inbound_fin: bool,
+    dead: bool,
+    pub(crate) outbound: Vec<u8>,
+    /// Bytes that the system takes before the peer reads again.
+    window: usize,
+    blocked: bool,
+    pub(crate) end: Option<End>,
+}
+
+/// How the system ended its side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Fin,
+    Closed,
+    /// Closed over so many bytes that it had not read: the kernel sends an RST.
+    ClosedUnread(usize),
+    Reset,
+}
+
+impl Net {
+    fn tell(&mut self, wire: usize, readable: bool, writable: bool) {
+        let Wire { id: Some((id, side)), dead, inbound_fin, .. } = self.wires[wire] else { return };
+        let _ = side;
+        let ended = dead || inbound_fin;
+        self.events.push(Event::Stream {
+            id,
+            readable: readable || dead,
+            writable: writable || dead,
+            ended,
+        });
+    }
+
+    /// Counts a call; the fault that belongs to it, if there is one.
+    fn call(&mut self) -> Option<Fault> {
+        self.calls += 1;
+        self.fault.filter(|(at, _)| *at == self.calls).map(|(_, fault)| fault)
+    }
+}
+
+/// The test's hand on the network.
+#[derive(Clone, Debug)]
+pub(crate) struct Wires(pub(crate) Rc<RefCell<Net>>);
+
+impl Wires {
+    pub(crate) fn new() -> Self {
+        let net = Net { descriptors: 1000, now_ns: 1_000_000_000, ..Net::default() };
+        Self(Rc::new(RefCell::new(net)))
+    }
+
+    /// Somebody connects.
+    pub(crate) fn connect(&self, door: usize) -> usize {
+        let mut net = self.0.borrow_mut();
+        net.wires.push(Wire { window: usize::MAX, ..Wire::default() });
+        let wire = net.wires.len() - 1;
+        net.knocking[door].push_back(wire);
+        net.events.push(Event::Knock(door));
+        wire
+    }
+
+    /// Bytes arrive.
+    pub(crate) fn send(&self, wire: usize, bytes: &[u8]) {
+        let mut net = self.0.borrow_mut();
+        net.wires[wire].inbound.extend(bytes);
+        net.tell(wire, true, false);
+    }
+
+    /// The peer sends no more.
+    pub(crate) fn fin(&self, wire: usize) {
+        let mut net = self.0.borrow_mut();
+        net.wires[wire].inbound_fin = true;
+        net.tell(wire, true, false);
+    }
+
+    /// The peer is gone.
+    pub(crate) fn reset(&self, wire: usize) {
+        let mut net = self.0.borrow_mut();
+        net.wires[wire].dead = true;
+        net.tell(wire, true, true);
+    }
+
+    /// The peer takes so many bytes more than it has so far, or from now on.
+    pub(crate) fn window(&self, wire: usize, bytes: usize) {
+        let mut net = self.0.borrow_mut();
+        net.wires[wire].window = bytes;
+        if bytes > 0 && std::mem::take(&mut net.wires[wire].blocked) {
+            net.tell(wire, false, true);
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.0.borrow_mut().events.push(Event::Signal(signal));
+    }
+
+    /// A stale or spurious event, as epoll may deliver.
+    pub(crate) fn haunt(&self, wire: usize) {
+        self.0.borrow_mut().tell(wire, true, true);
+    }
+
+    pub(crate) fn take_output(&self, wire: usize) -> Vec<u8> {
+        std::mem::take(&mut self.0.borrow_mut().wires[wire].outbound)
+    }
+
+    pub(crate) fn end(&self, wire: usize) -> Option<End> {
+        self.0.borrow().wires[wire].end
+    }
+}
+
+/// The system's side of a wire.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    wire: usize,
+    net: Wires,
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut net = self.net.0.borrow_mut();
+        let fault = net.call();
+        let wire = &mut net.wires[self.wire];
+        let mut budget = buffer.len();
+        match fault {
+            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
+            Some(Fault::Spurious) => {
+                net.tell(self.wire, true, false);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Some(Fault::Reset) => {
+                wire.dead = true;
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            Some(Fault::Short) => budget = budget.min(1),
+            None => {}
+        }
+        if wire.dead {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if wire.inbound.is_empty() {
+            return if wire.inbound_fin { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        let n = budget.min(wire.inbound.len());
+        for (to, byte) in buffer.iter_mut().zip(wire.inbound.drain(..n)) {
+            *to = byte;
+        }
+        if fault == Some(Fault::Short) {
+            // A kernel that gives less than it has tells of the rest as of something new.
+            net.tell(self.wire, true, false);
+        }
+        Ok(n)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut net = self.net.0.borrow_mut();
+        let fault = net.call();
+        let wire = &mut net.wires[self.wire];
+        let mut budget = bytes.len().min(wire.window);
+        match fault {
+            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
+            Some(Fault::Spurious) => {
+                net.tell(self.wire, false, true);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Some(Fault::Reset) => {
+                wire.dead = true;
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            Some(Fault::Short) => budget = budget.min(1),
+            None => {}
+        }
+        if wire.dead {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        wire.outbound.extend_from_slice(&bytes[..budget]);
+        wire.window -= if wire.window == usize::MAX { 0 } else { budget };
+        if fault == Some(Fault::Short) && budget < bytes.len() {
+            net.tell(self.wire, false, true);
+        } else if budget < bytes.len() {
+            wire.blocked = true;
+        }
+        if budget == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(budget) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut net = self.net.0.borrow_mut();
+        net.descriptors += 1;
+        let wire = &mut net.wires[self.wire];
+        if wire.end != Some(End::Reset) {
+            let unread = wire.inbound.len();
+            wire.end = Some(if unread > 0 { End::ClosedUnread(unread) } else { End::Closed });
+        }
+    }
+}
+
+/// The operating system that the loop sees.
+#[derive(Debug)]
+pub(crate) struct World(pub(crate) Wires);
+
+impl Os for World {
+    type Stream = Stream;
+
+    fn now(&mut self) -> Now {
+        let mono_ns = self.0.0.borrow().now_ns;
+        Now { mono_ns, wall_ms: WALL_MS + i64::try_from(mono_ns / 1_000_000).unwrap() }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        let mut net = self.0.0.borrow_mut();
+        events.append(&mut net.events);
+        if !events.is_empty() || timeout == Some(Duration::ZERO) {
+            return Ok(());
+        }
+        let wake_ns = timeout.map_or(u64::MAX, |timeout| {
+            net.now_ns + u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
+        });
+        if wake_ns > net.limit_ns && net.now_ns >= net.limit_ns {
+            net.quiet = true;
+        }
+        net.now_ns = wake_ns.min(net.limit_ns.max(net.now_ns));
+        Ok(())
+    }
+
+    fn glance(&mut self, _events: &mut Vec<Event>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn doors(&self) -> Vec<Door> {
+        vec![Door::Main, Door::Admin]
+    }
+
+    fn accept(&mut self, door: usize) -> io::Result<(Stream, Peer)> {
+        let mut net = self.0.0.borrow_mut();
+        if net.knocking[door].is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if net.descriptors == 0 {
+            return Err(io::Error::from_raw_os_error(24));
+        }
+        net.descriptors -= 1;
+        let wire = net.knocking[door].pop_front().unwrap();
+        let port = 50_000 + u16::try_from(wire % 10_000).unwrap();
+        let peer = Peer::new(([192, 0, 2, 1], port).into());
+        Ok((Stream { wire, net: self.0.clone() }, peer))
+    }
+
+    fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()> {
+        let mut net = self.0.0.borrow_mut();
+        let wire = net.knocking[door].pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        net.wires[wire].outbound.extend_from_slice(last_words);
+        net.wires[wire].end = Some(End::Closed);
+        Ok(())
+    }
+
+    fn watch(&mut self, stream: &mut Stream, side: Door, id: Id) -> io::Result<()> {
+        let mut net = self.0.0.borrow_mut();
+        net.wires[stream.wire].id = Some((id, side));
+        net.tell(stream.wire, true, true);
+        Ok(())
+    }
+
+    fn finish(&mut self, stream: &Stream) {
+        self.0.0.borrow_mut().wires[stream.wire].end = Some(End::Fin);
+    }
+
+    fn reset(&mut self, stream: Stream) {
+        self.0.0.borrow_mut().wires[stream.wire].end = Some(End::Reset);
+        drop(stream);
+    }
+
+    fn close_doors(&mut self) {
+        self.0.0.borrow_mut().doors_closed = true;
+    }
+
+    fn fetch(&mut self, _source: Source) -> io::Result<Vec<File>> {
+        let net = self.0.0.borrow();
+        let files = net.files.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let file = |(name, bytes): &(String, Vec<u8>)| File {
+            name: name.clone(),
+            bytes: bytes.clone(),
+            modified_ms: WALL_MS,
+        };
+        Ok(files.iter().map(file).collect())
+    }
+}
