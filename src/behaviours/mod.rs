@@ -145,6 +145,12 @@ impl Mount {
         Ok(Self { path: path.to_owned(), text: text.to_owned(), entry, params })
     }
 
+    /// Whether it is one of those.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        DEFAULT_MOUNTS.contains(&self.text.as_str())
+    }
+
     /// The mounts that are there unless `--mount` replaces them.
     #[must_use]
     pub fn defaults() -> Vec<Self> {

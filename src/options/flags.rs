@@ -308,7 +308,7 @@ fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'static, str>> {
     if text == "off" {
         return Ok(None);
     }
-    let at = match values::address(text)? {
+    let at = match values::address(text).map_err(|why| format!("{why}, or off"))? {
         Address::Full(at) => at,
         Address::Port(port) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
     };
@@ -320,7 +320,8 @@ fn mount(draft: &mut Draft, text: &str) -> Taken {
     let new = Mount::parse(text)?;
     let mounts = &mut draft.serve.server.mounts;
     match mounts.iter_mut().find(|old| old.path == new.path) {
-        Some(old) => *old = new,
+        Some(old) if old.is_default() => *old = new,
+        Some(_) => return Err(format!("{} is mounted twice: leave one out", new.path).into()),
         None => mounts.push(new),
     }
     Ok(())

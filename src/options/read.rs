@@ -138,7 +138,10 @@ fn value<D>(flag: &Flag<D>, parser: &mut lexopt::Parser) -> Result<String, Usage
     match flag.takes {
         Takes::Nothing => match parser.optional_value() {
             None => Ok("true".to_owned()),
-            Some(_) => Err(Usage::NeedlessValue { flag: name }),
+            Some(given) => {
+                let given = given.to_string_lossy().into_owned();
+                Err(Usage::NeedlessValue { flag: name, given })
+            }
         },
         Takes::One(value) | Takes::Many(value) => {
             let given = parser.value();

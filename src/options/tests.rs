@@ -122,7 +122,7 @@ fn switches_in_the_environment() {
         error("", &[("WSPULSE_FAULTS", "yes")]),
         "WSPULSE_FAULTS \"yes\": must be 1, 0, true or false"
     );
-    assert_eq!(error("--faults=1", &[]), "--faults takes no value: leave it out");
+    assert_eq!(error("--faults=1", &[]), "--faults takes no value: leave \"1\" out");
 }
 
 #[test]

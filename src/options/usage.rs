@@ -42,6 +42,8 @@ pub enum Usage {
     NeedlessValue {
         /// The flag, with its dashes.
         flag: String,
+        /// What was given.
+        given: String,
     },
     /// A value that is not UTF-8.
     NotText {
@@ -80,7 +82,9 @@ impl fmt::Display for Usage {
             Self::UnknownVariable { given, near } => unknown(f, "variable", given, near.as_deref()),
             Self::Unexpected(word) => write!(f, "unexpected argument {word:?}"),
             Self::MissingValue { flag, value } => write!(f, "{flag} needs a value: {flag} {value}"),
-            Self::NeedlessValue { flag } => write!(f, "{flag} takes no value: leave it out"),
+            Self::NeedlessValue { flag, given } => {
+                write!(f, "{flag} takes no value: leave {given:?} out")
+            }
             Self::NotText { name } => write!(f, "{name}: the value is not UTF-8 text"),
             Self::BadValue { name, value, why } => write!(f, "{name} {value:?}: {why}"),
             Self::OriginsBesideAny => {
