@@ -278,11 +278,11 @@ impl Conn {
                 self.log_end(end, cx);
                 self.leave(cx);
             }
-            (Stage::WebSocket(_), HangUp::Reset) => {
+            (Stage::WebSocket(_), HangUp::Reset | HangUp::Refused | HangUp::Unreachable) => {
                 self.log_end(BROKEN, cx);
                 self.leave(cx);
             }
-            (Stage::Http(_) | Stage::Lingering { .. }, _) | (Stage::Leaving, HangUp::Reset) => {
+            (Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving, _) => {
                 self.leave(cx);
             }
         }
@@ -372,17 +372,17 @@ impl Conn {
         }
         match http.wake(cx) {
             Late::No => {}
-            Late::Told => self.linger(cx),
+            Late::Told | Late::Idle => self.linger(cx),
             Late::Silent => self.leave(cx),
         }
     }
 
-    /// Its turn in a drain: a WebSocket at `when`, HTTP as soon as nothing is in hand.
+    /// Sets its turn in a drain.
     pub(super) fn end_at(&mut self, when: Moment, cx: &mut Cx<'_>) {
         match &mut self.stage {
-            Stage::Http(http) if !http.is_busy() => self.leave(cx),
+            Stage::Http(http) => http.end_at(when),
             Stage::WebSocket(socket) => socket.end_at(when),
-            Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => {}
+            Stage::Lingering { .. } | Stage::Leaving => {}
         }
         self.settle(cx);
     }

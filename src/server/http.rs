@@ -53,7 +53,9 @@ pub(super) enum Late {
     No,
     /// The peer was told that it is too slow.
     Told,
-    /// There is nothing to tell.
+    /// There is nothing to tell, but a request may be on its way.
+    Idle,
+    /// There is nothing to tell: the peer never said a word.
     Silent,
 }
 
@@ -150,9 +152,13 @@ impl Http {
         Ok((0, Some(Then::More)))
     }
 
-    /// Whether a request is half here: its answer would be worth waiting for.
-    pub(super) fn is_busy(&self) -> bool {
-        self.awaits == Awaits::Rest
+    /// Its turn in a drain: until then a request that is on its way is answered, half a request
+    /// keeps its own time.
+    pub(super) fn end_at(&mut self, when: Moment) {
+        if self.awaits != Awaits::Rest {
+            self.awaits = Awaits::Another;
+            self.deadline = when;
+        }
     }
 
     pub(super) fn next_deadline(&self, cx: &Cx<'_>) -> u64 {
@@ -165,7 +171,8 @@ impl Http {
             return Late::No;
         }
         match self.awaits {
-            Awaits::First | Awaits::Another => Late::Silent,
+            Awaits::First => Late::Silent,
+            Awaits::Another => Late::Idle,
             Awaits::Rest => {
                 refuse(Refusal::TooSlow, cx);
                 Late::Told

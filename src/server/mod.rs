@@ -134,23 +134,15 @@ impl Server {
 
     /// No new connections; each of the open ones gets its turn, in random order, evenly spread.
     fn begin_closing(&mut self, now: Now) {
-        let mut turns: Vec<Id> = Vec::new();
-        let mut others: Vec<Id> = Vec::new();
-        for (id, conn) in self.conns.iter() {
-            if conn.is_websocket() { turns.push(id) } else { others.push(id) }
-        }
+        let mut turns: Vec<Id> = self.conns.iter().map(|(id, _)| id).collect();
         self.shared.rng.shuffle(&mut turns);
         let Shared { drain, config, .. } = &mut self.shared;
         let spread_ns = drain.close(&config.drain, turns.len());
         self.shared.actions.push_back(Action::StopAccepting);
-        let n = turns.len() as u64;
+        let slot_ns = spread_ns / turns.len().max(1) as u64;
         for (i, id) in (0..).zip(turns) {
-            let slot_ns = spread_ns / n;
             let offset_ns = slot_ns * i + self.shared.rng.below(slot_ns);
             self.end_at(now, id, now.mono_ns + offset_ns);
-        }
-        for id in others {
-            self.end_at(now, id, now.mono_ns);
         }
     }
 
@@ -208,6 +200,10 @@ impl Engine for Server {
             }
         }
         Some(id)
+    }
+
+    fn connected(&mut self, _: Now, _: Id, _: Result<(), HangUp>, _: &mut Out) {
+        // The server opens no connections of its own yet.
     }
 
     fn turned_away(&mut self, now: Now) -> &[u8] {
