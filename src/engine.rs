@@ -3,7 +3,8 @@
 //! driven by scenarios, by the simulation, by the fuzzer and by the operating system.
 //!
 //! How to drive an engine, in five steps:
-//! 1. A stream arrives: [`Engine::accepted`]. Its id lives until you call [`Engine::closed`],
+//! 1. A stream arrives: [`Engine::accepted`], or one that [`Action::Connect`] asked for:
+//!    [`Engine::connected`]. Its id lives until you call [`Engine::closed`],
 //!    exactly once, after an [`Action::Close`] or [`Action::Reset`].
 //! 2. It is readable: read into [`Engine::room`] (empty means paused: remember that the stream is
 //!    readable and wait for [`Action::Resume`]), then [`Engine::received`]; at its end or on an
@@ -79,6 +80,10 @@ pub enum HangUp {
     Eof,
     /// The stream is dead in both directions.
     Reset,
+    /// Nobody listens there.
+    Refused,
+    /// There is no way to get there.
+    Unreachable,
 }
 
 /// What an operator asks of the whole process.
@@ -123,6 +128,8 @@ pub enum Action {
     Close(Id),
     /// Close now, with RST, whatever waits.
     Reset(Id),
+    /// Open a connection; [`Engine::connected`] tells how that went.
+    Connect(Id, SocketAddr),
     /// Take whoever waits at the main doors, then close them for good.
     StopAccepting,
     /// Read this, and hand it over with [`Engine::fetched`].
@@ -135,6 +142,9 @@ pub enum Action {
 pub trait Engine {
     /// A stream arrived. `None`: no place for it, turn it away.
     fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id>;
+
+    /// Asked for by [`Action::Connect`]: the connection stands, or never will.
+    fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out);
 
     /// The last words to a stream that gets no id, when descriptors or places have run out.
     fn turned_away(&mut self, now: Now) -> &[u8];

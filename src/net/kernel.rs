@@ -1,6 +1,7 @@
 //! The kernel, through `mio`: two pollers, one nested in the other so that the admin side can be
 //! asked alone; listeners, streams, signals.
 
+use core::net::SocketAddr;
 use std::fs::File as OsFile;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -160,6 +161,24 @@ impl Os for Kernel {
         let turned_away = accepted.map(drop);
         self.reserve = spare_descriptor();
         turned_away
+    }
+
+    fn connect(&mut self, target: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(target)?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn connected(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        // Writable events can come early; only a peer's address proves that there is a peer.
+        match stream.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn watch(&mut self, stream: &mut TcpStream, side: Door, id: Id) -> io::Result<()> {

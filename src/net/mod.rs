@@ -18,6 +18,7 @@ use mio::net::TcpListener;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::engine::Door;
+use crate::load::{Load, Plan, Report};
 use crate::options::{Listen, Serve};
 use crate::server::{Assets, Server};
 use driver::Driver;
@@ -160,4 +161,16 @@ pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
+
+/// Runs clients until they are done; says what came of it.
+///
+/// # Errors
+/// When the kernel does not let it run.
+pub fn load(plan: Plan) -> io::Result<Report> {
+    raise_descriptor_limit();
+    let kernel = Kernel::new(Vec::new(), signals::pipes()?, None)?;
+    let mut driver = Driver::new(Load::new(plan, seed()), kernel);
+    driver.run()?;
+    Ok(driver.engine().report().clone())
 }

@@ -1,6 +1,7 @@
 //! What the loop needs of an operating system: implemented by the kernel (`kernel`), and by the
 //! simulation's faulty one in the tests.
 
+use core::net::SocketAddr;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -49,6 +50,12 @@ pub trait Os {
     /// Takes in whoever waits at this door although descriptors have run out, says these last
     /// words and hangs up.
     fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()>;
+
+    /// Begins to open a connection.
+    fn connect(&mut self, target: SocketAddr) -> io::Result<Self::Stream>;
+
+    /// Whether a connection that was begun stands; an error when it never will.
+    fn connected(&mut self, stream: &Self::Stream) -> io::Result<bool>;
 
     /// Tells of this stream's changes from now on, the present state included.
     fn watch(&mut self, stream: &mut Self::Stream, side: Door, id: Id) -> io::Result<()>;

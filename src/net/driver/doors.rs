@@ -1,10 +1,11 @@
 //! Doors: taking connections in, and what to do when there is no place or no descriptor for them.
 
+use core::net::SocketAddr;
 use std::io::{self, Read, Write};
 
 use super::marks::Marks;
-use super::{Driver, Entry, Os};
-use crate::engine::{Door, Engine, Id};
+use super::{Driver, Entry, Os, find};
+use crate::engine::{Door, Engine, HangUp, Id};
 use crate::limits;
 
 /// Places are added this many at a time, see `slab`.
@@ -66,7 +67,45 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    fn welcome(&mut self, mut stream: O::Stream, side: Door, id: Id) {
+    fn welcome(&mut self, stream: O::Stream, side: Door, id: Id) {
+        if self.enter(stream, side, id, Marks::default()).is_err() {
+            self.break_off(id);
+        }
+        self.act();
+    }
+
+    /// Opens a connection of the engine's own.
+    pub(super) fn connect(&mut self, id: Id, target: SocketAddr) {
+        let mut marks = Marks::default();
+        marks.set(Marks::CONNECTING);
+        let begun = self.os.connect(target);
+        if let Err(error) = begun.and_then(|stream| self.enter(stream, Door::Main, id, marks)) {
+            self.engine.connected(self.now, id, Err(why(&error)), &mut self.out);
+            self.out.clear();
+            // The engine's `Close` finds no stream, so this is where its id ends.
+            if find(&mut self.streams, id).is_none() {
+                self.forget(id);
+            }
+        }
+    }
+
+    /// Looks how far a connection of our own is; true once it stands.
+    pub(super) fn finish_connecting(&mut self, id: Id) -> bool {
+        let Some(entry) = find(&mut self.streams, id) else { return false };
+        let how = match self.os.connected(&entry.stream) {
+            Ok(false) => return false,
+            Ok(true) => Ok(()),
+            Err(error) => Err(why(&error)),
+        };
+        entry.marks.take(Marks::CONNECTING);
+        self.engine.connected(self.now, id, how, &mut self.out);
+        self.deliver(id);
+        self.act();
+        how.is_ok()
+    }
+
+    /// Puts a stream into its place and has it watched.
+    fn enter(&mut self, mut stream: O::Stream, side: Door, id: Id, marks: Marks) -> io::Result<()> {
         let watched = self.os.watch(&mut stream, side, id);
         let key = id.key as usize;
         if self.streams.len() <= key {
@@ -75,12 +114,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
             }
             self.streams.resize_with(key + 1, || None);
         }
-        self.streams[key] =
-            Some(Entry { stream, generation: id.generation, marks: Marks::default(), side });
-        if watched.is_err() {
-            self.break_off(id);
-        }
-        self.act();
+        self.streams[key] = Some(Entry { stream, generation: id.generation, marks, side });
+        watched
     }
 
     /// No place in the engine: a last word, as far as it fits.
@@ -114,6 +149,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 doorway.state = Queue::Waiting;
             }
         }
+    }
+}
+
+fn why(error: &io::Error) -> HangUp {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => HangUp::Refused,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => HangUp::Reset,
+        _ => HangUp::Unreachable,
     }
 }
 

@@ -2,7 +2,7 @@
 //! It knows neither HTTP nor WebSocket; and no system call stands here, see `os`.
 //!
 //! Readiness is edge-triggered: a change is told once. Whatever stops before the kernel said
-//! "nothing more" is remembered in the stream's [`Marks`] and, if it can go on, stands on the
+//! "nothing more" is remembered in the stream's marks and, if it can go on, stands on the
 //! ready list. A stream that is forgotten in neither is asleep until its next event.
 
 mod doors;
@@ -51,7 +51,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let doors = os.doors();
         let doorways =
             doors.into_iter().map(|side| Doorway { side, state: Queue::Waiting }).collect();
-        Self {
+        let mut driver = Self {
             now: os.now(),
             engine,
             os,
@@ -63,7 +63,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
             shared: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
             out: Out::default(),
             exit: None,
-        }
+        };
+        // An engine that opens connections wants to before anything has happened.
+        driver.act();
+        driver
     }
 
     /// Turns until the engine wants the process to end; returns the exit code.
@@ -139,17 +142,17 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 }
                 Event::Stream { id, readable, writable, ended } => {
                     let Some(entry) = find(&mut self.streams, id) else { continue };
-                    let blocked = entry.marks.has(Marks::BLOCKED);
+                    let waits = entry.marks.has(Marks::BLOCKED | Marks::CONNECTING);
                     for (happened, mark) in [
                         (readable, Marks::READABLE),
                         (ended, Marks::READABLE | Marks::ENDED),
-                        (writable && blocked, Marks::WRITABLE),
+                        (writable && waits, Marks::WRITABLE),
                     ] {
                         if happened {
                             entry.marks.set(mark);
                         }
                     }
-                    if readable || ended || (writable && blocked) {
+                    if readable || ended || (writable && waits) {
                         self.queue(id);
                     }
                 }
@@ -222,6 +225,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                     self.engine.render(self.now, id, &mut self.out);
                     self.deliver(id);
                 }
+                Action::Connect(id, target) => self.connect(id, target),
                 Action::Resume(id) => {
                     if let Some(entry) = find(&mut self.streams, id) {
                         entry.marks.set(Marks::RESUME);
@@ -243,7 +247,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    fn when_written(&mut self, id: Id, mark: u8) {
+    fn when_written(&mut self, id: Id, mark: u16) {
         if let Some(entry) = find(&mut self.streams, id) {
             entry.marks.set(mark);
             self.end_if_written(id);

@@ -14,6 +14,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
     pub(super) fn serve(&mut self, id: Id) -> usize {
         let Some(entry) = find(&mut self.streams, id) else { return 0 };
         entry.marks.take(Marks::QUEUED);
+        if entry.marks.has(Marks::CONNECTING) {
+            entry.marks.take(Marks::WRITABLE);
+            if !self.finish_connecting(id) {
+                return 0;
+            }
+        }
+        let Some(entry) = find(&mut self.streams, id) else { return 0 };
         if entry.marks.take(Marks::WRITABLE) {
             self.flush(id);
         }
@@ -174,7 +181,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.streams.get_mut(id.key as usize)?.take()
     }
 
-    fn forget(&mut self, id: Id) {
+    pub(super) fn forget(&mut self, id: Id) {
         self.engine.closed(self.now, id);
         self.retry_stuck_doors(true);
     }
