@@ -1,0 +1,220 @@
+"""What every external check needs: one line a check, and a server of its own.
+
+The binary is $WSPULSE, else the release build. Whatever is written goes into a temporary folder.
+It knows nothing of WebSocket; `tools` knows what to install.
+"""
+
+import asyncio
+import atexit
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("WSPULSE") or ROOT / "target" / "release" / "wspulse").resolve()
+SCRATCH = Path(tempfile.mkdtemp(prefix="wspulse-external-"))
+
+_counts = {"passed": 0, "failed": 0, "not run": 0}
+_running = []
+
+
+# ---- one line a check -----------------------------------------------------------------------
+
+def check(what, ok, detail=""):
+    """Prints and counts one result; the detail says what came instead."""
+    _counts["passed" if ok else "failed"] += 1
+    print(f"ok - {what}" if ok else f"not ok - {what}: {one_line(detail)}", flush=True)
+    return bool(ok)
+
+
+def equal(what, got, wanted):
+    """The commonest check: shows both sides when they differ."""
+    return check(what, got == wanted, f"expected {wanted!r}, got {got!r}")
+
+
+def not_run(what, why):
+    """A check that this machine cannot make is said aloud, never skipped in silence."""
+    _counts["not run"] += 1
+    print(f"NOT RUN - {what}: {one_line(why)}", flush=True)
+
+
+def one_line(text, most=600):
+    flat = " | ".join(str(text).split("\n")).strip(" |")
+    return flat if len(flat) <= most else flat[:most] + " …"
+
+
+def section(run, *args):
+    """Runs one group of checks; a crash of the group is one failed check, not the end."""
+    try:
+        work = run(*args)
+        if asyncio.iscoroutine(work):
+            asyncio.run(asyncio.wait_for(work, 60))
+    except Exception as error:  # whatever it is, the other groups still count
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        check(f"{run.__name__} runs to its end", False,
+              f"{type(error).__name__}: {error} (line {where.lineno})")
+
+
+def finish():
+    """Closing lines and exit code. The last line is the one that CI counts."""
+    if _counts["not run"]:
+        print(f"{_counts['not run']} not run")
+    print(f"{_counts['passed']} passed, {_counts['failed']} failed", flush=True)
+    sys.exit(1 if _counts["failed"] or not _counts["passed"] else 0)
+
+
+# ---- the server under test ----------------------------------------------------------------------
+
+def clean_environment(extra=None):
+    """Nothing of the caller's leaks in: an unknown WSPULSE_* variable is an error to the server,
+    and KUBERNETES_SERVICE_HOST would choose another drain profile."""
+    told = ("WSPULSE", "KUBERNETES_", "POD_", "NODE_NAME", "ZONE", "PORT", "RUST_LOG",
+            "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(told)}
+    return kept | (extra or {})
+
+
+def records(log_text):
+    """The lines of the server's log, as far as they are whole."""
+    for line in log_text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:  # a panic, or the line is still being written
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def listening(log_text):
+    """Reads the banner: {"main": (host, port), "admin": (host, port)} as far as it is written."""
+    doors = {}
+    for record in records(log_text):
+        if record.get("message") == "listening":
+            host, port = record["address"].rsplit(":", 1)
+            doors.setdefault(record["door"], (host.strip("[]"), int(port)))
+    return doors
+
+
+class Server:
+    """One wspulse on free loopback ports; `with` stops it, whatever happens."""
+
+    def __init__(self, *args, env=None, main="127.0.0.1:0", admin="127.0.0.1:0", budget_s=10):
+        self.log = SCRATCH / f"server-{len(_running)}.log"
+        command = [str(BINARY), "--listen", main, "--admin-listen", admin,
+                   "--log-format", "json", *args]
+        started = time.monotonic()
+        with open(self.log, "wb") as log:
+            self.process = launch(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                  env=clean_environment(env))
+        self._wait_for_banner({"main"} if admin == "off" else {"main", "admin"}, budget_s)
+        self.started_ms = (time.monotonic() - started) * 1000
+        self.main, self.admin = self.doors["main"], self.doors.get("admin")
+
+    def _wait_for_banner(self, doors, budget_s):
+        end = time.monotonic() + budget_s
+        while not doors <= set(listening(self.log_text())):
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise RuntimeError(f"no banner from {BINARY}, exit code "
+                                   f"{self.process.returncode}: {self.log_text()[:500]}")
+            time.sleep(0.002)
+        self.doors = listening(self.log_text())
+
+    def log_text(self):
+        return self.log.read_text(errors="replace")
+
+    def record(self, message):
+        """The first log line with this message."""
+        return next((r for r in records(self.log_text()) if r.get("message") == message), None)
+
+    def url(self, path="/", door="main", scheme="http"):
+        host, port = self.doors[door]
+        return f"{scheme}://{host}:{port}{path}"
+
+    def ws(self, path="/echo"):
+        return self.url(path, scheme="ws")
+
+    def signal(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+
+    def wait(self, budget_s=15):
+        """Exit code, or None when it still runs after the budget."""
+        try:
+            return self.process.wait(budget_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, budget_s=15):
+        self.signal()
+        return self.wait(budget_s)
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+
+def launch(command, **popen):
+    """A process that ends with this script, whatever happens."""
+    process = subprocess.Popen(command, **popen)
+    _running.append(process)
+    return process
+
+
+def wspulse(*args, env=None, budget_s=5, **popen):
+    """Runs the binary to its end: exit code (None: it had to be killed), stdout, stderr."""
+    process = launch([BINARY, *args], env=clean_environment(env), **{
+        "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen)
+    try:
+        out, err = process.communicate(timeout=budget_s)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        code = None
+    return code, (out or b"").decode(errors="replace"), (err or b"").decode(errors="replace")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def raise_descriptor_limit():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def require_binary():
+    if not os.access(BINARY, os.X_OK):
+        check(f"{BINARY} is there", False, "cargo build --release, or set $WSPULSE")
+        finish()
+
+
+# A time-out's TERM would end Python without the exit functions, and leave servers behind.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+@atexit.register
+def _clean_up():
+    for process in _running:
+        if process.poll() is None:
+            process.kill()
+    shutil.rmtree(SCRATCH, ignore_errors=True)

@@ -1,0 +1,206 @@
+#!/usr/bin/env -S python3 -B
+"""What a new user does wrong with `wspulse`: every mistake gets one line that helps.
+
+    tests/external/stranger.py
+
+A usage error exits with 2 before any socket opens, a run-time failure with 1. The line names the
+flag, the value and what would be right; a second line may begin with `try:`.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tomllib
+
+import harness
+from harness import BINARY, ROOT, SCRATCH, Server, check, equal, section, wspulse
+
+NOBODY = 65534
+FREE = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+
+# What was typed, and what the line has to contain: the flag, the value, what would be right.
+# "a|b" means that either will do.
+USAGE = [
+    (["--frobnicate"], ["--frobnicate", "--help"]),
+    (["--drain-windw", "5s"], ["--drain-windw", "--drain-window|--help"]),
+    (["-z"], ["-z", "--help"]),
+    (["serv"], ["serv", "serve|--help"]),
+    (["serve", "now"], ["now", "--help|serve"]),
+    (["help", "nothing"], ["nothing", "serve|--help"]),
+    (["--listen"], ["--listen", "ADDR|127.0.0.1|:8080|host:port"]),
+    (["--listen", "nonsense"], ["--listen", "nonsense", "ADDR|127.0.0.1|:8080"]),
+    (["--listen", "127.0.0.1:99999"], ["--listen", "127.0.0.1:99999", "65535|ADDR|127.0.0.1:|:8080"]),
+    (["--admin-listen", "no"], ["--admin-listen", "no", "off"]),
+    (["--faults=yes"], ["--faults", "yes"]),
+    (["--drain-window", "5"], ["--drain-window", "5", "10s|250ms|5s"]),
+    (["--drain-window", "-5s"], ["--drain-window", "-5s", "10s|250ms|5s"]),
+    (["--drain-window="], ["--drain-window", "10s|250ms|5s"]),
+    (["--head-timeout", "99999999999999999999s"], ["--head-timeout", "99999999999999999999s", "10s|250ms"]),
+    (["--max-message", "1MB"], ["--max-message", "1MB", "1MiB|64KiB"]),
+    (["--max-connections", "many"], ["--max-connections", "many", "number|digits|1000"]),
+    (["--log-format", "xml"], ["--log-format", "xml", "json", "text", "auto"]),
+    (["--log-level", "loud"], ["--log-level", "loud", "info", "debug"]),
+    (["--profile", "docker"], ["--profile", "docker", "kubernetes", "plain"]),
+    (["--drain-code", "abc"], ["--drain-code", "abc", "1000|1001"]),
+    (["--drain-code", "1005"], ["--drain-code", "1005"]),
+    (["--drain-ready", "maybe"], ["--drain-ready", "maybe", "fail", "keep"]),
+    (["--drain-reason", "x" * 124], ["--drain-reason", "123"]),
+    (["--origin", "example.com/path"], ["--origin", "example.com/path", "https://"]),
+    (["--base-path", "x"], ["--base-path", "x", "/"]),
+    (["--mount", "/x"], ["--mount", "/x", "=|PATH=BEHAVIOUR"]),
+    (["--mount", "x=echo"], ["--mount", "x=echo", "/x|PATH|/"]),
+    (["--mount", "/x=nope"], ["--mount", "nope", "echo"]),
+    (["--mount", "/x=echo?delay=abc"], ["--mount", "delay", "abc", "100ms|10s|250ms"]),
+    (["--mount", "/x=echo", "--mount", "/x=echo?delay=1s"], ["--mount", "/x", "twice|already|two|duplicate"]),
+    (["--mount", b"/\xff=echo"], ["--mount"]),
+    (["--drain-delay", "5s", "--drain-window", "15s", "--drain-timeout", "10s"],
+     ["--drain-timeout", "10s", "25s"]),
+]
+ENVIRONMENT = [
+    ({"WSPULSE_DRAIN_WINDOW": "5"}, ["WSPULSE_DRAIN_WINDOW", "5", "10s|250ms|5s"]),
+    ({"WSPULSE_DRAIN_WINDWO": "5s"}, ["WSPULSE_DRAIN_WINDWO", "WSPULSE_DRAIN_WINDOW|--help"]),
+    ({"WSPULSE_LOG_FORMAT": "xml"}, ["WSPULSE_LOG_FORMAT", "xml", "json"]),
+    ({"WSPULSE_MOUNT": "/a=echo b=echo"}, ["WSPULSE_MOUNT", "b=echo"]),
+    ({"WSPULSE_FAULTS": "perhaps"}, ["WSPULSE_FAULTS", "perhaps"]),
+    ({"PORT": "abc"}, ["PORT", "abc"]),
+]
+KUBERNETES = {  # what a Service named wspulse makes the kubelet inject
+    "WSPULSE_SERVICE_HOST": "10.96.0.7", "WSPULSE_SERVICE_PORT": "80", "WSPULSE_SERVICE_PORT_HTTP": "80",
+    "WSPULSE_PORT": "tcp://10.96.0.7:80", "WSPULSE_PORT_80_TCP": "tcp://10.96.0.7:80",
+    "WSPULSE_PORT_80_TCP_PROTO": "tcp", "WSPULSE_PORT_80_TCP_PORT": "80",
+    "WSPULSE_PORT_80_TCP_ADDR": "10.96.0.7", "WSPULSE_PORT_53_UDP": "udp://10.96.0.7:53",
+    "WSPULSE_PORT_53_UDP_PROTO": "udp", "WSPULSE_PORT_53_UDP_PORT": "53", "WSPULSE_PORT_53_UDP_ADDR": "10.96.0.7",
+}
+
+
+def mistake(what, result, code, words):
+    """One check for one mistake; everything that is wrong with its answer goes into the detail."""
+    got, out, err = result
+    lines = [line for line in err.splitlines() if line.strip()]
+    faults = [] if got == code else [f"exit code {got}, expected {code}"]
+    if not (len(lines) == 1 or len(lines) == 2 and lines[1].lstrip().startswith("try:")):
+        faults.append(f"{len(lines)} lines on stderr")
+    faults += [f"does not say {word!r}" for word in words if not re.search(spoken(word), err)]
+    if "panicked" in err or out:
+        faults.append("a panic" if "panicked" in err else "something on stdout")
+    check(what, not faults, f"{'; '.join(faults)}; said {err[:300]!r}")
+
+
+def spoken(word):
+    return "|".join(re.escape(part) for part in word.split("|"))
+
+
+def shown(arguments):
+    return " ".join(a if isinstance(a, str) else repr(a) for a in arguments)[:70]
+
+
+def usage():
+    for arguments, words in USAGE:
+        mistake(f"wspulse {shown(arguments)}", wspulse(*arguments, env={"PORT": "0"}), 2, words)
+    for variables, words in ENVIRONMENT:
+        mistake(f"{shown(f'{k}={v}' for k, v in variables.items())} wspulse",
+                wspulse("--check", env=variables), 2, words)
+
+
+def run_time():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        mistake("a busy port", wspulse("--listen", address, "--admin-listen", "off"), 1,
+                ["--listen", address, "in use"])
+        mistake("a busy admin port", wspulse("--listen", "127.0.0.1:0", "--admin-listen", address), 1,
+                ["--admin-listen", address, "in use"])
+    mistake("an address of another machine", wspulse("--listen", "192.0.2.1:0", "--admin-listen", "off"), 1,
+            ["--listen", "192.0.2.1"])
+    missing, plain_file = SCRATCH / "nowhere", SCRATCH / "page.html"
+    plain_file.write_text("hello")
+    mistake("--assets: no such directory", wspulse(*FREE, "--assets", str(missing)), 1,
+            ["--assets", str(missing), "No such|not there|does not exist|not found"])
+    mistake("--assets: a file, not a directory", wspulse(*FREE, "--assets", str(plain_file)), 1,
+            ["--assets", str(plain_file), "directory"])
+
+
+def unreadable():
+    """Root reads everything, so root starts the server as nobody, from a copy within its reach."""
+    home = SCRATCH / "for-nobody"
+    home.mkdir()
+    os.chmod(SCRATCH, 0o755)
+    binary = shutil.copy(BINARY, home / "wspulse")
+    as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
+    for what, closed in (("directory", home / "site"), ("file in it", home / "site" / "index.html")):
+        shutil.rmtree(home / "site", ignore_errors=True)
+        (home / "site").mkdir()
+        (home / "site" / "index.html").write_text("hello")
+        closed.chmod(0)
+        result = wspulse(*FREE, "--assets", str(home / "site"), executable=binary, **as_nobody)
+        mistake(f"--assets: an unreadable {what}", result, 1, ["--assets", str(closed), "ermission denied"])
+        closed.chmod(0o755)
+
+
+def answers():
+    for arguments in (["--help"], ["help"], ["-h"], ["help", "serve"], ["serve", "--help"]):
+        code, out, err = wspulse(*arguments)
+        lines = out.splitlines()
+        widest = max(map(len, lines), default=0)
+        check(f"wspulse {shown(arguments)}: at most 45 lines and 100 columns, on stdout",
+              code == 0 and 5 < len(lines) <= 45 and widest <= 100 and not err,
+              f"exit code {code}, {len(lines)} lines, {widest} columns, stderr {err[:200]!r}")
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    for flag in ("--version", "-V"):
+        code, out, _ = wspulse(flag)
+        check(f"wspulse {flag}", code == 0 and out.startswith(f"wspulse {version}") and out.count("\n") == 1,
+              f"exit code {code}, {out!r}")
+    for arguments in (["--check"], ["serve", "--check"]):
+        equal(f"wspulse {shown(arguments)}: exit code", wspulse(*arguments)[0], 0)
+    code, out, err = wspulse("--print-config", "--drain-window", "2s", "--max-message", "3MiB",
+                             env={"WSPULSE_MAX_MESSAGE": "2MiB", "WSPULSE_LISTEN": "127.0.0.1:7070", "PORT": "7171"})
+    check("--print-config: exit code 0", code == 0, f"{code}, {err[:200]}")
+    for what, words in {
+            "a flag and that it was one": ["window", "2s", "flag|--drain-window"],
+            "flag beats environment": ["message", "3MiB", "flag|--max-message"],
+            "WSPULSE_LISTEN beats PORT": ["listen", "127.0.0.1:7070", "env|WSPULSE_LISTEN"],
+            "a default": ["head", "10s", "default"]}.items():
+        line = next((l for l in out.splitlines() if all(re.search(spoken(w), l, re.I) for w in words)), None)
+        check(f"--print-config: {what}", line, f"no line with {words}: {out[:500]!r}")
+
+
+def around():
+    with Server(env=KUBERNETES) as server:
+        check("variables that Kubernetes injects for a Service of this name are ignored", True)
+        equal("Ctrl-C: exit code", (server.signal(signal.SIGINT), server.wait(3))[1], 0)
+    port = harness.free_port()
+    serve = f'exec "$0" --listen 127.0.0.1:{port} --admin-listen off'
+    for what, redirect in (("stdout closed", ">&-"), ("stdin, stdout and stderr closed", "<&- >&- 2>&-"),
+                           ("both full", ">/dev/full 2>/dev/full")):
+        serves_anyway(what, f"{serve} {redirect}", port)
+    for flag in ("--help", "--version", "--print-config"):
+        for what, redirect in (("stdout closed", ">&-"), ("a full disk", ">/dev/full"), ("a reader that left", "| true")):
+            run = subprocess.run(["bash", "-c", f'set -o pipefail; "$0" {flag} {redirect}', BINARY], timeout=5,
+                                 env=harness.clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            check(f"{flag} with {what}: no panic", run.returncode in (0, 1) and "panicked" not in run.stderr,
+                  f"exit code {run.returncode}, {run.stderr[:200]!r}")
+
+
+def serves_anyway(what, command, port):
+    process = harness.launch(["bash", "-c", command, BINARY], env=harness.clean_environment(),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        run = subprocess.run(["curl", "-s", "--retry", "20", "--retry-connrefused", "--retry-delay", "0", "--retry-max-time", "3",
+                              f"http://127.0.0.1:{port}/healthz"], stdout=subprocess.PIPE, text=True, timeout=10)
+        process.send_signal(signal.SIGTERM)
+        equal(f"serves with {what}", (run.stdout, process.wait(5)), ("OK\n", 0))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main():
+    harness.require_binary()
+    for group in (usage, run_time, unreadable, answers, around):
+        section(group)
+    harness.finish()
+
+
+main()

@@ -1,0 +1,74 @@
+"""Tools that an external check needs, installed by package name, once, outside the tree.
+
+Everything lies under $WSPULSE_TOOLS, else ~/.cache/wspulse-tools; remove that folder to start anew.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+TOOLS = Path(os.environ.get("WSPULSE_TOOLS") or Path.home() / ".cache" / "wspulse-tools")
+
+
+def install(name, recipe, steps):
+    """Runs `steps` unless this very recipe was carried out before; returns the tool's folder.
+
+    The stamp is written last, so a broken install is done anew; the lock lets scripts that
+    run side by side share one install.
+    """
+    home, stamp = TOOLS / name, TOOLS / f"{name}.installed"
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    with open(TOOLS / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_text() == recipe and home.exists():
+            return home
+        print(f"# installing {name}: {recipe}", flush=True)
+        shutil.rmtree(home, ignore_errors=True)
+        for step in steps(home):
+            carry_out(step)
+        stamp.write_text(recipe)
+    return home
+
+
+def carry_out(command, budget_s=300):
+    """One step of an install. Without its tool a script has nothing to say, so it ends here."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=budget_s)
+        why = f"exit code {done.returncode}\n{done.stdout[-1500:]}" if done.returncode else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = str(error)
+    if why:
+        print(f"not ok - install step {' '.join(map(str, command))}: {why}\n0 passed, 1 failed")
+        sys.exit(1)
+
+
+def venv(name, packages):
+    """A Python environment of our own; returns its interpreter."""
+    def steps(home):
+        yield [sys.executable, "-m", "venv", str(home)]
+        yield [str(home / "bin" / "pip"), "install", "--quiet", *packages]
+    return install(name, " ".join(packages), steps) / "bin" / "python"
+
+
+def rerun_inside(python):
+    """Goes on in that environment, so that a script can simply import its clients."""
+    if Path(sys.prefix).resolve() != python.parent.parent.resolve():
+        os.execv(python, [str(python), "-B", *sys.argv])
+
+
+def npm(packages):
+    """Packages of the npm registry; returns the folder that holds `node_modules`."""
+    def steps(home):
+        yield ["npm", "install", "--prefix", str(home), "--no-fund", "--no-audit",
+               "--loglevel=error", *packages]
+    return install("npm", " ".join(packages), steps)
+
+
+def install_only():
+    """`--install` fetches the tools and stops here: CI does so while the compiler works."""
+    if "--install" in sys.argv:
+        sys.exit(0)
