@@ -5,7 +5,8 @@
 //! How to drive an engine, in five steps:
 //! 1. A stream arrives: [`Engine::accepted`], or one that [`Action::Connect`] asked for:
 //!    [`Engine::connected`]. Its id lives until you call [`Engine::closed`],
-//!    exactly once, after an [`Action::Close`] or [`Action::Reset`].
+//!    exactly once: after an [`Action::Close`] or [`Action::Reset`], or after [`Engine::ended`]
+//!    with anything but [`HangUp::Eof`].
 //! 2. It is readable: read into [`Engine::room`] (empty means paused: remember that the stream is
 //!    readable and wait for [`Action::Resume`]), then [`Engine::received`]; at its end or on an
 //!    error [`Engine::ended`].
@@ -160,7 +161,8 @@ pub trait Engine {
     /// Asked for by [`Action::Resume`]: goes on with input held back.
     fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out);
 
-    /// The reading side ended. After [`HangUp::Eof`] an answer may still be written.
+    /// The reading side ended. After [`HangUp::Eof`] an answer may still be written; otherwise the
+    /// stream is dead and [`Engine::closed`] follows at once.
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out);
 
     /// The stream took only the first `taken` bytes of `out`: keep the rest.

@@ -349,9 +349,10 @@ impl Client {
     }
 
     pub(super) fn ended(&mut self, how: HangUp, cx: &mut Cx<'_>) {
+        // Whoever has said its last word will not take what we still have to say.
+        let unheard = !self.outbox.is_empty() || how != HangUp::Eof;
         if self.stage != Stage::Over {
-            let action =
-                if how == HangUp::Eof { Action::Close(cx.id) } else { Action::Reset(cx.id) };
+            let action = if unheard { Action::Reset(cx.id) } else { Action::Close(cx.id) };
             self.leave(action, cx);
         }
     }

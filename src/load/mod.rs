@@ -8,7 +8,7 @@ mod report;
 mod words;
 
 pub use plan::{Life, Partner, Plan};
-pub use report::{Outcome, Report};
+pub use report::{Outcome, Report, Why};
 
 use std::collections::VecDeque;
 

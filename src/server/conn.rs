@@ -380,7 +380,7 @@ impl Conn {
     /// Sets its turn in a drain.
     pub(super) fn end_at(&mut self, when: Moment, cx: &mut Cx<'_>) {
         match &mut self.stage {
-            Stage::Http(http) => http.end_at(when),
+            Stage::Http(http) => http.end_at(when, cx),
             Stage::WebSocket(socket) => socket.end_at(when),
             Stage::Lingering { .. } | Stage::Leaving => {}
         }

@@ -12,7 +12,7 @@ use crate::proto::http::{self, Fields, Framing, Method, Persistence, Request};
 use crate::proto::intake::{Intake, Progress};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{Delivery, Response};
-use crate::time::Moment;
+use crate::time::{self, Moment};
 
 /// A connection that speaks HTTP.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ enum Awaits {
     Rest,
     /// Another request, or the end.
     Another,
+    /// The first request, or in its stead the word that the server is about to stop.
+    Dismissal,
 }
 
 /// What the stage wants after some input.
@@ -100,7 +102,7 @@ impl Http {
     /// The first byte of a request: its time is measured from here, the first one's from accept.
     fn begin(&mut self, cx: &Cx<'_>) {
         match self.awaits {
-            Awaits::First => self.awaits = Awaits::Rest,
+            Awaits::First | Awaits::Dismissal => self.awaits = Awaits::Rest,
             Awaits::Rest => {}
             Awaits::Another => {
                 self.awaits = Awaits::Rest;
@@ -152,12 +154,20 @@ impl Http {
         Ok((0, Some(Then::More)))
     }
 
-    /// Its turn in a drain: until then a request that is on its way is answered, half a request
-    /// keeps its own time.
-    pub(super) fn end_at(&mut self, when: Moment) {
-        if self.awaits != Awaits::Rest {
-            self.awaits = Awaits::Another;
-            self.deadline = when;
+    /// Its turn in a drain. Until then a request that is on its way is answered; half a request
+    /// gets a little longer.
+    pub(super) fn end_at(&mut self, when: Moment, cx: &Cx<'_>) {
+        let grace_ns = match self.awaits {
+            Awaits::First | Awaits::Dismissal => {
+                self.awaits = Awaits::Dismissal;
+                0
+            }
+            Awaits::Another => 0,
+            Awaits::Rest => time::ms(limits::LINGER_MS),
+        };
+        let turn_ns = when.ns(cx.now) + grace_ns;
+        if turn_ns < self.deadline.ns(cx.now) {
+            self.deadline = Moment::at(turn_ns);
         }
     }
 
@@ -175,6 +185,10 @@ impl Http {
             Awaits::Another => Late::Idle,
             Awaits::Rest => {
                 refuse(Refusal::TooSlow, cx);
+                Late::Told
+            }
+            Awaits::Dismissal => {
+                refuse(Refusal::Draining, cx);
                 Late::Told
             }
         }

@@ -20,6 +20,19 @@ pub(crate) struct House {
     pub(crate) exit: Option<u8>,
 }
 
+/// A server with these arguments.
+pub(crate) fn server(args: &[&str], seed: u64) -> Server {
+    let args = args.iter().map(OsString::from);
+    let surroundings = Surroundings { host_name: "pod-1".to_owned() };
+    let Ok(Command::Serve(mut serve)) = options::parse(args, Vec::new(), &surroundings) else {
+        panic!("these arguments do not serve");
+    };
+    if serve.server.limits.max_connections == 0 {
+        serve.server.limits.max_connections = 1000;
+    }
+    Server::new(serve.server, Assets::embedded(Now::default()), seed)
+}
+
 impl House {
     /// A server with these arguments.
     pub(crate) fn new(args: &[&str]) -> Self {
@@ -27,16 +40,8 @@ impl House {
     }
 
     pub(crate) fn seeded(args: &[&str], seed: u64) -> Self {
-        let args = args.iter().map(OsString::from);
-        let surroundings = Surroundings { host_name: "pod-1".to_owned() };
-        let Ok(Command::Serve(mut serve)) = options::parse(args, Vec::new(), &surroundings) else {
-            panic!("these arguments do not serve");
-        };
-        if serve.server.limits.max_connections == 0 {
-            serve.server.limits.max_connections = 1000;
-        }
         let wires = Wires::new();
-        let server = Server::new(serve.server, Assets::embedded(Now::default()), seed);
+        let server = server(args, seed);
         let driver = Driver::new(server, World(wires.clone()));
         Self { driver, wires, exit: None }
     }

@@ -6,4 +6,5 @@
 mod house;
 mod peer;
 mod scenarios;
+mod sim;
 mod world;

@@ -5,7 +5,7 @@
 use core::net::SocketAddr;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -234,6 +234,11 @@ impl Write for Stream {
             wire.blocked = true;
         }
         if budget == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(budget) }
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        // As a kernel takes them: one after the other, not only the first.
+        self.write(&pieces.iter().flat_map(|piece| piece.iter().copied()).collect::<Vec<u8>>())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -38,9 +38,4 @@ impl Marks {
         self.0 &= !mark;
         had
     }
-
-    /// Takes all other marks off.
-    pub(super) fn keep_only(&mut self, mark: u16) {
-        self.0 &= mark;
-    }
 }

@@ -85,13 +85,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.deliver(id);
     }
 
-    /// The stream is dead: nothing that waits will ever be written.
+    /// The stream is dead: nothing that waits will ever be written, so its id ends here.
     pub(super) fn break_off(&mut self, id: Id) {
         self.out.clear();
-        if let Some(entry) = find(&mut self.streams, id) {
-            entry.marks.keep_only(Marks::QUEUED);
+        if find(&mut self.streams, id).is_some() {
             self.engine.ended(self.now, id, HangUp::Reset, &mut self.out);
             self.out.clear();
+            self.close(id);
         }
     }
 

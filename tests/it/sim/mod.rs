@@ -1,0 +1,246 @@
+//! Simulation: the real server and the real clients, each on the real loop, with faulty wires
+//! between them in virtual time. A seed draws the house, the clients, and what goes wrong.
+//!
+//! `SEEDS=1000000 cargo test --release simulation` for a long run; a seed that fails prints the
+//! command that repeats it: `SEED=… cargo test simulation`.
+
+mod net;
+mod watched;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use wspulse::behaviours::Kind;
+use wspulse::load::{Life, Load, Outcome, Partner, Plan, Report, Why};
+use wspulse::net::driver::Driver;
+use wspulse::rng::Rng;
+use wspulse::server::Server;
+use wspulse::time;
+
+use crate::house;
+use net::{Host, Net, Odds, Side};
+use watched::Watched;
+
+const SEEDS: u64 = 1_000;
+/// Rounds after which something spins.
+const ROUNDS_MAX: u64 = 2_000_000;
+/// Virtual time after which something hangs.
+const TIME_MAX_MS: u64 = 7_200_000;
+/// A message is at most this long.
+const MAX_MESSAGE: usize = 300 * 1024;
+
+/// What a seed draws.
+#[derive(Debug)]
+struct Draw {
+    args: Vec<String>,
+    plan: Plan,
+    odds: Odds,
+    /// When the server is asked to stop.
+    stop_ms: Option<u64>,
+}
+
+impl Draw {
+    fn new(seed: u64) -> Self {
+        let rng = &mut Rng::new(seed);
+        // Many seeds have few kinds of faults, so that one does not hide the others.
+        let mut draw = |most: u64| if rng.below(3) == 0 { rng.below(most + 1) } else { 0 };
+        let mut odds = Odds {
+            short: draw(300),
+            interrupted: draw(100),
+            spurious: draw(100),
+            haunted: draw(200),
+            exhausted: draw(300),
+            clock_gap: draw(20),
+            cut: draw(200),
+            half_closed: draw(200),
+            stalled: draw(200),
+            latency_ms: draw(200),
+            capacity: [300, 5_000, 60_000, 1_000_000][rng.below(4) as usize],
+        };
+        let mut pick = |of: &[usize]| of[rng.below(of.len() as u64) as usize];
+        let size = pick(&[0, 0, 5, 125, 126, 1_000, 9_000, 20_000, 66_000, 150_000]);
+        let path =
+            ["/echo", "/ws", "/websocket", "/echo?delay=50ms", "/echo?every=200ms", "/?hello=1"]
+                [pick(&[0, 1, 2, 3, 4, 5])];
+        let plan = Plan {
+            target: ([192, 0, 2, 2], 80).into(),
+            host: "sim".to_owned(),
+            path: path.to_owned(),
+            clients: pick(&[1, 2, 5, 20]),
+            life: match pick(&[0, 0, 0, 1]) {
+                0 => Life::Messages(pick(&[1, 3, 20]) as u64),
+                _ => Life::Churn { connections: pick(&[1, 10, 60]) as u64 },
+            },
+            size,
+            kind: if pick(&[0, 1]) == 0 { Kind::Text } else { Kind::Binary },
+            depth: pick(&[1, 2, 16]),
+            fragment: pick(&[0, 0, 1, 100, 70_000]).max(size / 200),
+            partner: Partner::WebSocket,
+            patience_ms: 60_000,
+        };
+        let stop_ms = (rng.below(3) == 0).then(|| rng.below(3_000));
+        let profile = ["plain", "kubernetes"][rng.below(2) as usize];
+        let args = format!("--max-message {MAX_MESSAGE} --profile {profile} --pong-timeout 50s");
+        Self { args: args.split(' ').map(str::to_owned).collect(), plan, odds, stop_ms }
+    }
+
+    fn is_faultless(&self) -> bool {
+        let Odds { exhausted, cut, half_closed, stalled, clock_gap, .. } = self.odds;
+        exhausted + cut + half_closed + stalled + clock_gap == 0
+    }
+}
+
+struct Simulation {
+    net: net::Shared,
+    server: Driver<Watched, Host>,
+    clients: Driver<Load, Host>,
+    server_exit: Option<u8>,
+    clients_exit: Option<u8>,
+}
+
+#[test]
+fn simulation() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    // With one seed, RUST_LOG=debug tells the story.
+    let logs = number("SEED").map(|_| env_logger::builder().is_test(true).try_init());
+    assert!(logs.is_none_or(|logs| logs.is_ok()));
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        let draw = Draw::new(seed);
+        assert!(outcome.is_ok(), "{draw:#?}\nSEED={seed} cargo test simulation");
+    }
+}
+
+fn run(seed: u64) {
+    let draw = Draw::new(seed);
+    let args: Vec<&str> = draw.args.iter().map(String::as_str).collect();
+    let server = house::server(&args, seed);
+    let net = Rc::new(RefCell::new(Net::new(seed, draw.odds)));
+    let mut simulation = Simulation {
+        server: Driver::new(Watched::new(server), Host { side: Side::Server, net: net.clone() }),
+        clients: Driver::new(
+            Load::new(draw.plan.clone(), seed),
+            Host { side: Side::Client, net: net.clone() },
+        ),
+        net,
+        server_exit: None,
+        clients_exit: None,
+    };
+    simulation.play(&draw);
+    simulation.judge(&draw);
+}
+
+impl Simulation {
+    fn play(&mut self, draw: &Draw) {
+        let start_ns = self.net.borrow().now_ns;
+        let stop_ns = draw.stop_ms.map(|ms| start_ns + time::ms(ms));
+        let mut stopped = false;
+        for _ in 0..ROUNDS_MAX {
+            let now_ns = self.net.borrow().now_ns;
+            if !stopped && stop_ns.is_some_and(|at| at <= now_ns) {
+                stopped = true;
+                net::stop_server(&self.net);
+            }
+            if self.server_exit.is_none() {
+                self.server_exit = self.server.turn().unwrap();
+                self.check();
+                if self.server_exit.is_some() {
+                    self.net.borrow_mut().process_ends(Side::Server);
+                }
+            }
+            if self.clients_exit.is_none() {
+                self.clients_exit = self.clients.turn().unwrap();
+                if self.clients_exit.is_some() {
+                    self.net.borrow_mut().process_ends(Side::Client);
+                }
+            }
+            let clients_done = self.clients_exit.is_some();
+            if clients_done && (self.server_exit.is_some() || self.engine().connections() == 0) {
+                return;
+            }
+            assert!(now_ns < start_ns + time::ms(TIME_MAX_MS), "it hangs: {:?}", self.report());
+            self.advance(stop_ns.filter(|_| !stopped).unwrap_or(u64::MAX));
+        }
+        panic!("it spins: {:?}", self.report());
+    }
+
+    /// To the next moment at which anything happens, or, as after a throttled second, beyond it.
+    fn advance(&mut self, stop_ns: u64) {
+        let net = &mut *self.net.borrow_mut();
+        let mut wake_ns = stop_ns.min(net.arrive());
+        if self.server_exit.is_none() {
+            wake_ns = wake_ns.min(net.wake_ns[Side::Server as usize]);
+        }
+        if self.clients_exit.is_none() {
+            wake_ns = wake_ns.min(net.wake_ns[Side::Client as usize]);
+        }
+        // A side that has news is served before any time passes.
+        if wake_ns != u64::MAX && !net.has_news() {
+            net.now_ns = net.now_ns.max(wake_ns);
+            if net.rng.below(1000) < net.odds.clock_gap {
+                net.now_ns += time::ms(net.rng.below(400));
+            }
+        }
+    }
+
+    fn engine(&self) -> &Server {
+        &self.server.engine().server
+    }
+
+    fn report(&self) -> &Report {
+        self.clients.engine().report()
+    }
+
+    /// After each step of the server.
+    fn check(&self) {
+        let server = self.engine();
+        let bound = server.connections() * (2 * (MAX_MESSAGE + 64 * 1024) + 256 * 1024);
+        assert!(
+            server.memory() <= bound,
+            "{} B for {} connections",
+            server.memory(),
+            server.connections()
+        );
+        assert!(server.timers() <= server.connections());
+    }
+
+    fn judge(&mut self, draw: &Draw) {
+        let ends = self.report().ends.clone();
+        let count = |wanted: &dyn Fn(&Outcome) -> bool| -> u64 {
+            ends.iter().filter(|(outcome, _)| wanted(outcome)).map(|(_, n)| n).sum()
+        };
+        assert_eq!(
+            count(&|outcome| *outcome == Outcome::Wrong),
+            0,
+            "an answer was wrong: {ends:?}"
+        );
+        // Whoever was not harmed by the wire, nor came too late for a server that stops, ends well.
+        let stops = draw.stop_ms.is_some();
+        let fine = count(&|outcome| match outcome {
+            Outcome::Closed(1000) => true,
+            Outcome::Closed(1001) | Outcome::Refused(503) => stops,
+            Outcome::NotConnected(Why::Refused) => stops,
+            _ => false,
+        });
+        let all = count(&|_| true);
+        let harmed = self.net.borrow().harmed() as u64;
+        assert!(
+            all - fine <= harmed,
+            "{} of {all} ended badly, {harmed} were harmed: {ends:?}",
+            all - fine
+        );
+        if draw.is_faultless() && !stops {
+            let report = self.report();
+            assert_eq!(report.answered, report.sent, "an answer is missing");
+        }
+        let server = self.engine();
+        if self.server_exit.is_none() {
+            assert_eq!((server.connections(), server.timers(), server.memory()), (0, 0, 0));
+        }
+        assert_eq!(self.clients.engine().timers(), 0);
+    }
+}
