@@ -155,17 +155,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
         return Err(Fault::ReservedBits);
     }
     let fin = first & 0x80 != 0;
-    let opcode = match OpCode::from(first & 0x0f) {
-        OpCode::Data(Data::Continue) => Opcode::Continuation,
-        OpCode::Data(Data::Text) => Opcode::Start(Kind::Text),
-        OpCode::Data(Data::Binary) => Opcode::Start(Kind::Binary),
-        OpCode::Control(Control::Close) => Opcode::Close,
-        OpCode::Control(Control::Ping) => Opcode::Ping,
-        OpCode::Control(Control::Pong) => Opcode::Pong,
-        OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
-            return Err(Fault::ReservedOpcode);
-        }
-    };
+    let compressed = first & 0x40 != 0;
+    let opcode = opcode(first)?;
     if matches!(opcode, Opcode::Close | Opcode::Ping | Opcode::Pong) {
         if !fin {
             return Err(Fault::ControlFragmented);
@@ -177,6 +168,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     if second & 0x80 == 0 {
         return Err(Fault::Unmasked);
     }
+    // Most frames are short, and have their header in six bytes.
+    if let length @ 0..=125 = second & 0x7f {
+        let mask = bytes.get(2..6).and_then(|mask| mask.try_into().ok());
+        let length = u64::from(length);
+        return Ok(mask.map(|mask| Header { opcode, fin, compressed, mask, length, size: 6 }));
+    }
     let mut cursor = Cursor::new(&bytes[..bytes.len().min(CLIENT_HEADER_MAX)]);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Fault::ReservedOpcode)?;
     let Some((header, length)) = parsed else { return Ok(None) };
@@ -186,7 +183,21 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
         return Err(Fault::LengthInvalid);
     }
     let mask = header.mask.ok_or(Fault::Unmasked)?;
-    Ok(Some(Header { opcode, fin, compressed: header.rsv1, mask, length, size }))
+    Ok(Some(Header { opcode, fin, compressed, mask, length, size }))
+}
+
+fn opcode(first: u8) -> Result<Opcode, Fault> {
+    match OpCode::from(first & 0x0f) {
+        OpCode::Data(Data::Continue) => Ok(Opcode::Continuation),
+        OpCode::Data(Data::Text) => Ok(Opcode::Start(Kind::Text)),
+        OpCode::Data(Data::Binary) => Ok(Opcode::Start(Kind::Binary)),
+        OpCode::Control(Control::Close) => Ok(Opcode::Close),
+        OpCode::Control(Control::Ping) => Ok(Opcode::Ping),
+        OpCode::Control(Control::Pong) => Ok(Opcode::Pong),
+        OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
+            Err(Fault::ReservedOpcode)
+        }
+    }
 }
 
 /// The header of a server's frame: its bytes, and how many of them count.
@@ -246,24 +257,43 @@ pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
 }
 
 fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
-    let (bytes, size) = header(opcode, payload.len());
-    out.extend_from_slice(&bytes[..size]);
+    out.reserve(payload.len() + 10);
+    if payload.len() <= CONTROL_MAX {
+        out.extend_from_slice(&[0x80 | opcode, payload.len() as u8]);
+    } else {
+        let (bytes, size) = header(opcode, payload.len());
+        out.extend_from_slice(&bytes[..size]);
+    }
     out.extend_from_slice(payload);
 }
 
+/// What [`unmask`] saw in passing: ASCII needs no further check to be UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// Every byte is below 128.
+    Ascii,
+    /// Some are not.
+    Other,
+}
+
 /// Takes the mask off (or puts it on). `offset` is how far into the frame's payload this lies.
-pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
-    let mut turned = mask;
-    turned.rotate_left(offset % 4);
-    let [a, b, c, d] = turned;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) -> Script {
+    let turned = u32::from_le_bytes(mask).rotate_right(8 * (offset % 4) as u32);
+    let wide = u64::from(turned) << 32 | u64::from(turned);
     let (words, rest) = bytes.as_chunks_mut::<8>();
+    let mut seen = 0;
     for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+        let plain = u64::from_le_bytes(*word) ^ wide;
+        seen |= plain;
+        *word = plain.to_le_bytes();
     }
-    for (byte, key) in rest.iter_mut().zip(turned.iter().cycle()) {
-        *byte ^= key;
+    let mut key = wide;
+    for byte in rest {
+        *byte ^= key as u8;
+        seen |= u64::from(*byte);
+        key >>= 8;
     }
+    if seen & 0x8080_8080_8080_8080 == 0 { Script::Ascii } else { Script::Other }
 }
 
 /// Reads the unmasked payload of a Close: its code (1005 when there is none) and its reason.

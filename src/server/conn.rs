@@ -146,7 +146,13 @@ impl Conn {
                 }
                 let remnant =
                     self.slow.as_mut().map_or(0, |slow| std::mem::take(&mut slow.input).len());
+                let idle = self.slow.is_none() && socket.keeps_its_deadline();
                 self.receive_frames((0, remnant + n), shared, cx);
+                // Nothing that was unfinished, and nothing that is: the timer stands as it is,
+                // and is not even looked at.
+                if idle && self.slow.is_none() && self.is_websocket() {
+                    return;
+                }
             }
             Stage::Lingering { bytes, .. } => {
                 *bytes = bytes.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));

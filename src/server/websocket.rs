@@ -8,7 +8,7 @@ use super::slow::{Slow, is_backed_up};
 use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Tally};
 use crate::limits;
 use crate::outbox::Block;
-use crate::proto::frame::{self, Fault, Header, Opcode};
+use crate::proto::frame::{self, Fault, Header, Opcode, Script};
 use crate::proto::message::Assembly;
 use crate::time::{self, Moment};
 
@@ -108,6 +108,11 @@ impl WebSocket {
         self.extras.as_ref().and_then(|extras| extras.forwarded.as_deref())
     }
 
+    /// Whether messages leave its deadline where it is.
+    pub(super) fn keeps_its_deadline(&self) -> bool {
+        self.extras.is_none()
+    }
+
     /// Whether the peer is not read for now.
     pub(super) fn is_paused(&self, slow: Option<&Slow>, out_len: usize) -> bool {
         is_backed_up(slow, out_len) || self.extras.as_ref().is_some_and(|extras| extras.is_full())
@@ -169,8 +174,11 @@ impl WebSocket {
         match (header.opcode, whole) {
             (Opcode::Start(kind), Some(end)) if header.fin && self.phase_takes_messages() => {
                 check_start(slow.as_deref(), &header, cx)?;
-                frame::unmask(&mut buffer[start..end], header.mask, 0);
-                if kind == Kind::Text && simdutf8::basic::from_utf8(&buffer[start..end]).is_err() {
+                let script = frame::unmask(&mut buffer[start..end], header.mask, 0);
+                if kind == Kind::Text
+                    && script == Script::Other
+                    && simdutf8::basic::from_utf8(&buffer[start..end]).is_err()
+                {
                     return Err(Fault::Utf8);
                 }
                 *at = end;
