@@ -8,16 +8,12 @@ pub const HEAD_BYTES: usize = 8_192;
 pub const HEAD_FIELDS: usize = 100;
 /// A body where none is expected: read, dropped, and the request answered.
 pub const DROPPED_BODY_BYTES: u64 = 8 * 1024;
-/// What a body may take with its chunks' frames, while it is waited for.
-pub const DROPPED_BODY_RAW_BYTES: usize = 16 * 1024;
 /// A body, from its head on.
 pub const BODY_TIMEOUT_MS: u64 = 10_000;
 /// After a refusal, bytes of the peer that are read and dropped so that it sees the answer.
 pub const LINGER_BYTES: u32 = 256 * 1024;
 /// After a refusal or a close, how long the peer's end is waited for.
 pub const LINGER_MS: u64 = 2_000;
-/// From our Close to the peer's.
-pub const CLOSE_WAIT_MS: u64 = 10_000;
 /// From our Close to the peer's, while draining.
 pub const DRAIN_CLOSE_WAIT_MS: u64 = 5_000;
 /// Output that waits: above this, that peer is not read.
@@ -26,9 +22,11 @@ pub const HIGH_WATER_BYTES: usize = 64 * 1024;
 pub const LOW_WATER_BYTES: usize = 32 * 1024;
 /// Output that waits, at most, if a message is no longer than that.
 pub const HARD_CAP_BYTES: usize = 256 * 1024;
+/// Headers and control frames beside a message: they do not count against its share.
+pub const HEADERS_BYTES: usize = 1_024;
 /// After a Close for too much output, until the connection is reset.
 pub const OVERLOAD_WAIT_MS: u64 = 2_000;
-/// Fragments without a byte, one after the other, of one message.
+/// Fragments without a byte, of one message.
 pub const EMPTY_FRAGMENTS: u16 = 1_024;
 /// Messages that `delay` holds back.
 pub const DELAYED_MESSAGES: usize = 1_024;
@@ -68,14 +66,15 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("header fields", "100", "431"),
     ("body where none is expected", "8 KiB, 10s", "413 and close; 408"),
     ("linger after a refusal", "256 KiB, 2s", "close"),
-    ("close handshake", "10s (5s while draining)", "close"),
+    ("close handshake while draining", "5s", "close"),
     ("output waiting, high / low water", "64 KiB / 32 KiB", "stop reading that peer / go on"),
     ("output waiting, hard cap", "256 KiB, or one message + 64 KiB", "1013, reset after 2s"),
-    ("empty fragments in a row", "1024", "1008"),
+    ("empty fragments of a message", "1024", "1008"),
     ("messages held by delay", "1024, 256 KiB", "stop reading that peer"),
     ("keep-alive above 75 % of the connections", "5s", "close"),
     ("read per connection and turn", "64 KiB or 256 frames", "next turn"),
     ("accepted per turn", "64", "next turn"),
+    ("main connections before the admin side", "8, or 256 KiB", "admin is asked again"),
     ("timers per turn", "256", "next turn"),
     ("admin connections", "64", "503"),
     ("listen backlog", "4096", "the kernel drops"),

@@ -140,6 +140,10 @@ impl Blocks {
     pub fn append(&mut self, block: &mut Block, bytes: &[u8]) {
         match &mut block.store {
             Store::Heap(heap) if heap.len() + bytes.len() < MAP_MIN => {
+                // By half, where a vector would double: what is held stays close to what came.
+                if heap.capacity() - heap.len() < bytes.len() {
+                    heap.reserve_exact(bytes.len().max(heap.len() / 2));
+                }
                 heap.extend_from_slice(bytes);
                 block.end += bytes.len();
                 return;

@@ -1,12 +1,4 @@
 //! One client: connect, upgrade, speak, compare, close.
-//!
-//! | stage      | ends with                                              |
-//! |------------|--------------------------------------------------------|
-//! | Connecting | the connection                                         |
-//! | Upgrading  | 101, or another answer                                 |
-//! | Open       | its last answer, the server's Close, or the end        |
-//! | Goodbye    | both Close frames sent; the server ends the connection |
-//! | Over       | the driver's word that the stream is gone              |
 
 use std::io::Cursor;
 
@@ -53,12 +45,16 @@ pub(super) struct Client {
     outbox: Outbox,
 }
 
+/// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Connecting,
+    /// The upgrade is asked for.
     Upgrading,
     Open,
+    /// A Close is sent; the server ends the connection.
     Goodbye,
+    /// Only the driver's word is missing that the stream is gone.
     Over,
 }
 

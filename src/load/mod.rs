@@ -202,7 +202,11 @@ impl Engine for Load {
         let Some(client) = self.clients.remove(id) else { return };
         self.shared.timers.cancel(id.key);
         self.shared.report.count_end(client.outcome());
-        log::debug!(target: "client", client = client.number(), outcome:? = client.outcome(), at_ms = now.mono_ms(); "ended");
+        log::debug!(
+            target: "client", client = client.number(), outcome:? = client.outcome(),
+            at_ms = now.mono_ms();
+            "ended"
+        );
         self.connect_more();
         self.exit_if_done();
     }

@@ -146,7 +146,7 @@ impl Os for Kernel {
     }
 
     fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()> {
-        drop(self.reserve.take().ok_or(io::ErrorKind::WouldBlock)?);
+        drop(self.reserve.take().ok_or(io::ErrorKind::Other)?);
         let accepted = self.accept(door);
         if let Ok((stream, _)) = &accepted {
             let mut stream = stream;

@@ -84,8 +84,9 @@ pub fn serve(mut serve: Serve) -> Result<u8, StartError> {
         serve.server.limits.max_connections = connections_for(descriptors);
     }
     let doors = open_doors(&serve)?;
-    announce(&serve, &doors);
+    // Before anyone is told that we are here, they can tell us to stop.
     let signals = signals::pipes().map_err(StartError::Kernel)?;
+    announce(&serve, &doors);
     let listeners = doors.into_iter().map(|(door, listener, _)| (door, listener)).collect();
     let kernel = Kernel::new(listeners, signals, serve.assets).map_err(StartError::Kernel)?;
     let server = Server::new(serve.server, assets, seed());
@@ -127,7 +128,10 @@ fn announce(serve: &Serve, doors: &[OpenDoor]) {
         "wspulse is ready"
     );
     if server.faults {
-        log::warn!(target: "faults", "--faults is on: anyone who can connect can harm this process");
+        log::warn!(
+            target: "faults",
+            "--faults is on: anyone who can connect can harm this process"
+        );
     }
 }
 

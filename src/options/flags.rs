@@ -42,7 +42,7 @@ const PLACES: &[Flag<Draft>] = &[
         name: "admin-listen",
         takes: Takes::One("ADDR|off"),
         fallback: Fallback::Is("127.0.0.1:8081"),
-        help: "metrics, statistics and drain: keep it private",
+        help: "health for the kubelet, keep it private",
         take: |d, v| set(&mut d.serve.admin, admin(v)),
         show: |d| d.serve.admin.as_ref().map_or_else(|| "off".to_owned(), show_listen),
     },

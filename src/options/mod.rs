@@ -39,7 +39,7 @@ pub struct Surroundings {
 /// A command: `wspulse NAME`.
 struct Verb {
     name: &'static str,
-    /// Unlike the names, its flags' twins are shared: a variable that any command knows is no error.
+    /// Its flags' twins are shared: a variable that any command knows is no error.
     flag_names: fn() -> Vec<&'static str>,
     help: fn() -> String,
     parse: fn(Vec<OsString>, &Environment, &Surroundings) -> Result<Command, Usage>,

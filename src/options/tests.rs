@@ -436,8 +436,8 @@ fn checking_is_asked_for() {
 fn rows_for_the_readme() {
     let rows = readme_rows();
     assert_eq!(rows.lines().count(), 2 + table::names(flags::SERVE).len());
-    let row = "| `--admin-listen ADDR\\|off` | `WSPULSE_ADMIN_LISTEN` | `127.0.0.1:8081` | metrics, \
-               statistics and drain: keep it private |";
+    let row = "| `--admin-listen ADDR\\|off` | `WSPULSE_ADMIN_LISTEN` | `127.0.0.1:8081` | \
+               health for the kubelet, keep it private |";
     assert!(rows.lines().any(|line| line == row), "{rows}");
     assert!(rows.lines().all(|line| line.replace("\\|", "").matches('|').count() == 5));
 }

@@ -9,12 +9,17 @@ const SIZE_DIGITS: u8 = 8;
 /// Bytes of a chunk's extensions that are read past.
 const EXTENSION_BYTES: u16 = 256;
 
+/// Bytes of all chunks' sizes, extensions and line ends together.
+const FRAME_BYTES: u16 = 8 * 1024;
+
 /// Where a body has got to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
     state: State,
     /// Payload bytes that may still come.
     allowed: u64,
+    /// Bytes of chunks' frames that may still come: a peer can make many more of those.
+    frame_allowed: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +45,7 @@ impl Body {
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Size { digits: 0, value: 0 },
         };
-        Ok(Self { state, allowed })
+        Ok(Self { state, allowed, frame_allowed: FRAME_BYTES })
     }
 
     /// Whether nothing of it is missing.
@@ -64,6 +69,8 @@ impl Body {
                     }
                 }
                 _ => {
+                    let left = self.frame_allowed.checked_sub(1);
+                    self.frame_allowed = left.ok_or(Refusal::BodyTooLarge)?;
                     self.state = self.step(bytes[at])?;
                     at += 1;
                 }

@@ -160,7 +160,7 @@ pub fn parse<'h, 'b>(
         query,
         minor,
         framing,
-        persistence: persistence(headers, minor, upgrade),
+        persistence: persistence(headers, minor, upgrade, method_text),
         upgrade,
         expects_continue: expects_continue(headers)?,
         headers,
@@ -336,10 +336,11 @@ pub fn percent_decoded(value: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
-fn persistence(headers: &[Header<'_>], minor: u8, upgrade: Upgrade) -> Persistence {
+fn persistence(headers: &[Header<'_>], minor: u8, upgrade: Upgrade, method: &str) -> Persistence {
     let has = |token| values(headers, "connection").any(|list| has_token(list, token));
-    // What follows an upgrade that we refuse may have been meant for another protocol.
-    if has("close") || upgrade != Upgrade::No || (minor == 0 && !has("keep-alive")) {
+    // What follows a tunnel or an upgrade that we refuse may be of another protocol.
+    let tunnel = method == "CONNECT" || upgrade != Upgrade::No;
+    if has("close") || tunnel || (minor == 0 && !has("keep-alive")) {
         Persistence::Close
     } else {
         Persistence::KeepAlive

@@ -167,8 +167,8 @@ fn page_policy(page: &str) -> String {
         format!("'sha256-{}'", STANDARD.encode(Sha256::digest(inside)))
     };
     format!(
-        "default-src 'none'; script-src {}; style-src {}; img-src data:; connect-src 'self' ws: wss:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "default-src 'none'; script-src {}; style-src {}; img-src data:; \
+         connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         hash("script"),
         hash("style")
     )

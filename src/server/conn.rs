@@ -13,19 +13,16 @@
 //! | Lingering  | Lingering (dropped), Leaving (enough) | Leaving      | Leaving     | Leaving                |
 //! | Leaving    | Leaving                               | Leaving      | Leaving     | reset                  |
 
+use super::end::{BROKEN, End, Initiator};
 use super::http::{self, Http, Late};
 use super::shared::Cx;
-use super::slow::{Hold, Slow, is_backed_up};
-use super::websocket::{self, BROKEN, End, WebSocket};
+use super::slow::{Slow, is_backed_up, is_held};
+use super::websocket::{self, WebSocket};
 use crate::engine::{Action, Door, HangUp, Peer};
 use crate::limits;
 use crate::proto::frame;
 use crate::proto::refusal::Refusal;
 use crate::time::Moment;
-
-/// Held input goes back through the read buffer in stretches: moving what is left of it costs
-/// less than what is done with it.
-const HELD_STRETCH_BYTES: usize = 16 * 1024;
 
 /// A connection.
 #[derive(Debug)]
@@ -33,8 +30,8 @@ pub(super) struct Conn {
     pub(super) peer: Peer,
     pub(super) place: Place,
     since: Moment,
-    stage: Stage,
-    slow: Option<Box<Slow>>,
+    pub(super) stage: Stage,
+    pub(super) slow: Option<Box<Slow>>,
 }
 
 /// Which of the counted places a connection takes.
@@ -48,7 +45,7 @@ pub(super) enum Place {
 
 /// What a connection is at present.
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     Http(Http),
     WebSocket(WebSocket),
     /// Our side is shut; drops so many more bytes, for so long.
@@ -99,10 +96,8 @@ impl Conn {
     fn is_paused(&self) -> bool {
         let slow = self.slow.as_deref();
         match &self.stage {
-            Stage::Http(_) => is_backed_up(slow, 0),
-            Stage::WebSocket(socket) => {
-                socket.is_paused(slow, 0) || slow.is_some_and(|slow| slow.hold == Hold::Held)
-            }
+            Stage::Http(_) => is_backed_up(slow, 0) || is_held(slow),
+            Stage::WebSocket(socket) => socket.is_paused(slow, 0) || is_held(slow),
             Stage::Lingering { .. } => false,
             Stage::Leaving => true,
         }
@@ -141,7 +136,8 @@ impl Conn {
                     let direct = slow.message.as_mut().is_some_and(|m| !m.spare().is_empty());
                     if direct {
                         let then = socket.receive_into_block(slow, cx, n);
-                        return self.follow_websocket(then, cx);
+                        self.follow_websocket(then, cx);
+                        return self.settle(cx);
                     }
                 }
                 let remnant =
@@ -165,106 +161,16 @@ impl Conn {
         self.settle(cx);
     }
 
-    /// Requests that lie whole in the read buffer, and what is left of them.
-    fn receive_http(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
-        let Stage::Http(http) = &mut self.stage else { return };
-        let (used, then) = http.receive(self.slow.as_deref(), cx, &shared[..n]);
-        match then {
-            http::Then::More | http::Then::Hold => {
-                if used < n {
-                    self.slow.get_or_insert_default().input.extend_from_slice(&shared[used..n]);
-                }
-                if matches!(then, http::Then::Hold) {
-                    cx.act(Action::Resume(cx.id));
-                }
-            }
-            http::Then::Over => self.linger(cx),
-            http::Then::Open(socket) => {
-                self.open(socket, cx);
-                self.receive_frames((used, n), shared, cx);
-            }
-        }
-    }
-
-    /// The same for a request that came in parts, which lie in memory of its own.
-    fn receive_kept_http(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
-        let (Stage::Http(http), Some(slow)) = (&mut self.stage, &mut self.slow) else { return };
-        let mut input = std::mem::take(&mut slow.input);
-        let (used, then) = http.receive(Some(slow), cx, &input);
-        input.drain(..used);
-        match then {
-            http::Then::More | http::Then::Hold => {
-                slow.input = input;
-                if matches!(then, http::Then::Hold) {
-                    cx.act(Action::Resume(cx.id));
-                }
-            }
-            http::Then::Over => self.linger(cx),
-            http::Then::Open(socket) => {
-                self.open(socket, cx);
-                // Frames that came with the request: back to where frames are read.
-                slow_input(&mut self.slow, input);
-                self.receive_held(shared, cx);
-            }
-        }
-    }
-
-    /// Frames in `shared[from..to]`, and what is left of them.
-    fn receive_frames(&mut self, (from, to): (usize, usize), shared: &mut [u8], cx: &mut Cx<'_>) {
-        let Stage::WebSocket(socket) = &mut self.stage else { return };
-        let (used, then) = socket.receive(&mut self.slow, cx, shared, (from, to));
-        if used < to && !matches!(then, websocket::Then::Over(_)) {
-            let slow = self.slow.get_or_insert_default();
-            slow.input.extend_from_slice(&shared[used..to]);
-            slow.hold = if then == websocket::Then::Hold { Hold::Held } else { Hold::Incomplete };
-        }
-        self.follow_websocket(then, cx);
-    }
-
-    /// A stretch of the frames that were held back.
-    fn receive_held(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
-        let (Stage::WebSocket(socket), Some(slow)) = (&mut self.stage, &mut self.slow) else {
-            return;
-        };
-        let mut input = std::mem::take(&mut slow.input);
-        slow.hold = Hold::Incomplete;
-        let stretch = input.len().min(HELD_STRETCH_BYTES);
-        shared[..stretch].copy_from_slice(&input[..stretch]);
-        let (used, mut then) = socket.receive(&mut self.slow, cx, shared, (0, stretch));
-        input.drain(..used);
-        // A whole stretch can only run short of its own end: the rest has its turn next.
-        if then == websocket::Then::More && stretch == HELD_STRETCH_BYTES && !input.is_empty() {
-            then = websocket::Then::Hold;
-        }
-        if !input.is_empty() && !matches!(then, websocket::Then::Over(_)) {
-            let slow = self.slow.get_or_insert_default();
-            slow.input = input;
-            slow.hold = if then == websocket::Then::Hold { Hold::Held } else { Hold::Incomplete };
-        }
-        self.follow_websocket(then, cx);
-    }
-
-    fn follow_websocket(&mut self, then: websocket::Then, cx: &mut Cx<'_>) {
-        match then {
-            websocket::Then::More => {}
-            websocket::Then::Hold => cx.act(Action::Resume(cx.id)),
-            websocket::Then::Over(end) => {
-                self.log_end(end, cx);
-                self.linger(cx);
-            }
-        }
-    }
-
     pub(super) fn resume(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
         let slow = self.slow.as_deref();
         match &self.stage {
             Stage::Http(_) if !is_backed_up(slow, 0) => {
-                if slow.is_some_and(|slow| !slow.input.is_empty()) {
+                if is_held(slow) {
                     self.receive_kept_http(shared, cx);
                 }
             }
             Stage::WebSocket(socket) if !socket.is_paused(slow, 0) => {
-                if slow.is_some_and(|slow| slow.hold == Hold::Held) {
+                if is_held(slow) {
                     self.receive_held(shared, cx);
                 }
             }
@@ -295,15 +201,15 @@ impl Conn {
         self.settle(cx);
     }
 
-    pub(super) fn keep(&mut self, shared: &[u8], taken: usize, cx: &mut Cx<'_>) {
+    pub(super) fn keep_output(&mut self, shared: &[u8], taken: usize, cx: &mut Cx<'_>) {
         let whole = cx.out.len() <= taken;
         let slow = self.slow.get_or_insert_default();
         slow.outbox.keep(cx.out, shared, taken, &mut cx.shared.blocks, cx.now.mono_ns);
         if !whole && slow.stalled_since.is_none() {
             slow.stalled_since = Some(Moment::at(cx.now.mono_ns));
         }
-        let cap = limits::HARD_CAP_BYTES
-            .max(cx.shared.config.limits.max_message + limits::HIGH_WATER_BYTES);
+        let message = cx.shared.config.limits.max_message + limits::HEADERS_BYTES;
+        let cap = limits::HARD_CAP_BYTES.max(message + limits::HIGH_WATER_BYTES);
         if slow.outbox.len() > cap && matches!(self.stage, Stage::WebSocket(_)) {
             self.overload(cx);
         }
@@ -315,7 +221,7 @@ impl Conn {
         let Some(slow) = &mut self.slow else { return };
         frame::write_close(&mut cx.out.bytes, 1013, "too much output waits");
         slow.outbox.keep(cx.out, &[], 0, &mut cx.shared.blocks, cx.now.mono_ns);
-        self.log_end(End { code: 1013, initiator: websocket::Initiator::Server }, cx);
+        self.log_end(End { code: 1013, initiator: Initiator::Server }, cx);
         cx.act(Action::Finish(cx.id));
         let until = Moment::after(cx.now, limits::OVERLOAD_WAIT_MS);
         self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until };
@@ -397,16 +303,14 @@ impl Conn {
     pub(super) fn cut(&mut self, cx: &mut Cx<'_>) {
         if let Stage::WebSocket(socket) = &mut self.stage {
             if self.slow.as_ref().is_none_or(|slow| slow.outbox.is_empty()) {
-                let plan = &cx.shared.config.drain;
-                let (code, reason) = (plan.code, plan.reason.clone());
-                socket.close(code, &reason, 0, cx);
+                socket.close_at_last(cx);
             }
             self.log_end(BROKEN, cx);
         }
         self.stage = Stage::Leaving;
     }
 
-    fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
+    pub(super) fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
         let mount = &cx.shared.config.mounts[usize::from(socket.mount)].path;
         log::info!(
             target: "open", conn:% = cx.id, mount = mount.as_str(), peer:% = self.peer,
@@ -417,8 +321,21 @@ impl Conn {
         self.stage = Stage::WebSocket(socket);
     }
 
+    fn follow_websocket(&mut self, then: websocket::Then, cx: &mut Cx<'_>) {
+        match then {
+            websocket::Then::More => {}
+            websocket::Then::Hold => cx.act(Action::Resume(cx.id)),
+            websocket::Then::Over(end) => self.close_websocket(end, cx),
+        }
+    }
+
+    pub(super) fn close_websocket(&mut self, end: End, cx: &mut Cx<'_>) {
+        self.log_end(end, cx);
+        self.linger(cx);
+    }
+
     /// Our last word is said.
-    fn linger(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn linger(&mut self, cx: &mut Cx<'_>) {
         self.drop_input();
         let until = Moment::after(cx.now, limits::LINGER_MS);
         self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until };
@@ -447,7 +364,8 @@ impl Conn {
         log::info!(
             target: "close", conn:% = cx.id, mount = mount.as_str(), peer:% = self.peer,
             forwarded = socket.forwarded().unwrap_or_default(),
-            duration_ms = self.since.ms_ago(cx.now), code = end.code, initiator = end.initiator.name(),
+            duration_ms = self.since.ms_ago(cx.now),
+            code = end.code, initiator = end.initiator.name(),
             messages_in = tally.messages_in, messages_out = tally.messages_out,
             bytes_in = tally.bytes_in, bytes_out = tally.bytes_out;
             "connection closed"
@@ -488,11 +406,5 @@ impl Conn {
             Stage::Leaving => None,
         };
         stalled.into_iter().chain(staged).min()
-    }
-}
-
-fn slow_input(slow: &mut Option<Box<Slow>>, input: Vec<u8>) {
-    if !input.is_empty() {
-        slow.get_or_insert_default().input = input;
     }
 }

@@ -101,12 +101,17 @@ impl Http {
 
     /// The first byte of a request: its time is measured from here, the first one's from accept.
     fn begin(&mut self, cx: &Cx<'_>) {
+        let timeout_ms = if cx.shared.drain.phase.refuses() {
+            limits::LINGER_MS
+        } else {
+            cx.shared.config.limits.head_timeout_ms
+        };
         match self.awaits {
-            Awaits::First | Awaits::Dismissal => self.awaits = Awaits::Rest,
             Awaits::Rest => {}
-            Awaits::Another => {
+            Awaits::First => self.awaits = Awaits::Rest,
+            Awaits::Another | Awaits::Dismissal => {
                 self.awaits = Awaits::Rest;
-                self.deadline = Moment::after(cx.now, cx.shared.config.limits.head_timeout_ms);
+                self.deadline = Moment::after(cx.now, timeout_ms);
             }
         }
     }
@@ -120,7 +125,7 @@ impl Http {
     /// One request, or what there is of it: bytes used, and `None` when the next one may follow.
     fn request(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Result<(usize, Option<Then>), Refusal> {
         match self.intake.advance(bytes)? {
-            Progress::Waiting => self.wait(bytes.len()),
+            Progress::Waiting => Ok((0, Some(Then::More))),
             Progress::Head(end) => {
                 let mut fields = Fields::default();
                 let request = http::parse(&bytes[..end], &mut fields)?;
@@ -136,7 +141,7 @@ impl Http {
                 self.deadline = Moment::after(cx.now, limits::BODY_TIMEOUT_MS);
                 match self.intake.advance(bytes)? {
                     Progress::Whole(end) => Ok((end, answer(&request, Ended::Whole, cx))),
-                    Progress::Waiting | Progress::Head(_) => self.wait(bytes.len()),
+                    Progress::Waiting | Progress::Head(_) => Ok((0, Some(Then::More))),
                 }
             }
             Progress::Whole(end) => {
@@ -145,13 +150,6 @@ impl Http {
                 Ok((end, answer(&request, Ended::Whole, cx)))
             }
         }
-    }
-
-    fn wait(&self, have: usize) -> Result<(usize, Option<Then>), Refusal> {
-        if self.intake.awaits_body() && have > limits::HEAD_BYTES + limits::DROPPED_BODY_RAW_BYTES {
-            return Err(Refusal::BodyTooLarge);
-        }
-        Ok((0, Some(Then::More)))
     }
 
     /// Its turn in a drain. Until then a request that is on its way is answered; half a request
@@ -227,7 +225,10 @@ fn answer(request: &Request<'_, '_>, ended: Ended, cx: &mut Cx<'_>) -> Option<Th
 /// Refuses what is no request; nothing after it is looked at.
 pub(super) fn refuse(refusal: Refusal, cx: &mut Cx<'_>) {
     cx.shared.refresh_date(cx.now);
-    log::debug!(target: "refused", conn:% = cx.id, status = refusal.status(), reason = refusal.sentence(); "request refused");
+    log::debug!(
+        target: "refused", conn:% = cx.id, status = refusal.status(), reason = refusal.sentence();
+        "request refused"
+    );
     let mut response = Response::refusal(refusal);
     if refusal.status() == 503 {
         response = response.with("Retry-After", cx.shared.retry_after());

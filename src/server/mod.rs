@@ -5,8 +5,10 @@ mod assets;
 pub mod config;
 mod conn;
 mod drain;
+mod end;
 mod extras;
 mod http;
+mod input;
 mod keepalive;
 mod routes;
 mod shared;
@@ -240,7 +242,7 @@ impl Engine for Server {
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
-            conn.keep(shared, taken, &mut cx);
+            conn.keep_output(shared, taken, &mut cx);
         }
     }
 

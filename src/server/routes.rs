@@ -87,7 +87,7 @@ fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
 
 /// Answers a well-formed request that does not want to be a WebSocket.
 pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'a> {
-    if request.target == "*" {
+    if request.target == "*" || request.method == Method::Unserved {
         return not_allowed();
     }
     let Some(path) = below(&cx.shared.config.base_path, &request.path) else {
@@ -97,7 +97,7 @@ pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'
     let file = cx.door == Door::Main && cx.shared.assets.has(path);
     let mount = cx.door == Door::Main && find_mount(&cx.shared.config.mounts, path).is_some();
     if route.is_none() && !file && !mount {
-        return if request.method == Method::Unserved { not_allowed() } else { not_found(cx) };
+        return not_found(cx);
     }
     match request.method {
         Method::Get | Method::Head => {}
@@ -222,8 +222,7 @@ pub(super) fn upgrade(
     request: &Request<'_, '_>,
     cx: &mut Cx<'_>,
 ) -> Option<Result<WebSocket, Box<Response<'static>>>> {
-    let asked = matches!(request.upgrade, Upgrade::WebSocket | Upgrade::Unconnected);
-    asked.then(|| open(request, cx))
+    (request.upgrade == Upgrade::WebSocket).then(|| open(request, cx))
 }
 
 fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<WebSocket, Box<Response<'static>>> {
@@ -280,10 +279,11 @@ fn check_origin(
     if listed {
         return Ok(());
     }
-    log::info!(target: "origin", origin, host = request.value("host").unwrap_or_default(); "upgrade refused: foreign origin");
+    let host = request.value("host").unwrap_or_default();
+    log::info!(target: "origin", origin, host; "upgrade refused: foreign origin");
     let text = format!(
-        "pages of Origin {origin:?} may not connect to Host {:?}; the server's --origin allows more\n",
-        request.value("host").unwrap_or_default(),
+        "pages of Origin {origin:?} may not connect to Host {host:?}; \
+         the server's --origin allows more\n"
     );
     Err(Box::new(Response::text(Refusal::OriginForeign.status(), text)))
 }

@@ -90,7 +90,7 @@ impl Shared {
         if crowded { usual.min(limits::CROWDED_KEEPALIVE_MS) } else { usual }
     }
 
-    /// Seconds after which a refused client may come back: spread, so that they do not come at once.
+    /// Seconds after which a refused client may come back: not all of them at once.
     pub(super) fn retry_after(&mut self) -> String {
         (1 + self.rng.below(5)).to_string()
     }

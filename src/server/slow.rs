@@ -53,3 +53,8 @@ impl Slow {
 pub(super) fn is_backed_up(slow: Option<&Slow>, out_len: usize) -> bool {
     out_len + slow.map_or(0, |slow| slow.outbox.len()) > limits::HIGH_WATER_BYTES
 }
+
+/// Whether input waits for its turn.
+pub(super) fn is_held(slow: Option<&Slow>) -> bool {
+    slow.is_some_and(|slow| slow.hold == Hold::Held)
+}

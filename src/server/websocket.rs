@@ -1,6 +1,7 @@
 //! The WebSocket stage: frames in, answers out, keepalive, the close handshake (RFC 6455).
 //! It says when it is over; what becomes of the connection then is `conn`'s business.
 
+use super::end::{BROKEN, End, Initiator};
 use super::extras::Extras;
 use super::keepalive::{Keepalive, Pulse};
 use super::shared::Cx;
@@ -48,37 +49,6 @@ pub(super) enum Then {
     /// Nothing more.
     Over(End),
 }
-
-/// How a WebSocket ended, for the log and the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct End {
-    pub(super) code: u16,
-    pub(super) initiator: Initiator,
-}
-
-/// Who began the close handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Initiator {
-    /// We did.
-    Server,
-    /// The peer did.
-    Client,
-    /// Nobody: the connection broke (1006).
-    None,
-}
-
-impl Initiator {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Server => "server",
-            Self::Client => "client",
-            Self::None => "none",
-        }
-    }
-}
-
-/// The connection broke without a Close.
-pub(super) const BROKEN: End = End { code: 1006, initiator: Initiator::None };
 
 impl WebSocket {
     /// A WebSocket that was just opened; says what there is to say at once.
@@ -277,7 +247,11 @@ impl WebSocket {
             return Ok(());
         };
         let (kind, block) = message.finish()?;
-        self.message_in_block(kind, block, cx);
+        if self.phase_takes_messages() {
+            self.message_in_block(kind, block, cx);
+        } else {
+            cx.shared.blocks.give_back(block, cx.now.mono_ns);
+        }
         Ok(())
     }
 
@@ -325,9 +299,16 @@ impl WebSocket {
         self.tally.received(payload.len());
         if cx.shared.config.log_payloads {
             let shown = String::from_utf8_lossy(&payload[..payload.len().min(200)]);
-            log::info!(target: "payload", conn:% = cx.id, kind = kind.name(), bytes = payload.len(), payload:% = shown; "message");
+            log::info!(
+                target: "payload", conn:% = cx.id, kind = kind.name(), bytes = payload.len(),
+                payload:% = shown;
+                "message"
+            );
         } else {
-            log::debug!(target: "message", conn:% = cx.id, kind = kind.name(), bytes = payload.len(); "message");
+            log::debug!(
+                target: "message", conn:% = cx.id, kind = kind.name(), bytes = payload.len();
+                "message"
+            );
         }
         if let Some(extras) = &mut self.extras
             && extras.delays()
@@ -369,12 +350,13 @@ impl WebSocket {
 
     /// RFC 6455 §7.1.7: a fault of the peer ends the WebSocket, with a Close that names it.
     pub(super) fn fail(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Then {
-        log::debug!(target: "fault", conn:% = cx.id, code = fault.close_code(), reason = fault.reason(); "peer's fault");
+        let (code, reason) = (fault.close_code(), fault.reason());
+        log::debug!(target: "fault", conn:% = cx.id, code, reason; "peer's fault");
         if self.phase_takes_messages() {
             self.answer_delayed(cx);
-            frame::write_close(&mut cx.out.bytes, fault.close_code(), fault.reason());
+            frame::write_close(&mut cx.out.bytes, code, reason);
         }
-        Then::Over(End { code: fault.close_code(), initiator: Initiator::Server })
+        Then::Over(End { code, initiator: Initiator::Server })
     }
 
     /// Begins the close handshake from our side.
@@ -393,6 +375,15 @@ impl WebSocket {
         self.answer_delayed(cx);
         frame::write_close(&mut cx.out.bytes, Fault::NoClose.close_code(), Fault::NoClose.reason());
         BROKEN
+    }
+
+    /// The process ends: a last Close, unless one was sent.
+    pub(super) fn close_at_last(&mut self, cx: &mut Cx<'_>) {
+        if self.phase_takes_messages() {
+            let plan = &cx.shared.config.drain;
+            let (code, reason) = (plan.code, plan.reason.clone());
+            self.close(code, &reason, 0, cx);
+        }
     }
 
     /// Messages that were held back are answered now rather than never.

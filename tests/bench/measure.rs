@@ -193,7 +193,7 @@ fn memory() -> io::Result<()> {
     println!("\n| memory | |\n|---|---|");
     let server = wspulse(&[])?;
     let fresh = server.rss_bytes()?;
-    println!("| RSS just started | {:.2} MiB |", fresh as f64 / 1048576.0);
+    println!("| RSS just started | {:.2} MiB |", fresh as f64 / f64::from(1 << 20));
     for (name, spec, clients) in [
         ("idle connection, after one echo of 20 B", "10000 20 1 idle 4000", 10_000),
         ("kept after one echo of 1 MiB", "64 1048576 1 idle 3000", 64),
@@ -201,10 +201,15 @@ fn memory() -> io::Result<()> {
         let server = wspulse(&[])?;
         let before = server.rss_bytes()?;
         let load = start_load(&server, "websocket", spec)?;
-        std::thread::sleep(std::time::Duration::from_millis(2500));
+        pause(2_500);
         let after = server.rss_bytes()?;
         finish_load(load)?;
         println!("| {name} | {} B of RSS a connection |", after.saturating_sub(before) / clients);
     }
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "clients that only stay make no event to wait for")]
+fn pause(ms: u64) {
+    std::thread::sleep(std::time::Duration::from_millis(ms));
 }

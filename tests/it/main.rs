@@ -3,8 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds something missing has failed")]
 #![expect(clippy::disallowed_types, reason = "streams and the test share the simulated network")]
 
+mod corpus;
+mod hostile;
 mod house;
 mod peer;
+mod process;
 mod scenarios;
 mod sim;
+mod stages;
+mod sweep;
+mod tidy;
 mod world;

@@ -12,8 +12,8 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// A flawless upgrade with more fields behind.
 pub(crate) fn upgrade(target: &str, more: &[&str]) -> Vec<u8> {
     let mut head = format!(
-        "GET {target} HTTP/1.1\r\nHost: example.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+        "GET {target} HTTP/1.1\r\nHost: example.test\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
     );
     for field in more {
         write!(head, "{field}\r\n").unwrap();
@@ -141,6 +141,6 @@ fn shown(bytes: &[u8]) -> String {
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => format!("{text:?}"),
-        Err(_) => format!("0x{}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+        Err(_) => bytes.iter().fold("0x".to_owned(), |hex, byte| format!("{hex}{byte:02x}")),
     }
 }

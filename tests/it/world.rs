@@ -296,11 +296,12 @@ impl Os for World {
 
     fn accept(&mut self, door: usize) -> io::Result<(Stream, Peer)> {
         let mut net = self.0.0.borrow_mut();
-        if net.knocking[door].is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
+        // As Linux does: first whether there is a descriptor, then whether anybody waits.
         if net.descriptors == 0 {
             return Err(io::Error::from_raw_os_error(24));
+        }
+        if net.knocking[door].is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         net.descriptors -= 1;
         let wire = net.knocking[door].pop_front().unwrap();

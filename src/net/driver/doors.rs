@@ -57,10 +57,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                     self.doorways[door].state = Queue::Empty;
                     return;
                 }
-                Err(error) if is_exhaustion(&error) => {
-                    log::warn!(target: "accept-error", error:% = error; "cannot accept, retrying");
-                    return self.turn_away(door);
-                }
+                Err(error) if is_exhaustion(&error) => return self.turn_away(door, &error),
                 // That one hung up before it was taken in; the next one may not have.
                 Err(_) => {}
             }
@@ -131,12 +128,21 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// Descriptors have run out. Those who wait get a last word through a descriptor that was
     /// held in reserve, and accepting rests, or it would spin on the same error.
-    fn turn_away(&mut self, door: usize) {
+    fn turn_away(&mut self, door: usize, why: &io::Error) {
         self.doorways[door].state = Queue::Stuck { until_ns: self.now.mono_ns + RETRY_NS };
-        for _ in 0..limits::ACCEPTS_PER_TURN {
+        for turned_away in 0..limits::ACCEPTS_PER_TURN {
             let last_words = self.engine.turned_away(self.now);
-            if self.os.turn_away(door, last_words).is_err() {
-                return;
+            match self.os.turn_away(door, last_words) {
+                Ok(()) if turned_away == 0 => {
+                    log::warn!(target: "accept-error", error:% = why; "turning clients away");
+                }
+                Ok(()) => {}
+                // The kernel looks for a descriptor before it looks whether anybody waits.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.doorways[door].state = Queue::Empty;
+                    return;
+                }
+                Err(_) => return,
             }
         }
     }

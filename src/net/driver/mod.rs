@@ -239,7 +239,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 Action::Fetch(source) => match self.os.fetch(source) {
                     Ok(files) => self.engine.fetched(self.now, source, files),
                     Err(error) => {
-                        log::warn!(target: "reload", error:% = error; "cannot read files again, the old ones stay");
+                        log::warn!(
+                            target: "reload", error:% = error;
+                            "cannot read files again, the old ones stay"
+                        );
                     }
                 },
                 Action::Exit(code) => self.exit = Some(code),

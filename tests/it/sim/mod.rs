@@ -59,6 +59,8 @@ impl Draw {
         };
         let mut pick = |of: &[usize]| of[rng.below(of.len() as u64) as usize];
         let size = pick(&[0, 0, 5, 125, 126, 1_000, 9_000, 20_000, 66_000, 150_000]);
+        // A message takes ten crossings at most, or time would go into nothing else.
+        odds.capacity = odds.capacity.max(size / 10);
         let path =
             ["/echo", "/ws", "/websocket", "/echo?delay=50ms", "/echo?every=200ms", "/?hello=1"]
                 [pick(&[0, 1, 2, 3, 4, 5])];
@@ -222,8 +224,9 @@ impl Simulation {
         let stops = draw.stop_ms.is_some();
         let fine = count(&|outcome| match outcome {
             Outcome::Closed(1000) => true,
-            Outcome::Closed(1001) | Outcome::Refused(503) => stops,
-            Outcome::NotConnected(Why::Refused) => stops,
+            Outcome::Closed(1001) | Outcome::Refused(503) | Outcome::NotConnected(Why::Refused) => {
+                stops
+            }
             _ => false,
         });
         let all = count(&|_| true);

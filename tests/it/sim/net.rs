@@ -375,14 +375,14 @@ impl Os for Host {
 
     fn accept(&mut self, _door: usize) -> io::Result<(Stream, Peer)> {
         let net = &mut *self.net.borrow_mut();
-        if net.knocking.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
         if net.now_ns >= net.exhausted_until_ns && net.happens(net.odds.exhausted) {
             net.exhausted_until_ns = net.now_ns + time::ms(net.rng.below(300));
         }
         if net.now_ns < net.exhausted_until_ns {
             return Err(io::Error::from_raw_os_error(24));
+        }
+        if net.knocking.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         let wire = net.knocking.pop_front().unwrap();
         let peer = Peer::new(([192, 0, 2, 1], u16::try_from(wire).unwrap()).into());

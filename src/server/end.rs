@@ -1,0 +1,32 @@
+//! How a WebSocket ended: for the log, and for counting.
+
+/// How a WebSocket ended, for the log and the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) code: u16,
+    pub(super) initiator: Initiator,
+}
+
+/// Who began the close handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Initiator {
+    /// We did.
+    Server,
+    /// The peer did.
+    Client,
+    /// Nobody: the connection broke (1006).
+    None,
+}
+
+impl Initiator {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The connection broke without a Close.
+pub(super) const BROKEN: End = End { code: 1006, initiator: Initiator::None };

@@ -1,0 +1,104 @@
+//! What becomes of received bytes in each stage, and of those that cannot be used yet.
+//! A stage is changed only through `conn`.
+
+use super::conn::{Conn, Stage};
+use super::http;
+use super::shared::Cx;
+use super::slow::Hold;
+use super::websocket;
+use crate::engine::Action;
+
+/// Held input goes back through the read buffer in stretches: moving what is left of it costs
+/// less than what is done with it.
+const HELD_STRETCH_BYTES: usize = 16 * 1024;
+
+impl Conn {
+    /// Requests that lie whole in the read buffer, and what is left of them.
+    pub(super) fn receive_http(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let Stage::Http(http) = &mut self.stage else { return };
+        let (used, then) = http.receive(self.slow.as_deref(), cx, &shared[..n]);
+        match then {
+            http::Then::More => self.keep(&shared[used..n], Hold::Incomplete, cx),
+            http::Then::Hold => self.keep(&shared[used..n], Hold::Held, cx),
+            http::Then::Over => self.linger(cx),
+            http::Then::Open(socket) => {
+                self.open(socket, cx);
+                self.receive_frames((used, n), shared, cx);
+            }
+        }
+    }
+
+    /// The same for requests that came in parts, which lie in memory of their own.
+    pub(super) fn receive_kept_http(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let (Stage::Http(http), Some(slow)) = (&mut self.stage, &mut self.slow) else { return };
+        let input = std::mem::take(&mut slow.input);
+        slow.hold = Hold::Incomplete;
+        let (used, then) = http.receive(Some(slow), cx, &input);
+        match then {
+            http::Then::More => self.put_back(input, used, Hold::Incomplete, cx),
+            http::Then::Hold => self.put_back(input, used, Hold::Held, cx),
+            http::Then::Over => self.linger(cx),
+            http::Then::Open(socket) => {
+                self.open(socket, cx);
+                // Frames that came with the request: back to where frames are read.
+                self.put_back(input, used, Hold::Incomplete, cx);
+                self.receive_held(shared, cx);
+            }
+        }
+    }
+
+    /// Frames in `shared[from..to]`, and what is left of them.
+    pub(super) fn receive_frames(
+        &mut self,
+        (from, to): (usize, usize),
+        shared: &mut [u8],
+        cx: &mut Cx<'_>,
+    ) {
+        let Stage::WebSocket(socket) = &mut self.stage else { return };
+        match socket.receive(&mut self.slow, cx, shared, (from, to)) {
+            (used, websocket::Then::More) if used == to => {}
+            (used, websocket::Then::More) => self.keep(&shared[used..to], Hold::Incomplete, cx),
+            (used, websocket::Then::Hold) => self.keep(&shared[used..to], Hold::Held, cx),
+            (_, websocket::Then::Over(end)) => self.close_websocket(end, cx),
+        }
+    }
+
+    /// A stretch of the frames that were held back.
+    pub(super) fn receive_held(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let (Stage::WebSocket(socket), Some(slow)) = (&mut self.stage, &mut self.slow) else {
+            return;
+        };
+        let input = std::mem::take(&mut slow.input);
+        slow.hold = Hold::Incomplete;
+        let stretch = input.len().min(HELD_STRETCH_BYTES);
+        shared[..stretch].copy_from_slice(&input[..stretch]);
+        match socket.receive(&mut self.slow, cx, shared, (0, stretch)) {
+            // A stretch that is not the last can run short of its own end: the rest is next.
+            (used, websocket::Then::More) if stretch < input.len() => {
+                self.put_back(input, used, Hold::Held, cx);
+            }
+            (used, websocket::Then::More) => self.put_back(input, used, Hold::Incomplete, cx),
+            (used, websocket::Then::Hold) => self.put_back(input, used, Hold::Held, cx),
+            (_, websocket::Then::Over(end)) => self.close_websocket(end, cx),
+        }
+    }
+
+    /// Keeps what was not used of the read buffer.
+    fn keep(&mut self, rest: &[u8], hold: Hold, cx: &mut Cx<'_>) {
+        self.put_back(rest.to_vec(), 0, hold, cx);
+    }
+
+    /// Keeps what was not used; what is held asks for its turn. Nothing more is read before that,
+    /// not even the end of input: or requests would be lost behind it.
+    fn put_back(&mut self, mut input: Vec<u8>, used: usize, hold: Hold, cx: &mut Cx<'_>) {
+        if hold == Hold::Held {
+            cx.act(Action::Resume(cx.id));
+        }
+        input.drain(..used);
+        if !input.is_empty() {
+            let slow = self.slow.get_or_insert_default();
+            slow.input = input;
+            slow.hold = hold;
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Every row of `reference/hostile-inputs.md` up to 99, whole and cut into single bytes.
+//! A row of a table is what is sent and the verdict; a row that needs time, a peer that does not
+//! read, or many peers is a function `row_NN_…`. Left out, since a later version has them: 67
+//! (eviction), 66's stages of memory, 100–104 (health, faults), 105 and up. 96 is in `process`.
+
+mod floods;
+mod frames;
+mod http;
+mod slow;
+mod upgrade;
+
+use std::collections::BTreeSet;
+
+use crate::house::House;
+use crate::peer::{self, Reader};
+use crate::world::End;
+
+/// Rows whose subject does not exist yet, or exists only on a real socket.
+const ELSEWHERE: [u32; 2] = [67, 96];
+
+/// One hostile input.
+pub(crate) struct Row {
+    /// Begins with the number of the row.
+    name: String,
+    input: Vec<u8>,
+    /// What is said, apart by ` | `, then how it ends unless it stays open. `400c` is a 400 with
+    /// `Connection: close` and an end; further words stand somewhere in the line.
+    want: &'static str,
+}
+
+pub(crate) fn row(name: &str, input: impl AsRef<[u8]>, want: &'static str) -> Row {
+    Row { name: name.to_owned(), input: input.as_ref().to_vec(), want }
+}
+
+/// The same verdict for each of several values.
+pub(crate) fn each<V: AsRef<[u8]>>(
+    name: &str,
+    values: impl IntoIterator<Item = V>,
+    input: impl Fn(&[u8]) -> Vec<u8>,
+    want: &'static str,
+) -> Vec<Row> {
+    let values = values.into_iter();
+    values
+        .map(|value| {
+            let value = value.as_ref();
+            let short = &value[..value.len().min(60)];
+            Row { name: format!("{name} {}", short.escape_ascii()), input: input(value), want }
+        })
+        .collect()
+}
+
+/// A GET of `/healthz` with these bytes where further fields stand.
+pub(crate) fn get(fields: impl AsRef<[u8]>) -> Vec<u8> {
+    let fields = fields.as_ref();
+    let end: &[u8] = if fields.is_empty() { b"\r\n" } else { b"\r\n\r\n" };
+    [b"GET /healthz HTTP/1.1\r\nHost: h\r\n", fields, end].concat()
+}
+
+/// What follows each input in the same bytes: only a connection that stays open answers it.
+const REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// What a connection has said so far, and how it ended.
+pub(crate) struct Client {
+    pub(crate) wire: usize,
+    reader: Reader,
+}
+
+impl Client {
+    pub(crate) fn connect(house: &mut House) -> Self {
+        Self { wire: house.connect(), reader: Reader::default() }
+    }
+
+    /// A WebSocket on this target.
+    pub(crate) fn upgraded(house: &mut House, target: &str) -> Self {
+        let mut client = Self::connect(house);
+        let lines = client.say(house, &peer::upgrade(target, &[]));
+        assert!(lines.len() == 1 && lines[0].starts_with("101 "), "{lines:?}");
+        client
+    }
+
+    /// Sends, and reads what comes back.
+    pub(crate) fn say(&mut self, house: &mut House, bytes: &[u8]) -> Vec<String> {
+        house.send(self.wire, bytes);
+        self.hear(house)
+    }
+
+    pub(crate) fn hear(&mut self, house: &mut House) -> Vec<String> {
+        self.reader.read(&house.output(self.wire))
+    }
+}
+
+/// How a connection ended, in a word.
+pub(crate) fn end(house: &House, wire: usize) -> &'static str {
+    match house.end(wire) {
+        None => "open",
+        Some(End::Fin) => "fin",
+        Some(End::Closed) => "closed",
+        Some(End::ClosedUnread(_)) => "closed over unread bytes",
+        Some(End::Reset) => "reset",
+    }
+}
+
+/// Somebody else is served as if nothing had happened.
+pub(crate) fn others_are_served(house: &mut House) {
+    let mut other = Client::upgraded(house, "/echo");
+    assert_eq!(other.say(house, &peer::text("unharmed")), ["text \"unharmed\""]);
+    house.wires.reset(other.wire);
+    house.settle();
+}
+
+/// Plays every row of a table in both ways and tells of all that differ.
+pub(crate) fn check(rows: &[Row], arguments: &[&str], upgraded: bool) {
+    let mut wrong = Vec::new();
+    for row in rows {
+        for cut in [false, true] {
+            if let Some(difference) = play(row, arguments, upgraded, cut) {
+                wrong.push(difference);
+                break;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+}
+
+/// Plays a row; returns what is wrong.
+fn play(row: &Row, arguments: &[&str], upgraded: bool, cut: bool) -> Option<String> {
+    let mut house = House::new(arguments);
+    let mut client =
+        if upgraded { Client::upgraded(&mut house, "/echo") } else { Client::connect(&mut house) };
+    let mut want: Vec<&str> = row.want.split(" | ").filter(|want| !want.is_empty()).collect();
+    let websocket = upgraded || want.first().is_some_and(|want| want.starts_with("101"));
+    let probe = if websocket { peer::text("probe") } else { REQUEST.to_vec() };
+    let ends = ["fin", "closed"].iter().any(|end| want.last() == Some(end));
+    if is_last_answer(want.last()?) {
+        want.push("fin");
+    } else if !ends {
+        want.extend([if websocket { "text \"probe\"" } else { "200" }, "open"]);
+    }
+    let bytes = [&row.input[..], &probe].concat();
+    for part in bytes.chunks(if cut { 1 } else { bytes.len() }) {
+        house.send(client.wire, part);
+    }
+    let mut said = client.hear(&mut house);
+    said.push(end(&house, client.wire).to_owned());
+    let same =
+        said.len() == want.len() && said.iter().zip(&want).all(|(said, want)| fits(said, want));
+    let how = if cut { "in single bytes" } else { "whole" };
+    if !same {
+        return Some(format!("row {}, {how}:\n  want {want:?}\n  said {said:?}", row.name));
+    }
+    // Whatever it was, nothing of it is left once the peer goes.
+    house.wires.fin(client.wire);
+    house.settle();
+    let server = house.driver.engine();
+    let left = (server.connections(), server.timers(), server.memory());
+    (left != (0, 0, 0)).then(|| format!("row {}, {how}: leaves {left:?} behind", row.name))
+}
+
+fn is_last_answer(want: &str) -> bool {
+    let first = want.split(' ').next().unwrap_or_default();
+    first.len() == 4 && first.ends_with('c')
+}
+
+/// Whether a line says what is wanted of it.
+fn fits(line: &str, want: &str) -> bool {
+    if !want.starts_with(|c: char| c.is_ascii_digit()) {
+        return line == want || line.starts_with(&format!("{want} "));
+    }
+    let mut words = want.split(' ');
+    let status = words.next().unwrap_or_default();
+    line.split(' ').next() == Some(status.trim_end_matches('c'))
+        && (status == "101" || line.contains("connection=\"close\"") == status.ends_with('c'))
+        && words.all(|word| line.contains(word))
+}
+
+#[test]
+fn every_row_is_here() {
+    let tables = [http::rows(), upgrade::rows(), frames::rows()];
+    let named = tables.iter().flatten().map(|row| row.name.as_str());
+    let sources = [
+        include_str!("hostile/floods.rs"),
+        include_str!("hostile/slow.rs"),
+        include_str!("hostile/upgrade.rs"),
+    ];
+    let functions = sources.iter().flat_map(|source| source.split("fn row_").skip(1));
+    let number = |text: &str| {
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u32>().unwrap()
+    };
+    let here: BTreeSet<u32> = named.chain(functions).map(number).chain(ELSEWHERE).collect();
+    let missing: Vec<u32> = (1..=99).filter(|row| !here.contains(row)).collect();
+    assert!(missing.is_empty(), "rows without a test: {missing:?}");
+}

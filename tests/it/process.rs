@@ -1,0 +1,392 @@
+//! The program as it is shipped: argv, environment, exit code, log lines, signals, real sockets.
+//! Nothing here waits longer than for the thing that it waits for: each wait has an end.
+
+mod running;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tungstenite::protocol::Role;
+use tungstenite::{Message, WebSocket};
+
+use crate::peer::{close, frame, text};
+use running::{Client, DOORS, PROGRAM, Server};
+
+#[test]
+fn serves_on_both_doors() {
+    let server = Server::start(&[]);
+    let (mut main, mut admin) = (Client::connect(server.main), Client::connect(server.admin));
+    assert!(main.get("/").starts_with("200 content-type=\"text/html; charset=utf-8\""));
+    for client in [&mut main, &mut admin] {
+        assert!(client.get("/healthz").ends_with("\"OK\\n\""));
+        assert!(client.get("/readyz").ends_with("\"OK\\n\""));
+    }
+    assert!(admin.get("/").starts_with("404 "));
+    assert!(admin.get("/whoami").starts_with("404 "));
+}
+
+#[test]
+fn echoes_up_to_a_mebibyte() {
+    let server = Server::start(&[]);
+    let mut client = Client::upgraded(server.main, "/echo", &[]);
+    client.send(&text("hello"));
+    assert_eq!(client.line(), "text \"hello\"");
+    client.send(&frame(0x82, &vec![b'x'; 1 << 20]));
+    assert_eq!(client.line(), "binary (1048576 bytes)");
+    client.send(&close(1000, "bye"));
+    assert_eq!(client.line(), "close 1000 \"bye\"");
+    client.hears_the_end();
+}
+
+/// Row 96 of the hostile inputs: a byte out of band is no part of the stream.
+#[test]
+fn urgent_data_is_not_part_of_the_stream() {
+    let server = Server::start(&[]);
+    let mut client = Client::upgraded(server.main, "/echo", &[]);
+    socket2::SockRef::from(&client.stream).send_out_of_band(b"!").unwrap();
+    client.send(&text("hello"));
+    assert_eq!(client.line(), "text \"hello\"");
+}
+
+#[test]
+fn tungstenite_understands_every_word() {
+    let server = Server::start(&[]);
+    let client = Client::upgraded(server.main, "/echo", &[]);
+    let mut socket = WebSocket::from_raw_socket(client.stream, Role::Client, None);
+    let long: String = "κόσμε ☃ ".repeat(20_000);
+    let messages = [
+        Message::text(""),
+        Message::text("hello"),
+        Message::text(long),
+        Message::binary(vec![0_u8; 0]),
+        Message::binary(vec![0xff_u8; 126]),
+        Message::binary(vec![7_u8; 65_536]),
+        Message::binary(vec![7_u8; 1 << 20]),
+    ];
+    for message in messages {
+        socket.send(message.clone()).unwrap();
+        assert_eq!(socket.read().unwrap(), message);
+    }
+    socket.send(Message::Ping(b"here?"[..].into())).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::Pong(b"here?"[..].into()));
+    socket.close(None).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::Close(None));
+    assert!(matches!(socket.read(), Err(tungstenite::Error::ConnectionClosed)));
+}
+
+#[test]
+fn a_signal_drains() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start(&[]);
+        let mut client = Client::upgraded(server.main, "/echo", &[]);
+        server.signal(signal);
+        assert_eq!(client.line(), "close 1001 \"draining\"");
+        client.send(&close(1001, ""));
+        client.hears_the_end();
+        drop(client);
+        assert_eq!(server.exit(), Some(0));
+        let drained = server.log.last().unwrap();
+        assert_eq!((&drained["event"], &drained["message"]), (&"drain".into(), &"drained".into()));
+        assert_eq!((&drained["clean"], &drained["forced"]), (&1.into(), &0.into()));
+    }
+}
+
+#[test]
+fn a_signal_on_the_heels_of_the_banner_is_no_death() {
+    for _ in 0..20 {
+        let mut command = Command::new(PROGRAM);
+        command.args(DOORS);
+        let mut server = Server::spawn(command);
+        // A shell that stands ready: to start one would give the server milliseconds.
+        let kill = format!("read go; kill -TERM {}", server.child.id());
+        let shell = Command::new("/bin/sh").args(["-c", &kill]).stdin(Stdio::piped()).spawn();
+        let mut shell = shell.unwrap();
+        server.wait_for("listening");
+        shell.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        assert!(shell.wait().unwrap().success());
+        assert_eq!(server.exit(), Some(0), "it listens, so it can be told to stop");
+        assert_eq!(server.logged("drain").len(), 2);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_a_repeat_does_not() {
+    let mut server = Server::start(&[]);
+    let mut client = Client::upgraded(server.main, "/echo", &[]);
+    server.signal("TERM");
+    assert_eq!(client.line(), "close 1001 \"draining\"");
+    server.signal("TERM");
+    assert!(client.is_left_alone(1_100), "a repeat within a second is none");
+    server.signal("TERM");
+    let mut rest = Vec::new();
+    let ended = client.stream.read_to_end(&mut rest);
+    assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    assert_eq!(server.exit(), Some(0));
+    let drained = *server.logged("drain").last().unwrap();
+    assert_eq!((&drained["clean"], &drained["forced"]), (&0.into(), &1.into()));
+    let elapsed_ms = drained["elapsed_ms"].as_u64().unwrap();
+    assert!((1_000..2_500).contains(&elapsed_ms), "{elapsed_ms} ms");
+}
+
+/// Runs it to its end, which is not far.
+fn output(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let variables = variables.iter().copied();
+    let ended = Command::new(PROGRAM).args(arguments).env_clear().envs(variables).output();
+    let Output { status, stdout, stderr } = ended.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[test]
+fn what_cannot_run_says_so_in_one_line() {
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap().to_string();
+    let in_use =
+        "Address already in use (os error 98): stop what listens there, or choose another port";
+    for (arguments, line) in [
+        (&["--listen", &address][..], format!("--listen: cannot listen on {address}: {in_use}")),
+        (
+            &["--listen", "127.0.0.1:0", "--admin-listen", &address],
+            format!("--admin-listen: cannot listen on {address}: {in_use}"),
+        ),
+        (
+            &["--listen", "127.0.0.1:0", "--assets", "/nowhere"],
+            "--assets: cannot serve /nowhere: No such file or directory (os error 2)".to_owned(),
+        ),
+    ] {
+        let as_text = [arguments, &["--log-format", "text"]].concat();
+        assert_eq!(output(&as_text, &[]), (1, String::new(), format!("wspulse: {line}\n")));
+        let (code, _, json) = output(arguments, &[]);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((code, json["message"].as_str()), (1, Some(&*line)));
+        assert_eq!((&json["level"], &json["event"]), (&"error".into(), &"exit".into()));
+    }
+}
+
+#[test]
+fn what_cannot_be_used_names_itself_and_the_remedy() {
+    let cases: [(&[&str], (&str, &str), &str); 8] = [
+        (&["--nonsense"], ("", ""), "unknown flag --nonsense"),
+        (&["--lissten", "x"], ("", ""), "unknown flag --lissten; did you mean --listen?"),
+        (&["serf"], ("", ""), "unknown command serf; did you mean serve?"),
+        (
+            &["--max-message", "huge"],
+            ("", ""),
+            "--max-message \"huge\": must be a size such as 64KiB or 1MiB",
+        ),
+        (
+            &["--drain-window", "9s"],
+            ("", ""),
+            "--drain-delay 0s + --drain-window 9s + 5s for the last answers = 14s, which \
+             --drain-timeout 8s cuts short: raise it or shorten the others",
+        ),
+        (&[], ("WSPULSE_NONSENSE", "1"), "unknown variable WSPULSE_NONSENSE"),
+        (
+            &[],
+            ("WSPULSE_PING_INTERVAL", "soon"),
+            "WSPULSE_PING_INTERVAL \"soon\": must be a time such as 250ms, 10s or 2h",
+        ),
+        (&[], ("PORT", "http"), "PORT \"http\": must have a port from 0 to 65535"),
+    ];
+    for (arguments, (name, value), line) in cases {
+        let variables: &[_] = if name.is_empty() { &[] } else { &[(name, value)] };
+        let want = (2, String::new(), format!("wspulse: {line}\ntry: wspulse --help\n"));
+        assert_eq!(output(arguments, variables), want);
+    }
+}
+
+#[test]
+fn prints_its_settings_and_checks_them() {
+    let (code, stdout, stderr) = output(&["--print-config", "--listen", ":9000"], &[]);
+    assert_eq!((code, &*stderr), (0, ""));
+    assert!(stdout.contains("\nlisten             [::]:9000"), "{stdout}");
+    assert!(stdout.contains("\nmax-message        1MiB            default\n"), "{stdout}");
+    for (name, value, over) in wspulse::limits::TABLE {
+        let line =
+            |line: &str| line.starts_with(name) && line.contains(value) && line.ends_with(over);
+        assert!(stdout.lines().any(line), "{name} in {stdout}");
+    }
+    let (code, stdout, stderr) = output(&["--print-config"], &[("WSPULSE_FAULTS", "1")]);
+    assert_eq!((code, &*stderr), (0, ""));
+    assert!(stdout.contains("environment WSPULSE_FAULTS\n"), "{stdout}");
+    let fine = (0, "the settings can be used\n".to_owned(), String::new());
+    // Nothing is opened, so a port that is taken is no matter.
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap().to_string();
+    assert_eq!(output(&["--check", "--listen", &address], &[]), fine);
+    assert_eq!(output(&["serve", "--check"], &[]), fine);
+    assert_eq!(output(&["--check", "--max-message", "huge"], &[]).0, 2);
+}
+
+#[test]
+fn variables_of_a_service_of_the_same_name_are_ignored() {
+    let variables = [
+        ("WSPULSE_SERVICE_HOST", "10.96.0.1"),
+        ("WSPULSE_SERVICE_PORT", "8080"),
+        ("WSPULSE_SERVICE_PORT_HTTP", "8080"),
+        ("WSPULSE_PORT", "tcp://10.96.0.1:8080"),
+        ("WSPULSE_PORT_8080_TCP", "tcp://10.96.0.1:8080"),
+        ("WSPULSE_PORT_8080_TCP_PROTO", "tcp"),
+        ("WSPULSE_PORT_8080_TCP_PORT", "8080"),
+        ("WSPULSE_PORT_8080_TCP_ADDR", "10.96.0.1"),
+        ("WSPULSE_PORT_53_UDP", "udp://10.96.0.1:53"),
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+    ];
+    assert_eq!(output(&["--check"], &variables).0, 0);
+    let (_, stdout, _) = output(&["--print-config"], &variables);
+    assert!(stdout.contains("auto (kubernetes)") && stdout.contains("[::]:8080"), "{stdout}");
+}
+
+/// A directory that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("wspulse-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left there is the system's to tidy up.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_hangup_reads_the_files_again() {
+    let folder = Folder::new("assets");
+    fs::write(folder.0.join("index.html"), "one").unwrap();
+    let mut server = Server::start(&["--assets", folder.0.to_str().unwrap()]);
+    let mut client = Client::connect(server.main);
+    assert!(client.get("/").ends_with(" \"one\""));
+    fs::write(folder.0.join("index.html"), "two").unwrap();
+    fs::write(folder.0.join("new.txt"), "new").unwrap();
+    assert!(client.get("/").ends_with(" \"one\""), "no file is read while serving");
+    assert!(client.get("/new.txt").starts_with("404 "));
+    server.signal("HUP");
+    assert_eq!(server.wait_for("reload")["files"], 2);
+    assert!(client.get("/").ends_with(" \"two\""));
+    assert!(client.get("/new.txt").ends_with(" \"new\""));
+    fs::remove_dir_all(&folder.0).unwrap();
+    server.signal("HUP");
+    assert_eq!(server.wait_for("reload")["level"], "warn");
+    assert!(client.get("/").ends_with(" \"two\""), "what cannot be read again stays");
+}
+
+#[test]
+fn a_line_of_statistics_on_request() {
+    let mut server = Server::start(&[]);
+    let _client = Client::upgraded(server.main, "/echo", &[]);
+    let mut admin = Client::connect(server.admin);
+    admin.get("/healthz");
+    server.signal("USR1");
+    let report = server.wait_for("report");
+    assert_eq!((&report["connections"], &report["websockets"]), (&1.into(), &1.into()));
+    assert_eq!((&report["admin"], &report["buffered_bytes"]), (&1.into(), &0.into()));
+}
+
+#[test]
+fn one_line_for_each_websocket_and_nothing_of_what_it_said() {
+    let mut server = Server::start(&["--log-level", "trace"]);
+    let fields = ["X-Forwarded-For: 203.0.113.7", "Cookie: hunter2"];
+    let mut client = Client::upgraded(server.main, "/echo?delay=1ms", &fields);
+    client.send(&text("hunter2"));
+    assert_eq!(client.line(), "text \"hunter2\"");
+    client.send(&frame(0x89, b"hunter2"));
+    assert_eq!(client.line(), "pong \"hunter2\"");
+    client.send(&close(4000, "hunter2"));
+    assert_eq!(client.line(), "close 4000 \"hunter2\"");
+    let closed = server.wait_for("close");
+    assert_eq!(closed["mount"], "/echo");
+    assert_eq!(closed["peer"], client.stream.local_addr().unwrap().to_string());
+    assert_eq!(closed["forwarded"], "203.0.113.7");
+    assert_eq!((&closed["code"], &closed["initiator"]), (&4000.into(), &"client".into()));
+    assert_eq!((&closed["messages_in"], &closed["messages_out"]), (&1.into(), &1.into()));
+    assert_eq!((&closed["bytes_in"], &closed["bytes_out"]), (&7.into(), &7.into()));
+    assert!(closed["duration_ms"].as_u64().unwrap() < 4_000);
+    // Half a request, and a field that would move somebody's cursor.
+    Client::connect(server.main).send(b"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: \xff\x1b");
+    drop(Client::upgraded(
+        server.main,
+        "/echo",
+        &["X-Forwarded-For: caf\u{e9}", "Origin: http://example.test"],
+    ));
+    assert_eq!(server.wait_for("close")["code"], 1006);
+    server.signal("TERM");
+    assert_eq!(server.exit(), Some(0));
+    assert_eq!(server.logged("close").len(), 2);
+    let log = format!("{:?}", server.log);
+    assert!(!log.contains("hunter2") && !log.contains("caf"), "{log}");
+    let mut server = Server::start(&["--log-payloads"]);
+    let mut client = Client::upgraded(server.main, "/echo", &[]);
+    client.send(&text("asked for \x1b[2J"));
+    assert_eq!(server.wait_for("payload")["payload"], "asked for \x1b[2J");
+}
+
+/// Nanoseconds that a process has computed.
+fn computed_ns(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    stat.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// A server with 40 descriptors in all, and clients that take all that it has to spare.
+fn without_descriptors() -> (Server, Vec<Client>) {
+    let mut command = Command::new("/bin/sh");
+    let limited = "ulimit -n 40; exec \"$0\" \"$@\" --max-connections 1000";
+    command.args(["-c", limited, PROGRAM]).args(DOORS);
+    let server = Server::run(command);
+    let mut clients = vec![Client::connect(server.main)];
+    // Once it answers, it has opened whatever it needs for itself.
+    assert!(clients[0].get("/healthz").starts_with("200 "));
+    let open = fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap();
+    let number = |entry: &fs::DirEntry| entry.file_name().into_string().unwrap().parse::<u32>();
+    // What it inherited above the limit does not count.
+    let taken = open.filter(|open| number(open.as_ref().unwrap()).unwrap() < 40).count();
+    clients.extend((taken..40).map(|_| Client::connect(server.main)));
+    assert!(clients.len() > 10, "{taken} descriptors are taken from the start");
+    (server, clients)
+}
+
+#[test]
+fn descriptors_run_out() {
+    let (server, mut clients) = without_descriptors();
+    let is_answered = |client: &mut Client| assert!(client.get("/healthz").starts_with("200 "));
+    clients.iter_mut().for_each(is_answered);
+    for _ in 0..10 {
+        let mut refused = Client::connect(server.main);
+        let line = refused.line();
+        assert!(line.starts_with("503 ") && line.contains("retry-after="), "{line}");
+        refused.hears_the_end();
+    }
+    clients.iter_mut().for_each(is_answered);
+    for mut gone in clients.drain(..5) {
+        gone.stream.shutdown(Shutdown::Write).unwrap();
+        gone.hears_the_end();
+    }
+    let mut freed: Vec<Client> = (0..5).map(|_| Client::connect(server.main)).collect();
+    freed.iter_mut().for_each(is_answered);
+}
+
+#[test]
+fn without_descriptors_it_sleeps_all_the_same() {
+    let (mut server, mut clients) = without_descriptors();
+    for client in &mut clients {
+        assert!(client.get("/livez").starts_with("200 "));
+    }
+    assert!(Client::connect(server.main).line().starts_with("503 "));
+    assert!(clients[0].is_left_alone(300));
+    server.log.extend(server.lines.try_iter().map(|line| serde_json::from_str(&line).unwrap()));
+    let (logged, before_ns) = (server.log.len(), computed_ns(server.child.id()));
+    assert!(clients[0].is_left_alone(600));
+    let spent_ns = computed_ns(server.child.id()) - before_ns;
+    assert!(spent_ns < 20_000_000, "{spent_ns} ns computed in 600 ms without anything to do");
+    server.log.extend(server.lines.try_iter().map(|line| serde_json::from_str(&line).unwrap()));
+    assert!(server.log.len() <= logged + 1, "nobody knocks: {:?}", &server.log[logged..]);
+}

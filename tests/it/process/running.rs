@@ -1,0 +1,162 @@
+//! A running server and a client of it, both real: what `process` starts and talks to.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::peer::{self, Reader};
+
+/// Whatever takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_wspulse");
+pub(super) const DOORS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+
+/// A running server; dropping it kills it.
+pub(super) struct Server {
+    pub(super) child: Child,
+    pub(super) lines: Receiver<String>,
+    pub(super) main: SocketAddr,
+    pub(super) admin: SocketAddr,
+    /// Everything that it has logged since its banner.
+    pub(super) log: Vec<Value>,
+}
+
+impl Server {
+    pub(super) fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(DOORS).args(arguments);
+        Self::run(command)
+    }
+
+    /// Starts it, and waits until it says where it listens.
+    pub(super) fn run(command: Command) -> Self {
+        let mut server = Self::spawn(command);
+        server.wait_for("start");
+        let address = |door: &str| {
+            let said = |line: &&Value| line["event"] == "listening" && line["door"] == door;
+            server.log.iter().find(said).unwrap()["address"].as_str().unwrap().parse().unwrap()
+        };
+        (server.main, server.admin) = (address("main"), address("admin"));
+        server
+    }
+
+    /// Starts it, and waits for nothing.
+    pub(super) fn spawn(mut command: Command) -> Self {
+        let mut child = command.env_clear().stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let lines = stderr.lines().map_while(Result::ok);
+            lines.take_while(|line| sender.send(line.clone()).is_ok()).for_each(drop);
+        });
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { child, lines, main: nowhere, admin: nowhere, log: Vec::new() }
+    }
+
+    /// Reads the log up to the first line of this kind.
+    pub(super) fn wait_for(&mut self, event: &str) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("no {event} in {:?}", self.log));
+            self.log.push(serde_json::from_str(&line).unwrap());
+            if self.log.last().unwrap()["event"] == event {
+                return self.log.last().unwrap().clone();
+            }
+        }
+    }
+
+    pub(super) fn signal(&self, name: &str) {
+        kill(self.child.id(), name);
+    }
+
+    /// Waits for its end; returns the exit code, none if a signal killed it.
+    pub(super) fn exit(&mut self) -> Option<i32> {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.log.push(serde_json::from_str(&line).unwrap()),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("still there: {:?}", self.log),
+            }
+        }
+        self.child.wait().unwrap().code()
+    }
+
+    pub(super) fn logged(&self, event: &str) -> Vec<&Value> {
+        self.log.iter().filter(|line| line["event"] == event).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn kill(pid: u32, signal: &str) {
+    let command = format!("kill -{signal} {pid}");
+    assert!(Command::new("/bin/sh").args(["-c", &command]).status().unwrap().success());
+}
+
+/// A client on a real socket.
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    reader: Reader,
+    lines: Vec<String>,
+}
+
+impl Client {
+    pub(super) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, reader: Reader::default(), lines: Vec::new() }
+    }
+
+    pub(super) fn upgraded(address: SocketAddr, target: &str, fields: &[&str]) -> Self {
+        let mut client = Self::connect(address);
+        client.send(&peer::upgrade(target, fields));
+        assert!(client.line().starts_with("101 "));
+        client
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub(super) fn get(&mut self, path: &str) -> String {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+        self.line()
+    }
+
+    /// The next thing that the server says.
+    pub(super) fn line(&mut self) -> String {
+        while self.lines.is_empty() {
+            let mut bytes = vec![0; 64 * 1024];
+            let n = self.stream.read(&mut bytes).unwrap();
+            assert!(n > 0, "the server has hung up");
+            self.lines = self.reader.read(&bytes[..n]);
+            self.lines.reverse();
+        }
+        self.lines.pop().unwrap()
+    }
+
+    /// Whether the server keeps silent and connected for this long.
+    pub(super) fn is_left_alone(&mut self, ms: u64) -> bool {
+        self.stream.set_read_timeout(Some(Duration::from_millis(ms))).unwrap();
+        let read = self.stream.read(&mut [0; 1]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        read.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+
+    /// Nothing more is said before the end, which is no reset.
+    pub(super) fn hears_the_end(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty() && self.lines.is_empty(), "{rest:?}");
+    }
+}

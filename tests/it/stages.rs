@@ -1,0 +1,190 @@
+//! Every stage of a connection against every input: what it becomes and what it says, as a table
+//! in `stages.txt`. `UPDATE=1 cargo test` rewrites it; a reader sees there what `conn` decides.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use wspulse::engine::{Id, Signal};
+
+use crate::hostile::{Client, end};
+use crate::house::House;
+use crate::peer::{close, frame, text, upgrade};
+
+const GET: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+/// The only connection of its house.
+const ID: Id = Id { key: 0, generation: 0 };
+/// Longer than any deadline, in steps short enough to see which one it was.
+const PATIENCE_NS: u64 = 120_000_000_000;
+const STEP_MS: u64 = 16;
+
+/// A stage, how to come to it, and which bytes go well there.
+struct Stage {
+    name: &'static str,
+    enter: fn(&mut House, &mut Client),
+    fit: fn() -> Vec<u8>,
+}
+
+const STAGES: &[Stage] = &[
+    Stage { name: "http, fresh", enter: |_, _| {}, fit: || GET.to_vec() },
+    Stage {
+        name: "http, half a head",
+        enter: |house, client| drop(client.say(house, &GET[..30])),
+        fit: || GET[30..].to_vec(),
+    },
+    Stage {
+        name: "http, idle after an answer",
+        enter: |house, client| drop(client.say(house, GET)),
+        fit: || GET.to_vec(),
+    },
+    Stage { name: "websocket", enter: open, fit: || text("hi") },
+    Stage {
+        name: "websocket, mid-message",
+        enter: |house, client| {
+            open(house, client);
+            client.say(house, &large()[..100_000]);
+        },
+        fit: || large()[100_000..].to_vec(),
+    },
+    Stage {
+        name: "websocket, close sent",
+        enter: |house, client| {
+            open(house, client);
+            house.signal(Signal::Stop);
+            house.pass(100);
+            assert_eq!(client.hear(house), ["close 1001 \"draining\""]);
+        },
+        fit: || close(1001, ""),
+    },
+    Stage {
+        name: "lingering",
+        enter: |house, client| {
+            client.say(house, b"nonsense\r\n");
+            assert_eq!(end(house, client.wire), "fin");
+        },
+        fit: || GET.to_vec(),
+    },
+    Stage {
+        name: "leaving",
+        enter: |house, client| {
+            open(house, client);
+            house.wires.window(client.wire, 0);
+            client.say(house, &text("waits"));
+            house.wires.fin(client.wire);
+            house.settle();
+        },
+        fit: || text("hi"),
+    },
+];
+
+fn open(house: &mut House, client: &mut Client) {
+    client.say(house, &upgrade("/echo", &[]));
+}
+
+fn large() -> Vec<u8> {
+    frame(0x82, &vec![b'x'; 200_000])
+}
+
+/// An input, and what it does to a connection in a stage.
+type Input = (&'static str, fn(&mut House, &mut Client, &Stage));
+
+const INPUTS: &[Input] = &[
+    ("bytes that fit", |house, client, stage| house.send(client.wire, &(stage.fit)())),
+    ("garbage", |house, client, _| house.send(client.wire, b"\xff\xff\xff\xff\r\n\r\n")),
+    ("end of input", |house, client, _| {
+        house.wires.fin(client.wire);
+        house.settle();
+    }),
+    ("reset", |house, client, _| {
+        house.wires.reset(client.wire);
+        house.settle();
+    }),
+    ("signal stop", |house, _, _| {
+        house.signal(Signal::Stop);
+        house.pass(100);
+    }),
+    ("its window closes", |house, client, stage| {
+        house.wires.window(client.wire, 0);
+        house.send(client.wire, &(stage.fit)());
+    }),
+    ("backpressure", |house, client, stage| {
+        house.wires.window(client.wire, 0);
+        house.send(client.wire, &(stage.fit)());
+        let message = frame(0x82, &[b'x'; 1_000]);
+        let http = stage.name.starts_with("http");
+        house.send(client.wire, &if http { GET } else { &message }.repeat(1_000));
+    }),
+    ("time", |_, _, _| {}),
+];
+
+#[test]
+fn every_stage_and_every_input() {
+    let mut table = String::new();
+    for stage in STAGES {
+        writeln!(table, "{}", stage.name).unwrap();
+        for input in INPUTS {
+            writeln!(table, "    {:18} {}", input.0, outcome(stage, input)).unwrap();
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/stages.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, table).unwrap();
+        return;
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    for (written, happened) in written.lines().zip(table.lines()) {
+        assert_eq!(written, happened, "UPDATE=1 cargo test rewrites the table");
+    }
+    assert_eq!(written.lines().count(), table.lines().count());
+}
+
+/// The stage behind an input with what was said, and each change that time brings after it.
+fn outcome(stage: &Stage, (_, input): &Input) -> String {
+    let mut house = House::new(&[]);
+    let mut client = Client::connect(&mut house);
+    (stage.enter)(&mut house, &mut client);
+    client.hear(&mut house);
+    let mut seen = ("", end(&house, client.wire));
+    input(&mut house, &mut client, stage);
+    let mut line = now(&mut house, &mut client, seen.1);
+    let start_ns = house.now_ns();
+    seen = state(&house, &client);
+    while house.exit.is_none() && house.now_ns() - start_ns < PATIENCE_NS {
+        house.pass(STEP_MS);
+        let said = !house.wires.0.borrow().wires[client.wire].outbound.is_empty();
+        if state(&house, &client) != seen || said {
+            let tenths = (house.now_ns() - start_ns + 50_000_000) / 100_000_000;
+            let then = now(&mut house, &mut client, seen.1);
+            write!(line, ", {}.{} s: {then}", tenths / 10, tenths % 10).unwrap();
+            seen = state(&house, &client);
+        }
+    }
+    line
+}
+
+fn state(house: &House, client: &Client) -> (&'static str, &'static str) {
+    let stage = house.driver.engine().stage(ID).unwrap_or("gone");
+    (stage, end(house, client.wire))
+}
+
+/// The stage, and in brackets what was said since and how it ended.
+fn now(house: &mut House, client: &mut Client, end_before: &str) -> String {
+    let mut said: Vec<String> = client.hear(house).iter().map(|line| short(line)).collect();
+    let (stage, end) = state(house, client);
+    if end != end_before {
+        said.push(end.to_owned());
+    }
+    if let Some(code) = house.exit {
+        said.push(format!("exit {code}"));
+    }
+    if said.is_empty() { stage.to_owned() } else { format!("{stage} [{}]", said.join(", ")) }
+}
+
+/// The status and whether it is the last answer, or a frame as it is.
+fn short(line: &str) -> String {
+    let status = line.split(' ').next().unwrap_or_default();
+    match (status.parse::<u16>(), line.contains("connection=\"close\"")) {
+        (Ok(status), true) => format!("{status} and close"),
+        (Ok(status), false) => status.to_string(),
+        (Err(_), _) => line.to_owned(),
+    }
+}

@@ -1,0 +1,296 @@
+//! The rules of the house, checked by reading the tree: who may name what, how long things may
+//! be, and whether every table's row is in the README and in a test.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use wspulse::{behaviours, limits, options, server};
+
+/// Heads that teach more than one file: theory, contract, map, grammar.
+const LONG_HEADS: [&str; 4] =
+    ["src/lib.rs", "src/engine.rs", "src/server/conn.rs", "tests/it/scenarios.rs"];
+
+/// Where words may not stand in code, and which. `core` is everything but `net` and `main`.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("all", &["unsafe", "dbg!", "todo!", "unimplemented!"]),
+    ("core", &["mio", "std::net", "std::fs", "std::process", "std::thread", "Instant"]),
+    ("core", &["SystemTime", "Rc<", "RefCell", "Arc<", "Mutex", "async fn"]),
+    ("src/main.rs", &["mio", "std::net", "std::fs", "std::thread", "Instant", "SystemTime"]),
+    ("src/net", &["http", "websocket", "async fn", "server::", "options::"]),
+    ("src/proto", &["Id", "Now", "log::"]),
+    ("src/behaviours", &["server", "conn::"]),
+];
+
+/// Those who may, since somebody has to: the place where the parts are put together.
+const ALLOWED: &[(&str, &str)] = &[
+    ("src/net/mod.rs", "server::"),
+    ("src/net/mod.rs", "options::"),
+    ("src/net/listen.rs", "options::"),
+    ("src/net/logs.rs", "options::"),
+    ("src/net/logs", "options::"),
+];
+
+struct Source {
+    path: String,
+    text: String,
+    /// The same without comments and without what stands in quotes.
+    code: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_default()
+}
+
+/// Files with this ending below a folder, in order.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources(folder: &str) -> Vec<Source> {
+    let source = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let path = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        Source { code: code(&text), text, path }
+    };
+    files(&root().join(folder), "rs").into_iter().map(source).collect()
+}
+
+/// What is left of a source without comments and quotes; lines stay where they are.
+fn code(text: &str) -> String {
+    let mut left = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let word = left.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let raw = rest.strip_prefix('r').map(|after| after.trim_start_matches('#'));
+        let skipped = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if !word && raw.is_some_and(|after| after.starts_with('"')) {
+            let hashes = rest.len() - 1 - raw.map_or(0, str::len);
+            let open = hashes + 2;
+            let close = format!("\"{}", "#".repeat(hashes));
+            rest[open..].find(&close).map_or(rest.len(), |at| open + at + close.len())
+        } else if first == '"' || (first == '\'' && is_char(rest)) {
+            quoted(rest)
+        } else {
+            left.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        };
+        left.extend(rest[..skipped].chars().filter(|c| *c == '\n'));
+        rest = &rest[skipped..];
+    }
+    left
+}
+
+/// `'a'` or `'\n'`, but not the lifetime `'a`.
+fn is_char(rest: &str) -> bool {
+    let mut chars = rest.chars().skip(1);
+    chars.next() == Some('\\') || chars.next() == Some('\'')
+}
+
+/// How long what stands in quotes is, with them.
+fn quoted(rest: &str) -> usize {
+    let mut chars = rest.char_indices();
+    let quote = chars.next().map(|(_, quote)| quote);
+    while let Some((at, c)) = chars.next() {
+        if c == '\\' {
+            chars.next();
+        } else if Some(c) == quote {
+            return at + 1;
+        }
+    }
+    rest.len()
+}
+
+/// Whether a word stands in code, and not as a part of another one.
+fn names(code: &str, word: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    code.match_indices(word).any(|(at, _)| {
+        let goes_on = word.ends_with(part) && code[at + word.len()..].starts_with(part);
+        !goes_on && !code[..at].ends_with(part)
+    })
+}
+
+/// Tells of all that is wrong at once.
+fn judge(wrong: &[String]) {
+    assert!(wrong.is_empty(), "{} things:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn nobody_names_what_is_not_theirs() {
+    let mut wrong = Vec::new();
+    for source in sources("src") {
+        let path = source.path.as_str();
+        let core = !path.starts_with("src/net/") && path != "src/main.rs";
+        for (place, words) in FORBIDDEN {
+            if *place != "all" && !(*place == "core" && core) && !path.starts_with(place) {
+                continue;
+            }
+            let text = match *place {
+                "src/net" => source.code.to_ascii_lowercase(),
+                _ => source.code.clone(),
+            };
+            let may = |word: &str| ALLOWED.iter().any(|(at, w)| path.starts_with(at) && *w == word);
+            let named = words.iter().filter(|word| !may(word) && names(&text, word));
+            wrong.extend(named.map(|word| format!("{path} names {word}")));
+        }
+    }
+    judge(&wrong);
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let mut wrong = Vec::new();
+    for source in sources("src").into_iter().chain(sources("tests")) {
+        let path = source.path;
+        let lines = source.text.lines().count();
+        if lines > 500 {
+            wrong.push(format!("{path} has {lines} lines"));
+        }
+        for (at, line) in (1..).zip(source.text.lines()) {
+            // A row of a table cannot be broken.
+            if line.chars().count() > 100 && !line.starts_with("//! |") {
+                wrong.push(format!("{path}:{at} has more than 100 columns"));
+            }
+        }
+        let long = functions(&source.code).into_iter().filter(|(_, lines)| *lines > 70);
+        wrong.extend(long.map(|(name, lines)| format!("{path}: {name} has {lines} lines")));
+        let head = source.text.lines().take_while(|line| line.starts_with("//!")).count();
+        let most = if LONG_HEADS.contains(&path.as_str()) { 20 } else { 6 };
+        if !(1..=most).contains(&head) {
+            wrong.push(format!("{path} opens with {head} lines of //!, not 1 to {most}"));
+        }
+        let name = path.rsplit('/').next().unwrap().trim_end_matches(".rs");
+        if ["utils", "util", "common", "misc", "types", "helpers"].contains(&name) {
+            wrong.push(format!("{path}: a name that says nothing"));
+        }
+        for mark in [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")] {
+            if source.text.contains(mark) {
+                wrong.push(format!("{path}: {mark}"));
+            }
+        }
+    }
+    judge(&wrong);
+}
+
+/// Each function with the lines from its name to its last brace, empty ones left out.
+fn functions(code: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("fn ") {
+        let rest = &code[at + 3..];
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let name: String = rest.chars().take_while(|c| word(*c)).collect();
+        if name.is_empty() || code[..at].ends_with(word) {
+            continue;
+        }
+        let (mut depth, mut end) = (0, 0);
+        for (offset, c) in rest.char_indices() {
+            depth += i32::from("([{".contains(c)) - i32::from(")]}".contains(c));
+            if depth == 0 && (c == '}' || c == ';') {
+                end = offset;
+                break;
+            }
+        }
+        let lines = rest[..end].lines().filter(|line| !line.trim().is_empty()).count();
+        found.push((name, lines));
+    }
+    found
+}
+
+#[test]
+fn the_map_names_every_module() {
+    let map = read("src/lib.rs");
+    let (head, body) = map.split_once("\n\n").unwrap();
+    for entry in fs::read_dir(root().join("src")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.trim_end_matches(".rs");
+        if !["lib", "main"].contains(&name) {
+            assert!(head.contains(&format!("[`{name}`]")), "the head of lib.rs lacks {name}");
+            assert!(body.contains(&format!("pub mod {name};")), "lib.rs lacks mod {name}");
+        }
+    }
+}
+
+/// Everything that a test says, and everything that it is answered.
+fn tests() -> String {
+    let scenarios = files(&root().join("tests/scenarios"), "txt");
+    scenarios.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+#[test]
+fn every_row_of_a_table_is_told_and_tried() {
+    let (readme, scenarios) = (read("README.md"), tests());
+    let mut wrong = Vec::new();
+    let behaviours = behaviours::TABLE.iter().map(|entry| entry.name);
+    let mounts = behaviours::DEFAULT_MOUNTS.iter().filter_map(|mount| mount.split('=').next());
+    let routes = server::ROUTES.iter().map(|route| route.path);
+    for name in behaviours.chain(mounts).chain(routes) {
+        if !readme.contains(&format!("`{name}`")) {
+            wrong.push(format!("README.md lacks `{name}`"));
+        }
+        if !names(&scenarios, name) {
+            wrong.push(format!("no scenario has {name}"));
+        }
+    }
+    judge(&wrong);
+}
+
+#[test]
+fn every_status_and_close_code_is_tried() {
+    let hostile: String =
+        sources("tests/it/hostile").into_iter().map(|source| source.text).collect();
+    let tried = tests() + &hostile;
+    let codes = |path: &str, function: &str, digits: usize| {
+        let text = read(path);
+        let body =
+            text.split_once(function).unwrap().1.split_once("\n    }\n").unwrap().0.to_owned();
+        let numbers = body.split("=> ").skip(1).map(|rest| rest[..digits].to_owned());
+        numbers.collect::<Vec<String>>()
+    };
+    let statuses = codes("src/proto/refusal.rs", "fn status(", 3);
+    let closes = codes("src/proto/frame.rs", "fn close_code(", 4);
+    assert!(statuses.len() >= 10 && closes.len() >= 4, "{statuses:?} {closes:?}");
+    let is_tried = |code: &&String| {
+        [format!(" {code} "), format!("\"{code}"), format!("close {code}")]
+            .iter()
+            .any(|said| tried.contains(said))
+    };
+    let untried = statuses.iter().chain(&closes).filter(|code| !is_tried(code));
+    judge(&untried.map(|code| format!("nobody tries {code}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_readme_has_the_tables() {
+    let mut rows = String::from("| limit | value | beyond it |\n|---|---|---|\n");
+    for (name, value, over) in limits::TABLE {
+        writeln!(rows, "| {name} | {value} | {over} |").unwrap();
+    }
+    let readme = read("README.md");
+    let mut happened = readme.clone();
+    for (name, rows) in [("flags", options::readme_rows()), ("limits", rows)] {
+        let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+        let (before, rest) = happened.split_once(&open).expect("README.md has the marker");
+        let (_, after) = rest.split_once(&close).expect("README.md has the end marker");
+        happened = format!("{before}{open}{rows}{close}{after}");
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(root().join("README.md"), happened).unwrap();
+    } else {
+        assert!(readme == happened, "UPDATE=1 cargo test rewrites the tables of README.md");
+    }
+}
