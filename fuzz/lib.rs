@@ -1,0 +1,11 @@
+//! The fuzz targets' side of the tests: the same properties, on the same simulated system.
+//! `properties/` knows nothing of libfuzzer; `cargo test` replays the corpora through it.
+
+pub mod properties;
+
+#[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
+#[path = "../tests/it/house.rs"]
+mod house;
+#[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
+#[path = "../tests/it/world.rs"]
+mod world;

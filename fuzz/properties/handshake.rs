@@ -1,0 +1,151 @@
+//! Requests for a WebSocket, put together from fields: what is accepted has a key of 16 bytes and
+//! version 13 in the eyes of somebody else too, and what is refused for those has not.
+
+use wspulse::proto::handshake::{self, Origin};
+use wspulse::proto::http::{self, Fields, Request};
+use wspulse::proto::refusal::Refusal;
+
+use super::input;
+
+const INPUT_MAX: usize = 2 * 1024;
+/// A head is no longer than this.
+const HEAD_MAX: usize = 8 * 1024;
+
+/// Lines of a flawless request. The low bits of the input's first byte leave them out, one each.
+const FLAWLESS: [&str; 6] = [
+    "GET /echo HTTP/1.1",
+    "Host: example.test:8080",
+    "Connection: keep-alive, Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
+
+/// See the module's head. The input's further lines, apart by LF, stand behind those.
+pub fn handshake(data: &[u8]) {
+    let (&left_out, lines) = data.split_first().unwrap_or((&0, &[]));
+    let lines = input::expanded(&lines[..lines.len().min(INPUT_MAX)], HEAD_MAX);
+    let mut head = Vec::with_capacity(HEAD_MAX);
+    for (bit, line) in FLAWLESS.iter().enumerate() {
+        if left_out & (1 << bit) == 0 {
+            head.extend_from_slice(line.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+    }
+    for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        head.extend_from_slice(line);
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    let mut fields = Fields::default();
+    match http::parse(&head, &mut fields) {
+        Ok(request) => check(&request),
+        Err(refusal) => assert!((400..=505).contains(&refusal.status()), "{refusal:?}"),
+    }
+}
+
+fn check(request: &Request<'_, '_>) {
+    let version_is_13 = only(request, "sec-websocket-version") == Some(b"13");
+    let key = only(request, "sec-websocket-key").and_then(decoded);
+    let key_is_fine = key.is_some_and(|key| key.len() == 16);
+    match handshake::check(request) {
+        Ok(offer) => {
+            assert!(version_is_13, "another version is accepted");
+            assert!(key_is_fine, "a key that is none is accepted");
+            assert_eq!((request.method_text, request.minor), ("GET", 1));
+            assert!(
+                names(request, "upgrade", "websocket") && names(request, "connection", "upgrade")
+            );
+            assert_eq!(decoded(offer.accept.as_bytes()).map(|digest| digest.len()), Some(20));
+            check_subprotocols(request, &offer.subprotocols);
+        }
+        Err(Refusal::UpgradeVersion) => assert!(!version_is_13, "version 13 is refused"),
+        Err(Refusal::KeyInvalid) => assert!(!key_is_fine, "a flawless key is refused"),
+        Err(Refusal::OriginForeign | Refusal::OriginTwice) => panic!("the origin is not asked yet"),
+        Err(refusal) => assert!((400..=505).contains(&refusal.status()), "{refusal:?}"),
+    }
+    match handshake::origin(request) {
+        Ok(Origin::Absent) => assert_eq!(request.values("origin").count(), 0),
+        Ok(Origin::Same) => check_same(request),
+        Ok(Origin::Foreign(origin)) => {
+            assert_eq!(only(request, "origin"), Some(origin.as_bytes()));
+        }
+        Err(refusal) => assert!(matches!(refusal.status(), 400 | 403), "{refusal:?}"),
+    }
+}
+
+/// The value of a field that is there once.
+fn only<'b>(request: &Request<'_, 'b>, name: &str) -> Option<&'b [u8]> {
+    let mut all = request.fields().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+    let (_, value) = all.next()?;
+    all.next().is_none().then_some(value)
+}
+
+fn names(request: &Request<'_, '_>, field: &str, token: &str) -> bool {
+    request.fields().filter(|(name, _)| name.eq_ignore_ascii_case(field)).any(|(_, list)| {
+        let list = list.to_ascii_lowercase();
+        list.split(|&byte| byte == b',').any(|item| item.trim_ascii() == token.as_bytes())
+    })
+}
+
+/// Base64 with its padding, or nothing.
+fn decoded(text: &[u8]) -> Option<Vec<u8>> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();
+    if !text.len().is_multiple_of(4) || padding > 2 {
+        return None;
+    }
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for digit in &text[..text.len() - padding] {
+        let value = DIGITS.iter().position(|known| known == digit)?;
+        bits = (bits << 6 | u32::try_from(value).ok()?) & 0xffff;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count & 0xff) as u8);
+        }
+    }
+    // Bits that stand for nothing must be 0, or one key would have several spellings.
+    (bits & ((1 << count) - 1) == 0).then_some(bytes)
+}
+
+fn check_subprotocols(request: &Request<'_, '_>, chosen_from: &[&str]) {
+    let mut offered: Vec<&[u8]> = Vec::new();
+    for (_, list) in
+        request.fields().filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-protocol"))
+    {
+        let items = list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        offered.extend(items.filter(|item| !item.is_empty()));
+    }
+    assert!(chosen_from.iter().map(|name| name.as_bytes()).eq(offered.iter().copied()));
+    offered.sort_unstable();
+    assert!(offered.windows(2).all(|pair| pair[0] != pair[1]), "a name twice is accepted");
+    assert!(offered.iter().all(|name| http::is_token(name)));
+}
+
+/// A page of the same host: the name in `Origin`, to its last letter, is that of a host field.
+fn check_same(request: &Request<'_, '_>) {
+    let origin = only(request, "origin").expect("there is one");
+    let origin = std::str::from_utf8(origin).expect("it is text").to_ascii_lowercase();
+    let (scheme, host) = origin.split_once("://").expect("it has a scheme");
+    if scheme.ends_with("-extension") {
+        return;
+    }
+    assert!(!host.contains(['/', '?', '#', '@', '\\', ' ', ',']), "no host, and the same: {host}");
+    let hosts = ["host", "x-forwarded-host"].iter().filter_map(|name| only(request, name));
+    let known = hosts.filter_map(|host| std::str::from_utf8(host).ok()).any(|known| {
+        let known = known.to_ascii_lowercase();
+        let known = known.split(',').next().unwrap_or_default().trim();
+        name_of(known) == name_of(host)
+    });
+    assert!(known, "{origin} is taken for the same host");
+}
+
+/// A host without its port and its last dot.
+fn name_of(host: &str) -> &str {
+    let name = match host.rfind(']') {
+        Some(end) => &host[..=end],
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.trim_end_matches('.')
+}

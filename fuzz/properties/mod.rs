@@ -1,0 +1,31 @@
+//! What must hold for every input. Each property is a plain function that panics when it does
+//! not: libfuzzer calls it (`fuzz/targets`), `cargo test` replays the corpora (`tests/it/corpus`).
+//! An input is read by `input`; `session` drives a server on it without a system.
+
+mod frames;
+mod handshake;
+mod head;
+pub mod input;
+mod oracle;
+mod said;
+mod server;
+mod session;
+mod utf8;
+
+pub use frames::frames;
+pub use handshake::handshake;
+pub use head::head;
+pub use server::server;
+pub use utf8::utf8;
+
+/// A property by its name, which is also that of its target and of its corpus.
+pub type Property = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const PROPERTIES: [Property; 5] = [
+    ("head", head),
+    ("handshake", handshake),
+    ("frames", frames),
+    ("utf8", utf8),
+    ("server", server),
+];

@@ -1,0 +1,72 @@
+//! What a server said on a WebSocket, read by somebody who forgives nothing.
+
+/// A frame of the server's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    Text(Vec<u8>),
+    Binary(Vec<u8>),
+    Ping,
+    Pong(Vec<u8>),
+    /// The code is 1005 when there is none.
+    Close(u16, Vec<u8>),
+}
+
+/// What follows the answer to an upgrade; `None` if that is not the first that was said, or not
+/// all of it was.
+pub fn after_upgrade(said: &[u8]) -> Option<&[u8]> {
+    let head = said.starts_with(b"HTTP/1.1 101 ").then_some(said)?;
+    let end = head.windows(4).position(|four| four == b"\r\n\r\n")?;
+    Some(&said[end + 4..])
+}
+
+/// All frames, and how many bytes of one more there are. Panics when a frame breaks RFC 6455.
+pub fn frames(mut bytes: &[u8]) -> (Vec<Said>, usize) {
+    let mut all = Vec::new();
+    while let Some((said, rest)) = frame(bytes) {
+        assert!(!matches!(all.last(), Some(Said::Close(..))), "a frame follows a Close: {said:?}");
+        all.push(said);
+        bytes = rest;
+    }
+    (all, bytes.len())
+}
+
+fn frame(bytes: &[u8]) -> Option<(Said, &[u8])> {
+    let (&[first, second], mut rest) = bytes.split_first_chunk::<2>()?;
+    assert!(second < 0x80, "a server does not mask");
+    let length = match second {
+        126 => {
+            let (wide, after) = rest.split_first_chunk::<2>()?;
+            rest = after;
+            assert!(u16::from_be_bytes(*wide) > 125, "a length is not minimal");
+            usize::from(u16::from_be_bytes(*wide))
+        }
+        127 => {
+            let (wide, after) = rest.split_first_chunk::<8>()?;
+            rest = after;
+            assert!(u64::from_be_bytes(*wide) > 0xffff, "a length is not minimal");
+            usize::try_from(u64::from_be_bytes(*wide)).expect("a length that memory can have")
+        }
+        small => usize::from(small),
+    };
+    assert!(first & 8 == 0 || length <= 125, "a control frame of {length} bytes");
+    let (payload, rest) = rest.split_at_checked(length)?;
+    let said = match first {
+        0x81 => {
+            assert!(std::str::from_utf8(payload).is_ok(), "text that is no text");
+            Said::Text(payload.to_vec())
+        }
+        0x82 => Said::Binary(payload.to_vec()),
+        0x88 => match payload {
+            [] => Said::Close(1005, Vec::new()),
+            [high, low, reason @ ..] => {
+                assert!(std::str::from_utf8(reason).is_ok(), "a reason that is no text");
+                Said::Close(u16::from_be_bytes([*high, *low]), reason.to_vec())
+            }
+            [_] => panic!("a Close of one byte"),
+        },
+        0x89 => Said::Ping,
+        0x8a => Said::Pong(payload.to_vec()),
+        other => panic!("no such frame: {other:02x}"),
+    };
+    Some((said, rest))
+}

@@ -1,0 +1,249 @@
+//! The whole server on the simulated system, by a sequence of operations: whatever its peers, the
+//! operator, the network and the clock do, it does not panic or spin, it owns no more memory than
+//! it may, what it says on a WebSocket is well-formed, and nothing is left when all have gone.
+
+use wspulse::engine::Signal;
+use wspulse::limits;
+
+use super::input::Source;
+use super::said;
+use crate::house::House;
+use crate::world::Fault;
+
+const INPUT_MAX: usize = 2 * 1024;
+const OPERATIONS_MAX: usize = 200;
+const WIRES_MAX: usize = 12;
+/// Bytes that one input may send.
+const SENT_MAX: usize = 600 * 1024;
+/// Longer than any deadline.
+const PATIENCE_MS: u64 = 120_000;
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// What the server is started with, and its limit of a message.
+const HOUSES: [(&[&str], usize); 4] = [
+    (&["--max-message", "4KiB", "--max-connections", "4"], 4 * 1024),
+    (&["--max-message", "200KiB", "--max-connections", "8"], 200 * 1024),
+    (&["--max-connections", "3", "--drain-window", "1s", "--drain-timeout", "6s"], 1024 * 1024),
+    (&["--profile", "kubernetes", "--ping-interval", "500ms", "--pong-timeout", "1s"], 1024 * 1024),
+];
+
+const TARGETS: [&str; 8] = [
+    "/echo",
+    "/websocket",
+    "/ws?every=100ms&size=64KiB",
+    "/?delay=100ms",
+    "/echo?delay=10s&hello=1",
+    "/ws?randping=100ms&size=1KiB",
+    "/echo?ping=1s",
+    "/nowhere",
+];
+
+const REQUESTS: [&str; 8] = [
+    "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET /healthz HTTP/1.0\r\n\r\n",
+    "HEAD /whoami HTTP/1.1\r\nHost: h\r\n\r\n",
+    "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n0123456789",
+    "GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "GET /readyz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+    "GET /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\nExpect: 100-continue\r\n\r\n",
+    "GET /version HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\n",
+];
+
+/// See the module's head. The first byte chooses the house.
+pub fn server(data: &[u8]) {
+    let mut source = Source(&data[..data.len().min(INPUT_MAX)]);
+    let (args, max_message) = HOUSES[usize::from(source.byte() & 3)];
+    let mut play = Play {
+        house: House::seeded(args, 7),
+        peers: Vec::new(),
+        sent: 0,
+        per_connection: max_message + limits::HARD_CAP_BYTES + limits::READ_BYTES_PER_TURN,
+    };
+    for _ in 0..OPERATIONS_MAX {
+        if source.is_empty() || play.house.exit.is_some() {
+            break;
+        }
+        play.operate(&mut source);
+        play.check();
+    }
+    play.end();
+}
+
+/// A house and what was done to it.
+struct Play {
+    house: House,
+    peers: Vec<Peer>,
+    sent: usize,
+    per_connection: usize,
+}
+
+/// What is known of a peer.
+struct Peer {
+    said: Vec<u8>,
+    /// Whether a well-formed upgrade was the first thing that it sent.
+    begins_with_upgrade: bool,
+    silent: bool,
+}
+
+impl Play {
+    /// One operation: what, and to which wire. With the top bit, nothing is done about it before
+    /// the next one, so that the loop finds several things at once.
+    fn operate(&mut self, source: &mut Source<'_>) {
+        let what = source.byte();
+        let which = usize::from(source.byte());
+        let wire = which % self.peers.len().max(1);
+        let wires = self.house.wires.clone();
+        match what & 0x1f {
+            0 | 1 => self.connect(usize::from(what & 1)),
+            2 => wires.signal([Signal::Stop, Signal::Report, Signal::Reload][which % 3]),
+            3 => self.pass(source),
+            4 => self.fault(source),
+            5 => self.descriptors(source),
+            _ if self.peers.is_empty() => self.connect(0),
+            6 => wires.fin(wire),
+            7 => wires.reset(wire),
+            8 => wires.haunt(wire),
+            9 => wires.window(wire, usize::from(source.byte())),
+            10 => wires.window(wire, usize::from(source.word()) * 16),
+            11 => wires.window(wire, usize::MAX),
+            12..=15 => self.upgrade(wire, source),
+            16 | 17 => self.send(wire, REQUESTS[usize::from(source.byte() & 7)].as_bytes()),
+            18 => self.send_part(wire, REQUESTS[usize::from(source.byte() & 7)].as_bytes(), source),
+            19 | 20 => {
+                let length = usize::from(source.byte());
+                self.send(wire, source.take(length));
+            }
+            _ => self.frames(wire, source),
+        }
+        if what & 0x80 == 0 && self.house.exit.is_none() {
+            self.house.settle();
+        }
+    }
+
+    fn connect(&mut self, door: usize) {
+        if self.peers.len() < WIRES_MAX {
+            self.house.wires.connect(door);
+            self.peers.push(Peer { said: Vec::new(), begins_with_upgrade: false, silent: true });
+        }
+    }
+
+    fn pass(&mut self, source: &mut Source<'_>) {
+        let ms = match source.byte() {
+            byte @ 0..64 => u64::from(byte),
+            byte @ 64..192 => u64::from(byte - 63) * 50,
+            byte => u64::from(byte - 191) * 1_000,
+        };
+        self.house.pass(ms);
+    }
+
+    /// A fault at one of the next calls.
+    fn fault(&mut self, source: &mut Source<'_>) {
+        let which = source.byte();
+        let faults = [Fault::Interrupted, Fault::Short, Fault::Spurious, Fault::Reset];
+        let mut net = self.house.wires.0.borrow_mut();
+        net.fault = Some((net.calls + 1 + u64::from(which >> 2), faults[usize::from(which & 3)]));
+    }
+
+    /// Descriptors run out, or there are plenty again.
+    fn descriptors(&mut self, source: &mut Source<'_>) {
+        self.house.wires.0.borrow_mut().descriptors = if source.byte() & 1 == 0 { 1000 } else { 0 };
+    }
+
+    fn upgrade(&mut self, wire: usize, source: &mut Source<'_>) {
+        let target = TARGETS[usize::from(source.byte() & 7)];
+        let head = format!(
+            "GET {target} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.peers[wire].begins_with_upgrade |= self.peers[wire].silent;
+        self.send(wire, head.as_bytes());
+    }
+
+    /// The beginning of something, so that what follows is its rest or nonsense.
+    fn send_part(&mut self, wire: usize, bytes: &[u8], source: &mut Source<'_>) {
+        let length = usize::from(source.byte()).min(bytes.len());
+        self.send(wire, &bytes[..length]);
+    }
+
+    /// Frames that are the same, perhaps without the end of the last one.
+    fn frames(&mut self, wire: usize, source: &mut Source<'_>) {
+        const FIRST: [u8; 8] = [0x81, 0x82, 0x01, 0x02, 0x80, 0x00, 0x89, 0x88];
+        let shape = source.byte();
+        let length = match shape >> 3 & 3 {
+            0 => usize::from(source.byte() & 0x7f),
+            1 => usize::from(source.byte()) * 16,
+            2 => usize::from(source.word()),
+            _ => usize::from(source.word()) * 16,
+        };
+        let pattern = source.take(2);
+        let times = if shape & 0x20 == 0 { 1 } else { usize::from(source.byte()) };
+        let cut = if shape & 0x40 == 0 { 0 } else { usize::from(source.byte()) };
+        let first = FIRST[usize::from(shape & 7)];
+        let length = if first & 8 == 0 { length } else { length.min(125) };
+        let frame = frame(first, length, pattern);
+        let all = frame.repeat(times.min(SENT_MAX / frame.len()));
+        self.send(wire, &all[..all.len().saturating_sub(cut)]);
+    }
+
+    fn send(&mut self, wire: usize, bytes: &[u8]) {
+        if !bytes.is_empty() && self.sent + bytes.len() <= SENT_MAX {
+            self.sent += bytes.len();
+            self.peers[wire].silent = false;
+            self.house.wires.send(wire, bytes);
+        }
+    }
+
+    /// What holds after every operation.
+    fn check(&mut self) {
+        let server = self.house.driver.engine();
+        let (connections, memory) = (server.connections(), server.memory());
+        assert!(connections <= self.peers.len(), "{connections} of {}", self.peers.len());
+        let bound = connections * self.per_connection;
+        assert!(memory <= bound, "{connections} connections own {memory} bytes");
+        for (wire, peer) in self.peers.iter_mut().enumerate() {
+            peer.said.extend(self.house.wires.take_output(wire));
+        }
+    }
+
+    /// Everyone goes, or the process has ended already; what was said is read.
+    fn end(mut self) {
+        if self.house.exit.is_none() {
+            for wire in 0..self.peers.len() {
+                self.house.wires.reset(wire);
+            }
+            self.house.pass(PATIENCE_MS);
+        }
+        if self.house.exit.is_none() {
+            let server = self.house.driver.engine();
+            let left = (server.connections(), server.timers(), server.memory());
+            assert_eq!(left, (0, 0, 0), "connections, timers, bytes left behind");
+        }
+        self.check();
+        for peer in &self.peers {
+            let upgraded = peer.begins_with_upgrade.then(|| said::after_upgrade(&peer.said));
+            if let Some(frames) = upgraded.flatten() {
+                said::frames(frames);
+            }
+        }
+    }
+}
+
+fn frame(first: u8, length: usize, pattern: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match length {
+        0..=125 => frame.push(0x80 | length as u8),
+        126..=0xffff => {
+            frame.push(0xfe);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            frame.push(0xff);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&MASK);
+    let pattern = if pattern.is_empty() { b"a" } else { pattern };
+    let payload = pattern.iter().cycle().take(length).zip(MASK.iter().cycle());
+    frame.extend(payload.map(|(byte, key)| byte ^ key));
+    frame
+}

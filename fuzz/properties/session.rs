@@ -1,0 +1,257 @@
+//! A server and one connection, driven in memory: the smallest driver that keeps the contract of
+//! `wspulse::engine`. The peer takes all that is said, at once or in small parts and late.
+
+use std::ffi::OsString;
+use std::sync::OnceLock;
+
+use wspulse::engine::{Action, Door, Engine, HangUp, Id, Now, Out, Peer};
+use wspulse::limits;
+use wspulse::options::{self, Command, Surroundings};
+use wspulse::server::config::Config;
+use wspulse::server::{Assets, Server};
+
+/// Calls for one part of the input, after which the server spins.
+const CALLS_MAX: usize = 100_000;
+/// Nothing here takes time.
+const NOW: Now = Now { mono_ns: 1_000_000_000, wall_ms: 1_795_230_000_000 };
+
+/// A connection to a server of its own.
+#[derive(Debug)]
+pub struct Session {
+    server: Server,
+    id: Id,
+    shared: Vec<u8>,
+    out: Out,
+    pace: Pace,
+    marks: Marks,
+    /// All that the server said.
+    pub said: Vec<u8>,
+    /// How far it is with hanging up.
+    pub end: End,
+}
+
+/// How the peer takes what is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// All of it at once.
+    Eager,
+    /// So many bytes at once, and only when the server reads no more.
+    Slow(usize),
+}
+
+/// What the server's side of the stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Open,
+    /// It says no more.
+    Finished,
+    Closed,
+    Reset,
+}
+
+/// What is to be remembered of the stream, as bits.
+#[derive(Clone, Copy, Debug)]
+struct Marks(u8);
+
+impl Marks {
+    /// The server wants to go on with input that it holds.
+    const RESUME: u8 = 1;
+    /// The peer did not take all: the rest is the server's until it does.
+    const BLOCKED: u8 = 2;
+    /// To be finished, and to be closed, once all is taken.
+    const FINISH: u8 = 4;
+    const CLOSE: u8 = 8;
+
+    fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    fn set(&mut self, mark: u8) {
+        self.0 |= mark;
+    }
+
+    fn take(&mut self, mark: u8) -> bool {
+        let had = self.has(mark);
+        self.0 &= !mark;
+        had
+    }
+}
+
+fn config() -> &'static Config {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    CONFIG.get_or_init(|| {
+        let surroundings = Surroundings { host_name: "pod-1".to_owned() };
+        match options::parse(Vec::<OsString>::new(), Vec::new(), &surroundings) {
+            Ok(Command::Serve(serve)) => serve.server,
+            other => panic!("without arguments it serves: {other:?}"),
+        }
+    })
+}
+
+impl Session {
+    /// A server whose messages have this limit, or the usual one.
+    pub fn new(max_message: Option<usize>, pace: Pace) -> Self {
+        let mut config = config().clone();
+        config.limits.max_connections = 8;
+        if let Some(max_message) = max_message {
+            config.limits.max_message = max_message;
+        }
+        let mut server = Server::new(config, Assets::directory(Vec::new()), 1);
+        let peer = Peer::new(([192, 0, 2, 1], 50_000).into());
+        let id = server.accepted(NOW, Door::Main, peer).expect("the first one has a place");
+        let mut session = Self {
+            server,
+            id,
+            shared: vec![0; limits::READ_BYTES_PER_TURN],
+            out: Out::default(),
+            pace,
+            marks: Marks(0),
+            said: Vec::new(),
+            end: End::Open,
+        };
+        session.act();
+        session
+    }
+
+    /// These bytes arrive together.
+    pub fn send(&mut self, mut bytes: &[u8]) {
+        for _ in 0..CALLS_MAX {
+            self.go_on();
+            if bytes.is_empty() || self.is_gone() {
+                return;
+            }
+            let room = self.server.room(self.id, &mut self.shared);
+            if room.is_empty() {
+                assert!(
+                    self.marks.has(Marks::BLOCKED),
+                    "paused, and nothing is left that would end that"
+                );
+                self.flush();
+                continue;
+            }
+            let (part, rest) = bytes.split_at(bytes.len().min(room.len()));
+            room[..part.len()].copy_from_slice(part);
+            self.server.received(NOW, self.id, part.len(), &mut self.shared, &mut self.out);
+            bytes = rest;
+            self.deliver();
+            self.act();
+        }
+        panic!("the server spins");
+    }
+
+    /// Takes all that waits to be said.
+    pub fn drain(&mut self) {
+        for _ in 0..CALLS_MAX {
+            self.go_on();
+            if !self.marks.has(Marks::BLOCKED) || self.is_gone() {
+                return;
+            }
+            self.flush();
+        }
+        panic!("the server never ends");
+    }
+
+    /// The peer hangs up; nothing may be left behind.
+    pub fn hang_up(mut self) {
+        self.drain();
+        if !self.is_gone() {
+            self.server.ended(NOW, self.id, HangUp::Reset, &mut self.out);
+            self.out.clear();
+            self.marks.take(Marks::BLOCKED);
+            self.act();
+        }
+        assert!(self.is_gone(), "a dead stream is not closed");
+        let left = (self.server.connections(), self.server.timers(), self.server.memory());
+        assert_eq!(left, (0, 0, 0), "connections, timers, bytes left behind");
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.end, End::Closed | End::Reset)
+    }
+
+    /// Input that the server held back, as long as it asks for it.
+    fn go_on(&mut self) {
+        for _ in 0..CALLS_MAX {
+            if !self.marks.take(Marks::RESUME) || self.is_gone() {
+                return;
+            }
+            self.server.resume(NOW, self.id, &mut self.shared, &mut self.out);
+            self.deliver();
+            self.act();
+        }
+        panic!("the server resumes for ever");
+    }
+
+    fn deliver(&mut self) {
+        let total = self.out.len();
+        let taken = match self.pace {
+            _ if self.marks.has(Marks::BLOCKED) => 0,
+            Pace::Eager => total,
+            Pace::Slow(bytes) => bytes.min(total),
+        };
+        let slices = self.out.slices(&self.shared).flatten();
+        self.said.extend(slices.take(taken));
+        if taken < total {
+            self.marks.set(Marks::BLOCKED);
+        }
+        if total > 0 && (taken < total || !self.out.is_plain()) {
+            self.server.keep(NOW, self.id, &self.shared, &mut self.out, taken);
+        }
+        self.out.clear();
+    }
+
+    /// The peer takes a part of what waits.
+    fn flush(&mut self) {
+        let unsent = self.server.unsent(self.id);
+        let taken = match self.pace {
+            Pace::Eager => unsent.len(),
+            Pace::Slow(bytes) => bytes.min(unsent.len()),
+        };
+        self.said.extend_from_slice(&unsent[..taken]);
+        if taken > 0 {
+            self.server.sent(NOW, self.id, taken);
+        }
+        if self.server.unsent(self.id).is_empty() {
+            self.marks.take(Marks::BLOCKED);
+        }
+        self.end_if_written();
+        self.act();
+    }
+
+    fn act(&mut self) {
+        for _ in 0..CALLS_MAX {
+            let Some(action) = self.server.poll() else { return };
+            match action {
+                Action::Write(id) if id == self.id && !self.is_gone() => {
+                    self.server.render(NOW, id, &mut self.out);
+                    self.deliver();
+                }
+                Action::Resume(_) => self.marks.set(Marks::RESUME),
+                Action::Finish(_) => self.marks.set(Marks::FINISH),
+                Action::Close(_) => self.marks.set(Marks::CLOSE),
+                Action::Reset(_) if !self.is_gone() => self.gone(End::Reset),
+                Action::Write(_) | Action::Reset(_) => {}
+                other => panic!("nobody asked for {other:?}"),
+            }
+            self.end_if_written();
+        }
+        panic!("the server acts for ever");
+    }
+
+    fn end_if_written(&mut self) {
+        if self.marks.has(Marks::BLOCKED) || self.is_gone() {
+            return;
+        }
+        if self.marks.has(Marks::FINISH) && self.end == End::Open {
+            self.end = End::Finished;
+        }
+        if self.marks.has(Marks::CLOSE) {
+            self.gone(End::Closed);
+        }
+    }
+
+    fn gone(&mut self, end: End) {
+        self.end = end;
+        self.server.closed(NOW, self.id);
+    }
+}

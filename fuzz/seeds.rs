@@ -1,0 +1,417 @@
+//! The corpora: inputs with a name, each there for one reason. `UPDATE=1 cargo test corpora`
+//! writes them to `corpus/`, where the fuzzer starts from them. How an input is read stands with
+//! its property; text that is not cut begins with `0`, and `\x01` repeats (`properties/input.rs`).
+
+/// Corpus, name and bytes of every seed.
+pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let texts = [("head", HEAD), ("handshake", HANDSHAKE), ("utf8", UTF8)].into_iter();
+    let texts = texts.flat_map(|(corpus, seeds)| {
+        seeds.iter().map(move |(name, bytes)| (corpus, *name, bytes.to_vec()))
+    });
+    let frames = raw_frames().into_iter().chain(built_frames());
+    let frames = frames.map(|(name, bytes)| ("frames", name, bytes));
+    let plays = PLAYS.iter().map(|(name, operations)| ("server", *name, operations.concat()));
+    texts.chain(frames).chain(plays).collect()
+}
+
+const HEAD: &[(&str, &[u8])] = &[
+    ("get", b"0GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("get_http_1_0", b"0GET / HTTP/1.0\r\n\r\n"),
+    (
+        "get_with_body",
+        b"0GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhelloGET / HTTP/1.1\r\n",
+    ),
+    (
+        "get_with_chunks",
+        b"0GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+        5\r\nhello\r\nA;x=\"y\"\r\n0123456789\r\n0\r\n\r\nGET /livez HTTP/1.1\r\nHost: h\r\n\r\n",
+    ),
+    ("pipelined_cut_small", b"2\x04\x14GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n\x01\x22\x05"),
+    ("empty_line_before", b"0\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("two_empty_lines_before", b"0\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (
+        "two_lengths",
+        b"0GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+    ),
+    (
+        "length_beside_encoding",
+        b"0POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\
+        Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    ("length_with_sign", b"0GET / HTTP/1.1\r\nHost: h\r\nContent-Length: +5\r\n\r\nhello"),
+    ("encoding_twice", b"0GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+    ("bare_lf", b"0GET / HTTP/1.1\nHost: h\n\n"),
+    ("bare_cr", b"0GET / HTTP/1.1\r\nHost: h\rX: y\r\n\r\n"),
+    ("folded_line", b"0GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n"),
+    ("space_before_colon", b"0GET / HTTP/1.1\r\nHost : h\r\n\r\n"),
+    ("nul_in_value", b"0GET / HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n"),
+    ("no_colon", b"0GET / HTTP/1.1\r\nHost: h\r\nX\r\n\r\n"),
+    ("host_missing", b"0GET / HTTP/1.1\r\n\r\n"),
+    ("host_twice", b"0GET / HTTP/1.1\r\nHost: h\r\nhOST: h\r\n\r\n"),
+    ("absolute_target", b"0GET http://h:1/healthz?x HTTP/1.1\r\nHost: h:1\r\n\r\n"),
+    ("encoded_path", b"0GET /%68ealthz%2f%zz HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("options_star", b"0OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("connect", b"0CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n"),
+    ("unknown_method", b"0BREW / HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("http_2_preface", b"0PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    ("tls_hello", b"0\x16\x03\x02\x02\0\x02\0\xfc\x03\x03"),
+    ("line_too_long", b"0GET /aaaaaaaa\x01\x08\xff\x01\xff\x10 HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (
+        "head_too_large",
+        b"0GET / HTTP/1.1\r\nHost: h\r\nX: aaaaaaaa\x01\x08\xff\x01\xff\x19\r\n\r\n",
+    ),
+    ("too_many_fields", b"0GET / HTTP/1.1\r\nHost: h\r\nX: y\r\n\x01\x06\x65\r\n"),
+    (
+        "body_too_large",
+        b"0GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\naaaaaaaa\x01\x08\xff",
+    ),
+    (
+        "body_of_its_size",
+        b"1\xffGET / HTTP/1.1\r\nHost: h\r\nContent-Length: 8192\r\n\r\n\
+        aaaaaaaa\x01\x08\xff\x01\xff\x19GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    ),
+    (
+        "chunks_of_one_byte",
+        b"1\xbeGET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+        1\r\nX\r\n\x01\x06\xff\x01\xfc\x800\r\n\r\n",
+    ),
+    (
+        "expect_continue",
+        b"0POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\
+        Expect: 100-continue\r\n\r\nhello",
+    ),
+    (
+        "upgrade_with_frames",
+        b"1\x80GET /echo HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x82\0\0\0\0hi\x88\x80\0\0\0\0",
+    ),
+    (
+        "upgrade_with_body",
+        b"0GET /echo HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nContent-Length: 2\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nhi",
+    ),
+    (
+        "upgrade_to_h2c",
+        b"0GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ),
+    ("whoami", b"0GET /whoami HTTP/1.1\r\nHost: h\r\nCookie: a=b\r\nX-Y: \x80\xff\r\n\r\n"),
+];
+
+/// The first byte leaves lines of a flawless request out: `@` none, `A` the first, `B` Host, `D`
+/// Connection, `H` Upgrade, `P` the version, `` ` `` the key. Lines end with LF.
+const HANDSHAKE: &[(&str, &[u8])] = &[
+    ("flawless", b"@"),
+    ("http_1_0", b"AGET /echo HTTP/1.0\nOrigin: http://example.test"),
+    ("post", b"APOST /echo HTTP/1.1\n"),
+    ("host_empty", b"BHost:\nOrigin: http://"),
+    ("host_v6", b"BHost: [::1]:80\nOrigin: http://[::1]\n"),
+    ("connection_missing", b"D"),
+    ("upgrade_twice", b"HUpgrade: h2c\nUpgrade: a, WebSocket\n"),
+    ("version_8", b"PSec-WebSocket-Version: 8\n"),
+    ("version_list", b"PSec-WebSocket-Version: 13, 8\n"),
+    ("version_twice", b"@Sec-WebSocket-Version: 13\n"),
+    ("key_twice", b"@Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\n"),
+    ("key_of_15_bytes", b"`Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAA\n"),
+    ("key_without_padding", b"`Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA\n"),
+    ("key_with_stray_bits", b"`Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAB==\n"),
+    ("key_with_spaces", b"`Sec-WebSocket-Key:  \tAAAAAAAAAAAAAAAAAAAAAA== \n"),
+    ("body", b"@Content-Length: 1\n"),
+    ("subprotocols", b"@Sec-WebSocket-Protocol: chat, v2.x,,a\nSec-WebSocket-Protocol: b\n"),
+    ("subprotocol_twice", b"@Sec-WebSocket-Protocol: chat\nSec-WebSocket-Protocol: a,chat\n"),
+    ("subprotocol_is_none", b"@Sec-WebSocket-Protocol: a b\n"),
+    ("subprotocols_of_8_kib", b"@Sec-WebSocket-Protocol: a,\x01\x02\xff\x01\xfe\x1e\n"),
+    ("deflate", b"@Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\n"),
+    ("extension_quoted", b"@Sec-WebSocket-Extensions: a; b=\"x, \\\"y; z\", c; d=e\n"),
+    ("extension_unclosed", b"@Sec-WebSocket-Extensions: a; b=\"x\\\n"),
+    ("extensions_of_8_kib", b"@Sec-WebSocket-Extensions: a;b=\"\\\",\x01\x09\xff\x01\xfc\x14\n"),
+    ("backslashes_of_8_kib", b"@Sec-WebSocket-Extensions: a;b=\"\\\\\x01\x02\xff\x01\xfe\x1e\"\n"),
+    ("origin_same", b"@Origin: http://EXAMPLE.test.:8080\n"),
+    ("origin_without_port", b"@Origin: https://example.test\n"),
+    ("origin_foreign", b"@Origin: http://example.test.evil\n"),
+    ("origin_with_user", b"@Origin: http://example.test@evil\n"),
+    ("origin_null", b"@Origin: null\n"),
+    ("origin_twice", b"@Origin: http://example.test\nOrigin: http://evil\n"),
+    ("origin_of_an_extension", b"@Origin: chrome-extension://abc\n"),
+    ("forwarded_host", b"@Origin: http://a.b\nX-Forwarded-Host: a.b:1, c\n"),
+    ("latin_1", b"@Origin: http://\xe9\nSec-WebSocket-Protocol: \xe9\n"),
+];
+
+const UTF8: &[(&str, &[u8])] = &[
+    ("empty", b"0"),
+    ("ascii", b"0Hello, world"),
+    ("greek_in_single_bytes", b"1\x00\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5"),
+    ("two_three_four_cut_by_three", b"1\x02\xc3\xa9\xe2\x82\xac\xf0\x9d\x84\x9e\xc3\xa9"),
+    ("ends_inside_of_a_character", b"0ab\xf0\x9d\x84"),
+    ("continuation_alone", b"0a\x80"),
+    ("overlong_two", b"1\x00a\xc0\xaf"),
+    ("overlong_three", b"1\x00\xe0\x9f\xbf"),
+    ("overlong_four", b"1\x00\xf0\x8f\xbf\xbf"),
+    ("surrogate", b"1\x00\xed\xa0\x80"),
+    ("last_character", b"1\x00\xf4\x8f\xbf\xbf"),
+    ("beyond_the_last", b"1\x00\xf4\x90\x80\x80"),
+    ("no_byte_of_utf8", b"0ok\xffbad"),
+    ("second_byte_wrong_across_a_cut", b"1\x03abc\xe2\x28\xa1"),
+    ("third_byte_wrong_across_a_cut", b"1\x04abc\xe2\x82\x28"),
+    (
+        "across_64_bytes",
+        b"10aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xe2\x82\xac",
+    ),
+    (
+        "wrong_across_64_bytes",
+        b"0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xe2\x82a",
+    ),
+];
+
+/// The byte behind the cuts: the stream follows as it is, and a message has at most so much.
+const UP_TO_125: u8 = 0;
+const UP_TO_4000: u8 = 2;
+
+type Seed = (&'static str, Vec<u8>);
+
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x37, 0xfa, 0x21, 0x3d];
+    let length = u8::try_from(payload.len()).expect("a short frame");
+    let mut frame = vec![first, 0x80 | length];
+    frame.extend_from_slice(&mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+fn raw_frames() -> Vec<Seed> {
+    let raw = |style: u8, frames: &[Vec<u8>]| [&[b'0', style][..], &frames.concat()].concat();
+    let one = |first: u8, payload: &[u8]| raw(UP_TO_4000, &[masked(first, payload)]);
+    let bytes = |frame: &[u8]| raw(UP_TO_4000, &[frame.to_vec()]);
+    vec![
+        ("text", one(0x81, b"hello")),
+        ("text_unmasked", bytes(b"\x81\x05hello")),
+        ("binary_empty", one(0x82, b"")),
+        ("text_is_not_utf8", one(0x81, b"\xce\xba\xe1\xbd\xff")),
+        ("wrong_text_in_half_a_frame", bytes(b"\x81\xfe\x01\x00\0\0\0\0ok\xff")),
+        (
+            "fragments_with_ping",
+            raw(
+                UP_TO_4000,
+                &[masked(0x01, b"\xe2\x82"), masked(0x89, b"between"), masked(0x80, b"\xac!")],
+            ),
+        ),
+        (
+            "fragment_ends_in_wrong_character",
+            raw(
+                UP_TO_4000,
+                &[masked(0x01, b"\xf4"), masked(0x00, b"\x90"), masked(0x80, b"\x80\x80")],
+            ),
+        ),
+        ("continuation_alone", one(0x80, b"a")),
+        ("message_inside_message", raw(UP_TO_4000, &[masked(0x01, b"a"), masked(0x81, b"b")])),
+        ("ping", raw(UP_TO_125, &[masked(0x89, b"a"), masked(0x89, b""), masked(0x8a, b"x")])),
+        ("ping_in_fragments", one(0x09, b"a")),
+        ("ping_of_126_bytes", bytes(b"\x89\xfe\x00\x7e")),
+        ("reserved_bit_1", one(0xc1, b"a")),
+        ("reserved_bit_2", one(0xa1, b"a")),
+        ("reserved_opcode_3", one(0x83, b"")),
+        ("reserved_opcode_11", one(0x8b, b"")),
+        ("length_in_two_bytes_too_many", bytes(b"\x82\xfe\x00\x01\0\0\0\0a")),
+        ("length_in_eight_bytes_too_many", bytes(b"\x82\xff\0\0\0\0\0\0\0\x01\0\0\0\0a")),
+        ("length_with_top_bit", bytes(b"\x82\xff\x80\0\0\0\0\0\0\0\0\0\0\0")),
+        ("length_beyond_memory", bytes(b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0")),
+        ("too_big_by_its_header", raw(UP_TO_125, &[b"\x82\xfe\x00\x7e\0\0\0\0".to_vec()])),
+        ("too_big_in_fragments", raw(UP_TO_125, &[masked(2, &[9; 100]), masked(0x80, &[9; 26])])),
+        ("as_big_as_it_may_be", raw(UP_TO_125, &[masked(2, &[9; 100]), masked(0x80, &[9; 25])])),
+        ("close", raw(UP_TO_4000, &[masked(0x88, b"\x03\xe8bye"), masked(0x81, b"late")])),
+        ("close_without_code", one(0x88, b"")),
+        ("close_of_one_byte", one(0x88, b"\x03")),
+        ("close_1005", one(0x88, b"\x03\xed")),
+        ("close_1014", one(0x88, b"\x03\xf6bad gateway")),
+        ("close_4999", one(0x88, b"\x13\x87")),
+        ("close_reason_is_not_utf8", one(0x88, b"\x03\xe8\xff")),
+        ("close_inside_of_a_message", raw(UP_TO_4000, &[masked(1, b"a"), masked(0x88, b"")])),
+    ]
+}
+
+/// Bit 0 of the style builds a stream: first byte, shape, length, pattern (`properties/frames`).
+fn built_frames() -> Vec<Seed> {
+    const UP_TO_4000: u8 = 3;
+    const UP_TO_70_000: u8 = 5;
+    const UP_TO_200_000: u8 = 7;
+    /// The peer takes 1 KiB at once, and late.
+    const SLOWLY: u8 = 4 << 3;
+    let built = |cuts: &[u8], frames: &[&[u8]]| [cuts, &frames.concat()].concat();
+    vec![
+        // Shape 3: a length at an edge, by its number; 12 and on are around the limit.
+        ("echo_from_where_it_lies", built(&[b'0', UP_TO_70_000], &[b"\x82\x03\x05abcd"])),
+        ("echo_from_a_block", built(&[b'1', 200, UP_TO_70_000], &[b"\x82\x03\x08abcd"])),
+        ("a_map_of_its_own", built(&[b'0', UP_TO_200_000], &[b"\x82\x03\x0babcd\x81\0\x02hihi"])),
+        ("text_in_a_map", built(&[b'1', 140, UP_TO_200_000], &[b"\x81\x03\x0b\xf0\x9d\x84\x9e"])),
+        ("wrong_text_in_a_map", built(&[b'0', UP_TO_200_000], &[b"\x81\x03\x0ba\xce\xba\xff"])),
+        ("at_the_limit", built(&[b'0', UP_TO_4000], &[b"\x82\x03\x0eabcd\x82\x03\x0fabcd"])),
+        (
+            "fragments_grow_into_a_map",
+            built(
+                &[b'2', 150, 3, UP_TO_200_000],
+                &[
+                    b"\x02\x02\x40\x00abcd",
+                    b"\x00\x02\x40\x00efgh",
+                    b"\x89\0\x04ping",
+                    b"\x80\x02\x20\x00ijkl",
+                ],
+            ),
+        ),
+        // Shape 0x10: as often as the next byte says; 0x18: more often than empty ones may come.
+        (
+            "more_frames_than_a_turn_has",
+            built(&[b'0', UP_TO_4000], &[b"\x81\x10\x01hihi\xff\x81\x10\x01hihi\x10"]),
+        ),
+        (
+            "empty_fragments",
+            built(&[b'0', UP_TO_4000], &[b"\x01\0\0aaaa", b"\x00\x18\0aaaa\0", b"\x80\0\x01aaaa"]),
+        ),
+        (
+            "empty_fragments_too_many",
+            built(&[b'0', UP_TO_4000], &[b"\x01\0\0aaaa", b"\x00\x18\0aaaa\x01"]),
+        ),
+        (
+            "slow_reader_of_pings",
+            built(
+                &[b'0', UP_TO_4000 | SLOWLY],
+                &[b"\x89\x10\x7dabcd\xff\x89\x10\x7dabcd\xff\x89\x10\x7dabcd\xff"],
+            ),
+        ),
+        (
+            "slow_reader_of_much",
+            built(
+                &[b'1', 190, UP_TO_70_000 | SLOWLY],
+                &[b"\x82\x02\x40\x00abcd\x82\x02\x40\x00efgh\x81\x00\x02hihi\x88\0\0"],
+            ),
+        ),
+        // 64 KiB less two bytes wait; the largest message comes on top of them, with its header.
+        (
+            "slow_reader_at_the_cap",
+            built(&[b'0', UP_TO_200_000 | 1 << 3], &[b"\x82\x02\x40\x0dabcd", b"\x82\x03\x0eabcd"]),
+        ),
+        (
+            "slow_reader_of_a_map",
+            built(&[b'0', UP_TO_200_000 | SLOWLY], &[b"\x82\x02\x3f\x00abcd", b"\x82\x03\x0babcd"]),
+        ),
+    ]
+}
+
+/// Operations as `properties/server` reads them: what, to which wire, then what that takes.
+const PLAYS: &[(&str, &[&[u8]])] = &[
+    ("echo", &[&[0], CONNECT, UPGRADE, HELLO, BYE, &[6, 0]]),
+    ("echo_of_300_kib", &[&[2], CONNECT, UPGRADE, &[21, 0, 0x19, 0x4b, 0, b'a', b'b'], BYE]),
+    ("half_a_head_and_time", &[&[0], CONNECT, &[18, 0, 0, 20], &[3, 0, 255]]),
+    ("silence", &[&[0], CONNECT, &[3, 0, 255]]),
+    ("requests_in_a_row", &[&[0], CONNECT, &[16, 0, 0], &[16, 0, 2], &[16, 0, 4], &[16, 0, 5]]),
+    ("upgrade_with_body_awaited", &[&[0], CONNECT, &[16, 0, 6], &[3, 0, 255]]),
+    ("more_peers_than_places", &[&[0], CONNECT, CONNECT, CONNECT, CONNECT, CONNECT, CONNECT]),
+    ("admin_while_draining", &[&[3], CONNECT, &[1, 0], &[2, 0], &[16, 1, 5], &[3, 0, 200]]),
+    (
+        "drain_with_an_open_message",
+        &[
+            &[2],
+            CONNECT,
+            UPGRADE,
+            &[21, 0, 0x50, 0x40, 0, b'a', b'b', 9],
+            &[2, 0],
+            &[3, 0, 200],
+            &[3, 0, 200],
+        ],
+    ),
+    ("stop_twice", &[&[3], CONNECT, UPGRADE, &[2, 0], &[3, 0, 100], &[2, 0]]),
+    (
+        "peer_takes_nothing",
+        &[
+            &[1],
+            CONNECT,
+            UPGRADE,
+            &[9, 0, 0],
+            &[21, 0, 0x29, 0x40, b'a', b'b', 200],
+            &[3, 0, 255],
+            &[3, 0, 255],
+        ],
+    ),
+    (
+        "peer_takes_it_again",
+        &[
+            &[1],
+            CONNECT,
+            UPGRADE,
+            &[9, 0, 0],
+            &[21, 0, 0x29, 0x40, b'a', b'b', 200],
+            &[10, 0, 8, 0],
+            &[11, 0],
+            BYE,
+        ],
+    ),
+    (
+        "pushes_to_a_slow_peer",
+        &[
+            &[1],
+            CONNECT,
+            &[12, 0, 2],
+            &[9, 0, 10],
+            &[3, 0, 192],
+            &[3, 0, 195],
+            &[11, 0],
+            &[3, 0, 64],
+        ],
+    ),
+    ("delayed_answers", &[&[0], CONNECT, &[12, 0, 3], HELLO, HELLO, &[3, 0, 1], BYE]),
+    (
+        "delay_is_full",
+        &[
+            &[1],
+            CONNECT,
+            &[12, 0, 4],
+            &[21, 0, 0x20, 1, b'a', b'b', 255],
+            &[21, 0, 0x20, 1, b'a', b'b', 255],
+            &[21, 0, 0x20, 1, b'a', b'b', 255],
+            &[21, 0, 0x20, 1, b'a', b'b', 255],
+            &[21, 0, 0x20, 1, b'a', b'b', 255],
+            &[3, 0, 202],
+            BYE,
+        ],
+    ),
+    ("no_descriptors", &[&[0], &[5, 0, 1], CONNECT, &[5, 0, 0], &[3, 0, 100], &[16, 0, 1]]),
+    (
+        "everything_in_one_turn",
+        &[
+            &[0],
+            &[0x80, 0],
+            &[0x8c, 0, 0],
+            &[0x95, 0, 0, 2, b'h', b'i'],
+            &[0x86, 0],
+            &[0x87, 0],
+            &[8, 0],
+        ],
+    ),
+    (
+        "faults_at_calls",
+        &[
+            &[0],
+            CONNECT,
+            &[4, 0, 1],
+            UPGRADE,
+            &[4, 0, 2],
+            HELLO,
+            &[4, 0, 0],
+            HELLO,
+            &[4, 0, 3],
+            HELLO,
+        ],
+    ),
+    (
+        "keepalive_is_not_answered",
+        &[&[3], CONNECT, UPGRADE, &[3, 0, 192], &[3, 0, 192], &[3, 0, 192]],
+    ),
+    ("reload", &[&[0], CONNECT, &[2, 2], CONNECT, &[2, 2], &[16, 0, 0]]),
+    ("noise", &[&[0], CONNECT, &[19, 0, 6], b"\x16\x03\x01\0\0\0", &[3, 0, 200]]),
+];
+const CONNECT: &[u8] = &[0, 0];
+/// To `/echo`, on wire 0.
+const UPGRADE: &[u8] = &[12, 0, 0];
+const HELLO: &[u8] = &[21, 0, 0, 2, b'h', b'i'];
+/// An empty Close.
+const BYE: &[u8] = &[21, 0, 7, 0, b'a', b'b'];

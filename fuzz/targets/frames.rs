@@ -1,0 +1,3 @@
+//! Frames, beside tungstenite.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wspulse_fuzz::properties::frames(data));

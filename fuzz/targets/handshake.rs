@@ -1,0 +1,3 @@
+//! Requests for a WebSocket.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wspulse_fuzz::properties::handshake(data));

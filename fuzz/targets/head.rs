@@ -1,0 +1,3 @@
+//! Requests and their bodies, cut anywhere.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wspulse_fuzz::properties::head(data));

@@ -1,0 +1,3 @@
+//! The whole server, by operations.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wspulse_fuzz::properties::server(data));
