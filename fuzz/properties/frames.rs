@@ -108,11 +108,11 @@ fn header(frame: &mut Vec<u8>, first: u8, length: usize, shape: u8) {
     match form {
         0 => frame.push(masked | length as u8),
         1 => {
-            frame.push(masked | 126);
+            frame.push(masked | 0x7e);
             frame.extend_from_slice(&(length as u16).to_be_bytes());
         }
         _ => {
-            frame.push(masked | 127);
+            frame.push(masked | 0x7f);
             frame.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
@@ -221,8 +221,10 @@ struct Case<'c> {
     answers: usize,
 }
 
-/// Each has a name, and says whether it is the one.
-const EXCEPTIONS: &[(&str, fn(&Case<'_>) -> bool)] = &[
+/// A name, and whether this is the case.
+type Exception = (&'static str, fn(&Case<'_>) -> bool);
+
+const EXCEPTIONS: &[Exception] = &[
     // RFC 6455 §5.2: "the minimal number of bytes MUST be used". Tungstenite takes any.
     ("wasteful length", |case| case.ours == Wrong::Protocol && case.last.wasteful_length),
     // A limit that tungstenite does not have.

@@ -15,7 +15,7 @@ pub fn utf8(data: &[u8]) {
     for cuts in [&cuts, &Cuts::none(), &Cuts::everywhere()] {
         let mut utf8 = Utf8::default();
         let refused = cuts.parts(text).find(|part| utf8.feed(part).is_err());
-        let refused = refused.map(|part| part.as_ptr_range());
+        let refused = refused.map(<[u8]>::as_ptr_range);
         match (refused, wrong_at) {
             (None, None) => {
                 let valid = std::str::from_utf8(text).is_ok();

@@ -5,7 +5,6 @@ use std::fmt::Write;
 
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
-use serde_json::Value as Json;
 
 use crate::time::rfc3339;
 
@@ -39,7 +38,7 @@ pub(super) fn plain(shape: Shape, wall_ms: i64, level: Level, kind: &str, messag
 pub(super) fn suppressed(shape: Shape, wall_ms: i64, kind: &str, n: u64) -> String {
     let message = format!("suppressed {n}");
     let mut line = Line::begin(shape, wall_ms, Level::Info, "suppressed", &message);
-    line.pair("kind", Json::from(cut(kind)));
+    line.pair("kind", Part::Text(cut(kind)));
     line.end()
 }
 
@@ -53,6 +52,13 @@ pub(super) fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// A value as it will stand in the line: text has quotes around it in JSON, a word has none.
+enum Part {
+    Text(String),
+    /// A number, `true`, `false` or `null`.
+    Word(String),
 }
 
 /// A line under construction.
@@ -78,25 +84,31 @@ impl Line {
                 let fields =
                     [("ts", &*ts), ("level", level), ("event", kind), ("message", message)];
                 for (name, value) in fields {
-                    line.pair(name, Json::from(value));
+                    line.pair(name, Part::Text(value.to_owned()));
                 }
                 line
             }
         }
     }
 
-    fn pair(&mut self, name: &str, value: Json) {
+    fn pair(&mut self, name: &str, value: Part) {
         // Writing to a String cannot fail.
-        let _ = match self.shape {
-            Shape::Text => match value {
-                Json::String(text) => write!(self.text, " {}={}", escaped(name), quoted(&text)),
-                other => write!(self.text, " {}={other}", escaped(name)),
-            },
-            Shape::Json => {
-                let comma = if self.text.is_empty() { '{' } else { ',' };
-                write!(self.text, "{comma}{}:{value}", Json::from(name))
+        let _ = match (self.shape, value) {
+            (Shape::Text, Part::Text(text)) => {
+                write!(self.text, " {}={}", escaped(name), quoted(&text))
+            }
+            (Shape::Text, Part::Word(word)) => write!(self.text, " {}={word}", escaped(name)),
+            (Shape::Json, Part::Text(text)) => {
+                write!(self.text, "{}{}:{}", self.separator(), json(name), json(&text))
+            }
+            (Shape::Json, Part::Word(word)) => {
+                write!(self.text, "{}{}:{word}", self.separator(), json(name))
             }
         };
+    }
+
+    fn separator(&self) -> char {
+        if self.text.is_empty() { '{' } else { ',' }
     }
 
     fn end(mut self) -> String {
@@ -113,7 +125,7 @@ impl Line {
 
 impl<'kvs> VisitSource<'kvs> for Line {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-        let mut taken = Taken(Json::Null);
+        let mut taken = Taken(Part::Word("null".to_owned()));
         value.visit(&mut taken)?;
         self.pair(key.as_str(), taken.0);
         Ok(())
@@ -121,43 +133,51 @@ impl<'kvs> VisitSource<'kvs> for Line {
 }
 
 /// A value as JSON knows it: numbers stay numbers, what is unknown becomes its text.
-struct Taken(Json);
+struct Taken(Part);
 
 impl VisitValue<'_> for Taken {
     fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
-        self.0 = Json::from(cut(&value.to_string()));
+        self.0 = Part::Text(cut(&value.to_string()));
         Ok(())
     }
 
     fn visit_null(&mut self) -> Result<(), kv::Error> {
-        self.0 = Json::Null;
+        self.0 = Part::Word("null".to_owned());
         Ok(())
     }
 
     fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
-        self.0 = Json::from(value);
+        self.0 = Part::Word(value.to_string());
         Ok(())
     }
 
     fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
-        self.0 = Json::from(value);
+        self.0 = Part::Word(value.to_string());
         Ok(())
     }
 
     fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
-        self.0 = Json::from(value);
+        let text = value.to_string();
+        // JSON has no word for infinity.
+        self.0 = if value.is_finite() { Part::Word(text) } else { Part::Text(text) };
         Ok(())
     }
 
     fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
-        self.0 = Json::from(value);
+        self.0 = Part::Word(value.to_string());
         Ok(())
     }
 
     fn visit_str(&mut self, value: &str) -> Result<(), kv::Error> {
-        self.0 = Json::from(cut(value));
+        self.0 = Part::Text(cut(value));
         Ok(())
     }
+}
+
+/// A JSON string.
+fn json(text: &str) -> String {
+    // Text always serializes.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// Quotes what would otherwise not be read as one value.
@@ -267,7 +287,7 @@ mod tests {
                 "{body}"
             );
         }
-        let read: Json = serde_json::from_str(&json).unwrap();
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((read["k"].as_str(), read["message"].as_str()), (Some(nasty), Some(nasty)));
     }
 
