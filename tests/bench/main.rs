@@ -1,11 +1,15 @@
 //! `cargo bench`: what a message costs this server, beside a plain TCP echo of the same bytes.
 //! One command, one table, which also stands in the README. Every figure is a ratio of two
 //! measurements made in turn, or counted by the kernel: these hold on a noisy machine.
+//! `cargo bench -- 'KiB'` makes some rows only, `cargo bench -- counted` what is not timed, and
+//! `cargo bench -- --beside './other-server {port}'` measures beside another WebSocket server.
 
 #![expect(clippy::cast_precision_loss, reason = "a ratio of nanoseconds needs no 53rd bit")]
 
+mod counts;
 mod measure;
 mod raw;
+mod servers;
 
 use std::process::ExitCode;
 
@@ -15,7 +19,9 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["raw"] => raw::serve(),
         ["load", spec @ ..] => measure::load(spec),
-        only => measure::table(only),
+        ["--beside", command, only @ ..] => measure::table(Some(command), |name| wants(only, name)),
+        only => measure::table(None, |name| wants(only, name))
+            .and_then(|()| if wants(only, "counted") { counts::table() } else { Ok(()) }),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,4 +30,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// All rows, or those that have one of these words in their names.
+fn wants(only: &[&str], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|word| name.contains(word))
 }
