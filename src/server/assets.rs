@@ -162,9 +162,9 @@ fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Nothing runs but the page's own script and style, which the policy knows by their hashes.
 fn page_policy() -> String {
     format!(
-        "default-src 'none'; script-src 'sha256-{SCRIPT_SHA256}'; style-src 'sha256-{STYLE_SHA256}'; \
-         img-src data:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'"
+        "default-src 'none'; script-src 'sha256-{SCRIPT_SHA256}'; \
+         style-src 'sha256-{STYLE_SHA256}'; img-src data:; connect-src 'self' ws: wss:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 }
 

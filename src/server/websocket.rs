@@ -165,7 +165,7 @@ impl WebSocket {
             (Opcode::Close | Opcode::Ping | Opcode::Pong, Some(end)) => {
                 *at = end;
                 frame::unmask(&mut buffer[start..end], header.mask, 0);
-                return self.control(header.opcode, &buffer[start..end], slow.as_deref(), cx);
+                return self.control(header.opcode, &buffer[start..end], cx);
             }
         }
         Ok(Step::Again)
@@ -320,13 +320,7 @@ impl WebSocket {
     }
 
     /// A whole control frame (RFC 6455 §5.5).
-    fn control(
-        &mut self,
-        opcode: Opcode,
-        payload: &[u8],
-        slow: Option<&Slow>,
-        cx: &mut Cx<'_>,
-    ) -> Result<Step, Fault> {
+    fn control(&mut self, opcode: Opcode, payload: &[u8], cx: &mut Cx<'_>) -> Result<Step, Fault> {
         match opcode {
             Opcode::Ping if self.phase_takes_messages() => {
                 frame::write_pong(&mut cx.out.bytes, payload);
@@ -337,7 +331,6 @@ impl WebSocket {
                 if let Phase::CloseSent { code, .. } = self.phase {
                     return Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Server })));
                 }
-                debug_assert!(slow.is_none_or(|slow| slow.skip == 0));
                 self.answer_delayed(cx);
                 frame::write_close(&mut cx.out.bytes, code, reason);
                 Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Client })))
@@ -442,7 +435,7 @@ impl WebSocket {
         let now = cx.now;
         let phase = match self.phase {
             Phase::CloseSent { until, .. } => return Some(until.ns(now)),
-            Phase::Ending(when) if when.has_come(now) && slow.is_some() => {
+            Phase::Ending(when) if when.has_come(now) && has_work_in_hand(slow) => {
                 Some(when.ns(now) + time::ms(limits::LINGER_MS))
             }
             Phase::Ending(when) => Some(when.ns(now)),
@@ -477,7 +470,12 @@ fn check_start(slow: Option<&Slow>, header: &Header, cx: &Cx<'_>) -> Result<(), 
     Ok(())
 }
 
-/// The message in hand is finished first, as long as its sender does not take for ever.
+/// What is in hand is finished first, as long as its sender does not take for ever.
 fn may_end(when: Moment, slow: Option<&Slow>, cx: &Cx<'_>) -> bool {
-    slow.is_none_or(|slow| slow.message.is_none()) || when.ms_ago(cx.now) >= limits::LINGER_MS
+    !has_work_in_hand(slow) || when.ms_ago(cx.now) >= limits::LINGER_MS
+}
+
+/// Half a message, or whole ones that were held back.
+fn has_work_in_hand(slow: Option<&Slow>) -> bool {
+    slow.is_some_and(|slow| slow.message.is_some() || !slow.input.is_empty())
 }
