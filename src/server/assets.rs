@@ -24,6 +24,14 @@ const GZIP_WINDOW: i32 = 15 + 16;
 #[derive(Debug)]
 pub struct Assets {
     by_path: BTreeMap<String, Asset>,
+    origin: Origin,
+}
+
+/// Where the files came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Embedded,
+    Directory,
 }
 
 #[derive(Debug)]
@@ -54,7 +62,8 @@ impl Assets {
     pub fn embedded(now: Now) -> Self {
         let bytes = PAGE.as_bytes().to_vec();
         let page = Asset::new("index.html", bytes, now.wall_ms, Some(page_policy()));
-        Self { by_path: BTreeMap::from([("/index.html".to_owned(), page)]) }
+        let by_path = BTreeMap::from([("/index.html".to_owned(), page)]);
+        Self { by_path, origin: Origin::Embedded }
     }
 
     /// The files of a directory; an `index.html` also answers for its folder.
@@ -64,7 +73,12 @@ impl Assets {
             let path = format!("/{}", encode(&file.name));
             (path, Asset::new(&file.name, file.bytes, file.modified_ms, None))
         });
-        Self { by_path: assets.collect() }
+        Self { by_path: assets.collect(), origin: Origin::Directory }
+    }
+
+    /// Whether there is a directory that they can be read from again.
+    pub(super) fn can_be_read_again(&self) -> bool {
+        self.origin == Origin::Directory
     }
 
     fn find(&self, path: &str) -> Option<&Asset> {

@@ -298,7 +298,10 @@ impl Engine for Server {
                     "report"
                 );
             }
-            Signal::Reload => self.shared.actions.push_back(Action::Fetch(Source::Assets)),
+            Signal::Reload if self.shared.assets.can_be_read_again() => {
+                self.shared.actions.push_back(Action::Fetch(Source::Assets));
+            }
+            Signal::Reload => log::info!(target: "reload", "nothing was read at start"),
             Signal::Stop => match self.shared.drain.meaning(now) {
                 Meaning::Begin => self.announce(now),
                 Meaning::Repeat => {}
@@ -330,5 +333,16 @@ impl Engine for Server {
 
     fn poll(&mut self) -> Option<Action> {
         self.shared.actions.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten thousand idle connections are ten thousand of these, and nothing else.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Conn>() <= 112, "{} bytes", size_of::<Conn>());
     }
 }
