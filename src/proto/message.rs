@@ -1,7 +1,7 @@
 //! A message that does not lie whole in one read: fragments (RFC 6455 §5.4), or one large frame.
 //! Its bytes go into one block, unmasked and checked as they arrive.
 
-use super::frame::{self, Fault, Header, Kind};
+use super::frame::{self, Fault, Header, Kind, Script};
 use crate::limits::EMPTY_FRAGMENTS;
 use crate::outbox::{Block, Blocks, MAP_MIN};
 
@@ -91,8 +91,10 @@ impl Assembly {
 
     /// Takes bytes of the present frame as they came, masked.
     pub fn absorb(&mut self, bytes: &mut [u8], blocks: &mut Blocks) -> Result<(), Fault> {
-        frame::unmask(bytes, self.frame.mask, self.frame.offset);
-        self.check(bytes)?;
+        let script = frame::unmask(bytes, self.frame.mask, self.frame.offset);
+        if self.kind == Kind::Text && !self.compressed {
+            self.utf8.feed_unmasked(bytes, script)?;
+        }
         blocks.append(&mut self.block, bytes);
         self.advance(bytes.len());
         Ok(())
@@ -111,16 +113,12 @@ impl Assembly {
         let from = self.block.len();
         self.block.filled(n);
         let bytes = self.block.bytes_mut(from);
-        frame::unmask(bytes, self.frame.mask, self.frame.offset);
+        let script = frame::unmask(bytes, self.frame.mask, self.frame.offset);
         if self.kind == Kind::Text && !self.compressed {
-            self.utf8.feed(bytes)?;
+            self.utf8.feed_unmasked(bytes, script)?;
         }
         self.advance(n);
         Ok(())
-    }
-
-    fn check(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if self.kind == Kind::Text && !self.compressed { self.utf8.feed(bytes) } else { Ok(()) }
     }
 
     fn advance(&mut self, n: usize) {
@@ -154,6 +152,12 @@ pub struct Utf8 {
 }
 
 impl Utf8 {
+    /// Checks the next bytes, of which it is known whether they are ASCII: between two characters
+    /// that is all there is to know.
+    fn feed_unmasked(&mut self, bytes: &[u8], script: Script) -> Result<(), Fault> {
+        if script == Script::Ascii && self.len == 0 { Ok(()) } else { self.feed(bytes) }
+    }
+
     /// Checks the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
         while self.len > 0 {
