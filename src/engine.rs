@@ -60,12 +60,6 @@ impl Peer {
     pub fn new(address: SocketAddr) -> Self {
         Self { ip: address.ip().to_canonical(), port: address.port() }
     }
-
-    /// Its address.
-    #[must_use]
-    pub fn ip(&self) -> IpAddr {
-        self.ip
-    }
 }
 
 impl fmt::Display for Peer {

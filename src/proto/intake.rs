@@ -36,12 +36,6 @@ enum Part {
 }
 
 impl Intake {
-    /// Whether not one byte has come.
-    #[must_use]
-    pub fn is_fresh(&self) -> bool {
-        self.seen == 0
-    }
-
     /// Whether the head is complete and the body is not.
     #[must_use]
     pub fn awaits_body(&self) -> bool {
