@@ -107,19 +107,20 @@ impl Conn {
         if self.is_paused() {
             return &mut [];
         }
-        let Some(slow) = &mut self.slow else { return shared };
-        if let Stage::WebSocket(_) = self.stage {
-            if let Some(message) = &mut slow.message
-                && !message.spare().is_empty()
-            {
-                return message.spare();
-            }
-            // The beginning of a frame; it is shorter than any control frame.
-            let remnant = slow.input.len();
-            shared[..remnant].copy_from_slice(&slow.input);
-            return &mut shared[remnant..];
+        let Stage::WebSocket(socket) = &self.stage else { return shared };
+        let Some(slow) = &mut self.slow else {
+            let appetite = socket.appetite().min(shared.len());
+            return &mut shared[..appetite];
+        };
+        if let Some(message) = &mut slow.message
+            && !message.spare().is_empty()
+        {
+            return message.spare();
         }
-        shared
+        // The beginning of a frame; it is shorter than any control frame.
+        let remnant = slow.input.len();
+        shared[..remnant].copy_from_slice(&slow.input);
+        &mut shared[remnant..]
     }
 
     pub(super) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {

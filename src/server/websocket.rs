@@ -8,7 +8,7 @@ use super::shared::Cx;
 use super::slow::{Slow, is_backed_up};
 use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Tally};
 use crate::limits;
-use crate::outbox::Block;
+use crate::outbox::{Block, MAP_MIN};
 use crate::proto::frame::{self, Fault, Header, Opcode, Script};
 use crate::proto::message::Assembly;
 use crate::time::{self, Moment};
@@ -16,6 +16,9 @@ use crate::time::{self, Moment};
 /// An echo up to this size is copied to the other answers; a larger one goes out from where it
 /// lies, since by then the copy costs more than another piece in the write.
 const COPIED_ECHO_BYTES: usize = 8 * 1024;
+
+/// A first read that is to find a header: small enough to be copied for nothing.
+const HEADER_BITE_BYTES: usize = 4 * 1024;
 
 /// An open WebSocket.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) struct WebSocket {
     pub(super) tally: Tally,
     phase: Phase,
     keepalive: Keepalive,
+    /// Whether its last data frame was for a block of its own.
+    large: bool,
     pub(super) mount: u16,
 }
 
@@ -63,6 +68,7 @@ impl WebSocket {
             tally: Tally::default(),
             phase: Phase::Open,
             keepalive: Keepalive::new(extras.as_ref().and_then(|extras| extras.ping_ms), cx),
+            large: false,
             mount,
             extras,
         };
@@ -81,6 +87,12 @@ impl WebSocket {
     /// Whether messages leave its deadline where it is.
     pub(super) fn keeps_its_deadline(&self) -> bool {
         self.extras.is_none()
+    }
+
+    /// How much to read when nothing has begun. Where the last message was large, the next one
+    /// probably is: of that only the header is wanted here, since the rest is read to its block.
+    pub(super) fn appetite(&self) -> usize {
+        if self.large { HEADER_BITE_BYTES } else { limits::READ_BYTES_PER_TURN }
     }
 
     /// Whether the peer is not read for now.
@@ -187,6 +199,7 @@ impl WebSocket {
             slow.get_or_insert_default().skip = header.length;
             return Ok(());
         }
+        self.large = header.length >= MAP_MIN as u64;
         let limit = cx.shared.config.limits.max_message;
         match header.opcode {
             Opcode::Start(kind) => {
@@ -263,6 +276,7 @@ impl WebSocket {
         (start, end): (usize, usize),
         cx: &mut Cx<'_>,
     ) {
+        self.large = false;
         if self.take_message(kind, &buffer[start..end], cx) == Answer::Nothing {
             return;
         }

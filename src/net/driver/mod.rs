@@ -189,6 +189,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             Door::Admin => self.ready_admin.len(),
             Door::Main => self.ready_main.len(),
         };
+        let has_admin = self.doorways.iter().any(|doorway| doorway.side == Door::Admin);
         let (mut served, mut bytes) = (0, 0);
         for _ in 0..ready {
             let next = match side {
@@ -199,7 +200,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             bytes += self.serve(id);
             served += 1;
             let due = served >= limits::SERVED_BEFORE_ADMIN || bytes >= limits::READ_BEFORE_ADMIN;
-            if side == Door::Main && due {
+            if side == Door::Main && has_admin && due {
                 (served, bytes) = (0, 0);
                 self.glance()?;
             }

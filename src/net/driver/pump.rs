@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, Read, Write};
 use super::marks::Marks;
 use super::{Driver, Entry, Os, find};
 use crate::engine::{Engine, HangUp, Id, Out};
+use crate::limits;
 
 /// Pieces written at once; more would be rare, and the next write takes them.
 const PIECES: usize = 64;
@@ -35,20 +36,40 @@ impl<E: Engine, O: Os> Driver<E, O> {
         if readable { self.read(id) } else { 0 }
     }
 
-    /// One read, up to the budget.
+    /// One read, up to the budget; two when the first found the beginning of a message for a
+    /// block of its own, since more of it is most likely there, and another turn is not free.
     fn read(&mut self, id: Id) -> usize {
-        let Some(entry) = find(&mut self.streams, id) else { return 0 };
+        let (mut bytes, mut more) = self.read_once(id);
+        if more && self.has_block(id) {
+            let (rest, still_more) = self.read_once(id);
+            bytes += rest;
+            more = still_more;
+        }
+        if more {
+            self.queue(id);
+        }
+        bytes
+    }
+
+    /// Whether the next bytes go to a block: it is larger than the read buffer.
+    fn has_block(&mut self, id: Id) -> bool {
+        self.engine.room(id, &mut self.shared).len() > limits::READ_BYTES_PER_TURN
+    }
+
+    /// Returns how many bytes came, and whether there may be more.
+    fn read_once(&mut self, id: Id) -> (usize, bool) {
+        let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
         let room = self.engine.room(id, &mut self.shared);
         if room.is_empty() {
             // Paused. The mark stays, and `Action::Resume` brings it back here.
-            return 0;
+            return (0, false);
         }
         let budget = room.len();
         let read = match entry.stream.read(room) {
             Ok(0) => {
                 entry.marks.take(Marks::READABLE);
                 self.hang_up(id, HangUp::Eof);
-                0
+                (0, false)
             }
             Ok(n) => {
                 // A short read means that there is no more, unless the end came along with it.
@@ -58,22 +79,16 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 }
                 self.engine.received(self.now, id, n, &mut self.shared, &mut self.out);
                 self.deliver(id);
-                if more {
-                    self.queue(id);
-                }
-                n
+                (n, more)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 entry.marks.take(Marks::READABLE);
-                0
+                (0, false)
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.queue(id);
-                0
-            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, true),
             Err(_) => {
                 self.break_off(id);
-                0
+                (0, false)
             }
         };
         self.act();
