@@ -81,6 +81,15 @@ pub enum HangUp {
     Unreachable,
 }
 
+/// What there was none of for a stream that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// The engine has no place for it.
+    Places,
+    /// The kernel has no descriptor, or no memory.
+    Descriptors,
+}
+
 /// What an operator asks of the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -108,6 +117,8 @@ pub struct File {
 pub enum Source {
     /// The directory of files to serve.
     Assets,
+    /// What the kernel counts for this process: one file a figure, its value as text.
+    Process,
 }
 
 /// The only things that an engine can ask of the world.
@@ -129,6 +140,11 @@ pub enum Action {
     StopAccepting,
     /// Read this, and hand it over with [`Engine::fetched`].
     Fetch(Source),
+    /// Do nothing at all until then: nothing but a signal is noticed.
+    Freeze {
+        /// When to go on.
+        until_ns: u64,
+    },
     /// End the process with this exit code.
     Exit(u8),
 }
@@ -141,8 +157,8 @@ pub trait Engine {
     /// Asked for by [`Action::Connect`]: the connection stands, or never will.
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out);
 
-    /// The last words to a stream that gets no id, when descriptors or places have run out.
-    fn turned_away(&mut self, now: Now) -> &[u8];
+    /// The last words to a stream that gets no id.
+    fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8];
 
     /// Where the next bytes of this stream go: behind the remnant of a frame, which is copied to
     /// the front of `shared`, or into a block of the connection's own. Its length is the read

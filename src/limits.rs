@@ -14,6 +14,8 @@ pub const BODY_TIMEOUT_MS: u64 = 10_000;
 pub const LINGER_BYTES: u32 = 256 * 1024;
 /// After a refusal or a close, how long the peer's end is waited for.
 pub const LINGER_MS: u64 = 2_000;
+/// From our Close to the peer's.
+pub const CLOSE_WAIT_MS: u64 = 10_000;
 /// From our Close to the peer's, while draining.
 pub const DRAIN_CLOSE_WAIT_MS: u64 = 5_000;
 /// Output that waits: above this, that peer is not read.
@@ -28,12 +30,14 @@ pub const HEADERS_BYTES: usize = 1_024;
 pub const OVERLOAD_WAIT_MS: u64 = 2_000;
 /// Fragments without a byte, of one message.
 pub const EMPTY_FRAGMENTS: u16 = 1_024;
-/// Messages that `delay` holds back.
+/// Messages that `delay` and `work` hold back.
 pub const DELAYED_MESSAGES: usize = 1_024;
-/// Bytes that `delay` holds back.
+/// Bytes that they hold back.
 pub const DELAYED_BYTES: usize = 256 * 1024;
 /// Keep-alive once three quarters of the connections are in use.
 pub const CROWDED_KEEPALIVE_MS: u64 = 5_000;
+/// While places are scarce, who has not become a WebSocket for so long may be evicted.
+pub const EVICTION_AGE_MS: u64 = 1_000;
 /// Frames of one connection in one turn.
 pub const FRAMES_PER_TURN: usize = 256;
 /// Bytes of one connection in one turn: the size of the read buffer.
@@ -66,12 +70,14 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("header fields", "100", "431"),
     ("body where none is expected", "8 KiB, 10s", "413 and close; 408"),
     ("linger after a refusal", "256 KiB, 2s", "close"),
-    ("close handshake while draining", "5s", "close"),
+    ("close handshake", "10s, while draining 5s", "close"),
     ("output waiting, high / low water", "64 KiB / 32 KiB", "stop reading that peer / go on"),
     ("output waiting, hard cap", "256 KiB, or one message + 64 KiB", "1013, reset after 2s"),
     ("empty fragments of a message", "1024", "1008"),
-    ("messages held by delay", "1024, 256 KiB", "stop reading that peer"),
+    ("messages held by delay, work", "1024, 256 KiB", "stop reading that peer"),
     ("keep-alive above 75 % of the connections", "5s", "close"),
+    ("not upgraded above 75 % of the connections", "25 % of them, 1s", "the oldest is evicted"),
+    ("memory, of its limit", "75 % / 92 % / 97 %", "503 / close the largest, 1013 / turn away"),
     ("read per connection and turn", "64 KiB or 256 frames", "next turn"),
     ("accepted per turn", "64", "next turn"),
     ("main connections before the admin side", "8, or 256 KiB", "admin is asked again"),

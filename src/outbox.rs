@@ -186,6 +186,12 @@ impl Blocks {
         }
     }
 
+    /// What the idle maps cost.
+    #[must_use]
+    pub fn idle_bytes(&self) -> usize {
+        self.idle.iter().map(|map| map.len()).sum()
+    }
+
     /// When the idle maps are no longer worth keeping.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {

@@ -4,6 +4,7 @@
 mod echo;
 mod params;
 mod pushes;
+mod reverse;
 
 use crate::engine::{Id, Now};
 use crate::outbox::Out;
@@ -11,7 +12,7 @@ pub use crate::proto::frame::Kind;
 use crate::proto::frame::{self};
 use crate::rng::Rng;
 
-pub use params::{BadParam, Params, Source};
+pub use params::{BadParam, Params, Source, WireFault};
 pub use pushes::Pushes;
 
 /// One connection's side of a conversation.
@@ -21,6 +22,14 @@ pub trait Behaviour: core::fmt::Debug {
 
     /// A whole message came.
     fn on_message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer;
+
+    /// When it wants to speak without being asked. It does not depend on messages.
+    fn next_deadline(&self) -> Option<u64> {
+        None
+    }
+
+    /// That moment may have come.
+    fn on_wake(&mut self, _ctx: &mut Ctx<'_>) {}
 }
 
 /// What to do after a message, beyond what the behaviour sent through its [`Ctx`].
@@ -30,6 +39,8 @@ pub enum Answer {
     Nothing,
     /// Send the same message back: from where it lies, if it is large.
     Same,
+    /// Close, with this code and reason.
+    Close(u16, &'static str),
 }
 
 /// All that a behaviour can reach.
@@ -43,6 +54,8 @@ pub struct Ctx<'a> {
     pub rng: &'a mut Rng,
     /// Messages and bytes of this connection.
     pub tally: &'a mut Tally,
+    /// The same of the whole process.
+    pub traffic: &'a mut Traffic,
     /// Where its words go.
     pub out: &'a mut Out,
 }
@@ -52,6 +65,7 @@ impl Ctx<'_> {
     pub fn send(&mut self, kind: Kind, payload: &[u8]) {
         frame::write_message(&mut self.out.bytes, kind, payload);
         self.tally.sent(payload.len());
+        self.traffic.sent(kind, payload.len());
     }
 }
 
@@ -82,6 +96,33 @@ impl Tally {
     }
 }
 
+/// Messages and payload bytes of the process, both ways, for its metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    /// Text and binary messages from peers.
+    pub messages_in: [u64; 2],
+    /// Text and binary messages to peers.
+    pub messages_out: [u64; 2],
+    /// Payload bytes from peers.
+    pub bytes_in: u64,
+    /// Payload bytes to peers.
+    pub bytes_out: u64,
+}
+
+impl Traffic {
+    /// A message came.
+    pub fn received(&mut self, kind: Kind, bytes: usize) {
+        self.messages_in[kind as usize] += 1;
+        self.bytes_in += bytes as u64;
+    }
+
+    /// A message goes.
+    pub fn sent(&mut self, kind: Kind, bytes: usize) {
+        self.messages_out[kind as usize] += 1;
+        self.bytes_out += bytes as u64;
+    }
+}
+
 /// One behaviour, by the name that `--mount` uses.
 #[derive(Debug)]
 pub struct Entry {
@@ -96,16 +137,30 @@ pub struct Entry {
 }
 
 /// Every behaviour there is.
-pub const TABLE: &[Entry] = &[Entry {
-    name: "echo",
-    about: "every message back as it came, text and binary",
-    speaks_any: true,
-    new: || Box::new(echo::Echo),
-}];
+pub const TABLE: &[Entry] = &[
+    Entry {
+        name: "echo",
+        about: "every message back as it came, text and binary",
+        speaks_any: true,
+        new: || Box::new(echo::Echo),
+    },
+    Entry {
+        name: "reverse",
+        about: "a welcome, each text backwards as JSON, and a sign of life every 5 s",
+        speaks_any: false,
+        new: || Box::new(reverse::Reverse::default()),
+    },
+];
 
 /// The mounts that are there unless `--mount` replaces them.
-pub const DEFAULT_MOUNTS: &[&str] =
-    &["/websocket=echo?randping=3s", "/ws=echo", "/echo=echo", "/=echo"];
+pub const DEFAULT_MOUNTS: &[&str] = &[
+    "/websocket=echo?randping=3s",
+    "/ws=echo",
+    "/echo=echo",
+    "/=echo",
+    "/socket=reverse",
+    "/throttled=echo?work=100ms",
+];
 
 /// A path, what it says, and how.
 #[derive(Clone, Debug)]
@@ -173,7 +228,7 @@ mod tests {
             ("/x", "PATH=BEHAVIOUR"),
             ("x=echo", "must begin with one /"),
             ("//x=echo", "must begin with one /"),
-            ("/x=shout", "there are: echo"),
+            ("/x=shout", "there are: echo, reverse"),
             ("/x=echo?every=soon", "parameter every"),
         ] {
             assert!(Mount::parse(text).unwrap_err().contains(hint), "{text}");

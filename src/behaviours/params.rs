@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::proto::frame::{REASON_BYTES_MAX, may_be_sent};
 use crate::units;
 
 /// A gap for random pushes or ticks shorter than this is refused from a URL.
@@ -13,6 +14,8 @@ const DELAY_MS_MAX: u64 = 10_000;
 const PUSH_SIZE_MAX: u64 = 64 * 1024;
 /// A keepalive shorter than this is refused from a URL.
 const PING_MS_MIN: u64 = 1_000;
+/// A message does not stop the process for longer than this.
+const BLOCK_MS_MAX: u64 = 60_000;
 
 /// What a mount or a URL asks of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +34,42 @@ pub struct Params {
     pub hello: bool,
     /// `subprotocol`: what this mount speaks.
     pub subprotocols: Vec<String>,
+    /// `work`: what each message costs the one worker of the process; 0 needs no worker.
+    pub work_ms: u64,
+    /// `block`: how long each message stops the whole process.
+    pub block_ms: u64,
+    /// `close_after`: close this long after opening; 0 does not.
+    pub close_after_ms: u64,
+    /// `code`: the code of that close.
+    pub close_code: Option<u16>,
+    /// `reason`: its reason.
+    pub close_reason: String,
+    /// `fault`: what goes wrong.
+    pub fault: Option<WireFault>,
 }
+
+/// What goes wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireFault {
+    /// The first message is answered with a reset.
+    Reset,
+    /// Pings are not answered.
+    NoPong,
+    /// The upgrade is refused with 503.
+    Status503,
+    /// Nothing is read any more.
+    StallRead,
+    /// Echoes come in fragments.
+    Fragment,
+}
+
+const WIRE_FAULTS: &[(&str, WireFault)] = &[
+    ("rst", WireFault::Reset),
+    ("no-pong", WireFault::NoPong),
+    ("status-503", WireFault::Status503),
+    ("stall-read", WireFault::StallRead),
+    ("fragment", WireFault::Fragment),
+];
 
 /// Who states a parameter, which decides what it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +132,46 @@ const PARAMS: &[(&str, &str, Set)] = &[
         p.subprotocols = v.split(',').map(|name| name.trim().to_owned()).collect();
         p.subprotocols.iter().all(|name| crate::proto::http::is_token(name.as_bytes()))
     }),
+    ("work", "a duration, such as 100ms (only from --mount, or with --faults)", |p, v, s| {
+        duration(v, |_| s == Source::Trusted, &mut p.work_ms)
+    }),
+    ("block", "a duration up to 60s, such as 100ms (only with --faults)", |p, v, s| {
+        duration(v, |ms| s == Source::Trusted && ms <= BLOCK_MS_MAX, &mut p.block_ms)
+    }),
+    ("close_after", "a duration, such as 45s (only from --mount, or with --faults)", |p, v, s| {
+        duration(v, |_| s == Source::Trusted, &mut p.close_after_ms)
+    }),
+    ("code", "a close code that a server may send (only with --faults)", |p, v, s| {
+        let code = v.parse().ok().filter(|&code| s == Source::Trusted && may_be_sent(code));
+        code.map(|code| p.close_code = Some(code)).is_some()
+    }),
+    ("reason", "at most 123 bytes of text (only with --faults)", |p, v, s| {
+        let fits = s == Source::Trusted && v.len() <= REASON_BYTES_MAX;
+        if fits {
+            v.clone_into(&mut p.close_reason);
+        }
+        fits
+    }),
+    (
+        "fault",
+        "rst, no-pong, status-503, stall-read or fragment (only with --faults)",
+        |p, v, s| {
+            let fault = WIRE_FAULTS.iter().find(|(name, _)| *name == v && s == Source::Trusted);
+            fault.map(|(_, fault)| p.fault = Some(*fault)).is_some()
+        },
+    ),
 ];
+
+impl Params {
+    /// The first parameter that only a server with `--faults` may have.
+    #[must_use]
+    pub fn needs_faults(&self) -> Option<&'static str> {
+        if self.block_ms > 0 {
+            return Some("block");
+        }
+        self.fault.map(|_| "fault")
+    }
+}
 
 fn duration(value: &str, fits: impl Fn(u64) -> bool, into: &mut u64) -> bool {
     units::duration_ms(value).filter(|&ms| fits(ms)).map(|ms| *into = ms).is_some()
@@ -136,7 +213,19 @@ mod tests {
 
     #[test]
     fn bounds_hold_for_urls_only() {
-        for query in ["delay=11s", "randping=99ms", "every=1ms", "size=65KiB", "ping=0"] {
+        for query in [
+            "delay=11s",
+            "randping=99ms",
+            "every=1ms",
+            "size=65KiB",
+            "ping=0",
+            "work=100ms",
+            "block=100ms",
+            "close_after=45s",
+            "code=1012",
+            "reason=bye",
+            "fault=rst",
+        ] {
             assert!(take(query, Source::Url).is_err(), "{query}");
             assert!(take(query, Source::Trusted).is_ok(), "{query}");
         }
@@ -144,7 +233,16 @@ mod tests {
 
     #[test]
     fn bad_values_name_the_parameter() {
-        for query in ["delay=soon", "size=", "hello=maybe", "ping=%zz", "subprotocol=a b"] {
+        for query in [
+            "delay=soon",
+            "size=",
+            "hello=maybe",
+            "ping=%zz",
+            "subprotocol=a b",
+            "block=61s",
+            "code=1006",
+            "fault=fire",
+        ] {
             let bad = take(query, Source::Trusted).unwrap_err();
             assert!(query.starts_with(bad.name), "{query}");
         }

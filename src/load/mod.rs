@@ -12,7 +12,9 @@ pub use report::{Outcome, Report, Why};
 
 use std::collections::VecDeque;
 
-use crate::engine::{Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Signal, Source};
+use crate::engine::{
+    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source,
+};
 use crate::limits;
 use crate::rng::Rng;
 use crate::slab::Slab;
@@ -146,7 +148,7 @@ impl Engine for Load {
         self.connect_more();
     }
 
-    fn turned_away(&mut self, _: Now) -> &[u8] {
+    fn turned_away(&mut self, _: Now, _: Shortage) -> &[u8] {
         &[]
     }
 

@@ -12,10 +12,11 @@ use std::time::Duration;
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 
 use super::os::{Event, Os};
-use super::{clock, files};
+use super::{clock, files, process};
 use crate::engine::{Door, File, Id, Now, Peer, Signal, Source};
 
 /// Tokens of connections are `key | generation << 32`; these few lie where no key ever is.
@@ -84,8 +85,7 @@ impl Kernel {
                 ADMIN_SIDE => admin = true,
                 token if token >= FIRST_SIGNAL => {
                     if let Some((signal, pipe)) = self.signals.get_mut(token - FIRST_SIGNAL) {
-                        // However often it came since: it is one request.
-                        while pipe.read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
+                        take_all(pipe);
                         events.push(Event::Signal(*signal));
                     }
                 }
@@ -100,6 +100,15 @@ impl Kernel {
         }
         admin
     }
+}
+
+/// However often a signal came: it is one request. Says whether it came at all.
+fn take_all(pipe: &mut UnixStream) -> bool {
+    let mut came = false;
+    while pipe.read(&mut [0; 64]).is_ok_and(|n| n > 0) {
+        came = true;
+    }
+    came
 }
 
 fn spare_descriptor() -> Option<OsFile> {
@@ -132,6 +141,23 @@ impl Os for Kernel {
     fn glance(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         poll(&mut self.admin, &mut self.batch, Some(Duration::ZERO))?;
         self.translate(events);
+        Ok(())
+    }
+
+    fn sleep(&mut self, time: Duration, events: &mut Vec<Event>) -> io::Result<()> {
+        let mut pipes: Vec<PollFd<'_>> =
+            self.signals.iter().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)).collect();
+        let timeout = Timespec::try_from(time).ok();
+        match rustix::event::poll(&mut pipes, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        drop(pipes);
+        for (signal, pipe) in &mut self.signals {
+            if take_all(pipe) {
+                events.push(Event::Signal(*signal));
+            }
+        }
         Ok(())
     }
 
@@ -211,6 +237,7 @@ impl Os for Kernel {
         match (source, &self.assets) {
             (Source::Assets, Some(directory)) => files::read(directory),
             (Source::Assets, None) => Err(io::ErrorKind::NotFound.into()),
+            (Source::Process, _) => Ok(process::figures()),
         }
     }
 }

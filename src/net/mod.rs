@@ -8,6 +8,7 @@ mod kernel;
 mod listen;
 pub mod logs;
 pub mod os;
+mod process;
 mod signals;
 
 use core::fmt;
@@ -21,6 +22,7 @@ use crate::engine::Door;
 use crate::load::{Load, Plan, Report};
 use crate::options::{Listen, Serve};
 use crate::server::{Assets, Server};
+use crate::units::show_size;
 use driver::Driver;
 use kernel::Kernel;
 use listen::Port;
@@ -80,8 +82,13 @@ pub fn serve(mut serve: Serve) -> Result<u8, StartError> {
         None => Assets::embedded(clock::now()),
     };
     let descriptors = raise_descriptor_limit();
+    if serve.server.memory.limit.is_none() {
+        serve.server.memory.limit = process::memory_limit();
+    }
+    serve.server.fit_memory();
     if serve.server.limits.max_connections == 0 {
-        serve.server.limits.max_connections = connections_for(descriptors);
+        let places = serve.server.memory.places().unwrap_or(usize::MAX);
+        serve.server.limits.max_connections = connections_for(descriptors).min(places);
     }
     let doors = open_doors(&serve)?;
     // Before anyone is told that we are here, they can tell us to stop.
@@ -124,6 +131,7 @@ fn announce(serve: &Serve, doors: &[OpenDoor]) {
     log::info!(
         target: "start", version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),
         max_connections = server.limits.max_connections, max_message = server.limits.max_message,
+        memory_limit:% = server.memory.limit.map_or_else(|| "none".to_owned(), show_size),
         faults = server.faults;
         "wspulse is ready"
     );

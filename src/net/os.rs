@@ -41,6 +41,9 @@ pub trait Os {
     /// What has happened on the admin side meanwhile, without sleeping.
     fn glance(&mut self, events: &mut Vec<Event>) -> io::Result<()>;
 
+    /// Sleeps for so long; nothing but a signal is noticed, and it ends the sleep.
+    fn sleep(&mut self, time: Duration, events: &mut Vec<Event>) -> io::Result<()>;
+
     /// The doors there are, by their numbers.
     fn doors(&self) -> Vec<Door>;
 

@@ -13,11 +13,12 @@ use crate::units::{show_duration, show_size};
 
 /// The table.
 pub(super) const SERVE: &[Group<Draft>] = &[
-    Group { title: "Addresses and paths", flags: PLACES },
-    Group { title: "Limits", flags: LIMITS },
-    Group { title: "Stopping", flags: STOPPING },
-    Group { title: "Logs", flags: LOGS },
-    Group { title: "Asking", flags: ASKING },
+    Group { title: "Addresses and paths", flags: PLACES, brief: false },
+    Group { title: "Limits", flags: LIMITS, brief: false },
+    Group { title: "Stopping", flags: STOPPING, brief: false },
+    Group { title: "Logs", flags: LOGS, brief: false },
+    Group { title: "Fine tuning (the README says more)", flags: TUNING, brief: true },
+    Group { title: "Asking", flags: ASKING, brief: false },
 ];
 
 const PLACES: &[Flag<Draft>] = &[
@@ -127,6 +128,25 @@ const LIMITS: &[Flag<Draft>] = &[
         },
     },
     Flag {
+        name: "memory-limit",
+        takes: Takes::One("SIZE|auto"),
+        fallback: Fallback::Is("auto"),
+        help: "memory to stay below; auto is the container's",
+        take: |d, v| set(&mut d.serve.server.memory.limit, values::memory(v)),
+        show: |d| d.serve.server.memory.limit.map_or_else(|| "auto".to_owned(), show_size),
+    },
+    Flag {
+        name: "max-age",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::Is("0s"),
+        help: "close older WebSockets, so that load spreads",
+        take: |d, v| set(&mut d.serve.server.max_age.ms, values::time_or_zero(v)),
+        show: |d| show_duration(d.serve.server.max_age.ms),
+    },
+];
+
+const TUNING: &[Flag<Draft>] = &[
+    Flag {
         name: "head-timeout",
         takes: Takes::One("TIME"),
         fallback: Fallback::Is("10s"),
@@ -149,6 +169,14 @@ const LIMITS: &[Flag<Draft>] = &[
         help: "for a peer that takes nothing of what waits for it",
         take: |d, v| set(&mut d.serve.server.limits.send_timeout_ms, values::time(v)),
         show: |d| show_duration(d.serve.server.limits.send_timeout_ms),
+    },
+    Flag {
+        name: "max-age-jitter",
+        takes: Takes::One("PERCENT"),
+        fallback: Fallback::Is("10%"),
+        help: "so much earlier or later, not all at once",
+        take: |d, v| set(&mut d.serve.server.max_age.jitter_percent, values::percent(v)),
+        show: |d| format!("{}%", d.serve.server.max_age.jitter_percent),
     },
     Flag {
         name: "ping-interval",

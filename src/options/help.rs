@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use super::table::{Flag, Group, flags, twin};
 
+/// A line of help is no longer.
+const COLUMNS: usize = 98;
 const ABOUT: &str =
     "a small WebSocket server: echoes, probes, drains, and shows what your path does";
 const FOOT: &str = "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Each flag has a twin in the \
@@ -17,11 +19,16 @@ pub(super) fn version() -> String {
 
 /// One screen: a line a flag.
 pub(super) fn screen<D>(synopsis: &str, table: &'static [Group<D>]) -> String {
-    let width = flags(table).map(|flag| flag.usage().len()).max().unwrap_or(0);
+    let lines = table.iter().filter(|group| !group.brief).flat_map(|group| group.flags);
+    let width = lines.map(|flag| flag.usage().len()).max().unwrap_or(0);
     let mut text = format!("{}: {ABOUT}\n{synopsis}\n", version().trim_end());
     for group in table {
         text.push_str(group.title);
         text.push('\n');
+        if group.brief {
+            name_them(&mut text, group.flags);
+            continue;
+        }
         for flag in group.flags {
             line(&mut text, width, &flag.usage(), &sentence(flag));
         }
@@ -51,6 +58,22 @@ fn sentence<D>(flag: &Flag<D>) -> String {
         "" => flag.help.to_owned(),
         default => format!("{} (default {default})", flag.help),
     }
+}
+
+/// Flags side by side, each with its default.
+fn name_them<D>(text: &mut String, flags: &[Flag<D>]) {
+    let mut line = String::new();
+    for flag in flags {
+        let item = format!("  {} ({})", flag.usage(), flag.default_text());
+        if line.len() + item.len() > COLUMNS {
+            text.push_str(&line);
+            text.push('\n');
+            line.clear();
+        }
+        line.push_str(&item);
+    }
+    text.push_str(&line);
+    text.push('\n');
 }
 
 fn line(text: &mut String, width: usize, usage: &str, help: &str) {

@@ -9,7 +9,9 @@ use super::values::{self, Origin};
 use super::{Command, Surroundings, Usage, every_flag, flags, help, show};
 use crate::behaviours::Mount;
 use crate::limits::DRAIN_CLOSE_WAIT_MS;
-use crate::server::config::{Config, DrainPlan, DrainReady, Identity, Limits, Origins};
+use crate::server::config::{
+    Config, DrainPlan, DrainReady, Identity, Limits, MaxAge, MemoryPlan, Origins,
+};
 
 /// The usage lines of the help.
 pub(super) const SYNOPSIS: &str =
@@ -144,6 +146,8 @@ pub(super) fn blank() -> Draft {
         base_path: String::new(),
         log_payloads: false,
         identity: Identity::default(),
+        max_age: MaxAge::default(),
+        memory: MemoryPlan::default(),
         limits,
         drain,
     };
@@ -174,7 +178,20 @@ fn settle(draft: &mut Draft, env: &Environment, around: &Surroundings) -> Result
     }
     draft.serve.server.origins = settled_origins(&draft.origins)?;
     draft.serve.server.identity = identity(env, around);
+    check_faults(&draft.serve.server)?;
     settle_drain(draft, env)
+}
+
+/// What can harm the process is asked for twice.
+fn check_faults(server: &Config) -> Result<(), Usage> {
+    let harmful = server.mounts.iter().find_map(|mount| {
+        let parameter = mount.params.needs_faults()?;
+        Some(Usage::NeedsFaults { mount: mount.text.clone(), parameter })
+    });
+    match harmful {
+        Some(usage) if !server.faults => Err(usage),
+        _ => Ok(()),
+    }
 }
 
 fn settled_origins(given: &[Origin]) -> Result<Origins, Usage> {

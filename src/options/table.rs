@@ -46,6 +46,8 @@ pub(super) enum Fallback<D: 'static> {
 pub(super) struct Group<D: 'static> {
     pub(super) title: &'static str,
     pub(super) flags: &'static [Flag<D>],
+    /// Help only names them: few will turn them, and a screen has an end.
+    pub(super) brief: bool,
 }
 
 impl<D> Flag<D> {

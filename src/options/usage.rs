@@ -50,6 +50,13 @@ pub enum Usage {
         /// The flag or variable.
         name: String,
     },
+    /// A mount that can harm the process, on a server that may not be harmed.
+    NeedsFaults {
+        /// The mount as it was given.
+        mount: String,
+        /// What of it is harmful.
+        parameter: &'static str,
+    },
     /// A value that cannot be used.
     BadValue {
         /// The flag or variable that it was given to.
@@ -87,6 +94,9 @@ impl fmt::Display for Usage {
             }
             Self::NotText { name } => write!(f, "{name}: the value is not UTF-8 text"),
             Self::BadValue { name, value, why } => write!(f, "{name} {value:?}: {why}"),
+            Self::NeedsFaults { mount, parameter } => {
+                write!(f, "--mount {mount:?}: {parameter} needs --faults")
+            }
             Self::OriginsBesideAny => {
                 f.write_str("--origin any allows every page: leave the other origins out")
             }

@@ -5,12 +5,13 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::RangeInclusive;
 use std::borrow::Cow;
 
+use crate::proto::frame::REASON_BYTES_MAX;
 use crate::units;
 
 /// No timer of ours runs longer, and sums of such times cannot overflow.
 const TIME_MS_MAX: u64 = 24 * 3_600_000;
-/// A control frame carries 125 bytes, two of which are the close code (RFC 6455 §5.5).
-const REASON_BYTES_MAX: usize = 123;
+/// With less there is no room for one message of the usual limit.
+const MEMORY_MIN: u64 = 8 * 1024 * 1024;
 /// Close codes that a server may send (RFC 6455 §7.4, and those registered since).
 const CLOSE_CODES: [RangeInclusive<u16>; 3] = [1000..=1003, 1007..=1014, 3000..=4999];
 
@@ -105,6 +106,24 @@ pub(super) fn connections(text: &str) -> Read<usize> {
     }
     let count = text.parse().ok().filter(|count| (1..=10_000_000).contains(count));
     count.ok_or_else(|| "must be auto or a number from 1 to 10000000".into())
+}
+
+/// Memory to stay below; `auto` is found by whoever can look.
+pub(super) fn memory(text: &str) -> Read<Option<u64>> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    match units::size(text) {
+        Some(size) if size >= MEMORY_MIN => Ok(Some(size)),
+        Some(_) => Err("must be at least 8MiB".into()),
+        None => Err("must be auto or a size such as 64MiB".into()),
+    }
+}
+
+pub(super) fn percent(text: &str) -> Read<u64> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let percent = number.parse().ok().filter(|percent| *percent <= 100);
+    percent.ok_or_else(|| "must be from 0% to 100%".into())
 }
 
 pub(super) fn close_code(text: &str) -> Read<u16> {

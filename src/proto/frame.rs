@@ -11,6 +11,8 @@ use wide::u8x16;
 pub const CLIENT_HEADER_MAX: usize = 14;
 /// The longest payload of a control frame (RFC 6455 §5.5).
 pub const CONTROL_MAX: usize = 125;
+/// Bytes of a close reason: what a control frame has room for beside the code.
+pub const REASON_BYTES_MAX: usize = CONTROL_MAX - 2;
 
 /// What a message is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +235,18 @@ pub fn message_header(kind: Kind, length: usize) -> ([u8; 10], usize) {
 /// Appends a whole message in one frame.
 pub fn write_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     write(out, kind.opcode(), payload);
+}
+
+/// Appends a message in three fragments, some of them empty when it is short.
+pub fn write_fragmented(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
+    const FIN: u8 = 0x80;
+    let third = payload.len() / 3;
+    for (opcode, part) in [(kind.opcode(), &payload[..third]), (0, &payload[third..2 * third])] {
+        let start = out.len();
+        write(out, opcode, part);
+        out[start] &= !FIN;
+    }
+    write(out, 0, &payload[2 * third..]);
 }
 
 /// Appends a Ping.

@@ -19,7 +19,7 @@ impl Default for Fields<'_> {
 }
 
 /// Methods that anyone knows; those that are not served are refused with 405, others with 501.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
     /// `GET`
     Get,
@@ -36,6 +36,19 @@ pub enum Method {
 }
 
 impl Method {
+    /// As it is written; those that no path has share a name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+            Self::Unserved => "other",
+        }
+    }
+
     fn parse(text: &str) -> Result<Self, Refusal> {
         match text {
             "GET" => Ok(Self::Get),

@@ -68,6 +68,10 @@ pub enum Refusal {
     Full,
     /// The process is about to end.
     Draining,
+    /// Memory is short.
+    Overloaded,
+    /// `fault=status-503` asked for it.
+    OnPurpose,
 }
 
 impl Refusal {
@@ -102,7 +106,7 @@ impl Refusal {
             Self::UpgradeMissing | Self::UpgradeVersion => 426,
             Self::HeadTooLarge | Self::TooManyFields => 431,
             Self::MethodUnknown => 501,
-            Self::Full | Self::Draining => 503,
+            Self::Full | Self::Draining | Self::Overloaded | Self::OnPurpose => 503,
             Self::Version => 505,
         }
     }
@@ -146,6 +150,8 @@ impl Refusal {
             Self::TooSlow => "the request did not arrive in time",
             Self::Full => "too many connections, try again shortly",
             Self::Draining => "this server is about to stop, try again shortly",
+            Self::Overloaded => "this server is short of memory, try again shortly",
+            Self::OnPurpose => "refused on purpose: fault=status-503",
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct Stamp<'a> {
 }
 
 /// How an answer is sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// A `HEAD` gets the fields of a `GET`, and no body.
     pub body: bool,
@@ -148,6 +148,7 @@ fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        409 => "Conflict",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",

@@ -1,6 +1,7 @@
 //! What the server is told once, at start: one small struct for each owner.
 //! It does not know where a value came from; `options` does.
 
+use super::pressure::CONNECTION_BYTES;
 use crate::behaviours::Mount;
 
 /// Everything that a [`Server`](super::Server) is told at start.
@@ -20,8 +21,30 @@ pub struct Config {
     pub identity: Identity,
     /// Limits that a flag can change.
     pub limits: Limits,
+    /// How old a WebSocket gets.
+    pub max_age: MaxAge,
+    /// How much memory there is.
+    pub memory: MemoryPlan,
     /// How the server stops.
     pub drain: DrainPlan,
+}
+
+/// How old a WebSocket gets, so that load spreads again after a scale-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaxAge {
+    /// 0 lets it grow as old as it likes.
+    pub ms: u64,
+    /// Some end so much earlier or later: not all at once.
+    pub jitter_percent: u64,
+}
+
+/// How much memory there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// What the whole process may have; none: nobody set a limit.
+    pub limit: Option<u64>,
+    /// Bytes of each of a socket's two buffers, when they are made small.
+    pub socket_buffer: Option<u32>,
 }
 
 /// Which `Origin` fields may open a WebSocket.
@@ -65,6 +88,33 @@ pub struct Limits {
     pub ping_interval_ms: u64,
     /// How long after a ping any byte must have come.
     pub pong_timeout_ms: u64,
+}
+
+impl Config {
+    /// Makes what is set by default fit into little memory.
+    pub fn fit_memory(&mut self) {
+        self.memory.socket_buffer = self.memory.limit.and_then(small_buffer);
+    }
+}
+
+/// In a small container a peer that never reads must not pin megabytes of the kernel's memory,
+/// which counts as ours; in a large one, large buffers make distant peers fast.
+fn small_buffer(limit: u64) -> Option<u32> {
+    match limit >> 20 {
+        ..=32 => Some(16 * 1024),
+        33..=128 => Some(32 * 1024),
+        129..=256 => Some(64 * 1024),
+        _ => None,
+    }
+}
+
+impl MemoryPlan {
+    /// How many idle connections fit into half of it.
+    #[must_use]
+    pub fn places(&self) -> Option<usize> {
+        let limit = self.limit?;
+        usize::try_from(limit / 2 / CONNECTION_BYTES).ok().map(|places| places.max(16))
+    }
 }
 
 /// How the server stops, phase by phase.

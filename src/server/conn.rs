@@ -13,9 +13,11 @@
 //! | Lingering  | Lingering (dropped), Leaving (enough) | Leaving      | Leaving     | Leaving                |
 //! | Leaving    | Leaving                               | Leaving      | Leaving     | reset                  |
 
-use super::end::{BROKEN, End, Initiator};
+use super::end::{BROKEN, End, Initiator, Why};
+use super::extras::Extras;
 use super::http::{self, Http, Late};
-use super::shared::Cx;
+use super::pressure::{self as memory, Account};
+use super::shared::{Cx, Shared};
 use super::slow::{Slow, is_backed_up, is_held};
 use super::websocket::{self, WebSocket};
 use crate::engine::{Action, Door, HangUp, Peer};
@@ -29,7 +31,7 @@ use crate::time::Moment;
 pub(super) struct Conn {
     pub(super) peer: Peer,
     pub(super) place: Place,
-    since: Moment,
+    pub(super) since: Moment,
     pub(super) stage: Stage,
     pub(super) slow: Option<Box<Slow>>,
 }
@@ -88,23 +90,30 @@ impl Conn {
         }
     }
 
-    /// Bytes that this connection owns beyond its place in the table.
-    pub(super) fn cost(&self) -> usize {
-        self.slow.as_ref().map_or(0, |slow| slow.cost())
+    pub(super) fn extras(&self) -> Option<&Extras> {
+        match &self.stage {
+            Stage::WebSocket(socket) => socket.extras.as_deref(),
+            Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => None,
+        }
     }
 
     fn is_paused(&self) -> bool {
         let slow = self.slow.as_deref();
         match &self.stage {
-            Stage::Http(_) => is_backed_up(slow, 0) || is_held(slow),
+            Stage::Http(http) => is_backed_up(slow, 0) || is_held(slow) || http.owes_an_answer(),
             Stage::WebSocket(socket) => socket.is_paused(slow, 0) || is_held(slow),
             Stage::Lingering { .. } => false,
             Stage::Leaving => true,
         }
     }
 
-    pub(super) fn room<'a>(&'a mut self, shared: &'a mut [u8]) -> &'a mut [u8] {
-        if self.is_paused() {
+    /// Where the next bytes go. When memory is short, nobody is read who does not read.
+    pub(super) fn room<'a>(
+        &'a mut self,
+        memory_is_short: bool,
+        shared: &'a mut [u8],
+    ) -> &'a mut [u8] {
+        if self.is_paused() || (memory_is_short && !self.unsent().is_empty()) {
             return &mut [];
         }
         let Stage::WebSocket(socket) = &self.stage else { return shared };
@@ -165,7 +174,7 @@ impl Conn {
     pub(super) fn resume(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
         let slow = self.slow.as_deref();
         match &self.stage {
-            Stage::Http(_) if !is_backed_up(slow, 0) => {
+            Stage::Http(http) if !is_backed_up(slow, 0) && !http.owes_an_answer() => {
                 if is_held(slow) {
                     self.receive_kept_http(shared, cx);
                 }
@@ -238,7 +247,8 @@ impl Conn {
         slow.outbox.sent(n, &mut cx.shared.blocks, cx.now.mono_ns);
         let left = slow.outbox.len();
         slow.stalled_since = (left > 0).then(|| Moment::at(cx.now.mono_ns));
-        if before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES {
+        let was_unread = cx.shared.pressure.stage() >= memory::Stage::Short && left == 0;
+        if was_unread || (before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES) {
             cx.act(Action::Resume(cx.id));
         }
         if let Stage::Lingering { until, .. } = &mut self.stage
@@ -251,12 +261,14 @@ impl Conn {
 
     /// A deadline may have come; it may also have moved.
     pub(super) fn wake(&mut self, cx: &mut Cx<'_>) {
+        if cx.shared.pressure.victim == Some(cx.id) {
+            return self.make_room(cx);
+        }
         if self.is_stalled(cx) {
             if self.is_websocket() {
                 self.log_end(BROKEN, cx);
             }
-            self.stage = Stage::Leaving;
-            return cx.act(Action::Reset(cx.id));
+            return self.reset(cx);
         }
         match &mut self.stage {
             Stage::Http(_) => self.wake_http(cx),
@@ -268,8 +280,7 @@ impl Conn {
                 if self.unsent().is_empty() {
                     self.leave(cx);
                 } else {
-                    self.stage = Stage::Leaving;
-                    return cx.act(Action::Reset(cx.id));
+                    return self.reset(cx);
                 }
             }
             Stage::Lingering { .. } | Stage::Leaving => {}
@@ -287,14 +298,15 @@ impl Conn {
             Late::No => {}
             Late::Told | Late::Idle => self.linger(cx),
             Late::Silent => self.leave(cx),
+            Late::Answered => cx.act(Action::Resume(cx.id)),
         }
     }
 
-    /// Sets its turn in a drain.
-    pub(super) fn end_at(&mut self, when: Moment, cx: &mut Cx<'_>) {
+    /// Sets the moment of its end.
+    pub(super) fn end_at(&mut self, when: Moment, why: Why, cx: &mut Cx<'_>) {
         match &mut self.stage {
             Stage::Http(http) => http.end_at(when, cx),
-            Stage::WebSocket(socket) => socket.end_at(when),
+            Stage::WebSocket(socket) => socket.end_at(when, why, cx.now),
             Stage::Lingering { .. } | Stage::Leaving => {}
         }
         self.settle(cx);
@@ -319,6 +331,7 @@ impl Conn {
             "connection opened"
         );
         cx.shared.open.websockets += 1;
+        cx.shared.metrics.opened(socket.mount);
         self.stage = Stage::WebSocket(socket);
     }
 
@@ -343,7 +356,13 @@ impl Conn {
         cx.act(Action::Finish(cx.id));
     }
 
-    fn leave(&mut self, cx: &mut Cx<'_>) {
+    /// Whatever waits: the peer learns at once.
+    pub(super) fn reset(&mut self, cx: &mut Cx<'_>) {
+        self.stage = Stage::Leaving;
+        cx.act(Action::Reset(cx.id));
+    }
+
+    pub(super) fn leave(&mut self, cx: &mut Cx<'_>) {
         self.drop_input();
         self.stage = Stage::Leaving;
         cx.act(Action::Close(cx.id));
@@ -358,7 +377,7 @@ impl Conn {
     }
 
     /// One line for each WebSocket, when it ends.
-    fn log_end(&mut self, end: End, cx: &mut Cx<'_>) {
+    pub(super) fn log_end(&mut self, end: End, cx: &mut Cx<'_>) {
         let Stage::WebSocket(socket) = &self.stage else { return };
         let mount = &cx.shared.config.mounts[usize::from(socket.mount)].path;
         let tally = socket.tally;
@@ -372,6 +391,12 @@ impl Conn {
             "connection closed"
         );
         cx.shared.open.websockets -= 1;
+        cx.shared.metrics.closed(socket.mount, end, self.since.ms_ago(cx.now));
+        if let Stage::WebSocket(socket) = &mut self.stage
+            && let Some(extras) = &mut socket.extras
+        {
+            cx.shared.account.update(&mut extras.counted, Account::default());
+        }
         if end == BROKEN {
             cx.shared.drain.forced += 1;
         } else {
@@ -385,14 +410,44 @@ impl Conn {
         until.is_some_and(|until| until <= cx.now.mono_ns)
     }
 
-    /// After every event: memory that is no longer needed goes, and the timer is set.
+    /// After every event: memory that is no longer needed goes, what is left is counted, and the
+    /// timer is set.
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
-        if self.slow.as_ref().is_some_and(|slow| slow.is_idle()) {
-            self.slow = None;
+        let Shared { account, config, .. } = &mut *cx.shared;
+        if let Some(slow) = &mut self.slow {
+            let is_idle = slow.is_idle();
+            let buffer = config.memory.socket_buffer.unwrap_or_default() as usize;
+            let cost = if is_idle { Account::default() } else { slow.cost(buffer) };
+            account.update(&mut slow.counted, cost);
+            if is_idle {
+                self.slow = None;
+            }
+        }
+        if let Stage::WebSocket(socket) = &mut self.stage
+            && let Some(extras) = &mut socket.extras
+        {
+            let cost = Account { memory: extras.cost(), queued: 0 };
+            account.update(&mut extras.counted, cost);
         }
         match self.next_deadline(cx) {
             Some(at_ns) => cx.shared.timers.set(cx.id.key, at_ns),
             None => cx.shared.timers.cancel(cx.id.key),
+        }
+    }
+
+    /// The stream is gone. A WebSocket that nobody closed before broke just now.
+    pub(super) fn gone(&mut self, cx: &mut Cx<'_>) {
+        self.log_end(BROKEN, cx);
+        if let Some(slow) = &mut self.slow {
+            cx.shared.account.update(&mut slow.counted, Account::default());
+        }
+        self.stage = Stage::Leaving;
+    }
+
+    /// The worker is done with one of its messages.
+    pub(super) fn work_done(&mut self) {
+        if let Stage::WebSocket(socket) = &mut self.stage {
+            socket.work_done();
         }
     }
 

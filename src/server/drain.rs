@@ -3,10 +3,13 @@
 
 use super::config::{DrainPlan, DrainReady};
 use crate::engine::Now;
+use crate::limits;
 use crate::time;
 
 /// Between two signals that are both meant.
 const REPEAT_MS: u64 = 1_000;
+/// However late it is, connections are closed over this long.
+const WINDOW_MS_MIN: u64 = 3_000;
 /// Time that each connection gets in the staggered close, as long as the window has it.
 const CLOSE_GAP_MS: u64 = 20;
 
@@ -25,6 +28,16 @@ pub(super) enum Phase {
 }
 
 impl Phase {
+    /// The word for a report.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Announced => "announced",
+            Self::Closing => "closing",
+            Self::Stopped => "stopped",
+        }
+    }
+
     /// Whether new connections and upgrades are refused.
     pub(super) fn refuses(self) -> bool {
         match self {
@@ -40,6 +53,8 @@ pub(super) struct Drain {
     pub(super) phase: Phase,
     /// When it was announced.
     began_ns: u64,
+    /// When a signal asked for it.
+    signalled_ns: Option<u64>,
     /// When the present phase ends.
     until_ns: Option<u64>,
     /// `WebSockets` that were closed as the protocol has it, and those that were cut.
@@ -60,29 +75,49 @@ pub(super) enum Meaning {
 
 impl Drain {
     pub(super) fn meaning(&self, now: Now) -> Meaning {
-        match self.phase {
-            Phase::Serving => Meaning::Begin,
-            Phase::Announced | Phase::Closing | Phase::Stopped
-                if now.mono_ns < self.began_ns + time::ms(REPEAT_MS) =>
-            {
-                Meaning::Repeat
-            }
-            Phase::Announced | Phase::Closing | Phase::Stopped => Meaning::Now,
+        match self.signalled_ns {
+            None => Meaning::Begin,
+            Some(first_ns) if now.mono_ns < first_ns + time::ms(REPEAT_MS) => Meaning::Repeat,
+            Some(_) => Meaning::Now,
         }
     }
 
-    pub(super) fn announce(&mut self, now: Now, plan: &DrainPlan) {
-        self.phase = Phase::Announced;
-        self.began_ns = now.mono_ns;
-        self.until_ns = Some(now.mono_ns + time::ms(plan.delay_ms));
+    /// A preStop hook, or an operator: readiness fails until a signal comes.
+    pub(super) fn announce(&mut self, now: Now) {
+        if self.phase == Phase::Serving {
+            self.phase = Phase::Announced;
+            self.began_ns = now.mono_ns;
+        }
     }
 
-    /// Begins to close; returns over how long `n` connections are spread.
-    pub(super) fn close(&mut self, plan: &DrainPlan, n: usize) -> u64 {
+    /// The signal. After a hook that announced it before, there is nothing to wait for.
+    pub(super) fn signalled(&mut self, now: Now, plan: &DrainPlan) {
+        let delay_ms = if self.phase == Phase::Announced { 0 } else { plan.delay_ms };
+        self.announce(now);
+        self.signalled_ns = Some(now.mono_ns);
+        self.until_ns = Some(now.mono_ns + time::ms(delay_ms));
+    }
+
+    /// Takes back what was announced, unless a signal came.
+    pub(super) fn cancel(&mut self) -> bool {
+        let cancelled = self.phase == Phase::Announced && self.signalled_ns.is_none();
+        if cancelled {
+            self.phase = Phase::Serving;
+        }
+        cancelled
+    }
+
+    /// Begins to close; returns over how long `n` connections are spread. Window and timeout
+    /// count from the announcement, since whoever will kill us counts from there as well.
+    pub(super) fn close(&mut self, now: Now, plan: &DrainPlan, n: usize) -> u64 {
         self.phase = Phase::Closing;
         (self.clean, self.forced) = (0, 0);
-        self.until_ns = Some(self.began_ns + time::ms(plan.timeout_ms));
-        time::ms(plan.window_ms.min(CLOSE_GAP_MS.saturating_mul(n as u64)))
+        let left_ms =
+            plan.timeout_ms.saturating_sub(self.elapsed_ms(now) + limits::DRAIN_CLOSE_WAIT_MS);
+        let window_ms = plan.window_ms.min(left_ms.max(WINDOW_MS_MIN));
+        let needed_ns = now.mono_ns + time::ms(window_ms + limits::DRAIN_CLOSE_WAIT_MS);
+        self.until_ns = Some(needed_ns.max(self.began_ns + time::ms(plan.timeout_ms)));
+        spread_ns(window_ms, n)
     }
 
     pub(super) fn stop(&mut self) {
@@ -111,4 +146,9 @@ impl Drain {
     pub(super) fn is_unready(&self, plan: &DrainPlan) -> bool {
         self.is_under_way() && plan.ready == DrainReady::Fail
     }
+}
+
+/// Over how long `n` connections are closed, one after the other.
+pub(super) fn spread_ns(window_ms: u64, n: usize) -> u64 {
+    time::ms(window_ms.min(CLOSE_GAP_MS.saturating_mul(n as u64)))
 }

@@ -8,7 +8,7 @@ pub(super) struct End {
 }
 
 /// Who began the close handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Initiator {
     /// We did.
     Server,
@@ -26,6 +26,19 @@ impl Initiator {
             Self::None => "none",
         }
     }
+}
+
+/// Why we close a WebSocket that did nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Its turn in a drain.
+    Drain,
+    /// It is old enough: load spreads again after a scale-up.
+    MaxAge,
+    /// An operator sheds load.
+    Shed,
+    /// `close_after` asked for it.
+    Asked,
 }
 
 /// The connection broke without a Close.

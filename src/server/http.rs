@@ -1,11 +1,13 @@
 //! The HTTP stage: requests in, answers out, until one of them is an upgrade or the last.
 //! What a path answers is `routes`' business.
 
-use super::routes::{self, View};
+use super::routes::{self, Later, Reply, View};
 use super::shared::Cx;
 use super::slow::{Slow, is_backed_up};
+use super::stats;
+use super::upgrade;
 use super::websocket::WebSocket;
-use crate::engine::Id;
+use crate::engine::{Action, Id};
 use crate::limits;
 use crate::proto::body::Body;
 use crate::proto::http::{self, Fields, Framing, Method, Persistence, Request};
@@ -20,6 +22,9 @@ pub(super) struct Http {
     intake: Intake,
     deadline: Moment,
     awaits: Awaits,
+    /// When the first byte of the request came, in milliseconds; it wraps, and so does what is
+    /// subtracted from it.
+    began_ms: u32,
 }
 
 /// What the deadline is for.
@@ -33,6 +38,17 @@ enum Awaits {
     Another,
     /// The first request, or in its stead the word that the server is about to stop.
     Dismissal,
+    /// The moment to give the answer that is owed.
+    Answer(Owed),
+}
+
+/// An answer that is given later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owed {
+    what: Later,
+    delivery: Delivery,
+    /// Of its request, for the metrics.
+    method: Method,
 }
 
 /// What the stage wants after some input.
@@ -42,6 +58,8 @@ pub(super) enum Then {
     More,
     /// To be called again with the bytes that it has not used.
     Hold,
+    /// The same, but not before it says so.
+    Wait,
     /// To be a WebSocket from now on.
     Open(WebSocket),
     /// Nothing more: its last answer is given.
@@ -59,12 +77,19 @@ pub(super) enum Late {
     Idle,
     /// There is nothing to tell: the peer never said a word.
     Silent,
+    /// The answer that was owed is given, and another request may follow.
+    Answered,
 }
 
 impl Http {
     pub(super) fn new(cx: &Cx<'_>) -> Self {
         let deadline = Moment::after(cx.now, cx.shared.config.limits.head_timeout_ms);
-        Self { intake: Intake::default(), deadline, awaits: Awaits::First }
+        Self { intake: Intake::default(), deadline, awaits: Awaits::First, began_ms: 0 }
+    }
+
+    /// Whether it gives an answer before it wants more bytes.
+    pub(super) fn owes_an_answer(&self) -> bool {
+        matches!(self.awaits, Awaits::Answer(_))
     }
 
     /// Requests in `bytes`, which begin with what was not used before. Returns how many were used.
@@ -80,6 +105,9 @@ impl Http {
             if at == bytes.len() {
                 return (at, Then::More);
             }
+            if self.owes_an_answer() {
+                return (at, Then::Wait);
+            }
             if is_backed_up(slow, cx.out.len()) {
                 return (at, Then::Hold);
             }
@@ -94,6 +122,7 @@ impl Http {
             at += used;
             match then {
                 Some(then) => return (at, then),
+                None if self.owes_an_answer() => {}
                 None => self.idle(cx),
             }
         }
@@ -107,13 +136,14 @@ impl Http {
             cx.shared.config.limits.head_timeout_ms
         };
         match self.awaits {
-            Awaits::Rest => {}
-            Awaits::First => self.awaits = Awaits::Rest,
+            Awaits::Rest | Awaits::Answer(_) => return,
+            Awaits::First => {}
             Awaits::Another | Awaits::Dismissal => {
-                self.awaits = Awaits::Rest;
                 self.deadline = Moment::after(cx.now, timeout_ms);
             }
         }
+        self.awaits = Awaits::Rest;
+        self.began_ms = cx.now.mono_ms() as u32;
     }
 
     fn idle(&mut self, cx: &Cx<'_>) {
@@ -132,22 +162,24 @@ impl Http {
                 let body = Body::new(request.framing, limits::DROPPED_BODY_BYTES);
                 let whole = request.framing == Framing::Length(0);
                 // A refused body, or one that waits for permission, is answered without it.
-                let Ok(body) = body else { return Ok((end, answer(&request, Ended::Early, cx))) };
+                let Ok(body) = body else {
+                    return Ok((end, self.answer(&request, Ended::Early, cx)));
+                };
                 if whole || request.expects_continue {
                     let ended = if whole { Ended::Whole } else { Ended::Early };
-                    return Ok((end, answer(&request, ended, cx)));
+                    return Ok((end, self.answer(&request, ended, cx)));
                 }
                 self.intake.expect_body(body);
                 self.deadline = Moment::after(cx.now, limits::BODY_TIMEOUT_MS);
                 match self.intake.advance(bytes)? {
-                    Progress::Whole(end) => Ok((end, answer(&request, Ended::Whole, cx))),
+                    Progress::Whole(end) => Ok((end, self.answer(&request, Ended::Whole, cx))),
                     Progress::Waiting | Progress::Head(_) => Ok((0, Some(Then::More))),
                 }
             }
             Progress::Whole(end) => {
                 let mut fields = Fields::default();
                 let request = http::parse(bytes, &mut fields)?;
-                Ok((end, answer(&request, Ended::Whole, cx)))
+                Ok((end, self.answer(&request, Ended::Whole, cx)))
             }
         }
     }
@@ -162,6 +194,8 @@ impl Http {
             }
             Awaits::Another => 0,
             Awaits::Rest => time::ms(limits::LINGER_MS),
+            // It comes when it comes: the hook that asked for it counts the same seconds.
+            Awaits::Answer(_) => return,
         };
         let turn_ns = when.ns(cx.now) + grace_ns;
         if turn_ns < self.deadline.ns(cx.now) {
@@ -174,7 +208,12 @@ impl Http {
     }
 
     /// Looks at the deadline.
-    pub(super) fn wake(&self, cx: &mut Cx<'_>) -> Late {
+    pub(super) fn wake(&mut self, cx: &mut Cx<'_>) -> Late {
+        if let Awaits::Answer(owed) = self.awaits
+            && (owed.what.is_due_at_once() || self.deadline.has_come(cx.now))
+        {
+            return self.settle_debt(owed, cx);
+        }
         if !self.deadline.has_come(cx.now) {
             return Late::No;
         }
@@ -189,7 +228,88 @@ impl Http {
                 refuse(Refusal::Draining, cx);
                 Late::Told
             }
+            Awaits::Answer(_) => Late::No,
         }
+    }
+
+    /// Since the first byte of the request.
+    fn took_ms(&self, cx: &Cx<'_>) -> u64 {
+        u64::from((cx.now.mono_ms() as u32).wrapping_sub(self.began_ms))
+    }
+
+    /// Gives the answer that is owed.
+    fn settle_debt(&mut self, owed: Owed, cx: &mut Cx<'_>) -> Late {
+        let response = match owed.what {
+            Later::Drain | Later::Shutdown => Response::text(200, "Ok"),
+            Later::Metrics => stats::metrics_page(cx.shared),
+            Later::Stats => stats::stats_page(cx.shared),
+        };
+        let label = (owed.method, owed.what.path(), response.status);
+        cx.shared.metrics.answered(label, self.took_ms(cx));
+        cx.shared.refresh_date(cx.now);
+        response.write(&mut cx.out.bytes, cx.shared.stamp(), owed.delivery);
+        if owed.delivery.persistence == Persistence::Close {
+            return Late::Told;
+        }
+        self.idle(cx);
+        Late::Answered
+    }
+
+    /// Answers a well-formed request; `None` when the next one may follow.
+    fn answer(&mut self, request: &Request<'_, '_>, ended: Ended, cx: &mut Cx<'_>) -> Option<Then> {
+        let reply = match upgrade::upgrade(request, cx) {
+            Some(Ok(socket)) => return Some(Then::Open(socket)),
+            Some(Err(refused)) => {
+                cx.shared.metrics.handshake_failed(reason(refused.status));
+                Some(Reply::Now(*refused))
+            }
+            None => routes::command(request, cx),
+        };
+        let path = routes::label(request, View::of(cx));
+        let method = request.method;
+        let may_last = request.persistence == Persistence::KeepAlive
+            && ended == Ended::Whole
+            && !cx.shared.drain.is_under_way();
+        let delivery = |may_last| Delivery {
+            body: method != Method::Head,
+            persistence: if may_last { Persistence::KeepAlive } else { Persistence::Close },
+            minor: request.minor,
+        };
+        let response = match reply {
+            Some(Reply::Later { after_ms, what }) => {
+                let delivery = delivery(may_last);
+                self.awaits = Awaits::Answer(Owed { what, delivery, method });
+                self.deadline = Moment::after(cx.now, after_ms);
+                if what.is_due_at_once() {
+                    cx.act(Action::Write(cx.id));
+                }
+                return None;
+            }
+            Some(Reply::Now(response)) => response,
+            None => {
+                let view = View { door: cx.door, peer: cx.peer, shared: cx.shared };
+                routes::respond(request, view)
+            }
+        };
+        log_access(request, response.status, cx.id);
+        let delivery = delivery(may_last && response.status != 426);
+        let status = response.status;
+        response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
+        cx.shared.metrics.answered((method, path, status), self.took_ms(cx));
+        (delivery.persistence == Persistence::Close).then_some(Then::Over)
+    }
+}
+
+/// Why an upgrade was refused, as the metrics name it.
+fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "malformed",
+        403 => "origin",
+        404 => "path",
+        405 => "method",
+        426 => "version",
+        503 => "unavailable",
+        _ => "other",
     }
 }
 
@@ -199,27 +319,6 @@ enum Ended {
     Whole,
     /// A body that nobody wants follows: what comes after it cannot be told from it.
     Early,
-}
-
-/// Answers a well-formed request; `None` when the next one may follow.
-fn answer(request: &Request<'_, '_>, ended: Ended, cx: &mut Cx<'_>) -> Option<Then> {
-    let refused = match routes::upgrade(request, cx) {
-        Some(Ok(socket)) => return Some(Then::Open(socket)),
-        Some(Err(response)) => Some(*response),
-        None => None,
-    };
-    let view = View { door: cx.door, peer: cx.peer, shared: cx.shared };
-    let response = refused.unwrap_or_else(|| routes::respond(request, view));
-    log_access(request, response.status, cx.id);
-    let last = request.persistence == Persistence::Close
-        || ended == Ended::Early
-        || response.status == 426
-        || cx.shared.drain.is_under_way();
-    let persistence = if last { Persistence::Close } else { Persistence::KeepAlive };
-    let delivery =
-        Delivery { body: request.method != Method::Head, persistence, minor: request.minor };
-    response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
-    last.then_some(Then::Over)
 }
 
 /// Refuses what is no request; nothing after it is looked at.

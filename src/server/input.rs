@@ -20,6 +20,7 @@ impl Conn {
         match then {
             http::Then::More => self.keep(&shared[used..n], Hold::Incomplete, cx),
             http::Then::Hold => self.keep(&shared[used..n], Hold::Held, cx),
+            http::Then::Wait => self.keep(&shared[used..n], Hold::Waiting, cx),
             http::Then::Over => self.linger(cx),
             http::Then::Open(socket) => {
                 self.open(socket, cx);
@@ -37,6 +38,7 @@ impl Conn {
         match then {
             http::Then::More => self.put_back(input, used, Hold::Incomplete, cx),
             http::Then::Hold => self.put_back(input, used, Hold::Held, cx),
+            http::Then::Wait => self.put_back(input, used, Hold::Waiting, cx),
             http::Then::Over => self.linger(cx),
             http::Then::Open(socket) => {
                 self.open(socket, cx);

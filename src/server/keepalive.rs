@@ -39,6 +39,15 @@ impl Keepalive {
         self.heard = Moment::at(now.mono_ns);
     }
 
+    /// A pong: ours carry the moment of their ping, others may be anything.
+    pub(super) fn answered(&self, payload: &[u8], cx: &mut Cx<'_>) {
+        if let (Some(_), Ok(bytes)) = (self.asked, payload.try_into())
+            && let Some(round_trip_ns) = cx.now.mono_ns.checked_sub(u64::from_be_bytes(bytes))
+        {
+            cx.shared.metrics.ping_rtt.observe_ns(round_trip_ns);
+        }
+    }
+
     pub(super) fn stop(&mut self) {
         (self.next_ping, self.asked) = (None, None);
     }

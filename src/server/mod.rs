@@ -1,25 +1,40 @@
 //! The program without I/O: connections and what they share, driven through [`Engine`].
 //! Each call finds its connection and hands it the rest; what happens then is `conn`'s business.
 
+mod admin;
 mod assets;
 pub mod config;
 mod conn;
 mod drain;
 mod end;
 mod extras;
+mod faults;
 mod http;
 mod input;
 mod keepalive;
+mod life;
+mod metrics;
+mod pressure;
 mod routes;
+mod scarcity;
 mod shared;
 mod slow;
+mod stats;
+mod upgrade;
 mod websocket;
+mod whoami;
+mod worker;
 
 pub use assets::Assets;
 pub use routes::{Doors, ROUTES, Route};
 pub use shared::Shared;
+pub use stats::{METRICS, Metric};
 
-use crate::engine::{Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Signal, Source};
+use std::collections::VecDeque;
+
+use crate::engine::{
+    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source,
+};
 use crate::limits;
 use crate::proto::http::Persistence;
 use crate::proto::refusal::Refusal;
@@ -29,6 +44,8 @@ use crate::time::Moment;
 use config::Config;
 use conn::{Conn, Place};
 use drain::{Meaning, Phase};
+use end::Why;
+use pressure::Stage;
 use shared::Cx;
 
 /// The server.
@@ -39,6 +56,8 @@ pub struct Server {
     /// For calls that have nothing to say.
     silence: Out,
     last_words: Vec<u8>,
+    /// Who may be evicted, longest first; only while places are scarce.
+    arrivals: VecDeque<Id>,
 }
 
 impl Server {
@@ -50,6 +69,7 @@ impl Server {
             shared: Shared::new(config, assets, seed),
             silence: Out::default(),
             last_words: Vec::new(),
+            arrivals: VecDeque::new(),
         }
     }
 
@@ -65,10 +85,17 @@ impl Server {
         self.shared.timers.armed()
     }
 
-    /// Bytes that connections own beyond their place in the table.
+    /// Bytes that connections own beyond their place in the table, as the account has them.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.conns.iter().map(|(_, conn)| conn.cost()).sum()
+        self.shared.account.memory
+    }
+
+    /// The same, counted connection by connection: for tests of the account.
+    #[must_use]
+    pub fn memory_counted(&self) -> usize {
+        let buffer = self.shared.config.memory.socket_buffer.unwrap_or_default() as usize;
+        self.conns.iter().map(|(_, conn)| conn.cost(buffer).memory).sum()
     }
 
     /// The name of a connection's stage.
@@ -102,6 +129,7 @@ impl Server {
         let cap = self.shared.config.limits.max_connections;
         match door {
             Door::Admin => (open.admin < limits::ADMIN_CONNECTIONS).then_some(Place::Admin),
+            Door::Main if self.shared.pressure.stage() == Stage::Out => None,
             Door::Main if self.shared.drain.phase.refuses() => {
                 (open.main + open.refused < cap).then_some(Place::Refused(Refusal::Draining))
             }
@@ -120,16 +148,18 @@ impl Server {
         }
     }
 
-    /// Readiness fails from now on; everything is still served.
-    fn announce(&mut self, now: Now) {
+    /// A signal: readiness fails from now on, and everything is still served for a while, unless
+    /// a hook saw to that before.
+    fn begin_drain(&mut self, now: Now) {
         let Shared { drain, config, open, .. } = &mut self.shared;
-        drain.announce(now, &config.drain);
+        drain.signalled(now, &config.drain);
         log::info!(
             target: "drain", connections = open.main, websockets = open.websockets,
-            delay_ms = config.drain.delay_ms, window_ms = config.drain.window_ms;
+            announced_ms = drain.elapsed_ms(now), delay_ms = config.drain.delay_ms,
+            window_ms = config.drain.window_ms;
             "draining"
         );
-        if config.drain.delay_ms == 0 || (config.drain.leaves_early && open.main == 0) {
+        if drain.phase_is_over(now) || (config.drain.leaves_early && open.main == 0) {
             self.begin_closing(now);
         }
     }
@@ -139,18 +169,31 @@ impl Server {
         let mut turns: Vec<Id> = self.conns.iter().map(|(id, _)| id).collect();
         self.shared.rng.shuffle(&mut turns);
         let Shared { drain, config, .. } = &mut self.shared;
-        let spread_ns = drain.close(&config.drain, turns.len());
+        let spread_ns = drain.close(now, &config.drain, turns.len());
         self.shared.actions.push_back(Action::StopAccepting);
+        self.end_one_by_one(now, &turns, spread_ns, Why::Drain);
+    }
+
+    fn end_one_by_one(&mut self, now: Now, turns: &[Id], spread_ns: u64, why: Why) {
         let slot_ns = spread_ns / turns.len().max(1) as u64;
         for (i, id) in (0..).zip(turns) {
             let offset_ns = slot_ns * i + self.shared.rng.below(slot_ns);
-            self.end_at(now, id, now.mono_ns + offset_ns);
+            if let Some((conn, mut cx)) = self.with_silence(now, *id) {
+                conn.end_at(Moment::at(now.mono_ns + offset_ns), why, &mut cx);
+            }
         }
     }
 
-    fn end_at(&mut self, now: Now, id: Id, when_ns: u64) {
-        if let Some((conn, mut cx)) = self.with_silence(now, id) {
-            conn.end_at(Moment::at(when_ns), &mut cx);
+    /// What a request asked for that concerns more than its own connection.
+    fn obey(&mut self, now: Now) {
+        let count = std::mem::take(&mut self.shared.to_shed);
+        if count > 0 {
+            let sockets = self.conns.iter().filter(|(_, conn)| conn.is_websocket());
+            let mut turns: Vec<Id> = sockets.map(|(id, _)| id).collect();
+            self.shared.rng.shuffle(&mut turns);
+            turns.truncate(count);
+            let spread_ns = drain::spread_ns(self.shared.config.drain.window_ms, count);
+            self.end_one_by_one(now, &turns, spread_ns, Why::Shed);
         }
     }
 
@@ -192,6 +235,9 @@ impl Engine for Server {
             Cx { now, id: nobody, door, peer, shared: &mut self.shared, out: &mut self.silence };
         let id = self.conns.insert(Conn::new(peer, place, &cx))?;
         *self.count(place) += 1;
+        if place == Place::Main {
+            self.make_place(now, id);
+        }
         log::debug!(target: "accept", conn:% = id, peer:% = peer; "accepted");
         match place {
             Place::Refused(_) => self.shared.actions.push_back(Action::Write(id)),
@@ -208,7 +254,11 @@ impl Engine for Server {
         // The server opens no connections of its own yet.
     }
 
-    fn turned_away(&mut self, now: Now) -> &[u8] {
+    fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8] {
+        match why {
+            Shortage::Places => self.shared.metrics.turned_away += 1,
+            Shortage::Descriptors => self.shared.metrics.accept_errors += 1,
+        }
         self.last_words.clear();
         self.shared.refresh_date(now);
         let retry_after = self.shared.retry_after();
@@ -219,19 +269,23 @@ impl Engine for Server {
     }
 
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
-        self.conns.find_mut(id).map_or(&mut [], |conn| conn.room(shared))
+        let memory_is_short = self.shared.pressure.stage() >= Stage::Short;
+        self.conns.find_mut(id).map_or(&mut [], |conn| conn.room(memory_is_short, shared))
     }
 
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             conn.received(n, shared, &mut cx);
         }
+        self.obey(now);
+        self.weigh();
     }
 
     fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out) {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             conn.resume(shared, &mut cx);
         }
+        self.obey(now);
     }
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
@@ -244,6 +298,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             conn.keep_output(shared, taken, &mut cx);
         }
+        self.weigh();
     }
 
     fn unsent(&self, id: Id) -> &[u8] {
@@ -254,6 +309,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with_silence(now, id) {
             conn.sent(n, &mut cx);
         }
+        self.weigh();
     }
 
     fn render(&mut self, now: Now, id: Id, out: &mut Out) {
@@ -264,20 +320,38 @@ impl Engine for Server {
     }
 
     fn closed(&mut self, now: Now, id: Id) {
+        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+            conn.gone(&mut cx);
+        }
         let Some(conn) = self.conns.remove(id) else { return };
         self.shared.timers.cancel(id.key);
         *self.count(conn.place) -= 1;
+        self.weigh();
         log::debug!(target: "accept", conn:% = id; "closed");
         self.exit_if_empty(now);
     }
 
     fn fire(&mut self, now: Now) {
+        if let Some(due_ns) = self.next_deadline() {
+            self.shared.metrics.lag.observe_ns(now.mono_ns.saturating_sub(due_ns));
+        }
         self.shared.blocks.fire(now.mono_ns);
+        if let Some(deed) = self.shared.faults.fire(now) {
+            self.shared.actions.push_back(deed);
+        }
         if self.shared.drain.phase_is_over(now) {
             match self.shared.drain.phase {
                 Phase::Announced => self.begin_closing(now),
                 Phase::Closing => self.stop(now),
                 Phase::Serving | Phase::Stopped => {}
+            }
+        }
+        for _ in 0..limits::TIMERS_PER_TURN {
+            let lives = |id| self.conns.find(id).is_some();
+            let Some(id) = self.shared.worker.finish(now, lives) else { break };
+            if let Some(conn) = self.conns.find_mut(id) {
+                conn.work_done();
+                self.shared.actions.push_back(Action::Write(id));
             }
         }
         for _ in 0..limits::TIMERS_PER_TURN {
@@ -302,8 +376,10 @@ impl Engine for Server {
                 self.shared.actions.push_back(Action::Fetch(Source::Assets));
             }
             Signal::Reload => log::info!(target: "reload", "nothing was read at start"),
+            // Who slept through it would be killed before it could drain.
+            Signal::Stop if self.shared.faults.is_frozen(now) => self.stop(now),
             Signal::Stop => match self.shared.drain.meaning(now) {
-                Meaning::Begin => self.announce(now),
+                Meaning::Begin => self.begin_drain(now),
                 Meaning::Repeat => {}
                 Meaning::Now => self.stop(now),
             },
@@ -311,11 +387,15 @@ impl Engine for Server {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let Shared { timers, drain, blocks, .. } = &self.shared;
-        [timers.next_deadline(), drain.next_deadline(), blocks.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let Shared { timers, drain, blocks, worker, faults, .. } = &self.shared;
+        let deadlines = [
+            timers.next_deadline(),
+            drain.next_deadline(),
+            blocks.next_deadline(),
+            worker.next_deadline(),
+            faults.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     fn doors_closed(&mut self, now: Now) {
@@ -327,6 +407,13 @@ impl Engine for Server {
             Source::Assets => {
                 log::info!(target: "reload", files = files.len(); "files read again");
                 self.shared.assets = Assets::directory(files);
+            }
+            Source::Process => {
+                let figures = files.into_iter().filter_map(|file| {
+                    let text = String::from_utf8(file.bytes).ok()?;
+                    Some((file.name, text.parse().ok()?))
+                });
+                self.shared.process = figures.collect();
             }
         }
     }

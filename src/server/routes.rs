@@ -1,21 +1,15 @@
 //! Which path answers what. One row a path in [`ROUTES`]; files and mounts come behind them.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
-use super::config::Origins;
-use super::extras::Extras;
 use super::shared::{Cx, Shared};
-use super::websocket::WebSocket;
-use crate::behaviours::{Mount, Source};
+use super::{admin, stats, whoami};
+use crate::behaviours::Mount;
 use crate::engine::{Door, Peer};
-use crate::limits;
-use crate::proto::handshake::{self, Offer, Origin};
-use crate::proto::http::{Method, Request, Upgrade};
+use crate::proto::handshake::{self, Origin};
+use crate::proto::http::{Method, Request};
 use crate::proto::refusal::Refusal;
-use crate::proto::response::{self, Response};
+use crate::proto::response::Response;
 
 /// One path of the HTTP side.
 #[derive(Debug)]
@@ -26,7 +20,8 @@ pub struct Route {
     pub doors: Doors,
     /// What it answers, for the README.
     pub about: &'static str,
-    answer: fn(&Request<'_, '_>, View<'_>) -> Response<'static>,
+    methods: &'static [Method],
+    answer: Answer,
 }
 
 /// Where a path is served.
@@ -34,39 +29,121 @@ pub struct Route {
 pub enum Doors {
     /// On the main listener.
     Main,
+    /// On the admin listener.
+    Admin,
     /// On both.
     Both,
+    /// On both, and only with `--faults`.
+    Faults,
 }
 
 impl Doors {
-    fn opens(self, door: Door) -> bool {
-        self == Self::Both || door == Door::Main
+    fn opens(self, door: Door, faults: bool) -> bool {
+        match self {
+            Self::Main => door == Door::Main,
+            Self::Admin => door == Door::Admin,
+            Self::Both => true,
+            Self::Faults => faults,
+        }
+    }
+
+    /// The word for the README.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Admin => "admin",
+            Self::Both => "both",
+            Self::Faults => "both, with `--faults`",
+        }
     }
 }
 
+/// How a path answers.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    /// It looks and tells.
+    Tells(fn(&Request<'_, '_>, View<'_>) -> Response<'static>),
+    /// It may change something, or answer later. No page of another site may ask for it.
+    Does(fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
+}
+
+/// What comes of a request.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Now(Response<'static>),
+    Later { after_ms: u64, what: Later },
+}
+
+/// An answer that is written when its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Later {
+    /// 200 `Ok`, after the wait of a preStop hook.
+    Drain,
+    Shutdown,
+    /// What needs a look at the kernel's figures first.
+    Metrics,
+    Stats,
+}
+
+impl Later {
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Drain => "/drain",
+            Self::Shutdown => "/api/shutdown",
+            Self::Metrics => "/metrics",
+            Self::Stats => "/stats",
+        }
+    }
+
+    pub(super) fn is_due_at_once(self) -> bool {
+        matches!(self, Self::Metrics | Self::Stats)
+    }
+}
+
+const GET: &[Method] = &[Method::Get, Method::Head];
+const POST: &[Method] = &[Method::Post];
+const GET_AND_POST: &[Method] = &[Method::Get, Method::Head, Method::Post];
+
+const fn route(
+    path: &'static str,
+    doors: Doors,
+    about: &'static str,
+    methods: &'static [Method],
+    answer: Answer,
+) -> Route {
+    Route { path, doors, about, methods, answer }
+}
+
 /// Every path of the HTTP side but for files and mounts.
-pub const ROUTES: &[Route] = &[
-    Route {
-        path: "/healthz",
-        doors: Doors::Both,
-        about: "200 `OK` as long as the loop turns",
-        answer: health,
-    },
-    Route { path: "/livez", doors: Doors::Both, about: "the same", answer: health },
-    Route {
-        path: "/readyz",
-        doors: Doors::Both,
-        about: "200 `OK`, or 503 with the reason",
-        answer: ready,
-    },
-    Route { path: "/version", doors: Doors::Main, about: "the build, as JSON", answer: version },
-    Route {
-        path: "/whoami",
-        doors: Doors::Main,
-        about: "who serves, and the request as it came",
-        answer: whoami,
-    },
-];
+#[rustfmt::skip]
+pub const ROUTES: &[Route] = {
+    use Answer::{Does, Tells};
+    use Doors::{Admin, Both, Faults, Main};
+    &[
+        route("/healthz", Both, "200 `OK` as long as the loop turns", GET, Tells(health)),
+        route("/livez", Both, "the same", GET, Tells(health)),
+        route("/readyz", Both, "200 `OK`, or 503 with the reason", GET, Tells(ready)),
+        route("/api/health", Main, "200 `Ok`, also while draining", GET, Tells(api_health)),
+        route("/version", Main, "the build, as JSON", GET, Tells(whoami::version)),
+        route("/whoami", Main, "who serves, and the request as it came", GET,
+            Tells(whoami::whoami)),
+        route("/metrics", Admin, "for Prometheus", GET, Does(stats::metrics)),
+        route("/stats", Admin, "the same in short, as JSON, for people and KEDA", GET,
+            Does(stats::stats)),
+        route("/drain", Admin, "GET reports, and with `?wait=15s` is a preStop hook; POST begins, \
+            with `?cancel=1` takes back", GET_AND_POST, Does(admin::drain)),
+        route("/api/shutdown", Admin, "a preStop hook of 15 s: `Ok` after the wait", GET,
+            Does(admin::shutdown)),
+        route("/readyz/disable", Admin, "not ready, without draining", POST, Does(admin::disable)),
+        route("/readyz/enable", Admin, "ready again", POST, Does(admin::enable)),
+        route("/shed", Admin, "`?percent=20` closes that share of the WebSockets", POST,
+            Does(admin::shed)),
+        route("/inemuri", Faults, "nothing is answered for 10 s, or `?seconds=`", GET,
+            Does(admin::inemuri)),
+        route("/seppuku", Faults, "the process ends with status 69", GET, Does(admin::seppuku)),
+    ]
+};
 
 /// What an answer can depend on, beside the request.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +153,14 @@ pub(super) struct View<'a> {
     pub(super) shared: &'a Shared,
 }
 
+impl<'a> View<'a> {
+    pub(super) fn of(cx: &'a Cx<'_>) -> Self {
+        Self { door: cx.door, peer: cx.peer, shared: cx.shared }
+    }
+}
+
 /// The path without the base path.
-fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
+pub(super) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
     let rest = path.strip_prefix(base)?;
     match rest {
         "" if !base.is_empty() => Some("/"),
@@ -85,40 +168,95 @@ fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
     }
 }
 
-/// Answers a well-formed request that does not want to be a WebSocket.
+/// The row of a request's path.
+fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<&'static Route> {
+    let config = &cx.shared.config;
+    let path = below(&config.base_path, &request.path)?;
+    ROUTES.iter().find(|route| route.path == path && route.doors.opens(cx.door, config.faults))
+}
+
+/// What the metrics call a request's path: one of few names, whatever is asked for.
+pub(super) fn label(request: &Request<'_, '_>, cx: View<'_>) -> &'static str {
+    if let Some(route) = find(request, cx) {
+        return route.path;
+    }
+    let path = below(&cx.shared.config.base_path, &request.path).unwrap_or_default();
+    match cx.door {
+        Door::Main if cx.shared.assets.has(path) => "file",
+        Door::Main if find_mount(&cx.shared.config.mounts, path).is_some() => "mount",
+        Door::Main | Door::Admin => "other",
+    }
+}
+
+/// Carries out a request that may change something; `None` when it only wants to be told.
+pub(super) fn command(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Option<Reply> {
+    let route = find(request, View::of(cx))?;
+    let Answer::Does(does) = route.answer else { return None };
+    if !route.methods.contains(&request.method) {
+        return Some(Reply::Now(other_method(request, route.methods)));
+    }
+    if is_foreign(request) {
+        let text = "pages of other sites may not do this\n";
+        return Some(Reply::Now(Response::text(Refusal::OriginForeign.status(), text)));
+    }
+    Some(does(request, cx))
+}
+
+/// A web page must not reach the admin listener of the machine that it is shown on.
+fn is_foreign(request: &Request<'_, '_>) -> bool {
+    let from_elsewhere = request.values("sec-fetch-site").any(|site| site == b"cross-site");
+    from_elsewhere || !matches!(handshake::origin(request), Ok(Origin::Absent | Origin::Same))
+}
+
+/// Answers a well-formed request that neither wants to be a WebSocket nor changes anything.
 pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'a> {
-    if request.target == "*" || request.method == Method::Unserved {
-        return not_allowed();
+    if request.target == "*" {
+        return not_allowed(GET);
     }
     let Some(path) = below(&cx.shared.config.base_path, &request.path) else {
-        return not_found(cx);
+        return if request.method == Method::Unserved { not_allowed(GET) } else { not_found(cx) };
     };
-    let route = ROUTES.iter().find(|route| route.path == path && route.doors.opens(cx.door));
+    let route = find(request, cx);
     let file = cx.door == Door::Main && cx.shared.assets.has(path);
     let mount = cx.door == Door::Main && find_mount(&cx.shared.config.mounts, path).is_some();
+    if request.method == Method::Unserved {
+        return not_allowed(route.map_or(GET, |route| route.methods));
+    }
     if route.is_none() && !file && !mount {
         return not_found(cx);
     }
-    match request.method {
-        Method::Get | Method::Head => {}
-        Method::Options => return Response::empty(204).with("Allow", "GET, HEAD, OPTIONS"),
-        Method::Post | Method::Delete | Method::Unserved => return not_allowed(),
+    if !GET.contains(&request.method) {
+        return other_method(request, GET);
     }
-    if let Some(route) = route {
-        return (route.answer)(request, cx);
+    if let Some(Route { answer: Answer::Tells(tells), .. }) = route {
+        return tells(request, cx);
     }
     let served = if file { cx.shared.assets.answer(path, request) } else { None };
     served.unwrap_or_else(|| Response::refusal(Refusal::UpgradeMissing))
 }
 
-fn not_allowed() -> Response<'static> {
-    Response::refusal(Refusal::MethodNotAllowed).with("Allow", "GET, HEAD, OPTIONS")
+fn other_method(request: &Request<'_, '_>, methods: &[Method]) -> Response<'static> {
+    match request.method {
+        Method::Options => Response::empty(204).with("Allow", allow(methods)),
+        _ => not_allowed(methods),
+    }
+}
+
+fn not_allowed(methods: &[Method]) -> Response<'static> {
+    Response::refusal(Refusal::MethodNotAllowed).with("Allow", allow(methods))
+}
+
+fn allow(methods: &[Method]) -> String {
+    let mut names: Vec<&str> = methods.iter().map(|method| method.name()).collect();
+    names.push("OPTIONS");
+    names.join(", ")
 }
 
 /// Names the endpoints, since whoever mistypes one asks for exactly that.
-fn not_found(cx: View<'_>) -> Response<'static> {
+pub(super) fn not_found(cx: View<'_>) -> Response<'static> {
     let config = &cx.shared.config;
-    let routes = ROUTES.iter().filter(|route| route.doors.opens(cx.door)).map(|route| route.path);
+    let open = |route: &&Route| route.doors.opens(cx.door, config.faults);
+    let routes = ROUTES.iter().filter(open).map(|route| route.path);
     let mut paths: Vec<String> = routes.map(|path| format!("{}{path}", config.base_path)).collect();
     if cx.door == Door::Main {
         paths.insert(0, format!("{}/", config.base_path));
@@ -132,176 +270,27 @@ fn health(_: &Request<'_, '_>, _: View<'_>) -> Response<'static> {
     Response::text(200, "OK\n")
 }
 
+fn api_health(_: &Request<'_, '_>, _: View<'_>) -> Response<'static> {
+    Response::text(200, "Ok")
+}
+
 fn ready(_: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
-    if cx.shared.drain.is_unready(&cx.shared.config.drain) {
-        return Response::text(503, "draining\n");
+    match cx.shared.why_unready() {
+        Some(why) => Response::text(503, format!("{why}\n")),
+        None => Response::text(200, "OK\n"),
     }
-    Response::text(200, "OK\n")
 }
 
-fn version(_: &Request<'_, '_>, _: View<'_>) -> Response<'static> {
-    #[derive(Serialize)]
-    struct Version {
-        name: &'static str,
-        version: &'static str,
-    }
-    json(&Version { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") })
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct WhoAmI<'a> {
-    pod: &'a str,
-    namespace: Option<&'a str>,
-    node: Option<&'a str>,
-    zone: Option<&'a str>,
-    version: &'static str,
-    peer: String,
-    method: &'a str,
-    target: &'a str,
-    http_version: &'static str,
-    headers: BTreeMap<&'a str, String>,
-}
-
-fn whoami(request: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
-    let identity = &cx.shared.config.identity;
-    let mut headers: BTreeMap<&str, String> = BTreeMap::new();
-    for (name, value) in request.fields() {
-        let value =
-            if is_secret(name) { Cow::Borrowed("***") } else { String::from_utf8_lossy(value) };
-        headers
-            .entry(name)
-            .and_modify(|all| *all = format!("{all}, {value}"))
-            .or_insert_with(|| value.into_owned());
-    }
-    json(&WhoAmI {
-        pod: &identity.pod,
-        namespace: identity.namespace.as_deref(),
-        node: identity.node.as_deref(),
-        zone: identity.zone.as_deref(),
-        version: env!("CARGO_PKG_VERSION"),
-        peer: cx.peer.to_string(),
-        method: request.method_text,
-        target: request.target,
-        http_version: if request.minor == 1 { "1.1" } else { "1.0" },
-        headers,
-    })
-}
-
-/// Fields whose values let their reader in somewhere.
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let secret = [
-        "cookie",
-        "authorization",
-        "token",
-        "secret",
-        "password",
-        "credential",
-        "api-key",
-        "apikey",
-        "jwt",
-        "assertion",
-    ];
-    secret.iter().any(|word| name.contains(word))
-}
-
-fn json(value: &impl Serialize) -> Response<'static> {
+/// An answer of JSON.
+pub(super) fn json(value: &impl Serialize) -> Response<'static> {
     // None of our values can fail to serialize.
     let mut body = serde_json::to_vec(value).unwrap_or_default();
     body.push(b'\n');
     Response::json(body)
 }
 
-fn find_mount<'m>(mounts: &'m [Mount], path: &str) -> Option<(usize, &'m Mount)> {
+pub(super) fn find_mount<'m>(mounts: &'m [Mount], path: &str) -> Option<(usize, &'m Mount)> {
     mounts.iter().enumerate().find(|(_, mount)| mount.path == path)
-}
-
-/// Opens a WebSocket, or says why not; `None` when the request does not ask for one.
-pub(super) fn upgrade(
-    request: &Request<'_, '_>,
-    cx: &mut Cx<'_>,
-) -> Option<Result<WebSocket, Box<Response<'static>>>> {
-    (request.upgrade == Upgrade::WebSocket).then(|| open(request, cx))
-}
-
-fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<WebSocket, Box<Response<'static>>> {
-    let refuse = |refusal| Box::new(Response::refusal(refusal));
-    let config = &cx.shared.config;
-    let mounts = if cx.door == Door::Main { &config.mounts[..] } else { &[] };
-    let path = below(&config.base_path, &request.path).unwrap_or_default();
-    let Some((index, mount)) = find_mount(mounts, path) else {
-        return Err(Box::new(not_found(View { door: cx.door, peer: cx.peer, shared: cx.shared })));
-    };
-    let offer = handshake::check(request).map_err(|refusal| Box::new(refused_upgrade(refusal)))?;
-    check_origin(request, &cx.shared.config.origins)?;
-    let mut params = mount.params.clone();
-    let source = if cx.shared.config.faults { Source::Trusted } else { Source::Url };
-    params
-        .take(request.query, source)
-        .map_err(|bad| Box::new(Response::text(400, format!("{bad}\n"))))?;
-    if cx.shared.drain.phase.refuses() {
-        return Err(Box::new(draining(cx.shared)));
-    }
-    let subprotocol = choose(&offer, mount, &params.subprotocols).map(str::to_owned);
-    let index = u16::try_from(index).map_err(|_| refuse(Refusal::NotFound))?;
-    let behaviour = (mount.entry.new)();
-    let forwarded = forwarded(request);
-    let identity = &cx.shared.config.identity;
-    let extras = Extras::new(&params, forwarded, identity, cx.id.to_string(), cx.now);
-    let stamp = cx.shared.stamp();
-    response::switch(&mut cx.out.bytes, stamp, &offer.accept, subprotocol.as_deref());
-    Ok(WebSocket::open(behaviour, extras, index, cx))
-}
-
-fn refused_upgrade(refusal: Refusal) -> Response<'static> {
-    let response = Response::refusal(refusal);
-    if refusal == Refusal::MethodNotAllowed { response.with("Allow", "GET") } else { response }
-}
-
-fn draining(shared: &mut Shared) -> Response<'static> {
-    Response::refusal(Refusal::Draining).with("Retry-After", shared.retry_after())
-}
-
-/// A page may connect to its own host, and where the operator lets it.
-fn check_origin(
-    request: &Request<'_, '_>,
-    origins: &Origins,
-) -> Result<(), Box<Response<'static>>> {
-    let origin =
-        handshake::origin(request).map_err(|refusal| Box::new(Response::refusal(refusal)))?;
-    let Origin::Foreign(origin) = origin else { return Ok(()) };
-    let listed = match origins {
-        Origins::Any => true,
-        Origins::Same => false,
-        Origins::Listed(list) => list.iter().any(|listed| listed.eq_ignore_ascii_case(origin)),
-    };
-    if listed {
-        return Ok(());
-    }
-    let host = request.value("host").unwrap_or_default();
-    log::info!(target: "origin", origin, host; "upgrade refused: foreign origin");
-    let text = format!(
-        "pages of Origin {origin:?} may not connect to Host {host:?}; \
-         the server's --origin allows more\n"
-    );
-    Err(Box::new(Response::text(Refusal::OriginForeign.status(), text)))
-}
-
-/// RFC 6455 §4.2.2: one of the client's, or none.
-fn choose<'o>(offer: &Offer<'o>, mount: &Mount, spoken: &[String]) -> Option<&'o str> {
-    let mut offered = offer.subprotocols.iter().copied();
-    if spoken.is_empty() {
-        // Clients hang up on a server that chooses none of what they offer.
-        return offered.next().filter(|_| mount.entry.speaks_any);
-    }
-    offered.find(|name| spoken.iter().any(|spoken| spoken == name))
-}
-
-/// The client as proxies name it, for the log only: nothing is decided by it.
-fn forwarded(request: &Request<'_, '_>) -> Option<Box<str>> {
-    let value = request.value("x-forwarded-for").or_else(|| request.value("x-real-ip"))?;
-    Some(value[..value.len().min(limits::FORWARDED_BYTES)].into())
 }
 
 #[cfg(test)]
@@ -315,15 +304,5 @@ mod tests {
         assert_eq!(below("/x", "/x"), Some("/"));
         assert_eq!(below("/x", "/xy"), None);
         assert_eq!(below("/x", "/ws"), None);
-    }
-
-    #[test]
-    fn secrets_are_masked() {
-        for name in ["Cookie", "Authorization", "X-Auth-Token", "X-API-Key"] {
-            assert!(is_secret(name), "{name}");
-        }
-        for name in ["Host", "Sec-WebSocket-Key", "User-Agent"] {
-            assert!(!is_secret(name), "{name}");
-        }
     }
 }

@@ -1,11 +1,15 @@
 //! What all connections of a server share, apart from the table that they stand in: so that a
 //! connection and this can be borrowed at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::assets::Assets;
 use super::config::Config;
 use super::drain::Drain;
+use super::faults::Faults;
+use super::metrics::Metrics;
+use super::pressure::{Account, Pressure, Stage};
+use super::worker::Worker;
 use crate::engine::{Action, Door, Id, Now, Out, Peer};
 use crate::limits;
 use crate::outbox::Blocks;
@@ -26,6 +30,17 @@ pub struct Shared {
     pub(super) drain: Drain,
     pub(super) open: Open,
     pub(super) date: Date,
+    pub(super) worker: Worker,
+    pub(super) faults: Faults,
+    pub(super) metrics: Metrics,
+    pub(super) account: Account,
+    pub(super) pressure: Pressure,
+    /// What the kernel last told of this process.
+    pub(super) process: BTreeMap<String, f64>,
+    /// An operator turned readiness off.
+    pub(super) ready_off: bool,
+    /// So many `WebSockets` are to be closed.
+    pub(super) to_shed: usize,
 }
 
 /// How many connections there are, by what they cost.
@@ -61,6 +76,8 @@ impl Date {
 impl Shared {
     pub(super) fn new(config: Config, assets: Assets, seed: u64) -> Self {
         Self {
+            metrics: Metrics::new(config.mounts.len()),
+            pressure: Pressure::new(config.memory),
             config,
             assets,
             timers: Timers::default(),
@@ -70,6 +87,12 @@ impl Shared {
             drain: Drain::default(),
             open: Open::default(),
             date: Date::default(),
+            worker: Worker::default(),
+            faults: Faults::default(),
+            account: Account::default(),
+            process: BTreeMap::new(),
+            ready_off: false,
+            to_shed: 0,
         }
     }
 
@@ -83,9 +106,25 @@ impl Shared {
         self.date.refresh(now);
     }
 
-    /// How long an idle HTTP connection stays: less when places are scarce.
+    /// Why `/readyz` fails.
+    pub(super) fn why_unready(&self) -> Option<&'static str> {
+        if self.drain.is_unready(&self.config.drain) {
+            return Some("draining");
+        }
+        if self.pressure.stage() >= Stage::Tight {
+            return Some("overloaded");
+        }
+        self.ready_off.then_some("disabled")
+    }
+
+    /// Whether three quarters of the places are taken.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.open.main > self.config.limits.max_connections / 4 * 3
+    }
+
+    /// How long an idle HTTP connection stays: less when places or memory are scarce.
     pub(super) fn keepalive_ms(&self) -> u64 {
-        let crowded = self.open.main > self.config.limits.max_connections / 4 * 3;
+        let crowded = self.is_crowded() || self.pressure.stage() >= Stage::Tight;
         let usual = self.config.limits.keepalive_timeout_ms;
         if crowded { usual.min(limits::CROWDED_KEEPALIVE_MS) } else { usual }
     }

@@ -1,6 +1,7 @@
 //! What a connection owns only while something is unfinished: a partial head, frame or message,
 //! or output that the peer has not taken. Most connections are idle and own none of this.
 
+use super::pressure::Account;
 use crate::engine::Now;
 use crate::limits;
 use crate::outbox::Outbox;
@@ -21,6 +22,8 @@ pub(super) struct Slow {
     pub(super) outbox: Outbox,
     /// Since when the peer has taken nothing of it.
     pub(super) stalled_since: Option<Moment>,
+    /// What the account knows of this.
+    pub(super) counted: Account,
 }
 
 /// Why `input` waits.
@@ -31,6 +34,8 @@ pub(super) enum Hold {
     Incomplete,
     /// For its turn: nothing more is read before it is used.
     Held,
+    /// The same, and its turn comes only after an answer that is owed.
+    Waiting,
 }
 
 impl Slow {
@@ -38,9 +43,13 @@ impl Slow {
         self.input.is_empty() && self.message.is_none() && self.skip == 0 && self.outbox.is_empty()
     }
 
-    /// What it costs.
-    pub(super) fn cost(&self) -> usize {
-        self.input.capacity() + self.outbox.len() + self.message.as_ref().map_or(0, Assembly::cost)
+    /// What it costs. Behind output that waits, the kernel's buffer is full as well.
+    pub(super) fn cost(&self, socket_buffer: usize) -> Account {
+        let queued = self.outbox.len();
+        let in_kernel = if queued > 0 { socket_buffer } else { 0 };
+        let message = self.message.as_ref().map_or(0, Assembly::cost);
+        let memory = size_of::<Self>() + self.input.capacity() + message + queued + in_kernel;
+        Account { memory, queued }
     }
 
     /// When a peer that takes nothing has had its time.
@@ -56,5 +65,5 @@ pub(super) fn is_backed_up(slow: Option<&Slow>, out_len: usize) -> bool {
 
 /// Whether input waits for its turn.
 pub(super) fn is_held(slow: Option<&Slow>) -> bool {
-    slow.is_some_and(|slow| slow.hold == Hold::Held)
+    slow.is_some_and(|slow| slow.hold != Hold::Incomplete)
 }

@@ -1,17 +1,18 @@
-//! The WebSocket stage: frames in, answers out, keepalive, the close handshake (RFC 6455).
-//! It says when it is over; what becomes of the connection then is `conn`'s business.
+//! The WebSocket stage: frames in, answers out (RFC 6455). What its timers do and how it ends is
+//! in `life`. It says when it is over; what becomes of the connection then is `conn`'s business.
 
-use super::end::{BROKEN, End, Initiator};
-use super::extras::Extras;
-use super::keepalive::{Keepalive, Pulse};
-use super::shared::Cx;
+use super::end::{End, Initiator, Why};
+use super::extras::{Extras, Taken};
+use super::keepalive::Keepalive;
+use super::shared::{Cx, Shared};
 use super::slow::{Slow, is_backed_up};
-use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Tally};
+use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Tally, WireFault};
+use crate::engine::Action;
 use crate::limits;
 use crate::outbox::{Block, MAP_MIN};
 use crate::proto::frame::{self, Fault, Header, Opcode, Script};
 use crate::proto::message::Assembly;
-use crate::time::{self, Moment};
+use crate::time::Moment;
 
 /// An echo up to this size is copied to the other answers; a larger one goes out from where it
 /// lies, since by then the copy costs more than another piece in the write.
@@ -23,11 +24,11 @@ const HEADER_BITE_BYTES: usize = 4 * 1024;
 /// An open WebSocket.
 #[derive(Debug)]
 pub(super) struct WebSocket {
-    behaviour: Box<dyn Behaviour>,
-    extras: Option<Box<Extras>>,
+    pub(super) behaviour: Box<dyn Behaviour>,
+    pub(super) extras: Option<Box<Extras>>,
     pub(super) tally: Tally,
-    phase: Phase,
-    keepalive: Keepalive,
+    pub(super) phase: Phase,
+    pub(super) keepalive: Keepalive,
     /// Whether its last data frame was for a block of its own.
     large: bool,
     pub(super) mount: u16,
@@ -35,11 +36,11 @@ pub(super) struct WebSocket {
 
 /// How far the close handshake is (RFC 6455 §7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Not begun.
     Open,
-    /// To be begun at this moment: its turn in a drain.
-    Ending(Moment),
+    /// To be begun at this moment.
+    Ending { when: Moment, why: Why },
     /// Our Close is sent; the peer's is awaited until then.
     CloseSent { until: Moment, code: u16 },
 }
@@ -66,7 +67,7 @@ impl WebSocket {
         let mut opened = Self {
             behaviour,
             tally: Tally::default(),
-            phase: Phase::Open,
+            phase: first_phase(extras.as_deref(), cx),
             keepalive: Keepalive::new(extras.as_ref().and_then(|extras| extras.ping_ms), cx),
             large: false,
             mount,
@@ -184,7 +185,7 @@ impl WebSocket {
     }
 
     /// After our Close, what the peer still sends is of no interest (RFC 6455 §5.5.1).
-    fn phase_takes_messages(&self) -> bool {
+    pub(super) fn phase_takes_messages(&self) -> bool {
         !matches!(self.phase, Phase::CloseSent { .. })
     }
 
@@ -277,11 +278,11 @@ impl WebSocket {
         cx: &mut Cx<'_>,
     ) {
         self.large = false;
-        if self.take_message(kind, &buffer[start..end], cx) == Answer::Nothing {
+        if self.take_message(kind, &buffer[start..end], cx) != Answer::Same {
             return;
         }
         let length = end - start;
-        self.tally.sent(length);
+        self.count_sent(kind, length, cx);
         if length <= COPIED_ECHO_BYTES {
             frame::write_message(&mut cx.out.bytes, kind, &buffer[start..end]);
             return;
@@ -295,10 +296,10 @@ impl WebSocket {
     /// A message that lies in a block of its own.
     fn message_in_block(&mut self, kind: Kind, mut block: Block, cx: &mut Cx<'_>) {
         let length = block.len();
-        if self.take_message(kind, block.bytes(), cx) == Answer::Nothing {
+        if self.take_message(kind, block.bytes(), cx) != Answer::Same {
             return cx.shared.blocks.give_back(block, cx.now.mono_ns);
         }
-        self.tally.sent(length);
+        self.count_sent(kind, length, cx);
         if length <= COPIED_ECHO_BYTES {
             frame::write_message(&mut cx.out.bytes, kind, block.bytes());
             return;
@@ -311,6 +312,7 @@ impl WebSocket {
     /// Hands a message over, or keeps it for later.
     fn take_message(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Answer {
         self.tally.received(payload.len());
+        cx.shared.metrics.traffic.received(kind, payload.len());
         if cx.shared.config.log_payloads {
             let shown = String::from_utf8_lossy(&payload[..payload.len().min(200)]);
             log::info!(
@@ -324,19 +326,50 @@ impl WebSocket {
                 "message"
             );
         }
-        if let Some(extras) = &mut self.extras
-            && extras.delays()
-        {
-            extras.hold_back(kind, payload, cx.now);
-            return Answer::Nothing;
+        match &mut self.extras {
+            Some(extras) => match extras.take(kind, payload, cx) {
+                Some(Taken::Fatal) => {
+                    // What follows of this read is ignored; the stream is gone after it.
+                    self.phase = Phase::CloseSent { until: Moment::at(cx.now.mono_ns), code: 1006 };
+                    cx.act(Action::Reset(cx.id));
+                    Answer::Nothing
+                }
+                Some(Taken::Later) => Answer::Nothing,
+                None => self.answer(kind, payload, cx),
+            },
+            None => self.answer(kind, payload, cx),
         }
-        self.behaviour.on_message(kind, payload, &mut ctx(&mut self.tally, cx))
+    }
+
+    /// What the behaviour says to a message; the same message is for the caller to send.
+    pub(super) fn answer(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Answer {
+        match self.behaviour.on_message(kind, payload, &mut ctx(&mut self.tally, cx)) {
+            Answer::Close(code, reason) => {
+                self.close(code, reason, limits::CLOSE_WAIT_MS, cx);
+                Answer::Nothing
+            }
+            Answer::Same if self.has_fault(WireFault::Fragment) => {
+                self.count_sent(kind, payload.len(), cx);
+                frame::write_fragmented(&mut cx.out.bytes, kind, payload);
+                Answer::Nothing
+            }
+            answer => answer,
+        }
+    }
+
+    fn has_fault(&self, fault: WireFault) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.fault == Some(fault))
+    }
+
+    fn count_sent(&mut self, kind: Kind, bytes: usize, cx: &mut Cx<'_>) {
+        self.tally.sent(bytes);
+        cx.shared.metrics.traffic.sent(kind, bytes);
     }
 
     /// A whole control frame (RFC 6455 §5.5).
     fn control(&mut self, opcode: Opcode, payload: &[u8], cx: &mut Cx<'_>) -> Result<Step, Fault> {
         match opcode {
-            Opcode::Ping if self.phase_takes_messages() => {
+            Opcode::Ping if self.phase_takes_messages() && !self.has_fault(WireFault::NoPong) => {
                 frame::write_pong(&mut cx.out.bytes, payload);
                 Ok(Step::Again)
             }
@@ -349,9 +382,11 @@ impl WebSocket {
                 frame::write_close(&mut cx.out.bytes, code, reason);
                 Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Client })))
             }
-            Opcode::Ping | Opcode::Pong | Opcode::Start(_) | Opcode::Continuation => {
+            Opcode::Pong => {
+                self.keepalive.answered(payload, cx);
                 Ok(Step::Again)
             }
+            Opcode::Ping | Opcode::Start(_) | Opcode::Continuation => Ok(Step::Again),
         }
     }
 
@@ -365,100 +400,6 @@ impl WebSocket {
         }
         Then::Over(End { code, initiator: Initiator::Server })
     }
-
-    /// Begins the close handshake from our side.
-    pub(super) fn close(&mut self, code: u16, reason: &str, wait_ms: u64, cx: &mut Cx<'_>) {
-        self.answer_delayed(cx);
-        frame::write_close(&mut cx.out.bytes, code, reason);
-        self.phase = Phase::CloseSent { until: Moment::after(cx.now, wait_ms), code };
-        self.keepalive.stop();
-    }
-
-    /// The peer sends no more and has not said Close: what it asked for is answered all the same.
-    pub(super) fn end_of_input(&mut self, cx: &mut Cx<'_>) -> End {
-        if let Phase::CloseSent { code, .. } = self.phase {
-            return End { code, initiator: Initiator::Server };
-        }
-        self.answer_delayed(cx);
-        frame::write_close(&mut cx.out.bytes, Fault::NoClose.close_code(), Fault::NoClose.reason());
-        BROKEN
-    }
-
-    /// The process ends: a last Close, unless one was sent.
-    pub(super) fn close_at_last(&mut self, cx: &mut Cx<'_>) {
-        if self.phase_takes_messages() {
-            let plan = &cx.shared.config.drain;
-            let (code, reason) = (plan.code, plan.reason.clone());
-            self.close(code, &reason, 0, cx);
-        }
-    }
-
-    /// Messages that were held back are answered now rather than never.
-    pub(super) fn answer_delayed(&mut self, cx: &mut Cx<'_>) {
-        self.answer_until(u64::MAX, cx);
-    }
-
-    fn answer_until(&mut self, due_ns: u64, cx: &mut Cx<'_>) {
-        while let Some((kind, payload)) = self.extras.as_mut().and_then(|e| e.next_delayed(due_ns))
-        {
-            let answer = self.behaviour.on_message(kind, &payload, &mut ctx(&mut self.tally, cx));
-            if answer == Answer::Same {
-                ctx(&mut self.tally, cx).send(kind, &payload);
-            }
-        }
-    }
-
-    /// Sets this connection's turn in a drain.
-    pub(super) fn end_at(&mut self, when: Moment) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::Ending(when);
-        }
-    }
-
-    /// What became due: pushes, delayed answers, keepalive, the turn in a drain.
-    pub(super) fn wake(&mut self, slow: Option<&Slow>, cx: &mut Cx<'_>) -> Then {
-        let was_full = self.extras.as_ref().is_some_and(|extras| extras.is_full());
-        match self.phase {
-            Phase::CloseSent { until, code } if until.has_come(cx.now) => {
-                return Then::Over(End { code, initiator: Initiator::Server });
-            }
-            Phase::CloseSent { .. } => return Then::More,
-            Phase::Ending(when) if when.has_come(cx.now) && may_end(when, slow, cx) => {
-                let plan = &cx.shared.config.drain;
-                let (code, reason) = (plan.code, plan.reason.clone());
-                self.close(code, &reason, limits::DRAIN_CLOSE_WAIT_MS, cx);
-                return Then::More;
-            }
-            Phase::Ending(_) | Phase::Open => {}
-        }
-        self.answer_until(cx.now.mono_ns, cx);
-        if let Some(extras) = &mut self.extras {
-            extras.speak(&mut ctx(&mut self.tally, cx));
-        }
-        let own_ms = self.extras.as_ref().and_then(|extras| extras.ping_ms);
-        if self.keepalive.wake(own_ms, slow, cx) == Pulse::Lost {
-            frame::write_close(&mut cx.out.bytes, 1011, "keepalive ping timeout");
-            return Then::Over(End { code: 1011, initiator: Initiator::Server });
-        }
-        let is_full = self.extras.as_ref().is_some_and(|extras| extras.is_full());
-        if was_full && !is_full { Then::Hold } else { Then::More }
-    }
-
-    /// When [`WebSocket::wake`] has something to do.
-    pub(super) fn next_deadline(&self, slow: Option<&Slow>, cx: &Cx<'_>) -> Option<u64> {
-        let now = cx.now;
-        let phase = match self.phase {
-            Phase::CloseSent { until, .. } => return Some(until.ns(now)),
-            Phase::Ending(when) if when.has_come(now) && has_work_in_hand(slow) => {
-                Some(when.ns(now) + time::ms(limits::LINGER_MS))
-            }
-            Phase::Ending(when) => Some(when.ns(now)),
-            Phase::Open => None,
-        };
-        let keepalive = self.keepalive.next_deadline(cx);
-        let extras = self.extras.as_ref().and_then(|extras| extras.next_deadline());
-        phase.into_iter().chain(keepalive).chain(extras).min()
-    }
 }
 
 /// What to do after one frame.
@@ -469,8 +410,19 @@ enum Step {
     Done(Then),
 }
 
-fn ctx<'a>(tally: &'a mut Tally, cx: &'a mut Cx<'_>) -> Ctx<'a> {
-    Ctx { now: cx.now, id: cx.id, rng: &mut cx.shared.rng, tally, out: cx.out }
+pub(super) fn ctx<'a>(tally: &'a mut Tally, cx: &'a mut Cx<'_>) -> Ctx<'a> {
+    let Shared { rng, metrics, .. } = &mut *cx.shared;
+    Ctx { now: cx.now, id: cx.id, rng, tally, traffic: &mut metrics.traffic, out: cx.out }
+}
+
+/// A connection that must not grow old has its end in sight from the beginning.
+fn first_phase(extras: Option<&Extras>, cx: &mut Cx<'_>) -> Phase {
+    let asked_ms = extras.and_then(Extras::close_after_ms).map(|ms| (ms, Why::Asked));
+    let age = cx.shared.config.max_age;
+    let aged_ms =
+        (age.ms > 0).then(|| (cx.shared.rng.around(age.ms, age.jitter_percent), Why::MaxAge));
+    let first = asked_ms.into_iter().chain(aged_ms).min_by_key(|(ms, _)| *ms);
+    first.map_or(Phase::Open, |(ms, why)| Phase::Ending { when: Moment::after(cx.now, ms), why })
 }
 
 /// RFC 6455 §5.4: no message begins inside of another. The size is refused at the header.
@@ -482,14 +434,4 @@ fn check_start(slow: Option<&Slow>, header: &Header, cx: &Cx<'_>) -> Result<(), 
         return Err(Fault::TooBig);
     }
     Ok(())
-}
-
-/// What is in hand is finished first, as long as its sender does not take for ever.
-fn may_end(when: Moment, slow: Option<&Slow>, cx: &Cx<'_>) -> bool {
-    !has_work_in_hand(slow) || when.ms_ago(cx.now) >= limits::LINGER_MS
-}
-
-/// Half a message, or whole ones that were held back.
-fn has_work_in_hand(slow: Option<&Slow>) -> bool {
-    slow.is_some_and(|slow| slow.message.is_some() || !slow.input.is_empty())
 }

@@ -284,9 +284,23 @@ fn the_readme_has_the_tables() {
     for (name, value, over) in limits::TABLE {
         writeln!(rows, "| {name} | {value} | {over} |").unwrap();
     }
+    let mut paths = String::from("| path | on | answer |\n|---|---|---|\n");
+    for route in server::ROUTES {
+        writeln!(paths, "| `{}` | {} | {} |", route.path, route.doors.name(), route.about).unwrap();
+    }
+    let mut metrics = String::from("| metric | labels | |\n|---|---|---|\n");
+    for metric in server::METRICS {
+        writeln!(metrics, "| `{}` | {} | {} |", metric.name, metric.labels, metric.about).unwrap();
+    }
+    let tables = [
+        ("flags", options::readme_rows()),
+        ("limits", rows),
+        ("paths", paths),
+        ("metrics", metrics),
+    ];
     let readme = read("README.md");
     let mut happened = readme.clone();
-    for (name, rows) in [("flags", options::readme_rows()), ("limits", rows)] {
+    for (name, rows) in tables {
         let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
         let (before, rest) = happened.split_once(&open).expect("README.md has the marker");
         let (_, after) = rest.split_once(&close).expect("README.md has the end marker");

@@ -73,6 +73,17 @@ pub(crate) enum End {
 }
 
 impl Net {
+    /// Up to the limit, and no further than whoever sleeps wants to.
+    fn let_time_pass(&mut self, timeout: Option<Duration>) {
+        let wake_ns = timeout.map_or(u64::MAX, |timeout| {
+            self.now_ns + u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
+        });
+        if wake_ns > self.limit_ns && self.now_ns >= self.limit_ns {
+            self.quiet = true;
+        }
+        self.now_ns = wake_ns.min(self.limit_ns.max(self.now_ns));
+    }
+
     fn tell(&mut self, wire: usize, readable: bool, writable: bool) {
         let Wire { id: Some((id, side)), dead, inbound_fin, .. } = self.wires[wire] else { return };
         let _ = side;
@@ -273,16 +284,19 @@ impl Os for World {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         let mut net = self.0.0.borrow_mut();
         events.append(&mut net.events);
-        if !events.is_empty() || timeout == Some(Duration::ZERO) {
-            return Ok(());
+        if events.is_empty() && timeout != Some(Duration::ZERO) {
+            net.let_time_pass(timeout);
         }
-        let wake_ns = timeout.map_or(u64::MAX, |timeout| {
-            net.now_ns + u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
-        });
-        if wake_ns > net.limit_ns && net.now_ns >= net.limit_ns {
-            net.quiet = true;
+        Ok(())
+    }
+
+    fn sleep(&mut self, time: Duration, events: &mut Vec<Event>) -> io::Result<()> {
+        let mut net = self.0.0.borrow_mut();
+        let is_signal = |event: &mut Event| matches!(event, Event::Signal(_));
+        events.extend(net.events.extract_if(.., is_signal));
+        if events.is_empty() {
+            net.let_time_pass(Some(time));
         }
-        net.now_ns = wake_ns.min(net.limit_ns.max(net.now_ns));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use super::marks::Marks;
 use super::{Driver, Entry, Os, find};
-use crate::engine::{Door, Engine, HangUp, Id};
+use crate::engine::{Door, Engine, HangUp, Id, Shortage};
 use crate::limits;
 
 /// Places are added this many at a time, see `slab`.
@@ -117,7 +117,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// No place in the engine: a last word, as far as it fits.
     fn send_away(&mut self, mut stream: O::Stream) {
-        let written = stream.write(self.engine.turned_away(self.now));
+        let written = stream.write(self.engine.turned_away(self.now, Shortage::Places));
         if written.is_ok() {
             self.os.finish(&stream);
             // Unread bytes would make the kernel reset the connection, last word included.
@@ -131,7 +131,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn turn_away(&mut self, door: usize, why: &io::Error) {
         self.doorways[door].state = Queue::Stuck { until_ns: self.now.mono_ns + RETRY_NS };
         for turned_away in 0..limits::ACCEPTS_PER_TURN {
-            let last_words = self.engine.turned_away(self.now);
+            let last_words = self.engine.turned_away(self.now, Shortage::Descriptors);
             match self.os.turn_away(door, last_words) {
                 Ok(()) if turned_away == 0 => {
                     log::warn!(target: "accept-error", error:% = why; "turning clients away");

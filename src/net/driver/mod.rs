@@ -42,6 +42,8 @@ pub struct Driver<E, O: Os> {
     shared: Box<[u8]>,
     /// The one out buffer.
     out: Out,
+    /// The engine wants nothing to happen until then.
+    frozen_until_ns: Option<u64>,
     exit: Option<u8>,
 }
 
@@ -62,6 +64,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             events: Vec::new(),
             shared: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
             out: Out::default(),
+            frozen_until_ns: None,
             exit: None,
         };
         // An engine that opens connections wants to before anything has happened.
@@ -86,6 +89,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// # Errors
     /// When the kernel no longer tells what happens.
     pub fn turn(&mut self) -> io::Result<Option<u8>> {
+        if let Some(until_ns) = self.frozen_until_ns.take() {
+            return self.stand_still(until_ns);
+        }
         let timeout = self.timeout();
         let mut events = std::mem::take(&mut self.events);
         let waited = self.os.wait(timeout, &mut events);
@@ -100,6 +106,21 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.engine.fire(self.now);
         }
         self.act();
+        Ok(self.exit)
+    }
+
+    /// Nothing is looked at but signals; one that does not end the process ends nothing else.
+    fn stand_still(&mut self, until_ns: u64) -> io::Result<Option<u8>> {
+        let left = Duration::from_nanos(until_ns.saturating_sub(self.now.mono_ns));
+        let mut events = std::mem::take(&mut self.events);
+        let slept = self.os.sleep(left, &mut events);
+        self.now = self.os.now();
+        if self.now.mono_ns < until_ns {
+            self.frozen_until_ns = Some(until_ns);
+        }
+        self.note(&mut events);
+        self.events = events;
+        slept?;
         Ok(self.exit)
     }
 
@@ -192,6 +213,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let has_admin = self.doorways.iter().any(|doorway| doorway.side == Door::Admin);
         let (mut served, mut bytes) = (0, 0);
         for _ in 0..ready {
+            if self.frozen_until_ns.is_some() {
+                break;
+            }
             let next = match side {
                 Door::Admin => self.ready_admin.pop_front(),
                 Door::Main => self.ready_main.pop_front(),
@@ -236,6 +260,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 Action::Finish(id) => self.when_written(id, Marks::FINISH),
                 Action::Close(id) => self.when_written(id, Marks::CLOSE),
                 Action::Reset(id) => self.reset(id),
+                Action::Freeze { until_ns } => self.frozen_until_ns = Some(until_ns),
                 Action::StopAccepting => self.stop_accepting(),
                 Action::Fetch(source) => match self.os.fetch(source) {
                     Ok(files) => self.engine.fetched(self.now, source, files),

@@ -202,6 +202,12 @@ impl Simulation {
         let server = self.engine();
         let bound = server.connections() * (2 * (MAX_MESSAGE + 64 * 1024) + 256 * 1024);
         assert!(
+            server.memory() == server.memory_counted(),
+            "the account says {}, and there are {}",
+            server.memory(),
+            server.memory_counted()
+        );
+        assert!(
             server.memory() <= bound,
             "{} B for {} connections",
             server.memory(),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use wspulse::engine::{Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Signal, Source};
+use wspulse::engine::{
+    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source,
+};
 use wspulse::server::Server;
 
 /// A server whose driver is watched.
@@ -37,8 +39,8 @@ impl Engine for Watched {
         panic!("the server did not connect {id}");
     }
 
-    fn turned_away(&mut self, now: Now) -> &[u8] {
-        self.server.turned_away(now)
+    fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8] {
+        self.server.turned_away(now, why)
     }
 
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {

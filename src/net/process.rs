@@ -1,0 +1,74 @@
+//! What the kernel counts for this process, read when somebody asks for it, and how much memory
+//! it may have.
+
+use std::fs;
+
+use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::process::{Resource, getrlimit};
+
+use crate::engine::File;
+
+/// Where container runtimes mount what limits this very group.
+const LIMITS: [&str; 2] =
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+/// Version 1 says "no limit" with a number that no machine has.
+const UNLIMITED: u64 = 1 << 60;
+
+/// Every figure that can be had, named as the metrics name it.
+pub(super) fn figures() -> Vec<File> {
+    let figure = |name: &str, value: String| File {
+        name: name.to_owned(),
+        bytes: value.into_bytes(),
+        modified_ms: 0,
+    };
+    let mut figures = Vec::new();
+    if let Ok(open) = fs::read_dir("/proc/self/fd") {
+        // The directory that is being read is open as well.
+        figures.push(figure("open_fds", open.count().saturating_sub(1).to_string()));
+    }
+    if let Some(most) = getrlimit(Resource::Nofile).current {
+        figures.push(figure("max_fds", most.to_string()));
+    }
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name, in parentheses, may contain anything: what follows it is numbers.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let field = |number: usize| -> Option<u64> {
+        after_name.split_ascii_whitespace().nth(number - 3)?.parse().ok()
+    };
+    let ticks = clock_ticks_per_second() as f64;
+    if let (Some(user), Some(system)) = (field(14), field(15)) {
+        figures.push(figure("cpu_seconds", ((user + system) as f64 / ticks).to_string()));
+    }
+    if let (Some(since_boot), Some(boot_s)) = (field(22), boot_s()) {
+        let began_s = boot_s + since_boot as f64 / ticks;
+        figures.push(figure("start_time_seconds", began_s.to_string()));
+    }
+    if let Some(pages) = field(24) {
+        let resident = pages * page_size() as u64;
+        figures.push(figure("resident_memory_bytes", resident.to_string()));
+    }
+    figures
+}
+
+fn boot_s() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    stat.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()
+}
+
+/// What this process may have: the container's limit, or that of the group it was put into.
+pub(super) fn memory_limit() -> Option<u64> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let nested = own.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        match controllers {
+            "" => Some(format!("/sys/fs/cgroup{path}/memory.max")),
+            "memory" => Some(format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")),
+            _ => None,
+        }
+    });
+    let read = |path: String| -> Option<u64> {
+        let bytes = fs::read_to_string(path).ok()?.trim().parse().ok()?;
+        (bytes < UNLIMITED).then_some(bytes)
+    };
+    LIMITS.iter().map(|path| (*path).to_owned()).chain(nested).filter_map(read).min()
+}

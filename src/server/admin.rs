@@ -1,0 +1,149 @@
+//! What an operator, a preStop hook or a fault test may ask of the process.
+
+use serde::Serialize;
+
+use super::routes::{Later, Reply, json};
+use super::shared::Cx;
+use crate::proto::http::{Method, Request};
+use crate::proto::response::Response;
+use crate::units;
+
+/// What the preStop hook of the guide waits, so that its manifest works as it is.
+const SHUTDOWN_MS: u64 = 15_000;
+/// A hook that would wait longer holds nothing that any grace period would.
+const WAIT_MS_MAX: u64 = 3_600_000;
+/// How long `/inemuri` sleeps unless told otherwise, and at most.
+const SLEEP_S: u64 = 10;
+const SLEEP_S_MAX: u64 = 600;
+
+/// The value of a parameter of the query.
+fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
+    let mut pairs = request.query.split('&');
+    pairs.find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}
+
+fn bad(what: &'static str) -> Reply {
+    Reply::Now(Response::text(400, format!("{what}\n")))
+}
+
+fn said(text: &'static str) -> Reply {
+    Reply::Now(Response::text(200, text))
+}
+
+/// The preStop hook: readiness fails at once, everything is still served, and the answer comes
+/// after the wait.
+fn announce_and_wait(what: Later, wait_ms: u64, cx: &mut Cx<'_>) -> Reply {
+    announce(cx);
+    Reply::Later { after_ms: wait_ms, what }
+}
+
+fn announce(cx: &mut Cx<'_>) {
+    if !cx.shared.drain.is_under_way() {
+        log::info!(target: "drain", peer:% = cx.peer; "announced: not ready, still serving");
+    }
+    cx.shared.drain.announce(cx.now);
+}
+
+/// `/api/shutdown`
+pub(super) fn shutdown(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+    announce_and_wait(Later::Shutdown, SHUTDOWN_MS, cx)
+}
+
+/// `/drain`
+pub(super) fn drain(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+    if let Some(wait) = param(request, "wait") {
+        return match units::duration_ms(wait).filter(|&ms| ms <= WAIT_MS_MAX) {
+            Some(ms) => announce_and_wait(Later::Drain, ms, cx),
+            None => bad("wait: must be a duration up to 1h, such as 15s"),
+        };
+    }
+    if request.method != Method::Post {
+        return report(cx);
+    }
+    match param(request, "cancel") {
+        Some("1" | "true" | "") if !cx.shared.drain.is_under_way() => said("not draining\n"),
+        Some("1" | "true" | "") if cx.shared.drain.cancel() => {
+            log::info!(target: "drain", peer:% = cx.peer; "taken back");
+            said("not draining any more\n")
+        }
+        Some("1" | "true" | "") => {
+            Reply::Now(Response::text(409, "a signal asked for it: that cannot be taken back\n"))
+        }
+        Some(_) => bad("cancel: must be 1"),
+        None => {
+            announce(cx);
+            said("draining\n")
+        }
+    }
+}
+
+fn report(cx: &Cx<'_>) -> Reply {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Report {
+        draining: bool,
+        phase: &'static str,
+        elapsed_ms: u64,
+        connections: usize,
+        websockets: usize,
+    }
+    let drain = &cx.shared.drain;
+    Reply::Now(json(&Report {
+        draining: drain.is_under_way(),
+        phase: drain.phase.name(),
+        elapsed_ms: if drain.is_under_way() { drain.elapsed_ms(cx.now) } else { 0 },
+        connections: cx.shared.open.main,
+        websockets: cx.shared.open.websockets,
+    }))
+}
+
+/// `/readyz/disable`
+pub(super) fn disable(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+    log::info!(target: "ready", peer:% = cx.peer; "readiness turned off");
+    cx.shared.ready_off = true;
+    said("not ready\n")
+}
+
+/// `/readyz/enable`
+pub(super) fn enable(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+    log::info!(target: "ready", peer:% = cx.peer; "readiness turned on");
+    cx.shared.ready_off = false;
+    said("ready\n")
+}
+
+/// `/shed`
+pub(super) fn shed(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+    let percent = param(request, "percent").and_then(|text| text.parse().ok());
+    let Some(percent @ 1..=100) = percent else {
+        return bad("percent: must be a number from 1 to 100, such as /shed?percent=20");
+    };
+    let count = (cx.shared.open.websockets * percent).div_ceil(100);
+    cx.shared.to_shed = count;
+    log::info!(target: "shed", peer:% = cx.peer, percent, count; "closing some WebSockets");
+    let all = cx.shared.open.websockets;
+    Reply::Now(Response::text(200, format!("closing {count} of {all} WebSockets\n")))
+}
+
+/// `/inemuri`: a nap in the middle of everything.
+pub(super) fn inemuri(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+    let seconds = match param(request, "seconds") {
+        None => Some(SLEEP_S),
+        Some(text) => text.parse().ok().filter(|s| (1..=SLEEP_S_MAX).contains(s)),
+    };
+    let Some(seconds) = seconds else {
+        return bad("seconds: must be a number from 1 to 600");
+    };
+    log::warn!(target: "faults", peer:% = cx.peer, seconds; "asked to sleep");
+    cx.shared.faults.sleep_soon(cx.now, seconds * 1000);
+    Reply::Now(Response::text(200, format!("Sleeping for {seconds}s\n")))
+}
+
+/// `/seppuku`
+pub(super) fn seppuku(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+    log::warn!(target: "faults", peer:% = cx.peer; "asked to die");
+    cx.shared.faults.exit_soon(cx.now);
+    said("Terminating\n")
+}

@@ -1,0 +1,159 @@
+//! The life of a WebSocket beside its frames: what its timers do, and how it ends.
+
+use super::end::{BROKEN, End, Initiator, Why};
+use super::keepalive::Pulse;
+use super::shared::Cx;
+use super::slow::Slow;
+use super::websocket::{Phase, Then, WebSocket, ctx};
+use crate::behaviours::Answer;
+use crate::engine::Now;
+use crate::limits;
+use crate::proto::frame::{self, Fault};
+use crate::time::{self, Moment};
+
+impl WebSocket {
+    /// Begins the close handshake from our side.
+    pub(super) fn close(&mut self, code: u16, reason: &str, wait_ms: u64, cx: &mut Cx<'_>) {
+        self.answer_delayed(cx);
+        if !self.phase_takes_messages() {
+            // One of those answers was a Close.
+            return;
+        }
+        frame::write_close(&mut cx.out.bytes, code, reason);
+        self.phase = Phase::CloseSent { until: Moment::after(cx.now, wait_ms), code };
+        self.keepalive.stop();
+    }
+
+    /// The peer sends no more and has not said Close: what it asked for is answered all the same.
+    pub(super) fn end_of_input(&mut self, cx: &mut Cx<'_>) -> End {
+        if let Phase::CloseSent { code, .. } = self.phase {
+            return End { code, initiator: Initiator::Server };
+        }
+        self.answer_delayed(cx);
+        frame::write_close(&mut cx.out.bytes, Fault::NoClose.close_code(), Fault::NoClose.reason());
+        BROKEN
+    }
+
+    /// The process ends: a last Close, unless one was sent.
+    pub(super) fn close_at_last(&mut self, cx: &mut Cx<'_>) {
+        if self.phase_takes_messages() {
+            self.close_for(Why::Drain, 0, cx);
+        }
+    }
+
+    fn close_for(&mut self, why: Why, wait_ms: u64, cx: &mut Cx<'_>) {
+        let (code, reason) = match why {
+            Why::Drain => (cx.shared.config.drain.code, cx.shared.config.drain.reason.clone()),
+            Why::MaxAge => (1001, "max age".to_owned()),
+            Why::Shed => (1001, "shed".to_owned()),
+            Why::Asked => self.extras.as_mut().map_or_else(Default::default, |e| e.farewell()),
+        };
+        self.close(code, &reason, wait_ms, cx);
+    }
+
+    /// Messages that `delay` held back are answered now rather than never. Those that wait for
+    /// the worker are not: their turn has not come.
+    pub(super) fn answer_delayed(&mut self, cx: &mut Cx<'_>) {
+        self.answer_until(u64::MAX, cx);
+    }
+
+    fn answer_until(&mut self, due_ns: u64, cx: &mut Cx<'_>) {
+        while self.phase_takes_messages()
+            && let Some((kind, payload)) =
+                self.extras.as_mut().and_then(|extras| extras.next_delayed(due_ns))
+        {
+            if self.answer(kind, &payload, cx) == Answer::Same {
+                ctx(&mut self.tally, cx).send(kind, &payload);
+            }
+        }
+    }
+
+    /// The worker is done with one of its messages.
+    pub(super) fn work_done(&mut self) {
+        if let Some(extras) = &mut self.extras {
+            extras.work_done();
+        }
+    }
+
+    /// Sets the moment of its end, unless that comes before.
+    pub(super) fn end_at(&mut self, when: Moment, why: Why, now: Now) {
+        let is_first = match self.phase {
+            Phase::Open => true,
+            Phase::Ending { when: planned, .. } => when.ns(now) < planned.ns(now),
+            Phase::CloseSent { .. } => false,
+        };
+        if is_first {
+            self.phase = Phase::Ending { when, why };
+        }
+    }
+
+    /// What became due: pushes, delayed answers, keepalive, its end.
+    pub(super) fn wake(&mut self, slow: Option<&Slow>, cx: &mut Cx<'_>) -> Then {
+        if let Phase::CloseSent { until, code } = self.phase {
+            let over = Then::Over(End { code, initiator: Initiator::Server });
+            return if until.has_come(cx.now) { over } else { Then::More };
+        }
+        let was_full = self.extras.as_ref().is_some_and(|extras| extras.is_full());
+        self.answer_until(cx.now.mono_ns, cx);
+        if let Phase::Ending { when, why } = self.phase
+            && when.has_come(cx.now)
+        {
+            if may_end(when, slow, cx) && !self.awaits_worker() {
+                let wait_ms = match why {
+                    Why::Drain => limits::DRAIN_CLOSE_WAIT_MS,
+                    Why::MaxAge | Why::Shed | Why::Asked => limits::CLOSE_WAIT_MS,
+                };
+                self.close_for(why, wait_ms, cx);
+                return Then::More;
+            }
+            if let Some(extras) = &mut self.extras {
+                extras.take_no_more();
+            }
+        }
+        if let Some(extras) = &mut self.extras {
+            extras.speak(&mut ctx(&mut self.tally, cx));
+        }
+        self.behaviour.on_wake(&mut ctx(&mut self.tally, cx));
+        let own_ms = self.extras.as_ref().and_then(|extras| extras.ping_ms);
+        if self.keepalive.wake(own_ms, slow, cx) == Pulse::Lost {
+            cx.shared.metrics.pong_timeouts += 1;
+            frame::write_close(&mut cx.out.bytes, 1011, "keepalive ping timeout");
+            return Then::Over(End { code: 1011, initiator: Initiator::Server });
+        }
+        let is_full = self.extras.as_ref().is_some_and(|extras| extras.is_full());
+        if was_full && !is_full { Then::Hold } else { Then::More }
+    }
+
+    fn awaits_worker(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.awaits_worker())
+    }
+
+    /// When [`WebSocket::wake`] has something to do.
+    pub(super) fn next_deadline(&self, slow: Option<&Slow>, cx: &Cx<'_>) -> Option<u64> {
+        let now = cx.now;
+        let phase = match self.phase {
+            Phase::CloseSent { until, .. } => return Some(until.ns(now)),
+            // The worker wakes it.
+            Phase::Ending { when, .. } if when.has_come(now) && self.awaits_worker() => None,
+            Phase::Ending { when, .. } if when.has_come(now) && has_work_in_hand(slow) => {
+                Some(when.ns(now) + time::ms(limits::LINGER_MS))
+            }
+            Phase::Ending { when, .. } => Some(when.ns(now)),
+            Phase::Open => None,
+        };
+        let keepalive = self.keepalive.next_deadline(cx);
+        let extras = self.extras.as_ref().and_then(|extras| extras.next_deadline());
+        let behaviour = self.behaviour.next_deadline();
+        phase.into_iter().chain(keepalive).chain(extras).chain(behaviour).min()
+    }
+}
+
+/// What is in hand is finished first, as long as its sender does not take for ever.
+fn may_end(when: Moment, slow: Option<&Slow>, cx: &Cx<'_>) -> bool {
+    !has_work_in_hand(slow) || when.ms_ago(cx.now) >= limits::LINGER_MS
+}
+
+/// Half a message, or whole ones that were held back.
+fn has_work_in_hand(slow: Option<&Slow>) -> bool {
+    slow.is_some_and(|slow| slow.message.is_some() || !slow.input.is_empty())
+}

@@ -1,0 +1,189 @@
+//! What is counted: plain integers, added to where things happen. How they look is in `stats`.
+
+use std::collections::BTreeMap;
+
+use super::end::{End, Initiator};
+use crate::behaviours::Traffic;
+use crate::proto::http::Method;
+
+/// Lives that paths are famous for cutting short: load balancers and proxies give up at these.
+const LIFE_S: [u64; 12] = [1, 5, 15, 30, 60, 100, 240, 300, 600, 1800, 3600, 7200];
+const MS: u64 = 1_000_000;
+const LATENCY_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000];
+
+/// Everything that is counted for the whole process.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    /// By mount, in the order of the mounts.
+    pub(super) mounts: Vec<MountCount>,
+    pub(super) handshake_failures: BTreeMap<&'static str, u64>,
+    pub(super) closes: BTreeMap<(Class, Initiator), u64>,
+    pub(super) lives: Histogram,
+    pub(super) traffic: Traffic,
+    pub(super) ping_rtt: Histogram,
+    pub(super) pong_timeouts: u64,
+    /// By method, path of the table, and status.
+    pub(super) requests: BTreeMap<(Method, &'static str, u16), u64>,
+    pub(super) request_time: Histogram,
+    pub(super) lag: Histogram,
+    pub(super) accept_errors: u64,
+    pub(super) turned_away: u64,
+    pub(super) evicted: u64,
+}
+
+/// The `WebSockets` of one mount.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MountCount {
+    pub(super) active: u64,
+    pub(super) total: u64,
+}
+
+/// A close code as the metrics name it: peers choose theirs freely from 3000 on, and must not
+/// choose how many rows there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    Code(u16),
+    /// 3000 to 3999: registered.
+    Registered,
+    /// 4000 to 4999: private.
+    Private,
+}
+
+impl Class {
+    fn of(code: u16) -> Self {
+        match code {
+            ..3000 => Self::Code(code),
+            3000..4000 => Self::Registered,
+            4000.. => Self::Private,
+        }
+    }
+
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Code(code) => code.to_string(),
+            Self::Registered => "3xxx".to_owned(),
+            Self::Private => "4xxx".to_owned(),
+        }
+    }
+}
+
+impl Metrics {
+    pub(super) fn new(mounts: usize) -> Self {
+        Self {
+            mounts: vec![MountCount::default(); mounts],
+            handshake_failures: BTreeMap::new(),
+            closes: BTreeMap::new(),
+            lives: Histogram::new(LIFE_S.map(|s| s * 1000 * MS)),
+            traffic: Traffic::default(),
+            ping_rtt: Histogram::new(LATENCY_MS.map(|ms| ms * MS)),
+            pong_timeouts: 0,
+            requests: BTreeMap::new(),
+            request_time: Histogram::new(LATENCY_MS.map(|ms| ms * MS)),
+            lag: Histogram::new(LATENCY_MS.map(|ms| ms * MS)),
+            accept_errors: 0,
+            turned_away: 0,
+            evicted: 0,
+        }
+    }
+
+    pub(super) fn opened(&mut self, mount: u16) {
+        if let Some(count) = self.mounts.get_mut(usize::from(mount)) {
+            count.active += 1;
+            count.total += 1;
+        }
+    }
+
+    pub(super) fn closed(&mut self, mount: u16, end: End, life_ms: u64) {
+        if let Some(count) = self.mounts.get_mut(usize::from(mount)) {
+            count.active -= 1;
+        }
+        *self.closes.entry((Class::of(end.code), end.initiator)).or_default() += 1;
+        self.lives.observe_ns(life_ms * MS);
+    }
+
+    pub(super) fn handshake_failed(&mut self, reason: &'static str) {
+        *self.handshake_failures.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        (method, path, status): (Method, &'static str, u16),
+        took_ms: u64,
+    ) {
+        *self.requests.entry((method, path, status)).or_default() += 1;
+        self.request_time.observe_ns(took_ms * MS);
+    }
+}
+
+/// Times, by how long they were.
+#[derive(Debug)]
+pub(super) struct Histogram {
+    bounds_ns: [u64; 12],
+    /// One for each bound, and one for what is beyond the last.
+    counts: [u64; 13],
+    sum_ns: u64,
+}
+
+impl Histogram {
+    fn new(bounds_ns: [u64; 12]) -> Self {
+        Self { bounds_ns, counts: [0; 13], sum_ns: 0 }
+    }
+
+    pub(super) fn observe_ns(&mut self, ns: u64) {
+        let at = self.bounds_ns.partition_point(|bound| *bound < ns);
+        self.counts[at] += 1;
+        self.sum_ns = self.sum_ns.saturating_add(ns);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    pub(super) fn sum_s(&self) -> f64 {
+        self.sum_ns as f64 / 1e9
+    }
+
+    /// Bounds in seconds, and how many were no longer.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
+        let mut so_far = 0;
+        self.bounds_ns.iter().zip(&self.counts).map(move |(bound, count)| {
+            so_far += count;
+            (*bound as f64 / 1e9, so_far)
+        })
+    }
+
+    /// The bound below which this share of the times lies, in milliseconds; none without times.
+    pub(super) fn quantile_ms(&self, share: f64) -> Option<f64> {
+        let wanted = self.count() as f64 * share;
+        let last_s = self.bounds_ns[11] as f64 / 1e9;
+        if self.count() == 0 {
+            return None;
+        }
+        let found = self.buckets().find(|(_, so_far)| *so_far as f64 >= wanted);
+        Some(found.map_or(last_s, |(bound_s, _)| bound_s) * 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_on_a_bound_is_no_longer_than_it() {
+        let mut times = Histogram::new(LATENCY_MS.map(|ms| ms * MS));
+        for ms in [1, 2, 3, 6_000] {
+            times.observe_ns(ms * MS);
+        }
+        let counts: Vec<u64> = times.buckets().map(|(_, count)| count).collect();
+        assert_eq!(counts, [1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]);
+        assert_eq!(times.count(), 4);
+        assert_eq!((times.quantile_ms(0.5), times.quantile_ms(0.99)), (Some(2.0), Some(5_000.0)));
+    }
+
+    #[test]
+    fn peers_cannot_make_rows() {
+        assert_eq!(Class::of(1006).name(), "1006");
+        assert_eq!(Class::of(3999), Class::of(3000));
+        assert_eq!(Class::of(4999).name(), "4xxx");
+    }
+}

@@ -1,0 +1,111 @@
+//! The upgrade: which request becomes which WebSocket, and with what.
+
+use super::config::Origins;
+use super::extras::Extras;
+use super::pressure::Stage;
+use super::routes::{self, View};
+use super::shared::{Cx, Shared};
+use super::websocket::WebSocket;
+use crate::behaviours::{Mount, Params, Source, WireFault};
+use crate::engine::Door;
+use crate::limits;
+use crate::proto::handshake::{self, Offer, Origin};
+use crate::proto::http::{Request, Upgrade};
+use crate::proto::refusal::Refusal;
+use crate::proto::response::{self, Response};
+
+type Refused = Box<Response<'static>>;
+
+/// Opens a WebSocket, or says why not; `None` when the request does not ask for one.
+pub(super) fn upgrade(
+    request: &Request<'_, '_>,
+    cx: &mut Cx<'_>,
+) -> Option<Result<WebSocket, Refused>> {
+    (request.upgrade == Upgrade::WebSocket).then(|| open(request, cx))
+}
+
+fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<WebSocket, Refused> {
+    let refuse = |refusal| Box::new(Response::refusal(refusal));
+    let config = &cx.shared.config;
+    let mounts = if cx.door == Door::Main { &config.mounts[..] } else { &[] };
+    let path = routes::below(&config.base_path, &request.path).unwrap_or_default();
+    let Some((index, mount)) = routes::find_mount(mounts, path) else {
+        return Err(Box::new(routes::not_found(View::of(cx))));
+    };
+    let offer = handshake::check(request).map_err(|refusal| Box::new(refused_upgrade(refusal)))?;
+    check_origin(request, &config.origins)?;
+    let params = params(request, mount, config.faults)?;
+    let subprotocol = choose(&offer, mount, &params.subprotocols).map(str::to_owned);
+    let index = u16::try_from(index).map_err(|_| refuse(Refusal::NotFound))?;
+    let behaviour = (mount.entry.new)();
+    if cx.shared.drain.phase.refuses() {
+        return Err(Box::new(try_later(Refusal::Draining, cx.shared)));
+    }
+    if cx.shared.pressure.stage() >= Stage::Tight {
+        return Err(Box::new(try_later(Refusal::Overloaded, cx.shared)));
+    }
+    if params.fault == Some(WireFault::Status503) {
+        return Err(Box::new(try_later(Refusal::OnPurpose, cx.shared)));
+    }
+    let extras = Extras::new(&params, forwarded(request), cx);
+    let stamp = cx.shared.stamp();
+    response::switch(&mut cx.out.bytes, stamp, &offer.accept, subprotocol.as_deref());
+    Ok(WebSocket::open(behaviour, extras, index, cx))
+}
+
+/// What the mount asks for, and the URL on top of it.
+fn params(request: &Request<'_, '_>, mount: &Mount, faults: bool) -> Result<Params, Refused> {
+    let mut params = mount.params.clone();
+    let source = if faults { Source::Trusted } else { Source::Url };
+    match params.take(request.query, source) {
+        Ok(()) => Ok(params),
+        Err(bad) => Err(Box::new(Response::text(400, format!("{bad}\n")))),
+    }
+}
+
+fn refused_upgrade(refusal: Refusal) -> Response<'static> {
+    let response = Response::refusal(refusal);
+    if refusal == Refusal::MethodNotAllowed { response.with("Allow", "GET") } else { response }
+}
+
+fn try_later(refusal: Refusal, shared: &mut Shared) -> Response<'static> {
+    Response::refusal(refusal).with("Retry-After", shared.retry_after())
+}
+
+/// A page may connect to its own host, and where the operator lets it.
+fn check_origin(request: &Request<'_, '_>, origins: &Origins) -> Result<(), Refused> {
+    let origin =
+        handshake::origin(request).map_err(|refusal| Box::new(Response::refusal(refusal)))?;
+    let Origin::Foreign(origin) = origin else { return Ok(()) };
+    let listed = match origins {
+        Origins::Any => true,
+        Origins::Same => false,
+        Origins::Listed(list) => list.iter().any(|listed| listed.eq_ignore_ascii_case(origin)),
+    };
+    if listed {
+        return Ok(());
+    }
+    let host = request.value("host").unwrap_or_default();
+    log::info!(target: "origin", origin, host; "upgrade refused: foreign origin");
+    let text = format!(
+        "pages of Origin {origin:?} may not connect to Host {host:?}; \
+         the server's --origin allows more\n"
+    );
+    Err(Box::new(Response::text(Refusal::OriginForeign.status(), text)))
+}
+
+/// RFC 6455 §4.2.2: one of the client's, or none.
+fn choose<'o>(offer: &Offer<'o>, mount: &Mount, spoken: &[String]) -> Option<&'o str> {
+    let mut offered = offer.subprotocols.iter().copied();
+    if spoken.is_empty() {
+        // Clients hang up on a server that chooses none of what they offer.
+        return offered.next().filter(|_| mount.entry.speaks_any);
+    }
+    offered.find(|name| spoken.iter().any(|spoken| spoken == name))
+}
+
+/// The client as proxies name it, for the log only: nothing is decided by it.
+fn forwarded(request: &Request<'_, '_>) -> Option<Box<str>> {
+    let value = request.value("x-forwarded-for").or_else(|| request.value("x-real-ip"))?;
+    Some(value[..value.len().min(limits::FORWARDED_BYTES)].into())
+}
