@@ -60,12 +60,12 @@ def rerun_inside(python):
         os.execv(python, [str(python), "-B", *sys.argv])
 
 
-def npm(packages):
+def npm(packages, name="npm"):
     """Packages of the npm registry; returns the folder that holds `node_modules`."""
     def steps(home):
         yield ["npm", "install", "--prefix", str(home), "--no-fund", "--no-audit",
                "--loglevel=error", *packages]
-    return install("npm", " ".join(packages), steps)
+    return install(name, " ".join(packages), steps)
 
 
 def install_only():

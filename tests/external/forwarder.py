@@ -1,0 +1,91 @@
+"""A proxy of a few lines: one port in front of several servers, over TLS, below a prefix, or refusing.
+
+It reads one request head a connection and then copies bytes; it knows nothing of WebSocket.
+"""
+
+import asyncio
+import itertools
+import re
+import ssl
+
+import harness
+
+
+class Forwarder:
+    """`order` is who gets a connection: "first" that lives, or all in "turn"."""
+
+    def __init__(self, *servers, order="first", prefix="", certificate=None):
+        self.servers, self.order, self.prefix = list(servers), order, prefix
+        self.certificate, self.refusal = certificate, None
+        self.turns, self.links = itertools.count(), set()
+
+    async def __aenter__(self):
+        context = None
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+        self.port = harness.free_port()
+        self.door = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=context)
+        return self
+
+    async def __aexit__(self, *_):
+        self.door.close()
+        self.cut()
+
+    def url(self, path="/"):
+        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self.port}{self.prefix}{path}"
+
+    def cut(self):
+        """Every line at once, as a hop does that has had enough."""
+        for link in list(self.links):
+            link.transport.abort()
+
+    async def _serve(self, reader, writer):
+        self.links.add(writer)
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if self.refusal:
+                writer.write(self.refusal)
+                await writer.drain()
+            else:
+                await self._pass_on(self._edited(head), reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the browser has thought better of it
+        finally:
+            self.links.discard(writer)
+            writer.close()
+
+    def _edited(self, head):
+        """Without the prefix; and one request a connection, since only the first head is read."""
+        method, target, rest = head.split(b" ", 2)
+        head = b" ".join([method, target.removeprefix(self.prefix.encode()) or b"/", rest])
+        if b"\r\nupgrade:" in head.lower():
+            return head
+        return re.sub(rb"(?i)\r\nconnection:[^\r]*", b"\r\nConnection: close", head)
+
+    async def _pass_on(self, head, reader, writer):
+        inner_reader, inner_writer = await self._connect()
+        inner_writer.write(head)
+        copies = [copy(reader, inner_writer), copy(inner_reader, writer)]
+        await asyncio.gather(*copies)
+
+    async def _connect(self):
+        count = len(self.servers)
+        first = next(self.turns) % count if self.order == "turn" else 0
+        for step in range(count):
+            try:
+                return await asyncio.open_connection(*self.servers[(first + step) % count].main)
+            except OSError:
+                continue
+        raise ConnectionRefusedError("no server lives")
+
+
+async def copy(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass  # either side may go at any time
+    finally:
+        writer.close()

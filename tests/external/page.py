@@ -1,0 +1,71 @@
+#!/usr/bin/env -S python3 -B
+"""The page in a real Chromium: each of its parts, and what it does when servers go away.
+
+    tests/external/page.py
+
+Debian's chromium, driven by playwright-core; axe-core judges how accessible it is. Screenshots go
+to a temporary folder, or to $WSPULSE_SHOTS; somebody has to look at them.
+"""
+
+import asyncio
+import os
+import tempfile
+import traceback
+from pathlib import Path
+
+import browser as chromium
+import tools
+
+MODULES = chromium.install()
+tools.install_only()
+
+import harness
+import page_faults
+import page_looks
+import page_parts
+from harness import Server, check, equal
+
+IDENTITY = {"POD_NAME": "pod-7", "NODE_NAME": "node-3", "ZONE": "zone-b", "POD_NAMESPACE": "demo"}
+
+
+async def group(run, *args):
+    """One group of checks; when it crashes that is one failed check, and the others go on."""
+    try:
+        await asyncio.wait_for(run(*args), 60)
+    except Exception as error:  # whatever it is
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if "page_" in frame.filename]
+        check(f"{run.__name__} runs to its end", False, f"{type(error).__name__}: {error} (lines {lines})")
+
+
+async def everything(shots):
+    async with chromium.Browser(MODULES) as browser:
+        print(f"# Chromium {browser.version}", flush=True)
+        with Server(env=IDENTITY) as server:
+            await group(page_looks.burst, browser, server)
+            # Side by side what mostly waits.
+            await asyncio.gather(
+                group(page_faults.drained, browser, shots), group(page_faults.restarted, browser), group(page_faults.refused, browser),
+                group(page_faults.two_pods, browser, shots), group(page_parts.round_trip, browser, server))
+            await asyncio.gather(
+                group(page_parts.connection, browser, server), group(page_parts.log, browser, server),
+                group(page_parts.sending, browser, server), group(page_faults.patient, browser), group(page_faults.hops, browser))
+            await asyncio.gather(
+                group(page_faults.hostile, browser), group(page_looks.prefixes, browser), group(page_looks.behind_https, browser, server),
+                group(page_looks.keyboard, browser, server))
+            # There is one clipboard: not beside another group that copies.
+            await asyncio.gather(group(page_parts.many, browser, server), group(page_looks.motion, browser, server),
+                                 group(page_parts.commands, browser, server))
+            await group(page_looks.views, browser, server, shots)
+            equal("the server is still up", server.process.poll(), None)
+
+
+def main():
+    harness.require_binary()
+    shots = Path(os.environ.get("WSPULSE_SHOTS") or tempfile.mkdtemp(prefix="wspulse-page-"))
+    shots.mkdir(parents=True, exist_ok=True)
+    asyncio.run(everything(shots))
+    print(f"# screenshots: {shots}", flush=True)
+    harness.finish()
+
+
+main()

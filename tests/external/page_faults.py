@@ -1,0 +1,168 @@
+"""What the page says and does when servers go, refuse, or mean harm."""
+
+import asyncio
+import re
+import time
+
+import harness
+from forwarder import Forwarder
+from harness import Server, check, equal
+from tab import PATIENT, Tab
+
+HARM = "<img src=x onerror=\"document.title='harmed';alert(1)\">"
+REFUSAL = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 4\r\n"
+           b"Content-Length: 9\r\nConnection: close\r\n\r\ndraining\n")
+NEWEST = "document.querySelector('#closes li').innerText"
+
+
+async def gone(server, budget_s=15):
+    """Its exit code, while other checks go on."""
+    return await asyncio.to_thread(server.wait, budget_s)
+
+
+async def restarted(browser):
+    server = Server(env={"POD_NAME": "pod-a"})
+    tab = await Tab.open(browser, server.url("/"))
+    await tab.served()
+    server.kill()
+    check("killed: it says so", await tab.says("Connection Closed, Reconnecting"), await tab.rows())
+    check("killed: 1006 in words", await tab.until(f"{NEWEST}.includes('1006 cut off, no Close came')")
+          or await tab.until("document.getElementById('closes').innerText.includes('1006 cut off, no Close came')"), await tab.text("closes"))
+    check("down: tries fail aloud", await tab.says("Error, Closing"), await tab.rows())
+    check("down: why", await tab.until(f"{NEWEST}.includes('Nobody answers a plain GET either.')"), await tab.text("closes"))
+    check("downtime runs", await tab.until("parseFloat(document.getElementById('downtime').textContent) > 0"), await tab.text("downtime"))
+    with Server(env={"POD_NAME": "pod-b"}, main="127.0.0.1:%d" % server.main[1]):
+        check("restarted: it is back by itself", await tab.until("link.served?.pod === 'pod-b'", 15), await tab.rows())
+        equal("… one reconnect", await tab.text("reconnects"), "1")
+        check("… the trail tells it", await tab.went(r"pod-a [\d.]+ s1006 cut off, no Close camepod-b"), await tab.text("trail"))
+        check("the round trip is back too, and counts what was lost", await tab.until("trip.times.at(-1) > 0 && trip.pod === 'pod-b'", 15),
+              await tab.run("trip.times"))
+        texts = {row for row in await tab.said() if not row.startswith(("Served by", "Received: "))}
+        equal("the words of the log", texts, {"Connecting", "Connected", "Error, Closing", "Connection Closed, Reconnecting"})
+        await tab.behaved("restarted", may_fail=True)
+
+
+async def drained(browser, shots):
+    server = Server("--profile", "plain", env={"POD_NAME": "pod-a"})
+    tab = await Tab.open(browser, server.url("/"), init=PATIENT, dark=True, width=1440, height=1000)
+    await tab.served()
+    server.signal()
+    check("drained: 1001 in words, with the reason", await tab.until(
+        f"{NEWEST}.includes('1001 going away: draining') || document.getElementById('closes').innerText.includes('1001 going away: draining')"),
+        await tab.text("closes"))
+    check("… which was clean", "clean" in await tab.text("closes") and "not clean" not in (await tab.run(
+        "document.querySelector('#closes li:last-child').innerText")), await tab.text("closes"))
+    equal("… and the server left with 0", await gone(server), 0)
+    check("it waits in sight", await tab.until("link.phase === 'waiting' && link.waitMs > 3000 && /^try \\d+ in$/.test(document.getElementById('dial-of').textContent)", 20),
+          await tab.text("hero"))
+    dial = "parseFloat(document.getElementById('dial').textContent)"
+    first = await tab.run(dial)
+    await asyncio.sleep(0.6)
+    check("the countdown runs", 0.3 < first - await tab.run(dial) < 2, first)
+    equal("the state at a glance", await tab.text("word"), "Disconnected")
+    await tab.shot(shots / "waiting.png")
+    await tab.click("#pause")
+    tries = await tab.run("link.tries")
+    check("Pause pauses", await tab.phase("paused") and await tab.text("pause") == "Resume", await tab.text("hero"))
+    with Server(env={"POD_NAME": "pod-b"}, main="127.0.0.1:%d" % server.main[1]):
+        await asyncio.sleep(2)
+        equal("… nobody tries meanwhile", (await tab.run("link.tries"), await tab.run("link.phase")), (tries, "paused"))
+        since = time.monotonic()
+        await tab.click("#now")
+        check("Now is now", await tab.served() and time.monotonic() - since < 1.5, time.monotonic() - since)
+        await tab.click("#pause")
+        check("Disconnect closes with 1000, and stays", await tab.phase("paused") and "1000 normal closure" in await tab.run(NEWEST),
+              await tab.text("closes"))
+        await tab.click("#pause")
+        check("Resume resumes", await tab.served())
+        await tab.behaved("drained", may_fail=True)
+
+
+async def two_pods(browser, shots):
+    with Server(env={"POD_NAME": "pod-a", "ZONE": "a"}) as a, Server(env={"POD_NAME": "pod-b", "ZONE": "b"}) as b:
+        async with Forwarder(a, b) as first, Forwarder(a, b, order="turn") as turn:
+            tab = await Tab.open(browser, first.url())
+            many = await Tab.open(browser, turn.url(), width=1440, height=1000)
+            await tab.served(), await many.served()
+            await many.fill("#many-size", "60")
+            await many.click("#many button.primary")
+            check("60 sockets reach both pods", await many.until("document.getElementById('many-count').textContent.startsWith('60 of 60 open, pods: 2')", 15),
+                  await many.text("many-count"))
+            check("… half and half, and it is drawn", re.fullmatch(r"pod-a(\d\d) · \d\d %pod-b(\d\d) · \d\d %", await many.text("pods"))
+                  and await many.run("pods().every(([, count]) => count > 24)"), await many.text("pods"))
+            check("the two have different colours", await many.run("Math.abs(hue('pod-a') - hue('pod-b')) > 25"))
+            await asyncio.sleep(2)
+            a.signal()
+            check("behind a proxy: the trail goes from pod to pod", await tab.went(r"pod-a [\d.]+ s1001 drainingpod-b"), await tab.text("trail"))
+            equal("… and the zone is the new one", await tab.text("zone"), "b")
+            check("the rollout: all 60 on the other pod", await many.until("document.getElementById('pods').textContent === 'pod-b60 · 100 %'", 20), await many.text("pods"))
+            check("… and how the others ended", re.search(r"\d+ × 1001", await many.text("many-count")), await many.text("many-count"))
+            equal("pod-a left with 0", await gone(a), 0)
+            await asyncio.sleep(2)
+            await many.shot(shots / "rollout.png")
+            await tab.behaved("two pods", may_fail=True)
+            await many.behaved("two pods, many sockets", may_fail=True)
+
+
+async def refused(browser):
+    with Server(env={"POD_NAME": "pod-a"}) as server:
+        async with Forwarder(server) as proxy:
+            tab = await Tab.open(browser, proxy.url())
+            await tab.served()
+            proxy.refusal = REFUSAL
+            proxy.cut()
+            check("503: it says what HTTP says", await tab.until("document.getElementById('closes').innerText.includes('A plain GET says 503 draining')"),
+                  await tab.text("closes"))
+            check("503: it waits as long as Retry-After asks", await tab.until("link.phase === 'waiting' && link.retryAt - now() > 2500")
+                  and await tab.run("link.retryAt - now()") < 4000, await tab.text("dial"))
+            proxy.refusal = None
+            check("… and comes back", await tab.served(8), await tab.rows())
+            await tab.behaved("refused", may_fail=True)
+
+
+async def patient(browser):
+    """1012 asks for 5 to 30 s."""
+    server = Server("--profile", "plain", "--drain-code", "1012", "--drain-reason", "")
+    tab = await Tab.open(browser, server.url("/"))
+    await tab.served()
+    server.signal()
+    check("1012 is honoured: 5 to 30 s", await tab.phase("waiting") and 5000 <= await tab.run("link.waitMs") <= 30000, await tab.run("link.waitMs"))
+    check("… in words", "1012 service restart" in await tab.text("closes"), await tab.text("closes"))
+    await gone(server)
+    await tab.behaved("1012", may_fail=True)
+
+
+async def hops(browser):
+    """A lifetime that somebody is known for; the browser's clock is turned on by hand."""
+    with Server() as server:
+        async with Forwarder(server) as proxy:
+            for seconds, path, wanted in ((30, "/echo", "30 s life: GKE load balancer?"),
+                                          (60, "/echo", "60 s idle: nginx proxy_read_timeout or AWS ALB?"), (47, "/echo", None)):
+                tab = await Tab.open(browser, proxy.url(f"/#{path}"), clock=True)
+                await tab.served()
+                await tab.ask("forward", ms=seconds * 1000)
+                proxy.cut()
+                await tab.until("closes > 0")
+                closes = await tab.run("document.querySelector('#closes li:last-child').innerText")
+                check(f"cut after {seconds} s: {wanted or 'nobody is named'}", wanted in closes if wanted else "?" not in closes, closes)
+                await tab.behaved(f"cut after {seconds} s", may_fail=True)
+
+
+async def hostile(browser):
+    server = Server("--profile", "plain", "--drain-reason", HARM, env={"POD_NAME": HARM, "ZONE": HARM})
+    tab = await Tab.open(browser, server.url("/#/echo"))
+    await tab.served()
+    await tab.send(HARM)
+    check("a hostile message is text", await tab.says(f"Received: {HARM}"), await tab.rows())
+    check("a hostile pod name and zone are text", "onerror" in await tab.text("trail") and "onerror" in await tab.text("zone"),
+          await tab.text("hero"))
+    await tab.click("#many button.primary")
+    check("… among many sockets too", await tab.until("document.getElementById('pods').textContent.includes('onerror')"), await tab.text("pods"))
+    await tab.send('{"__proto__":{"x":1},"html":"</script><script>document.title=\'harmed\'</script>"}')
+    await tab.send("\u202egnp.exe \u0000\u001b[2J")
+    server.signal()
+    check("a hostile close reason is text", await tab.until("document.getElementById('closes').textContent.includes('onerror')"), await tab.text("closes"))
+    await gone(server)
+    equal("no element came of it", await tab.run("document.querySelectorAll('img, script').length"), 1)
+    check("no script ran", "harmed" not in await tab.run("document.title"))
+    await tab.behaved("hostile", may_fail=True)

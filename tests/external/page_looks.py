@@ -1,0 +1,161 @@
+"""How the page looks, moves and feels: themes, widths, keyboard, assistive tools, a burst."""
+
+import asyncio
+import time
+
+from forwarder import Forwarder
+from harness import SCRATCH, Server, check, equal, not_run
+from tab import Tab
+
+VIEWS = (("light", {"width": 1440, "height": 1000}), ("dark", {"width": 1440, "height": 1000, "dark": True}),
+         ("phone", {"width": 360, "height": 740}), ("phone-dark", {"width": 360, "height": 740, "dark": True}),
+         ("tablet", {"width": 820, "height": 1100}))
+# What moves although nobody touched it (https://web.dev/cls: up to 0.1 is good).
+SHIFTS = """window.shifted = 0; new PerformanceObserver((list) => { for (const entry of list.getEntries())
+  if (!entry.hadRecentInput) window.shifted += entry.value; }).observe({ type: 'layout-shift', buffered: true });"""
+OVERFLOW = """[...document.querySelectorAll('body *')].filter((node) => !node.closest('.trail, code, .sr')
+  && node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.outerHTML.slice(0, 80))"""
+FRAMES = """window.frames_ms = []; let last = performance.now();
+  requestAnimationFrame(function next(at) { frames_ms.push(at - last); last = at; requestAnimationFrame(next); });
+  window.tasks_ms = [0]; new PerformanceObserver((list) => { for (const entry of list.getEntries()) tasks_ms.push(entry.duration); })
+    .observe({ type: 'longtask' });"""
+# 10 000 messages a second for five seconds: as many as are due, looked at every 10 ms.
+BURST = """new Promise((done) => { const from = performance.now(); let count = 0; const timer = setInterval(() => {
+  const due = Math.min(50000, Math.floor((performance.now() - from) * 10));
+  while (count < due) link.socket.send('message ' + count++);
+  if (count === 50000) { clearInterval(timer); done(performance.now() - from); } }, 10); })"""
+
+
+async def views(browser, server, shots):
+    await asyncio.gather(*(view(browser, server, shots, name, how) for name, how in VIEWS))
+
+
+async def view(browser, server, shots, name, how):
+    tab = await Tab.open(browser, server.url("/"), init=SHIFTS, **how)
+    await tab.served()
+    await tab.send('{"order":7,"items":["apple","pear"]}')
+    await tab.connect("/websocket?every=1s")
+    await tab.served()
+    await tab.fill("#many-size", "40")
+    await tab.click("#many button.primary")
+    await tab.says("tick 3", 8)
+    await tab.until("trip.times.length > 3", 8)
+    equal(f"{name}: nothing sticks out", (await tab.run("document.documentElement.scrollWidth - innerWidth"), await tab.run(OVERFLOW)), (0, []))
+    shift = await tab.run("shifted")
+    check(f"{name}: nothing jumps", shift < 0.05, shift)
+    faults = [fault for fault in await tab.ask("axe") if fault["impact"] in ("serious", "critical")]
+    check(f"{name}: axe finds nothing serious", not faults, faults)
+    await tab.shot(shots / f"{name}.png")
+    await tab.behaved(name)
+
+
+async def motion(browser, server):
+    animated = "getComputedStyle(document.getElementById('bar')).transitionDuration + document.getAnimations().length"
+    for still, wanted in ((True, "0s0"), (False, "0.1s0")):
+        tab = await Tab.open(browser, server.url("/"), still=still)
+        await tab.served()
+        await tab.until("document.getAnimations().length === 0")
+        equal(f"prefers-reduced-motion {'reduce' if still else 'no-preference'}: the bar's movement", await tab.run(animated), wanted)
+        await tab.behaved("motion")
+
+
+async def keyboard(browser, server):
+    """Nothing but keys: every control is reached in order, shows that it is, and works."""
+    tab = await Tab.open(browser, server.url("/#/echo"))
+    await tab.served()
+    await tab.run("window.controls = [...document.querySelectorAll('button, input:not([hidden]), textarea, [tabindex]')]"
+                  ".filter((node) => node.type !== 'radio' || node.checked)")
+    await tab.run("{ const start = document.querySelector('h1'); start.tabIndex = -1; start.focus(); }")
+    reached, unseen = [], []
+    for _ in range(await tab.run("controls.length")):
+        await tab.press("Tab")
+        who, outline = await tab.run("[controls.indexOf(document.activeElement), getComputedStyle(document.activeElement).outlineStyle]")
+        reached.append(who)
+        if outline == "none":
+            unseen.append(await tab.run("document.activeElement.outerHTML"))
+    equal("Tab reaches every control, in order", reached, list(range(len(reached))))
+    check("… and each shows that it has the focus", not unseen, unseen)
+    await focus(tab, "message")
+    await tab.ask("type", text="typed")
+    await tab.press("Enter")
+    check("typed and sent with Enter", await tab.says("Received: typed"), await tab.rows())
+    await tab.press("Tab", "Tab", "Tab", "ArrowRight")
+    equal("arrows choose the kind", await tab.run("kind()"), "hex")
+    await focus(tab, "pause")
+    await tab.press("Space")
+    check("Space on Disconnect", await tab.phase("paused"))
+    equal("… keeps the focus", await tab.run("document.activeElement.id"), "pause")
+    await tab.press("Enter")
+    check("Enter on Resume", await tab.served())
+    await focus(tab, "path")
+    await tab.press("Control+a")
+    await tab.ask("type", text="/ws")
+    await tab.press("Enter")
+    check("Enter in the path connects", await tab.until("link.phase === 'open' && link.path === '/ws'"))
+    await tab.behaved("keyboard")
+
+
+async def focus(tab, name):
+    for _ in range(60):
+        if await tab.run(f"document.activeElement.id === '{name}'"):
+            return
+        await tab.press("Tab")
+
+
+async def prefixes(browser):
+    with Server("--base-path", "/x", env={"POD_NAME": "pod-x"}) as server:
+        for path in ("/x/", "/x"):
+            tab = await Tab.open(browser, server.url(path))
+            check(f"under {path}: connects to /x/websocket", await tab.served() and await tab.text("url") == server.ws("/x/websocket?hello=1"),
+                  await tab.rows())
+            check("… the round trip too", await tab.until("trip.times.length > 0"))
+            check("… and the commands", f"wscat -c '{server.ws('/x/websocket')}'" in await tab.text("commands"), await tab.text("commands"))
+            await tab.behaved(f"under {path}")
+
+
+async def behind_https(browser, server):
+    certificate = SCRATCH / "certificate.pem"
+    made = await asyncio.create_subprocess_exec(
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+        "-keyout", certificate, "-out", str(certificate) + ".crt", stderr=asyncio.subprocess.DEVNULL)
+    if await made.wait():
+        return not_run("behind https", "openssl made no certificate")
+    certificate.write_text(certificate.read_text() + certificate.with_suffix(".pem.crt").read_text())
+    async with Forwarder(server, prefix="/tools/pulse", certificate=certificate) as proxy:
+        tab = await Tab.open(browser, proxy.url())
+        check("behind https and a proxy that strips a prefix: wss", await tab.served()
+              and await tab.text("url") == f"wss://127.0.0.1:{proxy.port}/tools/pulse/websocket?hello=1", await tab.text("hero"))
+        check("… the round trip too", await tab.until("trip.times.length > 0"))
+        await tab.click("#copy")
+        check("… and the clipboard", "Connected" in await tab.run("navigator.clipboard.readText()"))
+        await tab.behaved("behind https")
+
+
+async def burst(browser, server):
+    tab = await Tab.open(browser, server.url("/#/echo"))
+    await tab.served()
+    await tab.run(FRAMES)
+    sending = asyncio.create_task(tab.run(BURST))
+    keys = []
+    await tab.run("document.getElementById('hold').focus()")
+    while not sending.done():
+        since = time.monotonic()
+        await tab.press("Space")
+        keys.append(time.monotonic() - since)
+        await asyncio.sleep(0.1)
+    took_ms = await sending
+    check("50 000 messages go out at 10 000/s", took_ms < 7000, f"{took_ms:.0f} ms")
+    check("… and every one comes back", await tab.until("tally.messagesIn === 50000", 10), await tab.text("received"))
+    frames, tasks, keys = sorted(await tab.run("frames_ms")), sorted(await tab.run("tasks_ms")), sorted(keys)
+    print(f"# burst: {len(frames)} frames, half of them within {frames[len(frames) // 2]:.0f} ms, the longest {frames[-1]:.0f} ms; "
+          f"longest task {tasks[-1]:.0f} ms; half of the key presses within {keys[len(keys) // 2] * 1000:.0f} ms, "
+          f"the slowest {keys[-1] * 1000:.0f} ms", flush=True)
+    # Wide enough for a machine that compiles meanwhile; a page that freezes is far beyond.
+    check("… no task of the page takes longer than 500 ms", tasks[-1] < 500, tasks[-5:])
+    check("… no frame takes longer than 1 s", frames[-1] < 1000, frames[-5:])
+    check("… a key press is handled within 1 s", keys[-1] < 1, keys[-5:])
+    if await tab.run("isHeld"):
+        await tab.click("#hold")
+    check("… the last message is shown", await tab.says("Received: message 49999"), (await tab.rows())[-3:])
+    equal("… in 1 000 rows", (await tab.run("log.childElementCount"), await tab.text("count")), (1000, "1,000 rows"))
+    await tab.behaved("burst")

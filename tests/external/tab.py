@@ -1,0 +1,69 @@
+"""The page of wspulse in a tab: how a check reads it, and what no tab may ever do."""
+
+import json
+import re
+from urllib.parse import urlsplit
+
+from harness import check
+
+ISO = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+NETWORK = re.compile(r"WebSocket connection to .* failed|Failed to load resource|closed before the connection")
+# A page whose waits are as long as they can be: what is on show between two tries can be read.
+PATIENT = "Math.random = () => 0.999;"
+
+
+class Tab:
+    """One tab with the page; `page` is the browser's side of it."""
+
+    def __init__(self, page, url):
+        self.page, self.hosts = page, {urlsplit(url).netloc}
+
+    @classmethod
+    async def open(cls, browser, url, **how):
+        return cls(await browser.open(url, **how), url)
+
+    def __getattr__(self, name):
+        return getattr(self.page, name)
+
+    def phase(self, phase, budget_s=5):
+        """Whether the connection's state becomes this one in time."""
+        return self.until(f"document.getElementById('hero').dataset.phase === '{phase}'", budget_s)
+
+    async def served(self, budget_s=5):
+        """Whether it is connected and has been told by whom."""
+        return await self.until("link.phase === 'open' && link.served && document.querySelector('#trail li:last-child .chip')?.textContent === link.served.pod", budget_s)
+
+    def rows(self):
+        """The log's lines as they are shown."""
+        return self.run("[...document.querySelectorAll('#log > div:not([hidden])')].map((row) => row.textContent)")
+
+    async def said(self):
+        """The same without their times."""
+        return [re.sub(f"^{ISO} ", "", row) for row in await self.rows()]
+
+    async def says(self, text, budget_s=5):
+        """Whether such a line comes in time."""
+        return await self.until(f"[...document.querySelectorAll('#log > div')].some((row) => row.textContent.endsWith({json.dumps(text)}))", budget_s)
+
+    def went(self, pattern, budget_s=15):
+        """Whether the trail comes to read like this."""
+        return self.until(f"/^{pattern}$/.test(document.getElementById('trail').textContent)", budget_s)
+
+    async def send(self, text):
+        await self.fill("#message", text)
+        await self.click("#send button.primary")
+
+    async def connect(self, path):
+        await self.fill("#path", path)
+        await self.click("#target button.primary")
+
+    async def behaved(self, what, may_fail=False):
+        """No error, no word on the console but of a network that is down, and nobody else asked."""
+        seen = await self.ask("seen")
+        check(f"{what}: no script error, no dialog", not seen["errors"] and not seen["dialogs"], seen["errors"] or "a dialog")
+        said = [line for line in seen["console"] if not (may_fail and NETWORK.search(line))]
+        check(f"{what}: nothing on the console", not said, said)
+        foreign = [url for url in seen["requests"]
+                   if not url.startswith(("data:", "blob:")) and urlsplit(url).netloc not in self.hosts]
+        check(f"{what}: nobody else is asked", not foreign and seen["requests"], foreign)
+        await self.close()
