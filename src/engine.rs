@@ -49,23 +49,62 @@ pub enum Door {
 /// Who is at the other end.
 /// (`core::net` is arithmetic on addresses; it opens nothing.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    ip: IpAddr,
-    port: u16,
+pub enum Peer {
+    /// Somewhere in a network.
+    Tcp {
+        /// Where.
+        ip: IpAddr,
+        /// Its port.
+        port: u16,
+    },
+    /// On this machine, through a Unix socket: it has no name of its own.
+    Unix,
 }
 
 impl Peer {
     /// The far end of a TCP connection; an IPv4 address in IPv6 clothes shows as IPv4.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { ip: address.ip().to_canonical(), port: address.port() }
+        Self::Tcp { ip: address.ip().to_canonical(), port: address.port() }
     }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        SocketAddr::new(self.ip, self.port).fmt(f)
+        match *self {
+            Self::Tcp { ip, port } => SocketAddr::new(ip, port).fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
     }
+}
+
+/// Where a connection of the engine's own goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To this address and port.
+    Tcp(SocketAddr),
+    /// To the Unix socket at this path.
+    Unix(Box<str>),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// How an engine is, for whoever supervises the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Connections that it serves.
+    pub connections: usize,
+    /// `WebSockets` among them.
+    pub websockets: usize,
+    /// It has been told to end, and will have ended by then.
+    pub ends_ns: Option<u64>,
 }
 
 /// How the reading side of a stream ended.
@@ -122,7 +161,7 @@ pub enum Source {
 }
 
 /// The only things that an engine can ask of the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Call [`Engine::render`]: there is something to say that no received byte caused.
     Write(Id),
@@ -135,7 +174,7 @@ pub enum Action {
     /// Close now, with RST, whatever waits.
     Reset(Id),
     /// Open a connection; [`Engine::connected`] tells how that went.
-    Connect(Id, SocketAddr),
+    Connect(Id, Target),
     /// Take whoever waits at the main doors, then close them for good.
     StopAccepting,
     /// Read this, and hand it over with [`Engine::fetched`].
@@ -204,6 +243,9 @@ pub trait Engine {
 
     /// [`Action::Fetch`] is carried out. What cannot be read is not handed over.
     fn fetched(&mut self, now: Now, source: Source, files: Vec<File>);
+
+    /// What a supervisor may know. It is asked often, so it only looks.
+    fn standing(&self) -> Standing;
 
     /// The next thing to carry out.
     #[must_use]

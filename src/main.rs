@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use wspulse::net::{self, logs};
+use wspulse::net::{self, logs, passed};
 use wspulse::options::{self, Command, Serve, Surroundings, Usage};
 
 /// A failure while running: an address in use, a file that cannot be read.
@@ -28,11 +28,13 @@ fn main() -> ExitCode {
 }
 
 fn run(serve: Serve) -> u8 {
+    // Before any other descriptor is opened and any thread started.
+    let passed = passed::take();
     if let Err(error) = logs::start(&serve.log) {
         logs::last_word(&format!("cannot start the log writer: {error}"), LAST_LINES);
         return FAILED;
     }
-    match net::serve(serve) {
+    match net::serve(serve, passed) {
         Ok(code) => {
             logs::flush(LAST_LINES);
             code

@@ -13,7 +13,8 @@ pub use report::{Outcome, Report, Why};
 use std::collections::VecDeque;
 
 use crate::engine::{
-    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source,
+    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
+    Target,
 };
 use crate::limits;
 use crate::rng::Rng;
@@ -103,7 +104,9 @@ impl Load {
             let Some(id) = self.clients.insert(Client::new(self.next_number)) else { return };
             self.next_number += 1;
             self.connecting += 1;
-            self.shared.actions.push_back(Action::Connect(id, self.shared.plan.target));
+            self.shared
+                .actions
+                .push_back(Action::Connect(id, Target::Tcp(self.shared.plan.target)));
         }
     }
 
@@ -239,6 +242,10 @@ impl Engine for Load {
     fn doors_closed(&mut self, _: Now) {}
 
     fn fetched(&mut self, _: Now, _: Source, _: Vec<File>) {}
+
+    fn standing(&self) -> Standing {
+        Standing { connections: self.clients.len(), ..Standing::default() }
+    }
 
     fn poll(&mut self) -> Option<Action> {
         self.shared.actions.pop_front()

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::time::Now;
 
 static START: OnceLock<Instant> = OnceLock::new();
@@ -18,4 +20,11 @@ pub fn now() -> Now {
         mono_ns: u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX),
         wall_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
     }
+}
+
+/// The same clock as others on this machine read it, in microseconds.
+pub(super) fn monotonic_us() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    seconds.unwrap_or(0) * 1_000_000 + nanos.unwrap_or(0) / 1_000
 }

@@ -1,23 +1,23 @@
 //! The kernel, through `mio`: two pollers, one nested in the other so that the admin side can be
 //! asked alone; listeners, streams, signals.
 
-use core::net::SocketAddr;
 use std::fs::File as OsFile;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 
+use super::notify::Supervisor;
 use super::os::{Event, Os};
+use super::stream::{Listener, Stream};
 use super::{clock, files, process};
-use crate::engine::{Door, File, Id, Now, Peer, Signal, Source};
+use crate::engine::{Door, File, Id, Now, Peer, Signal, Source, Standing, Target};
 
 /// Tokens of connections are `key | generation << 32`; these few lie where no key ever is.
 const ADMIN_SIDE: usize = usize::MAX;
@@ -32,19 +32,21 @@ pub(super) struct Kernel {
     main: Poll,
     admin: Poll,
     batch: Events,
-    doors: Vec<(Door, Option<TcpListener>)>,
+    doors: Vec<(Door, Option<Listener>)>,
     signals: Vec<(Signal, UnixStream)>,
     /// Given up for a moment when no other descriptor is left.
     reserve: Option<OsFile>,
     assets: Option<PathBuf>,
+    supervisor: Option<Supervisor>,
 }
 
 impl Kernel {
     /// Watches these listeners and signals.
     pub(super) fn new(
-        listeners: Vec<(Door, TcpListener)>,
+        listeners: Vec<(Door, Listener)>,
         signals: Vec<(Signal, UnixStream)>,
         assets: Option<PathBuf>,
+        supervisor: Option<Supervisor>,
     ) -> io::Result<Self> {
         let (main, admin) = (Poll::new()?, Poll::new()?);
         let nested = admin.as_raw_fd();
@@ -57,10 +59,11 @@ impl Kernel {
             signals,
             reserve: spare_descriptor(),
             assets,
+            supervisor,
         };
         for (number, (side, mut listener)) in listeners.into_iter().enumerate() {
             let token = Token(FIRST_DOOR + number);
-            kernel.side(side).registry().register(&mut listener, token, Interest::READABLE)?;
+            kernel.side(side).registry().register(listener.source(), token, Interest::READABLE)?;
             kernel.doors.push((side, Some(listener)));
         }
         for (number, (_, pipe)) in kernel.signals.iter_mut().enumerate() {
@@ -86,6 +89,10 @@ impl Kernel {
                 token if token >= FIRST_SIGNAL => {
                     if let Some((signal, pipe)) = self.signals.get_mut(token - FIRST_SIGNAL) {
                         take_all(pipe);
+                        if let (Signal::Reload, Some(supervisor)) = (*signal, &mut self.supervisor)
+                        {
+                            supervisor.reloading();
+                        }
                         events.push(Event::Signal(*signal));
                     }
                 }
@@ -127,7 +134,7 @@ fn poll(poll: &mut Poll, batch: &mut Events, timeout: Option<Duration>) -> io::R
 }
 
 impl Os for Kernel {
-    type Stream = TcpStream;
+    type Stream = Stream;
 
     fn now(&mut self) -> Now {
         clock::now()
@@ -165,17 +172,15 @@ impl Os for Kernel {
         self.doors.iter().map(|(side, _)| *side).collect()
     }
 
-    fn accept(&mut self, door: usize) -> io::Result<(TcpStream, Peer)> {
+    fn accept(&mut self, door: usize) -> io::Result<(Stream, Peer)> {
         let listener = self.doors.get(door).and_then(|(_, listener)| listener.as_ref());
-        let (stream, address) = listener.ok_or(io::ErrorKind::WouldBlock)?.accept()?;
-        Ok((stream, Peer::new(address)))
+        listener.ok_or(io::ErrorKind::WouldBlock)?.accept()
     }
 
     fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()> {
         drop(self.reserve.take().ok_or(io::ErrorKind::Other)?);
-        let accepted = self.accept(door);
-        if let Ok((stream, _)) = &accepted {
-            let mut stream = stream;
+        let mut accepted = self.accept(door);
+        if let Ok((stream, _)) = &mut accepted {
             let written = stream.write(last_words);
             if written.is_ok() {
                 self.finish(stream);
@@ -189,37 +194,25 @@ impl Os for Kernel {
         turned_away
     }
 
-    fn connect(&mut self, target: SocketAddr) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(target)?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+    fn connect(&mut self, target: &Target) -> io::Result<Stream> {
+        Stream::connect(target)
     }
 
-    fn connected(&mut self, stream: &TcpStream) -> io::Result<bool> {
-        if let Some(error) = stream.take_error()? {
-            return Err(error);
-        }
-        // Writable events can come early; only a peer's address proves that there is a peer.
-        match stream.peer_addr() {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
+    fn connected(&mut self, stream: &Stream) -> io::Result<bool> {
+        stream.is_connected()
     }
 
-    fn watch(&mut self, stream: &mut TcpStream, side: Door, id: Id) -> io::Result<()> {
+    fn watch(&mut self, stream: &mut Stream, side: Door, id: Id) -> io::Result<()> {
         let token = Token(id.key as usize | (id.generation as usize) << 32);
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.side(side).registry().register(stream, token, both)
+        self.side(side).registry().register(stream.source(), token, both)
     }
 
-    fn finish(&mut self, stream: &TcpStream) {
-        // A stream that the peer has reset has nothing left to be shut.
-        let already_gone = stream.shutdown(Shutdown::Write);
-        drop(already_gone);
+    fn finish(&mut self, stream: &Stream) {
+        stream.finish();
     }
 
-    fn reset(&mut self, stream: TcpStream) {
+    fn reset(&mut self, stream: Stream) {
         // Without it the kernel would go on offering what waits to a peer that takes nothing.
         let refused = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         drop(refused);
@@ -231,6 +224,10 @@ impl Os for Kernel {
                 *listener = None;
             }
         }
+    }
+
+    fn tell(&mut self, now: Now, standing: Standing) -> Option<u64> {
+        self.supervisor.as_mut()?.tell(now, standing)
     }
 
     fn fetch(&mut self, source: Source) -> io::Result<Vec<File>> {

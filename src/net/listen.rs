@@ -5,8 +5,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpListener;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::stream::Listener;
+use super::unix;
 use crate::limits;
 use crate::options::Listen;
 
@@ -23,16 +25,17 @@ pub(super) enum Port {
 }
 
 /// Binds and listens; says where, since port 0 takes any.
-pub(super) fn listen(listen: Listen, port: Port) -> io::Result<(TcpListener, SocketAddr)> {
+pub(super) fn listen(listen: &Listen, port: Port) -> io::Result<(Listener, String)> {
     match listen {
-        Listen::At(address) => bind(address, port),
+        Listen::At(address) => bind(*address, port),
+        Listen::Unix(path) => Ok((unix::listen(path)?, listen.to_string())),
         Listen::Default { port: number } => {
-            let dual_stack = SocketAddr::from((Ipv6Addr::UNSPECIFIED, number));
+            let dual_stack = SocketAddr::from((Ipv6Addr::UNSPECIFIED, *number));
             bind(dual_stack, port).or_else(|error| {
                 // A host without IPv6 says so in one of these ways.
                 let no_ipv6 = matches!(error.raw_os_error(), Some(97 | 99));
                 if no_ipv6 {
-                    bind((Ipv4Addr::UNSPECIFIED, number).into(), port)
+                    bind((Ipv4Addr::UNSPECIFIED, *number).into(), port)
                 } else {
                     Err(error)
                 }
@@ -41,22 +44,27 @@ pub(super) fn listen(listen: Listen, port: Port) -> io::Result<(TcpListener, Soc
     }
 }
 
-fn bind(address: SocketAddr, port: Port) -> io::Result<(TcpListener, SocketAddr)> {
+fn bind(address: SocketAddr, port: Port) -> io::Result<(Listener, String)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(port == Port::Shared)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Set here once, inherited by every accepted socket: no system call for each of them.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     // Not what mio would take: 128 drop a storm of reconnecting clients.
     socket.listen(limits::BACKLOG)?;
-    socket.set_nonblocking(true)?;
     let listener = TcpListener::from_std(socket.into());
-    let address = listener.local_addr()?;
-    Ok((listener, address))
+    let address = listener.local_addr()?.to_string();
+    Ok((Listener::Tcp(listener), address))
+}
+
+/// What is set here once is inherited by every accepted socket: no system call for each of them.
+pub(super) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let socket = socket.into();
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    socket.set_nonblocking(true)
 }

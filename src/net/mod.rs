@@ -7,15 +7,17 @@ mod files;
 mod kernel;
 mod listen;
 pub mod logs;
+mod notify;
 pub mod os;
+pub mod passed;
 mod process;
 mod signals;
+mod stream;
+mod unix;
 
 use core::fmt;
-use core::net::SocketAddr;
 use std::io;
 
-use mio::net::TcpListener;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::engine::Door;
@@ -26,6 +28,9 @@ use crate::units::show_size;
 use driver::Driver;
 use kernel::Kernel;
 use listen::Port;
+use notify::Supervisor;
+use passed::{Passed, PassedError};
+use stream::Listener;
 
 /// Descriptors that are no connections: pollers, listeners, signals, logs, a reserve.
 const OWN_DESCRIPTORS: u64 = 16;
@@ -42,6 +47,8 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// What a supervisor passed cannot be listened on.
+    Passed(PassedError),
     /// The directory of `--assets` cannot be served.
     Assets(io::Error),
     /// The kernel refuses what every server needs.
@@ -52,31 +59,39 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen { flag, listen, error } => {
-                let address = match listen {
-                    Listen::Default { port } => format!("port {port}"),
-                    Listen::At(address) => address.to_string(),
-                };
-                let remedy = match error.kind() {
-                    io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
-                    io::ErrorKind::PermissionDenied => {
+                let remedy = match (listen, error.kind()) {
+                    (Listen::Unix(_), kind) => unix::remedy(kind),
+                    (_, io::ErrorKind::AddrInUse) => {
+                        "stop what listens there, or choose another port"
+                    }
+                    (_, io::ErrorKind::PermissionDenied) => {
                         "ports below 1024 need a privilege, choose a higher one"
                     }
-                    io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
+                    (_, io::ErrorKind::AddrNotAvailable) => {
+                        "this machine does not have that address"
+                    }
                     _ => "choose another address",
+                };
+                let address = match listen {
+                    Listen::Default { port } => format!("port {port}"),
+                    Listen::At(_) | Listen::Unix(_) => listen.to_string(),
                 };
                 write!(f, "{flag}: cannot listen on {address}: {error}: {remedy}")
             }
+            Self::Passed(error) => error.fmt(f),
             Self::Assets(error) => write!(f, "--assets: cannot serve {error}"),
             Self::Kernel(error) => write!(f, "the kernel does not let this server run: {error}"),
         }
     }
 }
 
-/// Runs the server; returns the process' exit code.
+/// Runs the server, on the sockets that were [passed](passed::take) where there are such; returns
+/// the process' exit code.
 ///
 /// # Errors
 /// When it cannot start, or the kernel no longer tells what happens.
-pub fn serve(mut serve: Serve) -> Result<u8, StartError> {
+pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Result<u8, StartError> {
+    let passed = passed.map_err(StartError::Passed)?;
     let assets = match &serve.assets {
         Some(directory) => Assets::directory(files::read(directory).map_err(StartError::Assets)?),
         None => Assets::embedded(clock::now()),
@@ -90,43 +105,79 @@ pub fn serve(mut serve: Serve) -> Result<u8, StartError> {
         let places = serve.server.memory.places().unwrap_or(usize::MAX);
         serve.server.limits.max_connections = connections_for(descriptors).min(places);
     }
-    let doors = open_doors(&serve)?;
+    let doors = open_doors(&serve, passed)?;
     // Before anyone is told that we are here, they can tell us to stop.
     let signals = signals::pipes().map_err(StartError::Kernel)?;
     announce(&serve, &doors);
-    let listeners = doors.into_iter().map(|(door, listener, _)| (door, listener)).collect();
-    let kernel = Kernel::new(listeners, signals, serve.assets).map_err(StartError::Kernel)?;
+    let listeners = doors.into_iter().map(|open| (open.door, open.listener)).collect();
+    let kernel = Kernel::new(listeners, signals, serve.assets, Supervisor::found());
+    let kernel = kernel.map_err(StartError::Kernel)?;
     let server = Server::new(serve.server, assets, seed());
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
 }
 
-type OpenDoor = (Door, TcpListener, SocketAddr);
+/// A door that can be knocked at.
+struct OpenDoor {
+    door: Door,
+    listener: Listener,
+    address: String,
+    origin: Origin,
+}
 
-fn open_doors(serve: &Serve) -> Result<Vec<OpenDoor>, StartError> {
-    let open = |door, flag, listen, port| match listen::listen(listen, port) {
-        Ok((listener, address)) => Ok((door, listener, address)),
-        Err(error) => Err(StartError::Listen { flag, listen, error }),
-    };
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Passed,
+    Bound,
+}
+
+/// What was passed for a side wins over what its flag says.
+fn open_doors(serve: &Serve, passed: Vec<Passed>) -> Result<Vec<OpenDoor>, StartError> {
+    let passed = passed.into_iter().map(|Passed { door, listener, address }| OpenDoor {
+        door,
+        listener,
+        address,
+        origin: Origin::Passed,
+    });
+    let mut doors: Vec<OpenDoor> = passed.collect();
+    let is_passed = |side| doors.iter().any(|open| open.door == side);
+    let (main, admin) = (!is_passed(Door::Main), !is_passed(Door::Admin));
     let port = if serve.reuse_port { Port::Shared } else { Port::Own };
-    let main = serve.listen.iter().map(|&listen| open(Door::Main, "--listen", listen, port));
-    let admin = serve.admin.map(|listen| open(Door::Admin, "--admin-listen", listen, Port::Own));
-    main.chain(admin).collect()
+    let main = serve.listen.iter().filter(|_| main).map(|at| (Door::Main, "--listen", at, port));
+    let admin = serve.admin.iter().filter(|_| admin);
+    let admin = admin.map(|at| (Door::Admin, "--admin-listen", at, Port::Own));
+    for (door, flag, listen, port) in main.chain(admin) {
+        let (listener, address) = listen::listen(listen, port)
+            .map_err(|error| StartError::Listen { flag, listen: listen.clone(), error })?;
+        doors.push(OpenDoor { door, listener, address, origin: Origin::Bound });
+    }
+    // Where doors have no order of their own, people read the main one first.
+    doors.sort_by_key(|open| open.door == Door::Admin);
+    Ok(doors)
 }
 
 /// What whoever starts it wants to know first.
 fn announce(serve: &Serve, doors: &[OpenDoor]) {
     let server = &serve.server;
-    for (door, _, address) in doors {
-        match door {
-            Door::Main => log::info!(
-                target: "listening", door = "main", address:% = address,
-                page:% = format_args!("http://localhost:{}{}/", address.port(), server.base_path);
+    for open in doors {
+        let door = match open.door {
+            Door::Main => "main",
+            Door::Admin => "admin",
+        };
+        let address = &*open.address;
+        match (open.door, address.rsplit_once(':')) {
+            (Door::Main, Some((host, port))) if host != "unix" => log::info!(
+                target: "listening", door, address,
+                page:% = format_args!("http://localhost:{port}{}/", server.base_path);
                 "listening"
             ),
-            Door::Admin => {
-                log::info!(target: "listening", door = "admin", address:% = address; "listening");
+            (Door::Main | Door::Admin, _) => {
+                log::info!(target: "listening", door, address; "listening");
             }
         }
+    }
+    let passed = doors.iter().filter(|open| open.origin == Origin::Passed);
+    if passed.count() > 0 {
+        log::info!(target: "passed", "sockets in LISTEN_FDS win over --listen and --admin-listen");
     }
     log::info!(
         target: "start", version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),
@@ -181,7 +232,7 @@ pub fn host_name() -> String {
 /// When the kernel does not let it run.
 pub fn load(plan: Plan) -> io::Result<Report> {
     raise_descriptor_limit();
-    let kernel = Kernel::new(Vec::new(), signals::pipes()?, None)?;
+    let kernel = Kernel::new(Vec::new(), signals::pipes()?, None, None)?;
     let mut driver = Driver::new(Load::new(plan, seed()), kernel);
     driver.run()?;
     Ok(driver.engine().report().clone())

@@ -1,11 +1,10 @@
 //! What the loop needs of an operating system: implemented by the kernel (`kernel`), and by the
 //! simulation's faulty one in the tests.
 
-use core::net::SocketAddr;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use crate::engine::{Door, File, Id, Now, Peer, Signal, Source};
+use crate::engine::{Door, File, Id, Now, Peer, Signal, Source, Standing, Target};
 
 /// Something that happened while the loop slept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +54,7 @@ pub trait Os {
     fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()>;
 
     /// Begins to open a connection.
-    fn connect(&mut self, target: SocketAddr) -> io::Result<Self::Stream>;
+    fn connect(&mut self, target: &Target) -> io::Result<Self::Stream>;
 
     /// Whether a connection that was begun stands; an error when it never will.
     fn connected(&mut self, stream: &Self::Stream) -> io::Result<bool>;
@@ -71,6 +70,12 @@ pub trait Os {
 
     /// Closes the main doors; those who wait there are sent away by the kernel.
     fn close_doors(&mut self);
+
+    /// Tells whoever supervises us how we are, as far as they want to know it now; says when it
+    /// has more to tell even if nothing happens. Most have nobody to tell.
+    fn tell(&mut self, _now: Now, _standing: Standing) -> Option<u64> {
+        None
+    }
 
     /// Reads files.
     fn fetch(&mut self, source: Source) -> io::Result<Vec<File>>;

@@ -30,14 +30,15 @@ const PLACES: &[Flag<Draft>] = &[
             take: |d, v| set(&mut d.serve.listen, values::port(v).map(every_address)),
             text: "[::]:8080",
         },
-        help: "where to serve, such as :80 or [::1]:80; repeatable",
+        help: "where to serve: :80, [::1]:80, unix:/x; repeatable",
         take: |d, v| {
             values::address(v).map(|at| match at {
                 Address::Full(at) => d.serve.listen.push(Listen::At(at)),
+                Address::Unix(path) => d.serve.listen.push(Listen::Unix(path.into())),
                 Address::Port(port) => d.serve.listen.extend(every_address(port)),
             })
         },
-        show: |d| joined(d.serve.listen.iter().map(show_listen)),
+        show: |d| joined(d.serve.listen.iter().map(Listen::to_string)),
     },
     Flag {
         name: "admin-listen",
@@ -45,7 +46,7 @@ const PLACES: &[Flag<Draft>] = &[
         fallback: Fallback::Is("127.0.0.1:8081"),
         help: "health for the kubelet, keep it private",
         take: |d, v| set(&mut d.serve.admin, admin(v)),
-        show: |d| d.serve.admin.as_ref().map_or_else(|| "off".to_owned(), show_listen),
+        show: |d| d.serve.admin.as_ref().map_or_else(|| "off".to_owned(), Listen::to_string),
     },
     Flag {
         name: "mount",
@@ -337,10 +338,11 @@ fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'static, str>> {
         return Ok(None);
     }
     let at = match values::address(text).map_err(|why| format!("{why}, or off"))? {
-        Address::Full(at) => at,
-        Address::Port(port) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+        Address::Full(at) => Listen::At(at),
+        Address::Port(port) => Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+        Address::Unix(path) => Listen::Unix(path.into()),
     };
-    Ok(Some(Listen::At(at)))
+    Ok(Some(at))
 }
 
 /// Replaces the mount of the same path, so that a default can be changed.
@@ -361,13 +363,6 @@ fn ask(draft: &mut Draft, text: &str, what: Ask) -> Taken {
         draft.ask = what;
     }
     Ok(())
-}
-
-fn show_listen(listen: &Listen) -> String {
-    match listen {
-        Listen::Default { port } => format!("[::]:{port}"),
-        Listen::At(at) => at.to_string(),
-    }
 }
 
 fn on_off(on: bool) -> String {

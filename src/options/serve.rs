@@ -1,5 +1,6 @@
 //! The options of `wspulse serve`: from the draft that its flags fill to what each owner is told.
 
+use core::fmt;
 use core::net::SocketAddr;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ pub struct Serve {
 }
 
 /// Where a listener listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
     /// Every address of the host: `[::]`, or `0.0.0.0` on a host without IPv6.
     Default {
@@ -47,6 +48,18 @@ pub enum Listen {
     },
     /// This address and port.
     At(SocketAddr),
+    /// A Unix socket with this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default { port } => write!(f, "[::]:{port}"),
+            Self::At(at) => at.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Whose grace period the drain must fit.

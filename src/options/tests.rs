@@ -4,6 +4,7 @@ use super::*;
 use crate::behaviours::Mount;
 use crate::server::config::{DrainReady, Origins};
 use core::net::SocketAddr;
+use core::slice;
 use std::os::unix::ffi::OsStringExt;
 
 fn command(args: &str, env: &[(&str, &str)]) -> Result<Command, Usage> {
@@ -138,13 +139,21 @@ fn addresses() {
     }
     assert_eq!(serve("--admin-listen 9", &[]).admin, Some(at("127.0.0.1:9")));
     assert_eq!(serve("--admin-listen off", &[]).admin, None);
-    let no_port = "must be an address and a port, such as 127.0.0.1:8080, [::]:8080 or :8080";
+    let unix = Listen::Unix("/run/x.sock".into());
+    assert_eq!(serve("--listen unix:/run/x.sock", &[]).listen, slice::from_ref(&unix));
+    assert_eq!(serve("", &[("WSPULSE_ADMIN_LISTEN", "unix:/run/x.sock")]).admin, Some(unix));
+    let no_port = "must be an address and a port, such as 127.0.0.1:8080, [::]:8080 or :8080, or \
+                   a Unix socket, such as unix:/run/x.sock";
+    let long = format!("unix:{}", "x".repeat(108));
     let bad_port = "must have a port from 0 to 65535";
     let name = "must be an IP address or localhost and a port: other names are not looked up, \
                 since they may stand for several addresses";
     for (text, why) in [
         ("localhost", no_port),
         ("off", no_port),
+        ("unix:", "must have a path, such as unix:/run/x.sock"),
+        ("unix:@x", "must have a path that does not begin with @"),
+        (&long, "must have a path of at most 107 bytes"),
         ("::1", "needs brackets and a port, such as [::1]:8080"),
         ("127.0.0.1", no_port),
         ("127.0.0.1:65536", bad_port),

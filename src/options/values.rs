@@ -12,19 +12,25 @@ use crate::units;
 const TIME_MS_MAX: u64 = 24 * 3_600_000;
 /// With less there is no room for one message of the usual limit.
 const MEMORY_MIN: u64 = 8 * 1024 * 1024;
+/// What the kernel has room for, without the byte that ends it.
+const SOCKET_PATH_MAX: usize = 107;
 /// Close codes that a server may send (RFC 6455 §7.4, and those registered since).
 const CLOSE_CODES: [RangeInclusive<u16>; 3] = [1000..=1003, 1007..=1014, 3000..=4999];
 
 type Read<T> = Result<T, Cow<'static, str>>;
 
-/// Where to listen: `ADDR:PORT`, or a port on whatever the default address is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where to listen: `ADDR:PORT`, a port on whatever the default address is, or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
     Full(SocketAddr),
     Port(u16),
+    Unix(String),
 }
 
 pub(super) fn address(text: &str) -> Read<Address> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path).map(|path| Address::Unix(path.to_owned()));
+    }
     if let Ok(full) = text.parse() {
         return Ok(Address::Full(full));
     }
@@ -36,7 +42,9 @@ pub(super) fn address(text: &str) -> Read<Address> {
         None if text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('.') => ("", text),
         None => {
             return Err(
-                "must be an address and a port, such as 127.0.0.1:8080, [::]:8080 or :8080".into(),
+                "must be an address and a port, such as 127.0.0.1:8080, [::]:8080 or :8080, or a \
+                 Unix socket, such as unix:/run/x.sock"
+                    .into(),
             );
         }
     };
@@ -47,6 +55,17 @@ pub(super) fn address(text: &str) -> Read<Address> {
         _ => Err("must be an IP address or localhost and a port: other names are not looked up, \
                   since they may stand for several addresses"
             .into()),
+    }
+}
+
+/// A path that a Unix socket can have.
+pub(super) fn socket_path(path: &str) -> Read<&str> {
+    match path.len() {
+        0 => Err("must have a path, such as unix:/run/x.sock".into()),
+        // What begins so is a name without a file, to others.
+        _ if path.starts_with('@') => Err("must have a path that does not begin with @".into()),
+        1..=SOCKET_PATH_MAX if !path.contains('\0') => Ok(path),
+        _ => Err(format!("must have a path of at most {SOCKET_PATH_MAX} bytes").into()),
     }
 }
 

@@ -129,6 +129,11 @@ impl Drain {
         self.until_ns
     }
 
+    /// When the hard stop comes, once it is certain that it will.
+    pub(super) fn ends_ns(&self, plan: &DrainPlan) -> Option<u64> {
+        self.is_under_way().then(|| self.began_ns + time::ms(plan.timeout_ms))
+    }
+
     pub(super) fn phase_is_over(&self, now: Now) -> bool {
         self.until_ns.is_some_and(|until| until <= now.mono_ns)
     }

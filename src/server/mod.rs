@@ -33,7 +33,7 @@ pub use stats::{METRICS, Metric};
 use std::collections::VecDeque;
 
 use crate::engine::{
-    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source,
+    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
 };
 use crate::limits;
 use crate::proto::http::Persistence;
@@ -415,6 +415,15 @@ impl Engine for Server {
                 });
                 self.shared.process = figures.collect();
             }
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let Shared { open, drain, config, .. } = &self.shared;
+        Standing {
+            connections: open.main,
+            websockets: open.websockets,
+            ends_ns: drain.ends_ns(&config.drain),
         }
     }
 

@@ -2,14 +2,13 @@
 //! and one fault at a stated call. What epoll promises is promised here, and no more: a change is
 //! told once.
 
-use core::net::SocketAddr;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use wspulse::engine::{Door, File, Id, Now, Peer, Signal, Source};
+use wspulse::engine::{Door, File, Id, Now, Peer, Signal, Source, Target};
 use wspulse::net::os::{Event, Os};
 
 /// 21 November 2026, 03:00 UTC.
@@ -332,7 +331,7 @@ impl Os for World {
         Ok(())
     }
 
-    fn connect(&mut self, _target: SocketAddr) -> io::Result<Stream> {
+    fn connect(&mut self, _target: &Target) -> io::Result<Stream> {
         Err(io::ErrorKind::ConnectionRefused.into())
     }
 

@@ -1,11 +1,10 @@
 //! Doors: taking connections in, and what to do when there is no place or no descriptor for them.
 
-use core::net::SocketAddr;
 use std::io::{self, Read, Write};
 
 use super::marks::Marks;
 use super::{Driver, Entry, Os, find};
-use crate::engine::{Door, Engine, HangUp, Id, Shortage};
+use crate::engine::{Door, Engine, HangUp, Id, Shortage, Target};
 use crate::limits;
 
 /// Places are added this many at a time, see `slab`.
@@ -72,7 +71,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 
     /// Opens a connection of the engine's own.
-    pub(super) fn connect(&mut self, id: Id, target: SocketAddr) {
+    pub(super) fn connect(&mut self, id: Id, target: &Target) {
         let mut marks = Marks::default();
         marks.set(Marks::CONNECTING);
         let begun = self.os.connect(target);

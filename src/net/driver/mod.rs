@@ -45,6 +45,8 @@ pub struct Driver<E, O: Os> {
     /// The engine wants nothing to happen until then.
     frozen_until_ns: Option<u64>,
     exit: Option<u8>,
+    /// When the supervisor wants to hear again.
+    tell_ns: Option<u64>,
 }
 
 impl<E: Engine, O: Os> Driver<E, O> {
@@ -66,9 +68,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
             out: Out::default(),
             frozen_until_ns: None,
             exit: None,
+            tell_ns: None,
         };
         // An engine that opens connections wants to before anything has happened.
         driver.act();
+        driver.tell();
         driver
     }
 
@@ -106,6 +110,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.engine.fire(self.now);
         }
         self.act();
+        self.tell();
         Ok(self.exit)
     }
 
@@ -122,6 +127,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.events = events;
         slept?;
         Ok(self.exit)
+    }
+
+    fn tell(&mut self) {
+        self.tell_ns = self.os.tell(self.now, self.engine.standing());
     }
 
     /// For tests: the engine that is driven.
@@ -146,7 +155,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             Queue::Stuck { until_ns } => Some(until_ns),
             Queue::Empty | Queue::Waiting => None,
         });
-        let due = stuck.chain(self.engine.next_deadline()).min()?;
+        let due = stuck.chain(self.engine.next_deadline()).chain(self.tell_ns).min()?;
         Some(Duration::from_nanos(due.saturating_sub(self.now.mono_ns)))
     }
 
@@ -250,7 +259,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                     self.engine.render(self.now, id, &mut self.out);
                     self.deliver(id);
                 }
-                Action::Connect(id, target) => self.connect(id, target),
+                Action::Connect(id, target) => self.connect(id, &target),
                 Action::Resume(id) => {
                     if let Some(entry) = find(&mut self.streams, id) {
                         entry.marks.set(Marks::RESUME);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::peer::{self, Reader};
 
 /// Whatever takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_wspulse");
 pub(super) const DOORS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
 

@@ -1,14 +1,13 @@
 //! Faulty wires in virtual time, with an operating system at each end. What can go wrong is drawn
 //! from a seed; what goes wrong on a wire is written down, so that it is no excuse for another.
 
-use core::net::SocketAddr;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use wspulse::engine::{Door, File, Id, Now, Peer, Signal, Source};
+use wspulse::engine::{Door, File, Id, Now, Peer, Signal, Source, Target};
 use wspulse::net::os::{Event, Os};
 use wspulse::rng::Rng;
 use wspulse::time;
@@ -402,7 +401,7 @@ impl Os for Host {
         Ok(())
     }
 
-    fn connect(&mut self, _target: SocketAddr) -> io::Result<Stream> {
+    fn connect(&mut self, _target: &Target) -> io::Result<Stream> {
         let net = &mut *self.net.borrow_mut();
         if net.doors_closed {
             return Err(io::ErrorKind::ConnectionRefused.into());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use wspulse::engine::{
-    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source,
+    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
 };
 use wspulse::server::Server;
 
@@ -107,6 +107,10 @@ impl Engine for Watched {
 
     fn fetched(&mut self, now: Now, source: Source, files: Vec<File>) {
         self.server.fetched(now, source, files);
+    }
+
+    fn standing(&self) -> Standing {
+        self.server.standing()
     }
 
     fn poll(&mut self) -> Option<Action> {

@@ -1,0 +1,121 @@
+//! Listening sockets that a supervisor opened for us (`sd_listen_fds(3)`): systemd passes them
+//! from descriptor 3 on, `LISTEN_FDNAMES` says which door each is for.
+
+use core::fmt;
+use std::env;
+use std::io;
+use std::os::fd::AsFd;
+
+use listenfd::ListenFd;
+use mio::net::{TcpListener, UnixListener};
+use rustix::net::sockopt::socket_acceptconn;
+
+use super::listen;
+use super::stream::Listener;
+use crate::engine::Door;
+
+/// More doors than anybody has.
+const SOCKETS_MAX: usize = 64;
+/// The first descriptor that is passed, by agreement.
+const FIRST: usize = 3;
+
+/// A socket that was passed, and where it listens.
+#[derive(Debug)]
+pub struct Passed {
+    pub(super) door: Door,
+    pub(super) listener: Listener,
+    pub(super) address: String,
+}
+
+/// Why what was passed cannot be used.
+#[derive(Debug)]
+pub enum PassedError {
+    /// So many that somebody has made a mistake.
+    TooMany(usize),
+    /// A descriptor that is no listening stream socket.
+    NotListening(usize),
+    /// A listening socket that the kernel does not let us use.
+    Kernel(usize, io::Error),
+}
+
+impl fmt::Display for PassedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany(count) => {
+                write!(
+                    f,
+                    "LISTEN_FDS: {count} sockets were passed, at most {SOCKETS_MAX} are taken"
+                )
+            }
+            Self::NotListening(descriptor) => write!(
+                f,
+                "LISTEN_FDS: descriptor {descriptor} is no listening TCP or Unix stream socket: \
+                 the socket unit needs ListenStream= and Accept=no"
+            ),
+            Self::Kernel(descriptor, error) => {
+                write!(f, "LISTEN_FDS: cannot serve on descriptor {descriptor}: {error}")
+            }
+        }
+    }
+}
+
+/// Takes what was passed to this very process, and the variables that say so. To be called first
+/// of all: before anything else is opened, and while there is one thread.
+///
+/// # Errors
+/// When something was passed that cannot be listened on.
+pub fn take() -> Result<Vec<Passed>, PassedError> {
+    let number = |name| env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+    // Variables that a parent merely passed on say another process id, or none.
+    let ours = number("LISTEN_PID") == usize::try_from(std::process::id()).ok();
+    let count = number("LISTEN_FDS").filter(|count| ours && *count > 0);
+    let Some(count) = count else { return Ok(Vec::new()) };
+    if count > SOCKETS_MAX {
+        return Err(PassedError::TooMany(count));
+    }
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut sockets = ListenFd::from_env();
+    (0..sockets.len())
+        .map(|index| {
+            let door = match names.next() {
+                Some("admin") => Door::Admin,
+                Some(_) | None => Door::Main,
+            };
+            one(&mut sockets, index, door)
+        })
+        .collect()
+}
+
+fn one(sockets: &mut ListenFd, index: usize, door: Door) -> Result<Passed, PassedError> {
+    let descriptor = FIRST + index;
+    let failed = |error| PassedError::Kernel(descriptor, error);
+    if let Ok(Some(socket)) = sockets.take_tcp_listener(index) {
+        check(descriptor, &socket)?;
+        listen::prepare(&socket).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?.to_string();
+        let listener = Listener::Tcp(TcpListener::from_std(socket));
+        return Ok(Passed { door, listener, address });
+    }
+    let Ok(Some(socket)) = sockets.take_unix_listener(index) else {
+        return Err(PassedError::NotListening(descriptor));
+    };
+    check(descriptor, &socket)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    let address = match address.as_pathname() {
+        Some(path) => format!("unix:{}", path.display()),
+        None => "unix".to_owned(),
+    };
+    // The file is not ours: whoever made it keeps it for our successor.
+    let listener = Listener::Unix { file: None, listener: UnixListener::from_std(socket) };
+    Ok(Passed { door, listener, address })
+}
+
+/// With `Accept=yes` it would be a connection.
+fn check(descriptor: usize, socket: impl AsFd) -> Result<(), PassedError> {
+    match socket_acceptconn(socket) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(PassedError::NotListening(descriptor)),
+    }
+}
