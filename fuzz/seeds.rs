@@ -4,7 +4,8 @@
 
 /// Corpus, name and bytes of every seed.
 pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
-    let texts = [("head", HEAD), ("handshake", HANDSHAKE), ("utf8", UTF8)].into_iter();
+    let texts = [("answers", ANSWERS), ("head", HEAD), ("handshake", HANDSHAKE), ("utf8", UTF8)]
+        .into_iter();
     let texts = texts.flat_map(|(corpus, seeds)| {
         seeds.iter().map(move |(name, bytes)| (corpus, *name, bytes.to_vec()))
     });
@@ -97,6 +98,69 @@ const HEAD: &[(&str, &[u8])] = &[
         b"0GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     ),
     ("whoami", b"0GET /whoami HTTP/1.1\r\nHost: h\r\nCookie: a=b\r\nX-Y: \x80\xff\r\n\r\n"),
+];
+
+/// Behind the cuts stands what was asked: `0` anything, `1` HEAD, `2` an upgrade.
+const ANSWERS: &[(&str, &[u8])] = &[
+    ("length", b"00HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1"),
+    ("no_content", b"00HTTP/1.1 204 No Content\r\n\r\n"),
+    ("not_modified", b"00HTTP/1.1 304\r\nContent-Length: 99999\r\n\r\n"),
+    ("head", b"01HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"),
+    ("until_close", b"2\x04\x140HTTP/1.0 200 OK\r\n\r\nhello"),
+    (
+        "chunks",
+        b"2\x01\x090HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+        5\r\nhello\r\nA;x=\"y\"\r\n0123456789\r\n0\r\nA: b\r\n\r\nHTTP",
+    ),
+    (
+        "watch",
+        b"00HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+        8\r\n{\"a\":1}\n\r\n\x01\x0d\xff",
+    ),
+    ("chunk_of_16_digits", b"00HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0000000000000001"),
+    ("chunk_too_large", b"00HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4001\r\n"),
+    (
+        "trailer_too_large",
+        b"00HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: bcde\r\n\x01\x09\xff\x01\xff\x10",
+    ),
+    (
+        "trailer_folded",
+        b"00HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\n c\r\n",
+    ),
+    (
+        "interim",
+        b"00HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n\
+        HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ),
+    ("interim_for_ever", b"00HTTP/1.1 100 Continue\r\n\r\n\x01\x19\xff"),
+    ("upgraded", b"02HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x00"),
+    ("upgraded_unasked", b"00HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"),
+    ("connection_close", b"00HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n!"),
+    ("equal_lengths", b"00HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 01\r\n\r\n!"),
+    ("two_lengths", b"00HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n!"),
+    (
+        "length_beside_encoding",
+        b"00HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    ("length_in_a_list", b"00HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n!"),
+    ("encodings", b"00HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+    ("chunked_1_0", b"00HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("folded_line", b"00HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n"),
+    ("bare_lf", b"00HTTP/1.1 200 OK\n\n"),
+    ("bare_cr", b"00HTTP/1.1 200 OK\r\nA: b\rC: d\r\n\r\n"),
+    ("empty_line_before", b"00\r\nHTTP/1.1 200 OK\r\n\r\n"),
+    ("bytes_beyond_ascii", b"00HTTP/1.1 200 \xc3\xa9\r\nA: \xff\r\n\r\n"),
+    ("no_reason", b"00HTTP/1.1 200\r\n\r\n"),
+    ("status_600", b"00HTTP/1.1 600 X\r\n\r\n"),
+    ("status_of_two_digits", b"00HTTP/1.1 99 X\r\n\r\n"),
+    ("version_2", b"00HTTP/2 200\r\n\r\n"),
+    ("ssh", b"00SSH-2.0-OpenSSH_9.2p1\r\n"),
+    ("tls_alert", b"00\x15\x03\x03\0\x02\x02\x46"),
+    ("head_too_large", b"00HTTP/1.1 200 OK\r\nA: aaaaaaaa\x01\x08\xff\x01\xff\x19\r\n\r\n"),
+    ("too_many_fields", b"00HTTP/1.1 200 OK\r\nX: y\r\n\x01\x06\x65\r\n"),
+    ("body_too_large", b"00HTTP/1.1 200 OK\r\n\r\naaaaaaaa\x01\x08\xff\x01\xff\x50"),
+    ("cut_off", b"00HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"),
+    ("nothing", b"00"),
 ];
 
 /// The first byte leaves lines of a flawless request out: `@` none, `A` the first, `B` Host, `D`

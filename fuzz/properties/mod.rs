@@ -2,6 +2,7 @@
 //! not: libfuzzer calls it (`fuzz/targets`), `cargo test` replays the corpora (`tests/it/corpus`).
 //! An input is read by `input`; `session` drives a server on it without a system.
 
+mod answers;
 mod frames;
 mod handshake;
 mod head;
@@ -12,6 +13,7 @@ mod server;
 mod session;
 mod utf8;
 
+pub use answers::answers;
 pub use frames::frames;
 pub use handshake::handshake;
 pub use head::head;
@@ -22,7 +24,8 @@ pub use utf8::utf8;
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const PROPERTIES: [Property; 5] = [
+pub const PROPERTIES: [Property; 6] = [
+    ("answers", answers),
     ("head", head),
     ("handshake", handshake),
     ("frames", frames),

@@ -192,7 +192,7 @@ fn refusal(error: httparse::Error) -> Refusal {
     }
 }
 
-fn values<'s, 'b>(
+pub(super) fn values<'s, 'b>(
     headers: &'s [Header<'b>],
     name: &'s str,
 ) -> impl Iterator<Item = &'b [u8]> + use<'s, 'b> {
@@ -256,7 +256,7 @@ fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
 }
 
 /// Digits only: no sign, no list, no white space.
-fn decimal(text: &[u8]) -> Result<u64, Refusal> {
+pub(super) fn decimal(text: &[u8]) -> Result<u64, Refusal> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::LengthInvalid);
     }
@@ -392,7 +392,7 @@ pub fn list_items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
 }
 
-fn has_token(list: &[u8], token: &str) -> bool {
+pub(super) fn has_token(list: &[u8], token: &str) -> bool {
     list_items(list).any(|item| item.eq_ignore_ascii_case(token.as_bytes()))
 }
 

@@ -5,6 +5,7 @@ pub mod body;
 pub mod frame;
 pub mod handshake;
 pub mod http;
+pub mod http_client;
 pub mod intake;
 pub mod message;
 pub mod refusal;

@@ -16,7 +16,7 @@ use properties::{PROPERTIES, input};
 /// Cuts that every input gets: everywhere, small, and around the size of a head and of a read.
 const CUTS: [&[u8]; 5] = [&[0], &[1], &[6], &[2, 40, 0], &[160, 255]];
 /// Properties whose inputs begin with their cuts.
-const CUT: [&str; 3] = ["head", "frames", "utf8"];
+const CUT: [&str; 4] = ["answers", "head", "frames", "utf8"];
 
 fn folder(kind: &str, name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(name)
@@ -55,6 +55,11 @@ fn replay(name: &str) {
 #[test]
 fn corpora_of_head_hold() {
     replay("head");
+}
+
+#[test]
+fn corpora_of_answers_hold() {
+    replay("answers");
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! A chunked body as it arrives (RFC 9112 §7.1): where its data lie. Extensions are read past,
+//! and so is the trailer, of which nothing here may depend.
+
+use super::super::http::is_token;
+use super::Fault;
+
+/// Digits of a chunk's size: more would be no size that we take.
+const SIZE_DIGITS: u8 = 15;
+/// Bytes of a chunk's extensions.
+const EXTENSION_BYTES: u16 = 256;
+
+/// Where a chunked body has got to.
+#[derive(Clone, Debug)]
+pub(super) struct Chunks {
+    place: Place,
+    /// Bytes of data that may still come.
+    allowed: u64,
+    /// Bytes of the trailer that may still come.
+    trailer_allowed: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Size { digits: u8, value: u64 },
+    Extension { seen: u16, value: u64 },
+    SizeLf { value: u64 },
+    Data(u64),
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    LastLf,
+    End,
+}
+
+/// What lies at the front of some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Behind so many bytes, so many of data.
+    Data { skip: usize, len: usize },
+    /// The end, behind so many bytes.
+    End { skip: usize },
+    /// Nothing but frames.
+    Nothing,
+}
+
+impl Chunks {
+    pub(super) fn new(allowed: u64, trailer_allowed: usize) -> Self {
+        Self { place: Place::Size { digits: 0, value: 0 }, allowed, trailer_allowed }
+    }
+
+    /// Reads up to the next data; the bytes up to their end are not to be given again.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Found, Fault> {
+        let mut at = 0;
+        loop {
+            match &mut self.place {
+                Place::End => return Ok(Found::End { skip: at }),
+                _ if at == bytes.len() => return Ok(Found::Nothing),
+                Place::Data(left) => {
+                    let len = (bytes.len() - at).min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= len as u64;
+                    if *left == 0 {
+                        self.place = Place::DataCr;
+                    }
+                    return Ok(Found::Data { skip: at, len });
+                }
+                _ => {
+                    self.place = self.step(bytes[at])?;
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    /// One byte of a frame or of the trailer.
+    fn step(&mut self, byte: u8) -> Result<Place, Fault> {
+        let bad = Err(Fault::ChunkInvalid);
+        match (self.place, byte) {
+            (Place::Size { digits, value }, _) if byte.is_ascii_hexdigit() => {
+                if digits == SIZE_DIGITS {
+                    return bad;
+                }
+                let digit = char::from(byte).to_digit(16).unwrap_or(0);
+                Ok(Place::Size { digits: digits + 1, value: value << 4 | u64::from(digit) })
+            }
+            (Place::Size { digits: 1.., value } | Place::Extension { value, .. }, b'\r') => {
+                Ok(Place::SizeLf { value })
+            }
+            (Place::Size { digits: 1.., value }, b';') => Ok(Place::Extension { seen: 1, value }),
+            (Place::Extension { seen, value }, _) if is_text(byte) && seen < EXTENSION_BYTES => {
+                Ok(Place::Extension { seen: seen + 1, value })
+            }
+            (Place::SizeLf { value: 0 }, b'\n') => Ok(Place::TrailerStart),
+            (Place::SizeLf { value }, b'\n') => {
+                self.allowed = self.allowed.checked_sub(value).ok_or(Fault::BodyTooLarge)?;
+                Ok(Place::Data(value))
+            }
+            (Place::DataCr, b'\r') => Ok(Place::DataLf),
+            (Place::DataLf, b'\n') => Ok(Place::Size { digits: 0, value: 0 }),
+            (Place::TrailerStart, b'\r') => Ok(Place::LastLf),
+            (Place::LastLf, b'\n') => Ok(Place::End),
+            (
+                Place::TrailerStart | Place::TrailerName | Place::TrailerValue | Place::TrailerLf,
+                _,
+            ) => {
+                let left = self.trailer_allowed.checked_sub(1);
+                self.trailer_allowed = left.ok_or(Fault::HeadTooLarge)?;
+                self.trailer_step(byte)
+            }
+            _ => bad,
+        }
+    }
+
+    fn trailer_step(&self, byte: u8) -> Result<Place, Fault> {
+        match (self.place, byte) {
+            (Place::TrailerStart | Place::TrailerName, _) if is_token(&[byte]) => {
+                Ok(Place::TrailerName)
+            }
+            (Place::TrailerName, b':') => Ok(Place::TrailerValue),
+            (Place::TrailerValue, b'\r') => Ok(Place::TrailerLf),
+            (Place::TrailerValue, _) if is_text(byte) => Ok(Place::TrailerValue),
+            (Place::TrailerLf, b'\n') => Ok(Place::TrailerStart),
+            _ => Err(Fault::ChunkInvalid),
+        }
+    }
+}
+
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
