@@ -137,7 +137,12 @@ impl Client {
     pub(super) fn line(&mut self) -> String {
         while self.lines.is_empty() {
             let mut bytes = vec![0; 64 * 1024];
-            let n = self.stream.read(&mut bytes).unwrap();
+            let n = match self.stream.read(&mut bytes) {
+                Ok(n) => n,
+                // Socket timeouts keep the kernel from going on by itself after a signal.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => panic!("reading: {error}"),
+            };
             assert!(n > 0, "the server has hung up");
             self.lines = self.reader.read(&bytes[..n]);
             self.lines.reverse();
