@@ -56,7 +56,8 @@ const COMMANDS = {
   fill: (page, { selector, value }) => page.fill(selector, value),
   press: (page, { keys }) => page.keyboard.press(keys),
   type: (page, { text }) => page.keyboard.type(text),
-  file: (page, { selector, bytes }) => page.setInputFiles(selector, { name: 'bytes.bin', mimeType: 'application/octet-stream', buffer: Buffer.from(bytes, 'hex') }),
+  file: (page, { selector, bytes }) => page.setInputFiles(selector, {
+    name: 'bytes.bin', mimeType: 'application/octet-stream', buffer: Buffer.from(bytes, 'hex') }),
   forward: (page, { ms }) => page.clock.fastForward(ms),
   shot: (page, { path, full }) => page.screenshot({ path, fullPage: full }).then(() => path),
   async download(page, { selector }) {

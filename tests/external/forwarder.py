@@ -1,4 +1,4 @@
-"""A proxy of a few lines: one port in front of several servers, over TLS, below a prefix, or refusing.
+"""A proxy of a few lines: one port in front of several servers, over TLS, or below a prefix.
 
 It reads one request head a connection and then copies bytes; it knows nothing of WebSocket.
 """
@@ -16,7 +16,7 @@ class Forwarder:
 
     def __init__(self, *servers, order="first", prefix="", certificate=None):
         self.servers, self.order, self.prefix = list(servers), order, prefix
-        self.certificate, self.refusal = certificate, None
+        self.certificate, self.spare = certificate, []
         self.turns, self.links = itertools.count(), set()
 
     async def __aenter__(self):
@@ -43,12 +43,7 @@ class Forwarder:
     async def _serve(self, reader, writer):
         self.links.add(writer)
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            if self.refusal:
-                writer.write(self.refusal)
-                await writer.drain()
-            else:
-                await self._pass_on(self._edited(head), reader, writer)
+            await self._pass_on(self._edited(await reader.readuntil(b"\r\n\r\n")), reader, writer)
         except (OSError, asyncio.IncompleteReadError):
             pass  # the browser has thought better of it
         finally:
@@ -69,7 +64,13 @@ class Forwarder:
         copies = [copy(reader, inner_writer), copy(inner_reader, writer)]
         await asyncio.gather(*copies)
 
+    async def save(self, count):
+        """Connects beforehand, as proxies do, so that a server which no longer accepts is reached."""
+        self.spare = [await self._connect() for _ in range(count)]
+
     async def _connect(self):
+        if self.spare:
+            return self.spare.pop()
         count = len(self.servers)
         first = next(self.turns) % count if self.order == "turn" else 0
         for step in range(count):

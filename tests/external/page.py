@@ -44,14 +44,15 @@ async def everything(shots):
             await group(page_looks.burst, browser, server)
             # Side by side what mostly waits.
             await asyncio.gather(
-                group(page_faults.drained, browser, shots), group(page_faults.restarted, browser), group(page_faults.refused, browser),
+                group(page_faults.drained, browser, shots), group(page_faults.restarted, browser),
+                group(page_faults.refused, browser),
                 group(page_faults.two_pods, browser, shots), group(page_parts.round_trip, browser, server))
             await asyncio.gather(
                 group(page_parts.connection, browser, server), group(page_parts.log, browser, server),
                 group(page_parts.sending, browser, server), group(page_faults.patient, browser), group(page_faults.hops, browser))
             await asyncio.gather(
-                group(page_faults.hostile, browser), group(page_looks.prefixes, browser), group(page_looks.behind_https, browser, server),
-                group(page_looks.keyboard, browser, server))
+                group(page_faults.hostile, browser), group(page_looks.prefixes, browser),
+                group(page_looks.behind_https, browser, server), group(page_looks.keyboard, browser, server))
             # There is one clipboard: not beside another group that copies.
             await asyncio.gather(group(page_parts.many, browser, server), group(page_looks.motion, browser, server),
                                  group(page_parts.commands, browser, server))

@@ -27,11 +27,16 @@ class Tab:
 
     def phase(self, phase, budget_s=5):
         """Whether the connection's state becomes this one in time."""
-        return self.until(f"document.getElementById('hero').dataset.phase === '{phase}'", budget_s)
+        return self.until(f"$('hero').dataset.phase === '{phase}'", budget_s)
+
+    def shows(self, name, text, budget_s=5):
+        """Whether this text comes to stand in the element with this id."""
+        return self.until(f"$('{name}').textContent.includes({json.dumps(text)})", budget_s)
 
     async def served(self, budget_s=5):
         """Whether it is connected and has been told by whom."""
-        return await self.until("link.phase === 'open' && link.served && document.querySelector('#trail li:last-child .chip')?.textContent === link.served.pod", budget_s)
+        return await self.until("link.phase === 'open' && link.served && link.served.pod === "
+                                "document.querySelector('#trail li:last-child .chip')?.textContent", budget_s)
 
     def rows(self):
         """The log's lines as they are shown."""
@@ -43,11 +48,12 @@ class Tab:
 
     async def says(self, text, budget_s=5):
         """Whether such a line comes in time."""
-        return await self.until(f"[...document.querySelectorAll('#log > div')].some((row) => row.textContent.endsWith({json.dumps(text)}))", budget_s)
+        return await self.until("[...document.querySelectorAll('#log > div')].some((row) => "
+                                f"row.textContent.endsWith({json.dumps(text)}))", budget_s)
 
     def went(self, pattern, budget_s=15):
         """Whether the trail comes to read like this."""
-        return self.until(f"/^{pattern}$/.test(document.getElementById('trail').textContent)", budget_s)
+        return self.until(f"/^{pattern}$/.test($('trail').textContent)", budget_s)
 
     async def send(self, text):
         await self.fill("#message", text)
