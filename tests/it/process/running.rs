@@ -140,7 +140,7 @@ impl Client {
             let n = match self.stream.read(&mut bytes) {
                 Ok(n) => n,
                 // Socket timeouts keep the kernel from going on by itself after a signal.
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => panic!("reading: {error}"),
             };
             assert!(n > 0, "the server has hung up");
