@@ -21,13 +21,14 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// What the server is started with, and its limit of a message.
 const HOUSES: [(&[&str], usize); 4] = [
-    (&["--max-message", "4KiB", "--max-connections", "4"], 4 * 1024),
-    (&["--max-message", "200KiB", "--max-connections", "8"], 200 * 1024),
+    (&["--max-message", "4KiB", "--max-connections", "4", "--faults"], 4 * 1024),
+    // So little memory that a few messages use it up.
+    (&["--max-message", "200KiB", "--max-connections", "8", "--memory-limit", "8MiB"], 200 * 1024),
     (&["--max-connections", "3", "--drain-window", "1s", "--drain-timeout", "6s"], 1024 * 1024),
     (&["--profile", "kubernetes", "--ping-interval", "500ms", "--pong-timeout", "1s"], 1024 * 1024),
 ];
 
-const TARGETS: [&str; 8] = [
+const TARGETS: [&str; 16] = [
     "/echo",
     "/websocket",
     "/ws?every=100ms&size=64KiB",
@@ -36,9 +37,17 @@ const TARGETS: [&str; 8] = [
     "/ws?randping=100ms&size=1KiB",
     "/echo?ping=1s",
     "/nowhere",
+    "/socket",
+    "/throttled",
+    "/throttled?delay=150ms",
+    "/echo?close_after=1s&code=1012&reason=bye",
+    "/echo?fault=rst",
+    "/echo?block=100ms",
+    "/echo?fault=fragment&work=20ms",
+    "/echo?fault=stall-read",
 ];
 
-const REQUESTS: [&str; 8] = [
+const REQUESTS: [&str; 16] = [
     "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
     "GET /healthz HTTP/1.0\r\n\r\n",
     "HEAD /whoami HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -47,6 +56,14 @@ const REQUESTS: [&str; 8] = [
     "GET /readyz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
     "GET /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\nExpect: 100-continue\r\n\r\n",
     "GET /version HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\n",
+    "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET /stats HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+    "POST /drain HTTP/1.1\r\nHost: h\r\n\r\n",
+    "POST /drain?cancel=1 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET /drain?wait=300ms HTTP/1.1\r\nHost: h\r\n\r\n",
+    "POST /shed?percent=50 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET /inemuri?seconds=1 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "POST /readyz/disable HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi",
 ];
 
 /// See the module's head. The first byte chooses the house.
@@ -107,8 +124,10 @@ impl Play {
             10 => wires.window(wire, usize::from(source.word()) * 16),
             11 => wires.window(wire, usize::MAX),
             12..=15 => self.upgrade(wire, source),
-            16 | 17 => self.send(wire, REQUESTS[usize::from(source.byte() & 7)].as_bytes()),
-            18 => self.send_part(wire, REQUESTS[usize::from(source.byte() & 7)].as_bytes(), source),
+            16 | 17 => self.send(wire, REQUESTS[usize::from(source.byte() & 15)].as_bytes()),
+            18 => {
+                self.send_part(wire, REQUESTS[usize::from(source.byte() & 15)].as_bytes(), source)
+            }
             19 | 20 => {
                 let length = usize::from(source.byte());
                 self.send(wire, source.take(length));
@@ -150,7 +169,7 @@ impl Play {
     }
 
     fn upgrade(&mut self, wire: usize, source: &mut Source<'_>) {
-        let target = TARGETS[usize::from(source.byte() & 7)];
+        let target = TARGETS[usize::from(source.byte() & 15)];
         let head = format!(
             "GET {target} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -197,6 +216,7 @@ impl Play {
     fn check(&mut self) {
         let server = self.house.driver.engine();
         let (connections, memory) = (server.connections(), server.memory());
+        assert_eq!(memory, server.memory_counted(), "the account is wrong");
         assert!(connections <= self.peers.len(), "{connections} of {}", self.peers.len());
         let bound = connections * self.per_connection;
         assert!(memory <= bound, "{connections} connections own {memory} bytes");

@@ -26,6 +26,17 @@ const SEEDS: u64 = 1_000;
 const ROUNDS_MAX: u64 = 2_000_000;
 /// Virtual time after which something hangs.
 const TIME_MAX_MS: u64 = 7_200_000;
+/// What the clients connect to.
+const PATHS: [&str; 8] = [
+    "/echo",
+    "/ws",
+    "/websocket",
+    "/echo?delay=50ms",
+    "/echo?every=200ms",
+    "/?hello=1",
+    "/work",
+    "/work?delay=20ms&hello=1",
+];
 /// A message is at most this long.
 const MAX_MESSAGE: usize = 300 * 1024;
 
@@ -61,9 +72,7 @@ impl Draw {
         let size = pick(&[0, 0, 5, 125, 126, 1_000, 9_000, 20_000, 66_000, 150_000]);
         // A message takes ten crossings at most, or time would go into nothing else.
         odds.capacity = odds.capacity.max(size / 10);
-        let path =
-            ["/echo", "/ws", "/websocket", "/echo?delay=50ms", "/echo?every=200ms", "/?hello=1"]
-                [pick(&[0, 1, 2, 3, 4, 5])];
+        let path = PATHS[pick(&[0, 1, 2, 3, 4, 5, 6, 7])];
         let plan = Plan {
             target: ([192, 0, 2, 2], 80).into(),
             host: "sim".to_owned(),
@@ -82,7 +91,9 @@ impl Draw {
         };
         let stop_ms = (rng.below(3) == 0).then(|| rng.below(3_000));
         let profile = ["plain", "kubernetes"][rng.below(2) as usize];
-        let args = format!("--max-message {MAX_MESSAGE} --profile {profile} --pong-timeout 50s");
+        let mounts = "--mount /work=echo?work=5ms";
+        let args =
+            format!("--max-message {MAX_MESSAGE} --profile {profile} --pong-timeout 50s {mounts}");
         Self { args: args.split(' ').map(str::to_owned).collect(), plan, odds, stop_ms }
     }
 
