@@ -126,7 +126,7 @@ impl Play {
             12..=15 => self.upgrade(wire, source),
             16 | 17 => self.send(wire, REQUESTS[usize::from(source.byte() & 15)].as_bytes()),
             18 => {
-                self.send_part(wire, REQUESTS[usize::from(source.byte() & 15)].as_bytes(), source)
+                self.send_part(wire, REQUESTS[usize::from(source.byte() & 15)].as_bytes(), source);
             }
             19 | 20 => {
                 let length = usize::from(source.byte());
