@@ -8,6 +8,7 @@ mod reverse;
 
 use crate::engine::{Id, Now};
 use crate::outbox::Out;
+use crate::proto::deflate::{Agreed, Codec};
 pub use crate::proto::frame::Kind;
 use crate::proto::frame::{self};
 use crate::rng::Rng;
@@ -56,6 +57,10 @@ pub struct Ctx<'a> {
     pub tally: &'a mut Tally,
     /// The same of the whole process.
     pub traffic: &'a mut Traffic,
+    /// Whether its words are compressed, and by what.
+    pub deflate: Option<Agreed>,
+    /// What compresses them.
+    pub codec: &'a mut Codec,
     /// Where its words go.
     pub out: &'a mut Out,
 }
@@ -63,7 +68,12 @@ pub struct Ctx<'a> {
 impl Ctx<'_> {
     /// Sends a message.
     pub fn send(&mut self, kind: Kind, payload: &[u8]) {
-        frame::write_message(&mut self.out.bytes, kind, payload);
+        let out = &mut self.out.bytes;
+        let compressed =
+            self.deflate.is_some_and(|agreed| self.codec.compress(agreed, kind, payload, out));
+        if !compressed {
+            frame::write_message(out, kind, payload);
+        }
         self.tally.sent(payload.len());
         self.traffic.sent(kind, payload.len());
     }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::proto::deflate::{self, Compression};
 use crate::proto::frame::{REASON_BYTES_MAX, may_be_sent};
 use crate::units;
 
@@ -32,6 +33,8 @@ pub struct Params {
     pub ping_ms: Option<u64>,
     /// `hello`: first say who serves.
     pub hello: bool,
+    /// `deflate`: whether messages are compressed; none does as the server.
+    pub deflate: Option<Compression>,
     /// `subprotocol`: what this mount speaks.
     pub subprotocols: Vec<String>,
     /// `work`: what each message costs the one worker of the process; 0 needs no worker.
@@ -127,6 +130,14 @@ const PARAMS: &[(&str, &str, Set)] = &[
             true
         }
         _ => false,
+    }),
+    ("deflate", "on, off or a level from 1 to 9 (from a URL only off)", |p, v, s| {
+        // Anyone may do without; how hard this process works is for its operator to say.
+        let fits = |wanted: &Compression| {
+            *wanted == Compression::Off || (deflate::BUILT && s == Source::Trusted)
+        };
+        p.deflate = Compression::parse(v).filter(fits);
+        p.deflate.is_some()
     }),
     ("subprotocol", "a list of names, such as chat,v2", |p, v, _| {
         p.subprotocols = v.split(',').map(|name| name.trim().to_owned()).collect();
@@ -232,6 +243,14 @@ mod tests {
     }
 
     #[test]
+    fn anyone_may_do_without_compression() {
+        let off = take("deflate=off", Source::Url).unwrap();
+        assert_eq!(off.deflate, Some(Compression::Off));
+        assert!(take("deflate=9", Source::Url).is_err());
+        assert_eq!(take("deflate=9", Source::Trusted).is_ok(), deflate::BUILT);
+    }
+
+    #[test]
     fn bad_values_name_the_parameter() {
         for query in [
             "delay=soon",
@@ -242,6 +261,7 @@ mod tests {
             "block=61s",
             "code=1006",
             "fault=fire",
+            "deflate=10",
         ] {
             let bad = take(query, Source::Trusted).unwrap_err();
             assert!(query.starts_with(bad.name), "{query}");

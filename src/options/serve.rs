@@ -10,6 +10,7 @@ use super::values::{self, Origin};
 use super::{Command, Surroundings, Usage, every_flag, flags, help, show};
 use crate::behaviours::Mount;
 use crate::limits::DRAIN_CLOSE_WAIT_MS;
+use crate::proto::deflate::Compression;
 use crate::server::config::{
     Config, DrainPlan, DrainReady, Identity, Limits, MaxAge, MemoryPlan, Origins,
 };
@@ -157,6 +158,7 @@ pub(super) fn blank() -> Draft {
         origins: Origins::Same,
         faults: false,
         base_path: String::new(),
+        deflate: Compression::USUAL,
         log_payloads: false,
         identity: Identity::default(),
         max_age: MaxAge::default(),

@@ -13,6 +13,8 @@ pub const CLIENT_HEADER_MAX: usize = 14;
 pub const CONTROL_MAX: usize = 125;
 /// Bytes of a close reason: what a control frame has room for beside the code.
 pub const REASON_BYTES_MAX: usize = CONTROL_MAX - 2;
+/// The bit that says of a message that it is compressed (RFC 7692 §6).
+const RSV1: u8 = 0x40;
 
 /// What a message is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub enum Fault {
     CloseCodeInvalid,
     /// RFC 6455 §8.1: text that is not UTF-8.
     Utf8,
+    /// RFC 7692 §7.2.2: compressed bytes that no message was made into.
+    Inflate,
     /// More bytes than a message may have.
     TooBig,
     /// Fragment after fragment without a byte.
@@ -105,7 +109,7 @@ impl Fault {
             | Self::CloseTruncated
             | Self::CloseCodeInvalid
             | Self::NoClose => 1002,
-            Self::Utf8 => 1007,
+            Self::Utf8 | Self::Inflate => 1007,
             Self::EmptyFragments => 1008,
             Self::TooBig => 1009,
         }
@@ -126,6 +130,7 @@ impl Fault {
             Self::CloseTruncated => "close frame of one byte",
             Self::CloseCodeInvalid => "invalid close code",
             Self::Utf8 => "text is not UTF-8",
+            Self::Inflate => "compressed data is damaged",
             Self::TooBig => "message too big",
             Self::EmptyFragments => "too many empty fragments",
             Self::NoClose => "ended without a close frame",
@@ -158,7 +163,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
         return Err(Fault::ReservedBits);
     }
     let fin = first & 0x80 != 0;
-    let compressed = first & 0x40 != 0;
+    let compressed = first & RSV1 != 0;
     let opcode = opcode(first)?;
     if matches!(opcode, Opcode::Close | Opcode::Ping | Opcode::Pong) {
         if !fin {
@@ -230,6 +235,12 @@ fn header(opcode: u8, length: usize) -> ([u8; 10], usize) {
 #[must_use]
 pub fn message_header(kind: Kind, length: usize) -> ([u8; 10], usize) {
     header(kind.opcode(), length)
+}
+
+/// The same for one that is compressed (RFC 7692 §6).
+#[must_use]
+pub fn compressed_header(kind: Kind, length: usize) -> ([u8; 10], usize) {
+    header(RSV1 | kind.opcode(), length)
 }
 
 /// Appends a whole message in one frame.

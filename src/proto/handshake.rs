@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
+use super::deflate;
 use super::http::{self, Framing, Method, Request, Upgrade};
 use super::refusal::Refusal;
 
@@ -18,6 +19,8 @@ pub struct Offer<'b> {
     pub accept: String,
     /// Subprotocols in the client's order of preference.
     pub subprotocols: Vec<&'b str>,
+    /// The first offer to compress that can be agreed to.
+    pub deflate: Option<deflate::Terms>,
 }
 
 /// Checks everything that does not depend on the path, but for the origin.
@@ -38,10 +41,11 @@ pub fn check<'b>(request: &Request<'_, 'b>) -> Result<Offer<'b>, Refusal> {
         return Err(Refusal::UpgradeVersion);
     }
     let accept = accept(request.value("sec-websocket-key").ok_or(Refusal::KeyInvalid)?)?;
+    let mut offers = deflate::Offers::default();
     for value in request.values("sec-websocket-extensions") {
-        check_extensions(value)?;
+        read_extensions(value, &mut offers)?;
     }
-    Ok(Offer { accept, subprotocols: subprotocols(request)? })
+    Ok(Offer { accept, subprotocols: subprotocols(request)?, deflate: offers.first() })
 }
 
 /// RFC 6455 §4.2.2 (5.4).
@@ -73,9 +77,9 @@ fn subprotocols<'b>(request: &Request<'_, 'b>) -> Result<Vec<&'b str>, Refusal> 
     Ok(offered)
 }
 
-/// RFC 6455 §9.1: `name; parameter; parameter=value, name …`. What is offered is not taken yet,
-/// but a field that is no such list tells of a broken peer. One pass, no backtracking.
-fn check_extensions(value: &[u8]) -> Result<(), Refusal> {
+/// RFC 6455 §9.1: `name; parameter; parameter=value, name …`. A field that is no such list tells
+/// of a broken peer. One pass, no backtracking.
+fn read_extensions(value: &[u8], offers: &mut deflate::Offers) -> Result<(), Refusal> {
     let bad = Refusal::ExtensionInvalid;
     let text = http::visible_ascii(value).ok_or(bad)?;
     // A quote that is not closed spoils its offer, which nobody takes, and nothing else.
@@ -90,6 +94,10 @@ fn check_extensions(value: &[u8]) -> Result<(), Refusal> {
         let empty_item = part.trim().is_empty() && at == b',';
         if !fine && !empty_item {
             return Err(bad);
+        }
+        match at {
+            b';' => offers.parameter(name.trim(), setting),
+            _ => offers.offer(name.trim()),
         }
     }
     Ok(())
@@ -225,6 +233,7 @@ mod tests {
 
     #[test]
     fn extension_lists() {
+        let read = |list: &str| read_extensions(list.as_bytes(), &mut deflate::Offers::default());
         for fine in [
             "permessage-deflate; client_max_window_bits",
             "a; b=\"x, y; z\", c",
@@ -233,10 +242,10 @@ mod tests {
             "permessage-deflate; server_max_window_bits=99",
             "a; b = c",
         ] {
-            assert_eq!(check_extensions(fine.as_bytes()), Ok(()), "{fine}");
+            assert_eq!(read(fine), Ok(()), "{fine}");
         }
         for bad in ["a b", "a;", "=", "a; b=", "a; =c", "a; b=c d", "\"a\"", "a;;b"] {
-            assert_eq!(check_extensions(bad.as_bytes()), Err(Refusal::ExtensionInvalid), "{bad}");
+            assert_eq!(read(bad), Err(Refusal::ExtensionInvalid), "{bad}");
         }
     }
 }

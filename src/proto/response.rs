@@ -25,6 +25,17 @@ pub struct Stamp<'a> {
     pub served_by: &'a str,
 }
 
+/// What a 101 says of the WebSocket that it opens (RFC 6455 §4.2.2).
+#[derive(Clone, Copy, Debug)]
+pub struct Switch<'a> {
+    /// What the client's key was made into.
+    pub accept: &'a str,
+    /// The one that was chosen.
+    pub subprotocol: Option<&'a str>,
+    /// The one that was agreed to, with its parameters.
+    pub extension: Option<&'a str>,
+}
+
 /// How an answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -106,13 +117,16 @@ impl<'a> Response<'a> {
 }
 
 /// Appends the answer that turns a connection into a WebSocket (RFC 6455 §4.2.2).
-pub fn switch(out: &mut Vec<u8>, stamp: Stamp<'_>, accept: &str, subprotocol: Option<&str>) {
+pub fn switch(out: &mut Vec<u8>, stamp: Stamp<'_>, switch: &Switch<'_>) {
     start(out, 101, stamp);
     field(out, "Upgrade", "websocket");
     field(out, "Connection", "Upgrade");
-    field(out, "Sec-WebSocket-Accept", accept);
-    if let Some(subprotocol) = subprotocol {
+    field(out, "Sec-WebSocket-Accept", switch.accept);
+    if let Some(subprotocol) = switch.subprotocol {
         field(out, "Sec-WebSocket-Protocol", subprotocol);
+    }
+    if let Some(extension) = switch.extension {
+        field(out, "Sec-WebSocket-Extensions", extension);
     }
     out.extend_from_slice(b"\r\n");
 }

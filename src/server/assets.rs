@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use sha1::{Digest, Sha1};
-use zlib_rs::{DeflateConfig, ReturnCode, compress_bound, compress_slice};
 
 use crate::engine::{File, Now};
+use crate::proto::deflate;
 use crate::proto::http::{self, Request};
 use crate::proto::response::Response;
 use crate::time;
@@ -17,8 +17,6 @@ const SCRIPT_SHA256: &str = "0rrR6aYjjMizXEerw0pGvmOquC0mwx628AgwfH3Pc+U=";
 /// The same of its `<style>`.
 const STYLE_SHA256: &str = "URfZcPr9xlahd8nlNYVMyrdsFhnb2hiPETpvttCoPSY=";
 const PAGE: &str = include_str!("../../assets/index.html");
-/// zlib's way to ask for a gzip wrapper around a 32 KiB window.
-const GZIP_WINDOW: i32 = 15 + 16;
 
 /// Files by path.
 #[derive(Debug)]
@@ -103,7 +101,7 @@ impl Assets {
 impl Asset {
     fn new(name: &str, bytes: Vec<u8>, modified_ms: i64, policy: Option<String>) -> Self {
         let kind = kind(name);
-        let gzip = if is_compressible(kind) { gzip(&bytes) } else { None };
+        let gzip = if is_compressible(kind) { deflate::gzip(&bytes) } else { None };
         Self {
             kind,
             policy,
@@ -160,17 +158,6 @@ fn accepts_gzip(request: &Request<'_, '_>) -> bool {
         });
         named && !refused
     })
-}
-
-fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut compressed = vec![0; compress_bound(bytes.len()) + 18];
-    let mut config = DeflateConfig::best_compression();
-    config.window_bits = GZIP_WINDOW;
-    let (written, code) = compress_slice(&mut compressed, bytes, config);
-    if code != ReturnCode::Ok || written.len() >= bytes.len() {
-        return None;
-    }
-    Some(written.to_vec())
 }
 
 /// Nothing runs but the page's own script and style, which the policy knows by their hashes.

@@ -3,6 +3,7 @@
 
 use super::pressure::CONNECTION_BYTES;
 use crate::behaviours::Mount;
+use crate::proto::deflate::Compression;
 
 /// Everything that a [`Server`](super::Server) is told at start.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Config {
     pub faults: bool,
     /// Prefix of every path, `""` or `/x`: no slash at its end.
     pub base_path: String,
+    /// Whether messages are compressed, if the peer asks for it and its mount says nothing else.
+    pub deflate: Compression,
     /// Write message payloads to the log, escaped and cut.
     pub log_payloads: bool,
     /// Who this server says it is.

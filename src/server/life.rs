@@ -63,7 +63,7 @@ impl WebSocket {
                 self.extras.as_mut().and_then(|extras| extras.next_delayed(due_ns))
         {
             if self.answer(kind, &payload, cx) == Answer::Same {
-                ctx(&mut self.tally, cx).send(kind, &payload);
+                ctx(&mut self.tally, self.deflate, cx).send(kind, &payload);
             }
         }
     }
@@ -111,9 +111,9 @@ impl WebSocket {
             }
         }
         if let Some(extras) = &mut self.extras {
-            extras.speak(&mut ctx(&mut self.tally, cx));
+            extras.speak(&mut ctx(&mut self.tally, self.deflate, cx));
         }
-        self.behaviour.on_wake(&mut ctx(&mut self.tally, cx));
+        self.behaviour.on_wake(&mut ctx(&mut self.tally, self.deflate, cx));
         let own_ms = self.extras.as_ref().and_then(|extras| extras.ping_ms);
         if self.keepalive.wake(own_ms, slow, cx) == Pulse::Lost {
             cx.shared.metrics.pong_timeouts += 1;

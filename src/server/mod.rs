@@ -13,6 +13,7 @@ mod http;
 mod input;
 mod keepalive;
 mod life;
+mod messages;
 mod metrics;
 mod pressure;
 mod routes;

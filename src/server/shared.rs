@@ -13,6 +13,7 @@ use super::worker::Worker;
 use crate::engine::{Action, Door, Id, Now, Out, Peer};
 use crate::limits;
 use crate::outbox::Blocks;
+use crate::proto::deflate::Codec;
 use crate::proto::response::Stamp;
 use crate::rng::Rng;
 use crate::time;
@@ -26,6 +27,7 @@ pub struct Shared {
     pub(super) timers: Timers,
     pub(super) rng: Rng,
     pub(super) blocks: Blocks,
+    pub(super) codec: Codec,
     pub(super) actions: VecDeque<Action>,
     pub(super) drain: Drain,
     pub(super) open: Open,
@@ -83,6 +85,7 @@ impl Shared {
             timers: Timers::default(),
             rng: Rng::new(seed),
             blocks: Blocks::default(),
+            codec: Codec::default(),
             actions: VecDeque::new(),
             drain: Drain::default(),
             open: Open::default(),

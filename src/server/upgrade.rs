@@ -9,10 +9,11 @@ use super::websocket::WebSocket;
 use crate::behaviours::{Mount, Params, Source, WireFault};
 use crate::engine::Door;
 use crate::limits;
+use crate::proto::deflate::{Agreed, Compression};
 use crate::proto::handshake::{self, Offer, Origin};
 use crate::proto::http::{Request, Upgrade};
 use crate::proto::refusal::Refusal;
-use crate::proto::response::{self, Response};
+use crate::proto::response::{self, Response, Switch};
 
 type Refused = Box<Response<'static>>;
 
@@ -48,9 +49,24 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<WebSocket, Refused
         return Err(Box::new(try_later(Refusal::OnPurpose, cx.shared)));
     }
     let extras = Extras::new(&params, forwarded(request), cx);
+    let deflate = agree(&offer, params.deflate.unwrap_or(cx.shared.config.deflate));
+    let switch = Switch {
+        accept: &offer.accept,
+        subprotocol: subprotocol.as_deref(),
+        extension: deflate.as_ref().map(|(answer, _)| answer.as_str()),
+    };
     let stamp = cx.shared.stamp();
-    response::switch(&mut cx.out.bytes, stamp, &offer.accept, subprotocol.as_deref());
-    Ok(WebSocket::open(behaviour, extras, index, cx))
+    response::switch(&mut cx.out.bytes, stamp, &switch);
+    Ok(WebSocket::open(behaviour, extras, index, deflate.map(|(_, agreed)| agreed), cx))
+}
+
+/// What to say of compression, and what it means for messages.
+fn agree(offer: &Offer<'_>, wanted: Compression) -> Option<(String, Agreed)> {
+    let terms = offer.deflate?;
+    match wanted {
+        Compression::Off => None,
+        Compression::On(level) => Some((terms.answer(), terms.agree(level))),
+    }
 }
 
 /// What the mount asks for, and the URL on top of it.

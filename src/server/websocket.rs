@@ -9,14 +9,11 @@ use super::slow::{Slow, is_backed_up};
 use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Tally, WireFault};
 use crate::engine::Action;
 use crate::limits;
-use crate::outbox::{Block, MAP_MIN};
+use crate::outbox::MAP_MIN;
+use crate::proto::deflate::{self, Agreed};
 use crate::proto::frame::{self, Fault, Header, Opcode, Script};
 use crate::proto::message::Assembly;
 use crate::time::Moment;
-
-/// An echo up to this size is copied to the other answers; a larger one goes out from where it
-/// lies, since by then the copy costs more than another piece in the write.
-const COPIED_ECHO_BYTES: usize = 8 * 1024;
 
 /// A first read that is to find a header: small enough to be copied for nothing.
 const HEADER_BITE_BYTES: usize = 4 * 1024;
@@ -30,7 +27,8 @@ pub(super) struct WebSocket {
     pub(super) phase: Phase,
     pub(super) keepalive: Keepalive,
     /// Whether its last data frame was for a block of its own.
-    large: bool,
+    pub(super) large: bool,
+    pub(super) deflate: Option<Agreed>,
     pub(super) mount: u16,
 }
 
@@ -62,6 +60,7 @@ impl WebSocket {
         behaviour: Box<dyn Behaviour>,
         extras: Option<Box<Extras>>,
         mount: u16,
+        deflate: Option<Agreed>,
         cx: &mut Cx<'_>,
     ) -> Self {
         let mut opened = Self {
@@ -70,13 +69,14 @@ impl WebSocket {
             phase: first_phase(extras.as_deref(), cx),
             keepalive: Keepalive::new(extras.as_ref().and_then(|extras| extras.ping_ms), cx),
             large: false,
+            deflate,
             mount,
             extras,
         };
         if let Some(extras) = &mut opened.extras {
-            extras.greet(&mut ctx(&mut opened.tally, cx));
+            extras.greet(&mut ctx(&mut opened.tally, deflate, cx));
         }
-        opened.behaviour.on_open(&mut ctx(&mut opened.tally, cx));
+        opened.behaviour.on_open(&mut ctx(&mut opened.tally, deflate, cx));
         opened
     }
 
@@ -147,8 +147,10 @@ impl WebSocket {
         let Some(header) = frame::parse(&buffer[*at..to])? else {
             return Ok(Step::Done(Then::More));
         };
-        if header.compressed {
-            // No extension was negotiated that would give the bit a meaning.
+        // RFC 7692 §6: the bit stands on the first frame of a message, if that was agreed.
+        if header.compressed
+            && (self.deflate.is_none() || !matches!(header.opcode, Opcode::Start(_)))
+        {
             return Err(Fault::ReservedBits);
         }
         let start = *at + header.size;
@@ -158,13 +160,17 @@ impl WebSocket {
             (Opcode::Start(kind), Some(end)) if header.fin && self.phase_takes_messages() => {
                 check_start(slow.as_deref(), &header, cx)?;
                 let script = frame::unmask(&mut buffer[start..end], header.mask, 0);
+                *at = end;
+                if header.compressed {
+                    self.compressed_message(kind, &buffer[start..end], cx)?;
+                    return Ok(Step::Again);
+                }
                 if kind == Kind::Text
                     && script == Script::Other
                     && simdutf8::basic::from_utf8(&buffer[start..end]).is_err()
                 {
                     return Err(Fault::Utf8);
                 }
-                *at = end;
                 self.message_in_buffer(kind, buffer, (start, end), cx);
             }
             (Opcode::Start(_) | Opcode::Continuation, _) => {
@@ -201,16 +207,17 @@ impl WebSocket {
             return Ok(());
         }
         self.large = header.length >= MAP_MIN as u64;
-        let limit = cx.shared.config.limits.max_message;
         match header.opcode {
             Opcode::Start(kind) => {
                 check_start(slow.as_deref(), header, cx)?;
+                let limit = limit(header.compressed, cx);
                 let message = Assembly::begin(kind, header, limit, &mut cx.shared.blocks)?;
                 slow.get_or_insert_default().message = Some(message);
             }
             Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {
                 let message = slow.as_mut().and_then(|slow| slow.message.as_mut());
                 let message = message.ok_or(Fault::ContinuationAlone)?;
+                let limit = limit(message.compressed, cx);
                 message.proceed(header, limit, &mut cx.shared.blocks)?;
             }
         }
@@ -260,57 +267,22 @@ impl WebSocket {
         let Some(message) = slow.message.take_if(|message| message.is_whole()) else {
             return Ok(());
         };
+        let compressed = message.compressed;
         let (kind, block) = message.finish()?;
-        if self.phase_takes_messages() {
-            self.message_in_block(kind, block, cx);
-        } else {
+        if !self.phase_takes_messages() {
             cx.shared.blocks.give_back(block, cx.now.mono_ns);
+        } else if compressed {
+            let done = self.compressed_message(kind, block.bytes(), cx);
+            cx.shared.blocks.give_back(block, cx.now.mono_ns);
+            return done;
+        } else {
+            self.message_in_block(kind, block, cx);
         }
         Ok(())
     }
 
-    /// A message that lies whole in the read buffer.
-    fn message_in_buffer(
-        &mut self,
-        kind: Kind,
-        buffer: &mut [u8],
-        (start, end): (usize, usize),
-        cx: &mut Cx<'_>,
-    ) {
-        self.large = false;
-        if self.take_message(kind, &buffer[start..end], cx) != Answer::Same {
-            return;
-        }
-        let length = end - start;
-        self.count_sent(kind, length, cx);
-        if length <= COPIED_ECHO_BYTES {
-            frame::write_message(&mut cx.out.bytes, kind, &buffer[start..end]);
-            return;
-        }
-        // Our header is four bytes shorter than the peer's, which had a mask: it fits in front.
-        let (header, size) = frame::message_header(kind, length);
-        buffer[start - size..start].copy_from_slice(&header[..size]);
-        cx.out.share(start - size..end);
-    }
-
-    /// A message that lies in a block of its own.
-    fn message_in_block(&mut self, kind: Kind, mut block: Block, cx: &mut Cx<'_>) {
-        let length = block.len();
-        if self.take_message(kind, block.bytes(), cx) != Answer::Same {
-            return cx.shared.blocks.give_back(block, cx.now.mono_ns);
-        }
-        self.count_sent(kind, length, cx);
-        if length <= COPIED_ECHO_BYTES {
-            frame::write_message(&mut cx.out.bytes, kind, block.bytes());
-            return;
-        }
-        let (header, size) = frame::message_header(kind, length);
-        block.prepend(&header[..size]);
-        cx.out.give(block);
-    }
-
     /// Hands a message over, or keeps it for later.
-    fn take_message(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Answer {
+    pub(super) fn take_message(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Answer {
         self.tally.received(payload.len());
         cx.shared.metrics.traffic.received(kind, payload.len());
         if cx.shared.config.log_payloads {
@@ -343,7 +315,8 @@ impl WebSocket {
 
     /// What the behaviour says to a message; the same message is for the caller to send.
     pub(super) fn answer(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Answer {
-        match self.behaviour.on_message(kind, payload, &mut ctx(&mut self.tally, cx)) {
+        match self.behaviour.on_message(kind, payload, &mut ctx(&mut self.tally, self.deflate, cx))
+        {
             Answer::Close(code, reason) => {
                 self.close(code, reason, limits::CLOSE_WAIT_MS, cx);
                 Answer::Nothing
@@ -361,7 +334,7 @@ impl WebSocket {
         self.extras.as_ref().is_some_and(|extras| extras.fault == Some(fault))
     }
 
-    fn count_sent(&mut self, kind: Kind, bytes: usize, cx: &mut Cx<'_>) {
+    pub(super) fn count_sent(&mut self, kind: Kind, bytes: usize, cx: &mut Cx<'_>) {
         self.tally.sent(bytes);
         cx.shared.metrics.traffic.sent(kind, bytes);
     }
@@ -410,9 +383,14 @@ enum Step {
     Done(Then),
 }
 
-pub(super) fn ctx<'a>(tally: &'a mut Tally, cx: &'a mut Cx<'_>) -> Ctx<'a> {
-    let Shared { rng, metrics, .. } = &mut *cx.shared;
-    Ctx { now: cx.now, id: cx.id, rng, tally, traffic: &mut metrics.traffic, out: cx.out }
+pub(super) fn ctx<'a>(
+    tally: &'a mut Tally,
+    deflate: Option<Agreed>,
+    cx: &'a mut Cx<'_>,
+) -> Ctx<'a> {
+    let Shared { rng, metrics, codec, .. } = &mut *cx.shared;
+    let traffic = &mut metrics.traffic;
+    Ctx { now: cx.now, id: cx.id, rng, tally, traffic, deflate, codec, out: cx.out }
 }
 
 /// A connection that must not grow old has its end in sight from the beginning.
@@ -430,8 +408,14 @@ fn check_start(slow: Option<&Slow>, header: &Header, cx: &Cx<'_>) -> Result<(), 
     if slow.is_some_and(|slow| slow.message.is_some()) {
         return Err(Fault::MessageInsideMessage);
     }
-    if header.length > cx.shared.config.limits.max_message as u64 {
+    if header.length > limit(header.compressed, cx) as u64 {
         return Err(Fault::TooBig);
     }
     Ok(())
+}
+
+/// What a message may have, all of its frames together.
+fn limit(compressed: bool, cx: &Cx<'_>) -> usize {
+    let limit = cx.shared.config.limits.max_message;
+    if compressed { deflate::wire_limit(limit) } else { limit }
 }
