@@ -91,6 +91,14 @@ const PLACES: &[Flag<Draft>] = &[
         show: |d| visible(&d.serve.server.base_path),
     },
     Flag {
+        name: "deflate",
+        takes: Takes::One("on|off|LEVEL"),
+        fallback: Fallback::From { text: "on", source: "the build" },
+        help: "compress for peers that ask for it; 1 fast, 9 small",
+        take: |d, v| set(&mut d.serve.server.deflate, values::compression(v)),
+        show: |d| d.serve.server.deflate.to_string(),
+    },
+    Flag {
         name: "faults",
         takes: Takes::Nothing,
         fallback: Fallback::Off,

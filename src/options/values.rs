@@ -6,6 +6,7 @@ use core::ops::RangeInclusive;
 use std::borrow::Cow;
 
 use crate::proto::frame::REASON_BYTES_MAX;
+use crate::proto::deflate::{self, Compression};
 use crate::units;
 
 /// No timer of ours runs longer, and sums of such times cannot overflow.
@@ -115,6 +116,17 @@ pub(super) fn message_size(text: &str) -> Read<usize> {
     match usize::try_from(size) {
         Ok(size) if (125..=1 << 30).contains(&size) => Ok(size),
         _ => Err("must be from 125B to 1GiB".into()),
+    }
+}
+
+/// A build without compression cannot be told to compress.
+pub(super) fn compression(text: &str) -> Read<Compression> {
+    match Compression::parse(text) {
+        Some(Compression::On(_)) if !deflate::BUILT => {
+            Err("must be off: this build has no compression".into())
+        }
+        Some(compression) => Ok(compression),
+        None => Err("must be on, off or a level from 1 to 9".into()),
     }
 }
 
