@@ -10,6 +10,7 @@ mod peer;
 mod process;
 mod scenarios;
 mod sim;
+mod squeeze;
 mod stages;
 mod sweep;
 mod tidy;

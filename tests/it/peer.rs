@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 use std::io::Cursor;
 
 use tungstenite::protocol::frame::FrameHeader;
+use wspulse::behaviours::Kind;
+
+use crate::squeeze;
 
 /// The key of the RFC's example; its answer is s3pPLMBiTxaQ9kYGzzhZRbK+xOo=.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -35,6 +38,12 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 /// A whole text message.
 pub(crate) fn text(payload: &str) -> Vec<u8> {
     frame(0x81, payload.as_bytes())
+}
+
+/// A whole message, compressed.
+pub(crate) fn squeezed(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let first = if kind == Kind::Text { 0xc1 } else { 0xc2 };
+    frame(first, &squeeze::squeezed(6, payload))
 }
 
 /// A Close.
@@ -120,6 +129,12 @@ impl Reader {
         let line = match first {
             0x81 => format!("text {}", shown(payload)),
             0x82 => format!("binary {}", shown(payload)),
+            0xc1 | 0xc2 => {
+                let kind = if first == 0xc1 { "text" } else { "binary" };
+                let message = squeeze::stretched(payload).unwrap();
+                assert!(payload.len() < message.len(), "compressed for nothing");
+                format!("compressed {kind} {}", shown(&message))
+            }
             // A keepalive's payload is a time stamp.
             0x89 => format!("ping ({} bytes)", payload.len()),
             0x8a => format!("pong {}", shown(payload)),

@@ -8,6 +8,7 @@
 //! a http GET / HTTP/1.1 [| Field: value]… [|| body]
 //! a raw "bytes\r\n"             a hex 81850102…
 //! a text "…"   a binary "…"   a ping "…"   a pong "…"   a close [CODE "…"]
+//! a squeezed "…"                a text, compressed
 //! a frame 01 "…"                a masked frame with this first byte
 //! a window 10                   takes 10 more bytes; `open` takes all
 //! a fin   a reset               ends its side; is gone
@@ -20,7 +21,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use wspulse::behaviours::Kind;
 use wspulse::engine::Signal;
+use wspulse::proto::deflate;
 
 use crate::house::House;
 use crate::peer::{self, Reader};
@@ -47,6 +50,10 @@ fn scenarios_are_as_written() {
     assert!(paths.len() > 10, "the scenarios are gone");
     let mut failed = Vec::new();
     for path in paths {
+        let name = path.file_name().unwrap().to_string_lossy();
+        if name.starts_with("deflate") && !deflate::BUILT {
+            continue;
+        }
         let written = std::fs::read_to_string(&path).unwrap();
         let happened = play(&written);
         if std::env::var_os("UPDATE").is_some() {
@@ -185,6 +192,7 @@ fn bytes(verb: &str, rest: &str) -> Vec<u8> {
             .step_by(2)
             .map(|at| u8::from_str_radix(&rest[at..at + 2], 16).unwrap())
             .collect(),
+        "squeezed" => peer::squeezed(Kind::Text, &unquoted(rest)),
         "text" => peer::frame(0x81, &unquoted(rest)),
         "binary" => peer::frame(0x82, &unquoted(rest)),
         "ping" => peer::frame(0x89, &unquoted(rest)),
