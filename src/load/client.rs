@@ -7,11 +7,13 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::Shared;
 use super::plan::Partner;
+use super::pressed;
 use super::report::{Outcome, Why};
 use super::words::{self, Name};
 use crate::behaviours::Kind;
 use crate::engine::{Action, HangUp, Id, Now, Out};
 use crate::outbox::{Blocks, Outbox};
+use crate::proto::deflate::Agreed;
 use crate::proto::frame::{self, CONTROL_MAX};
 use crate::time::{self, Moment};
 
@@ -42,6 +44,7 @@ pub(super) struct Client {
     /// The beginning of a head or of a frame.
     input: Vec<u8>,
     incoming: Option<Incoming>,
+    deflate: Option<Agreed>,
     outbox: Outbox,
 }
 
@@ -66,6 +69,8 @@ struct Incoming {
     fin: bool,
     /// Its beginning, kept while it may be one that nobody asked for.
     unasked: Option<Vec<u8>>,
+    /// All of it, if it is compressed: it is read when all of it has come.
+    pressed: Option<Vec<u8>>,
 }
 
 /// An answer that is none.
@@ -82,6 +87,7 @@ impl Client {
             answered: 0,
             input: Vec::new(),
             incoming: None,
+            deflate: None,
             outbox: Outbox::default(),
         }
     }
@@ -119,8 +125,13 @@ impl Client {
         }
         let head = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n",
-            plan.path, plan.host
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{}\r\n",
+            plan.path,
+            plan.host,
+            match plan.extensions.as_str() {
+                "" => String::new(),
+                offers => format!("Sec-WebSocket-Extensions: {offers}\r\n"),
+            }
         );
         cx.out.bytes.extend_from_slice(head.as_bytes());
         self.stage = Stage::Upgrading;
@@ -199,6 +210,15 @@ impl Client {
         if !accepted {
             return Err(Wrong);
         }
+        let mut fields = response.headers.iter();
+        if let Some(answer) =
+            fields.find(|field| field.name.eq_ignore_ascii_case("sec-websocket-extensions"))
+        {
+            // RFC 6455 §4.1: nothing that was not offered.
+            let offered = !cx.shared.plan.extensions.is_empty();
+            self.deflate = pressed::agreed(answer.value).filter(|_| offered);
+            self.deflate.ok_or(Wrong)?;
+        }
         self.open(cx);
         Ok(used)
     }
@@ -209,7 +229,9 @@ impl Client {
             return;
         }
         let name = Name::new(self.number, self.sent);
-        let length = cx.shared.words.length(&name);
+        let pressed = self.deflate.and_then(|agreed| cx.shared.pressed(agreed, &name));
+        let length = pressed.as_ref().map_or_else(|| cx.shared.words.length(&name), Vec::len);
+        let rsv1 = if pressed.is_some() { 0x40 } else { 0 };
         let piece = if cx.shared.plan.fragment == 0 { length } else { cx.shared.plan.fragment };
         let mut from = 0;
         loop {
@@ -217,10 +239,13 @@ impl Client {
             let fin = if to == length { 0x80 } else { 0 };
             let opcode = match cx.shared.plan.kind {
                 _ if from > 0 => 0,
-                Kind::Text => 1,
-                Kind::Binary => 2,
+                Kind::Text => rsv1 | 1,
+                Kind::Binary => rsv1 | 2,
             };
-            masked(cx, fin | opcode, to - from, |out, words| words.append(out, &name, from, to));
+            masked(cx, fin | opcode, to - from, |out, words| match &pressed {
+                None => words.append(out, &name, from, to),
+                Some(pressed) => out.extend_from_slice(&pressed[from..to]),
+            });
             from = to;
             if to == length {
                 break;
@@ -235,9 +260,12 @@ impl Client {
         let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| Wrong)? else {
             return Ok(0);
         };
-        // No mask and no reserved bit: that is what a server may send (RFC 6455 §5.1, §5.2).
+        // No mask and no reserved bit: that is what a server may send (RFC 6455 §5.1, §5.2), but
+        // for the one that says that a message is compressed (RFC 7692 §6).
         let plain = cx.shared.plan.partner == Partner::PlainEcho;
-        if header.mask.is_some() != plain || header.rsv1 || header.rsv2 || header.rsv3 {
+        let fresh = matches!(header.opcode, OpCode::Data(data) if data != Data::Continue);
+        let rsv1 = header.rsv1 && !(fresh && self.deflate.is_some());
+        if header.mask.is_some() != plain || rsv1 || header.rsv2 || header.rsv3 {
             return Err(Wrong);
         }
         let size = cursor.position() as usize;
@@ -248,15 +276,19 @@ impl Client {
             self.control(control, payload, cx)?;
             return Ok(end);
         }
-        let fresh = header.opcode != OpCode::Data(Data::Continue);
         match &mut self.incoming {
+            None if fresh && header.rsv1 => {
+                let (left, fin) = (length, header.is_final);
+                let pressed = Some(Vec::new());
+                self.incoming = Some(Incoming { left, offset: 0, fin, unasked: None, pressed });
+            }
             None if fresh => {
                 let name = Name::new(self.number, self.answered);
                 let ours =
                     length == cx.shared.words.length(&name) as u64 && self.answered < self.sent;
                 let unasked = (!ours).then(Vec::new);
-                self.incoming =
-                    Some(Incoming { left: length, offset: 0, fin: header.is_final, unasked });
+                let (left, fin) = (length, header.is_final);
+                self.incoming = Some(Incoming { left, offset: 0, fin, unasked, pressed: None });
             }
             Some(incoming) if !fresh => (incoming.left, incoming.fin) = (length, header.is_final),
             Some(_) | None => return Err(Wrong),
@@ -273,7 +305,13 @@ impl Client {
         let used = bytes.len().min(usize::try_from(incoming.left).unwrap_or(usize::MAX));
         let bytes = &bytes[..used];
         let name = Name::new(self.number, self.answered);
-        if incoming.unasked.is_none() && !cx.shared.words.are(bytes, &name, incoming.offset) {
+        if let Some(pressed) = &mut incoming.pressed {
+            pressed.extend_from_slice(bytes);
+            if pressed.len() > cx.shared.longest_pressed() {
+                return Err(Wrong);
+            }
+        } else if incoming.unasked.is_none() && !cx.shared.words.are(bytes, &name, incoming.offset)
+        {
             // An unasked message that happens to be as long as ours shows in its first bytes.
             if incoming.offset > 0 {
                 return Err(Wrong);
@@ -294,9 +332,17 @@ impl Client {
 
     fn finish_frame(&mut self, cx: &mut Cx<'_>) -> Result<(), Wrong> {
         let Some(incoming) = self.incoming.take_if(|incoming| incoming.fin) else { return Ok(()) };
-        match incoming.unasked {
+        let unasked = match incoming.pressed {
+            None => incoming.unasked,
+            Some(pressed) => {
+                let name = Name::new(self.number, self.answered);
+                cx.shared.unpressed(&pressed, &name).map_err(|()| Wrong)?
+            }
+        };
+        match unasked {
             Some(beginning) if words::is_unasked(&beginning) => cx.shared.report.unasked += 1,
             Some(_) => return Err(Wrong),
+            None if self.answered >= self.sent => return Err(Wrong),
             None => {
                 self.answered += 1;
                 cx.shared.report.answered += 1;

@@ -4,6 +4,7 @@
 
 mod client;
 mod plan;
+mod pressed;
 mod report;
 mod words;
 
@@ -17,6 +18,7 @@ use crate::engine::{
     Target,
 };
 use crate::limits;
+use crate::proto::deflate::Codec;
 use crate::rng::Rng;
 use crate::slab::Slab;
 use crate::time;
@@ -45,6 +47,7 @@ pub struct Load {
 struct Shared {
     plan: Plan,
     words: Words,
+    codec: Codec,
     rng: Rng,
     timers: Timers,
     actions: VecDeque<Action>,
@@ -59,6 +62,7 @@ impl Load {
         let shared = Shared {
             plan,
             words,
+            codec: Codec::default(),
             rng: Rng::new(seed),
             timers: Timers::default(),
             actions: VecDeque::new(),

@@ -13,6 +13,8 @@ pub struct Plan {
     pub host: String,
     /// Path and query of the WebSocket.
     pub path: String,
+    /// What is offered in `Sec-WebSocket-Extensions`; empty: nothing.
+    pub extensions: String,
     /// Clients at once.
     pub clients: usize,
     /// When a client has done its part.

@@ -57,6 +57,11 @@ impl Words {
         name.length.max(self.size)
     }
 
+    /// What a message has at least.
+    pub(super) fn size(&self) -> usize {
+        self.size.max(NAME_MAX)
+    }
+
     /// Appends bytes `from..to` of a message.
     pub(super) fn append(&self, out: &mut Vec<u8>, name: &Name, from: usize, to: usize) {
         let named = &name.bytes[..name.length];

@@ -32,6 +32,7 @@ pub(crate) fn load(spec: &[&str]) -> io::Result<()> {
         target,
         host: "localhost".to_owned(),
         path: "/echo".to_owned(),
+        extensions: String::new(),
         clients: number(2),
         size: number(3),
         depth: number(4).max(1),

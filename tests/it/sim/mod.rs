@@ -40,6 +40,15 @@ const PATHS: [&str; 8] = [
 /// A message is at most this long.
 const MAX_MESSAGE: usize = 300 * 1024;
 
+/// What clients offer.
+const OFFERS: [&str; 5] = [
+    "",
+    "permessage-deflate; client_max_window_bits",
+    "permessage-deflate; server_max_window_bits=9; client_max_window_bits=9",
+    "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=12",
+    "permessage-deflate; unknown, x-other; a=\"b,c\"",
+];
+
 /// What a seed draws.
 #[derive(Debug)]
 struct Draw {
@@ -77,6 +86,7 @@ impl Draw {
             target: ([192, 0, 2, 2], 80).into(),
             host: "sim".to_owned(),
             path: path.to_owned(),
+            extensions: OFFERS[pick(&[0, 0, 1, 2, 3, 4])].to_owned(),
             clients: pick(&[1, 2, 5, 20]),
             life: match pick(&[0, 0, 0, 1]) {
                 0 => Life::Messages(pick(&[1, 3, 20]) as u64),
