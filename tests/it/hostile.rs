@@ -3,6 +3,8 @@
 //! read, or many peers is a function `row_NN_…`. Left out, since a later version has them: 67
 //! (eviction), 66's stages of memory, 100–104 (health, faults), 105 and up. 96 is in `process`.
 
+#[cfg(feature = "deflate")]
+mod deflate;
 mod floods;
 mod frames;
 mod http;

@@ -18,6 +18,7 @@ pub(crate) fn squeezed(level: i32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The same, ended by a block that says that it is the last.
+#[cfg(feature = "deflate")]
 pub(crate) fn ended(level: i32, payload: &[u8]) -> Vec<u8> {
     stream(level, payload, MZFlush::Finish)
 }
