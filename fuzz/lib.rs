@@ -7,5 +7,8 @@ pub mod properties;
 #[path = "../tests/it/house.rs"]
 mod house;
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
+#[path = "../tests/it/squeeze.rs"]
+mod squeeze;
+#[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
 #[path = "../tests/it/world.rs"]
 mod world;

@@ -4,9 +4,14 @@
 
 /// Corpus, name and bytes of every seed.
 pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
-    let texts = [("answers", ANSWERS), ("head", HEAD), ("handshake", HANDSHAKE), ("utf8", UTF8)]
-        .into_iter();
-    let texts = texts.flat_map(|(corpus, seeds)| {
+    let texts = [
+        ("answers", ANSWERS),
+        ("head", HEAD),
+        ("handshake", HANDSHAKE),
+        ("utf8", UTF8),
+        ("deflate", DEFLATE),
+    ];
+    let texts = texts.into_iter().flat_map(|(corpus, seeds)| {
         seeds.iter().map(move |(name, bytes)| (corpus, *name, bytes.to_vec()))
     });
     let frames = raw_frames().into_iter().chain(built_frames());
@@ -191,6 +196,23 @@ const HANDSHAKE: &[(&str, &[u8])] = &[
     ("extension_unclosed", b"@Sec-WebSocket-Extensions: a; b=\"x\\\n"),
     ("extensions_of_8_kib", b"@Sec-WebSocket-Extensions: a;b=\"\\\",\x01\x09\xff\x01\xfc\x14\n"),
     ("backslashes_of_8_kib", b"@Sec-WebSocket-Extensions: a;b=\"\\\\\x01\x02\xff\x01\xfe\x1e\"\n"),
+    (
+        "deflate_second_offer",
+        b"@Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8, \
+        permessage-deflate; server_max_window_bits=\"1\\2\"; client_max_window_bits=9\n",
+    ),
+    ("deflate_in_two_fields", b"@Sec-WebSocket-Extensions: permessage-deflate; x\nSec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\n"),
+    (
+        "deflate_twice_the_same",
+        b"@Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
+        server_no_context_takeover\n",
+    ),
+    (
+        "deflate_quotes_in_quotes",
+        b"@Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=\"1\"0\"\"\n",
+    ),
+    ("deflate_offers_of_8_kib", b"@Sec-WebSocket-Extensions: permessage-deflate; x,\x01\x16\xff\x01\xff\x02 permessage-deflate\n"),
+    ("deflate_parameters_of_8_kib", b"@Sec-WebSocket-Extensions: permessage-deflate;x\x01\x02\xff\x01\xff\x1e\n"),
     ("origin_same", b"@Origin: http://EXAMPLE.test.:8080\n"),
     ("origin_without_port", b"@Origin: https://example.test\n"),
     ("origin_foreign", b"@Origin: http://example.test.evil\n"),
@@ -226,6 +248,35 @@ const UTF8: &[(&str, &[u8])] = &[
         "wrong_across_64_bytes",
         b"0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xe2\x82a",
     ),
+];
+
+/// The first byte: 0, 4, 8 and 12 inflate what follows up to a limit, 1 lets another compress it,
+/// 2 compresses it by parts: how, how long in eights, and what.
+const DEFLATE: &[(&str, &[u8])] = &[
+    ("wire_of_one_block", b"\x00\xf2\x48\xcd\xc9\xc9\x07\x00"),
+    ("wire_of_a_stored_block", b"\x00\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00"),
+    ("wire_of_a_last_block", b"\x00\xf3\x48\xcd\xc9\xc9\x07\x00"),
+    ("wire_without_an_end", b"\x00\xf3\x48\xcd\xc9\xc9\x07"),
+    ("wire_of_two_blocks", b"\x00\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"),
+    ("wire_of_no_bytes", b"\x00"),
+    ("wire_of_an_empty_message", b"\x00\x00"),
+    ("wire_of_a_takeover", b"\x00\xf2\x00\x11\x00\x00"),
+    ("wire_of_no_such_block", b"\x00\x06"),
+    ("wire_of_no_such_distance", b"\x00\x4b\x4c\x04\xf2\x00"),
+    ("wire_that_is_cut_off", b"\x00\xf2\x48\xcd"),
+    ("wire_with_more_behind", b"\x00\xf3\x48\xcd\xc9\xc9\x07\xde\xad"),
+    ("wire_of_many_last_blocks", b"\x08\x03\x00\x01\x02\x3f"),
+    ("wire_of_too_many_last_blocks", b"\x08\x03\x00\x01\x02\x41"),
+    ("wire_of_empty_blocks", b"\x08\x00\x00\x00\xff\xff\x01\x05\xff\x00"),
+    ("wire_of_tables", b"\x08\x05\xc0\x81\x08\x00\x00\x00\x00\x20\x7f\xeb\x03\x00"),
+    ("wire_of_tables_that_lack_codes", b"\x08\x04\x40\x00\x00\x00\x00\x00\x00\x00"),
+    ("wire_of_text_that_is_none", b"\x00\x00\x01\x00\xfe\xff\xff\x00"),
+    ("another_ones_text", b"\x09\x06\x00\x09\x10another one's text\x01\x12\x20"),
+    ("another_ones_stored_bytes", b"\x0d\x00\x01\x00\x80abcdefgh\x01\x08\xff\x01\xff\x20"),
+    ("another_ones_bomb", b"\x05\x09\x00\x03\x00a\x01\x01\xff\x01\xff\xff\x01\xff\xff"),
+    ("ours_at_every_level", b"\x02\x00\x02abcdefg\x01\x07\xffhijkl\x01\x02abcdefg\x01\x07\xffhijkl\x05\x02abcdefg\x01\x07\xffhijkl\x08\x02abcdefg\x01\x07\xffhijkl"),
+    ("ours_in_a_narrow_window", b"\x02\x00\x02abcdefg\x01\x07\xffhijkl\x09\x02abcdefg\x01\x07\xffhijkl\x12\x02abcdefg\x01\x07\xffhijkl\x08\x02abcdefg\x01\x07\xffhijkl"),
+    ("ours_too_short", b"\x02\x36\x01abcdefgh\x3e\x01ijklmnop"),
 ];
 
 /// The byte behind the cuts: the stream follows as it is, and a message has at most so much.
@@ -459,6 +510,25 @@ const PLAYS: &[(&str, &[&[u8]])] = &[
         &[&[3], CONNECT, UPGRADE, &[3, 0, 192], &[3, 0, 192], &[3, 0, 192]],
     ),
     ("reload", &[&[0], CONNECT, &[2, 2], CONNECT, &[2, 2], &[16, 0, 0]]),
+    ("deflate_echo", &[&[0], CONNECT, &[12, 0, 8], &[21, 0, 0x09, 0x40, b'a', b'b'], BYE]),
+    (
+        "deflate_pushes_to_a_slow_peer",
+        &[&[1], CONNECT, &[12, 0, 0x12], &[9, 0, 10], &[3, 0, 192], &[3, 0, 195], &[11, 0]],
+    ),
+    (
+        "deflate_bits_on_anything",
+        &[
+            &[0],
+            CONNECT,
+            CONNECT,
+            &[12, 0, 8],
+            &[12, 1, 0],
+            &[21, 0, 0x82, 1, 0, 0],
+            &[21, 0, 0x83, 1, 0, 0],
+            &[21, 1, 0x80, 1, 0, 0],
+            &[21, 0, 0x86, 1, 0, 0],
+        ],
+    ),
     ("noise", &[&[0], CONNECT, &[19, 0, 6], b"\x16\x03\x01\0\0\0", &[3, 0, 200]]),
 ];
 const CONNECT: &[u8] = &[0, 0];

@@ -1,11 +1,12 @@
 //! Requests for a WebSocket, put together from fields: what is accepted has a key of 16 bytes and
 //! version 13 in the eyes of somebody else too, and what is refused for those has not.
 
+use wspulse::proto::deflate::{self, Terms};
 use wspulse::proto::handshake::{self, Origin};
 use wspulse::proto::http::{self, Fields, Request};
 use wspulse::proto::refusal::Refusal;
 
-use super::input;
+use super::{extensions, input};
 
 const INPUT_MAX: usize = 2 * 1024;
 /// A head is no longer than this.
@@ -58,6 +59,7 @@ fn check(request: &Request<'_, '_>) {
             );
             assert_eq!(decoded(offer.accept.as_bytes()).map(|digest| digest.len()), Some(20));
             check_subprotocols(request, &offer.subprotocols);
+            check_extensions(request, offer.deflate);
         }
         Err(Refusal::UpgradeVersion) => assert!(!version_is_13, "version 13 is refused"),
         Err(Refusal::KeyInvalid) => assert!(!key_is_fine, "a flawless key is refused"),
@@ -121,6 +123,14 @@ fn check_subprotocols(request: &Request<'_, '_>, chosen_from: &[&str]) {
     offered.sort_unstable();
     assert!(offered.windows(2).all(|pair| pair[0] != pair[1]), "a name twice is accepted");
     assert!(offered.iter().all(|name| http::is_token(name)));
+}
+
+fn check_extensions(request: &Request<'_, '_>, terms: Option<Terms>) {
+    let fields = request.fields();
+    let fields = fields.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-extensions"));
+    let wanted = extensions::first(fields.map(|(_, value)| value));
+    let agreed = terms.map(|terms| (terms.server_bits, terms.client_bits));
+    assert_eq!(agreed, wanted.filter(|_| deflate::BUILT), "another offer is agreed to");
 }
 
 /// A page of the same host: the name in `Origin`, to its last letter, is that of a host field.

@@ -3,17 +3,21 @@
 //! An input is read by `input`; `session` drives a server on it without a system.
 
 mod answers;
+mod deflate;
+mod extensions;
 mod frames;
 mod handshake;
 mod head;
 pub mod input;
 mod oracle;
+mod puff;
 mod said;
 mod server;
 mod session;
 mod utf8;
 
 pub use answers::answers;
+pub use deflate::deflate;
 pub use frames::frames;
 pub use handshake::handshake;
 pub use head::head;
@@ -24,11 +28,12 @@ pub use utf8::utf8;
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const PROPERTIES: [Property; 6] = [
+pub const PROPERTIES: [Property; 7] = [
     ("answers", answers),
     ("head", head),
     ("handshake", handshake),
     ("frames", frames),
+    ("deflate", deflate),
     ("utf8", utf8),
     ("server", server),
 ];

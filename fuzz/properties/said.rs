@@ -1,10 +1,14 @@
 //! What a server said on a WebSocket, read by somebody who forgives nothing.
 
+use crate::squeeze;
+
 /// A frame of the server's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     Text(Vec<u8>),
     Binary(Vec<u8>),
+    /// A message that is compressed, as it was before.
+    Squeezed(Vec<u8>),
     Ping,
     Pong(Vec<u8>),
     /// The code is 1005 when there is none.
@@ -56,6 +60,11 @@ fn frame(bytes: &[u8]) -> Option<(Said, &[u8])> {
             Said::Text(payload.to_vec())
         }
         0x82 => Said::Binary(payload.to_vec()),
+        0xc1 | 0xc2 => {
+            let message = squeeze::stretched(payload).expect("what is compressed can be read");
+            assert!(first == 0xc2 || std::str::from_utf8(&message).is_ok(), "text that is no text");
+            Said::Squeezed(message)
+        }
         0x88 => match payload {
             [] => Said::Close(1005, Vec::new()),
             [high, low, reason @ ..] => {

@@ -169,10 +169,17 @@ impl Play {
     }
 
     fn upgrade(&mut self, wire: usize, source: &mut Source<'_>) {
-        let target = TARGETS[usize::from(source.byte() & 15)];
+        let which = source.byte();
+        let target = TARGETS[usize::from(which & 7 | (which & 0x20) >> 2)];
+        let offer = match which >> 3 & 3 {
+            1 => "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+            2 => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n",
+            _ => "",
+        };
         let head = format!(
             "GET {target} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             {offer}Sec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         self.peers[wire].begins_with_upgrade |= self.peers[wire].silent;
         self.send(wire, head.as_bytes());
@@ -197,7 +204,8 @@ impl Play {
         let pattern = source.take(2);
         let times = if shape & 0x20 == 0 { 1 } else { usize::from(source.byte()) };
         let cut = if shape & 0x40 == 0 { 0 } else { usize::from(source.byte()) };
-        let first = FIRST[usize::from(shape & 7)];
+        // The top bit says that they are compressed, whatever they are.
+        let first = FIRST[usize::from(shape & 7)] | (shape >> 1 & 0x40);
         let length = if first & 8 == 0 { length } else { length.min(125) };
         let frame = frame(first, length, pattern);
         let all = frame.repeat(times.min(SENT_MAX / frame.len()));

@@ -5,8 +5,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::RangeInclusive;
 use std::borrow::Cow;
 
-use crate::proto::frame::REASON_BYTES_MAX;
 use crate::proto::deflate::{self, Compression};
+use crate::proto::frame::REASON_BYTES_MAX;
 use crate::units;
 
 /// No timer of ours runs longer, and sums of such times cannot overflow.

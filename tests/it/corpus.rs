@@ -73,6 +73,11 @@ fn corpora_of_frames_hold() {
 }
 
 #[test]
+fn corpora_of_deflate_hold() {
+    replay("deflate");
+}
+
+#[test]
 fn corpora_of_utf8_hold() {
     replay("utf8");
 }
