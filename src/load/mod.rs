@@ -10,6 +10,7 @@ mod words;
 
 pub use plan::{Life, Partner, Plan};
 pub use report::{Outcome, Report, Why};
+pub use words::padding;
 
 use std::collections::VecDeque;
 

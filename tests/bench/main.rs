@@ -7,6 +7,8 @@
 #![expect(clippy::cast_precision_loss, reason = "a ratio of nanoseconds needs no 53rd bit")]
 
 mod counts;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod measure;
 mod raw;
 mod servers;
@@ -18,9 +20,12 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).filter(|arg| *arg != "--bench").collect();
     let done = match args.as_slice() {
         ["raw"] => raw::serve(),
+        #[cfg(feature = "deflate")]
+        ["zlib"] => deflate::zlib_alone(),
         ["load", spec @ ..] => measure::load(spec),
         ["--beside", command, only @ ..] => measure::table(Some(command), |name| wants(only, name)),
         only => measure::table(None, |name| wants(only, name))
+            .and_then(|()| compression(only))
             .and_then(|()| if wants(only, "counted") { counts::table() } else { Ok(()) }),
     };
     match done {
@@ -30,6 +35,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(feature = "deflate")]
+fn compression(only: &[&str]) -> std::io::Result<()> {
+    deflate::table(|name| wants(only, name))
+}
+
+#[cfg(not(feature = "deflate"))]
+#[expect(clippy::unnecessary_wraps, reason = "the other one can fail")]
+fn compression(_: &[&str]) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// All rows, or those that have one of these words in their names.

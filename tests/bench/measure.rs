@@ -8,7 +8,8 @@ use wspulse::load::{Life, Outcome, Partner, Plan};
 
 use crate::servers::{Server, on_core};
 
-const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 5;
+const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
 /// Name; clients, bytes, messages under way, and how long they go on.
 const WORKLOADS: &[(&str, &str)] = &[
@@ -32,7 +33,7 @@ pub(crate) fn load(spec: &[&str]) -> io::Result<()> {
         target,
         host: "localhost".to_owned(),
         path: "/echo".to_owned(),
-        extensions: String::new(),
+        extensions: if spec.get(1) == Some(&"deflate") { OFFER } else { "" }.to_owned(),
         clients: number(2),
         size: number(3),
         depth: number(4).max(1),
@@ -79,13 +80,13 @@ pub(crate) fn finish_load(mut load: Child) -> io::Result<u64> {
 }
 
 /// Nanoseconds of the server's CPU a message.
-fn cost(server: &Server, partner: &str, spec: &str) -> io::Result<f64> {
+pub(crate) fn cost(server: &Server, partner: &str, spec: &str) -> io::Result<f64> {
     let before = server.cpu_ns()?;
     let answers = finish_load(start_load(server, partner, spec)?)?;
     Ok((server.cpu_ns()? - before) as f64 / answers as f64)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -1,0 +1,99 @@
+//! What compression costs: messages that are too short for it beside the same without it, and
+//! what it adds to a message of 1 KiB beside what `zlib-rs` takes for those bytes alone.
+
+use std::fs;
+use std::hint::black_box;
+use std::io::{self, Read};
+use std::process::Stdio;
+
+use wspulse::load::padding;
+use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush};
+
+use crate::measure::{ROUNDS, cost, median};
+use crate::servers::{Server, on_core};
+
+const SHORT: (&str, &str) = ("64 × 20 B, compression agreed", "64 20 1 time 1500");
+const JSON: (&str, &str) = ("64 × 1 KiB of JSON, compressed", "64 1024 1 time 1500");
+const MESSAGES_ALONE: u64 = 20_000;
+
+/// The rows that are wanted.
+pub(crate) fn table(wanted: impl Fn(&str) -> bool) -> io::Result<()> {
+    println!("\n| compression, server CPU | ratio, median of {ROUNDS} | min–max | with | beside |");
+    println!("|---|---|---|---|---|");
+    if wanted(SHORT.0) {
+        let server = Server::wspulse()?;
+        let mut pairs = Vec::new();
+        for _ in 0..ROUNDS {
+            pairs.push((cost(&server, "deflate", SHORT.1)?, cost(&server, "websocket", SHORT.1)?));
+        }
+        row(SHORT.0, &pairs);
+    }
+    if wanted(JSON.0) {
+        let server = Server::wspulse()?;
+        let mut pairs = Vec::new();
+        for _ in 0..ROUNDS {
+            let with = cost(&server, "deflate", JSON.1)?;
+            pairs.push((with - cost(&server, "websocket", JSON.1)?, alone()?));
+        }
+        row(JSON.0, &pairs);
+    }
+    Ok(())
+}
+
+fn row(name: &str, pairs: &[(f64, f64)]) {
+    let ratios: Vec<f64> = pairs.iter().map(|(with, beside)| with / beside).collect();
+    let low = ratios.iter().copied().fold(f64::MAX, f64::min);
+    let high = ratios.iter().copied().fold(0.0, f64::max);
+    println!(
+        "| {name} | {:.2} | {low:.2}–{high:.2} | {:.2} µs | {:.2} µs |",
+        median(ratios),
+        median(pairs.iter().map(|pair| pair.0).collect()) / 1000.0,
+        median(pairs.iter().map(|pair| pair.1).collect()) / 1000.0,
+    );
+}
+
+/// Nanoseconds that `zlib-rs` takes for a message both ways, on the core of the servers.
+fn alone() -> io::Result<f64> {
+    let own = std::env::current_exe()?;
+    let mut child =
+        on_core("0", &own.to_string_lossy()).arg("zlib").stdout(Stdio::piped()).spawn()?;
+    let mut text = String::new();
+    if let Some(stdout) = &mut child.stdout {
+        stdout.read_to_string(&mut text)?;
+    }
+    child.wait()?;
+    text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// In a process of its own: inflates and compresses a message over and over, prints what one took.
+pub(crate) fn zlib_alone() -> io::Result<()> {
+    let message = padding(1024);
+    let (mut deflate, mut inflate) = (Deflate::new(1, false, 15), Inflate::new(false, 15));
+    let (mut wire, mut plain) = (vec![0; 2048], vec![0; 2048]);
+    let failed = |_| io::Error::other("zlib-rs failed");
+    let mut press = |wire: &mut [u8]| -> io::Result<usize> {
+        deflate.reset();
+        deflate.compress(&message, wire, DeflateFlush::SyncFlush).map_err(failed)?;
+        Ok(deflate.total_out() as usize)
+    };
+    let length = press(&mut wire)?;
+    let sent = wire[..length].to_vec();
+    let before = cpu_ns()?;
+    for _ in 0..MESSAGES_ALONE {
+        inflate.reset(false);
+        let inflated = inflate.decompress(&sent, &mut plain, InflateFlush::NoFlush);
+        inflated.map_err(|_| io::Error::other("zlib-rs failed"))?;
+        black_box(&plain);
+        black_box(press(&mut wire)?);
+    }
+    println!("{}", (cpu_ns()? - before) as f64 / MESSAGES_ALONE as f64);
+    Ok(())
+}
+
+fn cpu_ns() -> io::Result<u64> {
+    let stat = fs::read_to_string("/proc/self/schedstat")?;
+    stat.split(' ')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
