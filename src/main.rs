@@ -21,6 +21,12 @@ fn main() -> ExitCode {
     let code = match options::parse(args, env::vars_os().collect(), &surroundings) {
         Ok(Command::Serve(serve)) => run(*serve),
         Ok(Command::Check(_)) => print("the settings can be used\n"),
+        Ok(Command::Healthcheck(asked)) => match net::healthcheck(asked) {
+            Ok((code, line)) => code.max(print(&format!("{line}\n"))),
+            Err(error) => {
+                print(&format!("the kernel does not let this run: {error}\n")).max(FAILED)
+            }
+        },
         Ok(Command::Print(text)) => print(&text),
         Err(usage) => refuse(&usage),
     };

@@ -11,18 +11,21 @@ mod notify;
 pub mod os;
 pub mod passed;
 mod process;
+mod resolve;
 mod signals;
 mod stream;
 mod unix;
 
 use core::fmt;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::engine::Door;
+use crate::engine::{Door, Target};
+use crate::healthcheck::{Healthcheck, Plan as Question};
 use crate::load::{Load, Plan, Report};
-use crate::options::{Listen, Serve};
+use crate::options::{self, Listen, Serve, Whom};
 use crate::server::{Assets, Server};
 use crate::units::show_size;
 use driver::Driver;
@@ -236,4 +239,28 @@ pub fn load(plan: Plan) -> io::Result<Report> {
     let mut driver = Driver::new(Load::new(plan, seed()), kernel);
     driver.run()?;
     Ok(driver.engine().report().clone())
+}
+
+/// Asks a server whether it is healthy; returns the exit code, and what happened in one line.
+///
+/// # Errors
+/// When the kernel does not let it run.
+pub fn healthcheck(asked: options::Healthcheck) -> io::Result<(u8, String)> {
+    let began_ns = clock::now().mono_ns;
+    let options::Healthcheck { whom, host, path, url, timeout_ms } = asked;
+    let targets = match whom {
+        Whom::At(targets) => targets,
+        Whom::Named(name, port) => {
+            match resolve::look_up(&name, port, Duration::from_millis(timeout_ms)) {
+                Ok(found) => found.into_iter().map(Target::Tcp).collect(),
+                Err(error) => return Ok((1, format!("{url}: cannot look up {name}: {error}"))),
+            }
+        }
+    };
+    let question = Question { targets, host, path, timeout_ms };
+    let kernel = Kernel::new(Vec::new(), signals::pipes()?, None, None)?;
+    let mut driver = Driver::new(Healthcheck::new(question, began_ns), kernel);
+    let code = driver.run()?;
+    let verdict = driver.engine().verdict();
+    Ok((code, format!("{url}: {}", verdict.map_or(String::new(), ToString::to_string))))
 }

@@ -341,7 +341,7 @@ fn every_address(port: u16) -> Vec<Listen> {
 }
 
 /// Without an address the admin listener stays on the loopback: what it does is not for everyone.
-fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'static, str>> {
+pub(super) fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'static, str>> {
     if text == "off" {
         return Ok(None);
     }

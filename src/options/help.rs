@@ -6,11 +6,13 @@ use super::table::{Flag, Group, flags, twin};
 
 /// A line of help is no longer.
 const COLUMNS: usize = 98;
-const ABOUT: &str =
-    "a small WebSocket server: echoes, probes, drains, and shows what your path does";
-const FOOT: &str = "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Each flag has a twin in the \
-                    environment:\n--drain-window is WSPULSE_DRAIN_WINDOW. The flag wins. PORT sets \
-                    the port of the default --listen.\n";
+
+/// What stands around a command's flags.
+pub(super) struct Page {
+    pub(super) about: &'static str,
+    pub(super) synopsis: &'static str,
+    pub(super) foot: &'static str,
+}
 
 /// `wspulse 0.1.0`.
 pub(super) fn version() -> String {
@@ -18,10 +20,10 @@ pub(super) fn version() -> String {
 }
 
 /// One screen: a line a flag.
-pub(super) fn screen<D>(synopsis: &str, table: &'static [Group<D>]) -> String {
+pub(super) fn screen<D>(page: &Page, table: &'static [Group<D>]) -> String {
     let lines = table.iter().filter(|group| !group.brief).flat_map(|group| group.flags);
     let width = lines.map(|flag| flag.usage().len()).max().unwrap_or(0);
-    let mut text = format!("{}: {ABOUT}\n{synopsis}\n", version().trim_end());
+    let mut text = format!("{}: {}\n{}\n", version().trim_end(), page.about, page.synopsis);
     for group in table {
         text.push_str(group.title);
         text.push('\n');
@@ -35,7 +37,7 @@ pub(super) fn screen<D>(synopsis: &str, table: &'static [Group<D>]) -> String {
     }
     line(&mut text, width, "-h, --help", "print this text");
     line(&mut text, width, "-V, --version", "print the version");
-    text + FOOT
+    text + page.foot
 }
 
 /// One row a flag, for the README's table.

@@ -4,6 +4,7 @@
 //! `parse` is a pure function: nothing here opens a file or a socket.
 
 mod flags;
+mod healthcheck;
 mod help;
 mod read;
 mod serve;
@@ -14,6 +15,7 @@ mod values;
 
 use std::ffi::OsString;
 
+pub use healthcheck::{Healthcheck, Whom};
 use read::Environment;
 pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve};
 pub use usage::Usage;
@@ -25,6 +27,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// The options are in order; say so and leave.
     Check(Box<Serve>),
+    /// Ask a server whether it is healthy.
+    Healthcheck(Healthcheck),
     /// Print this on standard output and leave.
     Print(String),
 }
@@ -46,12 +50,20 @@ struct Verb {
 }
 
 /// The commands; the first is meant when none is named.
-const VERBS: &[Verb] = &[Verb {
-    name: "serve",
-    flag_names: || table::names(flags::SERVE),
-    help: || help::screen(serve::SYNOPSIS, flags::SERVE),
-    parse: serve::parse,
-}];
+const VERBS: &[Verb] = &[
+    Verb {
+        name: "serve",
+        flag_names: || table::names(flags::SERVE),
+        help: || help::screen(&serve::PAGE, flags::SERVE),
+        parse: serve::parse,
+    },
+    Verb {
+        name: "healthcheck",
+        flag_names: || table::names(healthcheck::FLAGS),
+        help: || help::screen(&healthcheck::PAGE, healthcheck::FLAGS),
+        parse: healthcheck::parse,
+    },
+];
 
 /// Reads the arguments (without the program's name) and the environment.
 ///
@@ -76,10 +88,10 @@ pub fn parse(
     (verb.parse)(args, &Environment::new(env)?, surroundings)
 }
 
-/// The rows of the README's table of flags, in Markdown.
+/// The rows of the README's tables of flags, in Markdown: a name for each, and its rows.
 #[must_use]
-pub fn readme_rows() -> String {
-    help::rows(flags::SERVE)
+pub fn readme_rows() -> [(&'static str, String); 2] {
+    [("flags", help::rows(flags::SERVE)), ("healthcheck", help::rows(healthcheck::FLAGS))]
 }
 
 /// `wspulse help [COMMAND]`.

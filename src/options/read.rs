@@ -20,7 +20,11 @@ pub(super) struct Environment(BTreeMap<String, String>);
 pub(super) enum Given {
     Help,
     Version,
-    Values(BTreeMap<&'static str, Vec<String>>),
+    Values {
+        flags: BTreeMap<&'static str, Vec<String>>,
+        /// What is no flag, in order.
+        words: Vec<String>,
+    },
 }
 
 /// A draft with every flag taken, and for each flag of the table where its value came from.
@@ -106,10 +110,16 @@ fn injected(name: &str, value: &str) -> bool {
         || rest.match_indices("_PORT_").any(|(at, word)| port(&rest[at + word.len()..]))
 }
 
-/// Reads argv. `--help` and `--version` win over whatever follows them and over the environment.
-pub(super) fn args<D>(table: &'static [Group<D>], args: Vec<OsString>) -> Result<Given, Usage> {
+/// Reads argv, with at most so many words that are no flags. `--help` and `--version` win over
+/// whatever follows them and over the environment.
+pub(super) fn args<D>(
+    table: &'static [Group<D>],
+    args: Vec<OsString>,
+    words_max: usize,
+) -> Result<Given, Usage> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut values: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    let mut words = Vec::new();
     while let Some(arg) = parser.next().map_err(|error| Usage::Unexpected(error.to_string()))? {
         let name = match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Given::Help),
@@ -117,6 +127,10 @@ pub(super) fn args<D>(table: &'static [Group<D>], args: Vec<OsString>) -> Result
             Arg::Long(name) => name.to_owned(),
             Arg::Short(letter) => {
                 return Err(Usage::UnknownFlag { given: format!("-{letter}"), near: None });
+            }
+            Arg::Value(word) if words.len() < words_max => {
+                words.push(word.to_string_lossy().into_owned());
+                continue;
             }
             Arg::Value(word) => {
                 return Err(Usage::Unexpected(word.to_string_lossy().into_owned()));
@@ -130,7 +144,7 @@ pub(super) fn args<D>(table: &'static [Group<D>], args: Vec<OsString>) -> Result
         };
         values.entry(flag.name).or_default().push(value(flag, &mut parser)?);
     }
-    Ok(Given::Values(values))
+    Ok(Given::Values { flags: values, words })
 }
 
 fn value<D>(flag: &Flag<D>, parser: &mut lexopt::Parser) -> Result<String, Usage> {

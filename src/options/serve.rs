@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::help::Page;
 use super::read::{self, Environment, Given};
 use super::values::{self, Origin};
 use super::{Command, Surroundings, Usage, every_flag, flags, help, show};
@@ -15,10 +16,16 @@ use crate::server::config::{
     Config, DrainPlan, DrainReady, Identity, Limits, MaxAge, MemoryPlan, Origins,
 };
 
-/// The usage lines of the help.
-pub(super) const SYNOPSIS: &str =
-    "usage: wspulse [serve] [OPTIONS]   run the server (serve may be left out)
-       wspulse help [COMMAND]      this text";
+/// What its help says.
+pub(super) const PAGE: Page = Page {
+    about: "a small WebSocket server: echoes, probes, drains, and shows what your path does",
+    synopsis: "usage: wspulse [serve] [OPTIONS]   run the server (serve may be left out)
+       wspulse healthcheck [URL]   ask whether it is healthy
+       wspulse help [COMMAND]      this text",
+    foot: "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Each flag has a twin in the \
+           environment:\n--drain-window is WSPULSE_DRAIN_WINDOW. The flag wins. PORT sets \
+           the port of the default --listen.\n",
+};
 
 /// Everything that `wspulse serve` is told.
 #[derive(Clone, Debug)]
@@ -118,10 +125,10 @@ pub(super) fn parse(
     env: &Environment,
     surroundings: &Surroundings,
 ) -> Result<Command, Usage> {
-    let given = match read::args(flags::SERVE, args)? {
-        Given::Help => return Ok(Command::Print(help::screen(SYNOPSIS, flags::SERVE))),
+    let given = match read::args(flags::SERVE, args, 0)? {
+        Given::Help => return Ok(Command::Print(help::screen(&PAGE, flags::SERVE))),
         Given::Version => return Ok(Command::Print(help::version())),
-        Given::Values(values) => values,
+        Given::Values { flags, .. } => flags,
     };
     env.check(&every_flag())?;
     let mut filled = read::fill(flags::SERVE, given, env, blank())?;

@@ -68,6 +68,8 @@ pub enum Usage {
     },
     /// Origins beside `any`, which already allows them.
     OriginsBesideAny,
+    /// `--ready`, which chooses a path, beside a URL that has one.
+    ReadyBesidePath(String),
     /// A drain that the hard stop would cut short.
     DrainTooLong {
         /// `--drain-delay`.
@@ -100,6 +102,11 @@ impl fmt::Display for Usage {
             Self::OriginsBesideAny => {
                 f.write_str("--origin any allows every page: leave the other origins out")
             }
+            Self::ReadyBesidePath(path) => write!(
+                f,
+                "--ready asks for /readyz and the URL for {}: leave one of them out",
+                path.escape_debug()
+            ),
             Self::DrainTooLong { delay_ms, window_ms, close_wait_ms, timeout_ms } => write!(
                 f,
                 "--drain-delay {} + --drain-window {} + {} for the last answers = {}, \

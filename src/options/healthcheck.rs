@@ -1,0 +1,363 @@
+//! The options of `wspulse healthcheck`: whom to ask and for what. Without a URL that follows from
+//! the variables that tell the server where to listen, so that a probe needs no argument.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::borrow::Cow;
+use std::ffi::OsString;
+
+use super::help::{self, Page};
+use super::read::{self, Environment, Given};
+use super::serve::Listen;
+use super::table::{Fallback, Flag, Group, Takes};
+use super::values::{self, Address};
+use super::{Command, Surroundings, Usage, every_flag, flags};
+use crate::engine::Target;
+use crate::proto::http::is_host;
+use crate::units::show_duration;
+
+/// What its help says.
+pub(super) const PAGE: Page = Page {
+    about: "ask a server whether it is healthy",
+    synopsis: "usage: wspulse healthcheck [URL] [OPTIONS]
+URL is http://HOST[:PORT][/PATH] or unix:PATH. Without it the server is asked where its variables
+say that it listens: WSPULSE_ADMIN_LISTEN (127.0.0.1:8081), or when that is off, WSPULSE_LISTEN or
+PORT ([::]:8080). Prints one line; exit code 0 when the answer is 2xx, else 1.",
+    foot: "In a Dockerfile: HEALTHCHECK CMD [\"/wspulse\", \"healthcheck\"]\n",
+};
+
+/// Its flags.
+pub(super) const FLAGS: &[Group<Draft>] = &[Group {
+    title: "Options",
+    brief: false,
+    flags: &[
+        Flag {
+            name: "ready",
+            takes: Takes::Nothing,
+            fallback: Fallback::Off,
+            help: "ask for /readyz instead of /healthz",
+            take: |d, v| values::switch(v).map(|on| d.ready = on),
+            show: |d| d.ready.to_string(),
+        },
+        Flag {
+            name: "timeout",
+            takes: Takes::One("TIME"),
+            fallback: Fallback::Is("1s"),
+            help: "for everything together",
+            take: |d, v| values::time(v).map(|ms| d.timeout_ms = ms),
+            show: |d| show_duration(d.timeout_ms),
+        },
+    ],
+}];
+
+/// What the flags are written into.
+pub(super) struct Draft {
+    ready: bool,
+    timeout_ms: u64,
+}
+
+/// Whom to ask, for what, and how long to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// Where it is.
+    pub whom: Whom,
+    /// What it is called, with its port: for the `Host` field.
+    pub host: String,
+    /// Path and query.
+    pub path: String,
+    /// All of it, as people write it.
+    pub url: String,
+    /// For everything together.
+    pub timeout_ms: u64,
+}
+
+/// Where to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// Here, or if nobody is there at the next.
+    At(Vec<Target>),
+    /// At whatever addresses this name has.
+    Named(String, u16),
+}
+
+/// A place, and what was said about the path.
+struct Place {
+    whom: Whom,
+    host: String,
+    shown: String,
+    path: Option<String>,
+}
+
+/// Reads what follows `wspulse healthcheck`.
+pub(super) fn parse(
+    args: Vec<OsString>,
+    env: &Environment,
+    _: &Surroundings,
+) -> Result<Command, Usage> {
+    let (given, words) = match read::args(FLAGS, args, 1)? {
+        Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
+        Given::Version => return Ok(Command::Print(help::version())),
+        Given::Values { flags, words } => (flags, words),
+    };
+    env.check(&every_flag())?;
+    let draft = read::fill(FLAGS, given, env, Draft { ready: false, timeout_ms: 0 })?.draft;
+    let place = match words.first() {
+        Some(url) => place_of_url(url).map_err(|why| bad("URL", url, why))?,
+        None => place_of_server(env)?,
+    };
+    let base = if words.is_empty() { base_path(env)? } else { String::new() };
+    let path = match (place.path, draft.ready) {
+        (Some(path), true) => return Err(Usage::ReadyBesidePath(path)),
+        (Some(path), false) => path,
+        (None, true) => format!("{base}/readyz"),
+        (None, false) => format!("{base}/healthz"),
+    };
+    Ok(Command::Healthcheck(Healthcheck {
+        url: format!("{}{path}", place.shown),
+        whom: place.whom,
+        host: place.host,
+        path,
+        timeout_ms: draft.timeout_ms,
+    }))
+}
+
+fn bad(name: &str, value: &str, why: Cow<'static, str>) -> Usage {
+    Usage::BadValue { name: name.to_owned(), value: value.to_owned(), why: why.into() }
+}
+
+/// Where a server with these variables listens: the admin side, since it is served first.
+fn place_of_server(env: &Environment) -> Result<Place, Usage> {
+    let read = |name: &'static str,
+                parse: fn(&str) -> Result<Option<Listen>, Cow<'static, str>>| {
+        let text = env.filled(name).filter(|text| !text.trim().is_empty());
+        let Some(text) = text else { return Ok(None) };
+        let listen = parse(text).map_err(|why| bad(name, text, why))?;
+        let any_port = match &listen {
+            Some(Listen::At(at)) => at.port() == 0,
+            Some(Listen::Default { port }) => *port == 0,
+            Some(Listen::Unix(_)) | None => false,
+        };
+        if any_port {
+            return Err(bad(name, text, "takes any port, so give the URL".into()));
+        }
+        Ok(Some(listen))
+    };
+    let admin = match read("WSPULSE_ADMIN_LISTEN", flags::admin)? {
+        Some(listen) => listen,
+        None => Some(Listen::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)))),
+    };
+    if let Some(listen) = admin {
+        return Ok(place_of(&listen));
+    }
+    let first = |text: &str| match values::address(text.split_whitespace().next().unwrap_or(""))? {
+        Address::Full(at) => Ok(Some(Listen::At(at))),
+        Address::Port(port) => Ok(Some(Listen::Default { port })),
+        Address::Unix(path) => Ok(Some(Listen::Unix(path.into()))),
+    };
+    let port = |text: &str| values::port(text).map(|port| Some(Listen::Default { port }));
+    let main = match read("WSPULSE_LISTEN", first)? {
+        Some(listen) => Some(listen),
+        None => read("PORT", port)?,
+    };
+    Ok(place_of(&main.flatten().unwrap_or(Listen::Default { port: 8080 })))
+}
+
+/// Where to reach what listens there. What listens on every address is asked on the loopback.
+fn place_of(listen: &Listen) -> Place {
+    match listen {
+        Listen::Unix(path) => unix(&path.to_string_lossy()),
+        Listen::Default { port } => loopback(*port),
+        Listen::At(at) => match at.ip() {
+            IpAddr::V6(ip) if ip.is_unspecified() => loopback(at.port()),
+            IpAddr::V4(ip) if ip.is_unspecified() => {
+                address(SocketAddr::from((Ipv4Addr::LOCALHOST, at.port())))
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => address(*at),
+        },
+    }
+}
+
+fn address(at: SocketAddr) -> Place {
+    Place {
+        whom: Whom::At(vec![Target::Tcp(at)]),
+        host: at.to_string(),
+        shown: format!("http://{at}"),
+        path: None,
+    }
+}
+
+/// Both of them, as a host may have only one.
+fn loopback(port: u16) -> Place {
+    let ips = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    Place {
+        whom: Whom::At(ips.map(|ip| Target::Tcp(SocketAddr::new(ip, port))).to_vec()),
+        host: format!("localhost:{port}"),
+        shown: format!("http://localhost:{port}"),
+        path: None,
+    }
+}
+
+fn unix(path: &str) -> Place {
+    Place {
+        whom: Whom::At(vec![Target::Unix(path.into())]),
+        host: "localhost".to_owned(),
+        shown: format!("unix:{path} "),
+        path: None,
+    }
+}
+
+fn base_path(env: &Environment) -> Result<String, Usage> {
+    const NAME: &str = "WSPULSE_BASE_PATH";
+    let text = env.filled(NAME).unwrap_or_default();
+    values::base_path(text).map_err(|why| bad(NAME, text, why))
+}
+
+fn place_of_url(url: &str) -> Result<Place, Cow<'static, str>> {
+    if let Some(path) = url.strip_prefix("unix:") {
+        return values::socket_path(path).map(unix);
+    }
+    if url.starts_with("https://") {
+        return Err("must begin with http:// or unix:, since no TLS is spoken here".into());
+    }
+    let want = "must be http://HOST[:PORT][/PATH] or unix:PATH";
+    let rest = url.strip_prefix("http://").ok_or(want)?;
+    let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let visible = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    if host.is_empty() || host.contains('#') || !is_host(host) || !visible {
+        return Err(want.into());
+    }
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, values::port(port)?),
+        _ => (host, 80),
+    };
+    if port == 0 {
+        return Err("must have a port from 1 to 65535".into());
+    }
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let place = match bare.parse() {
+        Ok(ip) => address(SocketAddr::new(ip, port)),
+        Err(_) if name.eq_ignore_ascii_case("localhost") => loopback(port),
+        Err(_) if name.is_empty() => return Err(want.into()),
+        Err(_) => Place { whom: Whom::Named(name.to_owned(), port), ..loopback(port) },
+    };
+    let path = match path {
+        "" => None,
+        query if query.starts_with('?') => Some(format!("/{query}")),
+        path => Some(path.to_owned()),
+    };
+    Ok(Place { host: host.to_owned(), shown: format!("http://{host}"), path, ..place })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn asked(args: &str, env: &[(&str, &str)]) -> Result<Healthcheck, String> {
+        let env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let args = ["healthcheck"].into_iter().chain(args.split_whitespace()).map(OsString::from);
+        match parse(args, env, &Surroundings::default()) {
+            Ok(Command::Healthcheck(asked)) => Ok(asked),
+            Ok(other) => panic!("{other:?}"),
+            Err(usage) => Err(usage.to_string()),
+        }
+    }
+
+    /// Where it asks, in order, and for what.
+    fn shown(args: &str, env: &[(&str, &str)]) -> String {
+        let asked = asked(args, env).unwrap();
+        let whom = match asked.whom {
+            Whom::At(targets) => targets.iter().map(Target::to_string).collect(),
+            Whom::Named(name, port) => vec![format!("{name} {port}")],
+        };
+        format!("{} {} {}", whom.join(" "), asked.host, asked.url)
+    }
+
+    #[test]
+    fn without_a_url_it_follows_the_server() {
+        let local = "127.0.0.1:9 127.0.0.1:9 http://127.0.0.1:9/healthz";
+        let every = "127.0.0.1:9 [::1]:9 localhost:9 http://localhost:9/healthz";
+        let unix = "unix:/x localhost unix:/x /healthz";
+        let off = ("WSPULSE_ADMIN_LISTEN", "off");
+        for (env, want) in [
+            (&[("WSPULSE_ADMIN_LISTEN", ":9"), ("PORT", "7")][..], local),
+            (&[("WSPULSE_ADMIN_LISTEN", "0.0.0.0:9")], local),
+            (&[("WSPULSE_ADMIN_LISTEN", "[::]:9")], every),
+            (&[("WSPULSE_ADMIN_LISTEN", "unix:/x")], unix),
+            (&[off, ("PORT", "9")], every),
+            (&[off, ("WSPULSE_LISTEN", "unix:/x :8"), ("PORT", "9")], unix),
+            (&[off, ("WSPULSE_LISTEN", " "), ("PORT", "9")], every),
+            (&[off, ("WSPULSE_LISTEN", "127.0.0.1:9")], local),
+        ] {
+            assert_eq!(shown("", env), want, "{env:?}");
+        }
+        let default = "127.0.0.1:8081 127.0.0.1:8081 http://127.0.0.1:8081/";
+        assert_eq!(shown("", &[]), format!("{default}healthz"));
+        assert_eq!(shown("--ready", &[]), format!("{default}readyz"));
+        assert_eq!(shown("", &[("WSPULSE_READY", "1")]), format!("{default}readyz"));
+        let below = [("WSPULSE_BASE_PATH", "/x/")];
+        assert_eq!(shown("", &below), format!("{default}x/healthz"));
+        assert!(shown("", &[off]).starts_with("127.0.0.1:8080 [::1]:8080 "));
+        assert_eq!(asked("", &[]).unwrap().timeout_ms, 1_000);
+        assert_eq!(asked("--timeout 250ms", &[]).unwrap().timeout_ms, 250);
+    }
+
+    #[test]
+    fn urls() {
+        for (url, want) in [
+            ("http://h", "h 80 h http://h/healthz"),
+            ("http://h:81/", "h 81 h:81 http://h:81/"),
+            ("http://h?x", "h 80 h http://h/?x"),
+            ("http://10.0.0.1:81/a?b", "10.0.0.1:81 10.0.0.1:81 http://10.0.0.1:81/a?b"),
+            ("http://[::1]/a", "[::1]:80 [::1] http://[::1]/a"),
+            ("http://localhost:1", "127.0.0.1:1 [::1]:1 localhost:1 http://localhost:1/healthz"),
+            ("unix:/x", "unix:/x localhost unix:/x /healthz"),
+        ] {
+            assert_eq!(shown(url, &[("WSPULSE_BASE_PATH", "/b")]), want, "{url}");
+        }
+        let want = "must be http://HOST[:PORT][/PATH] or unix:PATH";
+        for (url, why) in [
+            ("localhost:8080", want),
+            ("http://", want),
+            ("http://:80", want),
+            ("http://u@h", want),
+            ("http://h/\u{e9}", want),
+            ("http://h/#x", want),
+            ("http://[::x]", want),
+            ("http://h:0", "must have a port from 1 to 65535"),
+            ("http://h:65536", "must have a port from 0 to 65535"),
+            ("https://h", "must begin with http:// or unix:, since no TLS is spoken here"),
+            ("unix:", "must have a path, such as unix:/run/x.sock"),
+        ] {
+            assert_eq!(asked(url, &[]).unwrap_err(), format!("URL {url:?}: {why}"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked() {
+        for (args, env, why) in [
+            (
+                "--ready http://h/x",
+                &[][..],
+                "--ready asks for /readyz and the URL for /x: leave one of them out",
+            ),
+            ("http://h http://i", &[], "unexpected argument \"http://i\""),
+            ("--timeout 0", &[], "--timeout \"0\": must be longer than 0"),
+            ("--reddy", &[], "unknown flag --reddy; did you mean --ready?"),
+            (
+                "",
+                &[("WSPULSE_ADMIN_LISTEN", "127.0.0.1:0")],
+                "WSPULSE_ADMIN_LISTEN \"127.0.0.1:0\": takes any port, so give the URL",
+            ),
+            (
+                "",
+                &[("WSPULSE_ADMIN_LISTEN", "off"), ("PORT", "x")],
+                "PORT \"x\": must have a port from 0 to 65535",
+            ),
+            ("", &[("WSPULSE_TURBO", "1")], "unknown variable WSPULSE_TURBO"),
+        ] {
+            assert_eq!(asked(args, env).unwrap_err(), why);
+        }
+        // A variable of one command is known to the others.
+        assert!(asked("", &[("WSPULSE_DRAIN_WINDOW", "1s")]).is_ok());
+    }
+}
