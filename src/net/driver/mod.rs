@@ -93,6 +93,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// # Errors
     /// When the kernel no longer tells what happens.
     pub fn turn(&mut self) -> io::Result<Option<u8>> {
+        if self.exit.is_some() {
+            // It was over before anything happened: nothing will wake us.
+            return Ok(self.exit);
+        }
         if let Some(until_ns) = self.frozen_until_ns.take() {
             return self.stand_still(until_ns);
         }
