@@ -100,7 +100,8 @@ def listening(log_text):
     for record in records(log_text):
         if record.get("message") == "listening":
             host, port = record["address"].rsplit(":", 1)
-            doors.setdefault(record["door"], (host.strip("[]"), int(port)))
+            place = record["address"] if host == "unix" else (host.strip("[]"), int(port))
+            doors.setdefault(record["door"], place)
     return doors
 
 

@@ -33,6 +33,8 @@ USAGE = [
     (["--listen"], ["--listen", "ADDR|127.0.0.1|:8080|host:port"]),
     (["--listen", "nonsense"], ["--listen", "nonsense", "ADDR|127.0.0.1|:8080"]),
     (["--listen", "127.0.0.1:99999"], ["--listen", "127.0.0.1:99999", "65535|ADDR|127.0.0.1:|:8080"]),
+    (["--listen", "unix:"], ["--listen", "unix:", "path"]),
+    (["--listen", "unix:" + "x" * 120], ["--listen", "107"]),
     (["--admin-listen", "no"], ["--admin-listen", "no", "off"]),
     (["--faults=yes"], ["--faults", "yes"]),
     (["--drain-window", "5"], ["--drain-window", "5", "10s|250ms|5s"]),
@@ -58,6 +60,13 @@ USAGE = [
     (["--mount", b"/\xff=echo"], ["--mount"]),
     (["--drain-delay", "5s", "--drain-window", "15s", "--drain-timeout", "10s"],
      ["--drain-timeout", "10s", "25s"]),
+    (["healthcheck", "localhost:8080"], ["localhost:8080", "http://"]),
+    (["healthcheck", "https://localhost"], ["https://localhost", "http://"]),
+    (["healthcheck", "http://localhost:99999"], ["http://localhost:99999", "65535"]),
+    (["healthcheck", "http://a", "http://b"], ["http://b"]),
+    (["healthcheck", "--ready", "http://a/b"], ["--ready", "/b"]),
+    (["healthcheck", "--timeout", "1"], ["--timeout", "1", "10s|250ms"]),
+    (["healthchek"], ["healthchek", "healthcheck"]),
 ]
 ENVIRONMENT = [
     ({"WSPULSE_DRAIN_WINDOW": "5"}, ["WSPULSE_DRAIN_WINDOW", "5", "10s|250ms|5s"]),
@@ -122,6 +131,51 @@ def run_time():
             ["--assets", str(plain_file), "directory"])
 
 
+def unix_sockets():
+    plain_file, socket_file = SCRATCH / "plain", SCRATCH / "live.sock"
+    plain_file.write_text("hello")
+    mistake("--listen: a file that is no socket", wspulse("--listen", f"unix:{plain_file}", "--admin-listen", "off"),
+            1, ["--listen", str(plain_file), "move it away"])
+    equal("and it is left alone", plain_file.read_text(), "hello")
+    mistake("--listen: a socket in no directory", wspulse("--listen", "unix:/nowhere/x", "--admin-listen", "off"),
+            1, ["--listen", "/nowhere/x", "directory"])
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(socket_file))
+        live.listen()
+        mistake("--listen: a socket in use", wspulse("--listen", f"unix:{socket_file}", "--admin-listen", "off"),
+                1, ["--listen", str(socket_file), "in use"])
+    with Server(main=f"unix:{socket_file}") as server:
+        check("a socket that nobody listens on is replaced", True)
+        equal("Ctrl-C: exit code with it", (server.signal(signal.SIGINT), server.wait(3))[1], 0)
+    check("and it goes with the server", not socket_file.exists())
+
+
+def healthcheck():
+    """Always one line on stdout, whatever happened."""
+    def asks(what, code, line, *args, env=None):
+        got, out, err = wspulse("healthcheck", *args, env=env)
+        said = out.count("\n") == 1 and re.search(line, out) and not err
+        check(f"healthcheck: {what}", got == code and said, f"exit code {got}, {out!r}, {err[:200]!r}")
+
+    with Server("--profile", "kubernetes") as server:
+        here = server.url("")
+        asks("a healthy server", 0, "200 OK", here)
+        asks("ready, found by the server's own variable", 0, "readyz: 200 OK", "--ready",
+             env={"WSPULSE_ADMIN_LISTEN": "{}:{}".format(*server.admin)})
+        asks("no admin side, the port by PORT", 0, "localhost:.*200 OK",
+             env={"WSPULSE_ADMIN_LISTEN": "off", "PORT": str(server.main[1])})
+        asks("a path that is not there", 1, "404 no such path", here + "/nope")
+        with socket.create_connection(server.main):
+            server.signal()
+            asks("a draining server is alive", 0, "200 OK", here)
+            asks("a draining server is not ready", 1, "503 draining", "--ready", here)
+        server.signal(signal.SIGSTOP)
+        asks("a frozen server", 1, "timed out after 200ms", "--timeout", "200ms", here)
+    asks("nobody there", 1, "refused", here)
+    asks("no such name", 1, "cannot look up", "--timeout", "300ms", "http://no.invalid")
+    asks("no such socket", 1, "nothing at that address", f"unix:{SCRATCH}/nobody")
+
+
 def unreadable():
     """Root reads everything, so root starts the server as nobody, from a copy within its reach."""
     home = SCRATCH / "for-nobody"
@@ -140,7 +194,8 @@ def unreadable():
 
 
 def answers():
-    for arguments in (["--help"], ["help"], ["-h"], ["help", "serve"], ["serve", "--help"]):
+    for arguments in (["--help"], ["help"], ["-h"], ["help", "serve"], ["serve", "--help"],
+                      ["help", "healthcheck"], ["healthcheck", "--help"]):
         code, out, err = wspulse(*arguments)
         lines = out.splitlines()
         widest = max(map(len, lines), default=0)
@@ -198,7 +253,7 @@ def serves_anyway(what, command, port):
 
 def main():
     harness.require_binary()
-    for group in (usage, run_time, unreadable, answers, around):
+    for group in (usage, run_time, unix_sockets, healthcheck, unreadable, answers, around):
         section(group)
     harness.finish()
 
