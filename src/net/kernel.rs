@@ -89,9 +89,8 @@ impl Kernel {
                 token if token >= FIRST_SIGNAL => {
                     if let Some((signal, pipe)) = self.signals.get_mut(token - FIRST_SIGNAL) {
                         take_all(pipe);
-                        if let (Signal::Reload, Some(supervisor)) = (*signal, &mut self.supervisor)
-                        {
-                            supervisor.reloading();
+                        if let Some(supervisor) = &mut self.supervisor {
+                            supervisor.heard(*signal);
                         }
                         events.push(Event::Signal(*signal));
                     }
@@ -162,6 +161,9 @@ impl Os for Kernel {
         drop(pipes);
         for (signal, pipe) in &mut self.signals {
             if take_all(pipe) {
+                if let Some(supervisor) = &mut self.supervisor {
+                    supervisor.heard(*signal);
+                }
                 events.push(Event::Signal(*signal));
             }
         }

@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use super::clock;
-use crate::engine::{Now, Standing};
+use crate::engine::{Now, Signal, Standing};
 use crate::time;
 
 /// Between two lines about how things are.
@@ -60,10 +60,15 @@ impl Supervisor {
         Ok(Self { socket, address, told: Told::new(watchdog_us) })
     }
 
-    /// SIGHUP came; that it is done is told with the next news.
-    pub(super) fn reloading(&mut self) {
-        self.told.reloaded = true;
-        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()));
+    /// A reload begins at once; that it is done is told with the next news.
+    pub(super) fn heard(&mut self, signal: Signal) {
+        match signal {
+            Signal::Reload => {
+                self.told.reloaded = true;
+                self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()));
+            }
+            Signal::Stop | Signal::Report => {}
+        }
     }
 
     /// Tells what there is to tell; says when there is more even if nothing happens.

@@ -129,9 +129,11 @@ impl Drain {
         self.until_ns
     }
 
-    /// When the hard stop comes, once it is certain that it will.
+    /// When the hard stop comes at the latest; none as long as a drain can be taken back.
     pub(super) fn ends_ns(&self, plan: &DrainPlan) -> Option<u64> {
-        self.is_under_way().then(|| self.began_ns + time::ms(plan.timeout_ms))
+        let least_ms = plan.delay_ms + WINDOW_MS_MIN + limits::DRAIN_CLOSE_WAIT_MS;
+        let late_ns = self.signalled_ns? + time::ms(least_ms);
+        Some(late_ns.max(self.began_ns + time::ms(plan.timeout_ms)))
     }
 
     pub(super) fn phase_is_over(&self, now: Now) -> bool {

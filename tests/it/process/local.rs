@@ -166,10 +166,17 @@ fn the_service_manager_is_told() {
     let mut server = passed([one.into(), two.into()], &variables, &DOORS);
     assert_eq!(told(&manager), "READY=1\nSTATUS=0 connections, 0 WebSockets\n");
     server.wait_for("start");
-    let main = server.logged("listening")[0]["address"].as_str().unwrap().parse().unwrap();
+    let address = |door: usize| {
+        server.logged("listening")[door]["address"].as_str().unwrap().parse().unwrap()
+    };
+    let (main, admin) = (address(0), address(1));
     let mut client = Client::upgraded(main, "/echo", &[]);
     // Within seconds of the first word: so it waits, and is told all the same.
     assert_eq!(told(&manager), "STATUS=1 connection, 1 WebSocket\n");
+    // A hook's announcement can be taken back, so it is no news: the next news is another.
+    let mut hook = Client::connect(admin);
+    hook.send(b"POST /drain HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(hook.line().starts_with("200 "));
     server.signal("HUP");
     let reloading = told(&manager);
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
