@@ -22,10 +22,16 @@ pub(crate) fn table() -> io::Result<()> {
     let woken = server.status("voluntary_ctxt_switches")? - before;
     println!("| wake-ups in 3 s without connections | {woken} |");
     println!("| RSS an idle connection, of 10 000, after one echo of 20 B | {} B |", {
-        growth("10000 20 1 idle 4000", 10_000)?
+        growth("websocket", "10000 20 1 idle 4000", 10_000)?
     });
+    #[cfg(feature = "deflate")]
+    {
+        let grown = growth("deflate", "10000 20 1 idle 4000", 10_000)?;
+        println!("| the same with compression agreed | {grown} B |");
+        println!("| a compressed message of 64 MiB | {} |", crate::deflate::bombs()?);
+    }
     println!("| RSS kept a connection, of 64, after one echo of 1 MiB | {} B |", {
-        growth("64 1048576 1 idle 3000", 64)?
+        growth("websocket", "64 1048576 1 idle 3000", 64)?
     });
     println!("| from exec to the first answer, best of {STARTS} | {:.1} ms |", first_answer()?);
     println!(
@@ -46,10 +52,10 @@ pub(crate) fn table() -> io::Result<()> {
 }
 
 /// Resident bytes that each of these connections adds.
-fn growth(spec: &str, clients: u64) -> io::Result<u64> {
+fn growth(partner: &str, spec: &str, clients: u64) -> io::Result<u64> {
     let server = Server::wspulse()?;
     let before = server.status("VmRSS")?;
-    let load = start_load(&server, "websocket", spec)?;
+    let load = start_load(&server, partner, spec)?;
     pause(2_500);
     let after = server.status("VmRSS")?;
     finish_load(load)?;

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 
 use wspulse::load::padding;
@@ -63,6 +64,37 @@ fn alone() -> io::Result<f64> {
     }
     child.wait()?;
     text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// What 64 MiB of zeros in 64 KiB cost a server: its memory at most, its CPU on average.
+pub(crate) fn bombs() -> io::Result<String> {
+    const BOMBS: u64 = 20;
+    let mut bomb = vec![0; 128 * 1024];
+    let mut state = Deflate::new(9, false, 15);
+    let zeros = vec![0; 64 << 20];
+    let pressed = state.compress(&zeros, &mut bomb, DeflateFlush::SyncFlush);
+    pressed.map_err(|_| io::Error::other("zlib-rs failed"))?;
+    bomb.truncate(state.total_out() as usize - 4);
+    // A mask of zeros leaves it as it is.
+    let length = u16::try_from(bomb.len()).map_err(io::Error::other)?;
+    let frame = [&[0xc2, 0xfe][..], &length.to_be_bytes(), &[0; 4], &bomb].concat();
+    let server = Server::wspulse()?;
+    let (memory, cpu) = (server.status("VmRSS")?, server.cpu_ns()?);
+    for _ in 0..BOMBS {
+        let mut stream = TcpStream::connect(server.address)?;
+        let head = "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                    Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+        stream.write_all(&[head.as_bytes(), &frame].concat())?;
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said)?;
+        if !said.ends_with(b"\x03\xf1message too big") {
+            return Err(io::Error::other("a bomb was not answered with 1009"));
+        }
+    }
+    let cpu_ms = (server.cpu_ns()? - cpu) as f64 / BOMBS as f64 / 1e6;
+    let memory_kib = server.status("VmHWM")?.saturating_sub(memory);
+    Ok(format!("{cpu_ms:.2} ms of CPU and 1009; {memory_kib} KiB, all of {BOMBS} together"))
 }
 
 /// In a process of its own: inflates and compresses a message over and over, prints what one took.
