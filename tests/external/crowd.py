@@ -22,7 +22,7 @@ IP_BIND_ADDRESS_NO_PORT = 24
 class Peer:
     """One client connection: what it has read, and how it ended."""
 
-    def __init__(self, number, address, first=UPGRADE, answers_close=True):
+    def __init__(self, number, address, first=UPGRADE, answers_close=True, sources=SOURCES):
         self.first, self.answers_close = first, answers_close
         self.stage, self.end, self.read = "connecting", None, b""
         self.echoes, self.close_code, self.closed_at = 0, None, None
@@ -30,7 +30,7 @@ class Peer:
         self.socket.setblocking(False)
         # The port is chosen at connect, for this destination: bind alone would run out early.
         self.socket.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        self.socket.bind((SOURCES[number % len(SOURCES)], 0))
+        self.socket.bind((sources[number % len(sources)], 0))
         code = self.socket.connect_ex(address)
         if code not in (0, errno.EINPROGRESS):
             self.finish(errno.errorcode[code])

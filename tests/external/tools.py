@@ -68,6 +68,15 @@ def npm(packages, name="npm"):
     return install(name, " ".join(packages), steps)
 
 
+def apt(program, *packages):
+    """Debian packages, unless the program is there already; returns where it is."""
+    if shutil.which(program) is None:
+        wait = ["-o", "DPkg::Lock::Timeout=120"]
+        carry_out(["apt-get", *wait, "update"])
+        carry_out(["apt-get", *wait, "install", "--yes", "--no-install-recommends", *packages])
+    return shutil.which(program)
+
+
 def install_only():
     """`--install` fetches the tools and stops here: CI does so while the compiler works."""
     if "--install" in sys.argv:
