@@ -1,0 +1,181 @@
+{{- define "wspulse.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "wspulse.fullname" -}}
+{{- $name := include "wspulse.name" . -}}
+{{- $both := printf "%s-%s" .Release.Name $name -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name $both -}}
+{{- .Values.fullnameOverride | default $full | trunc 57 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "wspulse.service" -}}
+{{- .Values.service.name | default (include "wspulse.fullname" .) -}}
+{{- end }}
+
+{{- define "wspulse.adminService" -}}
+{{- printf "%s-admin" (include "wspulse.fullname" .) -}}
+{{- end }}
+
+{{- define "wspulse.serviceAccount" -}}
+{{- $own := .Values.serviceAccount.create | ternary (include "wspulse.fullname" .) "default" -}}
+{{- .Values.serviceAccount.name | default $own -}}
+{{- end }}
+
+{{- define "wspulse.selector" -}}
+app.kubernetes.io/name: {{ include "wspulse.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "wspulse.labels" -}}
+{{ include "wspulse.selector" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "wspulse.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* The names of gowebsockettest's chart win: internalPort, externalPort. */}}
+{{- define "wspulse.containerPort" -}}
+{{- .Values.service.internalPort | default .Values.containerPort | int -}}
+{{- end }}
+
+{{- define "wspulse.servicePort" -}}
+{{- .Values.service.externalPort | default .Values.service.port | int -}}
+{{- end }}
+
+{{- /* From the beginning of announce to the hard stop. When the hook fails, the server waits for
+its own 5 s: they must fit as well. */}}
+{{- define "wspulse.drainTimeout" -}}
+{{- $wait := dict "hook" (max 5 .Values.drain.wait) "sleep" 0 "server" .Values.drain.wait -}}
+{{- add (get $wait .Values.drain.announce) .Values.drain.window 5 -}}
+{{- end }}
+
+{{- define "wspulse.gracePeriod" -}}
+{{- $sleep := eq .Values.drain.announce "sleep" | ternary .Values.drain.wait 0 -}}
+{{- $needed := add (include "wspulse.drainTimeout" . | int) $sleep 5 -}}
+{{- $given := .Values.terminationGracePeriodSeconds -}}
+{{- if and (not (kindIs "invalid" $given)) (lt ($given | int64) $needed) -}}
+{{- fail (printf (print "terminationGracePeriodSeconds is %d, but wait %d + window %d "
+      "+ close handshake 5 + 5 spare make %d: raise it, or shorten drain.wait or drain.window")
+      ($given | int) (.Values.drain.wait | int) (.Values.drain.window | int) ($needed | int)) -}}
+{{- end -}}
+{{- $given | default $needed | int -}}
+{{- end }}
+
+{{- define "wspulse.args" -}}
+{{- if .Values.faults.enabled }}
+- --faults
+{{- end }}
+- --profile=kubernetes
+{{- if eq .Values.drain.announce "server" }}
+- --drain-delay={{ .Values.drain.wait }}s
+{{- else if eq .Values.drain.announce "sleep" }}
+- --drain-delay=0s
+{{- end }}
+- --drain-window={{ .Values.drain.window }}s
+- --drain-timeout={{ include "wspulse.drainTimeout" . }}s
+- --drain-code={{ .Values.drain.code }}
+- {{ printf "--drain-reason=%s" .Values.drain.reason | quote }}
+- --drain-ready={{ .Values.drain.ready }}
+{{- range $flag, $value := .Values.config }}
+{{- range kindIs "slice" $value | ternary $value (list $value) }}
+{{- if kindIs "bool" . }}
+{{- if . }}
+- --{{ $flag }}
+{{- end }}
+{{- else }}
+{{- $text := kindIs "float64" . | ternary (int64 . | toString) (toString .) }}
+- {{ printf "--%s=%s" $flag $text | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "wspulse.ingressClass" -}}
+{{- $old := get .Values.ingress.annotations "kubernetes.io/ingress.class" -}}
+{{- .Values.ingress.className | default $old -}}
+{{- end }}
+
+{{- define "wspulse.ingressController" -}}
+{{- $class := include "wspulse.ingressClass" . -}}
+{{- .Values.ingress.controller | default (has $class (list "nginx" "alb") | ternary $class "") -}}
+{{- end }}
+
+{{- /* A probe of the values, below the base path. Takes (list values probe). */}}
+{{- define "wspulse.probe" -}}
+{{- $probe := index . 1 | mustDeepCopy -}}
+{{- with $probe.httpGet -}}
+{{- $_ := set . "path" (printf "%s%s" (index $ 0).basePath .path) -}}
+{{- end -}}
+{{- toYaml $probe -}}
+{{- end }}
+
+{{- define "wspulse.scaleDown" -}}
+scaleDown:
+  stabilizationWindowSeconds: {{ .Values.scaleDown.stabilizationWindowSeconds }}
+  policies:
+    - {type: Pods, value: {{ .Values.scaleDown.podsPerMinute }}, periodSeconds: 60}
+{{- end }}
+
+{{- /* What no schema can say: values that do not go together. Included by the Deployment. */}}
+{{- define "wspulse.guard" -}}
+{{- $owners := dict "listen" "containerPort" "admin-listen" "admin.address and admin.port"
+      "base-path" "basePath" "faults" "faults.enabled" "profile" "drain"
+      "drain-delay" "drain.wait" "drain-window" "drain.window"
+      "drain-timeout" "drain.wait and drain.window" "drain-code" "drain.code"
+      "drain-reason" "drain.reason" "drain-ready" "drain.ready" -}}
+{{- range $flag, $owner := $owners -}}
+{{- if hasKey $.Values.config $flag -}}
+{{- fail (printf "config.%s: the chart sets --%s from %s, as other objects depend on it: set that"
+      $flag $flag $owner) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.env -}}
+{{- if hasPrefix "WSPULSE_" (.name | default "") -}}
+{{- fail (printf "env: %s: what wspulse is told belongs to config; a flag would win" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- $public := or .Values.ingress.enabled .Values.httpRoute.enabled
+      (eq .Values.service.type "LoadBalancer") -}}
+{{- if and .Values.faults.enabled $public (not .Values.faults.force) -}}
+{{- fail (print "faults.enabled lets anybody who reaches the port stop the pod, and an ingress, "
+      "a route or a load balancer is on: turn one of them off, or set faults.force=true "
+      "if that is what you want") -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
+{{- fail (print "autoscaling.enabled and keda.enabled would fight over the replicas "
+      "(KEDA makes an HPA of its own): choose one") -}}
+{{- end -}}
+{{- if not .Values.admin.service.enabled -}}
+{{- if and .Values.keda.enabled (eq .Values.keda.trigger "metrics-api") -}}
+{{- fail (print "keda.trigger=metrics-api finds the pods by the admin service: "
+      "set admin.service.enabled=true, or keda.trigger=prometheus") -}}
+{{- end -}}
+{{- if .Values.serviceMonitor.enabled -}}
+{{- fail (print "serviceMonitor.enabled finds the pods by the admin service: "
+      "set admin.service.enabled=true") -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.enabled needs a gateway: httpRoute.parentRefs=[{name: …}]" -}}
+{{- end -}}
+{{- with .Values.ingress -}}
+{{- if and .enabled (not .hosts) (or .clusterIssuer .issuer) -}}
+{{- fail "an issuer needs names to put into the certificate: ingress.hosts=[…]" -}}
+{{- end -}}
+{{- end -}}
+{{- if eq (include "wspulse.containerPort" .) (.Values.admin.port | int | toString) -}}
+{{- fail (printf "containerPort and admin.port are both %v: they must differ"
+      .Values.admin.port) -}}
+{{- end -}}
+{{- end }}
