@@ -1,0 +1,230 @@
+#!/usr/bin/env -S python3 -B
+"""deploy/chart: linted, rendered with every value set, and believed only what the result says.
+
+    tests/external/chart.py
+
+What is rendered is validated, checked for what belongs together, and started: the arguments are
+given to `wspulse`, its probes and hooks are called as the kubelet would.
+"""
+
+import re
+import tarfile
+import tomllib
+
+import kube  # first: it goes on in an environment that has what the others import
+
+import harness
+from harness import ROOT, SCRATCH, Server, check, equal, section
+from kube import (HELM, PROBES, dangling, get, in_time, lived, name_of, objects, of_kind, pods,
+                  restricted, run, started_as)
+
+CHART = ROOT / "deploy" / "chart"
+RELEASE, NAMESPACE = "release", kube.NAMESPACE
+ALB = "alb.ingress.kubernetes.io"
+# What goes wrong, and a part of the sentence that has to say so.
+REFUSED = {
+    "faults.enabled=true,ingress.enabled=true": "set faults.force=true if that is what you want",
+    "faults.enabled=true,service.type=LoadBalancer": "lets anybody who reaches the port stop",
+    "faults.enabled=true,httpRoute.enabled=true": "lets anybody who reaches the port stop",
+    "terminationGracePeriodSeconds=20": "wait 5 + window 15 + close handshake 5 + 5 spare make 30",
+    "drain.announce=sleep,drain.wait=20,terminationGracePeriodSeconds=44": "make 45: raise it",
+    "autoscaling.enabled=true,keda.enabled=true": "would fight over the replicas",
+    "keda.enabled=true,admin.service.enabled=false": "set admin.service.enabled=true",
+    "serviceMonitor.enabled=true,admin.service.enabled=false": "set admin.service.enabled=true",
+    "httpRoute.enabled=true": "httpRoute.parentRefs=[{name: …}]",
+    "ingress.enabled=true,ingress.issuer=x": "ingress.hosts=[…]",
+    "admin.port=8080": "containerPort and admin.port are both 8080",
+    "config.listen=:80": "config.listen: the chart sets --listen from containerPort",
+    "config.drain-delay=9s": "the chart sets --drain-delay from drain.wait",
+    "env[0].name=WSPULSE_FAULTS,env[0].value=1": "env: WSPULSE_FAULTS: what wspulse is told",
+    "replicas=2": "additional properties 'replicas' not allowed",
+    "drain.announce=hok": "at '/drain/announce': value must be one of 'hook', 'sleep', 'server'",
+    "drain.wait=5s": "at '/drain/wait': got string, want integer",
+    "service.port=70000": "at '/service/port': maximum",
+    "image.digest=sha256:12": "at '/image/digest'",
+    "basePath=x": "at '/basePath'",
+    "ingress.hosts[0].hots=a": "additional properties 'hots' not allowed",
+}
+
+
+def template(*options):
+    return run(HELM, "template", RELEASE, CHART, "--namespace", NAMESPACE, *options)
+
+
+def value_sets():
+    """The defaults and every file in ci/, rendered."""
+    rendered = {}
+    for path in [None, *sorted((CHART / "ci").glob("*-values.yaml"))]:
+        name = path.name.removesuffix("-values.yaml") if path else "defaults"
+        code, said = template(*(["--values", path] if path else []))
+        if check(f"{name}: renders", code == 0, said):
+            rendered[name] = objects(said)
+    check(f"{len(rendered)} value sets, at least 8", len(rendered) >= 8)
+    return rendered
+
+
+def lint():
+    for path in [None, *sorted((CHART / "ci").glob("*-values.yaml"))]:
+        options = ["--values", path] if path else []
+        code, said = run(HELM, "lint", "--strict", CHART, *options)
+        check(f"helm lint --strict {path.name if path else ''}",
+              code == 0 and "WARNING" not in said and "ERROR" not in said, said)
+    chart = objects((CHART / "Chart.yaml").read_text())[0]
+    crate = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    equal("version and appVersion are the crate's", (chart["version"], chart["appVersion"]),
+          (crate, crate))
+    code, said = run(HELM, "package", CHART, "--destination", SCRATCH)
+    if check("helm package", code == 0, said):
+        names = tarfile.open(SCRATCH / f"wspulse-{crate}.tgz").getnames()
+        check("… without what is only for tests", "wspulse/values.schema.json" in names
+              and not any("ci/" in name or "checkov" in name for name in names), names)
+
+
+def refusals():
+    for told, wanted in REFUSED.items():
+        code, said = template("--set", told)
+        check(f"{told}: refused with a sentence", code != 0 and wanted in said, said)
+    code, said = template("--set", "faults.enabled=true,faults.force=true,ingress.enabled=true")
+    check("… but faults behind an ingress can be forced", code == 0 and "--faults" in said, said)
+
+
+# ---- the rendered objects ------------------------------------------------------------------------
+
+def judged(rendered):
+    custom = []
+    for name, documents in rendered.items():
+        custom += kube.validate(name, documents)
+        faults = restricted(documents)
+        check(f"{name}: pods of the restricted level, without token and service links",
+              not faults, faults)
+        faults = dangling(documents)
+        check(f"{name}: every selector, port and back end leads somewhere", not faults, faults)
+        equal(f"{name}: all in the release's namespace",
+              {document["metadata"].get("namespace") for document in documents}, {NAMESPACE})
+        deployment = of_kind(documents, "Deployment")[0]
+        in_time(name, deployment["spec"]["template"]["spec"])
+        equal(f"{name}: maxSurge 1, maxUnavailable 0",
+              deployment["spec"]["strategy"]["rollingUpdate"], {"maxSurge": 1, "maxUnavailable": 0})
+        public = of_kind(documents, "Ingress") + of_kind(documents, "HTTPRoute")
+        check(f"{name}: no fault endpoints behind an ingress or a route",
+              not public or "--faults" not in container(documents)["args"])
+    faults = kube.custom_resources(custom)
+    check(f"{sorted({document['kind'] for document in custom})}: valid, and no unknown fields",
+          len(custom) >= 4 and not faults, faults)
+    kube.checkov("the chart", rendered, CHART / ".checkov.yaml")
+
+
+def container(documents):
+    return of_kind(documents, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]
+
+
+def details(rendered):
+    """Single promises, each where it is made."""
+    for name in set(rendered) - {"gowebsockettest-local", "least"}:
+        asked = [container(rendered[name])[probe]["httpGet"]["port"] for probe in PROBES]
+        equal(f"{name}: all three probes ask the admin port", asked, ["admin"] * 3)
+    defaults = rendered["defaults"]
+    equal("requests 5m and 8Mi, limits 100m and 128Mi", container(defaults)["resources"], {
+        "requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "128Mi"}})
+    ports = {port["name"]: port for service in of_kind(defaults, "Service")
+             for port in service["spec"]["ports"]}
+    equal("appProtocol kubernetes.io/ws", ports["http"]["appProtocol"], "kubernetes.io/ws")
+    policy = of_kind(defaults, "NetworkPolicy")[0]["spec"]
+    equal("network policy: the clients' port for all, the admin port for three",
+          [(rule["ports"][0]["port"], len(rule.get("from", []))) for rule in policy["ingress"]],
+          [("http", 0), ("admin", 3)])
+    equal("network policy: nothing goes out", policy["egress"], [])
+    check("no replicas beside a scaler", all(
+        "replicas" not in of_kind(rendered[name], "Deployment")[0]["spec"]
+        for name in ("hpa-cpu", "hpa-connections", "keda", "keda-prometheus")))
+    equal("least: only what cannot be left out", sorted(map(name_of, rendered["least"])),
+          ["Deployment/release-wspulse", "Pod/release-wspulse-test", "Service/release-wspulse"])
+
+
+def doors(rendered):
+    """The keys of gowebsockettest's chart, and what ingress controllers need."""
+    seed = {name_of(document): document for document in rendered["gowebsockettest"]}
+    service = seed["Service/gowebsockettest"]["spec"]
+    inside = container(rendered["gowebsockettest"])["ports"][0]["containerPort"]
+    equal("gowebsockettest: NodePort 80 to 8080",
+          (service["type"], service["ports"][0]["port"], inside), ("NodePort", 80, 8080))
+    ingress = seed["Ingress/release-wspulse"]
+    host = "gowebsockettest.example.com"
+    equal("gowebsockettest: class, TLS",
+          (ingress["spec"]["ingressClassName"], ingress["spec"]["tls"]),
+          ("nginx", [{"hosts": [host], "secretName": "gowebsockettest-tls"}]))
+    annotations = ingress["metadata"]["annotations"]
+    check("gowebsockettest: issuer kept, read timeout added, the old class annotation gone",
+          annotations.get("cert-manager.io/cluster-issuer") == "letsencrypt-prod"
+          and annotations.get("nginx.ingress.kubernetes.io/proxy-read-timeout") == "3600"
+          and "kubernetes.io/ingress.class" not in annotations, annotations)
+    local = container(rendered["gowebsockettest-local"])
+    own = [local[probe]["httpGet"] for probe in PROBES[1:]]
+    equal("gowebsockettest-local: its own probes", own, [{"path": "/healthz", "port": 8080}] * 2)
+    issued = of_kind(rendered["nginx"], "Ingress")[0]["spec"]["tls"]
+    equal("nginx: an issuer makes a certificate for all hosts", issued[0]["hosts"],
+          ["ws.example.com", "other.example.com"])
+    alb = of_kind(rendered["alb"], "Ingress")[0]["metadata"]["annotations"]
+    check("alb: an idle timeout of an hour, and the user's own annotations",
+          alb.get(f"{ALB}/load-balancer-attributes") == "idle_timeout.timeout_seconds=3600"
+          and alb.get(f"{ALB}/scheme") == "internet-facing", alb)
+
+
+def notes(rendered):
+    """Every command that the notes print names something that is there."""
+    for name, documents in rendered.items():
+        values = [] if name == "defaults" else ["--values", CHART / "ci" / f"{name}-values.yaml"]
+        code, said = run(HELM, "install", RELEASE, CHART, "--namespace", NAMESPACE,
+                         "--dry-run=client", *values)
+        said = said.partition("NOTES:")[2]
+        there = {name_of(document).lower() for document in documents}
+        named = set(re.findall(r"(?:deployment|service)/[\w-]+", said))
+        named |= {f"service/{found}" for found in re.findall(r"get service ([\w-]+)", said)}
+        check(f"{name}: notes name what is there", code == 0 and len(named) >= 1 and named <= there
+              and "wscat -c ws" in said, f"{named - there}: {said}")
+
+
+# ---- the rendered arguments, at work -------------------------------------------------------------
+
+def accepted(rendered):
+    for name, documents in rendered.items():
+        args, env = started_as(container(documents))
+        code, _, err = harness.wspulse(*args, "--check", env=env)
+        equal(f"{name}: wspulse --check finds nothing in its arguments", (code, err), (0, ""))
+
+
+def measured(rendered):
+    """What the scalers and Prometheus are told to read is there."""
+    args, env = started_as(container(rendered["gateway"]))
+    scaler = of_kind(rendered["keda"], "ScaledObject")[0]["spec"]["triggers"][0]["metadata"]
+    with Server(*args, env=env) as server:
+        status, body = get(server.url("/pulse/stats", "admin"))
+        value = harness.json.loads(body) if status == 200 else {}
+        for key in scaler["valueLocation"].split("."):
+            value = value.get(key, {})
+        check(f"keda: {scaler['valueLocation']} is a number in /stats", value == 0, (status, body))
+        status, body = get(server.url("/pulse/metrics", "admin"))
+        check("keda, HPA: websocket_connections_active is in /metrics",
+              b"\nwebsocket_connections_active" in body, (status, body[:300]))
+    for pod in of_kind(rendered["defaults"], "Pod"):
+        with Server() as server:
+            for own, door in zip(pod["spec"]["containers"], ("admin", "main"), strict=True):
+                args = [server.url("/readyz", door) if arg.startswith("http") else arg
+                        for arg in own["args"]]
+                code, out, err = harness.wspulse(*args)
+                check(f"helm test: {' '.join(own['args'])}", code == 0, (code, out, err))
+
+
+def main():
+    harness.require_binary()
+    section(lint)
+    section(refusals)
+    rendered = value_sets()
+    for group in (judged, details, doors, notes, accepted, measured):
+        section(group, rendered)
+    for name in ("defaults", "gateway", "sleep", "server"):
+        section(lived, name, next(pods(rendered[name]))[2])
+    harness.finish()
+
+
+main()

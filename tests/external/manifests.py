@@ -1,0 +1,144 @@
+#!/usr/bin/env -S python3 -B
+"""deploy/kubernetes: the plain manifests and the kustomizations, before the judges of the chart.
+
+    tests/external/manifests.py
+"""
+
+import re
+import tomllib
+
+import kube  # first: it goes on in an environment that has what the others import
+
+import harness
+from harness import ROOT, check, equal, section
+from kube import (HELM, KUBECTL, dangling, in_time, lived, name_of, objects, of_kind, pods,
+                  restricted, run, started_as)
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+CHART = ROOT / "deploy" / "chart"
+GUIDES = ("gowebsockettest", "ws-test", "websockets-test")
+KUSTOMIZATIONS = ("base", "overlays/public")
+# What a probe has without being told.
+DEFAULTS = {"timeoutSeconds": 1, "failureThreshold": 3}
+
+
+def manifests():
+    """Every file and every kustomization, as `kubectl -n ws apply` would send it."""
+    found = {path.stem: objects(path.read_text()) for path in FOLDER.glob("*.yaml")}
+    equal("the guides' manifests are there", set(found), set(GUIDES))
+    for name in KUSTOMIZATIONS:
+        code, said = run(KUBECTL, "kustomize", FOLDER / name)
+        if check(f"kubectl kustomize {name}", code == 0, said):
+            found[name.rpartition("/")[2]] = objects(said)
+    for documents in found.values():
+        for document in documents:
+            if document["kind"] != "Namespace":
+                document["metadata"].setdefault("namespace", "ws")
+    return found
+
+
+def judged(found):
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    for name, documents in found.items():
+        equal(f"{name}: no custom resources", kube.validate(name, documents), [])
+        faults = restricted(documents) + dangling(documents)
+        check(f"{name}: restricted pods, and every name leads somewhere", not faults, faults)
+        for _, _, pod in pods(documents):
+            in_time(name, pod)
+            own = pod["containers"][0]
+            equal(f"{name}: the image of this version", own["image"], f"wspulse:{version}")
+            args, env = started_as(own)
+            code, _, err = harness.wspulse(*args, "--check", env=env)
+            equal(f"{name}: wspulse --check finds nothing in its arguments", (code, err), (0, ""))
+    kube.checkov("the manifests", found, CHART / ".checkov.yaml")
+
+
+def one(documents, kind):
+    return of_kind(documents, kind)[0]
+
+
+def container(documents):
+    return one(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+
+
+def guides(found):
+    """What each walk-through relies upon."""
+    a, b, d = (found[name] for name in GUIDES)
+    ingress, service = one(a, "Ingress")["spec"], one(a, "Service")["spec"]
+    equal("gowebsockettest: NodePort 80 to 8080, class nginx, TLS",
+          (service["type"], service["ports"][0]["port"], service["ports"][0]["targetPort"],
+           ingress["ingressClassName"], len(ingress["tls"])), ("NodePort", 80, 8080, "nginx", 1))
+    probes = [container(a)[probe] for probe in ("readinessProbe", "livenessProbe")]
+    equal("gowebsockettest: readiness 5/10, liveness 15/20, on /healthz",
+          [(probe["httpGet"]["path"], probe["initialDelaySeconds"], probe["periodSeconds"])
+           for probe in probes], [("/healthz", 5, 10), ("/healthz", 15, 20)])
+    equal("gowebsockettest: requests are limits", container(a)["resources"]["requests"],
+          container(a)["resources"]["limits"])
+    hook = container(b)["lifecycle"]["preStop"]["httpGet"]
+    equal("ws-test: preStop GET /api/shutdown",
+          (hook["path"], hook["port"]), ("/api/shutdown", "admin"))
+    health, port = container(b)["livenessProbe"]["httpGet"]["path"], container(b)["ports"][0]
+    equal("ws-test: in namespace poc, with /api/health on 8085",
+          (b[-1]["metadata"]["namespace"], health, port["containerPort"]), ("poc", "/api/health", 8085))
+    port, own = one(d, "Service")["spec"]["ports"][0], container(d)
+    equal("websockets-test: NodePort 32080 to port 80",
+          (port["port"], port["nodePort"], own["ports"][0]["containerPort"]), (80, 32080, 80))
+    equal("websockets-test: liveness every second", own["livenessProbe"]["periodSeconds"], 1)
+    equal("websockets-test: as the guide starts it", (own["args"], own["env"]),
+          (["--faults", "--mount", "/=echo?work=100ms"], [{"name": "PORT", "value": "80"}]))
+    check("websockets-test: `kubectl scale` is not undone by the next apply",
+          "replicas" not in one(d, "Deployment")["spec"])
+
+
+def same_as_chart(found):
+    """The base says what the chart says by default, where both speak."""
+    code, said = run(HELM, "template", "wspulse", CHART, "--namespace", "ws")
+    chart = objects(said) if check("the chart renders", code == 0, said) else []
+    own, theirs = container(found["base"]), container(chart)
+    for key in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "resources",
+                "securityContext"):
+        equal(f"base and chart: {key}", DEFAULTS | own[key], DEFAULTS | theirs[key])
+    for key in ("securityContext", "terminationGracePeriodSeconds", "enableServiceLinks"):
+        equal(f"base and chart: {key}", *({name: pod for name, _, pod in pods(documents)}[
+            "Deployment/wspulse"][key] for documents in (found["base"], chart)))
+    for kind in ("NetworkPolicy", "PodDisruptionBudget"):
+        said = [without(one(some, kind)) for some in (found["base"], chart)]
+        equal(f"base and chart: {kind}", *said)
+    public = found["public"]
+    equal("overlay: three replicas behind an ingress",
+          (one(public, "Deployment")["spec"]["replicas"], len(of_kind(public, "Ingress"))), (3, 1))
+
+
+def zero_to_running(found):
+    """The README's commands: few, and about what is there."""
+    text = (ROOT / "README.md").read_text().partition("## From zero to running")[2]
+    blocks = re.findall(r"```sh\n(.*?)```", text.partition("\n## ")[0], re.DOTALL)
+    equal("README, from zero to running: at most five commands each for four ways",
+          [len(block.splitlines()) <= 5 for block in blocks], [True] * 4)
+    named = re.findall(r"\bdeploy/[\w./-]+", " ".join(blocks))
+    missing = [path for path in named if not (ROOT / path).exists()]
+    check(f"… the {len(named)} files that they name are there", named and not missing, missing)
+    objects_named = {name.title() for name in re.findall(r"(?:deployment|service)/wspulse", text)}
+    there = {name_of(document).title() for document in found["base"]}
+    equal("… and so are the objects", objects_named - there, set())
+
+
+def without(document):
+    """A specification without what selects: the chart's labels are its own."""
+    spec = {key: value for key, value in document["spec"].items() if "elector" not in key}
+    for rule in spec.get("ingress", []):
+        rule["ports"] = [port["port"] for port in rule["ports"]]
+    return spec | {"egress": spec.get("egress", [])}
+
+
+def main():
+    harness.require_binary()
+    found = manifests()
+    for group in (judged, guides, same_as_chart, zero_to_running):
+        section(group, found)
+    for name in (*GUIDES, "base"):
+        section(lived, name, next(pods(found[name]))[2])
+    harness.finish()
+
+
+main()
