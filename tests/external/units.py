@@ -1,0 +1,283 @@
+#!/usr/bin/env -S python3 -B
+"""deploy/systemd: the units as systemd reads them, and at work under a systemd of their own.
+
+    tests/external/units.py
+
+PID 1 of such a machine is not systemd, so a container runs the machine's own systemd as its PID 1,
+with the units and nothing else: readiness, watchdog, sandbox, socket activation, stop.
+"""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import podman
+import tools
+
+tools.apt("systemd-analyze", "systemd")
+tools.apt("curl", "curl")
+podman.install()
+tools.install_only()
+
+import harness
+from crowd import Crowd
+from harness import BINARY, ROOT, SCRATCH, check, equal, not_run, section
+from podman import until
+
+FOLDER = ROOT / "deploy" / "systemd"
+UNITS = ("wspulse.service", "wspulse.socket")
+MOST_EXPOSED = 1.5
+WATCHDOG_S = 5
+HERE = ["127.0.0.1"]
+PROCESS = {f"process_{what}" for what in ("open_fds", "max_fds", "resident_memory_bytes",
+                                          "cpu_seconds_total", "start_time_seconds")}
+# Only what is under test: none of the services that would set up a machine, which is not ours.
+ALONE = "[Unit]\nDefaultDependencies=no\n"
+LOG = "append:/run/wspulse.log"
+LOGGED = f"[Service]\nStandardOutput={LOG}\nStandardError={LOG}\n"
+
+
+# ---- as systemd reads them -----------------------------------------------------------------------
+
+def units():
+    folder = SCRATCH / "units"
+    folder.mkdir()
+    for name in UNITS:
+        text = (FOLDER / name).read_text()
+        (folder / name).write_text(text.replace("/usr/local/bin/wspulse", str(BINARY)))
+        code, said = analyze("verify", folder / name)
+        check(f"systemd-analyze verify {name} prints nothing", code == 0 and not said, said)
+    wrong = folder / "wrong.service"
+    wrong.write_text((folder / "wspulse.service").read_text().replace("UMask", "UMasks"))
+    check("… and would: a misspelt key", "UMasks" in analyze("verify", wrong)[1])
+    code, said = analyze("security", "--offline=true", folder / "wspulse.service")
+    level = re.search(r"exposure level for \S+: (\d+\.\d)", said)
+    check(f"systemd-analyze security: exposed {level and level[1]}, at most {MOST_EXPOSED}",
+          level and float(level[1]) <= MOST_EXPOSED, said)
+
+
+def analyze(*args):
+    run = subprocess.run(["systemd-analyze", "--no-pager", *map(str, args)], text=True, timeout=60,
+                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return run.returncode, run.stdout.strip()
+
+
+def variables():
+    """Each line of wspulse.env, those that are commented out as well, is one that wspulse knows."""
+    text = (FOLDER / "wspulse.env").read_text()
+    lines = re.findall(r"^#?(WSPULSE_\w+)=(.*)$", text, re.MULTILINE)
+    code, _, err = harness.wspulse("--check", env=dict(lines))
+    equal(f"wspulse.env: wspulse --check finds nothing in {len(lines)} variables", (code, err),
+          (0, ""))
+
+
+def activation():
+    """systemd-socket-activate hands over a socket, by the name that the unit gives it."""
+    name = re.search(r"^FileDescriptorName=(.*)$", (FOLDER / "wspulse.socket").read_text(), re.M)[1]
+    port = harness.free_port()
+    log = SCRATCH / "activated.log"
+    with open(log, "wb") as out:
+        process = harness.launch(
+            ["systemd-socket-activate", f"--listen=127.0.0.1:{port}", f"--fdname={name}", BINARY,
+             "--admin-listen", "off", "--log-format", "json"],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=harness.clean_environment())
+    until(lambda: "Listening on" in log.read_text(), 5)
+    crowd = Crowd(10, ("127.0.0.1", port))
+    crowd.run_until(lambda peer: peer.end or peer.echoes, 5)
+    equal(f"socket activation as {name!r}: the first connections start it, and are served",
+          crowd.count("stage", "end"), {("echoed", None): 10})
+    process.send_signal(signal.SIGTERM)
+    crowd.run_until(lambda peer: peer.end, 5)
+    equal("… SIGTERM: 1001 and exit code 0",
+          (crowd.count("close_code"), process.wait(10)), ({1001: 10}, 0))
+    crowd.leave()
+
+
+# ---- at work -------------------------------------------------------------------------------------
+
+class Machine:
+    """A container whose PID 1 is systemd, with our units in it and the machine's /usr."""
+
+    def __init__(self, name):
+        self.name, self.port = name, harness.free_port()
+        tree = SCRATCH / name / "tree"
+        system = tree / "etc" / "systemd" / "system"
+        for folder in ("usr", "opt", "proc", "sys", "dev", "run", "tmp", "root", "var/lib"):
+            (tree / folder).mkdir(parents=True)
+        for link in ("bin", "sbin", "lib", "lib64"):
+            (tree / link).symlink_to(f"usr/{link}")
+        for unit in UNITS:
+            (system / f"{unit}.d").mkdir(parents=True)
+            text = (FOLDER / unit).read_text()
+            (system / unit).write_text(text.replace("/usr/local/bin/wspulse", "/opt/wspulse"))
+            alone = ALONE + (LOGGED if unit.endswith(".service") else "")
+            (system / f"{unit}.d" / "alone.conf").write_text(alone)
+        (system / "default.target").write_text(ALONE)
+        for file in ("passwd", "group", "nsswitch.conf"):
+            shutil.copy(f"/etc/{file}", tree / "etc" / file)
+        (tree / "etc" / "machine-id").write_text("")
+        shutil.copy(FOLDER / "wspulse.env", tree / "etc" / "wspulse.env")
+        # Faults, for the frozen loop and the exit with 69.
+        with open(tree / "etc" / "wspulse.env", "a") as env:
+            env.write("WSPULSE_FAULTS=true\nWSPULSE_LOG_FORMAT=json\n")
+        shutil.copy(BINARY, tree / "opt" / "wspulse")
+        self.started(tree)
+
+    def started(self, tree):
+        steps = [podman.image_of(self.name, tree, "ENV container=podman"),
+                 podman.podman("run", "--detach", "--name", self.name, "--systemd=always",
+                               "--cap-add", "ALL", "--security-opt", "seccomp=unconfined",
+                               "--publish", f"127.0.0.1:{self.port}:8080",
+                               "--network", podman.NETWORK,
+                               "--volume", "/usr:/usr:ro", self.name, "/lib/systemd/systemd")]
+        for code, said in steps:
+            if code:
+                raise RuntimeError(said)
+        if not until(lambda: self.run("systemctl", "is-active", "default.target")[0] == 0, 20):
+            raise RuntimeError(podman.podman("logs", self.name)[1])
+
+    def run(self, *command, budget_s=30):
+        return podman.podman("exec", self.name, *command, budget_s=budget_s)
+
+    def systemctl(self, *command):
+        return self.run("systemctl", "--no-pager", *command)
+
+    def show(self, key, unit="wspulse.service"):
+        return self.systemctl("show", "--value", "--property", key, unit)[1].strip()
+
+    def log(self):
+        return self.run("cat", "/run/wspulse.log")[1]
+
+    def crowd(self, count=20):
+        crowd = Crowd(count, ("127.0.0.1", self.port), sources=HERE)
+        crowd.run_until(lambda peer: peer.end or peer.echoes, 5)
+        return crowd
+
+    def is_up(self, but="0"):
+        """Ready, and another process than that one."""
+        up = self.show("ActiveState") == "active" and self.show("SubState") == "running"
+        return up and self.show("MainPID") not in ("0", but)
+
+    def status(self):
+        return self.systemctl("status", "wspulse.service")[1]
+
+    def launch(self, *command):
+        """A `systemctl` that takes its time."""
+        command = [*podman.BASE, "exec", self.name, "systemctl", *command]
+        return harness.launch([str(part) for part in command])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        podman.podman("rm", "--force", "--time", "0", self.name)
+
+
+def at_work(machine):
+    code, said = machine.systemctl("start", "wspulse.service")
+    if not check("systemctl start: ready by its own word (Type=notify)",
+                 code == 0 and machine.is_up(), f"{said} {machine.status()} {machine.log()}"):
+        return
+    crowd = machine.crowd()
+    equal("20 clients get their echo", crowd.count("stage", "end"), {("echoed", None): 20})
+    check("STATUS tells the connections", until(lambda: "20" in machine.show("StatusText"), 10),
+          machine.show("StatusText"))
+    sandbox(machine)
+    since = time.monotonic()
+    stopping = machine.launch("stop", "wspulse.service")
+    crowd.run_until(lambda peer: peer.end, 10)
+    stopping.wait(20)
+    equal("systemctl stop: all are told 1001",
+          crowd.count("close_code", "end"), {(1001, "eof"): 20})
+    equal("… and it left by itself, with 0",
+          (machine.show("Result"), machine.show("ExecMainStatus")), ("success", "0"))
+    print(f"# systemctl stop took {time.monotonic() - since:.1f} s", flush=True)
+    crowd.leave()
+
+
+def sandbox(machine):
+    """What the kernel says of the process, and what the process says of its sandbox."""
+    pid = machine.show("MainPID")
+    status = dict(line.split(":\t", 1) for line in
+                  machine.run("cat", f"/proc/{pid}/status")[1].splitlines() if ":\t" in line)
+    check("sandbox: a user that exists only now", 61184 <= int(status["Uid"].split()[0]) <= 65519,
+          status["Uid"])
+    equal("sandbox: no capabilities", {int(status[f"Cap{kind}"], 16) for kind in
+                                       ("Inh", "Prm", "Eff", "Bnd", "Amb")}, {0})
+    equal("sandbox: filter of system calls, no new privileges",
+          (status["Seccomp"], status["NoNewPrivs"]), ("2", "1"))
+    mounts = machine.run("cat", f"/proc/{pid}/mounts")[1].splitlines()
+    roots = [line.split()[3] for line in mounts if line.split()[1] == "/"]
+    check("sandbox: nothing can be written to", roots and roots[-1].startswith("ro"), mounts[:5])
+    errors = [line for line in machine.log().splitlines() if '"level":"error"' in line]
+    check("sandbox: the server has no error to tell of", not errors, errors)
+    who = machine.run("curl", "--silent", "http://127.0.0.1:8080/whoami")[1]
+    host = machine.run("cat", "/proc/sys/kernel/hostname")[1].strip()
+    check(f"sandbox: it knows the name of its host, {host}", f'"pod":"{host}"' in who, who)
+    metrics = machine.run("curl", "--silent", "http://127.0.0.1:8081/metrics")[1]
+    known = set(re.findall(r"^process_\w+", metrics, re.MULTILINE))
+    equal("sandbox: it can still measure itself", PROCESS - known, set())
+
+
+def watchdog(machine):
+    """A loop that does not turn is killed and started again."""
+    machine.systemctl("start", "wspulse.service")
+    pid = machine.show("MainPID")
+    since = time.monotonic()
+    machine.run("kill", "-STOP", pid)
+    back = until(lambda: machine.is_up(but=pid), 3 * WATCHDOG_S)
+    took_s = time.monotonic() - since
+    check(f"a frozen server is started anew within {2 * WATCHDOG_S} s",
+          back and took_s < 2 * WATCHDOG_S, f"{took_s:.1f} s, {machine.status()}")
+    print(f"# the watchdog took {took_s:.1f} s", flush=True)
+    pid = machine.show("MainPID")
+    machine.run("kill", "-KILL", pid)
+    check("a killed server is started anew", until(lambda: machine.is_up(but=pid), 5))
+    machine.systemctl("stop", "wspulse.service")
+
+
+def by_socket(machine):
+    """The port is systemd's: it starts the server, and keeps callers waiting while it restarts."""
+    machine.systemctl("start", "wspulse.socket")
+    equal("socket: the server is not there yet", machine.show("ActiveState"), "inactive")
+    crowd = machine.crowd()
+    equal("socket: 20 connections start it, and are served",
+          crowd.count("stage", "end"), {("echoed", None): 20})
+    check("socket: started by it", machine.is_up(), machine.status())
+    restarting = machine.launch("restart", "wspulse.service")
+    refused, asked = 0, time.monotonic()
+    while restarting.poll() is None or time.monotonic() - asked < 1:
+        try:
+            socket.create_connection(("127.0.0.1", machine.port), 2).close()
+        except OSError:
+            refused += 1
+        crowd.run_until(lambda peer: peer.end, 0.02)
+    equal("socket: a restart refuses nobody", refused, 0)
+    again = machine.crowd(5)
+    equal("socket: and serves again", again.count("stage", "end"), {("echoed", None): 5})
+    for each in (crowd, again):
+        each.leave()
+
+
+def main():
+    harness.require_binary()
+    for group in (units, variables, activation):
+        section(group)
+    if why := podman.unusable():
+        not_run("the units under systemd", why)
+        harness.finish()
+    try:
+        machine = Machine("systemd")
+    except RuntimeError as error:
+        not_run("the units under systemd", f"it does not start in a container here: {error}")
+        harness.finish()
+    with machine:
+        for group in (at_work, watchdog, by_socket):
+            section(group, machine)
+    harness.finish()
+
+
+main()
