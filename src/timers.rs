@@ -53,6 +53,12 @@ impl Timers {
         self.armed
     }
 
+    /// Whether the key's timer is set.
+    #[must_use]
+    pub fn is_set(&self, key: u32) -> bool {
+        self.nodes.get(key as usize).is_some_and(|node| node.slot != NOWHERE)
+    }
+
     /// Sets the key's timer, in place of an earlier one.
     pub fn set(&mut self, key: u32, at_ns: u64) {
         let at = at_ns.div_ceil(TICK_NS).max(self.position + 1);

@@ -26,6 +26,20 @@ pub fn show_duration(ms: u64) -> String {
     }
 }
 
+/// Writes nanoseconds for people: three digits, and a unit that fits.
+#[must_use]
+pub fn show_time(ns: u64) -> String {
+    let (scale, unit) = match ns {
+        0..1_000 => return format!("{ns} ns"),
+        1_000..1_000_000 => (1e3, "µs"),
+        1_000_000..1_000_000_000 => (1e6, "ms"),
+        _ => (1e9, "s"),
+    };
+    let value = ns as f64 / scale;
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {unit}")
+}
+
 /// Writes bytes with the largest unit that keeps them whole.
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
@@ -74,6 +88,20 @@ mod tests {
             "9999999999999999h",
         ] {
             assert_eq!(duration_ms(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        for (ns, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_234, "1.23 µs"),
+            (100_400_000, "100 ms"),
+            (30_040_000_000, "30.0 s"),
+            (300_000_000_000, "300 s"),
+        ] {
+            assert_eq!(show_time(ns), text);
         }
     }
 

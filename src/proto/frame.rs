@@ -363,6 +363,30 @@ pub fn parse_close(payload: &[u8]) -> Result<(u16, &str), Fault> {
     std::str::from_utf8(reason).map(|reason| (code, reason)).map_err(|_| Fault::Utf8)
 }
 
+/// What a close code says (RFC 6455 §7.4.1, and those registered since).
+#[must_use]
+pub fn close_name(code: u16) -> &'static str {
+    match code {
+        1000 => "OK",
+        1001 => "going away",
+        1002 => "protocol error",
+        1003 => "unsupported data",
+        1005 => "no code given",
+        1006 => "broken without a Close",
+        1007 => "invalid data",
+        1008 => "policy violation",
+        1009 => "message too big",
+        1010 => "extension missing",
+        1011 => "internal error",
+        1012 => "service restart",
+        1013 => "try again later",
+        1014 => "bad gateway",
+        3000..=3999 => "a library's own",
+        4000..=4999 => "the application's own",
+        _ => "unknown",
+    }
+}
+
 /// Whether an endpoint may put this code into a Close frame (RFC 6455 §7.4).
 #[must_use]
 pub fn may_be_sent(code: u16) -> bool {

@@ -49,7 +49,7 @@ pub fn check<'b>(request: &Request<'_, 'b>) -> Result<Offer<'b>, Refusal> {
 }
 
 /// RFC 6455 §4.2.2 (5.4).
-fn accept(key: &str) -> Result<String, Refusal> {
+pub(super) fn accept(key: &str) -> Result<String, Refusal> {
     // The strict decoder also refuses missing padding and stray bits in the last digit.
     let nonce = STANDARD.decode(key).map_err(|_| Refusal::KeyInvalid)?;
     if nonce.len() != 16 {

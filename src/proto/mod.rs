@@ -11,3 +11,6 @@ pub mod intake;
 pub mod message;
 pub mod refusal;
 pub mod response;
+pub mod talk;
+pub mod upgrade;
+pub mod url;

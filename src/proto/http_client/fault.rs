@@ -16,7 +16,7 @@ pub enum Unsendable {
 }
 
 /// What is wrong with an answer, or with its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// The connection ended before a byte of it came: whoever used that connection before may
     /// ask again on another one.

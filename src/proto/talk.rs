@@ -1,0 +1,222 @@
+//! Frames as a client says and hears them: masked on their way out, whole messages on their way
+//! in. It knows no connection and no time.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::frame::{self, CONTROL_MAX, Fault, Kind};
+
+/// A message may have so many bytes.
+pub const MESSAGE_MAX: usize = 16 << 20;
+
+/// First bytes of whole messages and of control frames (RFC 6455 §5.2).
+pub const TEXT: u8 = 0x81;
+/// See [`TEXT`].
+pub const BINARY: u8 = 0x82;
+/// See [`TEXT`].
+pub const CLOSE: u8 = 0x88;
+/// See [`TEXT`].
+pub const PING: u8 = 0x89;
+/// See [`TEXT`].
+pub const PONG: u8 = 0x8a;
+
+/// Appends a masked frame (RFC 6455 §5.3); `payload` appends what is in it.
+pub fn write(
+    out: &mut Vec<u8>,
+    first: u8,
+    mask: [u8; 4],
+    length: usize,
+    payload: impl FnOnce(&mut Vec<u8>),
+) {
+    let (mut header, size) = frame::message_header(Kind::Text, length);
+    header[0] = first;
+    header[1] |= 0x80;
+    out.extend_from_slice(&header[..size]);
+    out.extend_from_slice(&mask);
+    let start = out.len();
+    payload(out);
+    debug_assert_eq!(out.len() - start, length, "the header says how long it is");
+    frame::unmask(&mut out[start..], mask, 0);
+}
+
+/// The payload of a Close.
+#[must_use]
+pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
+
+/// What a server said.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A whole message.
+    Message(Kind, Vec<u8>),
+    /// A question that must be answered with the same bytes.
+    Ping(Vec<u8>),
+    /// The answer to ours.
+    Pong(Vec<u8>),
+    /// Its last word: code and reason.
+    Close(u16, String),
+}
+
+/// What a server says, as it arrives.
+#[derive(Debug, Default)]
+pub struct Hearing {
+    /// Bytes of a frame that is not there as a whole.
+    bytes: Vec<u8>,
+    /// How many of them have been taken.
+    taken: usize,
+    /// The fragments so far, and what they are.
+    message: Option<(Kind, Vec<u8>)>,
+}
+
+impl Hearing {
+    /// More bytes have come.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..std::mem::take(&mut self.taken));
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next thing that is complete.
+    ///
+    /// # Errors
+    /// What is wrong: nothing more can be understood.
+    pub fn next(&mut self) -> Result<Option<Heard>, Fault> {
+        loop {
+            let rest = &self.bytes[self.taken..];
+            let mut cursor = Cursor::new(rest);
+            let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Fault::ReservedOpcode)?;
+            let Some((header, length)) = parsed else { return Ok(None) };
+            // RFC 6455 §5.1 and §5.2: a server masks nothing, and no extension was agreed to.
+            if header.mask.is_some() || header.rsv1 || header.rsv2 || header.rsv3 {
+                return Err(Fault::ReservedBits);
+            }
+            let size = cursor.position() as usize;
+            let so_far = self.message.as_ref().map_or(0, |(_, bytes)| bytes.len());
+            let length = usize::try_from(length).map_err(|_| Fault::TooBig)?;
+            if so_far.saturating_add(length) > MESSAGE_MAX {
+                return Err(Fault::TooBig);
+            }
+            let Some(payload) = rest.get(size..size + length) else { return Ok(None) };
+            let payload = payload.to_vec();
+            self.taken += size + length;
+            match header.opcode {
+                OpCode::Control(control) => {
+                    return heard(control, header.is_final, payload).map(Some);
+                }
+                OpCode::Data(data) => {
+                    if let Some(message) = self.fragment(data, header.is_final, payload)? {
+                        return Ok(Some(message));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One more fragment; the message, when it was the last.
+    fn fragment(
+        &mut self,
+        data: Data,
+        fin: bool,
+        payload: Vec<u8>,
+    ) -> Result<Option<Heard>, Fault> {
+        let (kind, bytes) = match (data, self.message.take()) {
+            (Data::Text, None) => (Kind::Text, payload),
+            (Data::Binary, None) => (Kind::Binary, payload),
+            (Data::Continue, Some((kind, mut bytes))) => {
+                bytes.extend_from_slice(&payload);
+                (kind, bytes)
+            }
+            (Data::Continue, None) => return Err(Fault::ContinuationAlone),
+            (Data::Text | Data::Binary, Some(_)) => return Err(Fault::MessageInsideMessage),
+            (Data::Reserved(_), _) => return Err(Fault::ReservedOpcode),
+        };
+        if !fin {
+            self.message = Some((kind, bytes));
+            return Ok(None);
+        }
+        if kind == Kind::Text && simdutf8::basic::from_utf8(&bytes).is_err() {
+            return Err(Fault::Utf8);
+        }
+        Ok(Some(Heard::Message(kind, bytes)))
+    }
+}
+
+fn heard(control: Control, fin: bool, payload: Vec<u8>) -> Result<Heard, Fault> {
+    if !fin {
+        return Err(Fault::ControlFragmented);
+    }
+    if payload.len() > CONTROL_MAX {
+        return Err(Fault::ControlTooLong);
+    }
+    match control {
+        Control::Ping => Ok(Heard::Ping(payload)),
+        Control::Pong => Ok(Heard::Pong(payload)),
+        Control::Close => {
+            let (code, reason) = frame::parse_close(&payload)?;
+            Ok(Heard::Close(code, reason.to_owned()))
+        }
+        Control::Reserved(_) => Err(Fault::ReservedOpcode),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything that is heard in these bytes, wherever they are cut.
+    fn all(bytes: &[u8]) -> Result<Vec<Heard>, Fault> {
+        let whole = cut(bytes, bytes.len().max(1));
+        assert_eq!(whole, cut(bytes, 1));
+        whole
+    }
+
+    fn cut(bytes: &[u8], at: usize) -> Result<Vec<Heard>, Fault> {
+        let (mut hearing, mut all) = (Hearing::default(), Vec::new());
+        for piece in bytes.chunks(at) {
+            hearing.extend(piece);
+            while let Some(heard) = hearing.next()? {
+                all.push(heard);
+            }
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn what_is_heard() {
+        let mut bytes = Vec::new();
+        frame::write_message(&mut bytes, Kind::Text, "h\u{e9}".as_bytes());
+        bytes.extend_from_slice(b"\x02\x01a\x89\x01!\x80\x01b\x8a\x00");
+        frame::write_close(&mut bytes, 1001, "draining");
+        let want = [
+            Heard::Message(Kind::Text, "h\u{e9}".into()),
+            Heard::Ping(b"!".to_vec()),
+            Heard::Message(Kind::Binary, b"ab".to_vec()),
+            Heard::Pong(Vec::new()),
+            Heard::Close(1001, "draining".to_owned()),
+        ];
+        assert_eq!(all(&bytes).unwrap(), want);
+        for (bytes, fault) in [
+            (&b"\x81\x81\0\0\0\0a"[..], Fault::ReservedBits),
+            (b"\xc1\x01a", Fault::ReservedBits),
+            (b"\x80\x01a", Fault::ContinuationAlone),
+            (b"\x01\x01a\x81\x01b", Fault::MessageInsideMessage),
+            (b"\x81\x01\xff", Fault::Utf8),
+            (b"\x09\x00", Fault::ControlFragmented),
+            (b"\x88\x01a", Fault::CloseTruncated),
+            (b"\x83\x00", Fault::ReservedOpcode),
+            (b"\x82\x7f\x00\x00\x00\x00\xff\xff\xff\xff", Fault::TooBig),
+        ] {
+            assert_eq!(all(bytes), Err(fault), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said() {
+        let mut out = Vec::new();
+        write(&mut out, TEXT, [1, 2, 3, 4], 2, |out| out.extend_from_slice(b"hi"));
+        assert_eq!(out, [0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2]);
+        assert_eq!(close_payload(1000, "x"), [3, 232, b'x']);
+    }
+}
