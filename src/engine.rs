@@ -85,6 +85,8 @@ pub enum Target {
     Tcp(SocketAddr),
     /// To the Unix socket at this path.
     Unix(Box<str>),
+    /// To whoever started this process: what they type comes in, what is sent they see.
+    Terminal,
 }
 
 impl fmt::Display for Target {
@@ -92,6 +94,7 @@ impl fmt::Display for Target {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{path}"),
+            Self::Terminal => f.write_str("terminal"),
         }
     }
 }
@@ -118,6 +121,8 @@ pub enum HangUp {
     Refused,
     /// There is no way to get there.
     Unreachable,
+    /// This machine has no port or no descriptor left for it.
+    Exhausted,
 }
 
 /// What there was none of for a stream that arrived.
@@ -184,12 +189,17 @@ pub enum Action {
         /// When to go on.
         until_ns: u64,
     },
+    /// Show this to whoever looks on, beside the output proper.
+    Show(String),
     /// End the process with this exit code.
     Exit(u8),
 }
 
 /// A core without I/O. See the module's head for the order of calls.
 pub trait Engine {
+    /// Whether it measures: then the clock is asked for each stream, not once a turn.
+    const MEASURES: bool = false;
+
     /// A stream arrived. `None`: no place for it, turn it away.
     fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id>;
 

@@ -77,6 +77,9 @@ pub trait Os {
         None
     }
 
+    /// Shows this to whoever looks on. Most have nobody there.
+    fn show(&mut self, _text: &str) {}
+
     /// Reads files.
     fn fetch(&mut self, source: Source) -> io::Result<Vec<File>>;
 }

@@ -22,9 +22,8 @@ pub(super) fn figures() -> Vec<File> {
         modified_ms: 0,
     };
     let mut figures = Vec::new();
-    if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // The directory that is being read is open as well.
-        figures.push(figure("open_fds", open.count().saturating_sub(1).to_string()));
+    if let Some(open) = open_descriptors() {
+        figures.push(figure("open_fds", open.to_string()));
     }
     if let Some(most) = getrlimit(Resource::Nofile).current {
         figures.push(figure("max_fds", most.to_string()));
@@ -48,6 +47,13 @@ pub(super) fn figures() -> Vec<File> {
         figures.push(figure("resident_memory_bytes", resident.to_string()));
     }
     figures
+}
+
+/// How many descriptors are open.
+pub(super) fn open_descriptors() -> Option<u64> {
+    let open = fs::read_dir("/proc/self/fd").ok()?;
+    // The directory that is being read is open as well.
+    Some((open.count() as u64).saturating_sub(1))
 }
 
 fn boot_s() -> Option<f64> {

@@ -2,11 +2,14 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 
+use super::terminal::Terminal;
 use super::unix::SocketFile;
 use crate::engine::{Peer, Target};
 
@@ -15,6 +18,7 @@ use crate::engine::{Peer, Target};
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Terminal(Terminal),
 }
 
 impl Stream {
@@ -26,6 +30,7 @@ impl Stream {
                 Ok(Self::Tcp(stream))
             }
             Target::Unix(path) => UnixStream::connect(&**path).map(Self::Unix),
+            Target::Terminal => Ok(Self::Terminal(Terminal::default())),
         }
     }
 
@@ -34,6 +39,7 @@ impl Stream {
         let (error, peer) = match self {
             Self::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Self::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Self::Terminal(_) => return Ok(true),
         };
         if let Some(error) = error {
             return Err(error);
@@ -46,12 +52,23 @@ impl Stream {
         }
     }
 
-    /// As the poller knows it.
-    pub(super) fn source(&mut self) -> &mut dyn Source {
+    /// Has it watched. What a poller does not take is always ready: then this returns true.
+    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<bool> {
+        let both = Interest::READABLE | Interest::WRITABLE;
         match self {
-            Self::Tcp(stream) => stream,
-            Self::Unix(stream) => stream,
+            Self::Tcp(stream) => registry.register(stream, token, both).map(|()| false),
+            Self::Unix(stream) => registry.register(stream, token, both).map(|()| false),
+            Self::Terminal(terminal) => terminal.watch(registry, token),
         }
+    }
+
+    /// Closes at once: what waits is not offered any more to a peer that takes nothing.
+    pub(super) fn reset(self) {
+        let linger = match &self {
+            Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Self::Unix(_) | Self::Terminal(_) => Ok(()),
+        };
+        drop(linger);
     }
 
     /// Says that no more bytes follow.
@@ -59,6 +76,7 @@ impl Stream {
         let shut = match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Self::Terminal(_) => Ok(()),
         };
         // A stream that the peer has reset has nothing left to be shut.
         drop(shut);
@@ -70,6 +88,7 @@ impl Read for Stream {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
+            Self::Terminal(terminal) => terminal.read(buffer),
         }
     }
 }
@@ -79,6 +98,7 @@ impl Write for Stream {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Terminal(terminal) => terminal.write(bytes),
         }
     }
 
@@ -86,20 +106,12 @@ impl Write for Stream {
         match self {
             Self::Tcp(stream) => stream.write_vectored(pieces),
             Self::Unix(stream) => stream.write_vectored(pieces),
+            Self::Terminal(terminal) => terminal.write_vectored(pieces),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
     }
 }
 

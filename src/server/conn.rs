@@ -200,7 +200,10 @@ impl Conn {
                 self.log_end(end, cx);
                 self.leave(cx);
             }
-            (Stage::WebSocket(_), HangUp::Reset | HangUp::Refused | HangUp::Unreachable) => {
+            (
+                Stage::WebSocket(_),
+                HangUp::Reset | HangUp::Refused | HangUp::Unreachable | HangUp::Exhausted,
+            ) => {
                 self.log_end(BROKEN, cx);
                 self.leave(cx);
             }

@@ -161,6 +161,8 @@ fn why(error: &io::Error) -> HangUp {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => HangUp::Refused,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => HangUp::Reset,
+        io::ErrorKind::AddrNotAvailable => HangUp::Exhausted,
+        _ if is_exhaustion(error) => HangUp::Exhausted,
         _ => HangUp::Unreachable,
     }
 }

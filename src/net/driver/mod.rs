@@ -284,6 +284,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                         );
                     }
                 },
+                Action::Show(text) => self.os.show(&text),
                 Action::Exit(code) => self.exit = Some(code),
             }
         }

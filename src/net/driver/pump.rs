@@ -15,6 +15,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
     pub(super) fn serve(&mut self, id: Id) -> usize {
         let Some(entry) = find(&mut self.streams, id) else { return 0 };
         entry.marks.take(Marks::QUEUED);
+        if E::MEASURES {
+            self.now = self.os.now();
+        }
         if entry.marks.has(Marks::CONNECTING) {
             entry.marks.take(Marks::WRITABLE);
             if !self.finish_connecting(id) {

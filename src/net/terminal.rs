@@ -1,0 +1,87 @@
+//! Standard input and output as one stream. Neither is made non-blocking, since that would hold
+//! for everyone who shares the terminal: each read and write asks first whether it can be done.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// A pipe that can be written to takes as much as this without a wait.
+const PIECE: usize = 4096;
+
+/// Whoever started this process.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    input: io::Stdin,
+    output: io::Stdout,
+}
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Self { input: io::stdin(), output: io::stdout() }
+    }
+}
+
+impl Terminal {
+    /// Files and `/dev/null` are no matter for a poller: they are always ready. Returns whether
+    /// that is so for either of them.
+    pub(super) fn watch(&self, registry: &Registry, token: Token) -> io::Result<bool> {
+        let mut always = false;
+        for (descriptor, interest) in [
+            (self.input.as_raw_fd(), Interest::READABLE),
+            (self.output.as_raw_fd(), Interest::WRITABLE),
+        ] {
+            match registry.register(&mut SourceFd(&descriptor), token, interest) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => always = true,
+                other => other?,
+            }
+        }
+        Ok(always)
+    }
+}
+
+/// `WouldBlock` unless it can be done at once.
+fn ready(descriptor: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
+    let mut asked = [PollFd::new(&descriptor, what)];
+    match poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
+impl Read for Terminal {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        ready(self.input.as_fd(), PollFlags::IN)?;
+        // Not through `Stdin`: what it read ahead, no poller would tell of.
+        Ok(rustix::io::read(&self.input, buffer)?)
+    }
+}
+
+impl Write for Terminal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        // All that fits: another event comes only after it was full.
+        while written < bytes.len() {
+            let rest = &bytes[written..];
+            let some = ready(self.output.as_fd(), PollFlags::OUT).and_then(|()| {
+                Ok(rustix::io::write(&self.output, &rest[..rest.len().min(PIECE)])?)
+            });
+            match some {
+                Ok(n) => written += n,
+                Err(_) if written > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write(pieces.first().map_or(&[], |piece| piece))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
