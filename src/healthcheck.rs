@@ -100,6 +100,9 @@ impl fmt::Display for Verdict {
             Self::Answered { status, line } => write!(f, "{status} {line}"),
             Self::Alone(HangUp::Refused) => f.write_str("connection refused: nobody listens there"),
             Self::Alone(HangUp::Unreachable) => f.write_str("there is nothing at that address"),
+            Self::Alone(HangUp::Exhausted) => {
+                f.write_str("this machine has no port or descriptor left for it")
+            }
             Self::Alone(HangUp::Eof | HangUp::Reset) | Self::Broken => {
                 f.write_str("the connection was reset before the answer was there")
             }
@@ -264,7 +267,9 @@ impl Engine for Healthcheck {
                 Ok(()) => self.answered(),
                 Err(fault) => self.end(Verdict::Wrong(fault)),
             },
-            HangUp::Reset | HangUp::Refused | HangUp::Unreachable => self.end(Verdict::Broken),
+            HangUp::Reset | HangUp::Refused | HangUp::Unreachable | HangUp::Exhausted => {
+                self.end(Verdict::Broken);
+            }
         }
     }
 

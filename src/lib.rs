@@ -8,6 +8,7 @@
 //! * [`proto`]: wire formats: HTTP heads, the handshake, frames, messages.
 //! * [`load`]: many clients, on the same contract as the server.
 //! * [`healthcheck`]: one question to a server, for probes.
+//! * [`connect`]: one client, and somebody at a terminal.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
 //! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`]: the nouns; they
 //!   know nothing of the rest.
@@ -16,6 +17,7 @@
 compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux sockets inherit");
 
 pub mod behaviours;
+pub mod connect;
 pub mod engine;
 pub mod healthcheck;
 pub mod limits;

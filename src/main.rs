@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use wspulse::net::{self, logs, passed};
+use wspulse::net::{self, ToolError, logs, passed};
 use wspulse::options::{self, Command, Serve, Surroundings, Usage};
 
 /// A failure while running: an address in use, a file that cannot be read.
@@ -26,6 +26,14 @@ fn main() -> ExitCode {
             Err(error) => {
                 print(&format!("the kernel does not let this run: {error}\n")).max(FAILED)
             }
+        },
+        Ok(Command::Load(load)) => match net::measure(*load) {
+            Ok((code, report)) => code.max(print(&report)),
+            Err(error) => fail(&error),
+        },
+        Ok(Command::Connect(connect)) => match net::connect(*connect) {
+            Ok(code) => code,
+            Err(error) => fail(&error),
         },
         Ok(Command::Print(text)) => print(&text),
         Err(usage) => refuse(&usage),
@@ -59,6 +67,12 @@ fn print(text: &str) -> u8 {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => FAILED,
         _ => 0,
     }
+}
+
+fn fail(error: &ToolError) -> u8 {
+    // As with a wrong flag: the exit code says it still.
+    let _ = writeln!(io::stderr(), "wspulse: {error}");
+    FAILED
 }
 
 fn refuse(usage: &Usage) -> u8 {

@@ -1,27 +1,30 @@
-//! One client: connect, upgrade, speak, compare, close.
+//! One connection of a client: connect, upgrade, speak, compare, close.
 
-use std::io::Cursor;
+mod incoming;
 
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 use super::Shared;
-use super::plan::Partner;
+use super::plan::{Pace, Partner};
 use super::pressed;
 use super::report::{Outcome, Why};
-use super::words::{self, Name};
+use super::words::{Name, Words};
 use crate::behaviours::Kind;
 use crate::engine::{Action, HangUp, Id, Now, Out};
 use crate::outbox::{Blocks, Outbox};
 use crate::proto::deflate::Agreed;
-use crate::proto::frame::{self, CONTROL_MAX};
-use crate::time::{self, Moment};
+use crate::proto::talk;
+use crate::proto::upgrade::{self, Opened, Pending, Reply};
+use crate::time;
+use incoming::Incoming;
 
-/// An answer to the upgrade is no longer than this.
-const HEAD_BYTES: usize = 8 * 1024;
-/// The key of the RFC's example: any key will do, and its answer is known.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// How long a client waits for a connection, for the upgrade and for the answer to its Close:
+/// answers to messages may take longer, where a server works for them.
+const GREETING_MS: u64 = 10_000;
+/// Messages of an open loop that wait for their answers; further ones are sent later, and their
+/// latency says so.
+const UNDER_WAY_MAX: u64 = 1_024;
 
 /// What a client can reach.
 #[derive(Debug)]
@@ -32,18 +35,32 @@ pub(super) struct Cx<'a> {
     pub(super) out: &'a mut Out,
 }
 
-/// One client.
+/// One connection of a client.
 #[derive(Debug)]
 pub(super) struct Client {
     number: u64,
+    /// Which of the plan's targets it tries.
+    target: usize,
     stage: Stage,
     outcome: Outcome,
-    heard: Option<Moment>,
     sent: u64,
     answered: u64,
-    /// The beginning of a head or of a frame.
+    /// When each message that is under way was sent, if it is the answers that set the pace.
+    times: VecDeque<u64>,
+    /// If a clock does: the message that this connection began with, and when that was due.
+    first: (u64, u64),
+    /// When the next message is due; none while too many are under way.
+    due_ns: Option<u64>,
+    /// Since when something has been waited for.
+    waiting_ns: Option<u64>,
+    /// When the end was first heard of.
+    ended_ns: Option<u64>,
+    /// Who serves, by their place in the report.
+    server: usize,
+    /// The beginning of a frame.
     input: Vec<u8>,
     incoming: Option<Incoming>,
+    pending: Option<Box<Pending>>,
     deflate: Option<Agreed>,
     outbox: Outbox,
 }
@@ -61,32 +78,42 @@ enum Stage {
     Over,
 }
 
-/// The message that is arriving.
-#[derive(Debug)]
-struct Incoming {
-    left: u64,
-    offset: usize,
-    fin: bool,
-    /// Its beginning, kept while it may be one that nobody asked for.
-    unasked: Option<Vec<u8>>,
-    /// All of it, if it is compressed: it is read when all of it has come.
-    pressed: Option<Vec<u8>>,
+/// What ends a connection at once.
+enum Wrong {
+    Upgrade(upgrade::Fault),
+    Frame,
+    Answer,
 }
 
-/// An answer that is none.
-struct Wrong;
+impl From<Wrong> for Outcome {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Upgrade(fault) => Self::NotConnected(Why::Answer(fault)),
+            Wrong::Frame => Self::Garbled,
+            Wrong::Answer => Self::Wrong,
+        }
+    }
+}
 
 impl Client {
-    pub(super) fn new(number: u64) -> Self {
+    /// One that is about to connect; so many of its messages are answered already.
+    pub(super) fn new(number: u64, target: usize, answered: u64) -> Self {
         Self {
             number,
+            target,
             stage: Stage::Connecting,
             outcome: Outcome::NotConnected(Why::CutOff),
-            heard: None,
-            sent: 0,
-            answered: 0,
+            sent: answered,
+            answered,
+            times: VecDeque::new(),
+            first: (answered, 0),
+            due_ns: None,
+            waiting_ns: None,
+            ended_ns: None,
+            server: 0,
             input: Vec::new(),
             incoming: None,
+            pending: None,
             deflate: None,
             outbox: Outbox::default(),
         }
@@ -96,8 +123,39 @@ impl Client {
         self.number
     }
 
+    pub(super) fn target(&self) -> usize {
+        self.target
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         self.outcome
+    }
+
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// When its end was first heard of.
+    pub(super) fn ended_ns(&self) -> Option<u64> {
+        self.ended_ns
+    }
+
+    fn under_way(&self) -> u64 {
+        self.sent - self.answered
+    }
+
+    /// Messages whose answers will not come, by no wish of ours.
+    pub(super) fn lost(&self) -> u64 {
+        match self.outcome {
+            Outcome::Closed(_) => 0,
+            Outcome::Dismissed(_)
+            | Outcome::Broken
+            | Outcome::NotConnected(_)
+            | Outcome::Refused(_)
+            | Outcome::Wrong
+            | Outcome::Garbled
+            | Outcome::Silent => self.under_way(),
+        }
     }
 
     pub(super) fn unsent(&self) -> &[u8] {
@@ -112,36 +170,73 @@ impl Client {
         self.outbox.keep(cx.out, shared, taken, &mut Blocks::default(), 0);
     }
 
+    /// It is about to connect.
+    pub(super) fn begin(&mut self, cx: &mut Cx<'_>) {
+        cx.shared.connecting += 1;
+        self.wait(cx);
+    }
+
     pub(super) fn connected(&mut self, how: Result<(), HangUp>, cx: &mut Cx<'_>) {
+        if self.stage != Stage::Connecting {
+            return;
+        }
         if let Err(how) = how {
             self.outcome = Outcome::NotConnected(how.into());
             return self.leave(Action::Close(cx.id), cx);
         }
-        self.hear(cx);
-        self.watch(cx);
-        let plan = &cx.shared.plan;
-        if plan.partner == Partner::PlainEcho {
-            return self.open(cx);
-        }
-        let head = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{}\r\n",
-            plan.path,
-            plan.host,
-            match plan.extensions.as_str() {
-                "" => String::new(),
-                offers => format!("Sec-WebSocket-Extensions: {offers}\r\n"),
-            }
-        );
-        cx.out.bytes.extend_from_slice(head.as_bytes());
+        cx.shared.connecting -= 1;
+        cx.shared.target = self.target;
         self.stage = Stage::Upgrading;
+        self.wait(cx);
+        if cx.shared.plan.partner == Partner::PlainEcho {
+            return self.open(Opened::default(), cx);
+        }
+        let nonce = (u128::from(cx.shared.rng.below(u64::MAX)) << 64)
+            | u128::from(cx.shared.rng.below(u64::MAX));
+        match cx.shared.plan.ask.write(nonce.to_ne_bytes(), &mut cx.out.bytes) {
+            Ok(pending) => self.pending = Some(Box::new(pending)),
+            Err(_) => self.leave(Action::Close(cx.id), cx),
+        }
     }
 
-    fn open(&mut self, cx: &mut Cx<'_>) {
-        cx.shared.report.opened += 1;
+    fn open(&mut self, opened: Opened, cx: &mut Cx<'_>) {
+        let now_ns = cx.now.mono_ns;
+        self.server = cx.shared.count_open(self.number, opened.served_by, cx.now);
         self.stage = Stage::Open;
         self.outcome = Outcome::Broken;
-        for _ in 0..cx.shared.plan.depth {
+        self.pending = None;
+        self.waiting_ns = None;
+        match cx.shared.plan.pace {
+            Pace::Closed { depth } => (0..depth).for_each(|_| self.speak(cx)),
+            Pace::Open { interval_ns } => {
+                // Clients that begin together do not speak together.
+                let first_ns = now_ns + cx.shared.rng.below(interval_ns);
+                self.first = (self.sent, first_ns);
+                self.keep_pace(cx);
+            }
+        }
+    }
+
+    /// When a message should be sent, whatever came of the ones before.
+    fn due(&self, index: u64, interval_ns: u64) -> u64 {
+        let (first, first_ns) = self.first;
+        first_ns.saturating_add((index - first).saturating_mul(interval_ns))
+    }
+
+    /// Sends what is due, and has itself woken for the next.
+    fn keep_pace(&mut self, cx: &mut Cx<'_>) {
+        let Pace::Open { interval_ns } = cx.shared.plan.pace else { return };
+        self.due_ns = None;
+        while self.stage == Stage::Open && self.sent < cx.shared.plan.messages() {
+            let due_ns = self.due(self.sent, interval_ns);
+            if due_ns > cx.now.mono_ns {
+                self.due_ns = Some(due_ns);
+                cx.shared.schedule.push(Reverse((due_ns, cx.id)));
+                return;
+            }
+            if self.under_way() >= UNDER_WAY_MAX {
+                return;
+            }
             self.speak(cx);
         }
     }
@@ -156,71 +251,39 @@ impl Client {
     }
 
     pub(super) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
-        self.hear(cx);
         let bytes = &shared[..self.input.len() + n];
         self.input = Vec::new();
-        if let Ok(used) = self.take(bytes, cx) {
-            self.input.extend_from_slice(&bytes[used..]);
-        } else {
-            self.outcome = Outcome::Wrong;
-            self.leave(Action::Reset(cx.id), cx);
-        }
-    }
-
-    /// Everything that is complete; returns how far it goes.
-    fn take(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<usize, Wrong> {
-        let mut at = 0;
-        loop {
-            let used = match self.stage {
-                Stage::Upgrading => self.answer(&bytes[at..], cx)?,
-                Stage::Open | Stage::Goodbye
-                    if self.incoming.as_ref().is_some_and(|i| i.left > 0) =>
-                {
-                    self.payload(&bytes[at..], cx)?
-                }
-                Stage::Open | Stage::Goodbye => self.frame(&bytes[at..], cx)?,
-                Stage::Connecting | Stage::Over => bytes.len() - at,
-            };
-            if used == 0 {
-                return Ok(at);
+        match self.take(bytes, cx) {
+            Ok(used) => self.input.extend_from_slice(&bytes[used..]),
+            Err(wrong) => {
+                self.outcome = wrong.into();
+                self.ended_ns.get_or_insert(cx.now.mono_ns);
+                self.leave(Action::Reset(cx.id), cx);
             }
-            at += used;
         }
     }
 
     /// The answer to the upgrade.
-    fn answer(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<usize, Wrong> {
-        let mut fields = [httparse::EMPTY_HEADER; 64];
-        let mut response = httparse::Response::new(&mut fields);
-        let used = match response.parse(bytes) {
-            Ok(httparse::Status::Complete(used)) => used,
-            Ok(httparse::Status::Partial) if bytes.len() < HEAD_BYTES => return Ok(0),
-            Ok(httparse::Status::Partial) | Err(_) => return Err(Wrong),
-        };
-        let status = response.code.unwrap_or(0);
-        if status != 101 {
-            self.outcome = Outcome::Refused(status);
-            self.leave(Action::Close(cx.id), cx);
-            return Ok(bytes.len());
+    fn answer(&mut self, mut bytes: &[u8], cx: &mut Cx<'_>) -> Result<usize, Wrong> {
+        let Some(pending) = &mut self.pending else { return Ok(0) };
+        let all = bytes.len();
+        match pending.read(&cx.shared.plan.ask, &mut bytes).map_err(Wrong::Upgrade)? {
+            None => {}
+            Some(Reply::Refused(status)) => {
+                self.outcome = Outcome::Refused(status);
+                self.leave(Action::Close(cx.id), cx);
+                return Ok(all);
+            }
+            Some(Reply::Open(opened)) => {
+                if let Some(answer) = &opened.extensions {
+                    let agreed = pressed::agreed(answer.as_bytes());
+                    self.deflate = agreed;
+                    agreed.ok_or(Wrong::Upgrade(upgrade::Fault::Extension))?;
+                }
+                self.open(opened, cx);
+            }
         }
-        let accepted = response.headers.iter().any(|field| {
-            field.name.eq_ignore_ascii_case("sec-websocket-accept")
-                && field.value == ACCEPT.as_bytes()
-        });
-        if !accepted {
-            return Err(Wrong);
-        }
-        let mut fields = response.headers.iter();
-        if let Some(answer) =
-            fields.find(|field| field.name.eq_ignore_ascii_case("sec-websocket-extensions"))
-        {
-            // RFC 6455 §4.1: nothing that was not offered.
-            let offered = !cx.shared.plan.extensions.is_empty();
-            self.deflate = pressed::agreed(answer.value).filter(|_| offered);
-            self.deflate.ok_or(Wrong)?;
-        }
-        self.open(cx);
-        Ok(used)
+        Ok(all - bytes.len())
     }
 
     /// The next message, if there is one to be said.
@@ -253,129 +316,12 @@ impl Client {
         }
         self.sent += 1;
         cx.shared.report.sent += 1;
-    }
-
-    fn frame(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<usize, Wrong> {
-        let mut cursor = Cursor::new(bytes);
-        let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| Wrong)? else {
-            return Ok(0);
-        };
-        // No mask and no reserved bit: that is what a server may send (RFC 6455 §5.1, §5.2), but
-        // for the one that says that a message is compressed (RFC 7692 §6).
-        let plain = cx.shared.plan.partner == Partner::PlainEcho;
-        let fresh = matches!(header.opcode, OpCode::Data(data) if data != Data::Continue);
-        let rsv1 = header.rsv1 && !(fresh && self.deflate.is_some());
-        if header.mask.is_some() != plain || rsv1 || header.rsv2 || header.rsv3 {
-            return Err(Wrong);
+        if matches!(cx.shared.plan.pace, Pace::Closed { .. }) {
+            self.times.push_back(cx.now.mono_ns);
         }
-        let size = cursor.position() as usize;
-        if let OpCode::Control(control) = header.opcode {
-            let end =
-                usize::try_from(length).ok().filter(|&n| n <= CONTROL_MAX).ok_or(Wrong)? + size;
-            let Some(payload) = bytes.get(size..end) else { return Ok(0) };
-            self.control(control, payload, cx)?;
-            return Ok(end);
+        if self.waiting_ns.is_none() {
+            self.wait(cx);
         }
-        match &mut self.incoming {
-            None if fresh && header.rsv1 => {
-                let (left, fin) = (length, header.is_final);
-                let pressed = Some(Vec::new());
-                self.incoming = Some(Incoming { left, offset: 0, fin, unasked: None, pressed });
-            }
-            None if fresh => {
-                let name = Name::new(self.number, self.answered);
-                let ours =
-                    length == cx.shared.words.length(&name) as u64 && self.answered < self.sent;
-                let unasked = (!ours).then(Vec::new);
-                let (left, fin) = (length, header.is_final);
-                self.incoming = Some(Incoming { left, offset: 0, fin, unasked, pressed: None });
-            }
-            Some(incoming) if !fresh => (incoming.left, incoming.fin) = (length, header.is_final),
-            Some(_) | None => return Err(Wrong),
-        }
-        if length == 0 {
-            self.finish_frame(cx)?;
-        }
-        Ok(size)
-    }
-
-    /// Bytes of a message, compared where they lie.
-    fn payload(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<usize, Wrong> {
-        let Some(incoming) = &mut self.incoming else { return Ok(0) };
-        let used = bytes.len().min(usize::try_from(incoming.left).unwrap_or(usize::MAX));
-        let bytes = &bytes[..used];
-        let name = Name::new(self.number, self.answered);
-        if let Some(pressed) = &mut incoming.pressed {
-            pressed.extend_from_slice(bytes);
-            if pressed.len() > cx.shared.longest_pressed() {
-                return Err(Wrong);
-            }
-        } else if incoming.unasked.is_none() && !cx.shared.words.are(bytes, &name, incoming.offset)
-        {
-            // An unasked message that happens to be as long as ours shows in its first bytes.
-            if incoming.offset > 0 {
-                return Err(Wrong);
-            }
-            incoming.unasked = Some(Vec::new());
-        }
-        if let Some(beginning) = &mut incoming.unasked {
-            let wanted = 32_usize.saturating_sub(beginning.len()).min(used);
-            beginning.extend_from_slice(&bytes[..wanted]);
-        }
-        incoming.left -= used as u64;
-        incoming.offset += used;
-        if incoming.left == 0 {
-            self.finish_frame(cx)?;
-        }
-        Ok(used)
-    }
-
-    fn finish_frame(&mut self, cx: &mut Cx<'_>) -> Result<(), Wrong> {
-        let Some(incoming) = self.incoming.take_if(|incoming| incoming.fin) else { return Ok(()) };
-        let unasked = match incoming.pressed {
-            None => incoming.unasked,
-            Some(pressed) => {
-                let name = Name::new(self.number, self.answered);
-                cx.shared.unpressed(&pressed, &name).map_err(|()| Wrong)?
-            }
-        };
-        match unasked {
-            Some(beginning) if words::is_unasked(&beginning) => cx.shared.report.unasked += 1,
-            Some(_) => return Err(Wrong),
-            None if self.answered >= self.sent => return Err(Wrong),
-            None => {
-                self.answered += 1;
-                cx.shared.report.answered += 1;
-                self.speak(cx);
-                let plan = &cx.shared.plan;
-                if self.answered >= plan.messages() && plan.ends_with_the_last_answer() {
-                    self.say_goodbye(cx);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn control(&mut self, control: Control, payload: &[u8], cx: &mut Cx<'_>) -> Result<(), Wrong> {
-        match control {
-            Control::Ping => {
-                masked(cx, 0x8a, payload.len(), |out, _| out.extend_from_slice(payload));
-            }
-            Control::Close => {
-                let (code, _) = frame::parse_close(payload).map_err(|_| Wrong)?;
-                if self.stage == Stage::Open {
-                    masked(cx, 0x88, payload.len(), |out, _| out.extend_from_slice(payload));
-                }
-                self.outcome = Outcome::Closed(code);
-                self.stage = Stage::Goodbye;
-                if cx.shared.plan.partner == Partner::PlainEcho {
-                    self.leave(Action::Close(cx.id), cx);
-                }
-            }
-            Control::Pong => {}
-            Control::Reserved(_) => return Err(Wrong),
-        }
-        Ok(())
     }
 
     /// Begins the close handshake, if it is open and has not.
@@ -384,13 +330,18 @@ impl Client {
             Stage::Open => {
                 masked(cx, 0x88, 2, |out, _| out.extend_from_slice(&1000_u16.to_be_bytes()));
                 self.stage = Stage::Goodbye;
+                self.wait(cx);
             }
-            Stage::Upgrading => self.leave(Action::Close(cx.id), cx),
-            Stage::Connecting | Stage::Goodbye | Stage::Over => {}
+            Stage::Connecting | Stage::Upgrading => {
+                self.outcome = Outcome::NotConnected(Why::Stopped);
+                self.leave(Action::Reset(cx.id), cx);
+            }
+            Stage::Goodbye | Stage::Over => {}
         }
     }
 
     pub(super) fn ended(&mut self, how: HangUp, cx: &mut Cx<'_>) {
+        self.ended_ns.get_or_insert(cx.now.mono_ns);
         // Whoever has said its last word will not take what we still have to say.
         let unheard = !self.outbox.is_empty() || how != HangUp::Eof;
         if self.stage != Stage::Over {
@@ -399,32 +350,55 @@ impl Client {
         }
     }
 
-    /// Looks whether anything has come in time.
+    /// Looks whether what it waits for is late, and whether a message is due.
     pub(super) fn wake(&mut self, cx: &mut Cx<'_>) {
-        let patience_ms = cx.shared.plan.patience_ms;
-        if self.heard.is_some_and(|heard| heard.ms_ago(cx.now) >= patience_ms)
-            && self.stage != Stage::Over
-        {
-            if !matches!(self.outcome, Outcome::Closed(_)) {
-                self.outcome = Outcome::Silent;
-            }
-            return self.leave(Action::Reset(cx.id), cx);
+        let patience_ns = self.patience_ns(cx);
+        match self.waiting_ns {
+            _ if self.stage == Stage::Over => {}
+            Some(since_ns) if since_ns + patience_ns <= cx.now.mono_ns => self.give_up(cx),
+            Some(since_ns) => cx.shared.timers.set(cx.id.key, since_ns + patience_ns),
+            None => {}
         }
-        self.watch(cx);
+        if self.due_ns.is_some_and(|due_ns| due_ns <= cx.now.mono_ns) {
+            self.keep_pace(cx);
+        }
     }
 
-    fn hear(&mut self, cx: &Cx<'_>) {
-        self.heard = Some(Moment::at(cx.now.mono_ns));
+    fn give_up(&mut self, cx: &mut Cx<'_>) {
+        self.outcome = match self.stage {
+            Stage::Connecting => Outcome::NotConnected(Why::TimedOut),
+            Stage::Upgrading => Outcome::NotConnected(Why::Silent),
+            Stage::Open => Outcome::Silent,
+            Stage::Goodbye if self.outcome == Outcome::Broken => Outcome::Silent,
+            Stage::Goodbye | Stage::Over => self.outcome,
+        };
+        self.ended_ns.get_or_insert(cx.now.mono_ns);
+        self.leave(Action::Reset(cx.id), cx);
     }
 
-    fn watch(&self, cx: &mut Cx<'_>) {
-        if let Some(heard) = self.heard {
-            let until_ns = heard.ns(cx.now) + time::ms(cx.shared.plan.patience_ms);
-            cx.shared.timers.set(cx.id.key, until_ns);
+    fn patience_ns(&self, cx: &Cx<'_>) -> u64 {
+        let patience_ms = cx.shared.plan.patience_ms;
+        time::ms(match self.stage {
+            Stage::Open => patience_ms,
+            Stage::Connecting | Stage::Upgrading | Stage::Goodbye | Stage::Over => {
+                patience_ms.min(GREETING_MS)
+            }
+        })
+    }
+
+    /// From now on something is waited for. While its timer is set, that costs nothing: it
+    /// goes off too early then, and is set anew.
+    fn wait(&mut self, cx: &mut Cx<'_>) {
+        self.waiting_ns = Some(cx.now.mono_ns);
+        if !cx.shared.timers.is_set(cx.id.key) || self.stage != Stage::Open {
+            cx.shared.timers.set(cx.id.key, cx.now.mono_ns + self.patience_ns(cx));
         }
     }
 
     fn leave(&mut self, action: Action, cx: &mut Cx<'_>) {
+        if self.stage == Stage::Connecting {
+            cx.shared.connecting -= 1;
+        }
         self.stage = Stage::Over;
         cx.shared.timers.cancel(cx.id.key);
         cx.shared.actions.push_back(action);
@@ -432,24 +406,11 @@ impl Client {
 }
 
 /// Appends a masked frame (RFC 6455 §5.3).
-fn masked(
-    cx: &mut Cx<'_>,
-    first: u8,
-    length: usize,
-    payload: impl FnOnce(&mut Vec<u8>, &words::Words),
-) {
+fn masked(cx: &mut Cx<'_>, first: u8, length: usize, payload: impl FnOnce(&mut Vec<u8>, &Words)) {
     let Shared { rng, words, plan, .. } = &mut *cx.shared;
     let mask = match plan.partner {
         Partner::WebSocket => (rng.below(1 << 32) as u32).to_ne_bytes(),
         Partner::PlainEcho => [0; 4],
     };
-    let (mut header, size) = frame::message_header(Kind::Text, length);
-    header[0] = first;
-    header[1] |= 0x80;
-    let out = &mut cx.out.bytes;
-    out.extend_from_slice(&header[..size]);
-    out.extend_from_slice(&mask);
-    let start = out.len();
-    payload(out, words);
-    frame::unmask(&mut out[start..], mask, 0);
+    talk::write(&mut cx.out.bytes, first, mask, length, |out| payload(out, words));
 }

@@ -1,36 +1,74 @@
-//! What the clients are to do.
-
-use core::net::SocketAddr;
+//! What the clients are to do, and what is expected of it.
 
 use crate::behaviours::Kind;
+use crate::engine::Target;
+use crate::proto::upgrade::Ask;
 
 /// What the clients are to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where the server listens.
-    pub target: SocketAddr,
-    /// The `Host` field.
-    pub host: String,
-    /// Path and query of the WebSocket.
-    pub path: String,
-    /// What is offered in `Sec-WebSocket-Extensions`; empty: nothing.
-    pub extensions: String,
+    /// Where the server may be; the next one is tried where nobody is.
+    pub targets: Vec<Target>,
+    /// What each client asks for.
+    pub ask: Ask,
     /// Clients at once.
     pub clients: usize,
+    /// Clients that begin in a second; `None`: as fast as they can.
+    pub ramp: Option<u64>,
     /// When a client has done its part.
     pub life: Life,
+    /// What a client whose connection ended too early does.
+    pub when_lost: WhenLost,
     /// Bytes of a message, at least; 0 sends `<client>:<i>` and no more.
     pub size: usize,
     /// Text or binary.
     pub kind: Kind,
-    /// Messages of a client that are under way at once.
-    pub depth: usize,
+    /// When the next message is sent.
+    pub pace: Pace,
     /// Messages are cut into frames of this many bytes; 0 sends them whole.
     pub fragment: usize,
     /// Who is at the other end.
     pub partner: Partner,
-    /// How long a client waits for anything.
+    /// What an answer must be.
+    pub answers: Answers,
+    /// How long a client waits for what it expects.
     pub patience_ms: u64,
+    /// How often a line of progress is shown; `None`: never.
+    pub progress_ms: Option<u64>,
+}
+
+/// When the next message is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// With the next answer: so many messages of a client are under way at once.
+    Closed {
+        /// At least 1.
+        depth: usize,
+    },
+    /// One each so many nanoseconds, whatever comes back: latency counts from the moment at
+    /// which it should have been sent, so that a server that stalls cannot hide it.
+    Open {
+        /// From one message of a client to its next.
+        interval_ns: u64,
+    },
+}
+
+/// What a client whose connection ended too early does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenLost {
+    /// It counts as it ended.
+    Leave,
+    /// It comes back, after a random time that grows with each attempt that fails.
+    Reconnect,
+}
+
+/// What an answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Any message but those that servers push unasked.
+    Any,
+    /// The message itself, byte by byte.
+    Same,
 }
 
 /// Who is at the other end.
@@ -50,12 +88,14 @@ pub enum Life {
     Messages(u64),
     /// When so much time has passed, whatever it has done.
     Time {
-        /// Counted from the first connection.
+        /// Counted from the last client's turn to begin.
         ms: u64,
     },
-    /// After one answer it only stays, until so much time has passed.
-    Idle {
-        /// Counted from the first connection.
+    /// After so many answers it only stays, until so much time has passed.
+    Hold {
+        /// Messages before that.
+        messages: u64,
+        /// Counted from the last client's turn to begin.
         ms: u64,
     },
     /// After one answer; another client takes its place, until there were so many.
@@ -65,12 +105,23 @@ pub enum Life {
     },
 }
 
+/// What is expected; what is missed decides the exit code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Latency that 99 of 100 answers must not exceed.
+    pub p99_ms: Option<u64>,
+    /// Connections that failed or broke, and messages that were lost.
+    pub errors: Option<u64>,
+    /// The longest that any client was without a connection.
+    pub downtime_ms: Option<u64>,
+}
+
 impl Plan {
-    /// Connections that are opened in all.
+    /// Clients that begin in all.
     #[must_use]
     pub fn connections(&self) -> u64 {
         match self.life {
-            Life::Messages(_) | Life::Time { .. } | Life::Idle { .. } => self.clients as u64,
+            Life::Messages(_) | Life::Time { .. } | Life::Hold { .. } => self.clients as u64,
             Life::Churn { connections } => connections,
         }
     }
@@ -81,22 +132,28 @@ impl Plan {
         matches!(self.life, Life::Messages(_) | Life::Churn { .. })
     }
 
-    /// When all clients close, counted from the first connection.
+    /// When all clients close, counted from the first one's beginning.
     #[must_use]
     pub fn time_limit_ms(&self) -> Option<u64> {
         match self.life {
-            Life::Time { ms } | Life::Idle { ms } => Some(ms),
+            Life::Time { ms } | Life::Hold { ms, .. } => Some(ms + self.ramp_ms()),
             Life::Messages(_) | Life::Churn { .. } => None,
         }
+    }
+
+    /// How long it takes until all have begun.
+    fn ramp_ms(&self) -> u64 {
+        let per_second = self.ramp.unwrap_or(u64::MAX).max(1);
+        (self.clients as u64).saturating_mul(1_000) / per_second
     }
 
     /// Messages of one client.
     #[must_use]
     pub fn messages(&self) -> u64 {
         match self.life {
-            Life::Messages(messages) => messages,
+            Life::Messages(messages) | Life::Hold { messages, .. } => messages,
             Life::Time { .. } => u64::MAX,
-            Life::Churn { .. } | Life::Idle { .. } => 1,
+            Life::Churn { .. } => 1,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Messages of clients that have agreed to compression: made, and read again.
 
-use super::words::Name;
+use super::words::{Beginning, Name};
 use super::{Shared, Words};
 use crate::behaviours::Kind;
 use crate::outbox::Blocks;
@@ -53,12 +53,16 @@ impl Shared {
 
     /// What a compressed answer says: the message of this name (`None`), or how another begins.
     /// An error is no message at all.
-    pub(super) fn unpressed(&mut self, pressed: &[u8], name: &Name) -> Result<Option<Vec<u8>>, ()> {
+    pub(super) fn unpressed(
+        &mut self,
+        pressed: &[u8],
+        name: &Name,
+    ) -> Result<Option<Beginning>, ()> {
         let limit = self.longest();
         let inflated = self.codec.inflate(Kind::Binary, pressed, limit, &mut Blocks::default());
         let judge = |words: &Words, message: &[u8]| {
             let ours = message.len() == words.length(name) && words.are(message, name, 0);
-            (!ours).then(|| message[..message.len().min(32)].to_vec())
+            (!ours).then(|| Beginning::of(message))
         };
         match inflated.map_err(|_| ())? {
             Inflated::Long(block) => Ok(judge(&self.words, block.bytes())),

@@ -11,6 +11,9 @@ const NAME_MAX: usize = 41;
 const UNASKED: [&[u8]; 5] =
     [b"randping", b"Welcome!", b"Connection is alive", b"tick ", b"{\"pod\""];
 
+/// As long as the longest of these.
+const BEGINNING: usize = 19;
+
 /// Records as JSON: compression finds in it what it finds in the field.
 #[must_use]
 pub fn padding(size: usize) -> Vec<u8> {
@@ -107,9 +110,32 @@ impl Words {
     }
 }
 
-/// Whether a message that begins so is one that nobody asked for.
-pub(super) fn is_unasked(beginning: &[u8]) -> bool {
-    UNASKED.iter().any(|unasked| beginning.starts_with(unasked))
+/// As much of a message's beginning as tells whether somebody asked for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beginning {
+    bytes: [u8; BEGINNING],
+    length: usize,
+}
+
+impl Beginning {
+    pub(super) fn of(message: &[u8]) -> Self {
+        let mut beginning = Self::default();
+        beginning.extend(message);
+        beginning
+    }
+
+    /// More of the message.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        let room = &mut self.bytes[self.length..];
+        let wanted = room.len().min(bytes.len());
+        room[..wanted].copy_from_slice(&bytes[..wanted]);
+        self.length += wanted;
+    }
+
+    /// Whether a message that begins so is one that nobody asked for.
+    pub(super) fn is_unasked(&self) -> bool {
+        UNASKED.iter().any(|unasked| self.bytes[..self.length].starts_with(unasked))
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ mod process;
 mod resolve;
 mod signals;
 mod stream;
+mod terminal;
+mod tools;
 mod unix;
 
 use core::fmt;
@@ -24,7 +26,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::engine::{Door, Target};
 use crate::healthcheck::{Healthcheck, Plan as Question};
-use crate::load::{Load, Plan, Report};
 use crate::options::{self, Listen, Serve, Whom};
 use crate::server::{Assets, Server};
 use crate::units::show_size;
@@ -34,6 +35,7 @@ use listen::Port;
 use notify::Supervisor;
 use passed::{Passed, PassedError};
 use stream::Listener;
+pub use tools::{ToolError, connect, load, measure};
 
 /// Descriptors that are no connections: pollers, listeners, signals, logs, a reserve.
 const OWN_DESCRIPTORS: u64 = 16;
@@ -227,18 +229,6 @@ pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
-}
-
-/// Runs clients until they are done; says what came of it.
-///
-/// # Errors
-/// When the kernel does not let it run.
-pub fn load(plan: Plan) -> io::Result<Report> {
-    raise_descriptor_limit();
-    let kernel = Kernel::new(Vec::new(), signals::pipes()?, None, None)?;
-    let mut driver = Driver::new(Load::new(plan, seed()), kernel);
-    driver.run()?;
-    Ok(driver.engine().report().clone())
 }
 
 /// Asks a server whether it is healthy; returns the exit code, and what happened in one line.

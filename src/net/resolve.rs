@@ -14,7 +14,7 @@ const STACK_BYTES: usize = 512 * 1024;
 
 /// Why there is no address.
 #[derive(Debug)]
-pub(super) enum LookUpError {
+pub enum LookUpError {
     /// Nobody has answered so far.
     TooSlow,
     /// There is none, or nobody to ask.

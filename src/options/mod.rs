@@ -3,9 +3,12 @@
 //! `--print-config` and the README's rows all come from it.
 //! `parse` is a pure function: nothing here opens a file or a socket.
 
+mod asked;
+mod connect;
 mod flags;
 mod healthcheck;
 mod help;
+mod load;
 mod read;
 mod serve;
 mod show;
@@ -15,7 +18,9 @@ mod values;
 
 use std::ffi::OsString;
 
+pub use connect::Connect;
 pub use healthcheck::{Healthcheck, Whom};
+pub use load::{Form, Load};
 use read::Environment;
 pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve};
 pub use usage::Usage;
@@ -29,6 +34,10 @@ pub enum Command {
     Check(Box<Serve>),
     /// Ask a server whether it is healthy.
     Healthcheck(Healthcheck),
+    /// Open many WebSockets and measure.
+    Load(Box<Load>),
+    /// Talk to one WebSocket.
+    Connect(Box<Connect>),
     /// Print this on standard output and leave.
     Print(String),
 }
@@ -63,6 +72,18 @@ const VERBS: &[Verb] = &[
         help: || help::screen(&healthcheck::PAGE, healthcheck::FLAGS),
         parse: healthcheck::parse,
     },
+    Verb {
+        name: "load",
+        flag_names: || table::names(load::FLAGS),
+        help: || help::screen(&load::PAGE, load::FLAGS),
+        parse: load::parse,
+    },
+    Verb {
+        name: "connect",
+        flag_names: || table::names(connect::FLAGS),
+        help: || help::screen(&connect::PAGE, connect::FLAGS),
+        parse: connect::parse,
+    },
 ];
 
 /// Reads the arguments (without the program's name) and the environment.
@@ -90,8 +111,13 @@ pub fn parse(
 
 /// The rows of the README's tables of flags, in Markdown: a name for each, and its rows.
 #[must_use]
-pub fn readme_rows() -> [(&'static str, String); 2] {
-    [("flags", help::rows(flags::SERVE)), ("healthcheck", help::rows(healthcheck::FLAGS))]
+pub fn readme_rows() -> Vec<(&'static str, String)> {
+    vec![
+        ("flags", help::rows(flags::SERVE)),
+        ("healthcheck", help::rows(healthcheck::FLAGS)),
+        ("load flags", help::rows(load::FLAGS)),
+        ("connect flags", help::rows(connect::FLAGS)),
+    ]
 }
 
 /// `wspulse help [COMMAND]`.

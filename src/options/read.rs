@@ -13,6 +13,9 @@ use super::usage::{Usage, nearest};
 /// What an environment variable of ours begins with.
 const PREFIX: &str = "WSPULSE_";
 
+/// The flag that is also `-H`, as it is for curl.
+const HEADER: &str = "header";
+
 /// The variables that are text.
 pub(super) struct Environment(BTreeMap<String, String>);
 
@@ -125,6 +128,7 @@ pub(super) fn args<D>(
             Arg::Short('h') | Arg::Long("help") => return Ok(Given::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Given::Version),
             Arg::Long(name) => name.to_owned(),
+            Arg::Short('H') if flags(table).any(|flag| flag.name == HEADER) => HEADER.to_owned(),
             Arg::Short(letter) => {
                 return Err(Usage::UnknownFlag { given: format!("-{letter}"), near: None });
             }

@@ -21,6 +21,8 @@ pub(super) const PAGE: Page = Page {
     about: "a small WebSocket server: echoes, probes, drains, and shows what your path does",
     synopsis: "usage: wspulse [serve] [OPTIONS]   run the server (serve may be left out)
        wspulse healthcheck [URL]   ask whether it is healthy
+       wspulse load URL            open many WebSockets, measure, judge
+       wspulse connect URL         talk to one WebSocket
        wspulse help [COMMAND]      this text",
     foot: "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Each flag has a twin in the \
            environment:\n--drain-window is WSPULSE_DRAIN_WINDOW. The flag wins. PORT sets \

@@ -442,7 +442,7 @@ fn checking_is_asked_for() {
 
 #[test]
 fn rows_for_the_readme() {
-    let [(_, rows), _] = readme_rows();
+    let (_, rows) = readme_rows().remove(0);
     assert_eq!(rows.lines().count(), 2 + table::names(flags::SERVE).len());
     let row = "| `--admin-listen ADDR\\|off` | `WSPULSE_ADMIN_LISTEN` | `127.0.0.1:8081` | \
                health for the kubelet, keep it private |";

@@ -66,6 +66,8 @@ pub enum Usage {
         /// What it must be.
         why: String,
     },
+    /// Flags that do not go together, or one that is missing: a sentence that names them.
+    Unclear(&'static str),
     /// Origins beside `any`, which already allows them.
     OriginsBesideAny,
     /// `--ready`, which chooses a path, beside a URL that has one.
@@ -99,6 +101,7 @@ impl fmt::Display for Usage {
             Self::NeedsFaults { mount, parameter } => {
                 write!(f, "--mount {mount:?}: {parameter} needs --faults")
             }
+            Self::Unclear(sentence) => f.write_str(sentence),
             Self::OriginsBesideAny => {
                 f.write_str("--origin any allows every page: leave the other origins out")
             }

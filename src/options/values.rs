@@ -151,6 +151,23 @@ pub(super) fn memory(text: &str) -> Read<Option<u64>> {
     }
 }
 
+/// A count of at least 1.
+pub(super) fn count(text: &str, most: u64) -> Read<u64> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let count = text.parse().ok().filter(|count| digits && (1..=most).contains(count));
+    count.ok_or_else(|| format!("must be a number from 1 to {most}").into())
+}
+
+/// `200/s` or `0.5/s`, without the unit as well: the nanoseconds from one to the next.
+pub(super) fn interval_ns(text: &str) -> Read<u64> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let rate = number.parse::<f64>().ok().filter(|rate| plain && (0.001..=1e6).contains(rate));
+    #[expect(clippy::cast_sign_loss, reason = "it is at least 0.001")]
+    let interval = rate.map(|rate| (1e9 / rate) as u64);
+    interval.ok_or_else(|| "must be a rate from 0.001/s to 1000000/s".into())
+}
+
 pub(super) fn percent(text: &str) -> Read<u64> {
     let number = text.strip_suffix('%').unwrap_or(text);
     let percent = number.parse().ok().filter(|percent| *percent <= 100);

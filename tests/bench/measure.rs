@@ -4,7 +4,9 @@ use std::io::{self, Read};
 use std::process::{Child, Stdio};
 
 use wspulse::behaviours::Kind;
-use wspulse::load::{Life, Outcome, Partner, Plan};
+use wspulse::engine::Target;
+use wspulse::load::{Answers, Life, Outcome, Pace, Partner, Plan, WhenLost};
+use wspulse::proto::upgrade::Ask;
 
 use crate::servers::{Server, on_core};
 
@@ -30,25 +32,32 @@ pub(crate) fn load(spec: &[&str]) -> io::Result<()> {
     };
     let unframed = spec.get(1) == Some(&"plain");
     let plan = Plan {
-        target,
-        host: "localhost".to_owned(),
-        path: "/echo".to_owned(),
-        extensions: if spec.get(1) == Some(&"deflate") { OFFER } else { "" }.to_owned(),
+        targets: vec![Target::Tcp(target)],
+        ask: Ask {
+            host: "localhost".to_owned(),
+            path: "/echo".to_owned(),
+            extensions: if spec.get(1) == Some(&"deflate") { OFFER } else { "" }.to_owned(),
+            ..Ask::default()
+        },
         clients: number(2),
+        ramp: None,
+        when_lost: WhenLost::Leave,
         size: number(3),
-        depth: number(4).max(1),
+        pace: Pace::Closed { depth: number(4).max(1) },
         kind: Kind::Text,
         fragment: 0,
         partner: if unframed { Partner::PlainEcho } else { Partner::WebSocket },
+        answers: Answers::Same,
         patience_ms: 10_000,
+        progress_ms: None,
         life: match spec.get(5) {
             Some(&"time") => Life::Time { ms: number(6) as u64 },
-            Some(&"idle") => Life::Idle { ms: number(6) as u64 },
+            Some(&"idle") => Life::Hold { messages: 1, ms: number(6) as u64 },
             Some(&"churn") => Life::Churn { connections: number(6) as u64 },
             _ => Life::Messages(number(6) as u64),
         },
     };
-    let report = wspulse::net::load(plan)?;
+    let report = wspulse::net::load(plan).map_err(|error| io::Error::other(error.to_string()))?;
     // A client whose server answers the Close without its code ends with 1005.
     let clean = [1000, 1005].map(|code| report.ends.get(&Outcome::Closed(code)).unwrap_or(&0));
     if clean.into_iter().sum::<u64>() != report.ends.values().sum::<u64>() {

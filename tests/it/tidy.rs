@@ -26,6 +26,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 const ALLOWED: &[(&str, &str)] = &[
     ("src/net/mod.rs", "server::"),
     ("src/net/mod.rs", "options::"),
+    ("src/net/tools.rs", "options::"),
     ("src/net/listen.rs", "options::"),
     ("src/net/logs.rs", "options::"),
     ("src/net/logs", "options::"),

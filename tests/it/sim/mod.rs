@@ -11,8 +11,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use wspulse::behaviours::Kind;
-use wspulse::load::{Life, Load, Outcome, Partner, Plan, Report, Why};
+use wspulse::engine::Target;
+use wspulse::load::{Answers, Life, Load, Outcome, Pace, Partner, Plan, Report, WhenLost, Why};
 use wspulse::net::driver::Driver;
+use wspulse::proto::upgrade::Ask;
 use wspulse::rng::Rng;
 use wspulse::server::Server;
 use wspulse::time;
@@ -83,10 +85,15 @@ impl Draw {
         odds.capacity = odds.capacity.max(size / 10);
         let path = PATHS[pick(&[0, 1, 2, 3, 4, 5, 6, 7])];
         let plan = Plan {
-            target: ([192, 0, 2, 2], 80).into(),
-            host: "sim".to_owned(),
-            path: path.to_owned(),
-            extensions: OFFERS[pick(&[0, 0, 1, 2, 3, 4])].to_owned(),
+            targets: vec![Target::Tcp(([192, 0, 2, 2], 80).into())],
+            ask: Ask {
+                host: "sim".to_owned(),
+                path: path.to_owned(),
+                extensions: OFFERS[pick(&[0, 0, 1, 2, 3, 4])].to_owned(),
+                ..Ask::default()
+            },
+            ramp: None,
+            when_lost: WhenLost::Leave,
             clients: pick(&[1, 2, 5, 20]),
             life: match pick(&[0, 0, 0, 1]) {
                 0 => Life::Messages(pick(&[1, 3, 20]) as u64),
@@ -94,10 +101,12 @@ impl Draw {
             },
             size,
             kind: if pick(&[0, 1]) == 0 { Kind::Text } else { Kind::Binary },
-            depth: pick(&[1, 2, 16]),
+            pace: Pace::Closed { depth: pick(&[1, 2, 16]) },
             fragment: pick(&[0, 0, 1, 100, 70_000]).max(size / 200),
             partner: Partner::WebSocket,
+            answers: Answers::Same,
             patience_ms: 60_000,
+            progress_ms: None,
         };
         let stop_ms = (rng.below(3) == 0).then(|| rng.below(3_000));
         let profile = ["plain", "kubernetes"][rng.below(2) as usize];
@@ -243,7 +252,7 @@ impl Simulation {
             ends.iter().filter(|(outcome, _)| wanted(outcome)).map(|(_, n)| n).sum()
         };
         assert_eq!(
-            count(&|outcome| *outcome == Outcome::Wrong),
+            count(&|outcome| matches!(outcome, Outcome::Wrong | Outcome::Garbled)),
             0,
             "an answer was wrong: {ends:?}"
         );
@@ -251,9 +260,10 @@ impl Simulation {
         let stops = draw.stop_ms.is_some();
         let fine = count(&|outcome| match outcome {
             Outcome::Closed(1000) => true,
-            Outcome::Closed(1001) | Outcome::Refused(503) | Outcome::NotConnected(Why::Refused) => {
-                stops
-            }
+            Outcome::Closed(1001)
+            | Outcome::Dismissed(1001)
+            | Outcome::Refused(503)
+            | Outcome::NotConnected(Why::Refused) => stops,
             _ => false,
         });
         let all = count(&|_| true);

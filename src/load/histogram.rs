@@ -1,0 +1,122 @@
+//! Latencies, counted in buckets of 0.8 % of their size: from 128 ns on each octave has 128 of
+//! them. What it says of a quantile is a value of that bucket, never below the least or above
+//! the largest that was recorded.
+
+/// Buckets of an octave, as a power of two.
+const FINENESS: u32 = 7;
+const OCTAVE: usize = 1 << FINENESS;
+/// Up to 2^40 ns, which is 18 minutes; what takes longer is counted there.
+const OCTAVES: usize = 40 - FINENESS as usize;
+
+/// Counts of values in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    counts: Box<[u64]>,
+    total: u64,
+    least: u64,
+    most: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        let counts = vec![0; OCTAVE * (OCTAVES + 1)].into_boxed_slice();
+        Self { counts, total: 0, least: u64::MAX, most: 0 }
+    }
+}
+
+/// Below one octave's size each value has a bucket of its own.
+fn bucket(ns: u64) -> usize {
+    let shift = (u64::BITS - ns.leading_zeros()).saturating_sub(FINENESS + 1);
+    (shift as usize * OCTAVE) + (ns >> shift) as usize
+}
+
+/// The middle of a bucket.
+fn middle(bucket: usize) -> u64 {
+    let shift = (bucket / OCTAVE).saturating_sub(1);
+    let low = (bucket - shift * OCTAVE) as u64;
+    (low << shift) + ((1 << shift) >> 1)
+}
+
+impl Histogram {
+    /// One more value.
+    pub fn record(&mut self, ns: u64) {
+        self.counts[bucket(ns).min(OCTAVE * (OCTAVES + 1) - 1)] += 1;
+        self.total += 1;
+        self.least = self.least.min(ns);
+        self.most = self.most.max(ns);
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The least value; 0 when there is none.
+    #[must_use]
+    pub fn least(&self) -> u64 {
+        self.least.min(self.most)
+    }
+
+    /// The largest value.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// The value that so many of a thousand do not exceed; 0 when there is none.
+    #[must_use]
+    pub fn quantile(&self, per_mille: u64) -> u64 {
+        let rank = (self.total * per_mille).div_ceil(1000).max(1);
+        let mut seen = 0;
+        for (bucket, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen >= rank {
+                return middle(bucket).clamp(self.least(), self.most);
+            }
+        }
+        self.most
+    }
+
+    /// How many values lie below this one, to the precision of its bucket.
+    #[must_use]
+    pub fn below(&self, ns: u64) -> u64 {
+        self.counts[..bucket(ns).min(self.counts.len())].iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    #[test]
+    fn agrees_with_a_sorted_list() {
+        let mut rng = Rng::new(7);
+        for scale in [100, 1_000, 1_000_000, 40_000_000_000] {
+            let mut values: Vec<u64> = (0..5_000).map(|_| rng.below(scale)).collect();
+            let mut histogram = Histogram::default();
+            values.iter().for_each(|&ns| histogram.record(ns));
+            values.sort_unstable();
+            assert_eq!((histogram.least(), histogram.most()), (values[0], values[4_999]));
+            for (per_mille, at) in [(500, 2_499), (900, 4_499), (990, 4_949), (999, 4_994)] {
+                let (got, want) = (histogram.quantile(per_mille), values[at]);
+                assert!(got.abs_diff(want) <= want / 100 + 1, "{per_mille}: {got}, not {want}");
+            }
+            let below = values.iter().filter(|&&ns| ns < scale / 2).count() as u64;
+            assert!(histogram.below(scale / 2).abs_diff(below) <= 50, "{scale}");
+        }
+    }
+
+    #[test]
+    fn borders() {
+        let mut empty = Histogram::default();
+        assert_eq!((empty.quantile(500), empty.least(), empty.most()), (0, 0, 0));
+        empty.record(u64::MAX);
+        assert_eq!((empty.quantile(500), empty.most()), (u64::MAX, u64::MAX));
+        for ns in (0..70_000).chain([1 << 39, (1 << 40) - 1]) {
+            let got = middle(bucket(ns));
+            assert!(got.abs_diff(ns) <= ns / 128, "{ns}: {got}");
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The report as a page for people, which reads at a glance, and as JSON for programs.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::histogram::Histogram;
+use super::plan::{Life, Pace, Plan, WhenLost};
+use super::report::{Missed, Report, Served};
+use crate::proto::frame::close_name;
+use crate::units::{show_duration, show_time};
+
+/// The longest bar.
+const BAR: u64 = 40;
+/// Rows of the drawn histogram, at most.
+const ROWS: usize = 14;
+/// Servers that are shown one by one.
+const SERVERS_SHOWN: usize = 20;
+/// Bounds between the histogram's rows, in each power of ten: coarse, and fine.
+const STEPS: [&[u64]; 2] = [&[10, 20, 50], &[10, 12, 15, 20, 25, 30, 40, 50, 60, 80]];
+/// The fastest answer of a server that works; below it, the network is what is measured.
+const WORK_NS: u64 = 1_000_000;
+
+/// For people.
+#[must_use]
+pub fn page(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> String {
+    let mut page = String::new();
+    line(&mut page, title, &task(plan));
+    page.push('\n');
+    let took_ns = report.opened_ns.saturating_sub(report.began_ns);
+    let connected = format!("{} of {} clients", report.connected, report.begun);
+    let opened = match report.opened.saturating_sub(report.connected) {
+        0 => String::new(),
+        again => format!(", and {again} times again"),
+    };
+    line(&mut page, "connected", &format!("{connected} in {}{opened}", show_time(took_ns)));
+    messages(&mut page, report);
+    if let Some(ideal) = ideal(plan, report) {
+        line(&mut page, "ideal", &ideal.text());
+    }
+    latency(&mut page, &report.latency);
+    downtime(&mut page, plan, report);
+    closes(&mut page, report);
+    errors(&mut page, plan, report);
+    servers(&mut page, &report.servers);
+    for missed in missed {
+        line(&mut page, "missed", &sentence(missed));
+    }
+    page
+}
+
+/// A labelled line; writing to a String cannot fail.
+fn line(page: &mut String, label: &str, text: &str) {
+    let _ = writeln!(page, "{label:<12}{text}");
+}
+
+fn task(plan: &Plan) -> String {
+    let each = match plan.life {
+        Life::Messages(messages) => format!("{messages} messages each"),
+        Life::Time { ms } => format!("messages for {}", show_duration(ms)),
+        Life::Hold { messages, ms } => {
+            format!("{messages} messages each, then held for {}", show_duration(ms))
+        }
+        Life::Churn { connections } => format!("{connections} in all, one message each"),
+    };
+    let pace = match plan.pace {
+        Pace::Closed { depth: 1 } => String::new(),
+        Pace::Closed { depth } => format!(", {depth} under way"),
+        Pace::Open { interval_ns } => format!(", {}/s a client", per_second(1, interval_ns)),
+    };
+    format!("{} clients, {each}{pace}", plan.clients)
+}
+
+/// A rate with as many digits as mean something.
+fn per_second(count: u64, ns: u64) -> String {
+    let rate = count as f64 * 1e9 / ns.max(1) as f64;
+    if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}
+
+fn messages(page: &mut String, report: &Report) {
+    let took_ns = report.last_ns.saturating_sub(report.began_ns);
+    let rate = per_second(report.answered, took_ns);
+    let left = report.sent.saturating_sub(report.answered + report.lost);
+    let left = if left == 0 { String::new() } else { format!(", {left} not waited for") };
+    let (sent, answered) = (report.sent, report.answered);
+    let took = show_time(took_ns);
+    line(page, "messages", &format!("{sent} sent, {answered} answered{left} in {took}: {rate}/s"));
+    if report.unasked > 0 {
+        line(page, "", &format!("{} more that nobody asked for", report.unasked));
+    }
+}
+
+/// What one worker a server would need if it did nothing but work, one message after the other.
+struct Ideal<'r> {
+    ideal_ns: u64,
+    busiest_ns: u64,
+    took_ns: u64,
+    fastest_ns: u64,
+    report: &'r Report,
+    busiest: &'r Served,
+}
+
+/// Whether the servers worked through the messages one after the other shows in the time: the
+/// busiest one then needed as often the fastest answer's time as it had messages.
+fn ideal<'r>(plan: &Plan, report: &'r Report) -> Option<Ideal<'r>> {
+    let busiest = report.servers.iter().max_by_key(|server| server.answers)?;
+    let fastest_ns = report.latency.least();
+    let servers = report.servers.len() as u64;
+    let took_ns = report.last_ns.saturating_sub(report.began_ns);
+    let busiest_ns = busiest.answers.saturating_mul(fastest_ns);
+    let counted = matches!((plan.life, plan.pace), (Life::Messages(_), Pace::Closed { .. }));
+    let crowded = plan.clients as u64 >= 2 * servers;
+    let serial = fastest_ns >= WORK_NS && took_ns.saturating_mul(10) >= busiest_ns * 9;
+    let ideal_ns = report.answered.saturating_mul(fastest_ns) / servers;
+    let shown = counted && crowded && serial;
+    shown.then_some(Ideal { ideal_ns, busiest_ns, took_ns, fastest_ns, report, busiest })
+}
+
+impl Ideal<'_> {
+    fn ratio(&self) -> f64 {
+        self.took_ns as f64 / self.ideal_ns.max(1) as f64
+    }
+
+    fn text(&self) -> String {
+        let (ideal, took) = (show_time(self.ideal_ns), show_time(self.took_ns));
+        let (each, count) = (show_time(self.fastest_ns), self.report.answered);
+        let servers = self.report.servers.len();
+        let over = if servers == 1 { String::new() } else { format!(" over {servers} servers") };
+        let mut text = format!(
+            "{ideal} for {count} messages{over}, one after the other, {each} each (the fastest); \
+             it took {took}, {:.2} ×",
+            self.ratio()
+        );
+        if servers > 1 {
+            let Served { name, connections, answers } = self.busiest;
+            let busiest = show_time(self.busiest_ns);
+            let _ = write!(
+                text,
+                "\n            {busiest} for the busiest: {name} has {connections} clients and \
+                 {answers} messages"
+            );
+        }
+        text
+    }
+}
+
+fn latency(page: &mut String, latency: &Histogram) {
+    if latency.total() == 0 {
+        return;
+    }
+    line(page, "latency", &quantiles(latency));
+    for (from, to, count) in rows(latency) {
+        let bar = bar(count, latency.total());
+        let percent = count as f64 * 100.0 / latency.total() as f64;
+        let (from, to) = (show_time(from), show_time(to));
+        let _ = writeln!(page, "  {from:>8} – {to:<8} {bar:<40} {count:>9} {percent:>5.1} %");
+    }
+}
+
+fn quantiles(times: &Histogram) -> String {
+    let at = |per_mille: u64| show_time(times.quantile(per_mille));
+    let most = show_time(times.most());
+    let (p50, p90, p99, p999) = (at(500), at(900), at(990), at(999));
+    format!("p50 {p50}   p90 {p90}   p99 {p99}   p99.9 {p999}   max {most}")
+}
+
+fn bar(count: u64, of: u64) -> String {
+    let length = usize::try_from(count.saturating_mul(BAR) / of.max(1)).unwrap_or(0);
+    match (length, count) {
+        (0, 0) => String::new(),
+        (0, _) => "▏".to_owned(),
+        (length, _) => "█".repeat(length),
+    }
+}
+
+/// Stretches of time with how many values lie in each.
+fn rows(times: &Histogram) -> Vec<(u64, u64, u64)> {
+    let coarse = rows_by(times, STEPS[0]);
+    let fine = rows_by(times, STEPS[1]);
+    let mut rows = if fine.len() <= ROWS { fine } else { coarse };
+    // A few that took long need no row each.
+    while rows.len() > ROWS {
+        if let (Some((_, to, count)), Some(last)) = (rows.pop(), rows.last_mut()) {
+            (last.1, last.2) = (to, last.2 + count);
+        }
+    }
+    rows
+}
+
+fn rows_by(times: &Histogram, steps: &[u64]) -> Vec<(u64, u64, u64)> {
+    let mut rows = Vec::new();
+    let (mut from, mut scale) = (0, 100);
+    loop {
+        for step in steps {
+            let to = step * scale;
+            if to > times.least() {
+                rows.push((from, to, times.below(to) - times.below(from)));
+            }
+            if to > times.most() || scale >= 1_000_000_000_000 {
+                return rows;
+            }
+            from = to;
+        }
+        scale *= 10;
+    }
+}
+
+fn downtime(page: &mut String, plan: &Plan, report: &Report) {
+    if plan.when_lost == WhenLost::Leave {
+        return;
+    }
+    let times = &report.downtime;
+    let gone = match report.still_down {
+        0 => String::new(),
+        gone => format!("; {gone} have not come back"),
+    };
+    let text = match times.total() {
+        0 => format!("none{gone}"),
+        count => format!(
+            "{count} times: p50 {}   p99 {}   max {}{gone}",
+            show_time(times.quantile(500)),
+            show_time(times.quantile(990)),
+            show_time(times.most())
+        ),
+    };
+    line(page, "downtime", &text);
+    let peak = report.storm_peak;
+    line(page, "", &format!("at most {peak} attempts to come back within a second"));
+    for (outcome, count) in &report.attempts {
+        line(page, "", &format!("{count} attempts failed: {outcome}"));
+    }
+    line(page, "lost", &format!("{} messages", report.lost));
+}
+
+fn closes(page: &mut String, report: &Report) {
+    let mut label = "closed";
+    for (outcome, count) in &report.ends {
+        let Some(code) = outcome.code() else { continue };
+        let who = match outcome {
+            super::Outcome::Closed(_) => "by us",
+            super::Outcome::Dismissed(_) => "by the server",
+            _ => "by nobody",
+        };
+        line(page, label, &format!("{code} {:<24}{who:<14}{count:>9}", close_name(code)));
+        label = "";
+    }
+}
+
+fn errors(page: &mut String, plan: &Plan, report: &Report) {
+    let mut label = "errors";
+    for (outcome, count) in report.causes(plan) {
+        line(page, label, &format!("{count} × {outcome}"));
+        label = "";
+    }
+    if report.lost > 0 {
+        line(page, label, &format!("{} × a message whose connection ended first", report.lost));
+    } else if !label.is_empty() {
+        line(page, label, "none");
+    }
+}
+
+fn servers(page: &mut String, servers: &[Served]) {
+    let mut servers: Vec<&Served> = servers.iter().collect();
+    servers.sort_by_key(|server| std::cmp::Reverse((server.connections, server.answers)));
+    let all: u64 = servers.iter().map(|server| server.connections).sum();
+    let width = servers.iter().map(|server| server.name.len()).max().unwrap_or(0).min(40);
+    let mut label = "served by";
+    for Served { name, connections, answers } in servers.iter().take(SERVERS_SHOWN) {
+        let (bar, percent) = (bar(*connections, all), *connections as f64 * 100.0 / all as f64);
+        let text =
+            format!("{name:<width$} {connections:>6} {percent:>5.1} % {answers:>9} answers  {bar}");
+        line(page, label, text.trim_end());
+        label = "";
+    }
+    if servers.len() > SERVERS_SHOWN {
+        line(page, "", &format!("and {} others", servers.len() - SERVERS_SHOWN));
+    }
+    if servers.len() > 1 {
+        let text = format!("{:.2} × its even share has the busiest", imbalance(&servers));
+        line(page, "imbalance", &text);
+    }
+}
+
+/// How much more than its even share the busiest server has.
+fn imbalance(servers: &[&Served]) -> f64 {
+    let all: u64 = servers.iter().map(|server| server.connections).sum();
+    let most = servers.iter().map(|server| server.connections).max().unwrap_or(0);
+    most as f64 * servers.len() as f64 / all.max(1) as f64
+}
+
+fn sentence(missed: &Missed) -> String {
+    match *missed {
+        Missed::P99 { limit_ms, was_ns: 0 } => {
+            format!("--max-p99 {}: nothing was answered", show_duration(limit_ms))
+        }
+        Missed::P99 { limit_ms, was_ns } => {
+            format!("--max-p99 {}: it is {}", show_duration(limit_ms), show_time(was_ns))
+        }
+        Missed::Errors { limit, was } => format!("--max-errors {limit}: there are {was}"),
+        Missed::Downtime { limit_ms, still_down: 0, was_ns } => {
+            format!("--max-downtime {}: it was {}", show_duration(limit_ms), show_time(was_ns))
+        }
+        Missed::Downtime { limit_ms, still_down, .. } => {
+            let limit = show_duration(limit_ms);
+            format!("--max-downtime {limit}: {still_down} clients have not come back")
+        }
+    }
+}
+
+/// For programs: times in milliseconds.
+#[must_use]
+pub fn json(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> String {
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let times = |times: &Histogram| {
+        json!({
+            "count": times.total(),
+            "min_ms": ms(times.least()),
+            "p50_ms": ms(times.quantile(500)),
+            "p90_ms": ms(times.quantile(900)),
+            "p99_ms": ms(times.quantile(990)),
+            "p999_ms": ms(times.quantile(999)),
+            "max_ms": ms(times.most()),
+        })
+    };
+    let servers: Vec<&Served> = report.servers.iter().collect();
+    let mut closes = serde_json::Map::new();
+    for (outcome, count) in &report.ends {
+        if let Some(code) = outcome.code() {
+            let before = closes.get(&code.to_string()).and_then(Value::as_u64).unwrap_or(0);
+            closes.insert(code.to_string(), json!(before + count));
+        }
+    }
+    let causes = |list: &mut dyn Iterator<Item = (super::Outcome, u64)>| -> Value {
+        list.map(|(outcome, count)| (outcome.to_string(), json!(count))).collect()
+    };
+    let took_ns = report.last_ns.saturating_sub(report.began_ns);
+    let ideal = ideal(plan, report);
+    let value = json!({
+        "url": title,
+        "clients": report.begun,
+        "connected": report.connected,
+        "connect_ms": ms(report.opened_ns.saturating_sub(report.began_ns)),
+        "opened": report.opened,
+        "sent": report.sent,
+        "answered": report.answered,
+        "unasked": report.unasked,
+        "lost": report.lost,
+        "elapsed_ms": ms(took_ns),
+        "rate": report.answered as f64 * 1e9 / took_ns.max(1) as f64,
+        "ideal_ms": ideal.as_ref().map(|ideal| ms(ideal.ideal_ns)),
+        "busiest_ms": ideal.as_ref().map(|ideal| ms(ideal.busiest_ns)),
+        "latency": times(&report.latency),
+        "downtime": times(&report.downtime),
+        "still_down": report.still_down,
+        "storm_peak": report.storm_peak,
+        "closes": closes,
+        "errors": report.errors(plan),
+        "causes": causes(&mut report.causes(plan).into_iter()),
+        "failed_attempts": causes(&mut report.attempts.iter().map(|(o, n)| (*o, *n))),
+        "servers": servers.iter().map(|server| json!({
+            "name": server.name, "connections": server.connections, "answers": server.answers,
+        })).collect::<Vec<Value>>(),
+        "imbalance": imbalance(&servers),
+        "missed": missed.iter().map(sentence).collect::<Vec<String>>(),
+    });
+    format!("{value}\n")
+}
+
+/// One line while it runs.
+pub(super) fn progress(report: &Report, open: usize, now_ns: u64, answered_before: u64) -> String {
+    let time = show_duration((now_ns.saturating_sub(report.began_ns)) / 1_000_000_000 * 1_000);
+    let (p50, p99) = (report.latency.quantile(500), report.latency.quantile(990));
+    let recent = report.answered - answered_before;
+    format!(
+        "\r{time}  {open} open  {} answered, {recent} in the last second  p50 {}  p99 {}\x1b[K",
+        report.answered,
+        show_time(p50),
+        show_time(p99)
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! The page and the JSON as they are read.

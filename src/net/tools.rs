@@ -1,0 +1,123 @@
+//! The commands that are clients: names become addresses, descriptors are counted, then an engine
+//! is driven until it is done.
+
+use core::fmt;
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use super::driver::Driver;
+use super::kernel::Kernel;
+use super::{clock, process, raise_descriptor_limit, resolve, seed, signals};
+use crate::connect::Connect;
+use crate::engine::Target;
+use crate::load::{self, Load, Pace, Plan, Report};
+use crate::options::{self, Form};
+use crate::proto::url::Place;
+
+/// How long a name may take.
+const LOOK_UP: Duration = Duration::from_secs(10);
+/// How often the line of progress is shown.
+const PROGRESS_MS: u64 = 1_000;
+
+/// Why a client could not begin.
+#[derive(Debug)]
+pub enum ToolError {
+    /// The name has no address.
+    LookUp(Place, resolve::LookUpError),
+    /// More clients than descriptors.
+    Descriptors {
+        /// Clients that were asked for.
+        clients: usize,
+        /// Descriptors that this process may have.
+        limit: u64,
+        /// Those that it has.
+        used: u64,
+    },
+    /// The kernel refuses what every program needs.
+    Kernel(io::Error),
+}
+
+impl From<io::Error> for ToolError {
+    fn from(error: io::Error) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+impl fmt::Display for ToolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LookUp(place, error) => write!(f, "cannot look up {}: {error}", place.name),
+            Self::Descriptors { clients, limit, used } => write!(
+                f,
+                "--clients {clients}: the limit of {limit} descriptors leaves room for {}: raise \
+                 it (ulimit -n {}, LimitNOFILE=, docker --ulimit nofile=) or take fewer clients",
+                limit.saturating_sub(*used),
+                *clients as u64 + used,
+            ),
+            Self::Kernel(error) => write!(f, "the kernel does not let this run: {error}"),
+        }
+    }
+}
+
+/// Runs clients until they are done; says what came of it.
+///
+/// # Errors
+/// When the kernel does not let it run, or has too few descriptors.
+pub fn load(plan: Plan) -> Result<Report, ToolError> {
+    let limit = raise_descriptor_limit();
+    let kernel = Kernel::new(Vec::new(), signals::stop_pipe()?, None, None)?;
+    let kernel = match plan.pace {
+        Pace::Closed { .. } => kernel,
+        Pace::Open { .. } => kernel.wake_exactly()?,
+    };
+    let (clients, used) = (plan.clients, process::open_descriptors().unwrap_or(0));
+    if clients as u64 > limit.saturating_sub(used) {
+        return Err(ToolError::Descriptors { clients, limit, used });
+    }
+    let mut driver = Driver::new(Load::new(plan, seed()), kernel);
+    driver.run()?;
+    Ok(driver.engine().report().clone())
+}
+
+/// `wspulse load`: the exit code, and the report.
+///
+/// # Errors
+/// When it cannot begin.
+pub fn measure(told: options::Load) -> Result<(u8, String), ToolError> {
+    let options::Load { url, place, mut plan, thresholds, form } = told;
+    plan.targets = look_up(&place)?;
+    let watched = io::stderr().is_terminal();
+    plan.progress_ms = watched.then_some(PROGRESS_MS);
+    let report = load(plan.clone());
+    if watched {
+        // What follows stands where the line of progress was.
+        eprint!("\r\x1b[K");
+    }
+    let report = report?;
+    let missed = report.missed(&plan, &thresholds);
+    let text = match form {
+        Form::Page => load::page(&url, &plan, &report, &missed),
+        Form::Json => load::json(&url, &plan, &report, &missed),
+    };
+    Ok((report.exit_code(&missed), text))
+}
+
+/// `wspulse connect`: the exit code. What is said goes through standard input and output.
+///
+/// # Errors
+/// When it cannot begin.
+pub fn connect(told: options::Connect) -> Result<u8, ToolError> {
+    let options::Connect { place, mut plan } = told;
+    plan.targets = look_up(&place)?;
+    let both = io::stdin().is_terminal() && io::stdout().is_terminal();
+    plan.prompt = both.then_some("> ");
+    let kernel = Kernel::new(Vec::new(), signals::stop_pipe()?, None, None)?;
+    let mut driver = Driver::new(Connect::new(plan, seed(), clock::now()), kernel);
+    Ok(driver.run()?)
+}
+
+fn look_up(place: &Place) -> Result<Vec<Target>, ToolError> {
+    let found = resolve::look_up(&place.name, place.port, LOOK_UP);
+    let found = found.map_err(|error| ToolError::LookUp(place.clone(), error))?;
+    Ok(found.into_iter().map(Target::Tcp).collect())
+}

@@ -1,0 +1,410 @@
+//! The options of `wspulse load`: whom to load, how, and what is expected of it.
+
+use std::ffi::OsString;
+
+use super::asked::{Asked, Asks, Flags, row};
+use super::help::{self, Page};
+use super::read::{self, Environment, Given};
+use super::table::{Fallback, Flag, Group, Takes};
+use super::values;
+use super::{Command, Surroundings, Usage, every_flag};
+use crate::behaviours::Kind;
+use crate::load::{Answers, Life, Pace, Partner, Plan, Thresholds, WhenLost};
+use crate::proto::deflate::Compression;
+use crate::proto::url::Place;
+use crate::units;
+
+/// What its help says.
+pub(super) const PAGE: Page = Page {
+    about: "open many WebSockets, measure, judge",
+    synopsis: "usage: wspulse load URL [OPTIONS]
+URL is ws://HOST[:PORT][/PATH][?QUERY]. Each client sends <client>:<i> and, with the answer, the
+next. Ctrl-C prints the report so far.",
+    foot: "Exit code 0; 1 when nothing connected; 2 for a wrong flag; 3 when a --max-… is missed.
+Each flag has a twin in the environment: --max-p99 is WSPULSE_MAX_P99. The flag wins.\n",
+};
+
+/// Its flags.
+pub(super) const FLAGS: &[Group<Draft>] = &[
+    Group { title: "What the clients do", flags: WORK, brief: false },
+    Group { title: "What they ask for", flags: Flags::<Draft>::ALL, brief: false },
+    Group { title: "What is expected", flags: EXPECTED, brief: false },
+];
+
+const WORK: &[Flag<Draft>] = &[
+    row("clients", Takes::One("N"), Fallback::Is("10"), "at once", |d, v| {
+        d.clients = values::count(v, 1_000_000)? as usize;
+        Ok(())
+    }),
+    row(
+        "messages",
+        Takes::One("N"),
+        Fallback::Off,
+        "of each client; then it closes (or is held)",
+        |d, v| {
+            d.messages = Some(values::count(v, u64::MAX)?);
+            Ok(())
+        },
+    ),
+    row(
+        "duration",
+        Takes::One("TIME"),
+        Fallback::From { text: "10s, without --messages and --hold", source: "--messages" },
+        "send for so long",
+        |d, v| {
+            d.duration_ms = Some(values::time(v)?);
+            Ok(())
+        },
+    ),
+    row(
+        "hold",
+        Takes::One("TIME"),
+        Fallback::Off,
+        "after its messages (one), each client stays connected for so long",
+        |d, v| {
+            d.hold_ms = Some(values::time(v)?);
+            Ok(())
+        },
+    ),
+    row("ramp", Takes::One("N/s"), Fallback::Off, "clients that begin in a second", |d, v| {
+        d.ramp = Some(values::count(v.strip_suffix("/s").unwrap_or(v), 1_000_000)?);
+        Ok(())
+    }),
+    row(
+        "rate",
+        Takes::One("N/s"),
+        Fallback::Off,
+        "messages of each client in a second, whatever comes back; latency counts from when \
+         they were due",
+        |d, v| {
+            d.interval_ns = Some(values::interval_ns(v)?);
+            Ok(())
+        },
+    ),
+    row(
+        "depth",
+        Takes::One("N"),
+        Fallback::Off,
+        "messages of a client under way at once",
+        |d, v| {
+            d.depth = Some(values::count(v, 1_024)? as usize);
+            Ok(())
+        },
+    ),
+    row("size", Takes::One("SIZE"), Fallback::Is("0B"), "pad messages to this size", |d, v| {
+        d.size = size(v)?;
+        Ok(())
+    }),
+    row(
+        "deflate",
+        Takes::One("on|off"),
+        Fallback::Is("off"),
+        "offer compression (permessage-deflate)",
+        |d, v| {
+            d.deflate = values::compression(v)?;
+            Ok(())
+        },
+    ),
+    row("verify", Takes::Nothing, Fallback::Off, "each answer must be the message", |d, v| {
+        d.answers = if values::switch(v)? { Answers::Same } else { Answers::Any };
+        Ok(())
+    }),
+    row(
+        "reconnect",
+        Takes::Nothing,
+        Fallback::Off,
+        "who loses its connection comes back, after a random time that grows",
+        |d, v| {
+            d.when_lost = if values::switch(v)? { WhenLost::Reconnect } else { WhenLost::Leave };
+            Ok(())
+        },
+    ),
+    row(
+        "timeout",
+        Takes::One("TIME"),
+        Fallback::Is("60s"),
+        "for an answer; connecting and closing get at most 10s of it",
+        |d, v| {
+            d.patience_ms = values::time(v)?;
+            Ok(())
+        },
+    ),
+];
+
+const EXPECTED: &[Flag<Draft>] = &[
+    row("max-p99", Takes::One("TIME"), Fallback::Off, "99 of 100 answers come faster", |d, v| {
+        d.thresholds.p99_ms = Some(values::time(v)?);
+        Ok(())
+    }),
+    row(
+        "max-errors",
+        Takes::One("N"),
+        Fallback::Off,
+        "failed or broken connections, and lost messages, together",
+        |d, v| {
+            let errors = v.parse().ok().filter(|_| v.bytes().all(|b| b.is_ascii_digit()));
+            d.thresholds.errors = Some(errors.ok_or("must be a number, such as 0")?);
+            Ok(())
+        },
+    ),
+    row(
+        "max-downtime",
+        Takes::One("TIME"),
+        Fallback::Off,
+        "no client is without a connection for longer, with --reconnect",
+        |d, v| {
+            d.thresholds.downtime_ms = Some(values::time_or_zero(v)?);
+            Ok(())
+        },
+    ),
+    row("json", Takes::Nothing, Fallback::Off, "the report as one line of JSON", |d, v| {
+        d.form = if values::switch(v)? { Form::Json } else { Form::Page };
+        Ok(())
+    }),
+];
+
+/// Everything that `wspulse load` is told.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// The URL as it was given.
+    pub url: String,
+    /// Where to connect to; its addresses are the plan's targets.
+    pub place: Place,
+    /// What the clients do.
+    pub plan: Plan,
+    /// What is expected.
+    pub thresholds: Thresholds,
+    /// How the report is written.
+    pub form: Form,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Page,
+    /// For programs.
+    Json,
+}
+
+/// What the flags are written into.
+pub(super) struct Draft {
+    asked: Asked,
+    clients: usize,
+    messages: Option<u64>,
+    duration_ms: Option<u64>,
+    hold_ms: Option<u64>,
+    ramp: Option<u64>,
+    interval_ns: Option<u64>,
+    depth: Option<usize>,
+    size: usize,
+    deflate: Compression,
+    answers: Answers,
+    when_lost: WhenLost,
+    patience_ms: u64,
+    thresholds: Thresholds,
+    form: Form,
+}
+
+impl Asks for Draft {
+    fn asked(&mut self) -> &mut Asked {
+        &mut self.asked
+    }
+}
+
+/// A message's size: the padding is made once, and is as long.
+fn size(text: &str) -> Result<usize, std::borrow::Cow<'static, str>> {
+    let size = units::size(text).and_then(|size| usize::try_from(size).ok());
+    let size = size.filter(|size| *size <= 64 << 20);
+    size.ok_or_else(|| "must be a size up to 64MiB, such as 125B, 16KiB or 1MiB".into())
+}
+
+/// Reads what follows `wspulse load`.
+pub(super) fn parse(
+    args: Vec<OsString>,
+    env: &Environment,
+    _: &Surroundings,
+) -> Result<Command, Usage> {
+    let (given, words) = match read::args(FLAGS, args, 1)? {
+        Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
+        Given::Version => return Ok(Command::Print(help::version())),
+        Given::Values { flags, words } => (flags, words),
+    };
+    env.check(&every_flag())?;
+    let draft = Draft {
+        asked: Asked::default(),
+        clients: 0,
+        messages: None,
+        duration_ms: None,
+        hold_ms: None,
+        ramp: None,
+        interval_ns: None,
+        depth: None,
+        size: 0,
+        deflate: Compression::Off,
+        answers: Answers::Any,
+        when_lost: WhenLost::Leave,
+        patience_ms: 0,
+        thresholds: Thresholds::default(),
+        form: Form::Page,
+    };
+    let draft = read::fill(FLAGS, given, env, draft)?.draft;
+    let url = words
+        .first()
+        .ok_or(Usage::Unclear("load needs a URL: wspulse load ws://localhost:8080/echo"))?;
+    settle(draft, url).map(|load| Command::Load(Box::new(load)))
+}
+
+fn settle(draft: Draft, url: &str) -> Result<Load, Usage> {
+    let (life, pace) = (life(&draft)?, pace(&draft)?);
+    if draft.thresholds.downtime_ms.is_some() && draft.when_lost == WhenLost::Leave {
+        return Err(Usage::Unclear(
+            "--max-downtime is about clients that come back: add --reconnect",
+        ));
+    }
+    let (url, place, mut ask) = draft.asked.settle(url)?;
+    if draft.deflate != Compression::Off {
+        ask.extensions = "permessage-deflate; client_max_window_bits".to_owned();
+    }
+    let plan = Plan {
+        targets: Vec::new(),
+        ask,
+        clients: draft.clients,
+        ramp: draft.ramp,
+        life,
+        when_lost: draft.when_lost,
+        size: draft.size,
+        kind: Kind::Text,
+        pace,
+        fragment: 0,
+        partner: Partner::WebSocket,
+        answers: draft.answers,
+        patience_ms: draft.patience_ms,
+        progress_ms: None,
+    };
+    let (thresholds, form) = (draft.thresholds, draft.form);
+    Ok(Load { url: url.text, place, plan, thresholds, form })
+}
+
+fn life(draft: &Draft) -> Result<Life, Usage> {
+    let Draft { messages, duration_ms, hold_ms, interval_ns, .. } = *draft;
+    match (messages, duration_ms, hold_ms) {
+        (None, None, None) => Ok(Life::Time { ms: 10_000 }),
+        (None, Some(ms), None) => Ok(Life::Time { ms }),
+        (Some(messages), None, None) => Ok(Life::Messages(messages)),
+        (None, None, Some(ms)) if interval_ns.is_some() => Ok(Life::Time { ms }),
+        (messages, None, Some(ms)) => Ok(Life::Hold { messages: messages.unwrap_or(1), ms }),
+        (Some(_), Some(_), None) => {
+            Err(Usage::Unclear("--messages and --duration both say when it ends: leave one out"))
+        }
+        (_, Some(_), Some(_)) => {
+            Err(Usage::Unclear("--duration and --hold both say when it ends: leave one out"))
+        }
+    }
+}
+
+fn pace(draft: &Draft) -> Result<Pace, Usage> {
+    match (draft.interval_ns, draft.depth) {
+        (None, depth) => Ok(Pace::Closed { depth: depth.unwrap_or(1) }),
+        (Some(interval_ns), None) => Ok(Pace::Open { interval_ns }),
+        (Some(_), Some(_)) => {
+            Err(Usage::Unclear("--rate sends whatever is under way: leave --depth out"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn loaded(args: &str, env: &[(&str, &str)]) -> Result<Load, String> {
+        let env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let args = ["load"].into_iter().chain(args.split_whitespace()).map(OsString::from);
+        match parse(args, env, &Surroundings::default()) {
+            Ok(Command::Load(load)) => Ok(*load),
+            Ok(other) => panic!("{other:?}"),
+            Err(usage) => Err(usage.to_string()),
+        }
+    }
+
+    #[test]
+    fn what_is_told() {
+        let load = loaded("ws://h/echo", &[]).unwrap();
+        assert_eq!((load.plan.clients, load.plan.life), (10, Life::Time { ms: 10_000 }));
+        assert_eq!((load.plan.pace, load.plan.ramp), (Pace::Closed { depth: 1 }, None));
+        assert_eq!(load.place.to_string(), "h:80");
+        let load = loaded(
+            "--clients 500 ws://h:1/x?y --messages 6 --ramp 200/s --verify --size 1KiB --depth 4 \
+             -H A:b --header=C:d --origin http://o --subprotocol s --connect-to 10.0.0.1:9",
+            &[],
+        );
+        let Load { plan, place, .. } = load.unwrap();
+        assert_eq!((plan.clients, plan.life, plan.ramp), (500, Life::Messages(6), Some(200)));
+        assert_eq!((plan.answers, plan.size), (Answers::Same, 1024));
+        assert_eq!(
+            (plan.pace, place.to_string()),
+            (Pace::Closed { depth: 4 }, "10.0.0.1:9".into())
+        );
+        assert_eq!((&*plan.ask.host, &*plan.ask.path), ("h:1", "/x?y"));
+        let fields = [("A", "b"), ("C", "d"), ("Origin", "http://o")];
+        assert_eq!(plan.ask.fields, fields.map(|(name, value)| (name.into(), value.into())));
+        let load = loaded("ws://h --rate 0.5 --hold 3m -H Host:v", &[]).unwrap();
+        assert_eq!(load.plan.pace, Pace::Open { interval_ns: 2_000_000_000 });
+        assert_eq!((load.plan.life, &*load.plan.ask.host), (Life::Time { ms: 180_000 }, "v"));
+        let env = [("WSPULSE_CLIENTS", "3"), ("WSPULSE_ORIGIN", "any")];
+        let load = loaded("ws://h --hold 1s --messages 2", &env).unwrap();
+        assert_eq!((load.plan.clients, load.plan.ask.fields.len()), (3, 0));
+        assert_eq!(load.plan.life, Life::Hold { messages: 2, ms: 1_000 });
+    }
+
+    #[test]
+    fn what_cannot_be_used() {
+        for (args, why) in [
+            ("", "load needs a URL: wspulse load ws://localhost:8080/echo"),
+            ("ws://h ws://i", "unexpected argument \"ws://i\""),
+            ("ws://h --clients 0", "--clients \"0\": must be a number from 1 to 1000000"),
+            ("ws://h --rate 0", "--rate \"0\": must be a rate from 0.001/s to 1000000/s"),
+            ("ws://h --rate inf", "--rate \"inf\": must be a rate from 0.001/s to 1000000/s"),
+            (
+                "ws://h --size 1GiB",
+                "--size \"1GiB\": must be a size up to 64MiB, such as 125B, 16KiB or 1MiB",
+            ),
+            (
+                "ws://h --messages 1 --duration 1s",
+                "--messages and --duration both say when it ends: leave one out",
+            ),
+            (
+                "ws://h --hold 1s --duration 1s",
+                "--duration and --hold both say when it ends: leave one out",
+            ),
+            ("ws://h --rate 1 --depth 2", "--rate sends whatever is under way: leave --depth out"),
+            (
+                "ws://h --max-downtime 1s",
+                "--max-downtime is about clients that come back: add --reconnect",
+            ),
+            ("ws://h -H nonsense", "--header \"nonsense\": must be NAME: VALUE"),
+            (
+                "ws://h -H Sec-WebSocket-Key:x",
+                "--header \"Sec-WebSocket-Key:x\": is part of the upgrade itself and cannot be \
+                 changed",
+            ),
+            (
+                "ws://h --connect-to h",
+                "--connect-to \"h\": must be HOST:PORT, such as 10.0.0.7:8080 or [::1]:8080",
+            ),
+            (
+                "wss://h/",
+                "URL \"wss://h/\": needs TLS, which is not spoken yet: use ws:// behind a proxy",
+            ),
+            (
+                "ws://h --subprotocol a,b",
+                "--subprotocol \"a,b\": must be a name without spaces or \
+              commas, such as chat.v2",
+            ),
+            ("ws://h --verfy", "unknown flag --verfy; did you mean --verify?"),
+        ] {
+            assert_eq!(loaded(args, &[]).unwrap_err(), why, "{args}");
+        }
+    }
+}
