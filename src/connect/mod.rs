@@ -2,16 +2,14 @@
 //! typed is sent line by line, what comes is shown. It knows no socket, no clock and no terminal
 //! but as bytes of a stream.
 
+mod driven;
 mod lines;
 
 use std::collections::VecDeque;
 
-use crate::engine::{
-    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
-    Target,
-};
+use crate::engine::{Action, HangUp, Id, Now, Out, Target};
 use crate::load::Why;
-use crate::outbox::{Blocks, Outbox};
+use crate::outbox::Outbox;
 use crate::proto::frame::{Kind, close_name};
 use crate::proto::talk::{self, Heard, Hearing};
 use crate::proto::upgrade::{Ask, Opened, Pending, Reply};
@@ -394,159 +392,5 @@ impl Connect {
             Stage::Goodbye { .. } => self.closed_with(1006, "the server does not answer the Close"),
             Stage::Open | Stage::Over { .. } => {}
         }
-    }
-}
-
-impl Engine for Connect {
-    const MEASURES: bool = true;
-
-    fn accepted(&mut self, _: Now, _: Door, _: Peer) -> Option<Id> {
-        None
-    }
-
-    fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
-        if id == TERMINAL || id != self.server() || !matches!(self.stage, Stage::Connecting { .. })
-        {
-            return;
-        }
-        if let Err(how) = how {
-            self.actions.push_back(Action::Close(id));
-            return self.try_next(how.into(), now);
-        }
-        let nonce =
-            u128::from(self.rng.below(u64::MAX)) << 64 | u128::from(self.rng.below(u64::MAX));
-        match self.plan.ask.write(nonce.to_ne_bytes(), &mut out.bytes) {
-            Ok(pending) => {
-                let pending = Box::new(pending);
-                self.stage = Stage::Upgrading { since_ns: now.mono_ns, pending };
-            }
-            Err(_) => self.fail("the request cannot be sent as it is"),
-        }
-    }
-
-    fn turned_away(&mut self, _: Now, _: Shortage) -> &[u8] {
-        &[]
-    }
-
-    fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
-        let paused = match (id == TERMINAL, &self.stage) {
-            (true, Stage::Open | Stage::Goodbye { .. }) => self.to_server.len() > HIGH_WATER_BYTES,
-            (true, _) => true,
-            (false, Stage::Over { .. }) => false,
-            (false, _) => self.to_terminal.len() > HIGH_WATER_BYTES,
-        };
-        if paused { &mut [] } else { shared }
-    }
-
-    fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
-        if id == TERMINAL {
-            self.take_typed(&shared[..n]);
-        } else {
-            self.read(&shared[..n], now, out);
-        }
-    }
-
-    fn resume(&mut self, _: Now, _: Id, _: &mut [u8], _: &mut Out) {}
-
-    fn ended(&mut self, now: Now, id: Id, how: HangUp, _: &mut Out) {
-        if id == TERMINAL {
-            return self.typed_end(how, now);
-        }
-        match &self.stage {
-            Stage::Connecting { .. } | Stage::Upgrading { .. } => {
-                self.fail(&Why::CutOff.to_string());
-            }
-            Stage::Open | Stage::Goodbye { .. } => self.closed_with(1006, ""),
-            Stage::Over { .. } => {}
-        }
-    }
-
-    fn keep(&mut self, _: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
-        let outbox = if id == TERMINAL { &mut self.to_terminal } else { &mut self.to_server };
-        outbox.keep(out, shared, taken, &mut Blocks::default(), 0);
-    }
-
-    fn unsent(&self, id: Id) -> &[u8] {
-        let outbox = if id == TERMINAL { &self.to_terminal } else { &self.to_server };
-        outbox.unsent()
-    }
-
-    fn sent(&mut self, _: Now, id: Id, n: usize) {
-        let server = self.server();
-        let (outbox, other) = match id {
-            TERMINAL => (&mut self.to_terminal, server),
-            _ => (&mut self.to_server, TERMINAL),
-        };
-        outbox.sent(n, &mut Blocks::default(), 0);
-        if outbox.len() <= HIGH_WATER_BYTES {
-            self.actions.push_back(Action::Resume(other));
-        }
-    }
-
-    fn render(&mut self, now: Now, id: Id, out: &mut Out) {
-        if id == TERMINAL {
-            out.bytes.append(&mut self.shown);
-        } else {
-            self.talk(now, out);
-        }
-    }
-
-    fn closed(&mut self, now: Now, id: Id) {
-        match (id, &self.stage) {
-            (TERMINAL, Stage::Over { code }) => self.actions.push_back(Action::Exit(*code)),
-            (TERMINAL, _) => {
-                self.typed = Typed::Gone;
-                self.actions.push_back(Action::Write(self.server()));
-                if !matches!(self.stage, Stage::Open | Stage::Goodbye { .. }) {
-                    self.end(1);
-                }
-            }
-            // The driver has told of its end before.
-            (_, Stage::Open | Stage::Goodbye { .. }) => {
-                debug_assert!(id != self.server(), "it ended unheard at {now:?}");
-            }
-            _ => {}
-        }
-    }
-
-    fn fire(&mut self, now: Now) {
-        if self.late_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
-            self.give_up(now);
-        }
-        self.actions.push_back(Action::Write(self.server()));
-    }
-
-    fn signal(&mut self, now: Now, signal: Signal) {
-        match (signal, &self.stage) {
-            (Signal::Stop, Stage::Open) => {
-                self.typed = Typed::End { at_ns: now.mono_ns };
-                self.plan.wait_ms = Some(0);
-                self.actions.push_back(Action::Write(self.server()));
-            }
-            (Signal::Stop, Stage::Over { code }) => self.actions.push_back(Action::Exit(*code)),
-            (Signal::Stop, Stage::Goodbye { .. }) => self.closed_with(1006, "stopped"),
-            (Signal::Stop, Stage::Connecting { .. } | Stage::Upgrading { .. }) => {
-                self.fail("stopped");
-            }
-            (Signal::Report | Signal::Reload, _) => {}
-        }
-    }
-
-    fn next_deadline(&self) -> Option<u64> {
-        let open = matches!(self.stage, Stage::Open);
-        let open = [self.goodbye_ns(), self.pings.next_ns].into_iter().flatten().filter(|_| open);
-        open.chain(self.late_ns()).min()
-    }
-
-    fn doors_closed(&mut self, _: Now) {}
-
-    fn fetched(&mut self, _: Now, _: Source, _: Vec<File>) {}
-
-    fn standing(&self) -> Standing {
-        Standing::default()
-    }
-
-    fn poll(&mut self) -> Option<Action> {
-        self.actions.pop_front()
     }
 }

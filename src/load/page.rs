@@ -25,16 +25,11 @@ const WORK_NS: u64 = 1_000_000;
 #[must_use]
 pub fn page(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> String {
     let mut page = String::new();
-    line(&mut page, title, &task(plan));
-    page.push('\n');
-    let took_ns = report.opened_ns.saturating_sub(report.began_ns);
-    let connected = format!("{} of {} clients", report.connected, report.begun);
-    let opened = match report.opened.saturating_sub(report.connected) {
-        0 => String::new(),
-        again => format!(", and {again} times again"),
-    };
-    line(&mut page, "connected", &format!("{connected} in {}{opened}", show_time(took_ns)));
-    messages(&mut page, report);
+    let _ = writeln!(page, "{title}   {}\n", task(plan));
+    connections(&mut page, report);
+    if report.connected > 0 {
+        messages(&mut page, report);
+    }
     if let Some(ideal) = ideal(plan, report) {
         line(&mut page, "ideal", &ideal.text());
     }
@@ -52,6 +47,20 @@ pub fn page(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> Str
 /// A labelled line; writing to a String cannot fail.
 fn line(page: &mut String, label: &str, text: &str) {
     let _ = writeln!(page, "{label:<12}{text}");
+}
+
+fn connections(page: &mut String, report: &Report) {
+    let Report { connected, begun, opened, .. } = *report;
+    let took = show_time(report.opened_ns.saturating_sub(report.began_ns));
+    let how = match (connected, opened - connected.min(opened)) {
+        (0, _) => "none".to_owned(),
+        (_, 0) => format!("{connected} of {begun} clients, the last after {took}"),
+        (_, again) => format!("{connected} of {begun} clients, and {again} times again"),
+    };
+    line(page, "connected", &how);
+    if connected < begun {
+        line(page, "failed", &format!("{} clients were never connected", begun - connected));
+    }
 }
 
 fn task(plan: &Plan) -> String {
@@ -153,7 +162,7 @@ fn latency(page: &mut String, latency: &Histogram) {
         let bar = bar(count, latency.total());
         let percent = count as f64 * 100.0 / latency.total() as f64;
         let (from, to) = (show_time(from), show_time(to));
-        let _ = writeln!(page, "  {from:>8} – {to:<8} {bar:<40} {count:>9} {percent:>5.1} %");
+        let _ = writeln!(page, "  {from:>7} – {to:>7}  {bar:<40} {count:>9} {percent:>5.1} %");
     }
 }
 

@@ -166,7 +166,8 @@ mod tests {
 
     const NONCE: [u8; 16] = *b"the sample nonce";
     const YES: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: \
-                       keep-alive, Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+                       keep-alive, Upgrade\r\nSec-WebSocket-Accept: \
+                       s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
 
     fn ask() -> Ask {
         Ask {
