@@ -206,13 +206,22 @@ def measured(rendered):
         status, body = get(server.url("/pulse/metrics", "admin"))
         check("keda, HPA: websocket_connections_active is in /metrics",
               b"\nwebsocket_connections_active" in body, (status, body[:300]))
-    for pod in of_kind(rendered["defaults"], "Pod"):
-        with Server() as server:
-            for own, door in zip(pod["spec"]["containers"], ("admin", "main"), strict=True):
-                args = [server.url("/readyz", door) if arg.startswith("http") else arg
-                        for arg in own["args"]]
-                code, out, err = harness.wspulse(*args)
-                check(f"helm test: {' '.join(own['args'])}", code == 0, (code, out, err))
+
+
+def helm_test(rendered):
+    """What the pod of `helm test` runs, against a server here instead of the services' names."""
+    args, env = started_as(container(rendered["gateway"]))
+    asked = of_kind(rendered["gateway"], "Pod")[0]["spec"]["containers"]
+    equal("helm test: asks both doors, and for an echo", [own["name"] for own in asked],
+          ["admin", "echo", "http"])
+    with Server(*args, env=env) as server:
+        for own in asked:
+            address = ":".join(map(str, server.admin if own["name"] == "admin" else server.main))
+            command = [re.sub(r"(?<=://)[^/]+", address, arg) for arg in own["args"]]
+            code, out, err = harness.wspulse(*command)
+            check(f"helm test: {' '.join(own['args'])}", code == 0, (code, out, err))
+    code, out, err = harness.wspulse(*command)
+    check("… and it fails when nobody is there", code == 1, (code, out, err))
 
 
 def main():
@@ -220,7 +229,7 @@ def main():
     section(lint)
     section(refusals)
     rendered = value_sets()
-    for group in (judged, details, doors, notes, accepted, measured):
+    for group in (judged, details, doors, notes, accepted, measured, helm_test):
         section(group, rendered)
     for name in ("defaults", "gateway", "sleep", "server"):
         section(lived, name, next(pods(rendered[name]))[2])

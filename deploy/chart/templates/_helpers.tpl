@@ -27,6 +27,12 @@ app.kubernetes.io/name: {{ include "wspulse.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* Of the pod of `helm test`, which no service may choose. */}}
+{{- define "wspulse.testSelector" -}}
+app.kubernetes.io/name: {{ include "wspulse.name" . }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "wspulse.labels" -}}
 {{ include "wspulse.selector" . }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
