@@ -68,3 +68,12 @@ pub(super) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     socket.set_nonblocking(true)
 }
+
+/// Makes the buffers of accepted sockets so small, which they inherit as well. Unix sockets do
+/// not; but whoever connects there is on this machine, and one of few.
+pub(super) fn limit_buffers(listener: &Listener, bytes: u32) -> io::Result<()> {
+    let Listener::Tcp(listener) = listener else { return Ok(()) };
+    let socket = SockRef::from(listener);
+    socket.set_send_buffer_size(bytes as usize)?;
+    socket.set_recv_buffer_size(bytes as usize)
+}

@@ -155,6 +155,11 @@ fn open_doors(serve: &Serve, passed: Vec<Passed>) -> Result<Vec<OpenDoor>, Start
             .map_err(|error| StartError::Listen { flag, listen: listen.clone(), error })?;
         doors.push(OpenDoor { door, listener, address, origin: Origin::Bound });
     }
+    if let Some(bytes) = serve.server.memory.socket_buffer {
+        for open in &doors {
+            listen::limit_buffers(&open.listener, bytes).map_err(StartError::Kernel)?;
+        }
+    }
     // Where doors have no order of their own, people read the main one first.
     doors.sort_by_key(|open| open.door == Door::Admin);
     Ok(doors)
