@@ -64,8 +64,17 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 
     fn welcome(&mut self, stream: O::Stream, side: Door, id: Id) {
-        if self.enter(stream, side, id, Marks::default()).is_err() {
+        // While others keep the loop busy, its request has most likely arrived: to be told so in
+        // the next turn would make it wait behind all of them twice.
+        let mut marks = Marks::default();
+        let busy = !self.ready_main.is_empty();
+        if busy {
+            marks.set(Marks::READABLE);
+        }
+        if self.enter(stream, side, id, marks).is_err() {
             self.break_off(id);
+        } else if busy {
+            self.queue_first(id);
         }
         self.act();
     }

@@ -200,15 +200,30 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// Puts a stream on its side's ready list, once.
     fn queue(&mut self, id: Id) {
-        let Some(entry) = find(&mut self.streams, id) else { return };
+        if let Some(ready) = self.list_for(id) {
+            ready.push_back(id);
+        }
+    }
+
+    /// The same for a stream that has not been served yet: a flood is always ready, and each turn
+    /// serves everyone who is, so nobody waits longer for it.
+    fn queue_first(&mut self, id: Id) {
+        if let Some(ready) = self.list_for(id) {
+            ready.push_front(id);
+        }
+    }
+
+    /// The list that a stream belongs on, unless it stands there.
+    fn list_for(&mut self, id: Id) -> Option<&mut VecDeque<Id>> {
+        let entry = find(&mut self.streams, id)?;
         if entry.marks.has(Marks::QUEUED) {
-            return;
+            return None;
         }
         entry.marks.set(Marks::QUEUED);
-        match entry.side {
-            Door::Admin => self.ready_admin.push_back(id),
-            Door::Main => self.ready_main.push_back(id),
-        }
+        Some(match entry.side {
+            Door::Admin => &mut self.ready_admin,
+            Door::Main => &mut self.ready_main,
+        })
     }
 
     /// Serves each stream that is ready now once; those that have more come again next turn.

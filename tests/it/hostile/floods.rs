@@ -46,6 +46,20 @@ fn row_42_a_thousand_requests_in_one_piece() {
     assert_eq!(held(&house), 0);
 }
 
+/// At a hundredth of a CPU three turns of a flood took longer than a probe waits.
+#[test]
+fn who_is_new_does_not_wait_behind_a_flood() {
+    let mut house = House::new(&[]);
+    let flood: Vec<Client> = (0..64).map(|_| Client::upgraded(&mut house, "/echo")).collect();
+    for client in &flood {
+        house.wires.send(client.wire, &text("echo").repeat(20_000));
+    }
+    house.driver.turn().unwrap();
+    let probe = house.wires.connect(0);
+    house.wires.send(probe, REQUEST);
+    assert_eq!(turns_until_heard(&mut house, probe), 1);
+}
+
 #[test]
 fn row_42_more_requests_than_one_turn_answers() {
     let mut house = House::new(&[]);
