@@ -43,13 +43,13 @@ impl Slow {
         self.input.is_empty() && self.message.is_none() && self.skip == 0 && self.outbox.is_empty()
     }
 
-    /// What it costs. Behind output that waits, the kernel's buffer is full as well.
-    pub(super) fn cost(&self, socket_buffer: usize) -> Account {
+    /// What it costs. Behind output that waits, the kernel's buffers are full as well.
+    pub(super) fn cost(&self, pinned: usize) -> Account {
         let queued = self.outbox.len();
-        let in_kernel = if queued > 0 { socket_buffer } else { 0 };
+        let in_kernel = if queued > 0 { pinned } else { 0 };
         let message = self.message.as_ref().map_or(0, Assembly::cost);
-        let memory = size_of::<Self>() + self.input.capacity() + message + queued + in_kernel;
-        Account { memory, queued }
+        let own = size_of::<Self>() + self.input.capacity() + message + self.outbox.cost();
+        Account { memory: own + in_kernel, queued }
     }
 
     /// When a peer that takes nothing has had its time.

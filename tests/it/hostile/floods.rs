@@ -8,8 +8,9 @@ use crate::peer::{frame, text};
 
 /// Turns within which others must be served, whatever the flood.
 const TURNS: usize = 4;
-/// The most that may wait for a peer, plus one answer, plus one read that is held back.
-const HELD: usize = 64 * 1024 + 512 + 64 * 1024;
+/// The most that may wait for a peer, plus one answer, in memory that is taken 32 KiB at a time;
+/// plus one read that is held back.
+const HELD: usize = 64 * 1024 + 512 + 32 * 1024 + 64 * 1024;
 
 /// Turns until this wire has something to read.
 fn turns_until_heard(house: &mut House, wire: usize) -> usize {

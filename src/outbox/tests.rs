@@ -1,0 +1,89 @@
+//! What comes out is what was put in, and what it costs meanwhile.
+
+use super::*;
+
+/// Whatever the stream takes, what comes out is what was put in, in order.
+#[test]
+fn any_cut_keeps_the_order() {
+    let shared: Vec<u8> = (0..100).collect();
+    let make = |blocks: &mut Blocks| {
+        let mut out = Out::default();
+        out.bytes.extend_from_slice(b"one ");
+        out.share(10..20);
+        let mut block = blocks.take(10);
+        blocks.append(&mut block, b"three");
+        block.prepend(b"<2>");
+        out.give(block);
+        out.bytes.extend_from_slice(b" four");
+        out
+    };
+    let mut blocks = Blocks::default();
+    let whole: Vec<u8> = make(&mut blocks).slices(&shared).flatten().copied().collect();
+    for taken in 0..=whole.len() {
+        let mut out = make(&mut blocks);
+        let mut outbox = Outbox::default();
+        outbox.keep(&mut out, &shared, taken, &mut blocks, 0);
+        assert_eq!(outbox.len(), whole.len() - taken);
+        let mut rest = Vec::new();
+        while !outbox.is_empty() {
+            rest.push(outbox.unsent()[0]);
+            outbox.sent(1, &mut blocks, 0);
+        }
+        assert_eq!(rest, whole[taken..], "taken {taken}");
+    }
+}
+
+/// It held every byte that had ever waited, as long as there was one.
+#[test]
+fn what_is_gone_costs_nothing_though_something_always_waits() {
+    let (mut outbox, mut blocks) = (Outbox::default(), Blocks::default());
+    for _ in 0..10_000 {
+        let mut out = Out::default();
+        out.bytes.extend_from_slice(&[0; 1000]);
+        outbox.keep(&mut out, &[], 0, &mut blocks, 0);
+        let n = outbox.unsent().len().min(1000);
+        if outbox.len() > 50_000 {
+            outbox.sent(n, &mut blocks, 0);
+        }
+        assert!(outbox.cost() <= outbox.len() + 3 * CHUNK_MAX, "{} bytes", outbox.cost());
+    }
+    while !outbox.is_empty() {
+        outbox.sent(outbox.unsent().len(), &mut blocks, 0);
+    }
+    assert_eq!(outbox.cost(), 0);
+}
+
+#[test]
+fn a_map_that_was_used_before_costs_what_was_touched() {
+    let mut blocks = Blocks::default();
+    let mut block = blocks.take(2 * MAP_MIN);
+    blocks.append(&mut block, &[1; MAP_MIN]);
+    blocks.give_back(block, 0);
+    assert_eq!(blocks.idle_bytes(), MAP_MIN + HEADROOM);
+    assert!(blocks.take(2 * MAP_MIN).cost() >= MAP_MIN);
+    assert_eq!((blocks.idle_bytes(), blocks.take(2 * MAP_MIN).cost()), (0, 4096));
+}
+
+#[test]
+fn a_block_grows_with_what_arrives() {
+    let mut blocks = Blocks::default();
+    let mut block = blocks.take(10);
+    let mut want = Vec::new();
+    for i in 0..400_u32 {
+        let bytes = vec![i.to_le_bytes()[0]; 1000];
+        blocks.append(&mut block, &bytes);
+        want.extend_from_slice(&bytes);
+    }
+    assert_eq!(block.bytes(), want);
+    assert!(block.cost() < 2 * want.len());
+}
+
+#[test]
+fn idle_maps_are_given_back() {
+    let mut blocks = Blocks::default();
+    let block = blocks.take(MAP_MIN);
+    blocks.give_back(block, 5);
+    assert_eq!(blocks.next_deadline(), Some(5 + MAP_KEPT_NS));
+    blocks.fire(5 + MAP_KEPT_NS);
+    assert_eq!(blocks.next_deadline(), None);
+}
