@@ -229,7 +229,11 @@ impl Server {
 
 impl Engine for Server {
     fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id> {
-        let place = self.place(door)?;
+        let mut place = self.place(door)?;
+        // Also when all places are taken: it has the one that becomes free.
+        if matches!(place, Place::Main | Place::Refused(Refusal::Full)) && self.make_place(now) {
+            place = Place::Main;
+        }
         // The id is known only once the place is taken, so the stage is entered after that.
         let nobody = Id { key: 0, generation: 0 };
         let cx =
@@ -237,7 +241,7 @@ impl Engine for Server {
         let id = self.conns.insert(Conn::new(peer, place, &cx))?;
         *self.count(place) += 1;
         if place == Place::Main {
-            self.make_place(now, id);
+            self.note_arrival(id);
         }
         log::debug!(target: "accept", conn:% = id, peer:% = peer; "accepted");
         match place {

@@ -38,13 +38,13 @@ impl Server {
     }
 
     /// While places are scarce, those who never ask for a WebSocket must not have them all: the
-    /// one who has waited longest goes.
-    pub(super) fn make_place(&mut self, now: Now, newest: Id) {
+    /// one who has waited longest goes. Says whether one did.
+    pub(super) fn make_place(&mut self, now: Now) -> bool {
         let open = self.shared.open;
         let idle = open.main.saturating_sub(open.websockets);
         if !self.shared.is_crowded() || idle <= self.shared.config.limits.max_connections / 4 {
             self.arrivals.clear();
-            return;
+            return false;
         }
         if self.arrivals.is_empty() || self.arrivals.len() > 2 * open.main {
             let waiting = self
@@ -54,29 +54,35 @@ impl Server {
             let mut waiting: Vec<(u64, Id)> = waiting.collect();
             waiting.sort_unstable_by_key(|(age_ms, _)| std::cmp::Reverse(*age_ms));
             self.arrivals = waiting.into_iter().map(|(_, id)| id).collect();
-        } else {
-            self.arrivals.push_back(newest);
         }
         while let Some(&oldest) = self.arrivals.front() {
             let since = self.conns.find(oldest).and_then(Conn::not_upgraded_since);
             if since.is_some_and(|since| since.ms_ago(now) < limits::EVICTION_AGE_MS) {
-                return;
+                return false;
             }
             self.arrivals.pop_front();
             if since.is_some() {
                 if let Some((conn, mut cx)) = self.with_silence(now, oldest) {
                     conn.evict(&mut cx);
                 }
-                return;
+                return true;
             }
+        }
+        false
+    }
+
+    /// Whoever comes while others are asked to go stands last in their row.
+    pub(super) fn note_arrival(&mut self, newest: Id) {
+        if !self.arrivals.is_empty() {
+            self.arrivals.push_back(newest);
         }
     }
 }
 
 impl Conn {
     /// What this connection owns beyond its place in the table, counted anew.
-    pub(super) fn cost(&self, socket_buffer: usize) -> Account {
-        let slow = self.slow.as_ref().map(|slow| slow.cost(socket_buffer)).unwrap_or_default();
+    pub(super) fn cost(&self, pinned: usize) -> Account {
+        let slow = self.slow.as_ref().map(|slow| slow.cost(pinned)).unwrap_or_default();
         let extras = self.extras().map_or(0, Extras::cost);
         Account { memory: slow.memory + extras, queued: slow.queued }
     }
