@@ -1,9 +1,12 @@
 //! What the server is told once, at start: one small struct for each owner.
 //! It does not know where a value came from; `options` does.
 
-use super::pressure::CONNECTION_BYTES;
+use super::pressure::{BASE_BYTES, CONNECTION_BYTES};
 use crate::behaviours::Mount;
 use crate::proto::deflate::Compression;
+
+/// What a stalled peer pins where buffers grow as far as the kernel lets them.
+const UNLIMITED_PINNED: usize = 4 * 1024 * 1024;
 
 /// Everything that a [`Server`](super::Server) is told at start.
 #[derive(Clone, Debug)]
@@ -104,19 +107,31 @@ impl Config {
 /// which counts as ours; in a large one, large buffers make distant peers fast.
 fn small_buffer(limit: u64) -> Option<u32> {
     match limit >> 20 {
-        ..=32 => Some(16 * 1024),
-        33..=128 => Some(32 * 1024),
-        129..=256 => Some(64 * 1024),
+        ..=16 => Some(8 * 1024),
+        17..=64 => Some(16 * 1024),
+        65..=256 => Some(32 * 1024),
+        257..=1024 => Some(256 * 1024),
         _ => None,
     }
 }
 
 impl MemoryPlan {
-    /// How many idle connections fit into half of it.
+    /// How many idle connections fit into half of it, beside the process itself.
     #[must_use]
     pub fn places(&self) -> Option<usize> {
-        let limit = self.limit?;
-        usize::try_from(limit / 2 / CONNECTION_BYTES).ok().map(|places| places.max(16))
+        let room = (self.limit? / 2).saturating_sub(BASE_BYTES);
+        usize::try_from(room / CONNECTION_BYTES).ok().map(|places| places.max(16))
+    }
+
+    /// What the kernel holds for a peer that takes nothing and sends on. It doubles what it is
+    /// told of either buffer; three quarters of that were measured.
+    #[must_use]
+    pub fn pinned(&self) -> usize {
+        match (self.limit, self.socket_buffer) {
+            (None, _) => 0,
+            (Some(_), Some(bytes)) => 3 * bytes as usize,
+            (Some(_), None) => UNLIMITED_PINNED,
+        }
     }
 }
 

@@ -419,8 +419,8 @@ impl Conn {
         let Shared { account, config, .. } = &mut *cx.shared;
         if let Some(slow) = &mut self.slow {
             let is_idle = slow.is_idle();
-            let buffer = config.memory.socket_buffer.unwrap_or_default() as usize;
-            let cost = if is_idle { Account::default() } else { slow.cost(buffer) };
+            let pinned = config.memory.pinned();
+            let cost = if is_idle { Account::default() } else { slow.cost(pinned) };
             account.update(&mut slow.counted, cost);
             if is_idle {
                 self.slow = None;

@@ -95,8 +95,8 @@ impl Server {
     /// The same, counted connection by connection: for tests of the account.
     #[must_use]
     pub fn memory_counted(&self) -> usize {
-        let buffer = self.shared.config.memory.socket_buffer.unwrap_or_default() as usize;
-        self.conns.iter().map(|(_, conn)| conn.cost(buffer).memory).sum()
+        let pinned = self.shared.config.memory.pinned();
+        self.conns.iter().map(|(_, conn)| conn.cost(pinned).memory).sum()
     }
 
     /// The name of a connection's stage.
@@ -341,6 +341,7 @@ impl Engine for Server {
             self.shared.metrics.lag.observe_ns(now.mono_ns.saturating_sub(due_ns));
         }
         self.shared.blocks.fire(now.mono_ns);
+        self.weigh();
         if let Some(deed) = self.shared.faults.fire(now) {
             self.shared.actions.push_back(deed);
         }

@@ -5,9 +5,10 @@ use super::config::MemoryPlan;
 use crate::engine::Id;
 
 /// What the process has before its first connection.
-const BASE_BYTES: u64 = 3 * 1024 * 1024;
-/// An idle connection: its place with us, and its socket, file and poll entry in the kernel.
-pub(super) const CONNECTION_BYTES: u64 = 6 * 1024;
+pub(super) const BASE_BYTES: u64 = 3 * 1024 * 1024;
+/// A connection: its place with us; its socket, file and poll entry in the kernel, and a page of
+/// what is on its way.
+pub(super) const CONNECTION_BYTES: u64 = 8 * 1024;
 /// A stage is left this many percent below where it was entered, or it would flutter.
 const HYSTERESIS: u64 = 5;
 
@@ -82,8 +83,10 @@ impl Pressure {
     /// Looks at what is owned; says whether the stage is another one.
     pub(super) fn weigh(&mut self, owned: usize, connections: usize) -> bool {
         let Some(limit) = self.limit else { return false };
-        let counted = BASE_BYTES + owned as u64 + connections as u64 * CONNECTION_BYTES;
-        // A quarter more for what nobody counts: page tables, the allocator's gaps, skbs.
+        // A quarter more for the gaps of the allocator.
+        let owned = owned as u64 + owned as u64 / 4;
+        let counted = BASE_BYTES + owned + connections as u64 * CONNECTION_BYTES;
+        // And a quarter for what nobody counts: page tables, what has come and is not read yet.
         let used = counted + counted / 4;
         let reached = |percent: u64| used >= limit / 100 * percent;
         let stage = stage_where(reached);
@@ -111,12 +114,12 @@ mod tests {
         let limit = Some(100 * MIB as u64);
         let mut pressure = Pressure::new(MemoryPlan { limit, socket_buffer: None });
         for (owned_mib, stage) in [
-            (50, Stage::Ease),
-            (57, Stage::Tight),
-            (54, Stage::Tight),
-            (52, Stage::Ease),
-            (71, Stage::Short),
-            (75, Stage::Out),
+            (45, Stage::Ease),
+            (46, Stage::Tight),
+            (44, Stage::Tight),
+            (42, Stage::Ease),
+            (57, Stage::Short),
+            (60, Stage::Out),
             (0, Stage::Ease),
         ] {
             pressure.weigh(owned_mib * MIB, 0);

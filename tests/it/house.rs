@@ -27,6 +27,7 @@ pub(crate) fn server(args: &[&str], seed: u64) -> Server {
     let Ok(Command::Serve(mut serve)) = options::parse(args, Vec::new(), &surroundings) else {
         panic!("these arguments do not serve");
     };
+    serve.server.fit_memory();
     if serve.server.limits.max_connections == 0 {
         serve.server.limits.max_connections = 1000;
     }
