@@ -6,6 +6,7 @@ mod driven;
 mod lines;
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 
 use crate::engine::{Action, HangUp, Id, Now, Out, Target};
 use crate::load::Why;
@@ -216,11 +217,12 @@ impl Connect {
     fn opened(&mut self, opened: &Opened, now: Now) {
         self.stage = Stage::Open;
         let mut line = format!("Connected to {}.", self.plan.url);
-        if let Some(name) = &opened.served_by {
-            line += &format!("\nServed by {name}.");
-        }
-        if let Some(name) = &opened.subprotocol {
-            line += &format!("\nSubprotocol {name}.");
+        for (what, name) in [("Served by", &opened.served_by), ("Subprotocol", &opened.subprotocol)]
+        {
+            if let Some(name) = name {
+                // Writing to a String cannot fail.
+                let _ = write!(line, "\n{what} {name}.");
+            }
         }
         self.say_over(&line);
         self.prompt();
@@ -339,7 +341,7 @@ impl Connect {
         }
         self.hearing.extend(bytes);
         while matches!(self.stage, Stage::Open | Stage::Goodbye { .. }) {
-            match self.hearing.next() {
+            match self.hearing.poll() {
                 Ok(Some(heard)) => self.hear(heard, now, out),
                 Ok(None) => break,
                 Err(fault) => {
@@ -354,12 +356,11 @@ impl Connect {
 
     /// Somebody typed.
     fn take_typed(&mut self, bytes: &[u8]) {
-        match self.lines.extend(bytes) {
-            Ok(()) => self.actions.push_back(Action::Write(self.server())),
-            Err(lines::TooLong) => {
-                self.say_over("A line is longer than 1MiB: that is no message.");
-                self.end(1);
-            }
+        if self.lines.extend(bytes).is_ok() {
+            self.actions.push_back(Action::Write(self.server()));
+        } else {
+            self.say_over("A line is longer than 1MiB: that is no message.");
+            self.end(1);
         }
     }
 

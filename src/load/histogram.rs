@@ -96,7 +96,9 @@ mod tests {
         for scale in [100, 1_000, 1_000_000, 40_000_000_000] {
             let mut values: Vec<u64> = (0..5_000).map(|_| rng.below(scale)).collect();
             let mut histogram = Histogram::default();
-            values.iter().for_each(|&ns| histogram.record(ns));
+            for &ns in &values {
+                histogram.record(ns);
+            }
             values.sort_unstable();
             assert_eq!((histogram.least(), histogram.most()), (values[0], values[4_999]));
             for (per_mille, at) in [(500, 2_499), (900, 4_499), (990, 4_949), (999, 4_994)] {

@@ -57,6 +57,8 @@ enum Phase {
     New,
     Going {
         began_ns: u64,
+        /// When the last client had its turn to begin: from then on time limits count.
+        all_ns: Option<u64>,
     },
     /// All clients are told to close.
     Stopping,
@@ -94,10 +96,12 @@ impl Shared {
     fn count_open(&mut self, number: u64, served_by: Option<String>, now: Now) -> usize {
         let report = &mut self.report;
         report.opened += 1;
-        (report.opened_ns, report.last_ns) = (now.mono_ns, now.mono_ns);
-        match self.returns.opened(number, now) {
-            Some(gone_ns) => report.downtime.record(gone_ns),
-            None => report.connected += 1,
+        report.last_ns = now.mono_ns;
+        if let Some(gone_ns) = self.returns.opened(number, now) {
+            report.downtime.record(gone_ns);
+        } else {
+            report.connected += 1;
+            report.opened_ns = now.mono_ns;
         }
         report.count_server(served_by)
     }
@@ -167,7 +171,7 @@ impl Load {
     /// Clients that should have begun by now, and when the next one should.
     fn ramp(&self, now_ns: u64) -> (u64, Option<u64>) {
         let all = self.shared.plan.connections();
-        let (Some(per_second), Phase::Going { began_ns }) = (self.shared.plan.ramp, self.phase)
+        let (Some(per_second), Phase::Going { began_ns, .. }) = (self.shared.plan.ramp, self.phase)
         else {
             return (all, None);
         };
@@ -194,6 +198,11 @@ impl Load {
             }
             self.next_number += 1;
             self.shared.report.begun += 1;
+        }
+        if let Phase::Going { all_ns, .. } = &mut self.phase
+            && self.next_number >= self.shared.plan.connections()
+        {
+            all_ns.get_or_insert(now.mono_ns);
         }
     }
 
@@ -258,15 +267,15 @@ impl Load {
             self.connect(now, Client::new(number, next, client.answered()));
             return;
         }
-        let Shared { report, returns, rng, .. } = &mut self.shared;
+        let Shared { report, returns, rng, plan, .. } = &mut self.shared;
         report.lost += client.lost();
         let was_there = returns.is_down(number);
-        match outcome {
-            Outcome::Closed(_) => returns.done(number),
-            _ => {
-                let since_ns = client.ended_ns().unwrap_or(now.mono_ns);
-                returns.lost(number, client.answered(), since_ns, now, rng);
-            }
+        let said_all = client.answered() >= plan.messages() && plan.ends_with_the_last_answer();
+        if said_all || matches!(outcome, Outcome::Closed(_)) {
+            returns.done(number);
+        } else {
+            let since_ns = client.ended_ns().unwrap_or(now.mono_ns);
+            returns.lost(number, client.answered(), since_ns, now, rng);
         }
         if was_there && outcome.code().is_none() {
             report.count_attempt(outcome);
@@ -290,7 +299,7 @@ impl Load {
     /// The first turn: from here on time counts.
     fn begin(&mut self, now: Now) {
         if self.phase == Phase::New {
-            self.phase = Phase::Going { began_ns: now.mono_ns };
+            self.phase = Phase::Going { began_ns: now.mono_ns, all_ns: None };
             let report = &mut self.shared.report;
             (report.began_ns, report.opened_ns) = (now.mono_ns, now.mono_ns);
             report.last_ns = now.mono_ns;
@@ -418,7 +427,7 @@ impl Engine for Load {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let Phase::Going { began_ns } = self.phase else {
+        let Phase::Going { began_ns, .. } = self.phase else {
             let first = if self.phase == Phase::New { Some(0) } else { None };
             return first.into_iter().chain(self.shared.timers.next_deadline()).min();
         };
@@ -447,7 +456,7 @@ impl Engine for Load {
 impl Load {
     /// When all are told to close.
     fn deadline(&self) -> Option<u64> {
-        let Phase::Going { began_ns } = self.phase else { return None };
-        Some(began_ns + time::ms(self.shared.plan.time_limit_ms()?))
+        let Phase::Going { all_ns, .. } = self.phase else { return None };
+        Some(all_ns? + time::ms(self.shared.plan.time_limit_ms()?))
     }
 }

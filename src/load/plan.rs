@@ -132,19 +132,13 @@ impl Plan {
         matches!(self.life, Life::Messages(_) | Life::Churn { .. })
     }
 
-    /// When all clients close, counted from the first one's beginning.
+    /// When all clients close, counted from when the last one began.
     #[must_use]
     pub fn time_limit_ms(&self) -> Option<u64> {
         match self.life {
-            Life::Time { ms } | Life::Hold { ms, .. } => Some(ms + self.ramp_ms()),
+            Life::Time { ms } | Life::Hold { ms, .. } => Some(ms),
             Life::Messages(_) | Life::Churn { .. } => None,
         }
-    }
-
-    /// How long it takes until all have begun.
-    fn ramp_ms(&self) -> u64 {
-        let per_second = self.ramp.unwrap_or(u64::MAX).max(1);
-        (self.clients as u64).saturating_mul(1_000) / per_second
     }
 
     /// Messages of one client.

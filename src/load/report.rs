@@ -146,6 +146,8 @@ pub struct Served {
     pub connections: u64,
     /// Answers from it.
     pub answers: u64,
+    /// When the last one came.
+    pub(super) answered_ns: u64,
 }
 
 /// Counts over all clients.
@@ -171,6 +173,8 @@ pub struct Report {
     pub attempts: BTreeMap<Outcome, u64>,
     /// From message to answer.
     pub latency: Histogram,
+    /// From one answer of a server to its next, whoever gets it.
+    pub(super) gaps: Histogram,
     /// From the end of a connection to the client's next one.
     pub downtime: Histogram,
     /// Clients that were without a connection at the end.
@@ -181,7 +185,7 @@ pub struct Report {
     pub servers: Vec<Served>,
     /// When the first client began.
     pub began_ns: u64,
-    /// When the last connection was opened.
+    /// When the last client was connected for the first time.
     pub opened_ns: u64,
     /// When the last answer came, or the last connection was opened.
     pub last_ns: u64,
@@ -201,7 +205,11 @@ impl Report {
         self.latency.record(took_ns);
         self.last_ns = now_ns;
         if let Some(server) = self.servers.get_mut(server) {
+            if server.answers > 0 {
+                self.gaps.record(now_ns.saturating_sub(server.answered_ns));
+            }
             server.answers += 1;
+            server.answered_ns = now_ns;
         }
     }
 

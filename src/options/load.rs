@@ -256,15 +256,16 @@ pub(super) fn parse(
 }
 
 fn settle(draft: Draft, url: &str) -> Result<Load, Usage> {
-    let (life, pace) = (life(&draft)?, pace(&draft)?);
+    let life = life(&draft)?;
+    let pace = pace(&draft)?;
     if draft.thresholds.downtime_ms.is_some() && draft.when_lost == WhenLost::Leave {
         return Err(Usage::Unclear(
             "--max-downtime is about clients that come back: add --reconnect",
         ));
     }
-    let (url, place, mut ask) = draft.asked.settle(url)?;
+    let (url, at, mut ask) = draft.asked.settle(url)?;
     if draft.deflate != Compression::Off {
-        ask.extensions = "permessage-deflate; client_max_window_bits".to_owned();
+        ask.extensions.push_str("permessage-deflate; client_max_window_bits");
     }
     let plan = Plan {
         targets: Vec::new(),
@@ -283,7 +284,7 @@ fn settle(draft: Draft, url: &str) -> Result<Load, Usage> {
         progress_ms: None,
     };
     let (thresholds, form) = (draft.thresholds, draft.form);
-    Ok(Load { url: url.text, place, plan, thresholds, form })
+    Ok(Load { url: url.text, place: at, plan, thresholds, form })
 }
 
 fn life(draft: &Draft) -> Result<Life, Usage> {

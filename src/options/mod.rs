@@ -34,7 +34,7 @@ pub enum Command {
     Check(Box<Serve>),
     /// Ask a server whether it is healthy.
     Healthcheck(Healthcheck),
-    /// Open many WebSockets and measure.
+    /// Open many `WebSockets` and measure.
     Load(Box<Load>),
     /// Talk to one WebSocket.
     Connect(Box<Connect>),

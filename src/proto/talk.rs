@@ -82,7 +82,7 @@ impl Hearing {
     ///
     /// # Errors
     /// What is wrong: nothing more can be understood.
-    pub fn next(&mut self) -> Result<Option<Heard>, Fault> {
+    pub fn poll(&mut self) -> Result<Option<Heard>, Fault> {
         loop {
             let rest = &self.bytes[self.taken..];
             let mut cursor = Cursor::new(rest);
@@ -176,7 +176,7 @@ mod tests {
         let (mut hearing, mut all) = (Hearing::default(), Vec::new());
         for piece in bytes.chunks(at) {
             hearing.extend(piece);
-            while let Some(heard) = hearing.next()? {
+            while let Some(heard) = hearing.poll()? {
                 all.push(heard);
             }
         }

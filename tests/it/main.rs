@@ -14,4 +14,5 @@ mod squeeze;
 mod stages;
 mod sweep;
 mod tidy;
+mod tools;
 mod world;

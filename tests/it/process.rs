@@ -3,7 +3,7 @@
 
 mod health;
 mod local;
-mod running;
+pub(crate) mod running;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

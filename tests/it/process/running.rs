@@ -11,29 +11,29 @@ use serde_json::Value;
 use crate::peer::{self, Reader};
 
 /// Whatever takes longer has failed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(4);
-pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_wspulse");
-pub(super) const DOORS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_wspulse");
+pub(crate) const DOORS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
 
 /// A running server; dropping it kills it.
-pub(super) struct Server {
-    pub(super) child: Child,
-    pub(super) lines: Receiver<String>,
-    pub(super) main: SocketAddr,
-    pub(super) admin: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) lines: Receiver<String>,
+    pub(crate) main: SocketAddr,
+    pub(crate) admin: SocketAddr,
     /// Everything that it has logged since its banner.
-    pub(super) log: Vec<Value>,
+    pub(crate) log: Vec<Value>,
 }
 
 impl Server {
-    pub(super) fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(DOORS).args(arguments);
         Self::run(command)
     }
 
     /// Starts it, and waits until it says where it listens.
-    pub(super) fn run(command: Command) -> Self {
+    pub(crate) fn run(command: Command) -> Self {
         let mut server = Self::spawn(command);
         server.wait_for("start");
         let address = |door: &str| {
@@ -45,7 +45,7 @@ impl Server {
     }
 
     /// Starts it, and waits for nothing.
-    pub(super) fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.env_clear().stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// Reads the log up to the first line of this kind.
-    pub(super) fn wait_for(&mut self, event: &str) -> Value {
+    pub(crate) fn wait_for(&mut self, event: &str) -> Value {
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
             let line = line.unwrap_or_else(|_| panic!("no {event} in {:?}", self.log));
@@ -69,12 +69,12 @@ impl Server {
         }
     }
 
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         kill(self.child.id(), name);
     }
 
     /// Waits for its end; returns the exit code, none if a signal killed it.
-    pub(super) fn exit(&mut self) -> Option<i32> {
+    pub(crate) fn exit(&mut self) -> Option<i32> {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => self.log.push(serde_json::from_str(&line).unwrap()),
@@ -85,7 +85,7 @@ impl Server {
         self.child.wait().unwrap().code()
     }
 
-    pub(super) fn logged(&self, event: &str) -> Vec<&Value> {
+    pub(crate) fn logged(&self, event: &str) -> Vec<&Value> {
         self.log.iter().filter(|line| line["event"] == event).collect()
     }
 }
@@ -104,37 +104,37 @@ fn kill(pid: u32, signal: &str) {
 }
 
 /// A client on a real socket.
-pub(super) struct Client {
-    pub(super) stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     reader: Reader,
     lines: Vec<String>,
 }
 
 impl Client {
-    pub(super) fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream, reader: Reader::default(), lines: Vec::new() }
     }
 
-    pub(super) fn upgraded(address: SocketAddr, target: &str, fields: &[&str]) -> Self {
+    pub(crate) fn upgraded(address: SocketAddr, target: &str, fields: &[&str]) -> Self {
         let mut client = Self::connect(address);
         client.send(&peer::upgrade(target, fields));
         assert!(client.line().starts_with("101 "));
         client
     }
 
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
-    pub(super) fn get(&mut self, path: &str) -> String {
+    pub(crate) fn get(&mut self, path: &str) -> String {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
         self.line()
     }
 
     /// The next thing that the server says.
-    pub(super) fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         while self.lines.is_empty() {
             let mut bytes = vec![0; 64 * 1024];
             let n = match self.stream.read(&mut bytes) {
@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Whether the server keeps silent and connected for this long.
-    pub(super) fn is_left_alone(&mut self, ms: u64) -> bool {
+    pub(crate) fn is_left_alone(&mut self, ms: u64) -> bool {
         self.stream.set_read_timeout(Some(Duration::from_millis(ms))).unwrap();
         let read = self.stream.read(&mut [0; 1]);
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// Nothing more is said before the end, which is no reset.
-    pub(super) fn hears_the_end(&mut self) {
+    pub(crate) fn hears_the_end(&mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty() && self.lines.is_empty(), "{rest:?}");

@@ -84,7 +84,7 @@ impl Draw {
         // A message takes ten crossings at most, or time would go into nothing else.
         odds.capacity = odds.capacity.max(size / 10);
         let path = PATHS[pick(&[0, 1, 2, 3, 4, 5, 6, 7])];
-        let plan = Plan {
+        let mut plan = Plan {
             targets: vec![Target::Tcp(([192, 0, 2, 2], 80).into())],
             ask: Ask {
                 host: "sim".to_owned(),
@@ -109,6 +109,13 @@ impl Draw {
             progress_ms: None,
         };
         let stop_ms = (rng.below(3) == 0).then(|| rng.below(3_000));
+        if matches!(plan.life, Life::Messages(_)) && rng.below(2) == 0 {
+            plan.when_lost = WhenLost::Reconnect;
+        }
+        if rng.below(4) == 0 {
+            plan.pace = Pace::Open { interval_ns: time::ms(1 + rng.below(300)) };
+        }
+        plan.ramp = (rng.below(4) == 0).then(|| 1 + rng.below(50));
         let profile = ["plain", "kubernetes"][rng.below(2) as usize];
         let mounts = "--mount /work=echo?work=5ms";
         let args =
@@ -273,6 +280,15 @@ impl Simulation {
             "{} of {all} ended badly, {harmed} were harmed: {ends:?}",
             all - fine
         );
+        // Who comes back finishes what it began.
+        if let (Life::Messages(messages), WhenLost::Reconnect) =
+            (draw.plan.life, draw.plan.when_lost)
+            && !stops
+            && self.report().still_down == 0
+        {
+            let report = self.report();
+            assert_eq!(report.answered, report.connected * messages, "somebody has not come back");
+        }
         if draw.is_faultless() && !stops {
             let report = self.report();
             assert_eq!(report.answered, report.sent, "an answer is missing");

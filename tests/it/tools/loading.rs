@@ -1,0 +1,240 @@
+//! `wspulse load`: counts, verdicts, causes in plain words.
+
+use super::*;
+
+#[test]
+fn counts_what_was_sent_and_answered() {
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/echo", server.main);
+    let (code, report) = load(&url, "--clients 20 --messages 5 --verify --size 300B --deflate on");
+    assert_eq!((code, &report["connected"], &report["opened"]), (0, &20.into(), &20.into()));
+    assert_eq!((&report["sent"], &report["answered"]), (&100.into(), &100.into()));
+    assert_eq!((&report["lost"], &report["errors"]), (&0.into(), &0.into()));
+    assert_eq!(report["closes"], serde_json::json!({ "1000": 20 }));
+    assert_eq!(report["servers"][0]["answers"], 100);
+    let latency = &report["latency"];
+    let at = |name: &str| latency[name].as_f64().unwrap();
+    assert!(0.0 < at("min_ms") && at("min_ms") <= at("p50_ms") && at("p50_ms") <= at("p99_ms"));
+    assert!(at("p99_ms") <= at("max_ms") && latency["count"] == 100);
+}
+
+#[test]
+fn the_page_reads_at_a_glance() {
+    let server = Server::start(&[]);
+    let url = format!("ws://localhost:{}/websocket", server.main.port());
+    let words = ["load", &url, "--clients", "3", "--messages", "50", "--depth", "4"];
+    let (code, page, err) = run(&words, b"");
+    assert_eq!((code, &*err), (0, ""));
+    let (first, rest) = page.split_once("\n\n").unwrap();
+    assert_eq!(first, format!("{url}   3 clients, 50 messages each, 4 under way"));
+    for part in [
+        "connected   3 of 3 clients, the last after ",
+        "messages    150 sent, 150 answered in ",
+        // `randping` comes with each connection, and is no answer.
+        " more that nobody asked for\n",
+        "latency     p50 ",
+        "█",
+        "closed      1000 OK                      by us                 3\n",
+        "errors      none\n",
+        "served by   ",
+    ] {
+        assert!(rest.contains(part), "{part} in\n{page}");
+    }
+    assert!(page.lines().all(|line| line.chars().count() <= 100), "{page}");
+}
+
+#[test]
+fn thresholds_decide() {
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/echo?delay=30ms", server.main);
+    let (code, report) = load(&url, "--clients 2 --messages 3 --max-p99 20ms --max-errors 0");
+    assert_eq!(code, 3);
+    let missed = report["missed"][0].as_str().unwrap();
+    assert!(missed.starts_with("--max-p99 20ms: it is "), "{missed}");
+    let (code, report) = load(&url, "--clients 2 --messages 3 --max-p99 2s --max-errors 0");
+    assert_eq!((code, &report["missed"]), (0, &serde_json::json!([])));
+}
+
+/// A server that answers nothing for a while cannot hide it: what was due counts.
+#[test]
+fn an_open_loop_counts_from_when_a_message_was_due() {
+    let server = Server::start(&["--faults"]);
+    let url = format!("ws://{}/echo?block=200ms", server.main);
+    let (_, report) = load(&url, "--clients 1 --rate 100 --messages 5");
+    // Due 10 ms apart, answered 200 ms apart: the last one 160 ms later each time.
+    let at = |name: &str| report["latency"][name].as_f64().unwrap();
+    assert!(at("max_ms") >= 5.0 * 200.0 - 4.0 * 10.0 - 20.0, "{report}");
+    let (_, report) = load(&url, "--clients 1 --messages 5");
+    assert!(report["latency"]["max_ms"].as_f64().unwrap() < 600.0, "{report}");
+}
+
+#[test]
+fn what_goes_wrong_is_said_in_plain_words() {
+    let server = Server::start(&["--origin", "https://app.example"]);
+    let port = server.main.port();
+    let nowhere = closed();
+    let wrong_key = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n";
+    for (url, flags, cause) in [
+        (format!("ws://{nowhere}/"), "", "connection refused: nobody listens there"),
+        (
+            format!("ws://localhost:{port}/nothing"),
+            "",
+            "upgrade answered with 404: no WebSocket at that path",
+        ),
+        (
+            format!("ws://localhost:{port}/echo"),
+            "--origin https://evil.example",
+            "upgrade answered with 403: not allowed, perhaps for lack of an Origin or of \
+             credentials",
+        ),
+        (
+            format!("ws://{}/", answering(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")),
+            "",
+            "upgrade answered with 503: not available, drained or full",
+        ),
+        (
+            format!("ws://{}/", answering(b"\x15\x03\x01\x00\x02\x02\x46")),
+            "",
+            "upgrade failed: TLS is spoken on that port",
+        ),
+        (
+            format!("ws://{}/", answering(b"SSH-2.0-x\r\n")),
+            "",
+            "upgrade failed: the answer is not HTTP",
+        ),
+        (
+            format!("ws://{}/", answering(wrong_key)),
+            "",
+            "upgrade failed: the accept key is wrong: that is no WebSocket server",
+        ),
+        (
+            format!("ws://{}/", answering(b"")),
+            "--timeout 100ms",
+            "connected, but the upgrade was never answered",
+        ),
+    ] {
+        let (code, report) = load(&url, &format!("--clients 3 --messages 1 {flags}"));
+        assert_eq!((code, &report["connected"]), (1, &0.into()), "{url}");
+        assert_eq!(report["causes"], serde_json::json!({ cause: 3 }), "{url}");
+        assert_eq!(report["errors"], 3);
+    }
+}
+
+#[test]
+fn who_vanishes_or_lies_is_counted() {
+    let server = Server::start(&["--faults"]);
+    for (path, flags, cause) in [
+        ("/echo?fault=rst", "", "broken without a Close (1006)"),
+        ("/echo?fault=stall-read", "--timeout 200ms", "connected, but no answer in time"),
+        (
+            "/echo?close_after=50ms&code=1013&reason=full",
+            "--hold 10s",
+            "closed by the server before its time: 1013",
+        ),
+        ("/socket", "--verify", "an answer that is not the message"),
+    ] {
+        let url = format!("ws://{}{path}", server.main);
+        let hold = if flags.contains("--hold") { "" } else { "--messages 2" };
+        let (code, report) = load(&url, &format!("--clients 2 {hold} {flags} --max-errors 0"));
+        assert_eq!((code, &report["causes"]), (3, &serde_json::json!({ cause: 2 })), "{path}");
+    }
+    // Without --verify any message is an answer, but for those that nobody asked for.
+    let (code, report) = load(&format!("ws://{}/socket", server.main), "--clients 2 --messages 3");
+    assert_eq!((code, &report["answered"], &report["unasked"]), (0, &6.into(), &2.into()));
+}
+
+/// The first of a name's addresses may be one where nobody is.
+#[test]
+fn every_address_of_a_name_is_tried() {
+    let server = Server::start(&[]);
+    let elsewhere = format!("--connect-to localhost:{}", server.main.port());
+    let flags = format!("--clients 2 --messages 1 --max-errors 0 {elsewhere}");
+    let (code, report) = load("ws://pulse.invalid/echo?x=1", &flags);
+    assert_eq!((code, &report["connected"]), (0, &2.into()));
+    let (code, _, err) = run(&["load", "ws://pulse.invalid/"], b"");
+    assert_eq!(code, 1);
+    assert!(err.starts_with("wspulse: cannot look up pulse.invalid: "), "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+}
+
+#[test]
+fn too_few_descriptors_are_no_surprise() {
+    let limited = "ulimit -n 40; exec \"$0\" load ws://127.0.0.1:1/ --clients 100";
+    let done = Command::new("/bin/sh").args(["-c", limited, PROGRAM]).output().unwrap();
+    let err = String::from_utf8(done.stderr).unwrap();
+    let start = "wspulse: --clients 100: the limit of 40 descriptors leaves room for ";
+    assert!(err.starts_with(start) && err.lines().count() == 1, "{err}");
+    assert!(err.contains(": raise it (ulimit -n 1"), "{err}");
+    assert_eq!(done.status.code(), Some(1));
+}
+
+#[test]
+fn an_interrupt_prints_what_there_is() {
+    let mut server = Server::start(&[]);
+    let url = format!("ws://{}/echo", server.main);
+    let load = Running::start(&["load", &url, "--clients", "4", "--hold", "1h"]);
+    // Each of them has been answered once it is counted, and none of them ends by itself.
+    while !server_has(&mut server, 4) {}
+    load.signal("INT");
+    let (code, page) = load.end();
+    assert_eq!(code, 0);
+    let page = page.join("\n");
+    assert!(page.contains("connected   4 of 4 clients"), "{page}");
+    assert!(page.contains("closed      1000 OK"), "{page}");
+}
+
+fn server_has(server: &mut Server, clients: u64) -> bool {
+    server.signal("USR1");
+    server.wait_for("report")["websockets"].as_u64().unwrap() == clients
+}
+
+/// Whoever asks twice does not wait for a server that does not say goodbye.
+#[test]
+fn a_second_interrupt_ends_at_once() {
+    let mut server = Server::start(&["--faults"]);
+    let url = format!("ws://{}/echo?fault=stall-read", server.main);
+    let load = Running::start(&["load", &url, "--clients", "2", "--duration", "1h"]);
+    while !server_has(&mut server, 2) {}
+    load.signal("INT");
+    load.signal("TERM");
+    let (code, page) = load.end();
+    assert_eq!(code, 0);
+    assert!(page.join("\n").contains("connected   2 of 2 clients"), "{page:?}");
+}
+
+#[test]
+fn clients_that_are_sent_away_come_back() {
+    let server = Server::start(&["--faults"]);
+    let url = format!("ws://{}/echo?close_after=300ms&code=1012&reason=again", server.main);
+    let flags = "--clients 5 --hold 1s --reconnect --max-errors 0 --max-downtime 2s";
+    let (code, report) = load(&url, flags);
+    assert_eq!((code, &report["errors"], &report["lost"]), (0, &0.into(), &0.into()));
+    let (opened, away) = (report["opened"].as_u64().unwrap(), &report["closes"]["1012"]);
+    assert_eq!(report["downtime"]["count"].as_u64().unwrap(), away.as_u64().unwrap());
+    assert!(opened > 5 && report["storm_peak"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[test]
+fn a_ramp_and_a_rate_take_their_time() {
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/echo", server.main);
+    let (code, report) = load(&url, "--clients 20 --messages 1 --ramp 100/s");
+    let took_ms = report["connect_ms"].as_f64().unwrap();
+    assert!(code == 0 && (185.0..1_000.0).contains(&took_ms), "{report}");
+    let (code, report) = load(&url, "--clients 4 --rate 50/s --duration 400ms");
+    let sent = report["sent"].as_u64().unwrap();
+    assert!(code == 0 && (76..=84).contains(&sent), "{sent}, not about 80");
+}
+
+#[test]
+fn one_worker_shows_beside_its_ideal() {
+    let server = Server::start(&["--mount", "/work=echo?work=20ms"]);
+    let url = format!("ws://{}/work", server.main);
+    let (_, report) = load(&url, "--clients 5 --messages 6");
+    let at = |name: &str| report[name].as_f64().unwrap();
+    assert!((580.0..900.0).contains(&at("elapsed_ms")), "{report}");
+    assert!((540.0..900.0).contains(&at("ideal_ms")), "{report}");
+    let (_, report) = load(&format!("ws://{}/echo", server.main), "--clients 5 --messages 6");
+    assert!(report["ideal_ms"].is_null(), "an echo has none: {report}");
+}
