@@ -59,16 +59,17 @@ fn connections(page: &mut String, report: &Report) {
     };
     line(page, "connected", &how);
     if connected < begun {
-        line(page, "failed", &format!("{} clients were never connected", begun - connected));
+        line(page, "failed", &format!("{} never connected", counted(begun - connected, "client")));
     }
 }
 
 fn task(plan: &Plan) -> String {
     let each = match plan.life {
-        Life::Messages(messages) => format!("{messages} messages each"),
+        Life::Messages(messages) => format!("{} each", counted(messages, "message")),
         Life::Time { ms } => format!("messages for {}", show_duration(ms)),
         Life::Hold { messages, ms } => {
-            format!("{messages} messages each, then held for {}", show_duration(ms))
+            let held = show_duration(ms);
+            format!("{} each, then held for {held}", counted(messages, "message"))
         }
         Life::Churn { connections } => format!("{connections} in all, one message each"),
     };
@@ -77,7 +78,12 @@ fn task(plan: &Plan) -> String {
         Pace::Closed { depth } => format!(", {depth} under way"),
         Pace::Open { interval_ns } => format!(", {}/s a client", per_second(1, interval_ns)),
     };
-    format!("{} clients, {each}{pace}", plan.clients)
+    format!("{}, {each}{pace}", counted(plan.clients as u64, "client"))
+}
+
+/// `1 message`, `2 messages`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A rate with as many digits as mean something.
@@ -224,12 +230,13 @@ fn downtime(page: &mut String, plan: &Plan, report: &Report) {
     let times = &report.downtime;
     let gone = match report.still_down {
         0 => String::new(),
-        gone => format!("; {gone} have not come back"),
+        gone => format!("; {gone} not back"),
     };
     let text = match times.total() {
         0 => format!("none{gone}"),
         count => format!(
-            "{count} times: p50 {}   p99 {}   max {}{gone}",
+            "{}: p50 {}   p99 {}   max {}{gone}",
+            counted(count, "time"),
             show_time(times.quantile(500)),
             show_time(times.quantile(990)),
             show_time(times.most())
@@ -237,11 +244,11 @@ fn downtime(page: &mut String, plan: &Plan, report: &Report) {
     };
     line(page, "downtime", &text);
     let peak = report.storm_peak;
-    line(page, "", &format!("at most {peak} attempts to come back within a second"));
+    line(page, "", &format!("at most {} to come back within a second", counted(peak, "attempt")));
     for (outcome, count) in &report.attempts {
-        line(page, "", &format!("{count} attempts failed: {outcome}"));
+        line(page, "", &format!("{} failed: {outcome}", counted(*count, "attempt")));
     }
-    line(page, "lost", &format!("{} messages", report.lost));
+    line(page, "lost", &counted(report.lost, "message"));
 }
 
 fn closes(page: &mut String, report: &Report) {
@@ -314,7 +321,7 @@ fn sentence(missed: &Missed) -> String {
         }
         Missed::Downtime { limit_ms, still_down, .. } => {
             let limit = show_duration(limit_ms);
-            format!("--max-downtime {limit}: {still_down} clients have not come back")
+            format!("--max-downtime {limit}: {} not back", counted(still_down, "client"))
         }
     }
 }

@@ -1,1 +1,112 @@
 //! The page and the JSON as they are read.
+
+use super::super::{Answers, Outcome, Partner, Why};
+use super::*;
+use crate::behaviours::Kind;
+use crate::proto::upgrade::Ask;
+use crate::time::ms;
+
+fn plan() -> Plan {
+    Plan {
+        targets: Vec::new(),
+        ask: Ask::default(),
+        clients: 40,
+        ramp: None,
+        life: Life::Hold { messages: 1, ms: 60_000 },
+        when_lost: WhenLost::Reconnect,
+        size: 0,
+        kind: Kind::Text,
+        pace: Pace::Closed { depth: 1 },
+        fragment: 0,
+        partner: Partner::WebSocket,
+        answers: Answers::Any,
+        patience_ms: 1_000,
+        progress_ms: None,
+    }
+}
+
+/// After a rollout: everyone was sent away once, two broke, one has not come back.
+fn report() -> Report {
+    let mut report = Report {
+        begun: 40,
+        connected: 39,
+        opened: 78,
+        sent: 41,
+        lost: 2,
+        still_down: 1,
+        storm_peak: 17,
+        opened_ns: ms(500),
+        ..Report::default()
+    };
+    let places = ["pod-0", "pod-1"].map(|name| report.count_server(Some(name.to_owned())));
+    for answer in 0..39 {
+        report.count_answer(places[usize::from(answer >= 30)], ms(2 + answer), ms(4_000));
+    }
+    for gone_ms in [80, 200] {
+        report.downtime.record(ms(gone_ms));
+    }
+    for (outcome, count) in [
+        (Outcome::Closed(1000), 38),
+        (Outcome::Dismissed(1001), 37),
+        (Outcome::Broken, 2),
+        (Outcome::NotConnected(Why::Refused), 1),
+    ] {
+        report.ends.insert(outcome, count);
+    }
+    report.count_attempt(Outcome::Refused(503));
+    report
+}
+
+#[test]
+fn a_rollout_for_people() {
+    let wanted =
+        super::super::Thresholds { p99_ms: Some(5), errors: Some(0), downtime_ms: Some(1) };
+    let missed = report().missed(&plan(), &wanted);
+    let page = page("ws://h/", &plan(), &report(), &missed);
+    let want = "\
+ws://h/   40 clients, 1 message each, then held for 1m
+
+connected   39 of 40 clients, and 39 times again
+failed      1 client never connected
+messages    41 sent, 39 answered in 4.00 s: 9.8/s
+latency     p50 21.0 ms   p90 37.1 ms   p99 40.0 ms   p99.9 40.0 ms   max 40.0 ms
+";
+    assert!(page.starts_with(want), "{page}");
+    for line in [
+        "downtime    2 times: p50 80.0 ms   p99 200 ms   max 200 ms; 1 not back",
+        "            at most 17 attempts to come back within a second",
+        "            1 attempt failed: upgrade answered with 503: not available, drained or full",
+        "lost        2 messages",
+        "closed      1000 OK                      by us                38",
+        "            1001 going away              by the server        37",
+        "            1006 broken without a Close  by nobody             2",
+        "errors      2 × broken without a Close (1006)",
+        "            1 × connection refused: nobody listens there",
+        "            2 × a message whose connection ended first",
+        "missed      --max-p99 5ms: it is 40.0 ms",
+        "missed      --max-errors 0: there are 5",
+        "missed      --max-downtime 1ms: 1 client not back",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
+    }
+    assert_eq!(report().exit_code(&missed), 3);
+    let bars = page.lines().filter(|line| line.contains('█')).count();
+    assert!(bars >= 4, "{page}");
+}
+
+#[test]
+fn the_same_for_programs() {
+    let json: Value = serde_json::from_str(&json("ws://h/", &plan(), &report(), &[])).unwrap();
+    assert_eq!(json["closes"], json!({ "1000": 38, "1001": 37, "1006": 2 }));
+    assert_eq!((&json["lost"], &json["still_down"]), (&json!(2), &json!(1)));
+    assert_eq!(json["downtime"]["max_ms"], 200.0);
+    assert_eq!(json["servers"][0], json!({ "name": "pod-0", "connections": 1, "answers": 30 }));
+}
+
+#[test]
+fn nobody_is_there() {
+    let report = Report { begun: 2, ..Report::default() };
+    assert_eq!(report.exit_code(&[]), 1);
+    let page = page("ws://h/", &plan(), &report, &[]);
+    assert!(page.contains("connected   none\n") && !page.contains("latency"), "{page}");
+}
