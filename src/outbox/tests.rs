@@ -57,7 +57,7 @@ fn what_is_gone_costs_nothing_though_something_always_waits() {
 fn a_map_that_was_used_before_costs_what_was_touched() {
     let mut blocks = Blocks::default();
     let mut block = blocks.take(2 * MAP_MIN);
-    blocks.append(&mut block, &[1; MAP_MIN]);
+    blocks.append(&mut block, &vec![1; MAP_MIN]);
     blocks.give_back(block, 0);
     assert_eq!(blocks.idle_bytes(), MAP_MIN + HEADROOM);
     assert!(blocks.take(2 * MAP_MIN).cost() >= MAP_MIN);
