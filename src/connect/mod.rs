@@ -169,7 +169,8 @@ impl Connect {
         self.stage = Stage::Over { code };
         self.actions.push_back(Action::Close(self.server()));
         match self.typed {
-            Typed::Gone => self.actions.push_back(Action::Exit(code)),
+            // Whoever was to read this is gone: that is no success.
+            Typed::Gone => self.actions.push_back(Action::Exit(code.max(1))),
             Typed::More | Typed::End { .. } => {
                 self.actions.push_back(Action::Write(TERMINAL));
                 self.actions.push_back(Action::Close(TERMINAL));
