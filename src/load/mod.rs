@@ -260,7 +260,7 @@ impl Load {
         let (number, outcome) = (client.number(), client.outcome());
         let nobody = matches!(
             outcome,
-            Outcome::NotConnected(Why::Refused | Why::Unreachable | Why::TimedOut)
+            Outcome::NotConnected(Why::Refused | Why::Unreachable | Why::TimedOut | Why::Exhausted)
         );
         let next = client.target() + 1;
         if nobody && !self.is_stopping() && next < self.shared.plan.targets.len() {
@@ -286,7 +286,8 @@ impl Load {
 
     fn show_progress(&mut self, now: Now) {
         let Some(every_ms) = self.shared.plan.progress_ms else { return };
-        if self.progress.due_ns.is_some_and(|due_ns| due_ns > now.mono_ns) {
+        let due_ns = *self.progress.due_ns.get_or_insert(now.mono_ns + time::ms(every_ms));
+        if due_ns > now.mono_ns {
             return;
         }
         let report = &self.shared.report;

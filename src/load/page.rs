@@ -316,12 +316,8 @@ fn sentence(missed: &Missed) -> String {
             format!("--max-p99 {}: it is {}", show_duration(limit_ms), show_time(was_ns))
         }
         Missed::Errors { limit, was } => format!("--max-errors {limit}: there are {was}"),
-        Missed::Downtime { limit_ms, still_down: 0, was_ns } => {
+        Missed::Downtime { limit_ms, was_ns } => {
             format!("--max-downtime {}: it was {}", show_duration(limit_ms), show_time(was_ns))
-        }
-        Missed::Downtime { limit_ms, still_down, .. } => {
-            let limit = show_duration(limit_ms);
-            format!("--max-downtime {limit}: {} not back", counted(still_down, "client"))
         }
     }
 }

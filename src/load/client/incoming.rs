@@ -47,6 +47,13 @@ impl Client {
     }
 
     fn frame(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<usize, Wrong> {
+        // Most messages are short, in one frame, and here as a whole.
+        if let [0x81 | 0x82, length @ 0..=125, ref rest @ ..] = *bytes
+            && let Some(message) = rest.get(..usize::from(length))
+            && self.incoming.is_none()
+        {
+            return self.short_message(message, cx).map(|()| 2 + message.len());
+        }
         let mut cursor = Cursor::new(bytes);
         let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| Wrong::Frame)?
         else {
@@ -92,6 +99,15 @@ impl Client {
         Ok(size)
     }
 
+    fn short_message(&mut self, message: &[u8], cx: &mut Cx<'_>) -> Result<(), Wrong> {
+        let name = Name::new(self.number, self.answered);
+        let words = &cx.shared.words;
+        let ours = cx.shared.plan.answers == Answers::Same
+            && message.len() == words.length(&name)
+            && words.are(message, &name, 0);
+        self.judge((!ours).then(|| Beginning::of(message)), cx)
+    }
+
     /// Bytes of a message, compared where they lie.
     fn payload(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<usize, Wrong> {
         let Some(incoming) = &mut self.incoming else { return Ok(0) };
@@ -133,6 +149,11 @@ impl Client {
                 cx.shared.unpressed(&pressed, &name).map_err(|()| Wrong::Answer)?
             }
         };
+        self.judge(unasked, cx)
+    }
+
+    /// What a message is: ours (`None`), or one that begins so.
+    fn judge(&mut self, unasked: Option<Beginning>, cx: &mut Cx<'_>) -> Result<(), Wrong> {
         match (unasked, cx.shared.plan.answers) {
             (Some(beginning), _) if beginning.is_unasked() => cx.shared.report.unasked += 1,
             (Some(_), Answers::Same) => return Err(Wrong::Answer),

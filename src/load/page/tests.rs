@@ -85,7 +85,7 @@ latency     p50 21.0 ms   p90 37.1 ms   p99 40.0 ms   p99.9 40.0 ms   max 40.0 m
         "            2 × a message whose connection ended first",
         "missed      --max-p99 5ms: it is 40.0 ms",
         "missed      --max-errors 0: there are 5",
-        "missed      --max-downtime 1ms: 1 client not back",
+        "missed      --max-downtime 1ms: it was 200 ms",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
     }

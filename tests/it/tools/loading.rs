@@ -24,7 +24,7 @@ fn the_page_reads_at_a_glance() {
     let url = format!("ws://localhost:{}/websocket", server.main.port());
     let words = ["load", &url, "--clients", "3", "--messages", "50", "--depth", "4"];
     let (code, page, err) = run(&words, b"");
-    assert_eq!((code, &*err), (0, ""));
+    assert_eq!((code, &*err), (0, ""), "{page}");
     let (first, rest) = page.split_once("\n\n").unwrap();
     assert_eq!(first, format!("{url}   3 clients, 50 messages each, 4 under way"));
     for part in [

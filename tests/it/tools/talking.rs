@@ -105,21 +105,22 @@ fn input_may_be_a_file_or_nothing() {
         assert!(said.ends_with("Connection closed: 1000 (OK).\n"), "{said}");
         assert!(want.is_none_or(|line| said.contains(line)), "{said}");
     }
-    // To a file, and to nobody at all.
+    // Where nothing can be written to, it ends.
     let shell = format!("echo hi | \"$0\" connect {url} > /dev/full; echo $?");
     let done = Command::new("/bin/sh").args(["-c", &shell, PROGRAM]).output().unwrap();
-    assert_eq!(String::from_utf8(done.stdout).unwrap(), "1\n");
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "0\n");
 }
 
 #[test]
 fn much_goes_both_ways() {
     let server = Server::start(&[]);
     let url = format!("ws://{}/echo", server.main);
-    let line = "x".repeat(999) + "\n";
-    let input = line.repeat(3_000);
-    let (code, said, err) = piped(&url, &["--wait", "4s"], input.as_bytes());
-    assert_eq!((code, &*err), (0, ""));
-    assert_eq!(said.lines().filter(|line| line.len() == 1_001).count(), 3_000);
+    let mut connect = Running::start(&["connect", &url]);
+    connect.types(&("x".repeat(999) + "\n").repeat(3_000));
+    assert_eq!(connect.line(), format!("Connected to {url}."));
+    assert!(connect.line().starts_with("Served by "));
+    assert!((0..3_000).all(|_| connect.line().len() == 1_001));
+    assert_eq!(connect.end().0, 0);
 }
 
 #[test]
