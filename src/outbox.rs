@@ -13,6 +13,9 @@ use memmap2::MmapMut;
 /// Blocks from this size on are anonymous maps: an allocator may keep freed megabytes, the
 /// kernel takes an unmapped one back, and touches none of it before it is used.
 pub const MAP_MIN: usize = 128 * 1024;
+/// What arrives in parts goes to a map before that: at each growth of many large allocations the
+/// allocator leaves holes, half as much again as what is in use.
+const HEAP_MAX: usize = 8 * 1024;
 /// Room in front of a block's bytes for the longest header that goes before them.
 pub const HEADROOM: usize = 10;
 /// The out buffer gives memory back when it has grown beyond this.
@@ -152,7 +155,7 @@ impl Blocks {
     /// Adds bytes to a block, in a larger one when it is full.
     pub fn append(&mut self, block: &mut Block, bytes: &[u8]) {
         match &mut block.store {
-            Store::Heap(heap) if heap.len() + bytes.len() < MAP_MIN => {
+            Store::Heap(heap) if heap.len() + bytes.len() <= HEAP_MAX => {
                 // By half, where a vector would double: what is held stays close to what came.
                 if heap.capacity() - heap.len() < bytes.len() {
                     heap.reserve_exact(bytes.len().max(heap.len() / 2));
@@ -180,7 +183,7 @@ impl Blocks {
 
     /// Makes room for `more` bytes behind those that are there.
     pub fn grow(&mut self, block: &mut Block, more: usize) {
-        let mut larger = self.take((block.len() + more).max(block.len() * 2));
+        let mut larger = self.take((block.len() + more).max(block.len() * 2).max(MAP_MIN));
         match &mut larger.store {
             Store::Heap(heap) => heap.extend_from_slice(block.bytes()),
             Store::Map(map) => {

@@ -97,6 +97,10 @@ impl Conn {
             cx.act(Action::Resume(cx.id));
         }
         input.drain(..used);
+        // What was a whole read may be a few bytes of a frame by now, and those can wait long.
+        if hold == Hold::Incomplete && input.capacity() > 4 * input.len() + 256 {
+            input.shrink_to_fit();
+        }
         if !input.is_empty() {
             let slow = self.slow.get_or_insert_default();
             slow.input = input;
