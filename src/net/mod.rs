@@ -26,7 +26,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::engine::{Door, Target};
 use crate::healthcheck::{Healthcheck, Plan as Question};
+use crate::limits;
 use crate::options::{self, Listen, Serve, Whom};
+use crate::server::config::Config;
 use crate::server::{Assets, Server};
 use crate::units::show_size;
 use driver::Driver;
@@ -106,10 +108,7 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
         serve.server.memory.limit = process::memory_limit();
     }
     serve.server.fit_memory();
-    if serve.server.limits.max_connections == 0 {
-        let places = serve.server.memory.places().unwrap_or(usize::MAX);
-        serve.server.limits.max_connections = connections_for(descriptors).min(places);
-    }
+    share_out(descriptors, &mut serve.server);
     let doors = open_doors(&serve, passed)?;
     // Before anyone is told that we are here, they can tell us to stop.
     let signals = signals::pipes().map_err(StartError::Kernel)?;
@@ -212,10 +211,24 @@ fn raise_descriptor_limit() -> u64 {
     now.current.unwrap_or(1 << 20)
 }
 
-/// A quarter of few descriptors, 64 of many, stay free for the admin side and for refusals.
-fn connections_for(descriptors: u64) -> usize {
-    let spare = OWN_DESCRIPTORS + (descriptors / 4).min(64);
-    usize::try_from(descriptors.saturating_sub(spare)).unwrap_or(usize::MAX).max(1)
+/// Decides how many descriptors go to whom: a quarter of few, 128 of many, stay free, one half for
+/// the admin side and one for refusals. With none left even a probe would be turned away.
+fn share_out(descriptors: u64, server: &mut Config) {
+    let spare = (descriptors / 4).min(2 * limits::ADMIN_CONNECTIONS as u64);
+    let room = descriptors.saturating_sub(OWN_DESCRIPTORS + spare);
+    let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    let places = server.memory.places().unwrap_or(usize::MAX);
+    let refused = usize::try_from(spare / 2).unwrap_or(usize::MAX);
+    let limits = &mut server.limits;
+    limits.refused_connections = limits.refused_connections.min(refused);
+    match limits.max_connections {
+        0 => limits.max_connections = room.min(places),
+        asked if asked > room => log::warn!(
+            target: "limits", asked, room, descriptors;
+            "--max-connections: descriptors will run out before that, for the admin side too"
+        ),
+        _ => {}
+    }
 }
 
 /// For jitter only; ids and masks come from the kernel directly.

@@ -10,7 +10,7 @@ use super::read::{self, Environment, Given};
 use super::values::{self, Origin};
 use super::{Command, Surroundings, Usage, every_flag, flags, help, show};
 use crate::behaviours::Mount;
-use crate::limits::DRAIN_CLOSE_WAIT_MS;
+use crate::limits::{DRAIN_CLOSE_WAIT_MS, REFUSED_CONNECTIONS};
 use crate::proto::deflate::Compression;
 use crate::server::config::{
     Config, DrainPlan, DrainReady, Identity, Limits, MaxAge, MemoryPlan, Origins,
@@ -147,6 +147,7 @@ pub(super) fn blank() -> Draft {
     let limits = Limits {
         max_message: 0,
         max_connections: 0,
+        refused_connections: REFUSED_CONNECTIONS,
         head_timeout_ms: 0,
         keepalive_timeout_ms: 0,
         send_timeout_ms: 0,

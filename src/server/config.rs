@@ -84,6 +84,8 @@ pub struct Limits {
     pub max_message: usize,
     /// Connections of the main listener at once.
     pub max_connections: usize,
+    /// Beyond them, at once, those who only hear 503.
+    pub refused_connections: usize,
     /// A whole request head, counted from accept or from its first byte.
     pub head_timeout_ms: u64,
     /// An HTTP connection between two requests.

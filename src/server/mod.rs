@@ -135,7 +135,7 @@ impl Server {
                 (open.main + open.refused < cap).then_some(Place::Refused(Refusal::Draining))
             }
             Door::Main if open.main < cap => Some(Place::Main),
-            Door::Main => (open.refused < limits::REFUSED_CONNECTIONS)
+            Door::Main => (open.refused < self.shared.config.limits.refused_connections)
                 .then_some(Place::Refused(Refusal::Full)),
         }
     }

@@ -392,3 +392,17 @@ fn without_descriptors_it_sleeps_all_the_same() {
     server.log.extend(server.lines.try_iter().map(|line| serde_json::from_str(&line).unwrap()));
     assert!(server.log.len() <= logged + 1, "nobody knocks: {:?}", &server.log[logged..]);
 }
+
+/// Refusals that linger took the descriptors that were to be spared for probes.
+#[test]
+fn few_descriptors_leave_some_for_the_admin_side() {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM]).args(DOORS);
+    let server = Server::run(command);
+    let clients: Vec<Client> = (0..100).map(|_| Client::connect(server.main)).collect();
+    let mut probes: Vec<Client> = (0..8).map(|_| Client::connect(server.admin)).collect();
+    for probe in &mut probes {
+        assert!(probe.get("/healthz").starts_with("200 "));
+    }
+    drop(clients);
+}
