@@ -6,6 +6,7 @@ It knows nothing of WebSocket; `tools` knows what to install.
 
 import asyncio
 import atexit
+import itertools
 import json
 import os
 import resource
@@ -25,6 +26,7 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="wspulse-external-"))
 
 _counts = {"passed": 0, "failed": 0, "not run": 0}
 _running = []
+_numbers = itertools.count()
 
 
 # ---- one line a check -----------------------------------------------------------------------
@@ -108,9 +110,10 @@ def listening(log_text):
 class Server:
     """One wspulse on free loopback ports; `with` stops it, whatever happens."""
 
-    def __init__(self, *args, env=None, main="127.0.0.1:0", admin="127.0.0.1:0", budget_s=10):
-        self.log = SCRATCH / f"server-{len(_running)}.log"
-        command = [str(BINARY), "--listen", main, "--admin-listen", admin,
+    def __init__(self, *args, env=None, main="127.0.0.1:0", admin="127.0.0.1:0", budget_s=10,
+                 prefix=()):
+        self.log = SCRATCH / f"server-{next(_numbers)}.log"
+        command = [*prefix, str(BINARY), "--listen", main, "--admin-listen", admin,
                    "--log-format", "json", *args]
         started = time.monotonic()
         with open(self.log, "wb") as log:

@@ -1,0 +1,363 @@
+#!/usr/bin/env -S python3 -B
+"""`wspulse` in containers that are too small, under clients that are too many: control groups
+limit the server's CPU and memory, `floods.py` makes the load, probes go on all the while.
+
+    tests/external/pressure.py            all of it
+    tests/external/pressure.py cpu        only the groups of checks with this word in their names
+
+Each figure is printed as it was measured. It measures times: nothing else should run meanwhile.
+"""
+
+import json
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import harness
+from cgroup import Group, Unavailable
+from harness import Server, check, equal, section
+
+HERE = Path(__file__).resolve().parent
+KIB, MIB = 1 << 10, 1 << 20
+PROBE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+class Probes:
+    """A kubelet: /healthz on both listeners, each 200 ms ± 20 %, so as not to keep step with the
+    quota's period; each on a new connection, whatever became of the one before."""
+
+    def __init__(self, server, period_s=0.2):
+        self.server, self.period_s = server, period_s
+        self.took_s, self.failed, self.pending = {"main": [], "admin": []}, [], []
+        self.stopped = threading.Event()
+        self.clock = threading.Thread(target=self._run, daemon=True)
+        self.clock.start()
+
+    def _run(self):
+        due = time.monotonic()
+        while not self.stopped.wait(max(0, due - time.monotonic())):
+            due += self.period_s * random.uniform(0.8, 1.2)
+            for door in self.took_s:
+                probe = threading.Thread(target=self._ask, args=(door,), daemon=True)
+                probe.start()
+                self.pending.append(probe)
+
+    def _ask(self, door):
+        since = time.monotonic()
+        try:
+            with socket.create_connection(self.server.doors[door], timeout=10) as stream:
+                stream.sendall(PROBE)
+                answer = b""
+                while data := stream.recv(4096):
+                    answer += data
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                raise OSError(f"answered {answer[:40]!r}")
+        except OSError as error:
+            self.failed.append(f"{door}: {error}")
+        self.took_s[door].append(time.monotonic() - since)
+
+    def stop(self):
+        self.stopped.set()
+        self.clock.join()
+        for probe in self.pending:
+            probe.join(15)
+
+    def share(self, door, share):
+        """Milliseconds within which this share of the answers came."""
+        took_s = sorted(self.took_s[door])
+        return 1000 * took_s[min(len(took_s) - 1, int(share * len(took_s)))]
+
+    def __str__(self):
+        return ", ".join(f"{door} n {len(took)} p50 {self.share(door, 0.5):.0f} p99 {self.share(door, 0.99):.0f} "
+                         f"max {self.share(door, 1):.0f} ms" for door, took in self.took_s.items())
+
+
+def flood(server, kind, seconds, connections, *options):
+    """Load from a process of its own."""
+    host, port = server.main
+    command = [sys.executable, "-B", str(HERE / "floods.py"), kind, host, str(port), str(seconds), str(connections)]
+    return harness.launch([*command, *options], stdout=subprocess.PIPE, text=True)
+
+
+def outcome(process, budget_s=60):
+    out, _ = process.communicate(timeout=budget_s)
+    return json.loads(out)
+
+
+def cpu_s(server):
+    """Seconds of CPU that the server has used."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss(server):
+    """Resident bytes."""
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
+
+
+def limited(what, **limits):
+    """A control group, or a loud line that says why there is none."""
+    try:
+        return Group(**limits)
+    except Unavailable as error:
+        harness.not_run(what, error)
+        return None
+
+
+# ---- CPU ------------------------------------------------------------------------------------
+
+LOADS = (("gets", 64, "64 connections × 16 pipelined GETs"), ("echoes", 64, "64 connections flooding 4-byte echoes"),
+         ("pings", 64, "64 connections flooding pings"), ("handshakes", 64, "64 clients that upgrade, leave and return"))
+PROBED_S = {100: 8, 10: 21}  # at 10m one stall in a hundred must not decide
+ADMIN_MS = {100: 250, 10: 500}
+
+
+def starve(milli, kind, connections, what):
+    """Health while a flood is on and the CPU is almost nothing."""
+    what = f"{milli}m CPU, {what}"
+    group = limited(what, cpu_milli=milli)
+    if group is None:
+        return
+    with group, Server(prefix=group.prefix, budget_s=30) as server:
+        load = flood(server, kind, PROBED_S[milli] + 2, connections)
+        time.sleep(1)
+        used_s, since = cpu_s(server), time.monotonic()
+        probes = Probes(server)
+        time.sleep(PROBED_S[milli])
+        share = (cpu_s(server) - used_s) / (time.monotonic() - since)
+        probes.stop()
+        did = outcome(load)
+    print(f"# {what}: {probes}; CPU {share:.3f}; {did}", flush=True)
+    check(f"{what}: the flood is one", share > 0.9 * milli / 1000, f"CPU {share:.3f}, {did}")
+    check(f"{what}: every probe is answered, within 1 s", not probes.failed and max(
+        probes.share(door, 1) for door in probes.took_s) < 1000, f"{probes} {probes.failed[:3]}")
+    check(f"{what}: admin p99 ≤ {ADMIN_MS[milli]} ms",
+          probes.share("admin", 0.99) <= ADMIN_MS[milli], probes)
+
+
+def cpu_100m():
+    for load in LOADS:
+        starve(100, *load)
+
+
+def cpu_10m():
+    """In turn as well: side by side, the kernel alone lets a process that does nothing but spin
+    stand still for 800 ms, where it is 400 ms alone."""
+    for load in LOADS:
+        starve(10, *load)
+
+
+# ---- memory ---------------------------------------------------------------------------------
+
+ATTACKS = (("silent", 200), ("fragments", 100), ("halves", 300), ("large", 32), ("unfinished", 100))
+ATTACKED_S = 12
+
+
+def metric(server, name):
+    """The value of a metric without labels."""
+    text = ask(server, "admin", "/metrics")
+    return float(next(line.split()[1] for line in text.splitlines() if line.startswith(name + " ")))
+
+
+def ask(server, door, path):
+    """An answer, head and body."""
+    with socket.create_connection(server.doors[door], timeout=10) as stream:
+        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while data := stream.recv(65536):
+            answer += data
+    return answer.decode()
+
+
+def crush(mib):
+    """Everything that costs memory at once, in a container that has almost none."""
+    what = f"{mib} MiB"
+    group = limited(what, memory=mib * MIB)
+    if group is None:
+        return
+    with group, Server(prefix=group.prefix) as server:
+        probes = Probes(server)
+        loads = [flood(server, kind, ATTACKED_S, connections) for kind, connections in ATTACKS]
+        most, end = {"rss": 0, "usage": 0, "sockets": 0, "stage": 0}, time.monotonic() + ATTACKED_S
+        while time.monotonic() < end and server.process.poll() is None:
+            now = {"rss": rss(server), "usage": group.usage(), "sockets": group.sockets(),
+                   "stage": metric(server, "server_memory_stage")}
+            most = {key: max(most[key], value) for key, value in now.items()}
+            time.sleep(0.02)
+        probes.stop()
+        did = [outcome(load) for load in loads]
+        shares = {key: round(most[key] / mib / MIB, 2) for key in ("rss", "usage", "sockets")}
+        print(f"# {what}: of the limit {shares}, stage {most['stage']:.0f}, met {group.refusals()} times; "
+              f"{probes}; failed {len(probes.failed)} {probes.failed[:3]}", flush=True)
+        for line in did:
+            print(f"#   {line}", flush=True)
+        told = {r["stage"] for r in harness.records(server.log_text()) if r.get("event") == "memory"}
+        check(f"{what}: the log tells of the stages", {1, 2} <= told, told)
+        equal(f"{what}: no kill, and it runs", (group.kills(), server.process.poll()), (0, None))
+        check(f"{what}: RSS ≤ 75 % of the limit", shares["rss"] <= 0.75, shares)
+        check(f"{what}: with the kernel's share below the limit", shares["usage"] < 1, shares)
+        time.sleep(2.5)
+        equal(f"{what}: at ease and ready again once they are gone",
+              (metric(server, "server_memory_stage"), " 200 OK" in ask(server, "main", "/readyz")), (0, True))
+
+
+def memory_16():
+    crush(16)
+
+
+def memory_32():
+    crush(32)
+
+
+def memory_128():
+    crush(128)
+
+
+def steady(server, name, budget_s=20):
+    """Waits until a metric is no longer 0 and stays as it is for a second."""
+    seen, end = [0], time.monotonic() + budget_s
+    while (not seen[-1] or len(set(seen[-5:])) > 1) and time.monotonic() < end:
+        time.sleep(0.25)
+        seen.append(metric(server, name))
+
+
+# ---- clients that cost something ------------------------------------------------------------
+
+def fragments(count=100, payload=131_000):
+    """Fragments of a byte each, of messages that never end."""
+    with Server() as server:
+        before = rss(server)
+        load = flood(server, "fragments", 20, count)
+        steady(server, "server_accounted_bytes")
+        each = (rss(server) - before) / count
+        at_most = 1.5 * payload + 4 * KIB
+        print(f"# {count} × {payload} fragments of a byte: {each:.0f} B each, {each / payload:.2f} of the payload",
+              flush=True)
+        check(f"{count} × {payload} fragments of a byte, never finished: ≤ 1.5 × payload + 4 KiB each",
+              payload <= each <= at_most, f"{each:.0f} B, at most {at_most:.0f}")
+        load.kill()
+
+
+def slowloris(count=1000):
+    """Heads that drip: gone in time, and nobody else notices."""
+    with Server() as server:
+        load = flood(server, "slowloris", 14, count, "once")
+        good = flood(server, "good", 13, 20)
+        did, fared = outcome(load), outcome(good)
+        print(f"# slowloris: {did}; good: {fared}", flush=True)
+        equal(f"slowloris × {count}: all are gone", (did["open"], len(did["counts"]) > 0), (0, True))
+        check(f"slowloris × {count}: within 11 s", did["longest_s"] <= 11, did)
+        served(f"slowloris × {count}", fared, 20)
+
+
+def served(what, fared, clients):
+    """Good clients: every one of their echoes came back."""
+    lost = {key: n for key, n in fared["counts"].items() if key not in ("101", "echo")}
+    check(f"{what}: good clients 100 %", not lost and fared["counts"].get("echo", 0) > clients
+          and fared["counts"].get("101") == clients == fared["open"], fared)
+
+
+def descriptors(limit=64, clients=200):
+    """Few descriptors, many clients: they hear 503, and the admin side does not notice."""
+    what = f"{limit} descriptors, {clients} clients"
+    prefix = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"]
+    with Server(prefix=prefix) as server:
+        crowd = flood(server, "idle", 15, clients)  # who is refused comes back
+        time.sleep(2)
+        rate, share = at_the_door(server)
+        probes = Probes(server)
+        time.sleep(3)
+        probes.stop()
+        refused = [line for line in probes.failed if line.startswith("admin")]
+        print(f"# {what}: {rate:.1f} accept errors/s, CPU {share:.4f}, {probes}", flush=True)
+        check(f"{what}: ≤ 50 accept errors/s", rate <= 50, rate)
+        check(f"{what}: every admin probe is answered, p99 ≤ 250 ms", not refused
+              and probes.share("admin", 0.99) <= 250, f"{probes} {refused[:3]}")
+        crowd.kill()
+
+
+def at_the_door(server, seconds=4):
+    """How often accepting failed in a second, and the share of a CPU."""
+    errors, used_s, since = refused_accepts(server), cpu_s(server), time.monotonic()
+    time.sleep(seconds)
+    took_s = time.monotonic() - since
+    return (refused_accepts(server) - errors) / took_s, (cpu_s(server) - used_s) / took_s
+
+
+def refused_accepts(server):
+    """One log line each, and a count of those that were suppressed."""
+    count = 0
+    for record in harness.records(server.log_text()):
+        if record.get("event") == "accept-error":
+            count += 1
+        elif record.get("kind") == "accept-error":
+            count += int(record["message"].split()[1])
+    return count
+
+
+def exhausted(limit=64, clients=200):
+    """The same, but the limit falls while it runs: accepting fails, which epoll tells once."""
+    what = f"descriptors run out at {limit}, {clients} clients"
+    with Server() as server:
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        first = flood(server, "idle", 30, clients)
+        time.sleep(2)
+        rate, share = at_the_door(server)
+        print(f"# {what}: {rate:.1f} accept errors/s, CPU {share:.4f}", flush=True)
+        check(f"{what}: ≤ 50 accept errors/s", 0 < rate <= 50, rate)
+        check(f"{what}: CPU < 2 %", share < 0.02, share)
+        first.kill()
+        since = time.monotonic()
+        first.wait()
+        answer = ""
+        while " 200 OK" not in answer and time.monotonic() - since < 5:
+            answer = ask(server, "main", "/healthz")
+        took_ms = (time.monotonic() - since) * 1000
+        print(f"# {what}: what is freed is used after {took_ms:.0f} ms", flush=True)
+        check(f"{what}: what is freed is used within 200 ms", took_ms <= 200, f"{took_ms:.0f}")
+
+
+def neighbours(good=50, silent=200):
+    """Good clients alone, and beside silent ones once these have filled what they can."""
+    p99_ms = {False: [], True: []}
+    for beside in (False, True) * 3:
+        with Server() as server:
+            load = flood(server, "silent", 20, silent) if beside else None
+            if beside:
+                steady(server, "websocket_received_bytes_total")
+            fared = outcome(flood(server, "good", 3, good))
+            served(f"{good} good clients{f' beside {silent} silent ones' if beside else ''}", fared, good)
+            p99_ms[beside].append(fared["p99_ms"])
+            if load:
+                load.kill()
+    print(f"# p99 of an echo alone {p99_ms[False]} ms, beside silent readers {p99_ms[True]} ms", flush=True)
+    check(f"{good} good clients beside {silent} silent readers: p99 ≤ 2 × without them",
+          sorted(p99_ms[True])[1] <= 2 * sorted(p99_ms[False])[1], p99_ms)
+
+
+def side_by_side(*calls):
+    threads = [threading.Thread(target=section, args=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def main():
+    harness.require_binary()
+    harness.raise_descriptor_limit()
+    words = sys.argv[1:]
+    for group in (cpu_100m, cpu_10m, memory_16, memory_32, memory_128, fragments, slowloris,
+                  descriptors, exhausted, neighbours):
+        if not words or any(word in group.__name__ for word in words):
+            section(group)
+    harness.finish()
+
+
+main()
