@@ -286,7 +286,7 @@ impl Load {
 
     fn show_progress(&mut self, now: Now) {
         let Some(every_ms) = self.shared.plan.progress_ms else { return };
-        let due_ns = *self.progress.due_ns.get_or_insert(now.mono_ns + time::ms(every_ms));
+        let due_ns = *self.progress.due_ns.get_or_insert_with(|| now.mono_ns + time::ms(every_ms));
         if due_ns > now.mono_ns {
             return;
         }
