@@ -8,7 +8,9 @@ message costs the generator, and whether others measure the same.
 import asyncio
 import json
 import os
+import pty
 import random
+import select
 import shutil
 import socket
 import ssl
@@ -236,9 +238,40 @@ def unreachable():
     equal("… in plain words", report["causes"], {"not reachable: nothing there answers at all": 2})
 
 
+# ---- somebody at a terminal ---------------------------------------------------------------------------
+
+def at_a_terminal(arguments, typed):
+    """What a terminal shows, and the exit code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(BINARY, [str(BINARY), *arguments], clean_environment())
+    shown, typed, end = b"", list(typed), time.monotonic() + 10
+    while time.monotonic() < end:
+        if typed and typed[0][0] in shown:
+            os.write(terminal, typed.pop(0)[1])
+        if not select.select([terminal], [], [], 0.05)[0]:
+            continue
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # the other end is gone
+            break
+    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def terminal():
+    with Server() as server:
+        shown, code = at_a_terminal(["connect", server.ws()], [(b"> ", b"hello\n"), (b"< hello", b"\x04")])
+        check("connect: connected, prompt, answer above it, Ctrl-D", code == 0 and
+              shown.startswith(f"\r\x1b[KConnected to {server.ws()}.\r\n") and "\r\n> " in shown and
+              "\x1b[L< hello\r\n" in shown and shown.endswith("Connection closed: 1000 (OK).\r\n"), repr(shown))
+        shown, code = at_a_terminal(["load", server.ws(), "--hold", "1h"], [(b"10 open", b"\x03")])
+        check("load: a line of progress, and the report after Ctrl-C", code == 0 and
+              "\r1s  10 open  10 answered" in shown and "connected   10 of 10 clients" in shown, repr(shown))
+
+
 def main():
     harness.require_binary()
-    for run in (generator, round_trips, told_delays, tls, unreachable, ten_processes, many, one_worker):
+    for run in (terminal, generator, round_trips, told_delays, tls, unreachable, ten_processes, many, one_worker):
         section(run)
     harness.finish()
 

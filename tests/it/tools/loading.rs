@@ -21,7 +21,7 @@ fn counts_what_was_sent_and_answered() {
 #[test]
 fn the_page_reads_at_a_glance() {
     let server = Server::start(&[]);
-    let url = format!("ws://localhost:{}/websocket", server.main.port());
+    let url = format!("ws://{}/websocket", server.main);
     let words = ["load", &url, "--clients", "3", "--messages", "50", "--depth", "4"];
     let (code, page, err) = run(&words, b"");
     assert_eq!((code, &*err), (0, ""), "{page}");
@@ -71,19 +71,19 @@ fn an_open_loop_counts_from_when_a_message_was_due() {
 #[test]
 fn what_goes_wrong_is_said_in_plain_words() {
     let server = Server::start(&["--origin", "https://app.example"]);
-    let port = server.main.port();
+    let main = server.main;
     let nowhere = closed();
     let wrong_key = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n";
     for (url, flags, cause) in [
         (format!("ws://{nowhere}/"), "", "connection refused: nobody listens there"),
         (
-            format!("ws://localhost:{port}/nothing"),
+            format!("ws://{main}/nothing"),
             "",
             "upgrade answered with 404: no WebSocket at that path",
         ),
         (
-            format!("ws://localhost:{port}/echo"),
+            format!("ws://{main}/echo"),
             "--origin https://evil.example",
             "upgrade answered with 403: not allowed, perhaps for lack of an Origin or of \
              credentials",
