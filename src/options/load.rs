@@ -74,8 +74,7 @@ const WORK: &[Flag<Draft>] = &[
         "rate",
         Takes::One("N/s"),
         Fallback::Off,
-        "messages of each client in a second, whatever comes back; latency counts from when \
-         they were due",
+        "messages of a client, whatever comes back; latency counts from when due",
         |d, v| {
             d.interval_ns = Some(values::interval_ns(v)?);
             Ok(())

@@ -394,6 +394,10 @@ fn help_fits_one_screen() {
         assert_eq!(help.matches(&format!("  {} ", flag.usage())).count(), 1, "{}", flag.name);
         assert!(!flag.help.ends_with('.') && !flag.help.contains('|'), "{}", flag.name);
     }
+    for name in VERBS.iter().map(|verb| verb.name) {
+        let help = printed(&format!("help {name}"), &[]);
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    }
     for args in ["help", "help serve", "serve -h", "help --help", "--help --turbo"] {
         assert_eq!(printed(args, &[]), help, "{args}");
     }
