@@ -29,8 +29,8 @@ pub(super) const FLAGS: &[Group<Draft>] = &[
             row(
                 "wait",
                 Takes::One("TIME"),
-                Fallback::From { text: "for each line's answer, 1s at most", source: "input" },
-                "go on listening after the last line",
+                Fallback::From { text: "until all is answered, at most 1s", source: "input" },
+                "listen on after the last line",
                 |d, v| {
                     d.wait_ms = Some(values::time_or_zero(v)?);
                     Ok(())

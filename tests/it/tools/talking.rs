@@ -105,10 +105,10 @@ fn input_may_be_a_file_or_nothing() {
         assert!(said.ends_with("Connection closed: 1000 (OK).\n"), "{said}");
         assert!(want.is_none_or(|line| said.contains(line)), "{said}");
     }
-    // Where nothing can be written to, it ends.
+    // Where nothing can be written to, it ends, and that is no success.
     let shell = format!("echo hi | \"$0\" connect {url} > /dev/full; echo $?");
     let done = Command::new("/bin/sh").args(["-c", &shell, PROGRAM]).output().unwrap();
-    assert_eq!(String::from_utf8(done.stdout).unwrap(), "0\n");
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "1\n");
 }
 
 #[test]
