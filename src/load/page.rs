@@ -121,7 +121,7 @@ fn ideal<'r>(plan: &Plan, report: &'r Report) -> Option<Ideal<'r>> {
     let busiest = report.servers.iter().max_by_key(|server| server.answers)?;
     let servers = report.servers.len() as u64;
     let (first_ns, gap_ns) = (report.latency.least(), report.gaps.quantile(500));
-    let serial = gap_ns >= WORK_NS && (gap_ns * 4 / 5..=gap_ns * 3 / 2).contains(&first_ns);
+    let serial = gap_ns >= WORK_NS && (gap_ns * 4 / 5..=gap_ns * 2).contains(&first_ns);
     let counted = matches!((plan.life, plan.pace), (Life::Messages(_), Pace::Closed { .. }));
     let crowded = plan.clients as u64 >= 3 * servers;
     let each_ns = first_ns.min(gap_ns);
