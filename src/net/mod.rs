@@ -40,7 +40,7 @@ use stream::Listener;
 pub use tools::{ToolError, connect, load, measure};
 
 /// Descriptors that are no connections: pollers, listeners, signals, logs, a reserve.
-const OWN_DESCRIPTORS: u64 = 16;
+const OWN_DESCRIPTORS: u64 = 24;
 
 /// Why the server could not start, or had to stop.
 #[derive(Debug)]

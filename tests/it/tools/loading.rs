@@ -6,7 +6,9 @@ use super::*;
 fn counts_what_was_sent_and_answered() {
     let server = Server::start(&[]);
     let url = format!("ws://{}/echo", server.main);
-    let (code, report) = load(&url, "--clients 20 --messages 5 --verify --size 300B --deflate on");
+    let deflate = if cfg!(feature = "deflate") { "--deflate on" } else { "" };
+    let flags = format!("--clients 20 --messages 5 --verify --size 300B {deflate}");
+    let (code, report) = load(&url, &flags);
     assert_eq!((code, &report["connected"], &report["opened"]), (0, &20.into(), &20.into()));
     assert_eq!((&report["sent"], &report["answered"]), (&100.into(), &100.into()));
     assert_eq!((&report["lost"], &report["errors"]), (&0.into(), &0.into()));
