@@ -129,7 +129,8 @@ impl Conn {
         // The beginning of a frame; it is shorter than any control frame.
         let remnant = slow.input.len();
         shared[..remnant].copy_from_slice(&slow.input);
-        &mut shared[remnant..]
+        let end = shared.len().min(remnant + socket.appetite_for_more());
+        &mut shared[remnant..end]
     }
 
     pub(super) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {

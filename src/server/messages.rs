@@ -2,7 +2,7 @@
 //! or compressed in one of them. An echo goes out from where it lies, if that is worth it.
 
 use super::shared::Cx;
-use super::websocket::{WebSocket, ctx};
+use super::websocket::{Bite, WebSocket, ctx};
 use crate::behaviours::{Answer, Kind};
 use crate::outbox::Block;
 use crate::proto::deflate::Inflated;
@@ -21,7 +21,9 @@ impl WebSocket {
         (start, end): (usize, usize),
         cx: &mut Cx<'_>,
     ) {
-        self.large = false;
+        if self.bite == Bite::Header {
+            self.bite = Bite::Usual;
+        }
         if self.take_message(kind, &buffer[start..end], cx) != Answer::Same {
             return;
         }

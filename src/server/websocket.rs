@@ -17,6 +17,19 @@ use crate::time::Moment;
 
 /// A first read that is to find a header: small enough to be copied for nothing.
 const HEADER_BITE_BYTES: usize = 4 * 1024;
+/// A read of small frames: what a turn does not use of it has to be held.
+const SMALL_BITE_BYTES: usize = 16 * 1024;
+
+/// How much to read, by what came last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bite {
+    /// More small frames than a turn takes; or nothing yet.
+    Small,
+    Usual,
+    /// A large message; of the next one only the header is wanted in the read buffer, since the
+    /// rest is read to its block.
+    Header,
+}
 
 /// An open WebSocket.
 #[derive(Debug)]
@@ -26,8 +39,7 @@ pub(super) struct WebSocket {
     pub(super) tally: Tally,
     pub(super) phase: Phase,
     pub(super) keepalive: Keepalive,
-    /// Whether its last data frame was for a block of its own.
-    pub(super) large: bool,
+    pub(super) bite: Bite,
     pub(super) deflate: Option<Agreed>,
     pub(super) mount: u16,
 }
@@ -68,7 +80,7 @@ impl WebSocket {
             tally: Tally::default(),
             phase: first_phase(extras.as_deref(), cx),
             keepalive: Keepalive::new(extras.as_ref().and_then(|extras| extras.ping_ms), cx),
-            large: false,
+            bite: Bite::Small,
             deflate,
             mount,
             extras,
@@ -90,10 +102,21 @@ impl WebSocket {
         self.extras.is_none()
     }
 
-    /// How much to read when nothing has begun. Where the last message was large, the next one
-    /// probably is: of that only the header is wanted here, since the rest is read to its block.
+    /// How much to read when nothing has begun.
     pub(super) fn appetite(&self) -> usize {
-        if self.large { HEADER_BITE_BYTES } else { limits::READ_BYTES_PER_TURN }
+        match self.bite {
+            Bite::Small => SMALL_BITE_BYTES,
+            Bite::Usual => limits::READ_BYTES_PER_TURN,
+            Bite::Header => HEADER_BITE_BYTES,
+        }
+    }
+
+    /// How much to read in the middle of a message.
+    pub(super) fn appetite_for_more(&self) -> usize {
+        match self.bite {
+            Bite::Small => SMALL_BITE_BYTES,
+            Bite::Usual | Bite::Header => limits::READ_BYTES_PER_TURN,
+        }
     }
 
     /// Whether the peer is not read for now.
@@ -114,10 +137,16 @@ impl WebSocket {
         for _ in 0..limits::FRAMES_PER_TURN {
             match self.frame(slow, cx, buffer, (&mut at, to)) {
                 Ok(Step::Again) => {}
-                Ok(Step::Done(then)) => return (at, then),
+                Ok(Step::Done(then)) => {
+                    if self.bite == Bite::Small && to - from >= SMALL_BITE_BYTES {
+                        self.bite = Bite::Usual;
+                    }
+                    return (at, then);
+                }
                 Err(fault) => return (to, self.fail(fault, cx)),
             }
         }
+        self.bite = Bite::Small;
         (at, if at == to { Then::More } else { Then::Hold })
     }
 
@@ -206,7 +235,11 @@ impl WebSocket {
             slow.get_or_insert_default().skip = header.length;
             return Ok(());
         }
-        self.large = header.length >= MAP_MIN as u64;
+        if header.length >= MAP_MIN as u64 {
+            self.bite = Bite::Header;
+        } else if header.length >= SMALL_BITE_BYTES as u64 {
+            self.bite = Bite::Usual;
+        }
         match header.opcode {
             Opcode::Start(kind) => {
                 check_start(slow.as_deref(), header, cx)?;
