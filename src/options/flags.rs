@@ -129,7 +129,7 @@ const LIMITS: &[Flag<Draft>] = &[
         name: "max-connections",
         takes: Takes::One("N|auto"),
         fallback: Fallback::Is("auto"),
-        help: "at once; auto is what the descriptor limit allows",
+        help: "at once; auto is what descriptors and memory allow",
         take: |d, v| set(&mut d.serve.server.limits.max_connections, values::connections(v)),
         show: |d| match d.serve.server.limits.max_connections {
             0 => "auto".to_owned(),
