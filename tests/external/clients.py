@@ -8,8 +8,6 @@ websocket-client. What each of them expects has to work; each row is one check.
 import asyncio
 import json
 import os
-import pty
-import select
 import subprocess
 import time
 from pathlib import Path
@@ -28,43 +26,10 @@ from websockets.asyncio.client import connect
 
 import harness
 from harness import Server, check, equal, section
+from terminal import Terminal
 
 MIB = 1 << 20
 AT_ONCE_MS = 300
-
-
-class Terminal:
-    """A client at a terminal, typed to and read as a person would."""
-
-    def __init__(self, *command):
-        self.seen = ""
-        self.screen, line = pty.openpty()
-        self.process = harness.launch([str(part) for part in command], stdin=line, stdout=line, stderr=line,
-                                      env=os.environ | {"TERM": "dumb"}, start_new_session=True)
-        os.close(line)
-
-    def until(self, text, budget_s=5):
-        """Reads until the text has been shown; whether it was."""
-        end = time.monotonic() + budget_s
-        while text not in self.seen and time.monotonic() < end:
-            if select.select([self.screen], [], [], 0.1)[0]:
-                try:
-                    self.seen += os.read(self.screen, 65536).decode(errors="replace")
-                except OSError:  # EIO: the client has gone
-                    break
-        return text in self.seen
-
-    def type(self, text):
-        os.write(self.screen, text.encode())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self.screen)
 
 
 def wscat_command(*args):

@@ -1,0 +1,47 @@
+"""A program at a terminal of its own: it knows how to type and to read, and no program."""
+
+import os
+import pty
+import re
+import select
+import time
+
+import harness
+
+
+class Terminal:
+    """A client at a terminal, typed to and read as a person would."""
+
+    def __init__(self, *command):
+        self.seen = ""
+        self.screen, line = pty.openpty()
+        self.process = harness.launch([str(part) for part in command], stdin=line, stdout=line, stderr=line,
+                                      env=os.environ | {"TERM": "dumb"}, start_new_session=True)
+        os.close(line)
+
+    def until(self, text, budget_s=5):
+        """Reads until the text has been shown; whether it was."""
+        return self.until_match(re.escape(text), budget_s)
+
+    def until_match(self, pattern, budget_s=5):
+        """The same for a pattern."""
+        end = time.monotonic() + budget_s
+        while not re.search(pattern, self.seen) and time.monotonic() < end:
+            if select.select([self.screen], [], [], 0.1)[0]:
+                try:
+                    self.seen += os.read(self.screen, 65536).decode(errors="replace")
+                except OSError:  # EIO: the client has gone
+                    break
+        return bool(re.search(pattern, self.seen))
+
+    def type(self, text):
+        os.write(self.screen, text.encode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.screen)
