@@ -268,17 +268,21 @@ def descriptors(limit=64, clients=200):
     what = f"{limit} descriptors, {clients} clients"
     prefix = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"]
     with Server(prefix=prefix) as server:
-        crowd = flood(server, "idle", 15, clients)  # who is refused comes back
+        quiet = flood(server, "idle", 9, clients, "once")
         time.sleep(2)
         rate, share = at_the_door(server)
+        crowd = flood(server, "idle", 9, clients)  # who is refused comes back at once
+        time.sleep(0.5)
         probes = Probes(server)
         time.sleep(3)
         probes.stop()
         refused = [line for line in probes.failed if line.startswith("admin")]
         print(f"# {what}: {rate:.1f} accept errors/s, CPU {share:.4f}, {probes}", flush=True)
         check(f"{what}: ≤ 50 accept errors/s", rate <= 50, rate)
+        check(f"{what}: CPU < 2 %", share < 0.02, share)
         check(f"{what}: every admin probe is answered, p99 ≤ 250 ms", not refused
               and probes.share("admin", 0.99) <= 250, f"{probes} {refused[:3]}")
+        quiet.kill()
         crowd.kill()
 
 
