@@ -31,6 +31,8 @@ pub(crate) struct Net {
     pub(crate) fault: Option<(u64, Fault)>,
     /// Descriptors that are left.
     pub(crate) descriptors: usize,
+    /// How often there was none.
+    pub(crate) exhausted: u64,
     pub(crate) files: Option<Vec<(String, Vec<u8>)>>,
 }
 
@@ -311,6 +313,7 @@ impl Os for World {
         let mut net = self.0.0.borrow_mut();
         // As Linux does: first whether there is a descriptor, then whether anybody waits.
         if net.descriptors == 0 {
+            net.exhausted += 1;
             return Err(io::Error::from_raw_os_error(24));
         }
         if net.knocking[door].is_empty() {

@@ -17,6 +17,25 @@ const RETRY_NS: u64 = 100_000_000;
 pub(super) struct Doorway {
     pub(super) side: Door,
     pub(super) state: Queue,
+    /// When descriptors ran out, who knocks waits until then: one error for each would be many.
+    rests_until_ns: u64,
+}
+
+impl Doorway {
+    pub(super) fn new(side: Door) -> Self {
+        Self { side, state: Queue::Waiting, rests_until_ns: 0 }
+    }
+
+    /// Somebody waits there now.
+    pub(super) fn knock(&mut self, now_ns: u64) {
+        if self.state == Queue::Empty {
+            self.state = if now_ns < self.rests_until_ns {
+                Queue::Stuck { until_ns: self.rests_until_ns }
+            } else {
+                Queue::Waiting
+            };
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +156,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// Descriptors have run out. Those who wait get a last word through a descriptor that was
     /// held in reserve, and accepting rests, or it would spin on the same error.
     fn turn_away(&mut self, door: usize, why: &io::Error) {
-        self.doorways[door].state = Queue::Stuck { until_ns: self.now.mono_ns + RETRY_NS };
+        let until_ns = self.now.mono_ns + RETRY_NS;
+        self.doorways[door].state = Queue::Stuck { until_ns };
+        self.doorways[door].rests_until_ns = until_ns;
         for turned_away in 0..limits::ACCEPTS_PER_TURN {
             let last_words = self.engine.turned_away(self.now, Shortage::Descriptors);
             match self.os.turn_away(door, last_words) {
@@ -157,6 +178,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     pub(super) fn retry_stuck_doors(&mut self, descriptor_freed: bool) {
         for doorway in &mut self.doorways {
+            if descriptor_freed {
+                doorway.rests_until_ns = 0;
+            }
             if let Queue::Stuck { until_ns } = doorway.state
                 && (descriptor_freed || until_ns <= self.now.mono_ns)
             {

@@ -53,8 +53,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// A loop that has not turned yet.
     pub fn new(engine: E, mut os: O) -> Self {
         let doors = os.doors();
-        let doorways =
-            doors.into_iter().map(|side| Doorway { side, state: Queue::Waiting }).collect();
+        let doorways = doors.into_iter().map(Doorway::new).collect();
         let mut driver = Self {
             now: os.now(),
             engine,
@@ -168,10 +167,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
         for event in events.drain(..) {
             match event {
                 Event::Knock(door) => {
-                    if let Some(doorway) = self.doorways.get_mut(door)
-                        && doorway.state == Queue::Empty
-                    {
-                        doorway.state = Queue::Waiting;
+                    if let Some(doorway) = self.doorways.get_mut(door) {
+                        doorway.knock(self.now.mono_ns);
                     }
                 }
                 Event::Stream { id, readable, writable, ended } => {

@@ -61,6 +61,23 @@ fn who_is_new_does_not_wait_behind_a_flood() {
     assert_eq!(turns_until_heard(&mut house, probe), 1);
 }
 
+/// Each of them was an error of its own, 67 a second with 200 clients that came back.
+#[test]
+fn knocks_without_descriptors_are_answered_together() {
+    let mut house = House::new(&[]);
+    house.wires.0.borrow_mut().descriptors = 0;
+    let knocks: Vec<usize> = (0..500)
+        .map(|_| {
+            house.pass(2);
+            house.wires.connect(0)
+        })
+        .collect();
+    house.pass(100);
+    assert!(knocks.iter().all(|wire| house.output(*wire).starts_with(b"HTTP/1.1 503 ")));
+    let errors = house.wires.0.borrow().exhausted;
+    assert!((1..=15).contains(&errors), "{errors} errors in a second");
+}
+
 #[test]
 fn row_42_more_requests_than_one_turn_answers() {
     let mut house = House::new(&[]);
