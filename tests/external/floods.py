@@ -7,11 +7,13 @@ One line of JSON at the end says what they did. What is sent lies ready in large
 none of these waits for Python while the server could work.
 """
 
+import collections
 import errno
 import heapq
 import json
 import select
 import socket
+import struct
 import sys
 import time
 
@@ -43,6 +45,7 @@ class Client:
 
     reads = True
     opening = upgrade()
+    pause_s = 0.5  # before it comes back
 
     def __init__(self, flood, number):
         self.flood, self.number, self.opened, self.out = flood, number, time.monotonic(), b""
@@ -143,9 +146,14 @@ class Pings(Stream):
 
 
 class Handshakes(Client):
-    """Opens, waits for its 101, leaves, comes again."""
+    """Opens, waits for its 101, leaves, comes again at once."""
+
+    pause_s = 0
 
     def began(self):
+        # A hundred thousand connections that wait for their last packet would fill the tables of
+        # this machine's kernel, which then drops everybody's.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.over("done")
 
 
@@ -251,7 +259,7 @@ class Flood:
         self.poll, self.clients, self.done = select.epoll(), {}, {}
         self.sent = self.received = self.answer_bytes = self.number = 0
         self.counts, self.lives, self.took_ms, self.due = {}, [], [], []
-        self.waiting = connections
+        self.waiting, self.back = connections, collections.deque()
 
     def count(self, what, n=1):
         self.counts[what] = self.counts.get(what, 0) + n
@@ -270,11 +278,16 @@ class Flood:
         self.lives.append(time.monotonic() - client.opened)
         self.clients.pop(client.socket.fileno(), None)
         client.socket.close()
-        # Who is thrown out comes back, but does not spin on it.
+        self.come_back()
+
+    def come_back(self):
         if self.again:
-            self.waiting += 1
+            self.back.append(time.monotonic() + self.kind.pause_s)
 
     def open(self):
+        while self.back and self.back[0] <= time.monotonic():
+            self.back.popleft()
+            self.waiting += 1
         for _ in range(min(self.waiting, 64)):
             self.waiting -= 1
             self.number += 1
@@ -282,13 +295,11 @@ class Flood:
                 self.kind(self, self.number)
             except OSError as error:
                 self.count(errno.errorcode.get(error.errno, str(error)))
-                if self.again:
-                    self.waiting += 1
-                return
+                return self.come_back()
 
     def run(self):
         dripped = time.monotonic()
-        while time.monotonic() < self.until and (self.clients or self.waiting):
+        while time.monotonic() < self.until and (self.clients or self.waiting or self.back):
             self.open()
             self.ask_who_is_due()
             wait_s = min(0.05, max(0, self.due[0][0] - time.monotonic())) if self.due else 0.05
