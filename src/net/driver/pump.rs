@@ -1,6 +1,7 @@
 //! One stream: read, hand over, write at once, and what is left when it is writable again.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::ops::Range;
 
 use super::marks::Marks;
 use super::{Driver, Entry, Os, find};
@@ -120,16 +121,17 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         let Some(entry) = find(&mut self.streams, id) else { return self.out.clear() };
         let total = self.out.len();
-        let taken = if entry.marks.has(Marks::BLOCKED) {
-            0
-        } else {
-            match write(&mut entry.stream, &self.out, &self.shared) {
-                Ok(taken) => taken,
+        let mut taken = 0;
+        while taken < total && !entry.marks.has(Marks::BLOCKED) {
+            match write(&mut entry.stream, &self.out, &self.shared, taken) {
+                Ok(Wrote { offered, taken: n }) => {
+                    taken += n;
+                    if n < offered {
+                        entry.marks.set(Marks::BLOCKED);
+                    }
+                }
                 Err(_) => return self.break_off(id),
             }
-        };
-        if taken < total {
-            entry.marks.set(Marks::BLOCKED);
         }
         if taken < total || !self.out.is_plain() {
             self.engine.keep(self.now, id, &self.shared, &mut self.out, taken);
@@ -146,8 +148,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 entry.marks.take(Marks::BLOCKED);
                 break;
             }
-            let length = unsent.len();
-            match entry.stream.write(unsent) {
+            let length = unsent.len().min(limits::WRITE_AT_ONCE);
+            match entry.stream.write(&unsent[..length]) {
                 Ok(taken) => {
                     self.engine.sent(self.now, id, taken);
                     if taken < length {
@@ -205,24 +207,50 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 }
 
-/// One write of everything; how much of it was taken.
-fn write(stream: &mut impl Write, out: &Out, shared: &[u8]) -> io::Result<usize> {
+struct Wrote {
+    offered: usize,
+    taken: usize,
+}
+
+/// One write of what follows the first `from` bytes.
+fn write(stream: &mut impl Write, out: &Out, shared: &[u8], from: usize) -> io::Result<Wrote> {
+    let range = from..out.len().min(from + limits::WRITE_AT_ONCE);
     loop {
-        let written = if out.is_plain() {
-            stream.write(&out.bytes)
+        let (offered, written) = if out.is_plain() {
+            (range.len(), stream.write(&out.bytes[range.clone()]))
         } else {
             let mut slices = [IoSlice::new(&[]); PIECES];
-            let mut count = 0;
-            for (slice, piece) in slices.iter_mut().zip(out.slices(shared)) {
+            let (mut count, mut offered) = (0, 0);
+            for (slice, piece) in slices.iter_mut().zip(cut(out.slices(shared), range.clone())) {
                 *slice = IoSlice::new(piece);
                 count += 1;
+                offered += piece.len();
             }
-            stream.write_vectored(&slices[..count])
+            (offered, stream.write_vectored(&slices[..count]))
         };
         match written {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            other => return other,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(Wrote { offered, taken: 0 });
+            }
+            written => return written.map(|taken| Wrote { offered, taken }),
         }
     }
+}
+
+/// What lies in this range of the pieces, counted as if they were one.
+fn cut<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+    range: Range<usize>,
+) -> impl Iterator<Item = &'a [u8]> {
+    let mut start = 0;
+    pieces
+        .map(move |piece| {
+            let end = start + piece.len();
+            let inside = range.start.clamp(start, end)..range.end.clamp(start, end);
+            let part = &piece[inside.start - start..inside.end - start];
+            start = end;
+            part
+        })
+        .filter(|part| !part.is_empty())
 }
