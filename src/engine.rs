@@ -89,6 +89,17 @@ pub enum Target {
     Terminal,
 }
 
+impl Target {
+    /// Who will be at the other end.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(address) => Peer::new(*address),
+            Self::Unix(_) => Peer::Unix,
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -163,6 +174,8 @@ pub enum Source {
     Assets,
     /// What the kernel counts for this process: one file a figure, its value as text.
     Process,
+    /// Tokens and certificates, by their paths; those that cannot be read are left out.
+    Secrets,
 }
 
 /// The only things that an engine can ask of the world.

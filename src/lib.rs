@@ -6,6 +6,7 @@
 //! * [`engine`]: the contract between the program and what drives it.
 //! * [`server`]: the program without I/O: bytes and `now` in, actions out.
 //! * [`proto`]: wire formats: HTTP heads, the handshake, frames, messages.
+//! * [`informer`]: what an API server knows of Deployments, for many viewers.
 //! * [`load`]: many clients, on the same contract as the server.
 //! * [`healthcheck`]: one question to a server, for probes.
 //! * [`connect`]: one client, and somebody at a terminal.
@@ -20,6 +21,8 @@ pub mod behaviours;
 pub mod connect;
 pub mod engine;
 pub mod healthcheck;
+#[cfg(feature = "informer")]
+pub mod informer;
 pub mod limits;
 pub mod load;
 pub mod net;

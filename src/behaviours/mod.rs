@@ -1,12 +1,16 @@
 //! What a mount says on an open WebSocket. A behaviour is one file, one `impl` and one line in
 //! [`TABLE`]; it reaches nothing but its [`Ctx`], so it can harm nothing but its connection.
 
+#[cfg(feature = "informer")]
+mod deployments;
 mod echo;
 mod params;
 mod pushes;
 mod reverse;
 
 use crate::engine::{Id, Now};
+#[cfg(feature = "informer")]
+use crate::informer::Feed;
 use crate::outbox::Out;
 use crate::proto::deflate::{Agreed, Codec};
 pub use crate::proto::frame::Kind;
@@ -63,19 +67,32 @@ pub struct Ctx<'a> {
     pub codec: &'a mut Codec,
     /// Where its words go.
     pub out: &'a mut Out,
+    /// Bytes that its peer has not taken, beside those.
+    pub waiting: usize,
+    /// Code and reason of a Close that follows.
+    pub farewell: &'a mut Option<(u16, String)>,
+    /// What a cluster runs, or why that is not known.
+    #[cfg(feature = "informer")]
+    pub deployments: Result<&'a mut Feed, &'a str>,
 }
 
 impl Ctx<'_> {
     /// Sends a message.
     pub fn send(&mut self, kind: Kind, payload: &[u8]) {
         let out = &mut self.out.bytes;
-        let compressed =
-            self.deflate.is_some_and(|agreed| self.codec.compress(agreed, kind, payload, out));
-        if !compressed {
-            frame::write_message(out, kind, payload);
+        match self.deflate {
+            Some(agreed) => write(agreed, self.codec, kind, payload, out),
+            None => frame::write_message(out, kind, payload),
         }
         self.tally.sent(payload.len());
         self.traffic.sent(kind, payload.len());
+    }
+}
+
+/// Appends a message, compressed if that makes it smaller.
+fn write(agreed: Agreed, codec: &mut Codec, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+    if !codec.compress(agreed, kind, payload, out) {
+        frame::write_message(out, kind, payload);
     }
 }
 
@@ -143,8 +160,11 @@ pub struct Entry {
     /// Whether it speaks any subprotocol that a client offers.
     pub speaks_any: bool,
     /// Makes one for a connection.
-    pub new: fn() -> Box<dyn Behaviour>,
+    pub new: fn(&Params) -> Box<dyn Behaviour>,
 }
+
+/// The behaviour that needs a cluster.
+pub const DEPLOYMENTS: &str = "deployments";
 
 /// Every behaviour there is.
 pub const TABLE: &[Entry] = &[
@@ -152,13 +172,20 @@ pub const TABLE: &[Entry] = &[
         name: "echo",
         about: "every message back as it came, text and binary",
         speaks_any: true,
-        new: || Box::new(echo::Echo),
+        new: |_| Box::new(echo::Echo),
     },
     Entry {
         name: "reverse",
         about: "a welcome, each text backwards as JSON, and a sign of life every 5 s",
         speaks_any: false,
-        new: || Box::new(reverse::Reverse::default()),
+        new: |_| Box::new(reverse::Reverse::default()),
+    },
+    #[cfg(feature = "informer")]
+    Entry {
+        name: DEPLOYMENTS,
+        about: "the Deployments of a cluster, as they change",
+        speaks_any: false,
+        new: |params| Box::new(deployments::Deployments::new(params)),
     },
 ];
 
@@ -170,6 +197,8 @@ pub const DEFAULT_MOUNTS: &[&str] = &[
     "/=echo",
     "/socket=reverse",
     "/throttled=echo?work=100ms",
+    #[cfg(feature = "informer")]
+    "/api/wds/logs=deployments?deflate=off",
 ];
 
 /// A path, what it says, and how.

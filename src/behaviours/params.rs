@@ -49,6 +49,14 @@ pub struct Params {
     pub close_reason: String,
     /// `fault`: what goes wrong.
     pub fault: Option<WireFault>,
+    /// `format`: JSON instead of sentences.
+    pub json: bool,
+    /// `namespace`: only what is in it; empty: everything.
+    pub namespace: String,
+    /// `name`: only what is called so; empty: everything.
+    pub name: String,
+    /// `token-file`: a file with the token that a client needs; empty: it needs none.
+    pub token_file: String,
 }
 
 /// What goes wrong on purpose.
@@ -171,6 +179,16 @@ const PARAMS: &[(&str, &str, Set)] = &[
             fault.map(|(_, fault)| p.fault = Some(*fault)).is_some()
         },
     ),
+    ("format", "text or json", |p, v, _| {
+        p.json = v == "json";
+        p.json || v == "text"
+    }),
+    ("namespace", "a name", |p, v, _| name(v, &mut p.namespace)),
+    ("name", "a name", |p, v, _| name(v, &mut p.name)),
+    ("token-file", "the path of a file (only from --mount)", |p, v, s| {
+        v.clone_into(&mut p.token_file);
+        s == Source::Trusted && !v.is_empty()
+    }),
 ];
 
 impl Params {
@@ -182,6 +200,16 @@ impl Params {
         }
         self.fault.map(|_| "fault")
     }
+}
+
+/// What Kubernetes calls things; a mount's own choice is not changed by the URL.
+fn name(value: &str, into: &mut String) -> bool {
+    let sound = value.len() <= 253
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    if into.is_empty() {
+        value.clone_into(into);
+    }
+    sound
 }
 
 fn duration(value: &str, fits: impl Fn(u64) -> bool, into: &mut u64) -> bool {

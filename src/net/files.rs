@@ -1,7 +1,7 @@
 //! Files, read at start and on SIGHUP, never while serving.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -59,6 +59,26 @@ fn read_folder(
         }
     }
     Ok(())
+}
+
+/// Small files, by their paths, as far as they can be read.
+pub(super) fn secrets(paths: &[String]) -> Vec<File> {
+    let mut found = Vec::new();
+    for path in paths {
+        match read_small(Path::new(path)) {
+            Ok(bytes) => found.push(File { name: path.clone(), bytes, modified_ms: 0 }),
+            Err(error) => log::warn!(target: "secrets", error:% = error; "cannot read a file"),
+        }
+    }
+    found
+}
+
+/// A file, no further than it would be served.
+pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path).map_err(|error| named(path, &error))?;
+    let mut bytes = Vec::new();
+    file.take(limits::ASSET_BYTES).read_to_end(&mut bytes).map_err(|error| named(path, &error))?;
+    Ok(bytes)
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {

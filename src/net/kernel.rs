@@ -45,6 +45,8 @@ pub(super) struct Kernel {
     alarm: Option<OwnedFd>,
     /// What no poller tells.
     untold: Vec<Event>,
+    /// Where tokens and certificates are.
+    pub(super) secrets: Vec<String>,
 }
 
 impl Kernel {
@@ -69,6 +71,7 @@ impl Kernel {
             supervisor,
             alarm: None,
             untold: Vec::new(),
+            secrets: Vec::new(),
         };
         for (number, (side, mut listener)) in listeners.into_iter().enumerate() {
             let token = Token(FIRST_DOOR + number);
@@ -278,6 +281,7 @@ impl Os for Kernel {
             (Source::Assets, Some(directory)) => files::read(directory),
             (Source::Assets, None) => Err(io::ErrorKind::NotFound.into()),
             (Source::Process, _) => Ok(process::figures()),
+            (Source::Secrets, _) => Ok(files::secrets(&self.secrets)),
         }
     }
 }

@@ -115,7 +115,8 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     announce(&serve, &doors);
     let listeners = doors.into_iter().map(|open| (open.door, open.listener)).collect();
     let kernel = Kernel::new(listeners, signals, serve.assets, Supervisor::found());
-    let kernel = kernel.map_err(StartError::Kernel)?;
+    let mut kernel = kernel.map_err(StartError::Kernel)?;
+    kernel.secrets = serve.server.secrets();
     let server = Server::new(serve.server, assets, seed());
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
 }

@@ -4,6 +4,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::kube;
 use super::serve::{Ask, Draft, Listen, LogFormat, Profile};
 use super::table::{Fallback, Flag, Group, Taken, Takes};
 use super::values::{self, Address};
@@ -15,6 +16,7 @@ use crate::units::{show_duration, show_size};
 pub(super) const SERVE: &[Group<Draft>] = &[
     Group { title: "Addresses and paths", flags: PLACES, brief: false },
     Group { title: "Limits", flags: LIMITS, brief: false },
+    Group { title: "Deployments", flags: KUBE, brief: false },
     Group { title: "Stopping", flags: STOPPING, brief: false },
     Group { title: "Logs", flags: LOGS, brief: false },
     Group { title: "Fine tuning (the README says more)", flags: TUNING, brief: true },
@@ -205,6 +207,41 @@ const TUNING: &[Flag<Draft>] = &[
     },
 ];
 
+const KUBE: &[Flag<Draft>] = &[
+    Flag {
+        name: "kube",
+        takes: Takes::One("WHERE"),
+        fallback: Fallback::Is("auto"),
+        help: "API server: auto, off, in-cluster, kubeconfig or a URL",
+        take: |d, v| set(&mut d.serve.kube.choice, kube::choice(v)),
+        show: |d| kube::show(&d.serve.kube.choice),
+    },
+    Flag {
+        name: "kube-context",
+        takes: Takes::One("NAME"),
+        fallback: Fallback::From { text: "its current one", source: "the kubeconfig" },
+        help: "context of the kubeconfig",
+        take: |d, v| set(&mut d.serve.kube.context, Ok(v.to_owned())),
+        show: |d| visible(&d.serve.kube.context),
+    },
+    Flag {
+        name: "kube-namespace",
+        takes: Takes::One("NAME"),
+        fallback: Fallback::From { text: "all", source: "nothing" },
+        help: "watch only this namespace",
+        take: |d, v| set(&mut d.serve.kube.namespace, kube::namespace(v)),
+        show: |d| visible(&d.serve.kube.namespace),
+    },
+    Flag {
+        name: "kube-watch",
+        takes: Takes::One("WHEN"),
+        fallback: Fallback::Is("viewers"),
+        help: "viewers: while there are any, and 60 s more; or always",
+        take: |d, v| set(&mut d.serve.kube.always, values::word(v, WATCHES)),
+        show: |d| named(WATCHES, d.serve.kube.always),
+    },
+];
+
 const STOPPING: &[Flag<Draft>] = &[
     Flag {
         name: "profile",
@@ -324,6 +361,7 @@ const ASKING: &[Flag<Draft>] = &[
 
 const PROFILES: &[(&str, Option<Profile>)] =
     &[("auto", None), ("kubernetes", Some(Profile::Kubernetes)), ("plain", Some(Profile::Plain))];
+const WATCHES: &[(&str, bool)] = &[("viewers", false), ("always", true)];
 const READY: &[(&str, DrainReady)] = &[("fail", DrainReady::Fail), ("keep", DrainReady::Keep)];
 const FORMATS: &[(&str, LogFormat)] =
     &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];

@@ -8,6 +8,7 @@ mod connect;
 mod flags;
 mod healthcheck;
 mod help;
+mod kube;
 mod load;
 mod read;
 mod serve;
@@ -20,6 +21,7 @@ use std::ffi::OsString;
 
 pub use connect::Connect;
 pub use healthcheck::{Healthcheck, Whom};
+pub use kube::{Choice, KubeWish, NOTHING};
 pub use load::{Form, Load};
 use read::Environment;
 pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve};

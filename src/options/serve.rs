@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use super::help::Page;
 use super::read::{self, Environment, Given};
 use super::values::{self, Origin};
-use super::{Command, Surroundings, Usage, every_flag, flags, help, show};
+use super::{Command, KubeWish, Surroundings, Usage, every_flag, flags, help, kube, show};
 use crate::behaviours::Mount;
 use crate::limits::{DRAIN_CLOSE_WAIT_MS, REFUSED_CONNECTIONS};
 use crate::proto::deflate::Compression;
 use crate::server::config::{
-    Config, DrainPlan, DrainReady, Identity, Limits, MaxAge, MemoryPlan, Origins,
+    Config, DrainPlan, DrainReady, Identity, Kube, Limits, MaxAge, MemoryPlan, Origins,
 };
 
 /// What its help says.
@@ -44,6 +44,8 @@ pub struct Serve {
     pub profile: Profile,
     /// What is logged, and how.
     pub log: LogStyle,
+    /// Whose Deployments are shown, as far as that can be said without reading a file.
+    pub kube: KubeWish,
     /// What the server itself is told.
     pub server: Config,
 }
@@ -175,6 +177,7 @@ pub(super) fn blank() -> Draft {
         memory: MemoryPlan::default(),
         limits,
         drain,
+        kube: Kube::Off,
     };
     let serve = Serve {
         listen: Vec::new(),
@@ -183,6 +186,7 @@ pub(super) fn blank() -> Draft {
         assets: None,
         profile: Profile::Plain,
         log: LogStyle { filter: "info".to_owned(), format: LogFormat::Auto },
+        kube: KubeWish::default(),
         server,
     };
     Draft {
@@ -203,6 +207,8 @@ fn settle(draft: &mut Draft, env: &Environment, around: &Surroundings) -> Result
     }
     draft.serve.server.origins = settled_origins(&draft.origins)?;
     draft.serve.server.identity = identity(env, around);
+    let Serve { kube: wish, server, .. } = &mut draft.serve;
+    server.kube = kube::settle(wish, &mut server.mounts, env);
     check_faults(&draft.serve.server)?;
     settle_drain(draft, env)
 }

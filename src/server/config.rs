@@ -33,6 +33,20 @@ pub struct Config {
     pub memory: MemoryPlan,
     /// How the server stops.
     pub drain: DrainPlan,
+    /// Whose Deployments are shown.
+    pub kube: Kube,
+}
+
+/// Whose Deployments are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kube {
+    /// Nobody's: there is no such mount.
+    Off,
+    /// Nobody's, for this reason.
+    Nothing(String),
+    /// Those of this cluster.
+    #[cfg(feature = "informer")]
+    Watch(crate::informer::Plan),
 }
 
 /// How old a WebSocket gets, so that load spreads again after a scale-up.
@@ -99,6 +113,20 @@ pub struct Limits {
 }
 
 impl Config {
+    /// Files with tokens and certificates.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        let tokens = self.mounts.iter().map(|mount| mount.params.token_file.clone());
+        let mut paths: Vec<String> = tokens.filter(|path| !path.is_empty()).collect();
+        #[cfg(feature = "informer")]
+        if let Kube::Watch(plan) = &self.kube {
+            paths.extend(plan.access.files());
+        }
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
     /// Makes what is set by default fit into little memory.
     pub fn fit_memory(&mut self) {
         self.memory.socket_buffer = self.memory.limit.and_then(small_buffer);

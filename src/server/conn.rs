@@ -5,12 +5,14 @@
 //! peer still sends is read and dropped, since closing over unread bytes makes the kernel send an
 //! RST, and that would take our last word away from a peer that has not read it yet. *Leaving*:
 //! nothing is read any more; what the peer has not taken is flushed, then the stream is closed.
+//! A connection of our own, *Upstream*, is the informer's, which also ends it.
 //!
 //! | from \ on  | input                                 | end of input | stream dead | deadline               |
 //! |------------|---------------------------------------|--------------|-------------|------------------------|
 //! | Http       | Http, WebSocket (101), Lingering      | Leaving      | Leaving     | Lingering (408), Leaving |
 //! | WebSocket  | WebSocket, Lingering (both Closes)    | Leaving      | Leaving     | WebSocket, Lingering   |
 //! | Lingering  | Lingering (dropped), Leaving (enough) | Leaving      | Leaving     | Leaving                |
+//! | Upstream   | Upstream                              | Leaving      | Leaving     | reset                  |
 //! | Leaving    | Leaving                               | Leaving      | Leaving     | reset                  |
 
 use super::end::{BROKEN, End, Initiator, Why};
@@ -43,6 +45,9 @@ pub(super) enum Place {
     /// Beyond the cap, or after the end of accepting: it only hears 503.
     Refused(Refusal),
     Admin,
+    /// Opened by ourselves.
+    #[cfg_attr(not(feature = "informer"), expect(dead_code, reason = "nobody opens one"))]
+    Upstream,
 }
 
 /// What a connection is at present.
@@ -50,6 +55,9 @@ pub(super) enum Place {
 pub(super) enum Stage {
     Http(Http),
     WebSocket(WebSocket),
+    /// The informer's.
+    #[cfg_attr(not(feature = "informer"), expect(dead_code, reason = "nobody opens one"))]
+    Upstream,
     /// Our side is shut; drops so many more bytes, for so long.
     Lingering {
         bytes: u32,
@@ -69,9 +77,25 @@ impl Conn {
         }
     }
 
+    /// One that we open.
+    #[cfg(feature = "informer")]
+    pub(super) fn upstream(peer: Peer, now: crate::engine::Now) -> Self {
+        let since = Moment::at(now.mono_ns);
+        Self { peer, place: Place::Upstream, since, stage: Stage::Upstream, slow: None }
+    }
+
+    /// It stands, or never will.
+    pub(super) fn connected(&mut self, how: Result<(), HangUp>, cx: &mut Cx<'_>) {
+        cx.shared.upstream.connected(cx.now, cx.id, how, &mut cx.out.bytes);
+        if how.is_err() {
+            self.reset(cx);
+        }
+        self.settle(cx);
+    }
+
     pub(super) fn door(&self) -> Door {
         match self.place {
-            Place::Main | Place::Refused(_) => Door::Main,
+            Place::Main | Place::Refused(_) | Place::Upstream => Door::Main,
             Place::Admin => Door::Admin,
         }
     }
@@ -85,6 +109,7 @@ impl Conn {
         match self.stage {
             Stage::Http(_) => "http",
             Stage::WebSocket(_) => "websocket",
+            Stage::Upstream => "upstream",
             Stage::Lingering { .. } => "lingering",
             Stage::Leaving => "leaving",
         }
@@ -93,7 +118,7 @@ impl Conn {
     pub(super) fn extras(&self) -> Option<&Extras> {
         match &self.stage {
             Stage::WebSocket(socket) => socket.extras.as_deref(),
-            Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => None,
+            Stage::Upstream | Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => None,
         }
     }
 
@@ -102,7 +127,7 @@ impl Conn {
         match &self.stage {
             Stage::Http(http) => is_backed_up(slow, 0) || is_held(slow) || http.owes_an_answer(),
             Stage::WebSocket(socket) => socket.is_paused(slow, 0) || is_held(slow),
-            Stage::Lingering { .. } => false,
+            Stage::Upstream | Stage::Lingering { .. } => false,
             Stage::Leaving => true,
         }
     }
@@ -161,6 +186,10 @@ impl Conn {
                     return;
                 }
             }
+            Stage::Upstream => {
+                let out = &mut cx.out.bytes;
+                cx.shared.upstream.received(cx.now, cx.id, &shared[..n], out);
+            }
             Stage::Lingering { bytes, .. } => {
                 *bytes = bytes.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
                 if *bytes == 0 {
@@ -186,9 +215,11 @@ impl Conn {
                 }
             }
             // Still too much output waits; its end calls again.
-            Stage::Http(_) | Stage::WebSocket(_) | Stage::Lingering { .. } | Stage::Leaving => {
-                return;
-            }
+            Stage::Http(_)
+            | Stage::WebSocket(_)
+            | Stage::Upstream
+            | Stage::Lingering { .. }
+            | Stage::Leaving => return,
         }
         self.settle(cx);
     }
@@ -206,6 +237,10 @@ impl Conn {
                 HangUp::Reset | HangUp::Refused | HangUp::Unreachable | HangUp::Exhausted,
             ) => {
                 self.log_end(BROKEN, cx);
+                self.leave(cx);
+            }
+            (Stage::Upstream, _) => {
+                cx.shared.upstream.ended(cx.now, cx.id, how);
                 self.leave(cx);
             }
             (Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving, _) => {
@@ -252,8 +287,13 @@ impl Conn {
         let left = slow.outbox.len();
         slow.stalled_since = (left > 0).then(|| Moment::at(cx.now.mono_ns));
         let was_unread = cx.shared.pressure.stage() >= memory::Stage::Short && left == 0;
-        if was_unread || (before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES) {
+        let has_room = before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES;
+        if was_unread || has_room {
             cx.act(Action::Resume(cx.id));
+        }
+        if has_room && self.is_websocket() {
+            // Its behaviour may have waited for that.
+            cx.act(Action::Write(cx.id));
         }
         if let Stage::Lingering { until, .. } = &mut self.stage
             && left == 0
@@ -287,7 +327,7 @@ impl Conn {
                     return self.reset(cx);
                 }
             }
-            Stage::Lingering { .. } | Stage::Leaving => {}
+            Stage::Upstream | Stage::Lingering { .. } | Stage::Leaving => {}
         }
         self.settle(cx);
     }
@@ -311,7 +351,7 @@ impl Conn {
         match &mut self.stage {
             Stage::Http(http) => http.end_at(when, cx),
             Stage::WebSocket(socket) => socket.end_at(when, why, cx.now),
-            Stage::Lingering { .. } | Stage::Leaving => {}
+            Stage::Upstream | Stage::Lingering { .. } | Stage::Leaving => {}
         }
         self.settle(cx);
     }
@@ -463,7 +503,7 @@ impl Conn {
             Stage::Http(http) => Some(http.next_deadline(cx)),
             Stage::WebSocket(socket) => socket.next_deadline(slow, cx),
             Stage::Lingering { until, .. } => Some(until.ns(cx.now)),
-            Stage::Leaving => None,
+            Stage::Upstream | Stage::Leaving => None,
         };
         stalled.into_iter().chain(staged).min()
     }

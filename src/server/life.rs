@@ -5,7 +5,7 @@ use super::keepalive::Pulse;
 use super::shared::Cx;
 use super::slow::Slow;
 use super::websocket::{Phase, Then, WebSocket, ctx};
-use crate::behaviours::Answer;
+use crate::behaviours::{Answer, Ctx};
 use crate::engine::Now;
 use crate::limits;
 use crate::proto::frame::{self, Fault};
@@ -113,7 +113,9 @@ impl WebSocket {
         if let Some(extras) = &mut self.extras {
             extras.speak(&mut ctx(&mut self.tally, self.deflate, cx));
         }
-        self.behaviour.on_wake(&mut ctx(&mut self.tally, self.deflate, cx));
+        let waiting = slow.map_or(0, |slow| slow.outbox.len());
+        self.behaviour.on_wake(&mut Ctx { waiting, ..ctx(&mut self.tally, self.deflate, cx) });
+        self.follow_farewell(cx);
         let own_ms = self.extras.as_ref().and_then(|extras| extras.ping_ms);
         if self.keepalive.wake(own_ms, slow, cx) == Pulse::Lost {
             cx.shared.metrics.pong_timeouts += 1;
@@ -122,6 +124,13 @@ impl WebSocket {
         }
         let is_full = self.extras.as_ref().is_some_and(|extras| extras.is_full());
         if was_full && !is_full { Then::Hold } else { Then::More }
+    }
+
+    /// The Close that the behaviour has asked for.
+    pub(super) fn follow_farewell(&mut self, cx: &mut Cx<'_>) {
+        if let Some((code, reason)) = cx.shared.farewell.take() {
+            self.close(code, &reason, limits::CLOSE_WAIT_MS, cx);
+        }
     }
 
     fn awaits_worker(&self) -> bool {

@@ -21,7 +21,13 @@ mod scarcity;
 mod shared;
 mod slow;
 mod stats;
+mod tokens;
 mod upgrade;
+#[cfg(feature = "informer")]
+mod upstream;
+#[cfg(not(feature = "informer"))]
+#[path = "upstream/none.rs"]
+mod upstream;
 mod websocket;
 mod whoami;
 mod worker;
@@ -65,13 +71,17 @@ impl Server {
     /// A server that was told everything and has no connection yet. The seed is for jitter.
     #[must_use]
     pub fn new(config: Config, assets: Assets, seed: u64) -> Self {
-        Self {
+        let mut server = Self {
             conns: Slab::default(),
             shared: Shared::new(config, assets, seed),
             silence: Out::default(),
             last_words: Vec::new(),
             arrivals: VecDeque::new(),
+        };
+        if !server.shared.tokens.is_empty() {
+            server.shared.actions.push_back(Action::Fetch(Source::Secrets));
         }
+        server
     }
 
     /// Connections at present.
@@ -96,7 +106,8 @@ impl Server {
     #[must_use]
     pub fn memory_counted(&self) -> usize {
         let pinned = self.shared.config.memory.pinned();
-        self.conns.iter().map(|(_, conn)| conn.cost(pinned).memory).sum()
+        let conns: usize = self.conns.iter().map(|(_, conn)| conn.cost(pinned).memory).sum();
+        conns + self.shared.upstream.memory()
     }
 
     /// The name of a connection's stage.
@@ -146,6 +157,7 @@ impl Server {
             Place::Main => &mut open.main,
             Place::Refused(_) => &mut open.refused,
             Place::Admin => &mut open.admin,
+            Place::Upstream => &mut open.upstream,
         }
     }
 
@@ -187,6 +199,7 @@ impl Server {
 
     /// What a request asked for that concerns more than its own connection.
     fn obey(&mut self, now: Now) {
+        self.tend_upstream(now);
         let count = std::mem::take(&mut self.shared.to_shed);
         if count > 0 {
             let sockets = self.conns.iter().filter(|(_, conn)| conn.is_websocket());
@@ -246,6 +259,7 @@ impl Engine for Server {
         log::debug!(target: "accept", conn:% = id, peer:% = peer; "accepted");
         match place {
             Place::Refused(_) => self.shared.actions.push_back(Action::Write(id)),
+            Place::Upstream => {}
             Place::Main | Place::Admin => {
                 if let Some((conn, mut cx)) = self.with_silence(now, id) {
                     conn.settle(&mut cx);
@@ -255,8 +269,11 @@ impl Engine for Server {
         Some(id)
     }
 
-    fn connected(&mut self, _: Now, _: Id, _: Result<(), HangUp>, _: &mut Out) {
-        // The server opens no connections of its own yet.
+    fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
+        if let Some((conn, mut cx)) = self.with(now, id, out) {
+            conn.connected(how, &mut cx);
+        }
+        self.tend_upstream(now);
     }
 
     fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8] {
@@ -297,6 +314,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             conn.ended(how, &mut cx);
         }
+        self.tend_upstream(now);
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
@@ -322,6 +340,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             if stopped { conn.cut(&mut cx) } else { conn.wake(&mut cx) }
         }
+        self.tend_upstream(now);
     }
 
     fn closed(&mut self, now: Now, id: Id) {
@@ -331,16 +350,20 @@ impl Engine for Server {
         let Some(conn) = self.conns.remove(id) else { return };
         self.shared.timers.cancel(id.key);
         *self.count(conn.place) -= 1;
+        self.shared.upstream.closed(now, id);
+        self.tend_upstream(now);
         self.weigh();
         log::debug!(target: "accept", conn:% = id; "closed");
         self.exit_if_empty(now);
     }
 
     fn fire(&mut self, now: Now) {
-        if let Some(due_ns) = self.next_deadline() {
+        // What is due at once, from the beginning on, cannot be late.
+        if let Some(due_ns) = self.next_deadline().filter(|due_ns| *due_ns > 0) {
             self.shared.metrics.lag.observe_ns(now.mono_ns.saturating_sub(due_ns));
         }
         self.shared.blocks.fire(now.mono_ns);
+        self.fire_upstream(now);
         self.weigh();
         if let Some(deed) = self.shared.faults.fire(now) {
             self.shared.actions.push_back(deed);
@@ -393,13 +416,14 @@ impl Engine for Server {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let Shared { timers, drain, blocks, worker, faults, .. } = &self.shared;
+        let Shared { timers, drain, blocks, worker, faults, upstream, .. } = &self.shared;
         let deadlines = [
             timers.next_deadline(),
             drain.next_deadline(),
             blocks.next_deadline(),
             worker.next_deadline(),
             faults.next_deadline(),
+            upstream.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -420,6 +444,12 @@ impl Engine for Server {
                     Some((file.name, text.parse().ok()?))
                 });
                 self.shared.process = figures.collect();
+            }
+            Source::Secrets => {
+                for File { name, bytes, .. } in &files {
+                    self.shared.upstream.fetched(name, bytes);
+                    self.shared.tokens.fetched(name, bytes);
+                }
             }
         }
     }

@@ -107,7 +107,9 @@ impl Conn {
                 self.log_end(end, cx);
                 self.reset(cx);
             }
-            Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => self.reset(cx),
+            Stage::Http(_) | Stage::Upstream | Stage::Lingering { .. } | Stage::Leaving => {
+                self.reset(cx);
+            }
         }
         self.settle(cx);
     }

@@ -9,6 +9,8 @@ use super::drain::Drain;
 use super::faults::Faults;
 use super::metrics::Metrics;
 use super::pressure::{Account, Pressure, Stage};
+use super::tokens::Tokens;
+use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::engine::{Action, Door, Id, Now, Out, Peer};
 use crate::limits;
@@ -43,6 +45,10 @@ pub struct Shared {
     pub(super) ready_off: bool,
     /// So many `WebSockets` are to be closed.
     pub(super) to_shed: usize,
+    pub(super) upstream: Upstream,
+    pub(super) tokens: Tokens,
+    /// The Close that a behaviour asked for just now.
+    pub(super) farewell: Option<(u16, String)>,
 }
 
 /// How many connections there are, by what they cost.
@@ -56,6 +62,8 @@ pub(super) struct Open {
     pub(super) admin: usize,
     /// `WebSockets` among them.
     pub(super) websockets: usize,
+    /// Opened by ourselves.
+    pub(super) upstream: usize,
 }
 
 /// The `Date` field, made once a second.
@@ -80,6 +88,9 @@ impl Shared {
         Self {
             metrics: Metrics::new(config.mounts.len()),
             pressure: Pressure::new(config.memory),
+            upstream: Upstream::new(&config.kube, seed),
+            tokens: Tokens::new(&config.mounts),
+            farewell: None,
             config,
             assets,
             timers: Timers::default(),

@@ -115,6 +115,13 @@ pub const METRICS: &[Metric] = {
             |s, p| p.value(s.pressure.stage() as u64)),
         metric("server_accounted_bytes", "", "Memory that connections own", Gauge,
             |s, p| p.value(s.account.memory as u64)),
+        metric("informer_synced", "", "1 while what is known of Deployments is up to date", Gauge,
+            |s, p| p.value(u64::from(s.upstream.is_synced()))),
+        metric("informer_relists_total", "", "Lists that were taken again", Counter,
+            |s, p| p.value(s.upstream.figures().relists)),
+        metric("informer_watch_errors_total", "",
+            "Watches that failed, and what of lists and watches could not be read", Counter,
+            |s, p| p.value(s.upstream.figures().watch_errors)),
         metric("accept_errors_total", "error", "Clients that were turned away at the door",
             Counter, |s, p| {
                 p.row(&[("error", "descriptors")], s.metrics.accept_errors);

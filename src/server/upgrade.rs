@@ -5,6 +5,7 @@ use super::extras::Extras;
 use super::pressure::Stage;
 use super::routes::{self, View};
 use super::shared::{Cx, Shared};
+use super::tokens;
 use super::websocket::WebSocket;
 use crate::behaviours::{Mount, Params, Source, WireFault};
 use crate::engine::Door;
@@ -35,10 +36,14 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<WebSocket, Refused
     };
     let offer = handshake::check(request).map_err(|refusal| Box::new(refused_upgrade(refusal)))?;
     check_origin(request, &config.origins)?;
+    let token_file = mount.params.token_file.clone();
+    tokens::check(request, &token_file, cx)?;
+    let config = &cx.shared.config;
+    let mount = &config.mounts[index];
     let params = params(request, mount, config.faults)?;
     let subprotocol = choose(&offer, mount, &params.subprotocols).map(str::to_owned);
     let index = u16::try_from(index).map_err(|_| refuse(Refusal::NotFound))?;
-    let behaviour = (mount.entry.new)();
+    let behaviour = (mount.entry.new)(&params);
     if cx.shared.drain.phase.refuses() {
         return Err(Box::new(try_later(Refusal::Draining, cx.shared)));
     }

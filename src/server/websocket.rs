@@ -89,6 +89,7 @@ impl WebSocket {
             extras.greet(&mut ctx(&mut opened.tally, deflate, cx));
         }
         opened.behaviour.on_open(&mut ctx(&mut opened.tally, deflate, cx));
+        opened.follow_farewell(cx);
         opened
     }
 
@@ -421,9 +422,24 @@ pub(super) fn ctx<'a>(
     deflate: Option<Agreed>,
     cx: &'a mut Cx<'_>,
 ) -> Ctx<'a> {
-    let Shared { rng, metrics, codec, .. } = &mut *cx.shared;
-    let traffic = &mut metrics.traffic;
-    Ctx { now: cx.now, id: cx.id, rng, tally, traffic, deflate, codec, out: cx.out }
+    #[cfg(feature = "informer")]
+    let Shared { rng, metrics, codec, farewell, upstream, .. } = &mut *cx.shared;
+    #[cfg(not(feature = "informer"))]
+    let Shared { rng, metrics, codec, farewell, .. } = &mut *cx.shared;
+    Ctx {
+        now: cx.now,
+        id: cx.id,
+        rng,
+        tally,
+        traffic: &mut metrics.traffic,
+        deflate,
+        codec,
+        out: cx.out,
+        waiting: 0,
+        farewell,
+        #[cfg(feature = "informer")]
+        deployments: upstream.feed(),
+    }
 }
 
 /// A connection that must not grow old has its end in sight from the beginning.

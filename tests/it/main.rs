@@ -6,6 +6,8 @@
 mod corpus;
 mod hostile;
 mod house;
+#[cfg(feature = "informer")]
+mod kube;
 mod peer;
 mod process;
 mod scenarios;

@@ -35,8 +35,9 @@ impl Engine for Watched {
         Some(id)
     }
 
-    fn connected(&mut self, _: Now, id: Id, _: Result<(), HangUp>, _: &mut Out) {
-        panic!("the server did not connect {id}");
+    fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
+        self.lives(id);
+        self.server.connected(now, id, how, out);
     }
 
     fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8] {

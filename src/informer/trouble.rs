@@ -1,0 +1,58 @@
+//! What keeps us from knowing what the server has, in words for viewers and the log.
+
+use core::fmt;
+
+use crate::engine::HangUp;
+use crate::proto::http_client::Fault;
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// This build cannot get there.
+    NoWay,
+    /// There is no connection.
+    NotConnected(HangUp),
+    /// The connection broke.
+    Lost,
+    /// Nothing came for too long.
+    Silent,
+    /// The answer is no HTTP that we read.
+    NotHttp(Fault),
+    /// It comes compressed, which nobody asked for.
+    Encoded,
+    /// 401.
+    Unauthorized,
+    /// 403.
+    Forbidden,
+    /// 429.
+    Busy,
+    /// It wants us to go elsewhere, and our token would go along.
+    Redirect,
+    /// Another status that is no success.
+    Status(u16),
+    /// An ERROR in the stream.
+    Event(u16),
+    /// The answer is no list of Deployments.
+    NotAList,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoWay => "this build cannot connect there: no TLS, or a name to look up",
+            Self::NotConnected(HangUp::Refused) => "the API server refuses connections",
+            Self::NotConnected(_) => "the API server cannot be reached",
+            Self::Lost => "the connection to the API server is lost",
+            Self::Silent => "the API server is silent",
+            Self::NotHttp(fault) => return write!(f, "the API server's answer: {fault}"),
+            Self::Encoded => "the API server's answer is compressed",
+            Self::Unauthorized => "the API server does not accept the token",
+            Self::Forbidden => "forbidden: the role may not list and watch deployments",
+            Self::Busy => "the API server is busy",
+            Self::Redirect => "the API server sends us elsewhere",
+            Self::Status(status) => return write!(f, "the API server answers {status}"),
+            Self::Event(code) => return write!(f, "the API server ends the watch with {code}"),
+            Self::NotAList => "the API server's answer is no list of Deployments",
+        })
+    }
+}

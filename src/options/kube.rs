@@ -1,0 +1,141 @@
+//! Whose Deployments are to be shown, as the flags and the environment say it. What lies in files
+//! is found by whoever can read them.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use super::read::Environment;
+use crate::behaviours::{DEPLOYMENTS, Mount};
+use crate::server::config::Kube;
+
+/// What is said where no cluster is configured.
+pub const NOTHING: &str = "no API server is configured: see --kube";
+
+/// Where the API server is to be found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Around this pod, else in a kubeconfig, else nowhere.
+    #[default]
+    Auto,
+    /// There is no such mount.
+    Off,
+    /// Around this pod.
+    InCluster,
+    /// In a kubeconfig.
+    Kubeconfig,
+    /// Here.
+    Url(String),
+}
+
+/// All that is needed to look for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubeWish {
+    /// Where.
+    pub choice: Choice,
+    /// Which context of the kubeconfig; empty: its current one.
+    pub context: String,
+    /// Only this namespace; empty: all.
+    pub namespace: String,
+    /// Whether it is watched although nobody looks.
+    pub always: bool,
+    /// What Kubernetes tells a pod: the API server's host and port.
+    pub around: Option<(String, String)>,
+    /// Files that may be kubeconfigs, the first before the others.
+    pub files: Vec<PathBuf>,
+}
+
+type Read<T> = Result<T, Cow<'static, str>>;
+
+pub(super) fn choice(text: &str) -> Read<Choice> {
+    match text {
+        "auto" => Ok(Choice::Auto),
+        "off" => Ok(Choice::Off),
+        _ if !cfg!(feature = "informer") => {
+            Err("must be off or auto: this build has no informer".into())
+        }
+        "in-cluster" => Ok(Choice::InCluster),
+        "kubeconfig" => Ok(Choice::Kubeconfig),
+        url if url.contains("://") => check(url).map(|()| Choice::Url(url.to_owned())),
+        _ => Err("must be auto, off, in-cluster, kubeconfig or a URL such as \
+                  http://127.0.0.1:8001"
+            .into()),
+    }
+}
+
+pub(super) fn show(choice: &Choice) -> String {
+    match choice {
+        Choice::Auto => "auto",
+        Choice::Off => "off",
+        Choice::InCluster => "in-cluster",
+        Choice::Kubeconfig => "kubeconfig",
+        Choice::Url(url) => url,
+    }
+    .to_owned()
+}
+
+/// A namespace, or nothing: all of them.
+pub(super) fn namespace(text: &str) -> Read<String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if text.len() <= 63 && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a namespace: at most 63 of a to z, 0 to 9 and -".into())
+    }
+}
+
+/// What the environment adds; and what can be told without reading a file.
+pub(super) fn settle(wish: &mut KubeWish, mounts: &mut Vec<Mount>, env: &Environment) -> Kube {
+    let around =
+        ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"].map(|name| env.filled(name));
+    if let [Some(host), Some(port)] = around {
+        wish.around = Some((host.to_owned(), port.to_owned()));
+    }
+    wish.files = match (env.filled("KUBECONFIG"), env.filled("HOME")) {
+        (Some(list), _) => {
+            list.split(':').filter(|path| !path.is_empty()).map(Into::into).collect()
+        }
+        (None, Some(home)) => vec![PathBuf::from(home).join(".kube/config")],
+        (None, None) => Vec::new(),
+    };
+    match &wish.choice {
+        Choice::Off => {
+            mounts.retain(|mount| mount.entry.name != DEPLOYMENTS);
+            Kube::Off
+        }
+        Choice::Url(url) => at(url, wish),
+        Choice::Auto | Choice::InCluster | Choice::Kubeconfig => Kube::Nothing(NOTHING.to_owned()),
+    }
+}
+
+#[cfg(feature = "informer")]
+fn check(url: &str) -> Read<()> {
+    let access = crate::informer::access::Access::from_url(url);
+    access.map(drop).map_err(|bad| bad.to_string().into())
+}
+
+#[cfg(feature = "informer")]
+fn at(url: &str, wish: &KubeWish) -> Kube {
+    match crate::informer::access::Access::from_url(url) {
+        Ok(access) => Kube::Watch(wish.plan(access)),
+        Err(bad) => Kube::Nothing(bad.to_string()),
+    }
+}
+
+#[cfg(feature = "informer")]
+impl KubeWish {
+    /// The plan for this API server.
+    #[must_use]
+    pub fn plan(&self, access: crate::informer::access::Access) -> crate::informer::Plan {
+        crate::informer::Plan { access, namespace: self.namespace.clone(), always: self.always }
+    }
+}
+
+#[cfg(not(feature = "informer"))]
+fn check(_: &str) -> Read<()> {
+    Ok(())
+}
+
+#[cfg(not(feature = "informer"))]
+fn at(_: &str, _: &KubeWish) -> Kube {
+    Kube::Nothing(NOTHING.to_owned())
+}

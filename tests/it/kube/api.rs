@@ -1,0 +1,331 @@
+//! An API server, as much of it as an informer sees: objects with versions, lists in pages that
+//! stay as they were, watches with their history, and what goes wrong, drawn from a seed.
+
+use std::collections::BTreeMap;
+
+use wspulse::rng::Rng;
+
+/// A Deployment as the server has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Object {
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) version: u64,
+    pub(super) replicas: u64,
+    pub(super) image: u64,
+}
+
+impl Object {
+    pub(super) fn json(&self) -> String {
+        let Self { name, uid, version, replicas, image } = self;
+        format!(
+            "{{\"kind\":\"Deployment\",\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"n\",\
+             \"uid\":\"{uid}\",\"resourceVersion\":\"{version}\",\"labels\":{{\"a\":\"}}]\\\"\"}}}},\
+             \"spec\":{{\"replicas\":{replicas},\"template\":{{\"spec\":{{\"containers\":\
+             [{{\"name\":\"c\",\"image\":\"i:{image}\"}}]}}}}}},\"status\":{{\"readyReplicas\":1}}}}"
+        )
+    }
+}
+
+/// What goes wrong, each in so many of a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Odds {
+    pub(super) refused: u64,
+    /// An answer that is none of ours: a status, HTML.
+    pub(super) status: u64,
+    /// The answer, or the stream, is cut somewhere.
+    pub(super) cut: u64,
+    /// Nothing comes any more.
+    pub(super) silent: u64,
+    /// A watch ends.
+    pub(super) end: u64,
+    /// An ERROR in the stream.
+    pub(super) error: u64,
+    /// History is forgotten.
+    pub(super) compacted: u64,
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+pub(super) struct Talk {
+    input: Vec<u8>,
+    watch: Option<Watch>,
+    silent: bool,
+    pub(super) over: bool,
+}
+
+#[derive(Debug)]
+struct Watch {
+    version: u64,
+    until_ns: u64,
+}
+
+impl Talk {
+    /// When a watch on it ends by itself.
+    pub(super) fn ends_ns(&self) -> Option<u64> {
+        self.watch.as_ref().filter(|_| !self.silent).map(|watch| watch.until_ns)
+    }
+}
+
+/// The server.
+#[derive(Debug)]
+pub(super) struct Api {
+    pub(super) rng: Rng,
+    pub(super) odds: Odds,
+    pub(super) objects: BTreeMap<String, Object>,
+    pub(super) version: u64,
+    history: Vec<(u64, &'static str, Object)>,
+    compacted: u64,
+    lists: BTreeMap<u64, Vec<Object>>,
+    uids: u64,
+    /// The request lines that it was sent.
+    pub(super) asked: Vec<String>,
+    pub(super) deletions: u64,
+}
+
+impl Api {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            odds: Odds::default(),
+            objects: BTreeMap::new(),
+            version: 100,
+            history: Vec::new(),
+            compacted: 0,
+            lists: BTreeMap::new(),
+            uids: 0,
+            asked: Vec::new(),
+            deletions: 0,
+        }
+    }
+
+    fn happens(&mut self, odds: u64) -> bool {
+        self.rng.below(1000) < odds
+    }
+
+    pub(super) fn is_refused(&mut self) -> bool {
+        self.happens(self.odds.refused)
+    }
+
+    /// Something happens to one of so many objects.
+    pub(super) fn change(&mut self, names: u64) {
+        let name = format!("d{}", self.rng.below(names));
+        match self.objects.get(&name).cloned() {
+            None => self.create(&name),
+            Some(_) if self.happens(300) => self.delete(&name),
+            Some(mut object) => {
+                match self.rng.below(3) {
+                    0 => object.replicas += 1,
+                    1 => object.image += 1,
+                    _ => {}
+                }
+                self.update(object);
+            }
+        }
+        if self.happens(self.odds.compacted) {
+            self.compact();
+        }
+    }
+
+    pub(super) fn create(&mut self, name: &str) {
+        self.uids += 1;
+        self.version += 1 + self.rng.below(3);
+        let object = Object {
+            name: name.to_owned(),
+            uid: format!("u{}", self.uids),
+            version: self.version,
+            replicas: 1,
+            image: 1,
+        };
+        self.history.push((self.version, "ADDED", object.clone()));
+        self.objects.insert(name.to_owned(), object);
+    }
+
+    pub(super) fn update(&mut self, mut object: Object) {
+        self.version += 1 + self.rng.below(3);
+        object.version = self.version;
+        self.history.push((self.version, "MODIFIED", object.clone()));
+        self.objects.insert(object.name.clone(), object);
+    }
+
+    pub(super) fn delete(&mut self, name: &str) {
+        let Some(mut object) = self.objects.remove(name) else { return };
+        self.version += 1 + self.rng.below(3);
+        self.deletions += 1;
+        object.version = self.version;
+        self.history.push((self.version, "DELETED", object));
+    }
+
+    /// Watches from before this moment are expired.
+    pub(super) fn compact(&mut self) {
+        self.compacted = self.version;
+        self.history.clear();
+        self.lists.clear();
+    }
+
+    /// Bytes of the client; what is answered.
+    pub(super) fn hear(&mut self, now_ns: u64, talk: &mut Talk, bytes: &[u8]) -> Vec<u8> {
+        talk.input.extend_from_slice(bytes);
+        let mut out = Vec::new();
+        while let Some(end) = talk.input.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head: Vec<u8> = talk.input.drain(..end + 4).collect();
+            let head = String::from_utf8(head).unwrap();
+            let line = head.lines().next().unwrap().to_owned();
+            assert!(!talk.over, "asked on a connection that is over: {line}");
+            assert!(talk.watch.is_none(), "asked while a watch goes on: {line}");
+            let answer = self.answer(now_ns, talk, &line);
+            self.asked.push(line);
+            self.damage(talk, answer, &mut out);
+        }
+        out
+    }
+
+    /// Adds bytes, or some of them.
+    fn damage(&mut self, talk: &mut Talk, mut bytes: Vec<u8>, out: &mut Vec<u8>) {
+        if bytes.is_empty() || talk.silent {
+            return;
+        }
+        if self.happens(self.odds.silent) {
+            talk.silent = true;
+        }
+        if talk.silent || self.happens(self.odds.cut) {
+            let kept = self.rng.below(bytes.len() as u64) as usize;
+            bytes.truncate(kept);
+            talk.over = !talk.silent;
+        }
+        out.extend_from_slice(&bytes);
+    }
+
+    fn answer(&mut self, now_ns: u64, talk: &mut Talk, line: &str) -> Vec<u8> {
+        if self.happens(self.odds.status) {
+            let status = [401, 403, 404, 410, 429, 500, 503][self.rng.below(7) as usize];
+            return match self.rng.below(4) {
+                0 => b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<html></html>".to_vec(),
+                1 => whole(status, "Retry-After: 3\r\n", "{}"),
+                _ => whole(status, "", "{\"kind\":\"Status\"}"),
+            };
+        }
+        let target = line.split(' ').nth(1).unwrap();
+        let (path, query) = target.split_once('?').unwrap();
+        assert_eq!(path, "/apis/apps/v1/deployments");
+        let query: BTreeMap<&str, &str> =
+            query.split('&').map(|pair| pair.split_once('=').unwrap()).collect();
+        if query.contains_key("watch") {
+            return self.begin_watch(now_ns, talk, &query);
+        }
+        self.page(query["limit"].parse().unwrap(), query.get("continue").copied())
+    }
+
+    fn page(&mut self, limit: usize, more: Option<&str>) -> Vec<u8> {
+        // Few enough objects are on a page for several pages to be usual.
+        let limit = limit.min(1 + self.rng.below(4) as usize);
+        let (version, from) = match more {
+            None => {
+                self.lists.insert(self.version, self.objects.values().cloned().collect());
+                (self.version, 0)
+            }
+            Some(token) => {
+                let (version, from) = token.split_once('.').unwrap();
+                (version.parse().unwrap(), from.parse().unwrap())
+            }
+        };
+        let Some(list) = self.lists.get(&version) else {
+            return whole(410, "", "{\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\"}");
+        };
+        let page: Vec<String> = list.iter().skip(from).take(limit).map(Object::json).collect();
+        let more = if from + limit < list.len() {
+            format!(",\"continue\":\"{version}.{}\"", from + limit)
+        } else {
+            String::new()
+        };
+        let metadata = format!("\"metadata\":{{\"resourceVersion\":\"{version}\"{more}}}");
+        let items = format!("\"items\":[{}]", page.join(", "));
+        // Members of an object have no order.
+        let body = if self.happens(500) {
+            format!("{{\"kind\":\"DeploymentList\",{metadata},{items}}}\n")
+        } else {
+            format!("{{{items},{metadata}}}")
+        };
+        whole(200, "", &body)
+    }
+
+    fn begin_watch(
+        &mut self,
+        now_ns: u64,
+        talk: &mut Talk,
+        query: &BTreeMap<&str, &str>,
+    ) -> Vec<u8> {
+        assert_eq!(query["allowWatchBookmarks"], "true");
+        let seconds: u64 = query["timeoutSeconds"].parse().unwrap();
+        assert!((300..=600).contains(&seconds), "{seconds}");
+        let version: u64 = query["resourceVersion"].parse().unwrap();
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        if version < self.compacted {
+            if self.happens(500) {
+                return whole(410, "", "{}");
+            }
+            let error = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"status\":\"Failure\",\
+                         \"reason\":\"Expired\",\"code\":410}}\n";
+            return [head.as_bytes(), &chunk(error), b"0\r\n\r\n"].concat();
+        }
+        talk.watch = Some(Watch { version, until_ns: now_ns + seconds * 1_000_000_000 });
+        head.as_bytes().to_vec()
+    }
+
+    /// What a connection is told without having asked.
+    pub(super) fn stream(&mut self, now_ns: u64, talk: &mut Talk) -> Vec<u8> {
+        let mut out = Vec::new();
+        let Some(watch) = &mut talk.watch else { return out };
+        if talk.over || talk.silent {
+            return out;
+        }
+        let from = watch.version;
+        watch.version = self.version;
+        let ends = watch.until_ns <= now_ns;
+        let mut lines = String::new();
+        for (version, what, object) in &self.history {
+            if *version > from {
+                lines += &format!("{{\"type\":\"{what}\",\"object\":{}}}\n", object.json());
+            }
+        }
+        if self.happens(100) {
+            lines += &format!(
+                "{{\"type\":\"BOOKMARK\",\"object\":{{\"kind\":\"Deployment\",\"metadata\":\
+                 {{\"resourceVersion\":\"{}\"}},\"spec\":{{\"template\":{{\"spec\":\
+                 {{\"containers\":null}}}}}}}}}}\n",
+                self.version
+            );
+        }
+        if from < self.compacted {
+            // What it has not heard is gone by now.
+            lines = "{\"type\":\"ERROR\",\"object\":{\"code\":410}}\n".to_owned();
+        }
+        if self.happens(self.odds.error) {
+            let code = [410, 500, 0][self.rng.below(3) as usize];
+            lines += &format!("{{\"type\":\"ERROR\",\"object\":{{\"code\":{code}}}}}\n");
+        }
+        let mut bytes = Vec::new();
+        let mut rest = lines.as_str();
+        while !rest.is_empty() {
+            let size = 1 + self.rng.below(rest.len() as u64) as usize;
+            bytes.extend_from_slice(&chunk(&rest[..size]));
+            rest = &rest[size..];
+        }
+        if ends || self.happens(self.odds.end) {
+            bytes.extend_from_slice(b"0\r\n\r\n");
+            talk.watch = None;
+        }
+        self.damage(talk, bytes, &mut out);
+        out
+    }
+}
+
+fn chunk(text: &str) -> Vec<u8> {
+    format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+}
+
+pub(super) fn whole(status: u16, fields: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status} X\r\n{fields}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+}

@@ -1,0 +1,311 @@
+//! Random histories: whatever happens to the cluster and on the way to it, viewers see of each
+//! object a part of its history, in order, its end once, and at last what the server has.
+//! `HISTORIES=1000000 cargo test --release histories` goes on for longer, `HISTORY=7` plays one.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use wspulse::engine::{HangUp, Id, Now};
+use wspulse::informer::access::Access;
+use wspulse::informer::{Encoded, Format, Informer, Plan, Step, Then, Wish};
+use wspulse::rng::Rng;
+
+use super::api::{Api, Odds, Talk};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Somebody who watches, and what they have been told.
+#[derive(Debug, Default)]
+struct Viewer {
+    objects: BTreeMap<String, Seen>,
+    deleted: u64,
+    synced: bool,
+    lines: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    version: u64,
+}
+
+impl Viewer {
+    fn read(&mut self, json: &[u8], api: &Api) {
+        let frame: Value = serde_json::from_slice(json).unwrap();
+        let kind = frame["type"].as_str().unwrap();
+        match kind {
+            "synced" => self.synced = true,
+            "stale" => self.synced = false,
+            _ => self.object(kind, &frame, api),
+        }
+    }
+
+    fn object(&mut self, kind: &str, frame: &Value, api: &Api) {
+        let name = frame["name"].as_str().unwrap().to_owned();
+        let version: u64 = frame["resourceVersion"].as_str().unwrap().parse().unwrap();
+        assert!(version <= api.version, "{name} comes from the future");
+        match (kind, self.objects.get(&name)) {
+            ("added", None) => {}
+            ("modified", Some(seen)) => {
+                assert!(version > seen.version, "{name} goes from {} to {version}", seen.version);
+            }
+            ("deleted", Some(seen)) => {
+                assert!(version >= seen.version, "{name} ends before it changed");
+                self.deleted += 1;
+                self.objects.remove(&name);
+                return;
+            }
+            (kind, seen) => panic!("{name} is {kind}, and was {seen:?}"),
+        }
+        self.objects.insert(name, Seen { version });
+    }
+
+    /// The frames that have always been so.
+    fn line(&mut self, text: &[u8]) {
+        let text = std::str::from_utf8(text).unwrap();
+        self.lines.push(text.to_owned());
+        if let Some(name) = text.strip_prefix("Successfully processed deployment: ") {
+            self.objects.insert(name.to_owned(), Seen { version: 0 });
+        } else if let Some(name) =
+            text.strip_prefix("Deployment ").and_then(|rest| rest.strip_suffix(" deleted"))
+            && !name.contains(' ')
+        {
+            assert!(self.objects.remove(name).is_some(), "{name} ends twice");
+        }
+    }
+}
+
+struct Run {
+    informer: Informer,
+    api: Api,
+    rng: Rng,
+    now_ns: u64,
+    talk: Option<Talk>,
+    /// JSON, JSON and slow, text.
+    viewers: [Viewer; 3],
+}
+
+fn id(key: usize) -> Id {
+    Id { key: key as u32, generation: 0 }
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let access = Access::from_url("http://127.0.0.1:8001").unwrap();
+        let plan = Plan { access, namespace: String::new(), always: false };
+        let mut informer = Informer::new(plan, seed);
+        for (key, format) in [Format::Json, Format::Json, Format::Text].into_iter().enumerate() {
+            informer.feed.join(id(key), Wish { format, ..Wish::default() });
+        }
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        let mut api = Api::new(seed.wrapping_mul(31));
+        let mut often = |most: u64| if rng.below(3) == 0 { rng.below(most) } else { 0 };
+        api.odds = Odds {
+            refused: often(600),
+            status: often(300),
+            cut: often(300),
+            silent: often(50),
+            end: often(300),
+            error: often(100),
+            compacted: often(300),
+        };
+        let viewers = Default::default();
+        Self { informer, api, rng, now_ns: SECOND_NS, talk: None, viewers }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ns: self.now_ns, wall_ms: 1_795_230_000_000 }
+    }
+
+    /// Everything that can happen at this moment.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.informer.tend(self.now());
+            let Some(step) = self.informer.poll() else {
+                if self.pump() {
+                    continue;
+                }
+                return;
+            };
+            match step {
+                Step::Connect(_) if self.api.is_refused() => {
+                    let mut out = Vec::new();
+                    self.informer.connected(self.now(), Err(HangUp::Refused), &mut out);
+                    assert!(out.is_empty(), "it speaks to nobody");
+                }
+                Step::Connect(_) => {
+                    assert!(self.talk.is_none(), "two connections at once");
+                    self.talk = Some(Talk::default());
+                    let mut out = Vec::new();
+                    self.informer.connected(self.now(), Ok(()), &mut out);
+                    self.say(&out);
+                }
+                Step::HangUp => self.talk = None,
+                Step::Read => panic!("there is nothing to read"),
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// What the client says, and what it hears to that.
+    fn say(&mut self, bytes: &[u8]) {
+        let Some(talk) = &mut self.talk else { return };
+        let answer = self.api.hear(self.now_ns, talk, bytes);
+        self.hear(&answer);
+    }
+
+    /// More of a watch; false when there is nothing.
+    fn pump(&mut self) -> bool {
+        let Some(talk) = &mut self.talk else { return false };
+        if talk.over {
+            self.talk = None;
+            let how = if self.rng.below(2) == 0 { HangUp::Eof } else { HangUp::Reset };
+            self.informer.ended(self.now(), how);
+            return true;
+        }
+        let bytes = self.api.stream(self.now_ns, talk);
+        self.hear(&bytes);
+        !bytes.is_empty()
+    }
+
+    /// Bytes arrive, cut anywhere.
+    fn hear(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let most = if self.rng.below(4) == 0 { 7 } else { bytes.len() as u64 };
+            let size = (1 + self.rng.below(most) as usize).min(bytes.len());
+            let mut out = Vec::new();
+            self.informer.received(self.now(), &bytes[..size], &mut out);
+            bytes = &bytes[size..];
+            if !out.is_empty() {
+                assert!(bytes.is_empty(), "it asks before the answer is over");
+                self.say(&out);
+            }
+        }
+    }
+
+    /// Viewers take what they want to.
+    fn look(&mut self, all: bool) {
+        while let Some(viewer) = self.informer.feed.next_due() {
+            let at = viewer.key as usize;
+            if at == 1 && !all && self.rng.below(10) > 0 {
+                continue;
+            }
+            let most = if all { usize::MAX } else { self.rng.below(6) as usize };
+            let (now, Self { viewers, api, informer, .. }) = (self.now(), &mut *self);
+            let mut said = 0;
+            let then = informer.feed.speak(now, viewer, &mut |encoded: &Encoded| {
+                for payload in encoded.payloads() {
+                    match at {
+                        2 => viewers[at].line(payload),
+                        _ => viewers[at].read(payload, api),
+                    }
+                }
+                said += 1;
+                most.saturating_sub(said)
+            });
+            assert_eq!(then, Then::Wait, "nobody is that slow");
+            if !all {
+                break;
+            }
+        }
+    }
+
+    fn pass(&mut self, ns: u64) {
+        let until_ns = self.now_ns + ns;
+        loop {
+            let ends_ns = self.talk.as_ref().and_then(Talk::ends_ns);
+            let due_ns = self.informer.next_deadline().into_iter().chain(ends_ns).min();
+            let Some(due_ns) = due_ns.filter(|due_ns| *due_ns <= until_ns) else { break };
+            self.now_ns = self.now_ns.max(due_ns);
+            self.informer.fire(self.now());
+            self.settle();
+        }
+        self.now_ns = until_ns;
+        self.settle();
+    }
+}
+
+fn play(seed: u64) -> Run {
+    let mut run = Run::new(seed);
+    let names = 1 + run.rng.below(8);
+    for _ in 0..run.rng.below(6) {
+        run.api.change(names);
+    }
+    for _ in 0..10 + run.rng.below(40) {
+        let (ms, seconds) = (run.rng.below(2000), run.rng.below(700));
+        match run.rng.below(10) {
+            0..4 => run.api.change(names),
+            4..6 => run.look(false),
+            6 => run.pass(seconds * SECOND_NS),
+            _ => run.pass(ms * 1_000_000),
+        }
+        run.settle();
+    }
+    // From now on nothing goes wrong; a half-open connection takes its time to be noticed.
+    run.api.odds = Odds::default();
+    run.pass(700 * SECOND_NS);
+    run.pass(700 * SECOND_NS);
+    // Whoever waits is woken; the slow one as well.
+    for key in 0..3 {
+        let mut said: Vec<Vec<u8>> = Vec::new();
+        let now = run.now();
+        run.informer.feed.speak(now, id(key), &mut |encoded| {
+            said.extend(encoded.payloads().map(<[u8]>::to_vec));
+            1
+        });
+        for payload in said {
+            match key {
+                2 => run.viewers[key].line(&payload),
+                _ => run.viewers[key].read(&payload, &run.api),
+            }
+        }
+    }
+    run
+}
+
+fn judge(run: &Run) {
+    let server: Vec<(String, String, String)> = run
+        .api
+        .objects
+        .values()
+        .map(|object| {
+            (format!("n/{}", object.name), object.uid.clone(), object.version.to_string())
+        })
+        .collect();
+    assert_eq!(run.informer.feed.contents(), server, "the cache is not the server's");
+    for viewer in &run.viewers[..2] {
+        let shown: Vec<(String, u64)> =
+            viewer.objects.iter().map(|(name, seen)| (name.clone(), seen.version)).collect();
+        let wanted: Vec<(String, u64)> =
+            run.api.objects.values().map(|object| (object.name.clone(), object.version)).collect();
+        assert_eq!(shown, wanted, "a viewer sees something else");
+        assert!(viewer.synced, "a viewer does not know that all is well");
+        assert!(viewer.deleted <= run.api.deletions, "more ends than there were");
+    }
+    let names: Vec<&String> = run.viewers[2].objects.keys().collect();
+    assert_eq!(names, run.api.objects.keys().collect::<Vec<_>>(), "the reader of sentences");
+}
+
+/// Caught by this when it was planted: a delete lost at re-list, a partial line applied, a
+/// duplicate add.
+#[test]
+fn histories_end_as_the_server_has_it() {
+    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
+    if let Some(seed) = number("HISTORY") {
+        return judge(&play(seed));
+    }
+    let (mut relists, mut errors, mut deletions) = (0, 0, 0);
+    for seed in 0..number("HISTORIES").unwrap_or(10_000) {
+        let done = std::panic::catch_unwind(|| {
+            let run = play(seed);
+            judge(&run);
+            (run.informer.figures, run.viewers[0].deleted)
+        });
+        let Ok((figures, deleted)) = done else {
+            panic!("HISTORY={seed} cargo test histories");
+        };
+        relists += figures.relists;
+        errors += figures.watch_errors;
+        deletions += deleted;
+    }
+    assert!(relists > 1000 && errors > 1000 && deletions > 1000, "too little went wrong");
+}
