@@ -1,8 +1,8 @@
 //! What changes in a cluster, as sentences or as JSON: every Deployment there is, and then each
 //! change. What is told lies in the informer's feed; here stands how it reaches one connection.
 
-use super::{Answer, Behaviour, Ctx, Kind, Params};
-use crate::informer::{Format, NO_CLIENT, SAID_BYTES, Then, Wish};
+use super::{Answer, Behaviour, Ctx, Kind, NO_CLIENT, Params};
+use crate::informer::{Format, SAID_BYTES, Then, Wish};
 use crate::limits::LOW_WATER_BYTES;
 use crate::proto::frame::REASON_BYTES_MAX;
 

@@ -3,6 +3,9 @@
 
 #[cfg(feature = "informer")]
 mod deployments;
+#[cfg(not(feature = "informer"))]
+#[path = "deployments/none.rs"]
+mod deployments;
 mod echo;
 mod params;
 mod pushes;
@@ -165,6 +168,8 @@ pub struct Entry {
 
 /// The behaviour that needs a cluster.
 pub const DEPLOYMENTS: &str = "deployments";
+/// What it says without one.
+const NO_CLIENT: &str = "Error getting Kubernetes client";
 
 /// Every behaviour there is.
 pub const TABLE: &[Entry] = &[
@@ -180,7 +185,6 @@ pub const TABLE: &[Entry] = &[
         speaks_any: false,
         new: |_| Box::new(reverse::Reverse::default()),
     },
-    #[cfg(feature = "informer")]
     Entry {
         name: DEPLOYMENTS,
         about: "the Deployments of a cluster, as they change",
@@ -197,7 +201,6 @@ pub const DEFAULT_MOUNTS: &[&str] = &[
     "/=echo",
     "/socket=reverse",
     "/throttled=echo?work=100ms",
-    #[cfg(feature = "informer")]
     "/api/wds/logs=deployments?deflate=off",
 ];
 

@@ -1,10 +1,11 @@
 //! One question to the API server and its answer, from the first byte to the last: what is asked
 //! for, and what the answer's parts mean before anyone acts on them.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
-
-use std::borrow::Cow;
 
 use super::access::Access;
 use super::deployment;
@@ -143,7 +144,8 @@ pub(super) fn escaped(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(char::from(byte));
         } else {
-            escaped.push_str(&format!("%{byte:02X}"));
+            // Writing to a String cannot fail.
+            let _ = write!(escaped, "%{byte:02X}");
         }
     }
     escaped

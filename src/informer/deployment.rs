@@ -124,14 +124,13 @@ struct Container<'a> {
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Status {
-    #[serde(default)]
-    ready_replicas: Option<u32>,
-    #[serde(default)]
-    updated_replicas: Option<u32>,
-    #[serde(default)]
-    available_replicas: Option<u32>,
+    #[serde(default, rename = "readyReplicas")]
+    ready: Option<u32>,
+    #[serde(default, rename = "updatedReplicas")]
+    updated: Option<u32>,
+    #[serde(default, rename = "availableReplicas")]
+    available: Option<u32>,
 }
 
 /// Reads an object of the API; `None`: it is no Deployment that could be kept.
@@ -150,9 +149,9 @@ pub(super) fn read(json: &[u8]) -> Option<(Key, Deployment)> {
     let replicas = Replicas {
         // Nothing said means one (the API's own default).
         desired: desired.unwrap_or(1),
-        ready: status.ready_replicas.unwrap_or(0),
-        updated: status.updated_replicas.unwrap_or(0),
-        available: status.available_replicas.unwrap_or(0),
+        ready: status.ready.unwrap_or(0),
+        updated: status.updated.unwrap_or(0),
+        available: status.available.unwrap_or(0),
     };
     let containers = containers.and_then(|spec| spec.containers).unwrap_or_default();
     let images = images(containers.iter().map(|one| one.image.as_deref().unwrap_or("")));
@@ -211,6 +210,8 @@ mod tests {
             "[".repeat(100_000),
             "]".repeat(100_000)
         );
+        let sound = r#""metadata":{"name":"a","namespace":"b","resourceVersion":"7"}"#;
+        let spec = |spec: &str| format!("{{{sound},\"spec\":{spec}}}");
         let long = format!(
             r#"{{"metadata":{{"name":"{}","namespace":"b","resourceVersion":"7"}}}}"#,
             "a".repeat(254)
@@ -227,8 +228,9 @@ mod tests {
             r#"{"metadata":{"name":7,"namespace":"b","resourceVersion":"7"}}"#,
             r#"{"metadata":{"name":"a/b","namespace":"b","resourceVersion":"7"}}"#,
             r#"{"metadata":{"name":"a","namespace":"b","resourceVersion":"7 8"}}"#,
-            r#"{"metadata":{"name":"a","namespace":"b","resourceVersion":"7"},"spec":{"replicas":"x"}}"#,
-            r#"{"metadata":{"name":"a","namespace":"b","resourceVersion":"7"},"spec":{"replicas":1e99}}"#,
+            &spec(r#"{"replicas":"x"}"#),
+            &spec(r#"{"replicas":1e99}"#),
+            &spec(r#"{"replicas":-1}"#),
             &deep,
             &long,
         ] {

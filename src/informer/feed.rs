@@ -254,11 +254,7 @@ impl Feed {
             known.resize(word + 1, 0);
         }
         let was_known = known[word] & bit != 0;
-        if object.lives {
-            known[word] |= bit
-        } else {
-            known[word] &= !bit
-        }
+        known[word] = (known[word] & !bit) | if object.lives { bit } else { 0 };
         let what = match (was_known, object.lives) {
             (false, false) => return Some(object.number),
             (true, false) => What::Deleted,

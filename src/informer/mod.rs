@@ -16,7 +16,7 @@ mod trouble;
 mod words;
 
 pub use feed::{Feed, Then, Wish};
-pub use words::{Encoded, Format, NO_CLIENT};
+pub use words::{Encoded, Format};
 
 use std::collections::VecDeque;
 

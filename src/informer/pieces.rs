@@ -173,10 +173,13 @@ impl Pieces {
                 if self.key.len() < 16 {
                     self.key.push(byte);
                 }
-                if byte == b'\\' { return Err(Broken) } else { Place::Key }
+                if byte == b'\\' {
+                    return Err(Broken);
+                }
+                Place::Key
             }
             (place, _) if space => place,
-            (Place::Start, b'{') | (Place::Member, b',') => Place::Member,
+            (Place::Start, b'{') | (Place::Member, b',') | (Place::Element, b']') => Place::Member,
             (Place::Member, b'"') => {
                 self.key.clear();
                 Place::Key
@@ -184,15 +187,15 @@ impl Pieces {
             (Place::Member, b'}') => Place::Over,
             (Place::Colon, b':') => Place::Value,
             (Place::Value, b'[') if self.key == b"items" => Place::Element,
-            (Place::Value, b',' | b'}' | b']' | b':') => return Err(Broken),
+            (Place::Value, b',' | b'}' | b']' | b':') | (Place::Element, b'}' | b':') => {
+                return Err(Broken);
+            }
             (Place::Value, _) => {
                 let wanted = self.key == b"metadata";
                 self.fate = if wanted { Fate::Kept } else { Fate::Dropped };
                 Place::InValue
             }
             (Place::Element, b',') => Place::Element,
-            (Place::Element, b']') => Place::Member,
-            (Place::Element, b'}' | b':') => return Err(Broken),
             (Place::Element, _) => {
                 self.fate = Fate::Kept;
                 Place::InElement
@@ -221,7 +224,7 @@ impl Scan {
     fn end_of(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, &byte) in bytes.iter().enumerate() {
             match (self.within, byte) {
-                (Within::Escape, _) => self.within = Within::String,
+                (Within::Escape, _) | (Within::Value, b'"') => self.within = Within::String,
                 (Within::String, b'\\') => self.within = Within::Escape,
                 (Within::String, b'"') => {
                     self.within = Within::Value;
@@ -229,12 +232,9 @@ impl Scan {
                         return Some(at + 1);
                     }
                 }
-                (Within::String, _) => {}
                 (Within::Word, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t') => {
                     return Some(at);
                 }
-                (Within::Word, _) => {}
-                (Within::Value, b'"') => self.within = Within::String,
                 (Within::Value, b'{' | b'[') => self.depth += 1,
                 (Within::Value, b'}' | b']') => {
                     self.depth = self.depth.saturating_sub(1);
@@ -243,7 +243,7 @@ impl Scan {
                     }
                 }
                 (Within::Value, _) if self.depth == 0 => self.within = Within::Word,
-                (Within::Value, _) => {}
+                (Within::Value | Within::String | Within::Word, _) => {}
             }
         }
         None

@@ -158,15 +158,12 @@ impl Store {
             round: self.round,
             lives: true,
         };
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.slots[number as usize] = Some(slot);
-                number
-            }
-            None => {
-                self.slots.push(Some(slot));
-                u32::try_from(self.slots.len() - 1).ok()?
-            }
+        let number = if let Some(number) = self.free.pop() {
+            self.slots[number as usize] = Some(slot);
+            number
+        } else {
+            self.slots.push(Some(slot));
+            u32::try_from(self.slots.len() - 1).ok()?
         };
         self.by_key.insert(key, number);
         self.by_number.insert(self.latest, number);

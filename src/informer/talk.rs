@@ -32,7 +32,8 @@ impl Informer {
                 let most_ms = seconds * 1000 + limits::WATCH_GRACE_MS;
                 asking.until_ns = now.mono_ns + time::ms(most_ms);
                 format!(
-                    "watch=true&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds={seconds}",
+                    "watch=true&allowWatchBookmarks=true&resourceVersion={}\
+                     &timeoutSeconds={seconds}",
                     asking::escaped(&self.version)
                 )
             }
@@ -199,38 +200,27 @@ impl Informer {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        match asking::event(line) {
-            Event::Is(object) => match deployment::read(object) {
-                Some((key, state)) => {
-                    self.version.clear();
-                    self.version.push_str(&state.version);
-                    self.feed.put(now, key, state);
-                }
-                None => {
-                    self.doubt("an object of the watch");
-                    return Ok(());
-                }
-            },
-            Event::Gone(object) => match deployment::read(object) {
-                Some((key, last)) => {
-                    self.version.clear();
-                    self.version.push_str(&last.version);
-                    self.feed.delete(now, &key, Some(last));
-                }
-                None => {
-                    self.doubt("an object of the watch");
-                    return Ok(());
-                }
-            },
-            Event::Bookmark(version) => self.version = version,
+        let understood = match asking::event(line) {
+            Event::Is(object) => deployment::read(object).map(|(key, state)| {
+                state.version[..].clone_into(&mut self.version);
+                self.feed.put(now, key, state);
+            }),
+            Event::Gone(object) => deployment::read(object).map(|(key, last)| {
+                last.version[..].clone_into(&mut self.version);
+                self.feed.delete(now, &key, Some(last));
+            }),
+            Event::Bookmark(version) => {
+                self.version = version;
+                Some(())
+            }
             Event::Error(410) => return Err(Stop::Gone),
             Event::Error(code) => return Err(Stop::Trouble(Trouble::Event(code), None)),
-            Event::Unknown => {
-                self.doubt("a line of the watch");
-                return Ok(());
-            }
+            Event::Unknown => None,
+        };
+        match understood {
+            Some(()) => *heard += 1,
+            None => self.doubt("a line of the watch"),
         }
-        *heard += 1;
         Ok(())
     }
 
@@ -273,12 +263,11 @@ impl Informer {
                 }
             }
         }
-        match out {
-            Some(out) => self.ask(now, true, out),
-            None => {
-                self.steps.push_back(Step::HangUp);
-                self.connect(now);
-            }
+        if let Some(out) = out {
+            self.ask(now, true, out);
+        } else {
+            self.steps.push_back(Step::HangUp);
+            self.connect(now);
         }
     }
 

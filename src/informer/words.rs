@@ -17,9 +17,6 @@ pub enum Format {
     Json,
 }
 
-/// Said when no API server is configured.
-pub const NO_CLIENT: &str = "Error getting Kubernetes client";
-
 /// Messages as they go over the wire: framed once, whoever reads them.
 #[derive(Debug, Default)]
 pub struct Encoded {

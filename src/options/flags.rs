@@ -16,7 +16,6 @@ use crate::units::{show_duration, show_size};
 pub(super) const SERVE: &[Group<Draft>] = &[
     Group { title: "Addresses and paths", flags: PLACES, brief: false },
     Group { title: "Limits", flags: LIMITS, brief: false },
-    Group { title: "Deployments", flags: KUBE, brief: false },
     Group { title: "Stopping", flags: STOPPING, brief: false },
     Group { title: "Logs", flags: LOGS, brief: false },
     Group { title: "Fine tuning (the README says more)", flags: TUNING, brief: true },
@@ -101,20 +100,20 @@ const PLACES: &[Flag<Draft>] = &[
         show: |d| d.serve.server.deflate.to_string(),
     },
     Flag {
+        name: "kube",
+        takes: Takes::One("WHERE"),
+        fallback: Fallback::Is("auto"),
+        help: "API server: auto, off, in-cluster, kubeconfig or a URL",
+        take: |d, v| set(&mut d.serve.kube.choice, kube::choice(v)),
+        show: |d| kube::show(&d.serve.kube.choice),
+    },
+    Flag {
         name: "faults",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
         help: "let anyone break things on purpose: for tests, never in production",
         take: |d, v| set(&mut d.serve.server.faults, values::switch(v)),
         show: |d| on_off(d.serve.server.faults),
-    },
-    Flag {
-        name: "reuse-port",
-        takes: Takes::Nothing,
-        fallback: Fallback::Off,
-        help: "let several processes share the port",
-        take: |d, v| set(&mut d.serve.reuse_port, values::switch(v)),
-        show: |d| on_off(d.serve.reuse_port),
     },
 ];
 
@@ -205,17 +204,6 @@ const TUNING: &[Flag<Draft>] = &[
         take: |d, v| set(&mut d.serve.server.limits.pong_timeout_ms, values::time(v)),
         show: |d| show_duration(d.serve.server.limits.pong_timeout_ms),
     },
-];
-
-const KUBE: &[Flag<Draft>] = &[
-    Flag {
-        name: "kube",
-        takes: Takes::One("WHERE"),
-        fallback: Fallback::Is("auto"),
-        help: "API server: auto, off, in-cluster, kubeconfig or a URL",
-        take: |d, v| set(&mut d.serve.kube.choice, kube::choice(v)),
-        show: |d| kube::show(&d.serve.kube.choice),
-    },
     Flag {
         name: "kube-context",
         takes: Takes::One("NAME"),
@@ -239,6 +227,30 @@ const KUBE: &[Flag<Draft>] = &[
         help: "viewers: while there are any, and 60 s more; or always",
         take: |d, v| set(&mut d.serve.kube.always, values::word(v, WATCHES)),
         show: |d| named(WATCHES, d.serve.kube.always),
+    },
+    Flag {
+        name: "reuse-port",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "let several processes share the port",
+        take: |d, v| set(&mut d.serve.reuse_port, values::switch(v)),
+        show: |d| on_off(d.serve.reuse_port),
+    },
+    Flag {
+        name: "drain-code",
+        takes: Takes::One("CODE"),
+        fallback: Fallback::Is("1001"),
+        help: "close code of a drained WebSocket",
+        take: |d, v| set(&mut d.serve.server.drain.code, values::close_code(v)),
+        show: |d| d.serve.server.drain.code.to_string(),
+    },
+    Flag {
+        name: "drain-reason",
+        takes: Takes::One("TEXT"),
+        fallback: Fallback::Is("draining"),
+        help: "close reason of a drained WebSocket; may be empty",
+        take: |d, v| set(&mut d.serve.server.drain.reason, values::close_reason(v)),
+        show: |d| visible(&d.serve.server.drain.reason),
     },
 ];
 
@@ -279,22 +291,6 @@ const STOPPING: &[Flag<Draft>] = &[
         help: "from SIGTERM to the hard stop",
         take: |d, v| set(&mut d.timeout_ms, values::time(v).map(Some)),
         show: |d| show_duration(d.serve.server.drain.timeout_ms),
-    },
-    Flag {
-        name: "drain-code",
-        takes: Takes::One("CODE"),
-        fallback: Fallback::Is("1001"),
-        help: "close code of a drained WebSocket",
-        take: |d, v| set(&mut d.serve.server.drain.code, values::close_code(v)),
-        show: |d| d.serve.server.drain.code.to_string(),
-    },
-    Flag {
-        name: "drain-reason",
-        takes: Takes::One("TEXT"),
-        fallback: Fallback::Is("draining"),
-        help: "close reason of a drained WebSocket; may be empty",
-        take: |d, v| set(&mut d.serve.server.drain.reason, values::close_reason(v)),
-        show: |d| visible(&d.serve.server.drain.reason),
     },
     Flag {
         name: "drain-ready",

@@ -116,7 +116,7 @@ fn check(url: &str) -> Read<()> {
 #[cfg(feature = "informer")]
 fn at(url: &str, wish: &KubeWish) -> Kube {
     match crate::informer::access::Access::from_url(url) {
-        Ok(access) => Kube::Watch(wish.plan(access)),
+        Ok(access) => Kube::Watch(Box::new(wish.plan(access))),
         Err(bad) => Kube::Nothing(bad.to_string()),
     }
 }

@@ -46,7 +46,7 @@ pub enum Kube {
     Nothing(String),
     /// Those of this cluster.
     #[cfg(feature = "informer")]
-    Watch(crate::informer::Plan),
+    Watch(Box<crate::informer::Plan>),
 }
 
 /// How old a WebSocket gets, so that load spreads again after a scale-up.

@@ -84,15 +84,6 @@ impl Conn {
         Self { peer, place: Place::Upstream, since, stage: Stage::Upstream, slow: None }
     }
 
-    /// It stands, or never will.
-    pub(super) fn connected(&mut self, how: Result<(), HangUp>, cx: &mut Cx<'_>) {
-        cx.shared.upstream.connected(cx.now, cx.id, how, &mut cx.out.bytes);
-        if how.is_err() {
-            self.reset(cx);
-        }
-        self.settle(cx);
-    }
-
     pub(super) fn door(&self) -> Door {
         match self.place {
             Place::Main | Place::Refused(_) | Place::Upstream => Door::Main,

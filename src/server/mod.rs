@@ -271,7 +271,10 @@ impl Engine for Server {
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
-            conn.connected(how, &mut cx);
+            cx.shared.upstream.connected(now, id, how, &mut cx.out.bytes);
+            if how.is_err() {
+                conn.reset(&mut cx);
+            }
         }
         self.tend_upstream(now);
     }

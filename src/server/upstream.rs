@@ -25,7 +25,9 @@ pub(super) struct Upstream {
 impl Upstream {
     pub(super) fn new(kube: &Kube, seed: u64) -> Self {
         let (informer, nothing) = match kube {
-            Kube::Watch(plan) => (Some(Box::new(Informer::new(plan.clone(), seed))), String::new()),
+            Kube::Watch(plan) => {
+                (Some(Box::new(Informer::new((**plan).clone(), seed))), String::new())
+            }
             Kube::Nothing(why) => (None, why.clone()),
             Kube::Off => (None, "no Deployments are watched".to_owned()),
         };

@@ -13,6 +13,8 @@
 //! a window 10                   takes 10 more bytes; `open` takes all
 //! a fin   a reset               ends its side; is gone
 //! a … * 100                     any of them, so many times
+//! api …                         an API server, see `cluster`
+//! file PATH "…"                 what is read there from now on
 //! + 500ms                       time passes
 //! signal stop|report|reload
 //! ```
@@ -25,6 +27,7 @@ use wspulse::behaviours::Kind;
 use wspulse::engine::Signal;
 use wspulse::proto::deflate;
 
+use crate::cluster::Cluster;
 use crate::house::House;
 use crate::peer::{self, Reader};
 use crate::world::End;
@@ -38,6 +41,7 @@ struct Client {
 struct Stage {
     house: House,
     clients: BTreeMap<String, Client>,
+    cluster: Cluster,
     transcript: String,
 }
 
@@ -51,7 +55,8 @@ fn scenarios_are_as_written() {
     let mut failed = Vec::new();
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy();
-        if name.starts_with("deflate") && !deflate::BUILT {
+        let needs = |feature: &str, built: bool| name.starts_with(feature) && !built;
+        if needs("deflate", deflate::BUILT) || needs("deployments", cfg!(feature = "informer")) {
             continue;
         }
         let written = std::fs::read_to_string(&path).unwrap();
@@ -83,6 +88,7 @@ pub(crate) fn play(written: &str) -> String {
     let mut stage = Stage {
         house: House::new(&arguments),
         clients: BTreeMap::new(),
+        cluster: Cluster::default(),
         transcript: String::new(),
     };
     for line in written.lines().filter(|line| !line.starts_with(' ')) {
@@ -105,6 +111,14 @@ impl Stage {
         let (who, what) = line.split_once(' ').unwrap();
         match who {
             "+" => return self.pass(what),
+            "api" => self.cluster.act(&self.house.wires, what, unquoted),
+            "file" => {
+                let (path, text) = what.split_once(' ').unwrap();
+                let mut net = self.house.wires.0.borrow_mut();
+                let files = net.files.get_or_insert_default();
+                files.retain(|(known, _)| known != path);
+                files.push((path.to_owned(), unquoted(text)));
+            }
             "signal" => self.house.wires.signal(match what {
                 "stop" => Signal::Stop,
                 "report" => Signal::Report,
@@ -151,6 +165,9 @@ impl Stage {
     }
 
     fn show(&mut self, moment: &str) {
+        for asked in self.cluster.asked(&self.house.wires) {
+            writeln!(self.transcript, "    {moment}api {asked}").unwrap();
+        }
         for (name, client) in &mut self.clients {
             for line in client.reader.read(&self.house.output(client.wire)) {
                 writeln!(self.transcript, "    {moment}{name} {line}").unwrap();

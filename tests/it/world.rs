@@ -33,6 +33,9 @@ pub(crate) struct Net {
     pub(crate) descriptors: usize,
     /// How often there was none.
     pub(crate) exhausted: u64,
+    /// Connections that the system was asked for, and whether there are none.
+    pub(crate) dialled: Vec<usize>,
+    pub(crate) refuses: bool,
     pub(crate) files: Option<Vec<(String, Vec<u8>)>>,
 }
 
@@ -110,7 +113,7 @@ pub(crate) struct Wires(pub(crate) Rc<RefCell<Net>>);
 
 impl Wires {
     pub(crate) fn new() -> Self {
-        let net = Net { descriptors: 1000, now_ns: 1_000_000_000, ..Net::default() };
+        let net = Net { descriptors: 1000, refuses: true, now_ns: 1_000_000_000, ..Net::default() };
         Self(Rc::new(RefCell::new(net)))
     }
 
@@ -335,11 +338,20 @@ impl Os for World {
     }
 
     fn connect(&mut self, _target: &Target) -> io::Result<Stream> {
-        Err(io::ErrorKind::ConnectionRefused.into())
+        let mut net = self.0.0.borrow_mut();
+        if net.refuses {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        net.descriptors -= 1;
+        net.wires.push(Wire { window: usize::MAX, ..Wire::default() });
+        let wire = net.wires.len() - 1;
+        net.dialled.push(wire);
+        Ok(Stream { wire, net: self.0.clone() })
     }
 
-    fn connected(&mut self, _stream: &Stream) -> io::Result<bool> {
-        Ok(true)
+    fn connected(&mut self, stream: &Stream) -> io::Result<bool> {
+        let dead = self.0.0.borrow().wires[stream.wire].dead;
+        if dead { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(true) }
     }
 
     fn watch(&mut self, stream: &mut Stream, side: Door, id: Id) -> io::Result<()> {

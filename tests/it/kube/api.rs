@@ -18,11 +18,13 @@ pub(super) struct Object {
 impl Object {
     pub(super) fn json(&self) -> String {
         let Self { name, uid, version, replicas, image } = self;
+        let containers = format!("[{{\"name\":\"c\",\"image\":\"i:{image}\"}}]");
         format!(
-            "{{\"kind\":\"Deployment\",\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"n\",\
-             \"uid\":\"{uid}\",\"resourceVersion\":\"{version}\",\"labels\":{{\"a\":\"}}]\\\"\"}}}},\
-             \"spec\":{{\"replicas\":{replicas},\"template\":{{\"spec\":{{\"containers\":\
-             [{{\"name\":\"c\",\"image\":\"i:{image}\"}}]}}}}}},\"status\":{{\"readyReplicas\":1}}}}"
+            "{{\"kind\":\"Deployment\",\"metadata\":{{\"name\":\"{name}\",\
+             \"namespace\":\"n\",\"uid\":\"{uid}\",\"resourceVersion\":\"{version}\",\
+             \"labels\":{{\"a\":\"}}]\\\"\"}}}},\"spec\":{{\"replicas\":{replicas},\
+             \"template\":{{\"spec\":{{\"containers\":{containers}}}}}}},\
+             \"status\":{{\"readyReplicas\":1}}}}"
         )
     }
 }
@@ -265,8 +267,8 @@ impl Api {
             if self.happens(500) {
                 return whole(410, "", "{}");
             }
-            let error = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"status\":\"Failure\",\
-                         \"reason\":\"Expired\",\"code\":410}}\n";
+            let error = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\
+                         \"status\":\"Failure\",\"reason\":\"Expired\",\"code\":410}}\n";
             return [head.as_bytes(), &chunk(error), b"0\r\n\r\n"].concat();
         }
         talk.watch = Some(Watch { version, until_ns: now_ns + seconds * 1_000_000_000 });
@@ -283,29 +285,30 @@ impl Api {
         let from = watch.version;
         watch.version = self.version;
         let ends = watch.until_ns <= now_ns;
-        let mut lines = String::new();
+        let mut lines = Vec::new();
         for (version, what, object) in &self.history {
             if *version > from {
-                lines += &format!("{{\"type\":\"{what}\",\"object\":{}}}\n", object.json());
+                lines.push(format!("{{\"type\":\"{what}\",\"object\":{}}}\n", object.json()));
             }
         }
         if self.happens(100) {
-            lines += &format!(
+            lines.push(format!(
                 "{{\"type\":\"BOOKMARK\",\"object\":{{\"kind\":\"Deployment\",\"metadata\":\
                  {{\"resourceVersion\":\"{}\"}},\"spec\":{{\"template\":{{\"spec\":\
                  {{\"containers\":null}}}}}}}}}}\n",
                 self.version
-            );
+            ));
         }
         if from < self.compacted {
             // What it has not heard is gone by now.
-            lines = "{\"type\":\"ERROR\",\"object\":{\"code\":410}}\n".to_owned();
+            lines = vec!["{\"type\":\"ERROR\",\"object\":{\"code\":410}}\n".to_owned()];
         }
         if self.happens(self.odds.error) {
             let code = [410, 500, 0][self.rng.below(3) as usize];
-            lines += &format!("{{\"type\":\"ERROR\",\"object\":{{\"code\":{code}}}}}\n");
+            lines.push(format!("{{\"type\":\"ERROR\",\"object\":{{\"code\":{code}}}}}\n"));
         }
         let mut bytes = Vec::new();
+        let lines = lines.concat();
         let mut rest = lines.as_str();
         while !rest.is_empty() {
             let size = 1 + self.rng.below(rest.len() as u64) as usize;

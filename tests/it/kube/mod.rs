@@ -5,4 +5,5 @@ mod api;
 mod history;
 mod hostile;
 mod recorded;
+mod talk;
 mod watched;

@@ -1,0 +1,103 @@
+//! The API server of a transcript: it answers what its lines say, and shows what it was asked.
+//!
+//! ```text
+//! api up | api down             connections are taken, or refused
+//! api list 7 n/web=3,web:1@5 …  a list of version 7: namespace/name=replicas,image@version
+//! api page 7 TOKEN n/web=…      the same, and there is more
+//! api watch                     the head of a watch
+//! api added n/web=3,web:1@8     a line of it; also modified, deleted, bookmark 9, gone
+//! api end                       its end; api status 403, api raw "…", api fin, api reset
+//! ```
+
+use crate::world::Wires;
+
+/// One server, one connection at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    seen: usize,
+    input: Vec<u8>,
+}
+
+impl Cluster {
+    /// Does what a line says.
+    pub(crate) fn act(&mut self, wires: &Wires, what: &str, raw: fn(&str) -> Vec<u8>) {
+        let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
+        if verb == "up" || verb == "down" {
+            wires.0.borrow_mut().refuses = verb == "down";
+            return;
+        }
+        let wire = *wires.0.borrow().dialled.last().unwrap();
+        let bytes = match verb {
+            "fin" => return wires.fin(wire),
+            "reset" => return wires.reset(wire),
+            "list" => list(rest, ""),
+            "page" => {
+                let (version, rest) = rest.split_once(' ').unwrap();
+                let (token, rest) = rest.split_once(' ').unwrap();
+                list(&format!("{version} {rest}"), &format!(",\"continue\":\"{token}\""))
+            }
+            "watch" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
+            "bookmark" => line("BOOKMARK", &metadata(rest)),
+            "gone" => line("ERROR", "{\"code\":410}"),
+            "end" => b"0\r\n\r\n".to_vec(),
+            "status" => format!("HTTP/1.1 {rest} X\r\nContent-Length: 2\r\n\r\n{{}}").into_bytes(),
+            "raw" => raw(rest),
+            kind => line(&kind.to_ascii_uppercase(), &object(rest)),
+        };
+        wires.send(wire, &bytes);
+    }
+
+    /// What it was asked since.
+    pub(crate) fn asked(&mut self, wires: &Wires) -> Vec<String> {
+        let mut said = Vec::new();
+        let dialled = wires.0.borrow().dialled.clone();
+        for wire in dialled.iter().skip(self.seen) {
+            let fresh = wires.take_output(*wire);
+            self.input.extend(fresh);
+            while let Some(end) = self.input.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head: Vec<u8> = self.input.drain(..end + 4).collect();
+                let head = String::from_utf8(head).unwrap();
+                let lines = head
+                    .lines()
+                    .filter(|line| line.starts_with("GET ") || line.starts_with("Authorization"));
+                said.push(lines.collect::<Vec<_>>().join(" | "));
+            }
+        }
+        self.seen = dialled.len().saturating_sub(1);
+        said
+    }
+}
+
+fn metadata(version: &str) -> String {
+    format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\"}}}}")
+}
+
+fn line(kind: &str, object: &str) -> Vec<u8> {
+    let text = format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n");
+    format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+}
+
+/// `namespace/name=replicas,image@version`, and `#uid` for another one of that name.
+fn object(text: &str) -> String {
+    let (text, uid) = text.split_once('#').unwrap_or((text, "u"));
+    let (name, rest) = text.split_once('=').unwrap();
+    let (namespace, name) = name.split_once('/').unwrap();
+    let (rest, version) = rest.split_once('@').unwrap();
+    let (replicas, image) = rest.split_once(',').unwrap();
+    format!(
+        "{{\"metadata\":{{\"namespace\":\"{namespace}\",\"name\":\"{name}\",\"uid\":\"{uid}\",\
+         \"resourceVersion\":\"{version}\"}},\"spec\":{{\"replicas\":{replicas},\"template\":\
+         {{\"spec\":{{\"containers\":[{{\"image\":\"{image}\"}}]}}}}}}}}"
+    )
+}
+
+fn list(rest: &str, more: &str) -> Vec<u8> {
+    let mut words = rest.split(' ');
+    let version = words.next().unwrap();
+    let items: Vec<String> = words.map(object).collect();
+    let body = format!(
+        "{{\"metadata\":{{\"resourceVersion\":\"{version}\"{more}}},\"items\":[{}]}}",
+        items.join(",")
+    );
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}

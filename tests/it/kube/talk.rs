@@ -1,0 +1,106 @@
+//! An informer that is told what to hear: whatever it asks, these bytes are the answer.
+
+use wspulse::engine::{HangUp, Id, Now};
+use wspulse::informer::access::Access;
+use wspulse::informer::{Format, Informer, Plan, Step, Wish};
+
+/// An informer, its one viewer, and the clock.
+pub(super) struct Told {
+    pub(super) informer: Informer,
+    pub(super) now_ns: u64,
+    pub(super) asked: Vec<String>,
+    pub(super) hung_up: usize,
+    pub(super) heard: Vec<String>,
+}
+
+const VIEWER: Id = Id { key: 1, generation: 0 };
+
+impl Told {
+    /// Somebody watches, and the connection stands.
+    pub(super) fn new(format: Format) -> Self {
+        let access = Access::from_url("http://127.0.0.1:8001").unwrap();
+        let plan = Plan { access, namespace: String::new(), always: false };
+        let mut informer = Informer::new(plan, 1);
+        informer.feed.join(VIEWER, Wish { format, ..Wish::default() });
+        let mut told = Self {
+            informer,
+            now_ns: 1_000_000_000,
+            asked: Vec::new(),
+            hung_up: 0,
+            heard: Vec::new(),
+        };
+        told.settle();
+        told
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now { mono_ns: self.now_ns, wall_ms: 1_795_230_000_000 }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            self.informer.tend(self.now());
+            match self.informer.poll() {
+                None => break,
+                Some(Step::Connect(_)) => {
+                    let mut out = Vec::new();
+                    self.informer.connected(self.now(), Ok(()), &mut out);
+                    self.note(&out);
+                }
+                Some(Step::HangUp) => self.hung_up += 1,
+                Some(Step::Read) => {}
+            }
+        }
+        let (now, heard) = (self.now(), &mut self.heard);
+        self.informer.feed.speak(now, VIEWER, &mut |said| {
+            heard.extend(
+                said.payloads().map(|payload| String::from_utf8(payload.to_vec()).unwrap()),
+            );
+            1
+        });
+    }
+
+    fn note(&mut self, out: &[u8]) {
+        if !out.is_empty() {
+            let text = std::str::from_utf8(out).unwrap();
+            self.asked.push(text.lines().next().unwrap().to_owned());
+        }
+    }
+
+    /// Bytes arrive in pieces of this size.
+    pub(super) fn hear(&mut self, bytes: &[u8], size: usize) {
+        for piece in bytes.chunks(size) {
+            let mut out = Vec::new();
+            self.informer.received(self.now(), piece, &mut out);
+            self.note(&out);
+            self.settle();
+        }
+    }
+
+    pub(super) fn end(&mut self, how: HangUp) {
+        self.informer.ended(self.now(), how);
+        self.settle();
+    }
+
+    /// Until something is due, and then that.
+    pub(super) fn wait(&mut self) {
+        if let Some(due_ns) = self.informer.next_deadline() {
+            self.now_ns = self.now_ns.max(due_ns);
+            self.informer.fire(self.now());
+            self.settle();
+        }
+    }
+}
+
+/// The head of a watch.
+pub(super) const WATCH: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+pub(super) fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// A list with this body.
+pub(super) fn list(body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    [format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes(), body].concat()
+}
