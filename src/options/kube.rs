@@ -50,12 +50,25 @@ pub(super) fn choice(text: &str) -> Read<Choice> {
     match text {
         "auto" => Ok(Choice::Auto),
         "off" => Ok(Choice::Off),
-        _ if !cfg!(feature = "informer") => {
-            Err("must be off or auto: this build has no informer".into())
-        }
+        other => choice_in_full(other),
+    }
+}
+
+#[cfg(not(feature = "informer"))]
+fn choice_in_full(_: &str) -> Read<Choice> {
+    Err("must be off or auto: this build has no informer".into())
+}
+
+#[cfg(feature = "informer")]
+fn choice_in_full(text: &str) -> Read<Choice> {
+    match text {
         "in-cluster" => Ok(Choice::InCluster),
         "kubeconfig" => Ok(Choice::Kubeconfig),
-        url if url.contains("://") => check(url).map(|()| Choice::Url(url.to_owned())),
+        url if url.contains("://") => {
+            let access = crate::informer::access::Access::from_url(url);
+            access.map_err(|bad| bad.to_string())?;
+            Ok(Choice::Url(url.to_owned()))
+        }
         _ => Err("must be auto, off, in-cluster, kubeconfig or a URL such as \
                   http://127.0.0.1:8001"
             .into()),
@@ -108,12 +121,6 @@ pub(super) fn settle(wish: &mut KubeWish, mounts: &mut Vec<Mount>, env: &Environ
 }
 
 #[cfg(feature = "informer")]
-fn check(url: &str) -> Read<()> {
-    let access = crate::informer::access::Access::from_url(url);
-    access.map(drop).map_err(|bad| bad.to_string().into())
-}
-
-#[cfg(feature = "informer")]
 fn at(url: &str, wish: &KubeWish) -> Kube {
     match crate::informer::access::Access::from_url(url) {
         Ok(access) => Kube::Watch(Box::new(wish.plan(access))),
@@ -128,11 +135,6 @@ impl KubeWish {
     pub fn plan(&self, access: crate::informer::access::Access) -> crate::informer::Plan {
         crate::informer::Plan { access, namespace: self.namespace.clone(), always: self.always }
     }
-}
-
-#[cfg(not(feature = "informer"))]
-fn check(_: &str) -> Read<()> {
-    Ok(())
 }
 
 #[cfg(not(feature = "informer"))]

@@ -20,7 +20,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Does what a line says.
-    pub(crate) fn act(&mut self, wires: &Wires, what: &str, raw: fn(&str) -> Vec<u8>) {
+    pub(crate) fn act(wires: &Wires, what: &str, raw: fn(&str) -> Vec<u8>) {
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         if verb == "up" || verb == "down" {
             wires.0.borrow_mut().refuses = verb == "down";

@@ -111,7 +111,7 @@ impl Stage {
         let (who, what) = line.split_once(' ').unwrap();
         match who {
             "+" => return self.pass(what),
-            "api" => self.cluster.act(&self.house.wires, what, unquoted),
+            "api" => Cluster::act(&self.house.wires, what, unquoted),
             "file" => {
                 let (path, text) = what.split_once(' ').unwrap();
                 let mut net = self.house.wires.0.borrow_mut();
