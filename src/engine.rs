@@ -95,7 +95,7 @@ impl Target {
     pub fn peer(&self) -> Peer {
         match self {
             Self::Tcp(address) => Peer::new(*address),
-            Self::Unix(_) => Peer::Unix,
+            Self::Unix(_) | Self::Terminal => Peer::Unix,
         }
     }
 }

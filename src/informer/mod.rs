@@ -7,6 +7,7 @@ mod asking;
 mod backoff;
 mod deployment;
 mod feed;
+pub mod kubeconfig;
 mod limits;
 mod lines;
 mod pieces;
@@ -14,6 +15,7 @@ mod store;
 mod talk;
 mod trouble;
 mod words;
+mod yaml;
 
 pub use feed::{Feed, Then, Wish};
 pub use words::{Encoded, Format};

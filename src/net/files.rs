@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use crate::engine::File;
@@ -71,6 +71,15 @@ pub(super) fn secrets(paths: &[String]) -> Vec<File> {
         }
     }
     found
+}
+
+/// Those of these files that there are.
+pub(super) fn present(paths: &[PathBuf]) -> Vec<File> {
+    let read = paths.iter().filter_map(|path| {
+        let name = path.to_str()?.to_owned();
+        Some(File { name, bytes: read_small(path).ok()?, modified_ms: 0 })
+    });
+    read.collect()
 }
 
 /// A file, no further than it would be served.

@@ -58,6 +58,8 @@ pub enum StartError {
     Passed(PassedError),
     /// The directory of `--assets` cannot be served.
     Assets(io::Error),
+    /// The API server that was asked for cannot be found.
+    Kube(String),
     /// The kernel refuses what every server needs.
     Kernel(io::Error),
 }
@@ -86,6 +88,7 @@ impl fmt::Display for StartError {
                 write!(f, "{flag}: cannot listen on {address}: {error}: {remedy}")
             }
             Self::Passed(error) => error.fmt(f),
+            Self::Kube(why) => write!(f, "--kube: {why}"),
             Self::Assets(error) => write!(f, "--assets: cannot serve {error}"),
             Self::Kernel(error) => write!(f, "the kernel does not let this server run: {error}"),
         }
@@ -103,6 +106,11 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
         Some(directory) => Assets::directory(files::read(directory).map_err(StartError::Assets)?),
         None => Assets::embedded(clock::now()),
     };
+    let kube = serve.kube.paths();
+    if !kube.is_empty() {
+        let found = serve.kube.resolve(files::present(&kube)).map_err(StartError::Kube)?;
+        serve.server.kube = found;
+    }
     let descriptors = raise_descriptor_limit();
     if serve.server.memory.limit.is_none() {
         serve.server.memory.limit = process::memory_limit();

@@ -44,6 +44,9 @@ pub struct KubeWish {
     pub files: Vec<PathBuf>,
 }
 
+/// Where a pod finds its service account.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 type Read<T> = Result<T, Cow<'static, str>>;
 
 pub(super) fn choice(text: &str) -> Read<Choice> {
@@ -128,8 +131,72 @@ fn at(url: &str, wish: &KubeWish) -> Kube {
     }
 }
 
+impl KubeWish {
+    /// Files that have to be read before it can be said whose Deployments are shown.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        match self.choice {
+            Choice::Off | Choice::Url(_) => Vec::new(),
+            Choice::Auto | Choice::InCluster | Choice::Kubeconfig => {
+                let mut paths = self.files.clone();
+                paths.push(format!("{ACCOUNT}/token").into());
+                paths
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "informer"))]
+impl KubeWish {
+    /// What follows from the files of [`KubeWish::paths`] that there are.
+    ///
+    /// # Errors
+    /// Why what was asked for cannot be had.
+    pub fn resolve(&self, _: Vec<crate::engine::File>) -> Result<Kube, String> {
+        Ok(Kube::Nothing("this build has no informer".to_owned()))
+    }
+}
+
 #[cfg(feature = "informer")]
 impl KubeWish {
+    /// What follows from the files of [`KubeWish::paths`] that there are.
+    ///
+    /// # Errors
+    /// Why what was asked for cannot be had.
+    pub fn resolve(&self, files: Vec<crate::engine::File>) -> Result<Kube, String> {
+        let account = format!("{ACCOUNT}/token");
+        let in_pod = self.around.is_some() && files.iter().any(|file| file.name == account);
+        let others = files.into_iter().filter(|file| file.name != account);
+        let configs: Vec<_> = others.map(|file| (file.name, file.bytes)).collect();
+        let watch = |access| Ok(Kube::Watch(Box::new(self.plan(access))));
+        match (&self.choice, self.account()) {
+            (Choice::InCluster, Some(access)) => watch(access),
+            (Choice::InCluster, None) => Err("in-cluster, but this is no pod: \
+                KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set"
+                .to_owned()),
+            (Choice::Auto, Some(access)) if in_pod => watch(access),
+            (Choice::Auto, _) if configs.is_empty() => Ok(Kube::Nothing(NOTHING.to_owned())),
+            (choice, _) => match crate::informer::kubeconfig::read(&configs, &self.context) {
+                Ok(access) => watch(access),
+                // Nobody asked for this one.
+                Err(why) if *choice == Choice::Auto => Ok(Kube::Nothing(why.to_string())),
+                Err(why) => Err(why.to_string()),
+            },
+        }
+    }
+
+    /// The API server around this pod, which knows it by its service account.
+    fn account(&self) -> Option<crate::informer::access::Access> {
+        use crate::informer::access::{Access, Pem, Tls, Token};
+        let (host, port) = self.around.as_ref()?;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let mut access = Access::from_url(&format!("https://{host}:{port}")).ok()?;
+        let authority = Pem::File(format!("{ACCOUNT}/ca.crt"));
+        access.tls = Some(Tls { authority, ..Tls::default() });
+        access.token = Token::File(format!("{ACCOUNT}/token"));
+        Some(access)
+    }
+
     /// The plan for this API server.
     #[must_use]
     pub fn plan(&self, access: crate::informer::access::Access) -> crate::informer::Plan {

@@ -1,17 +1,17 @@
 //! The API server of a transcript: it answers what its lines say, and shows what it was asked.
-//!
-//! ```text
-//! api up | api down             connections are taken, or refused
-//! api list 7 n/web=3,web:1@5 …  a list of version 7: namespace/name=replicas,image@version
-//! api page 7 TOKEN n/web=…      the same, and there is more
-//! api watch                     the head of a watch
-//! api added n/web=3,web:1@8     a line of it; also modified, deleted, bookmark 9, gone
-//! api end                       its end; api status 403, api raw "…", api fin, api reset
-//! ```
 
 use crate::world::Wires;
 
-/// One server, one connection at a time.
+/// One server, one connection at a time; a line of a transcript is one of these:
+///
+/// ```text
+/// api up | api down             connections are taken, or refused
+/// api list 7 n/web=3,web:1@5 …  a list of version 7: namespace/name=replicas,image@version
+/// api page 7 TOKEN n/web=…      the same, and there is more
+/// api watch                     the head of a watch
+/// api added n/web=3,web:1@8     a line of it; also modified, deleted, bookmark 9, gone
+/// api end                       its end; api status 403, api raw "…", api fin, api reset
+/// ```
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
     seen: usize,

@@ -1,0 +1,316 @@
+//! A kubeconfig, or several that are read as one: which API server the context means, and who we
+//! are to it. What needs another program to run is refused, with a way out.
+
+use core::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::access::{Access, BadUrl, Pem, Tls, Token};
+use super::yaml;
+
+/// Why a kubeconfig does not help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// A file is neither YAML nor JSON, or has something where something else belongs.
+    Unreadable(String),
+    /// No file names a context.
+    NoContext,
+    /// There is no such context, cluster or user.
+    Missing(&'static str, String),
+    /// The server's address.
+    Server(BadUrl),
+    /// Data that is no base64.
+    Data(&'static str),
+    /// Something that we cannot do.
+    Unsupported(&'static str),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path) => write!(f, "{path} cannot be read as a kubeconfig"),
+            Self::NoContext => f.write_str("the kubeconfig has no current context: --kube-context"),
+            Self::Missing(what, name) => write!(f, "the kubeconfig has no {what} {name:?}"),
+            Self::Server(bad) => write!(f, "the server in the kubeconfig {bad}"),
+            Self::Data(field) => write!(f, "{field} in the kubeconfig is no base64"),
+            Self::Unsupported(what) => write!(
+                f,
+                "the kubeconfig wants {what}: run kubectl proxy, and use --kube http://127.0.0.1:8001"
+            ),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct File {
+    current_context: Option<String>,
+    contexts: Option<Vec<NamedContext>>,
+    clusters: Option<Vec<NamedCluster>>,
+    users: Option<Vec<NamedUser>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedContext {
+    name: String,
+    context: Context,
+}
+
+#[derive(Debug, Deserialize)]
+struct Context {
+    cluster: String,
+    #[serde(default)]
+    user: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedCluster {
+    name: String,
+    cluster: Cluster,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cluster {
+    server: String,
+    certificate_authority: Option<String>,
+    certificate_authority_data: Option<String>,
+    insecure_skip_tls_verify: Option<bool>,
+    tls_server_name: Option<String>,
+    proxy_url: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedUser {
+    name: String,
+    user: Option<User>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct User {
+    token: Option<String>,
+    #[serde(rename = "tokenFile")]
+    token_file: Option<String>,
+    client_certificate: Option<String>,
+    client_certificate_data: Option<String>,
+    client_key: Option<String>,
+    client_key_data: Option<String>,
+    exec: Option<serde_json::Value>,
+    auth_provider: Option<serde_json::Value>,
+    username: Option<String>,
+    r#as: Option<String>,
+}
+
+/// What a context means, by files in the order of `$KUBECONFIG`: of two that say the same thing,
+/// the first is right. An empty name asks for the current context.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn read(files: &[(String, Vec<u8>)], context: &str) -> Result<Access, Unusable> {
+    let mut read = Vec::new();
+    for (path, bytes) in files {
+        let unreadable = || Unusable::Unreadable(path.clone());
+        let text = std::str::from_utf8(bytes).map_err(|_| unreadable())?;
+        let value = yaml::read(text).ok_or_else(unreadable)?;
+        let file: Option<File> = serde_json::from_value(value).map_err(|_| unreadable())?;
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        read.push((folder, file.unwrap_or_default()));
+    }
+    let current = read.iter().find_map(|(_, file)| file.current_context.as_deref());
+    let named = if context.is_empty() { current } else { Some(context) };
+    let name = named.filter(|name| !name.is_empty()).ok_or(Unusable::NoContext)?;
+    let context = read
+        .iter()
+        .find_map(|(_, file)| file.contexts.iter().flatten().find(|one| one.name == name))
+        .ok_or_else(|| Unusable::Missing("context", name.to_owned()))?;
+    let cluster = &context.context.cluster;
+    let (folder, found) = read
+        .iter()
+        .find_map(|(folder, file)| {
+            let one = file.clusters.iter().flatten().find(|one| one.name == *cluster)?;
+            Some((*folder, &one.cluster))
+        })
+        .ok_or_else(|| Unusable::Missing("cluster", cluster.clone()))?;
+    let mut access = reach(folder, found)?;
+    if let Some(user) = context.context.user.as_ref().filter(|user| !user.is_empty()) {
+        let (folder, found) = read
+            .iter()
+            .find_map(|(folder, file)| {
+                let one = file.users.iter().flatten().find(|one| one.name == *user)?;
+                Some((*folder, one.user.as_ref()))
+            })
+            .ok_or_else(|| Unusable::Missing("user", user.clone()))?;
+        if let Some(user) = found {
+            identify(&mut access, folder, user)?;
+        }
+    }
+    Ok(access)
+}
+
+fn reach(folder: &str, cluster: &Cluster) -> Result<Access, Unusable> {
+    if cluster.proxy_url.is_some() {
+        return Err(Unusable::Unsupported("a proxy"));
+    }
+    let mut access = Access::from_url(&cluster.server).map_err(Unusable::Server)?;
+    if let Some(tls) = &mut access.tls {
+        *tls = Tls {
+            server_name: cluster.tls_server_name.clone(),
+            authority: pem(
+                folder,
+                ("certificate-authority-data", cluster.certificate_authority_data.as_ref()),
+                cluster.certificate_authority.as_ref(),
+            )?,
+            client: None,
+            insecure: cluster.insecure_skip_tls_verify.unwrap_or(false),
+        };
+    }
+    Ok(access)
+}
+
+fn identify(access: &mut Access, folder: &str, user: &User) -> Result<(), Unusable> {
+    for (asked, what) in [
+        (user.exec.is_some(), "an exec plugin"),
+        (user.auth_provider.is_some(), "an auth provider"),
+        (user.username.is_some(), "a user name and password"),
+        (user.r#as.is_some(), "impersonation"),
+    ] {
+        if asked {
+            return Err(Unusable::Unsupported(what));
+        }
+    }
+    // As client-go has it: the file wins over what stands beside it.
+    access.token = match (&user.token_file, &user.token) {
+        (Some(path), _) => Token::File(beside(folder, path)),
+        (None, Some(token)) => Token::Text(token.trim().to_owned()),
+        (None, None) => Token::None,
+    };
+    let data = user.client_certificate_data.as_ref();
+    let certificate =
+        pem(folder, ("client-certificate-data", data), user.client_certificate.as_ref())?;
+    let data = user.client_key_data.as_ref();
+    let key = pem(folder, ("client-key-data", data), user.client_key.as_ref())?;
+    if let Some(tls) = &mut access.tls
+        && certificate != Pem::None
+        && key != Pem::None
+    {
+        tls.client = Some((certificate, key));
+    }
+    Ok(())
+}
+
+/// Data wins over a file, as client-go has it.
+fn pem(
+    folder: &str,
+    (field, data): (&'static str, Option<&String>),
+    file: Option<&String>,
+) -> Result<Pem, Unusable> {
+    match (data.filter(|data| !data.is_empty()), file.filter(|path| !path.is_empty())) {
+        (Some(data), _) => {
+            let clean: String = data.split_ascii_whitespace().collect();
+            STANDARD.decode(clean).map(Pem::Text).map_err(|_| Unusable::Data(field))
+        }
+        (None, Some(path)) => Ok(Pem::File(beside(folder, path))),
+        (None, None) => Ok(Pem::None),
+    }
+}
+
+/// A path in a kubeconfig begins where the kubeconfig is.
+fn beside(folder: &str, path: &str) -> String {
+    if path.starts_with('/') || folder.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{folder}/{path}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"
+apiVersion: v1
+kind: Config
+current-context: dev   # the usual one
+contexts:
+- name: dev
+  context: {cluster: local, user: me, namespace: shop}
+- name: tokens
+  context:
+    cluster: "far"
+    user: file
+- {name: plugin, context: {cluster: far, user: eks}}
+- {name: lost, context: {cluster: nowhere, user: me}}
+clusters:
+- cluster:
+    server: http://127.0.0.1:8001
+  name: local
+- cluster:
+    certificate-authority-data: |
+      QUJD
+      REVG
+    server: https://k8s.example:6443
+    tls-server-name: kubernetes
+    insecure-skip-tls-verify: false
+  name: far
+users:
+- name: me
+  user:
+    token: abc
+- name: file
+  user:
+    tokenFile: secrets/token
+    client-certificate: me.crt
+    client-key: /etc/me.key
+- name: eks
+  user:
+    exec:
+      command: aws
+"#;
+
+    fn one(context: &str) -> Result<Access, Unusable> {
+        read(&[("/home/me/.kube/config".to_owned(), CONFIG.as_bytes().to_vec())], context)
+    }
+
+    #[test]
+    fn contexts_that_can_be_used() {
+        let dev = one("").unwrap();
+        assert_eq!((&*dev.authority(), dev.tls), ("127.0.0.1:8001", None));
+        assert_eq!(dev.token, Token::Text("abc".to_owned()));
+        let far = one("tokens").unwrap();
+        assert_eq!(far.token, Token::File("/home/me/.kube/secrets/token".to_owned()));
+        let tls = far.tls.unwrap();
+        assert_eq!(tls.authority, Pem::Text(b"ABCDEF".to_vec()));
+        assert_eq!(tls.server_name.as_deref(), Some("kubernetes"));
+        let file = |path: &str| Pem::File(path.to_owned());
+        assert_eq!(tls.client, Some((file("/home/me/.kube/me.crt"), file("/etc/me.key"))));
+    }
+
+    #[test]
+    fn contexts_that_cannot() {
+        let plugin = one("plugin").unwrap_err();
+        assert_eq!(plugin, Unusable::Unsupported("an exec plugin"));
+        assert!(plugin.to_string().contains("kubectl proxy"));
+        assert_eq!(one("lost"), Err(Unusable::Missing("cluster", "nowhere".to_owned())));
+        assert_eq!(one("x"), Err(Unusable::Missing("context", "x".to_owned())));
+        let bomb = "a: &a [x,x]\nb: &b [*a,*a]\n";
+        for text in [bomb, "{", "contexts: 7", "\t", &"[".repeat(100), "- - -", "\u{0}"] {
+            let files = [("c".to_owned(), text.as_bytes().to_vec())];
+            let unusable = read(&files, "x").unwrap_err();
+            let fits = matches!(unusable, Unusable::Unreadable(_) | Unusable::Missing(..));
+            assert!(fits, "{text:?}: {unusable:?}");
+        }
+        assert_eq!(read(&[], ""), Err(Unusable::NoContext));
+    }
+
+    #[test]
+    fn the_first_of_several_files_is_right() {
+        let json =
+            br#"{"current-context":"tokens","users":[{"name":"file","user":{"token":"t"}}]}"#;
+        let files =
+            [("/a/1".to_owned(), json.to_vec()), ("/b/2".to_owned(), CONFIG.as_bytes().to_vec())];
+        assert_eq!(read(&files, "").unwrap().token, Token::Text("t".to_owned()));
+    }
+}

@@ -1,0 +1,65 @@
+//! YAML as far as a kubeconfig uses it, which JSON is a part of: mappings, sequences, scalars.
+//! No aliases, since a few lines of them can stand for gigabytes.
+
+use saphyr_parser::{Event, Parser, ScalarStyle};
+use serde_json::{Map, Value};
+
+/// What is deeper is no kubeconfig.
+const DEPTH_MAX: usize = 32;
+
+/// Reads the first document; `None`: it cannot be read.
+pub(super) fn read(text: &str) -> Option<Value> {
+    let mut parser = Parser::new_from_str(text);
+    let mut next = || parser.next()?.ok().map(|(event, _)| event);
+    loop {
+        match next()? {
+            Event::StreamStart | Event::DocumentStart(_) | Event::Nothing => {}
+            Event::StreamEnd | Event::DocumentEnd => return Some(Value::Null),
+            event => return value(event, &mut next, DEPTH_MAX),
+        }
+    }
+}
+
+fn value<'a>(
+    event: Event<'a>,
+    next: &mut dyn FnMut() -> Option<Event<'a>>,
+    depth: usize,
+) -> Option<Value> {
+    let depth = depth.checked_sub(1)?;
+    match event {
+        Event::Scalar(text, style, ..) => Some(scalar(&text, style)),
+        Event::SequenceStart(..) => {
+            let mut items = Vec::new();
+            loop {
+                match next()? {
+                    Event::SequenceEnd => return Some(Value::Array(items)),
+                    event => items.push(value(event, next, depth)?),
+                }
+            }
+        }
+        Event::MappingStart(..) => {
+            let mut members = Map::new();
+            loop {
+                match next()? {
+                    Event::MappingEnd => return Some(Value::Object(members)),
+                    Event::Scalar(key, ..) => {
+                        let event = next()?;
+                        members.insert(key.into_owned(), value(event, next, depth)?);
+                    }
+                    _ => return None,
+                }
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Nothing that we read of a kubeconfig is a number, so those stay as they are written.
+fn scalar(text: &str, style: ScalarStyle) -> Value {
+    match (style, text) {
+        (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Null,
+        (ScalarStyle::Plain, "true" | "True" | "TRUE") => Value::Bool(true),
+        (ScalarStyle::Plain, "false" | "False" | "FALSE") => Value::Bool(false),
+        (_, text) => Value::String(text.to_owned()),
+    }
+}
