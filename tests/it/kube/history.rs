@@ -10,7 +10,7 @@ use wspulse::informer::access::Access;
 use wspulse::informer::{Encoded, Format, Informer, Plan, Step, Then, Wish};
 use wspulse::rng::Rng;
 
-use super::api::{Api, Odds, Talk};
+use super::api::{Api, Object, Odds, Talk};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -26,6 +26,8 @@ struct Viewer {
 #[derive(Clone, Debug)]
 struct Seen {
     version: u64,
+    replicas: u64,
+    images: String,
 }
 
 impl Viewer {
@@ -56,7 +58,9 @@ impl Viewer {
             }
             (kind, seen) => panic!("{name} is {kind}, and was {seen:?}"),
         }
-        self.objects.insert(name, Seen { version });
+        let replicas = frame["replicas"]["desired"].as_u64().unwrap();
+        let images = frame["images"].to_string();
+        self.objects.insert(name, Seen { version, replicas, images });
     }
 
     /// The frames that have always been so.
@@ -64,7 +68,8 @@ impl Viewer {
         let text = std::str::from_utf8(text).unwrap();
         self.lines.push(text.to_owned());
         if let Some(name) = text.strip_prefix("Successfully processed deployment: ") {
-            self.objects.insert(name.to_owned(), Seen { version: 0 });
+            self.objects
+                .insert(name.to_owned(), Seen { version: 0, replicas: 0, images: String::new() });
         } else if let Some(name) =
             text.strip_prefix("Deployment ").and_then(|rest| rest.strip_suffix(" deleted"))
             && !name.contains(' ')
@@ -273,10 +278,15 @@ fn judge(run: &Run) {
         .collect();
     assert_eq!(run.informer.feed.contents(), server, "the cache is not the server's");
     for viewer in &run.viewers[..2] {
-        let shown: Vec<(String, u64)> =
-            viewer.objects.iter().map(|(name, seen)| (name.clone(), seen.version)).collect();
-        let wanted: Vec<(String, u64)> =
-            run.api.objects.values().map(|object| (object.name.clone(), object.version)).collect();
+        let seen = |(name, seen): (&String, &Seen)| {
+            (name.clone(), seen.version, seen.replicas, seen.images.clone())
+        };
+        let shown: Vec<_> = viewer.objects.iter().map(seen).collect();
+        let real = |object: &Object| {
+            let images = format!("[\"i:{}\"]", object.image);
+            (object.name.clone(), object.version, object.replicas, images)
+        };
+        let wanted: Vec<_> = run.api.objects.values().map(real).collect();
         assert_eq!(shown, wanted, "a viewer sees something else");
         assert!(viewer.synced, "a viewer does not know that all is well");
         assert!(viewer.deleted <= run.api.deletions, "more ends than there were");
