@@ -17,7 +17,8 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let frames = raw_frames().into_iter().chain(built_frames());
     let frames = frames.map(|(name, bytes)| ("frames", name, bytes));
     let plays = PLAYS.iter().map(|(name, operations)| ("server", *name, operations.concat()));
-    texts.chain(frames).chain(plays).collect()
+    let watches = watches().into_iter().map(|(name, bytes)| ("watch", name, bytes));
+    texts.chain(frames).chain(plays).chain(watches).collect()
 }
 
 const HEAD: &[(&str, &[u8])] = &[
@@ -537,3 +538,44 @@ const UPGRADE: &[u8] = &[12, 0, 0];
 const HELLO: &[u8] = &[21, 0, 0, 2, b'h', b'i'];
 /// An empty Close.
 const BYE: &[u8] = &[21, 0, 7, 0, b'a', b'b'];
+
+/// Answers of an API server: a list of one, then a watch with these lines.
+fn watches() -> Vec<(&'static str, Vec<u8>)> {
+    let whole = |status: &str, body: &str| {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let object = |name: &str, version: u32| {
+        format!(
+            "{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"n\",\"uid\":\"u\",\
+             \"resourceVersion\":\"{version}\"}}}}"
+        )
+    };
+    let metadata = "\"metadata\":{\"resourceVersion\":\"7\"}";
+    let listed = whole("200 OK", &format!("{{{metadata},\"items\":[{}]}}", object("a", 5)));
+    let line = |kind: &str, object: &str| format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n");
+    let watch = |lines: &str, end: &str| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("0{listed}\x02\x02{head}{:x}\r\n{lines}\r\n{end}", lines.len())
+    };
+    let page = "{\"metadata\":{\"resourceVersion\":\"7\",\"continue\":\"x\"},\"items\":[]}";
+    let (a, b) = (line("MODIFIED", &object("a", 8)), line("DELETED", &object("a", 9)));
+    let seeds = [
+        ("a_list", format!("0{listed}")),
+        ("modified_and_deleted", watch(&(a.clone() + &b), "0\r\n\r\n")),
+        ("added", watch(&line("ADDED", &object("b", 8)), "")),
+        ("expired", watch(&line("ERROR", "{\"code\":410}"), "")),
+        ("expired_and_listed", watch(&line("ERROR", "{\"code\":410}"), "\x02\x02") + &listed),
+        ("no_json", watch("<html>\n{}\nnull\n", "5\r\n{\"a\":\r\n")),
+        ("bookmark", watch(&line("BOOKMARK", &format!("{{{metadata}}}")), "0\r\n\r\n")),
+        ("bookmark_without_version", watch(&line("BOOKMARK", "{}"), "0\r\n\r\n")),
+        ("cut_short", watch(&a, "ff\r\n{\"type\":\"ADDED\",\"object\":{\"meta")),
+        ("forbidden", format!("0{}", whole("403 No", "{}"))),
+        ("html", format!("0{}", whole("200 OK", "<html>"))),
+        (
+            "a_page_that_is_gone",
+            format!("0{}\x02\x02{}", whole("200 OK", page), whole("410 X", "")),
+        ),
+        ("two_answers_at_once", format!("0{listed}{listed}")),
+    ];
+    seeds.into_iter().map(|(name, text)| (name, text.into_bytes())).collect()
+}

@@ -15,6 +15,7 @@ mod said;
 mod server;
 mod session;
 mod utf8;
+mod watch;
 
 pub use answers::answers;
 pub use deflate::deflate;
@@ -23,17 +24,19 @@ pub use handshake::handshake;
 pub use head::head;
 pub use server::server;
 pub use utf8::utf8;
+pub use watch::watch;
 
 /// A property by its name, which is also that of its target and of its corpus.
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const PROPERTIES: [Property; 7] = [
+pub const PROPERTIES: [Property; 8] = [
     ("answers", answers),
     ("head", head),
     ("handshake", handshake),
     ("frames", frames),
     ("deflate", deflate),
     ("utf8", utf8),
+    ("watch", watch),
     ("server", server),
 ];

@@ -16,7 +16,7 @@ use properties::{PROPERTIES, input};
 /// Cuts that every input gets: everywhere, small, and around the size of a head and of a read.
 const CUTS: [&[u8]; 5] = [&[0], &[1], &[6], &[2, 40, 0], &[160, 255]];
 /// Properties whose inputs begin with their cuts.
-const CUT: [&str; 4] = ["answers", "head", "frames", "utf8"];
+const CUT: [&str; 5] = ["answers", "head", "frames", "utf8", "watch"];
 
 fn folder(kind: &str, name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(name)
@@ -80,6 +80,11 @@ fn corpora_of_deflate_hold() {
 #[test]
 fn corpora_of_utf8_hold() {
     replay("utf8");
+}
+
+#[test]
+fn corpora_of_watch_hold() {
+    replay("watch");
 }
 
 #[test]
