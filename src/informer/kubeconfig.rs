@@ -37,7 +37,8 @@ impl fmt::Display for Unusable {
             Self::Data(field) => write!(f, "{field} in the kubeconfig is no base64"),
             Self::Unsupported(what) => write!(
                 f,
-                "the kubeconfig wants {what}: run kubectl proxy, and use --kube http://127.0.0.1:8001"
+                "the kubeconfig wants {what}: run kubectl proxy, and use --kube \
+                 http://127.0.0.1:8001"
             ),
         }
     }
