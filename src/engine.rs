@@ -19,6 +19,7 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
 pub use crate::outbox::{Out, Piece};
+pub use crate::target::{Identity, Roots, Secured, Target, TlsFault, Trust};
 pub use crate::time::Now;
 
 /// One connection: where it lies and which tenant of that place it is.
@@ -78,38 +79,6 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Where a connection of the engine's own goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// To this address and port.
-    Tcp(SocketAddr),
-    /// To the Unix socket at this path.
-    Unix(Box<str>),
-    /// To whoever started this process: what they type comes in, what is sent they see.
-    Terminal,
-}
-
-impl Target {
-    /// Who will be at the other end.
-    #[must_use]
-    pub fn peer(&self) -> Peer {
-        match self {
-            Self::Tcp(address) => Peer::new(*address),
-            Self::Unix(_) | Self::Terminal => Peer::Unix,
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{path}"),
-            Self::Terminal => f.write_str("terminal"),
-        }
-    }
-}
-
 /// How an engine is, for whoever supervises the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -134,6 +103,24 @@ pub enum HangUp {
     Unreachable,
     /// This machine has no port or no descriptor left for it.
     Exhausted,
+    /// There is no host of that name, or nobody who knows.
+    NoSuchName,
+    /// Somebody is there, but TLS does not come about.
+    Tls(TlsFault),
+}
+
+impl fmt::Display for HangUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Eof => "the other side ended the connection",
+            Self::Reset => "the connection broke",
+            Self::Refused => "nobody listens there",
+            Self::Unreachable => "there is no way to get there",
+            Self::Exhausted => "this machine has no port or no descriptor left",
+            Self::NoSuchName => "there is no host of that name",
+            Self::Tls(fault) => return fault.fmt(f),
+        })
+    }
 }
 
 /// What there was none of for a stream that arrived.

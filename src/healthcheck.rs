@@ -103,6 +103,7 @@ impl fmt::Display for Verdict {
             Self::Alone(HangUp::Exhausted) => {
                 f.write_str("this machine has no port or descriptor left for it")
             }
+            Self::Alone(how @ (HangUp::NoSuchName | HangUp::Tls(_))) => how.fmt(f),
             Self::Alone(HangUp::Eof | HangUp::Reset) | Self::Broken => {
                 f.write_str("the connection was reset before the answer was there")
             }
@@ -267,9 +268,12 @@ impl Engine for Healthcheck {
                 Ok(()) => self.answered(),
                 Err(fault) => self.end(Verdict::Wrong(fault)),
             },
-            HangUp::Reset | HangUp::Refused | HangUp::Unreachable | HangUp::Exhausted => {
-                self.end(Verdict::Broken);
-            }
+            HangUp::Reset
+            | HangUp::Refused
+            | HangUp::Unreachable
+            | HangUp::Exhausted
+            | HangUp::NoSuchName
+            | HangUp::Tls(_) => self.end(Verdict::Broken),
         }
     }
 

@@ -10,6 +10,7 @@
 //! * [`load`]: many clients, on the same contract as the server.
 //! * [`healthcheck`]: one question to a server, for probes.
 //! * [`connect`]: one client, and somebody at a terminal.
+//! * [`target`]: where a connection of our own goes, and whom it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
 //! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`]: the nouns; they
 //!   know nothing of the rest.
@@ -32,6 +33,7 @@ pub mod proto;
 pub mod rng;
 pub mod server;
 pub mod slab;
+pub mod target;
 pub mod time;
 pub mod timers;
 pub mod units;

@@ -47,6 +47,12 @@ pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 pub const WRITE_AT_ONCE: usize = 512 * 1024;
 /// Connections accepted in one turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
+/// Steps of TLS handshakes in one turn: each costs as much as hundreds of messages.
+pub const HANDSHAKES_PER_TURN: usize = 16;
+/// TLS handshakes under way.
+pub const HANDSHAKES_AT_ONCE: usize = 1_024;
+/// What a TLS connection costs beside what every connection costs.
+pub const TLS_BYTES: u64 = 12 * 1024;
 /// Timers in one turn.
 pub const TIMERS_PER_TURN: usize = 256;
 /// Main connections served before the admin side is asked again.
@@ -84,6 +90,8 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("read per connection and turn", "64 KiB or 256 frames", "next turn"),
     ("accepted per turn", "64", "next turn"),
     ("main connections before the admin side", "8, or 256 KiB", "admin is asked again"),
+    ("TLS handshakes, steps per turn", "16", "next turn"),
+    ("TLS handshakes under way", "1024", "wait; the oldest ends after 1s"),
     ("timers per turn", "256", "next turn"),
     ("admin connections", "64", "503"),
     ("listen backlog", "4096", "the kernel drops"),

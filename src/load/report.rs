@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::histogram::Histogram;
 use super::plan::{Plan, Thresholds, WhenLost};
-use crate::engine::HangUp;
+use crate::engine::{HangUp, TlsFault};
 use crate::proto::upgrade::Fault;
 use crate::time;
 
@@ -52,6 +52,10 @@ pub enum Why {
     Stopped,
     /// The answer to the upgrade was none.
     Answer(Fault),
+    /// There is no host of that name.
+    NoSuchName,
+    /// Somebody is there, but TLS does not come about.
+    Tls(TlsFault),
 }
 
 impl From<HangUp> for Why {
@@ -61,6 +65,8 @@ impl From<HangUp> for Why {
             HangUp::Unreachable => Self::Unreachable,
             HangUp::Exhausted => Self::Exhausted,
             HangUp::Eof | HangUp::Reset => Self::CutOff,
+            HangUp::NoSuchName => Self::NoSuchName,
+            HangUp::Tls(fault) => Self::Tls(fault),
         }
     }
 }
@@ -76,6 +82,8 @@ impl fmt::Display for Why {
             Self::Silent => "connected, but the upgrade was never answered",
             Self::Stopped => "not connected when all was over",
             Self::Answer(fault) => return write!(f, "upgrade failed: {fault}"),
+            Self::NoSuchName => "there is no host of that name",
+            Self::Tls(fault) => return fault.fmt(f),
         })
     }
 }

@@ -9,21 +9,24 @@ use std::time::Duration;
 
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use super::begun::{self, Outward};
 use super::notify::Supervisor;
 use super::os::{Event, Os};
 use super::stream::{Listener, Stream};
+use super::tls::Keeper;
 use super::{clock, files, process};
 use crate::engine::{Door, File, Id, Now, Peer, Signal, Source, Standing, Target};
 
 /// Tokens of connections are `key | generation << 32`; these few lie where no key ever is.
 const ADMIN_SIDE: usize = usize::MAX;
 const ALARM: usize = usize::MAX - 1;
+const NAMES: usize = usize::MAX - 2;
 const FIRST_SIGNAL: usize = usize::MAX - 8;
 const FIRST_DOOR: usize = usize::MAX - 4096;
 /// Events taken at once; the rest follow next turn.
@@ -45,18 +48,27 @@ pub(super) struct Kernel {
     alarm: Option<OwnedFd>,
     /// What no poller tells.
     untold: Vec<Event>,
+    /// What the main doors show, if they speak TLS.
+    tls: Option<Keeper>,
+    outward: Outward,
     /// Where tokens and certificates are.
+    secrets: Vec<String>,
+}
+
+/// What a kernel is for; without any of it, only connections of our own are opened.
+#[derive(Debug, Default)]
+pub(super) struct Duties {
+    pub(super) listeners: Vec<(Door, Listener)>,
+    pub(super) assets: Option<PathBuf>,
+    pub(super) supervisor: Option<Supervisor>,
+    pub(super) tls: Option<Keeper>,
+    /// Files of tokens and certificates, which the engine asks for.
     pub(super) secrets: Vec<String>,
 }
 
 impl Kernel {
     /// Watches these listeners and signals.
-    pub(super) fn new(
-        listeners: Vec<(Door, Listener)>,
-        signals: Vec<(Signal, UnixStream)>,
-        assets: Option<PathBuf>,
-        supervisor: Option<Supervisor>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(duties: Duties, signals: Vec<(Signal, UnixStream)>) -> io::Result<Self> {
         let (main, admin) = (Poll::new()?, Poll::new()?);
         let nested = admin.as_raw_fd();
         main.registry().register(&mut SourceFd(&nested), Token(ADMIN_SIDE), Interest::READABLE)?;
@@ -67,13 +79,15 @@ impl Kernel {
             doors: Vec::new(),
             signals,
             reserve: spare_descriptor(),
-            assets,
-            supervisor,
+            assets: duties.assets,
+            supervisor: duties.supervisor,
             alarm: None,
             untold: Vec::new(),
-            secrets: Vec::new(),
+            tls: duties.tls,
+            outward: Outward::default(),
+            secrets: duties.secrets,
         };
-        for (number, (side, mut listener)) in listeners.into_iter().enumerate() {
+        for (number, (side, mut listener)) in duties.listeners.into_iter().enumerate() {
             let token = Token(FIRST_DOOR + number);
             kernel.side(side).registry().register(listener.source(), token, Interest::READABLE)?;
             kernel.doors.push((side, Some(listener)));
@@ -122,11 +136,16 @@ impl Kernel {
         for event in &self.batch {
             match event.token().0 {
                 ADMIN_SIDE => admin = true,
+                // What it woke us for is collected after every wait.
+                NAMES => {}
                 token if token >= FIRST_SIGNAL => {
                     if let Some((signal, pipe)) = self.signals.get_mut(token - FIRST_SIGNAL) {
                         take_all(pipe);
                         if let Some(supervisor) = &mut self.supervisor {
                             supervisor.heard(*signal);
+                        }
+                        if let (Signal::Reload, Some(tls)) = (*signal, &mut self.tls) {
+                            tls.reload(clock::now());
                         }
                         events.push(Event::Signal(*signal));
                     }
@@ -177,9 +196,12 @@ impl Os for Kernel {
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         events.append(&mut self.untold);
-        let timeout =
-            if events.is_empty() { self.set_alarm(timeout)? } else { Some(Duration::ZERO) };
+        let at_once = !events.is_empty() || self.outward.resolver.has_news();
+        let timeout = if at_once { Some(Duration::ZERO) } else { self.set_alarm(timeout)? };
         poll(&mut self.main, &mut self.batch, timeout)?;
+        if self.outward.resolver.is_busy() {
+            self.outward.resolver.collect(clock::now(), events);
+        }
         if self.translate(events) { self.glance(events) } else { Ok(()) }
     }
 
@@ -214,8 +236,15 @@ impl Os for Kernel {
     }
 
     fn accept(&mut self, door: usize) -> io::Result<(Stream, Peer)> {
-        let listener = self.doors.get(door).and_then(|(_, listener)| listener.as_ref());
-        listener.ok_or(io::ErrorKind::WouldBlock)?.accept()
+        let Some((side, Some(listener))) = self.doors.get(door) else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let (socket, peer) = listener.accept()?;
+        let stream = match &mut self.tls {
+            Some(tls) if *side == Door::Main => tls.greet(clock::now(), socket)?,
+            Some(_) | None => Stream::Plain(socket),
+        };
+        Ok((stream, peer))
     }
 
     fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()> {
@@ -224,7 +253,7 @@ impl Os for Kernel {
         if let Ok((stream, _)) = &mut accepted {
             let written = stream.write(last_words);
             if written.is_ok() {
-                self.finish(stream);
+                stream.finish();
                 // Unread bytes would make the kernel reset the connection, last word included.
                 let drained = stream.read(&mut [0; 4096]);
                 drop(drained);
@@ -236,22 +265,39 @@ impl Os for Kernel {
     }
 
     fn connect(&mut self, target: &Target) -> io::Result<Stream> {
-        Stream::connect(target)
+        begun::connect(target)
     }
 
-    fn connected(&mut self, stream: &Stream) -> io::Result<bool> {
-        stream.is_connected()
+    fn connected(&mut self, stream: &mut Stream) -> io::Result<bool> {
+        let begun = match stream {
+            Stream::Plain(socket) => return socket.is_connected(),
+            Stream::Tls(_) => return Ok(true),
+            Stream::Begun(begun) => begun,
+        };
+        let Some(stands) = begun.go_on(&mut self.outward, self.main.registry())? else {
+            return Ok(false);
+        };
+        *stream = stands;
+        Ok(true)
     }
 
     fn watch(&mut self, stream: &mut Stream, side: Door, id: Id) -> io::Result<()> {
         let token = Token(id.key as usize | (id.generation as usize) << 32);
-        if stream.watch(self.side(side).registry(), token)? {
+        if let Stream::Begun(begun) = stream {
+            if self.outward.resolver.needs_waker() {
+                let waker = Waker::new(self.main.registry(), Token(NAMES))?;
+                self.outward.resolver.set_waker(waker);
+            }
+            begun.watched(token, id, clock::now(), &mut self.outward);
+        }
+        let Some(socket) = stream.socket() else { return Ok(()) };
+        if socket.watch(self.side(side).registry(), token)? {
             self.untold.push(Event::Stream { id, readable: true, writable: true, ended: true });
         }
         Ok(())
     }
 
-    fn finish(&mut self, stream: &Stream) {
+    fn finish(&mut self, stream: &mut Stream) {
         stream.finish();
     }
 
@@ -268,7 +314,8 @@ impl Os for Kernel {
     }
 
     fn tell(&mut self, now: Now, standing: Standing) -> Option<u64> {
-        self.supervisor.as_mut()?.tell(now, standing)
+        let supervisor = self.supervisor.as_mut().and_then(|told| told.tell(now, standing));
+        supervisor.into_iter().chain(self.tls.as_mut().map(|tls| tls.warn(now))).min()
     }
 
     fn show(&mut self, text: &str) {

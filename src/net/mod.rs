@@ -1,12 +1,14 @@
 //! The operating system: everything that reads a socket, a file, a clock or a signal, or starts a
 //! thread. It does not know that HTTP or WebSocket exist; it drives an [`Engine`](crate::engine).
 
+mod begun;
 pub mod clock;
 pub mod driver;
 mod files;
 mod kernel;
 mod listen;
 pub mod logs;
+mod names;
 mod notify;
 pub mod os;
 pub mod passed;
@@ -15,6 +17,7 @@ mod resolve;
 mod signals;
 mod stream;
 mod terminal;
+pub mod tls;
 mod tools;
 mod unix;
 
@@ -29,15 +32,16 @@ use crate::healthcheck::{Healthcheck, Plan as Question};
 use crate::limits;
 use crate::options::{self, Listen, Serve, Whom};
 use crate::server::config::Config;
-use crate::server::{Assets, Server};
+use crate::server::{self, Assets, Server};
 use crate::units::show_size;
 use driver::Driver;
-use kernel::Kernel;
+use kernel::{Duties, Kernel};
 use listen::Port;
 use notify::Supervisor;
 use passed::{Passed, PassedError};
 use stream::Listener;
-pub use tools::{ToolError, connect, load, measure};
+use tls::{KeepError, Keeper};
+pub use tools::{Ears, ToolError, connect, drive, load, measure};
 
 /// Descriptors that are no connections: pollers, listeners, signals, logs, a reserve.
 const OWN_DESCRIPTORS: u64 = 24;
@@ -60,6 +64,8 @@ pub enum StartError {
     Assets(io::Error),
     /// The API server that was asked for cannot be found.
     Kube(String),
+    /// The certificate of `--tls-cert` cannot be shown.
+    Tls(KeepError),
     /// The kernel refuses what every server needs.
     Kernel(io::Error),
 }
@@ -90,6 +96,7 @@ impl fmt::Display for StartError {
             Self::Passed(error) => error.fmt(f),
             Self::Kube(why) => write!(f, "--kube: {why}"),
             Self::Assets(error) => write!(f, "--assets: cannot serve {error}"),
+            Self::Tls(error) => error.fmt(f),
             Self::Kernel(error) => write!(f, "the kernel does not let this server run: {error}"),
         }
     }
@@ -111,7 +118,12 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
         let found = serve.kube.resolve(files::present(&kube)).map_err(StartError::Kube)?;
         serve.server.kube = found;
     }
+    let tls = serve.tls.clone().map(|files| {
+        Keeper::open(tls::Files { cert: files.cert, key: files.key }, server::PLAIN_WORDS)
+    });
+    let tls = tls.transpose().map_err(StartError::Tls)?;
     let descriptors = raise_descriptor_limit();
+    serve.server.memory.unseen_bytes = if tls.is_some() { limits::TLS_BYTES } else { 0 };
     if serve.server.memory.limit.is_none() {
         serve.server.memory.limit = process::memory_limit();
     }
@@ -122,9 +134,10 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let signals = signals::pipes().map_err(StartError::Kernel)?;
     announce(&serve, &doors);
     let listeners = doors.into_iter().map(|open| (open.door, open.listener)).collect();
-    let kernel = Kernel::new(listeners, signals, serve.assets, Supervisor::found());
-    let mut kernel = kernel.map_err(StartError::Kernel)?;
-    kernel.secrets = serve.server.secrets();
+    let supervisor = Supervisor::found();
+    let secrets = serve.server.secrets();
+    let duties = Duties { listeners, assets: serve.assets, supervisor, tls, secrets };
+    let kernel = Kernel::new(duties, signals).map_err(StartError::Kernel)?;
     let server = Server::new(serve.server, assets, seed());
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
 }
@@ -176,6 +189,7 @@ fn open_doors(serve: &Serve, passed: Vec<Passed>) -> Result<Vec<OpenDoor>, Start
 /// What whoever starts it wants to know first.
 fn announce(serve: &Serve, doors: &[OpenDoor]) {
     let server = &serve.server;
+    let scheme = if serve.tls.is_some() { "https" } else { "http" };
     for open in doors {
         let door = match open.door {
             Door::Main => "main",
@@ -185,7 +199,7 @@ fn announce(serve: &Serve, doors: &[OpenDoor]) {
         match (open.door, address.rsplit_once(':')) {
             (Door::Main, Some((host, port))) if host != "unix" => log::info!(
                 target: "listening", door, address,
-                page:% = format_args!("http://localhost:{port}{}/", server.base_path);
+                page:% = format_args!("{scheme}://localhost:{port}{}/", server.base_path);
                 "listening"
             ),
             (Door::Main | Door::Admin, _) => {
@@ -275,7 +289,7 @@ pub fn healthcheck(asked: options::Healthcheck) -> io::Result<(u8, String)> {
         }
     };
     let question = Question { targets, host, path, timeout_ms };
-    let kernel = Kernel::new(Vec::new(), signals::pipes()?, None, None)?;
+    let kernel = Kernel::new(Duties::default(), signals::pipes()?)?;
     let mut driver = Driver::new(Healthcheck::new(question, began_ns), kernel);
     let code = driver.run()?;
     let verdict = driver.engine().verdict();

@@ -26,10 +26,25 @@ pub enum Event {
     Signal(Signal),
 }
 
+/// A connection to a peer. Dropping it closes it; what it has taken and not passed on,
+/// [`Write::flush`] passes on.
+pub trait Channel: Read + Write {
+    /// It stopped before the kernel had no more, or holds something back: no event will tell.
+    fn holds_more(&self) -> bool {
+        false
+    }
+
+    /// It and its peer do not understand each other yet: to serve it now costs as much as hundreds
+    /// of messages.
+    fn is_costly(&self) -> bool {
+        false
+    }
+}
+
 /// An operating system.
 pub trait Os {
-    /// A connection to a peer. Dropping it closes it.
-    type Stream: Read + Write;
+    /// A connection to a peer.
+    type Stream: Channel;
 
     /// The clock, asked once a turn.
     fn now(&mut self) -> Now;
@@ -57,13 +72,13 @@ pub trait Os {
     fn connect(&mut self, target: &Target) -> io::Result<Self::Stream>;
 
     /// Whether a connection that was begun stands; an error when it never will.
-    fn connected(&mut self, stream: &Self::Stream) -> io::Result<bool>;
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<bool>;
 
     /// Tells of this stream's changes from now on, the present state included.
     fn watch(&mut self, stream: &mut Self::Stream, side: Door, id: Id) -> io::Result<()>;
 
     /// Says that no more bytes follow.
-    fn finish(&mut self, stream: &Self::Stream);
+    fn finish(&mut self, stream: &mut Self::Stream);
 
     /// Closes, so that the peer learns at once and nothing waits to be sent.
     fn reset(&mut self, stream: Self::Stream);

@@ -1,7 +1,7 @@
-//! Streams and listeners as the loop sees them: TCP or Unix, which is all the difference there is.
+//! Streams and listeners as the loop sees them: TCP or Unix, plain or with TLS around it.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::event::Source;
@@ -9,29 +9,125 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
+use super::begun::Begun;
+use super::os::Channel;
 use super::terminal::Terminal;
+use super::tls::Tls;
 use super::unix::SocketFile;
-use crate::engine::{Peer, Target};
+use crate::engine::Peer;
 
 /// A connection to a peer.
 #[derive(Debug)]
 pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Box<Tls>),
+    /// Of our own, and it does not stand yet.
+    Begun(Box<Begun>),
+}
+
+impl Stream {
+    /// What the kernel knows of it; nothing while a name is looked up.
+    pub(super) fn socket(&mut self) -> Option<&mut Socket> {
+        match self {
+            Self::Plain(socket) => Some(socket),
+            Self::Tls(tls) => Some(tls.socket()),
+            Self::Begun(begun) => begun.socket(),
+        }
+    }
+
+    /// Closes at once: what waits is not offered any more to a peer that takes nothing.
+    pub(super) fn reset(mut self) {
+        if let Self::Tls(tls) = &mut self {
+            tls.forget();
+        }
+        if let Some(socket) = self.socket() {
+            socket.reset();
+        }
+    }
+
+    /// Says that no more bytes follow.
+    pub(super) fn finish(&mut self) {
+        match self {
+            Self::Plain(socket) => socket.finish(),
+            Self::Tls(tls) => tls.finish(),
+            Self::Begun(_) => {}
+        }
+    }
+}
+
+impl Channel for Stream {
+    fn holds_more(&self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Begun(_) => false,
+            Self::Tls(tls) => tls.holds_more(),
+        }
+    }
+
+    fn is_costly(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.is_shaking(),
+            Self::Begun(begun) => begun.is_costly(),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
+            Self::Begun(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(tls) => tls.write(&[IoSlice::new(bytes)]),
+            Self::Begun(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write_vectored(pieces),
+            Self::Tls(tls) => tls.write(pieces),
+            Self::Begun(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) | Self::Begun(_) => Ok(()),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+/// What the kernel calls a connection.
+#[derive(Debug)]
+pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
     Terminal(Terminal),
 }
 
-impl Stream {
-    pub(super) fn connect(target: &Target) -> io::Result<Self> {
-        match target {
-            Target::Tcp(address) => {
-                let stream = TcpStream::connect(*address)?;
-                stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
-            }
-            Target::Unix(path) => UnixStream::connect(&**path).map(Self::Unix),
-            Target::Terminal => Ok(Self::Terminal(Terminal::default())),
-        }
+impl Socket {
+    pub(super) fn connect_tcp(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Self::Tcp(stream))
+    }
+
+    pub(super) fn connect_unix(path: &str) -> io::Result<Self> {
+        UnixStream::connect(path).map(Self::Unix)
+    }
+
+    pub(super) fn terminal() -> Self {
+        Self::Terminal(Terminal::default())
     }
 
     /// Whether a connection that was begun stands; an error when it never will.
@@ -62,9 +158,9 @@ impl Stream {
         }
     }
 
-    /// Closes at once: what waits is not offered any more to a peer that takes nothing.
-    pub(super) fn reset(self) {
-        let linger = match &self {
+    /// What waits is not offered any more once it is closed.
+    fn reset(&self) {
+        let linger = match self {
             Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
             Self::Unix(_) | Self::Terminal(_) => Ok(()),
         };
@@ -83,7 +179,7 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
@@ -93,7 +189,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
@@ -136,15 +232,15 @@ impl Listener {
         }
     }
 
-    pub(super) fn accept(&self) -> io::Result<(Stream, Peer)> {
+    pub(super) fn accept(&self) -> io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept()?;
-                Ok((Stream::Tcp(stream), Peer::new(address)))
+                Ok((Socket::Tcp(stream), Peer::new(address)))
             }
             Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept()?;
-                Ok((Stream::Unix(stream), Peer::Unix))
+                Ok((Socket::Unix(stream), Peer::Unix))
             }
         }
     }

@@ -6,10 +6,10 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use super::driver::Driver;
-use super::kernel::Kernel;
+use super::kernel::{Duties, Kernel};
 use super::{clock, process, raise_descriptor_limit, resolve, seed, signals};
 use crate::connect::Connect;
-use crate::engine::Target;
+use crate::engine::{Engine, Target};
 use crate::load::{self, Load, Pace, Plan, Report};
 use crate::options::{self, Form};
 use crate::proto::url::Place;
@@ -65,7 +65,7 @@ impl fmt::Display for ToolError {
 /// When the kernel does not let it run, or has too few descriptors.
 pub fn load(plan: Plan) -> Result<Report, ToolError> {
     let limit = raise_descriptor_limit();
-    let kernel = Kernel::new(Vec::new(), signals::stop_pipe()?, None, None)?;
+    let kernel = Kernel::new(Duties::default(), signals::stop_pipe()?)?;
     let kernel = match plan.pace {
         Pace::Closed { .. } => kernel,
         Pace::Open { .. } => kernel.wake_exactly()?,
@@ -111,9 +111,34 @@ pub fn connect(told: options::Connect) -> Result<u8, ToolError> {
     plan.targets = look_up(&place)?;
     let both = io::stdin().is_terminal() && io::stdout().is_terminal();
     plan.prompt = both.then_some("> ");
-    let kernel = Kernel::new(Vec::new(), signals::stop_pipe()?, None, None)?;
+    let kernel = Kernel::new(Duties::default(), signals::stop_pipe()?)?;
     let mut driver = Driver::new(Connect::new(plan, seed(), clock::now()), kernel);
     Ok(driver.run()?)
+}
+
+/// Whether signals are for the engine, or do what they always do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ears {
+    /// The engine hears them.
+    Open,
+    /// The engine is not the only thing that this process does.
+    Shut,
+}
+
+/// Runs an engine that opens connections and takes none, until it wants the process to end;
+/// returns the exit code, and the engine as it was then.
+///
+/// # Errors
+/// When the kernel does not let it run.
+pub fn drive<E: Engine>(engine: E, ears: Ears) -> io::Result<(u8, E)> {
+    raise_descriptor_limit();
+    let signals = match ears {
+        Ears::Open => signals::stop_pipe()?,
+        Ears::Shut => Vec::new(),
+    };
+    let mut driver = Driver::new(engine, Kernel::new(Duties::default(), signals)?);
+    let code = driver.run()?;
+    Ok((code, driver.into_engine()))
 }
 
 fn look_up(place: &Place) -> Result<Vec<Target>, ToolError> {

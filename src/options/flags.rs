@@ -3,6 +3,7 @@
 //! follow.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use super::kube;
 use super::serve::{Ask, Draft, Listen, LogFormat, Profile};
@@ -50,6 +51,22 @@ const PLACES: &[Flag<Draft>] = &[
         show: |d| d.serve.admin.as_ref().map_or_else(|| "off".to_owned(), Listen::to_string),
     },
     Flag {
+        name: "tls-cert",
+        takes: Takes::One("FILE"),
+        fallback: Fallback::Off,
+        help: "speak TLS on --listen, with this certificate and its chain (PEM)",
+        take: |d, v| set(&mut d.tls_cert, values::tls_file(v)),
+        show: |d| shown_path(d.serve.tls.as_ref().map(|tls| &tls.cert)),
+    },
+    Flag {
+        name: "tls-key",
+        takes: Takes::One("FILE"),
+        fallback: Fallback::Off,
+        help: "the certificate's private key (PEM)",
+        take: |d, v| set(&mut d.tls_key, values::tls_file(v)),
+        show: |d| shown_path(d.serve.tls.as_ref().map(|tls| &tls.key)),
+    },
+    Flag {
         name: "mount",
         takes: Takes::Many("PATH=BEHAVIOUR"),
         fallback: Fallback::From { text: "", source: "the default table" },
@@ -82,14 +99,6 @@ const PLACES: &[Flag<Draft>] = &[
             Origins::Any => "any".to_owned(),
             Origins::Listed(listed) => format!("same {}", listed.join(" ")),
         },
-    },
-    Flag {
-        name: "base-path",
-        takes: Takes::One("/PREFIX"),
-        fallback: Fallback::Is(""),
-        help: "serve everything under this prefix",
-        take: |d, v| set(&mut d.serve.server.base_path, values::base_path(v)),
-        show: |d| visible(&d.serve.server.base_path),
     },
     Flag {
         name: "deflate",
@@ -145,14 +154,6 @@ const LIMITS: &[Flag<Draft>] = &[
         take: |d, v| set(&mut d.serve.server.memory.limit, values::memory(v)),
         show: |d| d.serve.server.memory.limit.map_or_else(|| "auto".to_owned(), show_size),
     },
-    Flag {
-        name: "max-age",
-        takes: Takes::One("TIME"),
-        fallback: Fallback::Is("0s"),
-        help: "close older WebSockets, so that load spreads",
-        take: |d, v| set(&mut d.serve.server.max_age.ms, values::time_or_zero(v)),
-        show: |d| show_duration(d.serve.server.max_age.ms),
-    },
 ];
 
 const TUNING: &[Flag<Draft>] = &[
@@ -179,6 +180,30 @@ const TUNING: &[Flag<Draft>] = &[
         help: "for a peer that takes nothing of what waits for it",
         take: |d, v| set(&mut d.serve.server.limits.send_timeout_ms, values::time(v)),
         show: |d| show_duration(d.serve.server.limits.send_timeout_ms),
+    },
+    Flag {
+        name: "base-path",
+        takes: Takes::One("/PREFIX"),
+        fallback: Fallback::Is(""),
+        help: "serve everything under this prefix",
+        take: |d, v| set(&mut d.serve.server.base_path, values::base_path(v)),
+        show: |d| visible(&d.serve.server.base_path),
+    },
+    Flag {
+        name: "reuse-port",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "let several processes share the port",
+        take: |d, v| set(&mut d.serve.reuse_port, values::switch(v)),
+        show: |d| on_off(d.serve.reuse_port),
+    },
+    Flag {
+        name: "max-age",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::Is("0s"),
+        help: "close older WebSockets, so that load spreads",
+        take: |d, v| set(&mut d.serve.server.max_age.ms, values::time_or_zero(v)),
+        show: |d| show_duration(d.serve.server.max_age.ms),
     },
     Flag {
         name: "max-age-jitter",
@@ -409,6 +434,10 @@ fn ask(draft: &mut Draft, text: &str, what: Ask) -> Taken {
 
 fn on_off(on: bool) -> String {
     if on { "on" } else { "off" }.to_owned()
+}
+
+fn shown_path(path: Option<&PathBuf>) -> String {
+    path.map_or_else(|| "none".to_owned(), |path| visible(&path.display().to_string()))
 }
 
 /// Text as it is, or in quotes where it could not be seen otherwise.

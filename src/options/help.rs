@@ -66,7 +66,10 @@ fn sentence<D>(flag: &Flag<D>) -> String {
 fn name_them<D>(text: &mut String, flags: &[Flag<D>]) {
     let mut line = String::new();
     for flag in flags {
-        let item = format!("  {} ({})", flag.usage(), flag.default_text());
+        let item = match flag.default_text() {
+            "" => format!("  {}", flag.usage()),
+            default => format!("  {} ({default})", flag.usage()),
+        };
         if line.len() + item.len() > COLUMNS {
             text.push_str(&line);
             text.push('\n');

@@ -24,7 +24,7 @@ pub use healthcheck::{Healthcheck, Whom};
 pub use kube::{Choice, KubeWish, NOTHING};
 pub use load::{Form, Load};
 use read::Environment;
-pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve};
+pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve, TlsFiles};
 pub use usage::Usage;
 
 /// What the process is to do.

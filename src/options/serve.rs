@@ -40,6 +40,8 @@ pub struct Serve {
     pub reuse_port: bool,
     /// A directory that is served instead of the built-in page.
     pub assets: Option<PathBuf>,
+    /// The certificate of the main listener; without one it speaks plainly.
+    pub tls: Option<TlsFiles>,
     /// Whose times the drain keeps.
     pub profile: Profile,
     /// What is logged, and how.
@@ -48,6 +50,15 @@ pub struct Serve {
     pub kube: KubeWish,
     /// What the server itself is told.
     pub server: Config,
+}
+
+/// Where a certificate lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those between it and its root, in PEM.
+    pub cert: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
 }
 
 /// Where a listener listens.
@@ -108,6 +119,8 @@ pub(super) struct Draft {
     pub(super) serve: Serve,
     pub(super) ask: Ask,
     pub(super) origins: Vec<Origin>,
+    pub(super) tls_cert: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
     /// None is `auto`.
     pub(super) profile: Option<Profile>,
     pub(super) delay_ms: Option<u64>,
@@ -184,6 +197,7 @@ pub(super) fn blank() -> Draft {
         admin: None,
         reuse_port: false,
         assets: None,
+        tls: None,
         profile: Profile::Plain,
         log: LogStyle { filter: "info".to_owned(), format: LogFormat::Auto },
         kube: KubeWish::default(),
@@ -193,6 +207,8 @@ pub(super) fn blank() -> Draft {
         serve,
         ask: Ask::Serve,
         origins: Vec::new(),
+        tls_cert: None,
+        tls_key: None,
         profile: None,
         delay_ms: None,
         window_ms: None,
@@ -205,6 +221,12 @@ fn settle(draft: &mut Draft, env: &Environment, around: &Surroundings) -> Result
     if draft.serve.listen.is_empty() {
         draft.serve.listen.push(Listen::Default { port: 8080 });
     }
+    draft.serve.tls = match (draft.tls_cert.take(), draft.tls_key.take()) {
+        (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+        (None, None) => None,
+        (Some(_), None) => return Err(Usage::HalfTls { given: "tls-cert", missing: "tls-key" }),
+        (None, Some(_)) => return Err(Usage::HalfTls { given: "tls-key", missing: "tls-cert" }),
+    };
     draft.serve.server.origins = settled_origins(&draft.origins)?;
     draft.serve.server.identity = identity(env, around);
     let Serve { kube: wish, server, .. } = &mut draft.serve;

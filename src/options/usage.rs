@@ -68,6 +68,13 @@ pub enum Usage {
     },
     /// Flags that do not go together, or one that is missing: a sentence that names them.
     Unclear(&'static str),
+    /// A certificate without its key, or a key without its certificate.
+    HalfTls {
+        /// The flag that is there.
+        given: &'static str,
+        /// The flag that is not.
+        missing: &'static str,
+    },
     /// Origins beside `any`, which already allows them.
     OriginsBesideAny,
     /// `--ready`, which chooses a path, beside a URL that has one.
@@ -102,6 +109,9 @@ impl fmt::Display for Usage {
                 write!(f, "--mount {mount:?}: {parameter} needs --faults")
             }
             Self::Unclear(sentence) => f.write_str(sentence),
+            Self::HalfTls { given, missing } => {
+                write!(f, "--{given} needs --{missing} beside it")
+            }
             Self::OriginsBesideAny => {
                 f.write_str("--origin any allows every page: leave the other origins out")
             }

@@ -4,6 +4,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::RangeInclusive;
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use crate::proto::deflate::{self, Compression};
 use crate::proto::frame::REASON_BYTES_MAX;
@@ -127,6 +128,15 @@ pub(super) fn compression(text: &str) -> Read<Compression> {
         }
         Some(compression) => Ok(compression),
         None => Err("must be on, off or a level from 1 to 9".into()),
+    }
+}
+
+/// A file of a certificate or a key; a build without TLS has no use for them.
+pub(super) fn tls_file(text: &str) -> Read<Option<PathBuf>> {
+    match text {
+        _ if cfg!(not(feature = "tls")) => Err("cannot be used: this build has no TLS".into()),
+        "" => Err("must be a file".into()),
+        path => Ok(Some(path.into())),
     }
 }
 

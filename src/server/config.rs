@@ -65,6 +65,8 @@ pub struct MemoryPlan {
     pub limit: Option<u64>,
     /// Bytes of each of a socket's two buffers, when they are made small.
     pub socket_buffer: Option<u32>,
+    /// What each connection has that the server does not see: TLS.
+    pub unseen_bytes: u64,
 }
 
 /// Which `Origin` fields may open a WebSocket.
@@ -146,11 +148,17 @@ fn small_buffer(limit: u64) -> Option<u32> {
 }
 
 impl MemoryPlan {
+    /// What a connection costs that does nothing.
+    #[must_use]
+    pub fn connection_bytes(&self) -> u64 {
+        CONNECTION_BYTES + self.unseen_bytes
+    }
+
     /// How many idle connections fit into half of it, beside the process itself.
     #[must_use]
     pub fn places(&self) -> Option<usize> {
         let room = (self.limit? / 2).saturating_sub(BASE_BYTES);
-        usize::try_from(room / CONNECTION_BYTES).ok().map(|places| places.max(16))
+        usize::try_from(room / self.connection_bytes()).ok().map(|places| places.max(16))
     }
 
     /// What the kernel holds for a peer that takes nothing and sends on. It doubles what it is

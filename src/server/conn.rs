@@ -77,11 +77,10 @@ impl Conn {
         }
     }
 
-    /// One that we open.
+    /// One that we open; nobody asks who is at its other end.
     #[cfg(feature = "informer")]
-    pub(super) fn upstream(peer: Peer, now: crate::engine::Now) -> Self {
-        let since = Moment::at(now.mono_ns);
-        Self { peer, place: Place::Upstream, since, stage: Stage::Upstream, slow: None }
+    pub(super) fn upstream(since: Moment) -> Self {
+        Self { peer: Peer::Unix, place: Place::Upstream, since, stage: Stage::Upstream, slow: None }
     }
 
     pub(super) fn door(&self) -> Door {
@@ -225,7 +224,12 @@ impl Conn {
             }
             (
                 Stage::WebSocket(_),
-                HangUp::Reset | HangUp::Refused | HangUp::Unreachable | HangUp::Exhausted,
+                HangUp::Reset
+                | HangUp::Refused
+                | HangUp::Unreachable
+                | HangUp::Exhausted
+                | HangUp::NoSuchName
+                | HangUp::Tls(_),
             ) => {
                 self.log_end(BROKEN, cx);
                 self.leave(cx);

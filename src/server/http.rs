@@ -16,6 +16,10 @@ use crate::proto::refusal::Refusal;
 use crate::proto::response::{Delivery, Response};
 use crate::time::{self, Moment};
 
+/// What a peer hears that speaks plainly to a door with TLS, before it is anybody's connection.
+pub const PLAIN_WORDS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+    Content-Length: 45\r\nConnection: close\r\n\r\nThis port speaks TLS: use https:// or wss://\n";
+
 /// A connection that speaks HTTP.
 #[derive(Debug)]
 pub(super) struct Http {

@@ -33,6 +33,7 @@ mod whoami;
 mod worker;
 
 pub use assets::Assets;
+pub use http::PLAIN_WORDS;
 pub use routes::{Doors, ROUTES, Route};
 pub use shared::Shared;
 pub use stats::{METRICS, Metric};
@@ -407,7 +408,7 @@ impl Engine for Server {
             Signal::Reload if self.shared.assets.can_be_read_again() => {
                 self.shared.actions.push_back(Action::Fetch(Source::Assets));
             }
-            Signal::Reload => log::info!(target: "reload", "nothing was read at start"),
+            Signal::Reload => log::info!(target: "reload", "there is no --assets to be read again"),
             // Who slept through it would be killed before it could drain.
             Signal::Stop if self.shared.faults.is_frozen(now) => self.stop(now),
             Signal::Stop => match self.shared.drain.meaning(now) {

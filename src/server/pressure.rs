@@ -62,6 +62,8 @@ const STAGES: [(u64, Stage); 3] = [(97, Stage::Out), (92, Stage::Short), (75, St
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
     limit: Option<u64>,
+    /// What a connection costs that does nothing.
+    connection_bytes: u64,
     stage: Stage,
     /// The connection that is closed to make room.
     pub(super) victim: Option<Id>,
@@ -69,7 +71,8 @@ pub(super) struct Pressure {
 
 impl Pressure {
     pub(super) fn new(plan: MemoryPlan) -> Self {
-        Self { limit: plan.limit, stage: Stage::Ease, victim: None }
+        let connection_bytes = plan.connection_bytes();
+        Self { limit: plan.limit, connection_bytes, stage: Stage::Ease, victim: None }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -85,7 +88,7 @@ impl Pressure {
         let Some(limit) = self.limit else { return false };
         // A quarter more for the gaps of the allocator.
         let owned = owned as u64 + owned as u64 / 4;
-        let counted = BASE_BYTES + owned + connections as u64 * CONNECTION_BYTES;
+        let counted = BASE_BYTES + owned + connections as u64 * self.connection_bytes;
         // And a quarter for what nobody counts: page tables, what has come and is not read yet.
         let used = counted + counted / 4;
         let reached = |percent: u64| used >= limit / 100 * percent;
@@ -112,7 +115,7 @@ mod tests {
     #[test]
     fn a_stage_is_left_lower_than_it_was_entered() {
         let limit = Some(100 * MIB as u64);
-        let mut pressure = Pressure::new(MemoryPlan { limit, socket_buffer: None });
+        let mut pressure = Pressure::new(MemoryPlan { limit, ..MemoryPlan::default() });
         for (owned_mib, stage) in [
             (45, Stage::Ease),
             (46, Stage::Tight),

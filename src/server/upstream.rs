@@ -8,6 +8,7 @@ use super::pressure::Account;
 use super::shared::Shared;
 use crate::engine::{Action, HangUp, Id, Now, Source};
 use crate::informer::{Feed, Figures, Informer, Step, WOKEN_PER_TURN};
+use crate::time::Moment;
 
 /// The informer, if an API server is configured.
 #[derive(Debug)]
@@ -153,7 +154,7 @@ impl Server {
         while let Some(step) = self.shared.upstream.step(now) {
             match step {
                 Step::Connect(target) => {
-                    let conn = Conn::upstream(target.peer(), now);
+                    let conn = Conn::upstream(Moment::at(now.mono_ns));
                     let Some(id) = self.conns.insert(conn) else { return };
                     self.shared.open.upstream += 1;
                     self.shared.upstream.id = Some(id);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use wspulse::engine::{Door, File, Id, Now, Peer, Signal, Source, Target};
-use wspulse::net::os::{Event, Os};
+use wspulse::net::os::{Channel, Event, Os};
 
 /// 21 November 2026, 03:00 UTC.
 const WALL_MS: i64 = 1_795_230_000_000;
@@ -182,6 +182,8 @@ pub(crate) struct Stream {
     net: Wires,
 }
 
+impl Channel for Stream {}
+
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut net = self.net.0.borrow_mut();
@@ -349,7 +351,7 @@ impl Os for World {
         Ok(Stream { wire, net: self.0.clone() })
     }
 
-    fn connected(&mut self, stream: &Stream) -> io::Result<bool> {
+    fn connected(&mut self, stream: &mut Stream) -> io::Result<bool> {
         let dead = self.0.0.borrow().wires[stream.wire].dead;
         if dead { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(true) }
     }
@@ -361,7 +363,7 @@ impl Os for World {
         Ok(())
     }
 
-    fn finish(&mut self, stream: &Stream) {
+    fn finish(&mut self, stream: &mut Stream) {
         self.0.0.borrow_mut().wires[stream.wire].end = Some(End::Fin);
     }
 

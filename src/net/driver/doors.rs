@@ -3,14 +3,18 @@
 use std::io::{self, Read, Write};
 
 use super::marks::Marks;
-use super::{Driver, Entry, Os, find};
-use crate::engine::{Door, Engine, HangUp, Id, Shortage, Target};
+use super::{Channel, Driver, Entry, Os, find};
+use crate::engine::{Door, Engine, HangUp, Id, Shortage, Target, TlsFault};
 use crate::limits;
 
 /// Places are added this many at a time, see `slab`.
 const GROWTH: usize = 4096;
 /// After descriptors ran out, when accepting is tried again unless a stream closed before.
 const RETRY_NS: u64 = 100_000_000;
+/// While too many handshakes are under way, when accepting is tried again.
+const REST_NS: u64 = 10_000_000;
+/// A handshake that has taken so long has to make room when there are too many.
+const SLOW_NS: u64 = 1_000_000_000;
 
 /// A listener, and whether somebody may wait there.
 #[derive(Debug)]
@@ -66,6 +70,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
     pub(super) fn accept(&mut self, door: usize, budget: usize) {
         let side = self.doorways[door].side;
         for _ in 0..budget {
+            // The last ones are taken in whatever they cost.
+            if side == Door::Main && budget != usize::MAX && !self.can_greet(door) {
+                return;
+            }
             match self.os.accept(door) {
                 Ok((stream, peer)) => match self.engine.accepted(self.now, side, peer) {
                     Some(id) => self.welcome(stream, side, id),
@@ -86,9 +94,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
         // While others keep the loop busy, its request has most likely arrived: to be told so in
         // the next turn would make it wait behind all of them twice.
         let mut marks = Marks::default();
-        let busy = !self.ready_main.is_empty();
+        let costly = side == Door::Main && stream.is_costly();
+        let busy = !self.ready_main.is_empty() && !costly;
         if busy {
             marks.set(Marks::READABLE);
+        }
+        if costly {
+            self.costly.push_back((id, self.now.mono_ns));
         }
         if self.enter(stream, side, id, marks).is_err() {
             self.break_off(id);
@@ -96,6 +108,36 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.queue_first(id);
         }
         self.act();
+    }
+
+    /// Whether one more handshake can be begun: not while many are ready to go on, for then the
+    /// queue is better kept by the kernel; when too many wait for their peers, the slowest goes.
+    fn can_greet(&mut self, door: usize) -> bool {
+        if self.ready_costly.len() >= limits::ACCEPTS_PER_TURN {
+            return false;
+        }
+        if self.costly.len() < limits::HANDSHAKES_AT_ONCE {
+            return true;
+        }
+        let streams = &mut self.streams;
+        self.costly
+            .retain(|(id, _)| find(streams, *id).is_some_and(|entry| entry.stream.is_costly()));
+        if self.costly.len() < limits::HANDSHAKES_AT_ONCE {
+            return true;
+        }
+        match self.costly.front() {
+            Some((id, since_ns)) if since_ns + SLOW_NS <= self.now.mono_ns => {
+                let id = *id;
+                self.costly.pop_front();
+                self.break_off(id);
+                self.act();
+                true
+            }
+            Some(_) | None => {
+                self.doorways[door].state = Queue::Stuck { until_ns: self.now.mono_ns + REST_NS };
+                false
+            }
+        }
     }
 
     /// Opens a connection of the engine's own.
@@ -116,7 +158,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// Looks how far a connection of our own is; true once it stands.
     pub(super) fn finish_connecting(&mut self, id: Id) -> bool {
         let Some(entry) = find(&mut self.streams, id) else { return false };
-        let how = match self.os.connected(&entry.stream) {
+        let how = match self.os.connected(&mut entry.stream) {
             Ok(false) => return false,
             Ok(true) => Ok(()),
             Err(error) => Err(why(&error)),
@@ -146,7 +188,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn send_away(&mut self, mut stream: O::Stream) {
         let written = stream.write(self.engine.turned_away(self.now, Shortage::Places));
         if written.is_ok() {
-            self.os.finish(&stream);
+            self.os.finish(&mut stream);
             // Unread bytes would make the kernel reset the connection, last word included.
             let drained = stream.read(&mut self.shared);
             drop(drained);
@@ -191,7 +233,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
 }
 
 fn why(error: &io::Error) -> HangUp {
+    if let Some(fault) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsFault>()) {
+        return HangUp::Tls(*fault);
+    }
     match error.kind() {
+        // Of the kernel's it would be a path's.
+        io::ErrorKind::NotFound if error.raw_os_error().is_none() => HangUp::NoSuchName,
         io::ErrorKind::ConnectionRefused => HangUp::Refused,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => HangUp::Reset,
         io::ErrorKind::AddrNotAvailable => HangUp::Exhausted,

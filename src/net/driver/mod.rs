@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use super::os::{Event, Os};
+use super::os::{Channel, Event, Os};
 use crate::engine::{Action, Door, Engine, Id, Now, Out};
 use crate::limits;
 use doors::{Doorway, Queue};
@@ -37,6 +37,10 @@ pub struct Driver<E, O: Os> {
     doorways: Vec<Doorway>,
     ready_admin: VecDeque<Id>,
     ready_main: VecDeque<Id>,
+    /// Main streams that are ready and costly: few of them a turn.
+    ready_costly: VecDeque<Id>,
+    /// Those that may still be costly, and since when, the oldest first.
+    costly: VecDeque<(Id, u64)>,
     events: Vec<Event>,
     /// The one read buffer.
     shared: Box<[u8]>,
@@ -62,6 +66,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
             doorways,
             ready_admin: VecDeque::new(),
             ready_main: VecDeque::new(),
+            ready_costly: VecDeque::new(),
+            costly: VecDeque::new(),
             events: Vec::new(),
             shared: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
             out: Out::default(),
@@ -108,6 +114,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         waited?;
         self.serve_side(Door::Admin)?;
         self.serve_side(Door::Main)?;
+        self.serve_costly()?;
         self.retry_stuck_doors(false);
         if self.engine.next_deadline().is_some_and(|due| due <= self.now.mono_ns) {
             self.engine.fire(self.now);
@@ -142,6 +149,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
         &self.engine
     }
 
+    /// The engine, when the loop is done.
+    #[must_use]
+    pub fn into_engine(self) -> E {
+        self.engine
+    }
+
     /// For tests: the operating system that it runs on.
     pub fn os(&mut self) -> &mut O {
         &mut self.os
@@ -150,6 +163,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn timeout(&self) -> Option<Duration> {
         let pending = !self.ready_admin.is_empty()
             || !self.ready_main.is_empty()
+            || !self.ready_costly.is_empty()
             || self.doorways.iter().any(|doorway| doorway.state == Queue::Waiting);
         if pending {
             return Some(Duration::ZERO);
@@ -219,6 +233,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         entry.marks.set(Marks::QUEUED);
         Some(match entry.side {
             Door::Admin => &mut self.ready_admin,
+            Door::Main if entry.stream.is_costly() => &mut self.ready_costly,
             Door::Main => &mut self.ready_main,
         })
     }
@@ -253,6 +268,19 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 (served, bytes) = (0, 0);
                 self.glance()?;
             }
+        }
+        Ok(())
+    }
+
+    /// A flood of handshakes gets a share of each turn, and the admin side is asked after each.
+    fn serve_costly(&mut self) -> io::Result<()> {
+        for _ in 0..self.ready_costly.len().min(limits::HANDSHAKES_PER_TURN) {
+            if self.frozen_until_ns.is_some() {
+                break;
+            }
+            let Some(id) = self.ready_costly.pop_front() else { break };
+            self.serve(id);
+            self.glance()?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::ops::Range;
 
 use super::marks::Marks;
-use super::{Driver, Entry, Os, find};
+use super::{Channel, Driver, Entry, Os, find};
 use crate::engine::{Engine, HangUp, Id, Out};
 use crate::limits;
 
@@ -69,7 +69,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
             return (0, false);
         }
         let budget = room.len();
-        let read = match entry.stream.read(room) {
+        let read = entry.stream.read(room);
+        // What it had to say to that by itself.
+        if entry.stream.flush().is_err() {
+            entry.marks.set(Marks::BLOCKED);
+        }
+        let more = entry.stream.holds_more();
+        let read = match read {
             Ok(0) => {
                 entry.marks.take(Marks::READABLE);
                 self.hang_up(id, HangUp::Eof);
@@ -77,7 +83,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             }
             Ok(n) => {
                 // A short read means that there is no more, unless the end came along with it.
-                let more = n == budget || entry.marks.has(Marks::ENDED);
+                let more = more || n == budget || entry.marks.has(Marks::ENDED);
                 if !more {
                     entry.marks.take(Marks::READABLE);
                 }
@@ -86,8 +92,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 (n, more)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                entry.marks.take(Marks::READABLE);
-                (0, false)
+                if !more {
+                    entry.marks.take(Marks::READABLE);
+                }
+                (0, more)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, true),
             Err(_) => {
@@ -145,7 +153,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
             let Some(entry) = find(&mut self.streams, id) else { return };
             let unsent = self.engine.unsent(id);
             if unsent.is_empty() {
-                entry.marks.take(Marks::BLOCKED);
+                if entry.stream.flush().is_ok() {
+                    entry.marks.take(Marks::BLOCKED);
+                }
                 break;
             }
             let length = unsent.len().min(limits::WRITE_AT_ONCE);
@@ -175,7 +185,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             return;
         }
         if entry.marks.take(Marks::FINISH) {
-            self.os.finish(&entry.stream);
+            self.os.finish(&mut entry.stream);
         }
         if entry.marks.has(Marks::CLOSE) {
             self.close(id);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use wspulse::engine::{Door, File, Id, Now, Peer, Signal, Source, Target};
-use wspulse::net::os::{Event, Os};
+use wspulse::net::os::{Channel, Event, Os};
 use wspulse::rng::Rng;
 use wspulse::time;
 
@@ -240,6 +240,8 @@ pub(crate) struct Stream {
     net: Shared,
 }
 
+impl Channel for Stream {}
+
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let net = &mut *self.net.borrow_mut();
@@ -424,7 +426,7 @@ impl Os for Host {
         Ok(Stream { wire, side: Side::Client, net: self.net.clone() })
     }
 
-    fn connected(&mut self, stream: &Stream) -> io::Result<bool> {
+    fn connected(&mut self, stream: &mut Stream) -> io::Result<bool> {
         let net = self.net.borrow();
         if net.wires[stream.wire].reset {
             Err(io::ErrorKind::ConnectionReset.into())
@@ -440,7 +442,7 @@ impl Os for Host {
         Ok(())
     }
 
-    fn finish(&mut self, stream: &Stream) {
+    fn finish(&mut self, stream: &mut Stream) {
         self.net.borrow_mut().fin(stream.wire, stream.side);
     }
 

@@ -1,0 +1,176 @@
+//! Names become addresses on a thread of their own, one name after the other: the C library may
+//! take seconds for it. The thread ends with its answer, and an answer is good for a moment.
+
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+
+use mio::Waker;
+
+use super::os::Event;
+use crate::engine::{Id, Now};
+use crate::time;
+
+/// Names that wait at once; more are not looked up.
+const NAMES_MAX: usize = 64;
+/// Addresses of one name.
+const ADDRESSES_MAX: usize = 8;
+/// The resolver of the C library wants more than a thread of ours otherwise has.
+const STACK_BYTES: usize = 512 * 1024;
+/// How long an answer is good: many connections to one host ask once.
+const GOOD_MS: u64 = 5_000;
+
+/// Looks names up.
+#[derive(Debug, Default)]
+pub(super) struct Resolver {
+    waker: Option<Arc<Waker>>,
+    /// The first of them is with the thread.
+    asked: Vec<Asked>,
+    thread: Option<Receiver<Found>>,
+    known: Vec<Known>,
+    /// What is told with the next events.
+    news: Vec<Event>,
+}
+
+type Found = Result<Vec<IpAddr>, String>;
+
+#[derive(Debug)]
+struct Asked {
+    host: Box<str>,
+    ids: Vec<Id>,
+}
+
+#[derive(Debug)]
+struct Known {
+    host: Box<str>,
+    found: Found,
+    until_ns: u64,
+}
+
+impl Resolver {
+    /// Whether there is anything to collect, now or later.
+    pub(super) fn is_busy(&self) -> bool {
+        self.thread.is_some() || self.has_news()
+    }
+
+    /// Whether somebody has to be told at once.
+    pub(super) fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    pub(super) fn needs_waker(&self) -> bool {
+        self.waker.is_none()
+    }
+
+    pub(super) fn set_waker(&mut self, waker: Waker) {
+        self.waker = Some(Arc::new(waker));
+    }
+
+    /// Looks a name up for somebody, who is told when there is an answer.
+    pub(super) fn ask(&mut self, host: &str, id: Id, now: Now) {
+        let good = |known: &Known| *known.host == *host && known.until_ns > now.mono_ns;
+        if self.known.iter().any(good) {
+            return self.tell(id);
+        }
+        let full = self.asked.len() >= NAMES_MAX;
+        match self.asked.iter_mut().find(|asked| *asked.host == *host) {
+            Some(asked) => asked.ids.push(id),
+            None if full => {
+                self.learn(host.into(), Err("too many names are looked up".to_owned()), now);
+                self.tell(id);
+            }
+            None => {
+                self.asked.push(Asked { host: host.into(), ids: vec![id] });
+                self.begin(now);
+            }
+        }
+    }
+
+    /// What was found for a name, if it was.
+    pub(super) fn answer(&self, host: &str) -> Option<io::Result<&[IpAddr]>> {
+        let known = self.known.iter().rev().find(|known| *known.host == *host)?;
+        Some(match &known.found {
+            Ok(addresses) => Ok(addresses),
+            Err(why) => Err(io::Error::new(io::ErrorKind::NotFound, why.clone())),
+        })
+    }
+
+    /// The waker woke us, or there is news.
+    pub(super) fn collect(&mut self, now: Now, events: &mut Vec<Event>) {
+        let found = match self.thread.as_ref().map(Receiver::try_recv) {
+            Some(Ok(found)) => Some(found),
+            Some(Err(TryRecvError::Disconnected)) => Some(Err("the look-up failed".to_owned())),
+            Some(Err(TryRecvError::Empty)) | None => None,
+        };
+        if let Some(found) = found {
+            self.thread = None;
+            self.finish(found, now);
+            self.begin(now);
+        }
+        events.append(&mut self.news);
+    }
+
+    fn begin(&mut self, now: Now) {
+        while self.thread.is_none()
+            && let (Some(asked), Some(waker)) = (self.asked.first(), &self.waker)
+        {
+            let (sender, receiver) = sync_channel(1);
+            let (host, waker) = (asked.host.clone(), Arc::clone(waker));
+            let thread = thread::Builder::new().name("names".into()).stack_size(STACK_BYTES);
+            match thread.spawn(move || look_up(&host, &sender, &waker)) {
+                Ok(_) => self.thread = Some(receiver),
+                Err(error) => self.finish(Err(error.to_string()), now),
+            }
+        }
+    }
+
+    /// The first name has its answer.
+    fn finish(&mut self, found: Found, now: Now) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let Asked { host, ids } = self.asked.remove(0);
+        if let Err(why) = &found {
+            log::debug!(target: "names", host:% = host, error:% = why; "not found");
+        }
+        self.learn(host, found, now);
+        for id in ids {
+            self.tell(id);
+        }
+    }
+
+    fn learn(&mut self, host: Box<str>, found: Found, now: Now) {
+        self.known.retain(|known| known.host != host);
+        if self.known.len() >= NAMES_MAX {
+            self.known.remove(0);
+        }
+        // Who fails is asked again at once.
+        let good_ms = if found.is_ok() { GOOD_MS } else { 0 };
+        self.known.push(Known { host, found, until_ns: now.mono_ns + time::ms(good_ms) });
+    }
+
+    fn tell(&mut self, id: Id) {
+        let (readable, writable, ended) = (false, true, false);
+        self.news.push(Event::Stream { id, readable, writable, ended });
+    }
+}
+
+fn look_up(host: &str, sender: &SyncSender<Found>, waker: &Waker) {
+    let found = (host, 0).to_socket_addrs().map_err(|error| error.to_string());
+    let found = found.map(|addresses| {
+        let mut ips: Vec<IpAddr> = Vec::new();
+        for ip in addresses.map(|address| address.ip()) {
+            if !ips.contains(&ip) && ips.len() < ADDRESSES_MAX {
+                ips.push(ip);
+            }
+        }
+        ips
+    });
+    // Nobody listens any more when the process is about to end.
+    let told = sender.send(found);
+    drop(told);
+    let woken = waker.wake();
+    drop(woken);
+}

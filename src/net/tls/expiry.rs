@@ -1,0 +1,128 @@
+//! When a certificate ends: of its DER, only what lies on the way to that date is looked at
+//! (RFC 5280 §4.1). What cannot be read has no date; it is never more than not to be warned.
+
+/// An element: its tag, its content.
+type Element<'d> = (u8, &'d [u8]);
+
+const SEQUENCE: u8 = 0x30;
+const VERSION: u8 = 0xa0;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+
+/// Milliseconds since 1970.
+pub(super) fn not_after_ms(certificate: &[u8]) -> Option<i64> {
+    let mut outer = certificate;
+    let mut certificate = inside(element(&mut outer)?)?;
+    let mut fields = inside(element(&mut certificate)?)?;
+    if fields.first() == Some(&VERSION) {
+        element(&mut fields)?;
+    }
+    // Serial number, signature algorithm, issuer.
+    for _ in 0..3 {
+        element(&mut fields)?;
+    }
+    let mut validity = inside(element(&mut fields)?)?;
+    element(&mut validity)?;
+    date(element(&mut validity)?)
+}
+
+/// Takes one element off the front.
+fn element<'d>(bytes: &mut &'d [u8]) -> Option<Element<'d>> {
+    let (&tag, rest) = bytes.split_first()?;
+    let (&first, mut rest) = rest.split_first()?;
+    let mut length = usize::from(first);
+    if first >= 0x80 {
+        // How many bytes the length has; none is BER, more than four is no certificate.
+        let (digits, after) = rest.split_at_checked(usize::from(first & 0x7f))?;
+        if digits.is_empty() || digits.len() > 4 {
+            return None;
+        }
+        length = digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit));
+        rest = after;
+    }
+    let (content, rest) = rest.split_at_checked(length)?;
+    *bytes = rest;
+    Some((tag, content))
+}
+
+fn inside((tag, content): Element<'_>) -> Option<&[u8]> {
+    (tag == SEQUENCE).then_some(content)
+}
+
+/// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`: RFC 5280 allows no other forms.
+fn date((tag, text): Element<'_>) -> Option<i64> {
+    let digits = text.strip_suffix(b"Z")?;
+    let pair = |at: usize| {
+        let pair = digits.get(at..at + 2)?;
+        pair.iter().all(u8::is_ascii_digit).then(|| {
+            let [tens, ones] = [pair[0] - b'0', pair[1] - b'0'].map(i64::from);
+            tens * 10 + ones
+        })
+    };
+    let (year, rest) = match (tag, digits.len()) {
+        (UTC_TIME, 12) => (pair(0)? + if pair(0)? < 50 { 2000 } else { 1900 }, 2),
+        (GENERALIZED_TIME, 14) => (pair(0)? * 100 + pair(2)?, 4),
+        _ => return None,
+    };
+    let (month, day) = (pair(rest)?, pair(rest + 2)?);
+    let (hour, minute, second) = (pair(rest + 4)?, pair(rest + 6)?, pair(rest + 8)?);
+    let real = (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !real || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    Some((((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second) * 1000)
+}
+
+/// Days since 1970: years that begin on 1 March have their odd day at the end.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        for (tag, text, ms) in [
+            (UTC_TIME, "700101000000Z", Some(0)),
+            (UTC_TIME, "000229120000Z", Some(951_825_600_000)),
+            (UTC_TIME, "491231235959Z", Some(2_524_607_999_000)),
+            (UTC_TIME, "500101000000Z", Some(-631_152_000_000)),
+            (GENERALIZED_TIME, "20261121080000Z", Some(1_795_248_000_000)),
+            (GENERALIZED_TIME, "99991231235959Z", Some(253_402_300_799_000)),
+            (UTC_TIME, "20261121080000Z", None),
+            (GENERALIZED_TIME, "261121080000Z", None),
+            (UTC_TIME, "701301000000Z", None),
+            (UTC_TIME, "70010100000xZ", None),
+            (UTC_TIME, "700101000000+", None),
+            (UTC_TIME, "", None),
+            (0x04, "700101000000Z", None),
+        ] {
+            assert_eq!(date((tag, text.as_bytes())), ms, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_cut_or_changed_anywhere_has_a_date_or_none() {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2031, 2, 3);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let der = certificate.der();
+        let whole = Some((days(2031, 2, 3) * 86_400) * 1000);
+        assert_eq!(not_after_ms(der), whole);
+        for cut in 0..der.len() {
+            assert_eq!(not_after_ms(&der[..cut]), None, "{cut}");
+            for change in [0, 0x7f, 0x80, 0x84, 0xff] {
+                let mut changed = der.to_vec();
+                changed[cut] = change;
+                not_after_ms(&changed);
+            }
+        }
+    }
+}

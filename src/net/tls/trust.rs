@@ -1,0 +1,155 @@
+//! Whom our own connections trust, as `rustls` wants it, and what is wrong with a server in words
+//! that we use elsewhere.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+
+use super::super::stream::Socket;
+use super::channel::Tls;
+use crate::engine::{Roots, TlsFault, Trust};
+
+/// Different ones at once; the oldest is forgotten first.
+const CONFIGS_MAX: usize = 8;
+
+/// What was made of each trust: connections of one trust share what they know of a server.
+#[derive(Debug, Default)]
+pub(in crate::net) struct Trusts(Vec<(Trust, Arc<ClientConfig>)>);
+
+impl Trusts {
+    /// The beginning of TLS on a connection that stands.
+    pub(in crate::net) fn begin(
+        &mut self,
+        trust: &Trust,
+        name: &str,
+        socket: Socket,
+    ) -> io::Result<Tls> {
+        let config = self.config(trust)?;
+        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let name = bare.unwrap_or(name).to_owned();
+        let name = ServerName::try_from(name).map_err(|_| TlsFault::WrongName)?;
+        Tls::connect(socket, config, name)
+    }
+
+    fn config(&mut self, trust: &Trust) -> Result<Arc<ClientConfig>, TlsFault> {
+        if let Some((_, config)) = self.0.iter().find(|(known, _)| known == trust) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(config(trust)?);
+        if self.0.len() >= CONFIGS_MAX {
+            self.0.remove(0);
+        }
+        self.0.push((trust.clone(), Arc::clone(&config)));
+        Ok(config)
+    }
+}
+
+fn config(trust: &Trust) -> Result<ClientConfig, TlsFault> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_protocol_versions(rustls::DEFAULT_VERSIONS);
+    let builder = builder.map_err(|_| TlsFault::Broken)?;
+    let builder = match &trust.roots {
+        Roots::Public => {
+            let roots = webpki_roots::TLS_SERVER_ROOTS.to_vec();
+            builder.with_root_certificates(RootCertStore { roots })
+        }
+        Roots::Pem(pem) => {
+            let mut store = RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|_| TlsFault::RootsUnusable)?;
+                store.add(certificate).map_err(|_| TlsFault::RootsUnusable)?;
+            }
+            if store.is_empty() {
+                return Err(TlsFault::RootsUnusable);
+            }
+            builder.with_root_certificates(store)
+        }
+        Roots::Anyone => {
+            let verifier = Arc::new(Anyone(provider));
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        }
+    };
+    let mut config = match &trust.identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let chain: Result<Vec<_>, _> =
+                CertificateDer::pem_slice_iter(&identity.chain_pem).collect();
+            let chain = chain.map_err(|_| TlsFault::IdentityUnusable)?;
+            let key = PrivateKeyDer::from_pem_slice(&identity.key_pem);
+            let key = key.map_err(|_| TlsFault::IdentityUnusable)?;
+            let config = builder.with_client_auth_cert(chain, key);
+            config.map_err(|_| TlsFault::IdentityUnusable)?
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// What is wrong, in one word of ours.
+pub(super) fn fault(error: &Error) -> TlsFault {
+    match error {
+        Error::InvalidCertificate(error) => match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                TlsFault::Expired
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                TlsFault::NotValidYet
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                TlsFault::WrongName
+            }
+            _ => TlsFault::NotTrusted,
+        },
+        Error::InvalidMessage(_) => TlsFault::NotTls,
+        Error::AlertReceived(_) => TlsFault::Refused,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsFault::Incompatible,
+        _ => TlsFault::Broken,
+    }
+}
+
+/// Believes everyone; that they hold the key that they show is checked all the same.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
