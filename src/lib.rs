@@ -10,6 +10,7 @@
 //! * [`load`]: many clients, on the same contract as the server.
 //! * [`healthcheck`]: one question to a server, for probes.
 //! * [`connect`]: one client, and somebody at a terminal.
+//! * [`pool`]: connections that are kept for the next HTTP request.
 //! * [`target`]: where a connection of our own goes, and whom it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
 //! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`]: the nouns; they
@@ -29,6 +30,7 @@ pub mod load;
 pub mod net;
 pub mod options;
 pub mod outbox;
+pub mod pool;
 pub mod proto;
 pub mod rng;
 pub mod server;
