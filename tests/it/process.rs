@@ -4,6 +4,10 @@
 mod health;
 mod local;
 pub(crate) mod running;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_client;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

@@ -1,0 +1,146 @@
+//! Our own connections: names, TLS, whom they trust, and what is said when it does not work. The
+//! population of `load` is the client; servers are real.
+
+use wspulse::behaviours::Kind;
+use wspulse::engine::{HangUp, Roots, Target, TlsFault, Trust};
+use wspulse::load::{Answers, Life, Load, Outcome, Pace, Partner, Plan, Report, WhenLost, Why};
+use wspulse::net::{self, Ears};
+use wspulse::proto::upgrade::Ask;
+
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+
+use super::tls::{Authority, start};
+use super::*;
+
+fn load(target: Target, clients: usize) -> Report {
+    run(target, clients, Partner::WebSocket)
+}
+
+fn run(target: Target, clients: usize, partner: Partner) -> Report {
+    let plan = Plan {
+        targets: vec![target],
+        ask: Ask { host: "localhost".to_owned(), path: "/echo".to_owned(), ..Ask::default() },
+        clients,
+        ramp: None,
+        when_lost: WhenLost::Leave,
+        life: Life::Messages(3),
+        size: 1000,
+        kind: Kind::Text,
+        pace: Pace::Closed { depth: 2 },
+        fragment: 0,
+        partner,
+        answers: Answers::Same,
+        patience_ms: 3_000,
+        progress_ms: None,
+    };
+    let (code, load) = net::drive(Load::new(plan, 1), Ears::Shut).unwrap();
+    assert_eq!(code, 0);
+    load.report().clone()
+}
+
+/// How the one client ended.
+fn outcome(target: Target) -> Outcome {
+    let ends = load(target, 1).ends;
+    assert_eq!(ends.values().sum::<u64>(), 1);
+    *ends.keys().next().unwrap()
+}
+
+const GONE_WELL: Outcome = Outcome::Closed(1000);
+
+fn without_tls(fault: TlsFault) -> Outcome {
+    Outcome::NotConnected(Why::Tls(fault))
+}
+
+#[test]
+fn names_are_looked_up_and_their_addresses_tried() {
+    let server = Server::start(&[]);
+    let port = server.main.port();
+    assert_eq!(outcome(Target::host("127.0.0.1", port)), GONE_WELL);
+    // Where this is also ::1, nobody listens at that address.
+    let report = load(Target::host("localhost", port), 100);
+    assert_eq!(report.ends[&GONE_WELL], 100, "{report:?}");
+    assert_eq!(outcome(Target::host("a..b", port)), Outcome::NotConnected(Why::NoSuchName));
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let refused = Outcome::NotConnected(Why::Refused);
+    assert_eq!(outcome(Target::host("localhost", nobody)), refused);
+    assert_eq!(outcome(Target::host("127.0.0.1", nobody)), refused);
+}
+
+#[test]
+fn only_who_is_trusted_is_talked_to() {
+    let (folder, authority, other) = (Folder::new("trust"), Authority::new(), Authority::new());
+    authority.vouch(&folder, "a", 2100);
+    authority.vouch(&folder, "gone", 2021);
+    let (server, expired) = (start(&folder, "a", &[]), start(&folder, "gone", &[]));
+    let pem = |authority: &Authority| Trust::pem(authority.certificate.pem().as_bytes());
+    let at = |server: &Server| Target::host("localhost", server.main.port());
+    let ask = |name: &str, trust: Trust| outcome(at(&server).secured(name, trust));
+    let report = load(at(&server).secured("localhost", pem(&authority)), 100);
+    assert_eq!(report.ends[&GONE_WELL], 100, "{report:?}");
+    assert_eq!(ask("localhost", Trust::anyone()), GONE_WELL);
+    assert_eq!(ask("elsewhere", Trust::anyone()), GONE_WELL);
+    assert_eq!(ask("localhost", pem(&other)), without_tls(TlsFault::NotTrusted));
+    assert_eq!(ask("localhost", Trust::public()), without_tls(TlsFault::NotTrusted));
+    assert_eq!(ask("elsewhere", pem(&authority)), without_tls(TlsFault::WrongName));
+    assert_eq!(ask("127.0.0.1", pem(&authority)), without_tls(TlsFault::WrongName));
+    assert_eq!(ask("localhost", Trust::pem(b"")), without_tls(TlsFault::RootsUnusable));
+    let half = Trust { roots: Roots::Anyone, identity: None }.showing(b"", b"");
+    assert_eq!(ask("localhost", half), without_tls(TlsFault::IdentityUnusable));
+    let late = at(&expired).secured("localhost", pem(&authority));
+    assert_eq!(outcome(late), without_tls(TlsFault::Expired));
+    let plain = Server::start(&[]);
+    let secured = at(&plain).secured("localhost", pem(&authority));
+    assert_eq!(outcome(secured), without_tls(TlsFault::NotTls));
+    assert_eq!(outcome(at(&server)), Outcome::Refused(400), "it speaks TLS, we do not");
+    let said = HangUp::Tls(TlsFault::WrongName).to_string();
+    assert_eq!(said, "its certificate is for another name");
+}
+
+/// What says back whatever it hears, to those who show a certificate.
+fn guarded_echo(folder: &Folder, authority: &Authority) -> u16 {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.certificate.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = Arc::new(roots);
+    let guard = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+    let config = ServerConfig::builder_with_provider(provider);
+    let config = config.with_protocol_versions(&[&rustls::version::TLS12]).unwrap();
+    let config = config.with_client_cert_verifier(guard.build().unwrap());
+    let chain = vec![CertificateDer::from_pem_file(folder.0.join("a.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(folder.0.join("a.key")).unwrap();
+    let config = Arc::new(config.with_single_cert(chain, key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serve = move |socket: TcpStream| {
+        let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = StreamOwned::new(session, socket);
+        let mut heard = [0; 4096];
+        while let Ok(n @ 1..) = stream.read(&mut heard) {
+            stream.write_all(&heard[..n]).unwrap();
+        }
+    };
+    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));
+    port
+}
+
+#[test]
+fn a_certificate_of_our_own_is_shown_to_who_asks() {
+    let (folder, authority) = (Folder::new("identity"), Authority::new());
+    authority.vouch(&folder, "a", 2100);
+    let port = guarded_echo(&folder, &authority);
+    let trust = Trust::pem(authority.certificate.pem().as_bytes());
+    let [chain, key] = ["a.pem", "a.key"].map(|name| fs::read(folder.0.join(name)).unwrap());
+    let ours = trust.clone().showing(&chain, &key);
+    let known = Target::host("localhost", port).secured("localhost", ours);
+    let report = run(known, 1, Partner::PlainEcho);
+    assert_eq!(report.answered, 3, "{report:?}");
+    let unknown = Target::host("localhost", port).secured("localhost", trust);
+    let ends = run(unknown, 1, Partner::PlainEcho).ends;
+    assert_eq!(ends.keys().next(), Some(&without_tls(TlsFault::Refused)));
+}
