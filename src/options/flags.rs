@@ -254,14 +254,6 @@ const TUNING: &[Flag<Draft>] = &[
         show: |d| named(WATCHES, d.serve.kube.always),
     },
     Flag {
-        name: "reuse-port",
-        takes: Takes::Nothing,
-        fallback: Fallback::Off,
-        help: "let several processes share the port",
-        take: |d, v| set(&mut d.serve.reuse_port, values::switch(v)),
-        show: |d| on_off(d.serve.reuse_port),
-    },
-    Flag {
         name: "drain-code",
         takes: Takes::One("CODE"),
         fallback: Fallback::Is("1001"),

@@ -363,14 +363,7 @@ impl Conn {
     }
 
     pub(super) fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
-        let mount = &cx.shared.config.mounts[usize::from(socket.mount)].path;
-        log::info!(
-            target: "open", conn:% = cx.id, mount = mount.as_str(), peer:% = self.peer,
-            forwarded = socket.forwarded().unwrap_or_default();
-            "connection opened"
-        );
-        cx.shared.open.websockets += 1;
-        cx.shared.metrics.opened(socket.mount);
+        self.log_open(&socket, cx);
         self.stage = Stage::WebSocket(socket);
     }
 
@@ -412,34 +405,6 @@ impl Conn {
             slow.input = Vec::new();
             slow.message = None;
             slow.skip = 0;
-        }
-    }
-
-    /// One line for each WebSocket, when it ends.
-    pub(super) fn log_end(&mut self, end: End, cx: &mut Cx<'_>) {
-        let Stage::WebSocket(socket) = &self.stage else { return };
-        let mount = &cx.shared.config.mounts[usize::from(socket.mount)].path;
-        let tally = socket.tally;
-        log::info!(
-            target: "close", conn:% = cx.id, mount = mount.as_str(), peer:% = self.peer,
-            forwarded = socket.forwarded().unwrap_or_default(),
-            duration_ms = self.since.ms_ago(cx.now),
-            code = end.code, initiator = end.initiator.name(),
-            messages_in = tally.messages_in, messages_out = tally.messages_out,
-            bytes_in = tally.bytes_in, bytes_out = tally.bytes_out;
-            "connection closed"
-        );
-        cx.shared.open.websockets -= 1;
-        cx.shared.metrics.closed(socket.mount, end, self.since.ms_ago(cx.now));
-        if let Stage::WebSocket(socket) = &mut self.stage
-            && let Some(extras) = &mut socket.extras
-        {
-            cx.shared.account.update(&mut extras.counted, Account::default());
-        }
-        if end == BROKEN {
-            cx.shared.drain.forced += 1;
-        } else {
-            cx.shared.drain.clean += 1;
         }
     }
 

@@ -16,6 +16,7 @@ mod life;
 mod messages;
 mod metrics;
 mod pressure;
+mod record;
 mod routes;
 mod scarcity;
 mod shared;
