@@ -22,7 +22,7 @@ import time
 import harness
 import tools
 from harness import BINARY, SCRATCH, Server, check, clean_environment, equal, free_port, launch
-from harness import not_run, section, wspulse
+from harness import not_run, timed_section, wspulse
 
 PYTHON = tools.venv("load", ["websockets==15.0.1"])
 tools.install_only()
@@ -272,7 +272,7 @@ def terminal():
 def main():
     harness.require_binary()
     for run in (terminal, generator, round_trips, told_delays, tls, unreachable, ten_processes, many, one_worker):
-        section(run)
+        timed_section(run)
     harness.finish()
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import harness
 from cgroup import Group, Unavailable
-from harness import Server, check, equal, section
+from harness import Server, check, equal, timed_section
 
 HERE = Path(__file__).resolve().parent
 KIB, MIB = 1 << 10, 1 << 20
@@ -141,18 +141,6 @@ def starve(milli, kind, connections, what):
           probes.share("admin", 0.99) <= ADMIN_MS[milli], probes)
 
 
-def cpu_100m():
-    for load in LOADS:
-        starve(100, *load)
-
-
-def cpu_10m():
-    """In turn as well: side by side, the kernel alone lets a process that does nothing but spin
-    stand still for 800 ms, where it is 400 ms alone."""
-    for load in LOADS:
-        starve(10, *load)
-
-
 # ---- memory ---------------------------------------------------------------------------------
 
 ATTACKS = (("silent", 200), ("fragments", 100), ("halves", 300), ("large", 32), ("unfinished", 100))
@@ -205,18 +193,6 @@ def crush(mib):
         time.sleep(2.5)
         equal(f"{what}: at ease and ready again once they are gone",
               (metric(server, "server_memory_stage"), " 200 OK" in ask(server, "main", "/readyz")), (0, True))
-
-
-def memory_16():
-    crush(16)
-
-
-def memory_32():
-    crush(32)
-
-
-def memory_128():
-    crush(128)
 
 
 def steady(server, name, budget_s=20):
@@ -351,20 +327,33 @@ def waiting():
 
 
 def side_by_side(*calls):
-    threads = [threading.Thread(target=section, args=call) for call in calls]
+    threads = [threading.Thread(target=timed_section, args=call) for call in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
+# At 10m one after the other as well: side by side, the kernel alone lets a process that does
+# nothing but spin stand still for 800 ms, where it is 400 ms alone.
+GROUPS = {
+    "cpu_100m": [(starve, 100, *load) for load in LOADS],
+    "cpu_10m": [(starve, 10, *load) for load in LOADS],
+    "memory": [(crush, mib) for mib in (16, 32, 128)],
+    "fragments": [(fragments,)],
+    "waiting": [(waiting,)],
+    "neighbours": [(neighbours,)],
+}
+
+
 def main():
     harness.require_binary()
     harness.raise_descriptor_limit()
     words = sys.argv[1:]
-    for group in (cpu_100m, cpu_10m, memory_16, memory_32, memory_128, fragments, waiting, neighbours):
-        if not words or any(word in group.__name__ for word in words):
-            section(group)
+    for name, runs in GROUPS.items():
+        if not words or any(word in name for word in words):
+            for run in runs:
+                timed_section(*run)
     harness.finish()
 
 

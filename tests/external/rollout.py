@@ -14,7 +14,7 @@ import urllib.request
 
 import harness
 import tools
-from harness import SCRATCH, Server, check, clean_environment, equal, free_port, launch, section
+from harness import SCRATCH, Server, check, clean_environment, equal, free_port, launch, timed_section
 
 CLIENTS = 100
 HAPROXY = """
@@ -166,8 +166,8 @@ def main():
         tools.carry_out(["apt-get", "install", "--yes", "--no-install-recommends", "haproxy"])
     tools.install_only()
     harness.require_binary()
-    section(rollout)
-    section(disaster)
+    timed_section(rollout)
+    timed_section(disaster)
     harness.finish()
 
 
