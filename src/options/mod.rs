@@ -10,6 +10,7 @@ mod healthcheck;
 mod help;
 mod kube;
 mod load;
+pub mod manual;
 mod read;
 mod serve;
 mod show;
