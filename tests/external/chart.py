@@ -37,6 +37,9 @@ REFUSED = {
     "config.listen=:80": "config.listen: the chart sets --listen from containerPort",
     "config.drain-delay=9s": "the chart sets --drain-delay from drain.wait",
     "env[0].name=WSPULSE_FAULTS,env[0].value=1": "env: WSPULSE_FAULTS: what wspulse is told",
+    "deployments.enabled=true,ingress.enabled=true": "deployments.open=true if that is what you",
+    "deployments.enabled=true,serviceAccount.create=false": "to the account `default`",
+    "deployments.enabled=true,config.kube=off": "the chart sets --kube and --kube-namespace",
     "replicas=2": "additional properties 'replicas' not allowed",
     "drain.announce=hok": "at '/drain/announce': value must be one of 'hook', 'sleep', 'server'",
     "drain.wait=5s": "at '/drain/wait': got string, want integer",
@@ -99,8 +102,10 @@ def judged(rendered):
               not faults, faults)
         faults = dangling(documents)
         check(f"{name}: every selector, port and back end leads somewhere", not faults, faults)
-        equal(f"{name}: all in the release's namespace",
-              {document["metadata"].get("namespace") for document in documents}, {NAMESPACE})
+        deployments = {"shop"} if name == "deployments-namespace" else set()
+        equal(f"{name}: all in the release's namespace, a role where it is used",
+              {document["metadata"].get("namespace") for document in documents
+               if document["kind"] not in kube.NOWHERE}, {NAMESPACE} | deployments)
         deployment = of_kind(documents, "Deployment")[0]
         in_time(name, deployment["spec"]["template"]["spec"])
         equal(f"{name}: maxSurge 1, maxUnavailable 0",
@@ -208,6 +213,24 @@ def measured(rendered):
               b"\nwebsocket_connections_active" in body, (status, body[:300]))
 
 
+def deployments(rendered):
+    """The feed of Deployments: off by default; on, with a role that is just enough."""
+    args = container(rendered["defaults"])["args"]
+    check("without it: no such mount, no role, no token", "--kube=off" in args
+          and not kube.rights(rendered["defaults"]), args)
+    for name, namespace in (("deployments", "default"), ("deployments-namespace", "shop")):
+        seen = kube.informed(name, rendered[name])
+        equal(f"{name}: viewers see all of a Deployment's life", (seen[0], seen[-1]),
+              ("< Successfully processed deployment: web",
+               f"< Deployment {namespace}/web has been deleted"))
+        goes_out = of_kind(rendered[name], "NetworkPolicy")[0]["spec"]["egress"]
+        check(f"{name}: the network policy lets it reach the API server's ports, nothing else",
+              len(goes_out) == 1 and set(goes_out[0]) == {"ports"}, goes_out)
+    inside = kube.rights(rendered["deployments-namespace"])[0][1]
+    equal("deployments.namespace: a Role there, and no other",
+          (inside["kind"], inside["metadata"]["namespace"]), ("Role", "shop"))
+
+
 def helm_test(rendered):
     """What the pod of `helm test` runs, against a server here instead of the services' names."""
     args, env = started_as(container(rendered["gateway"]))
@@ -229,7 +252,7 @@ def main():
     section(lint)
     section(refusals)
     rendered = value_sets()
-    for group in (judged, details, doors, notes, accepted, measured, helm_test):
+    for group in (judged, details, doors, notes, accepted, measured, deployments, helm_test):
         section(group, rendered)
     for name in ("defaults", "gateway", "sleep", "server"):
         section(lived, name, next(pods(rendered[name]))[2])

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 
 import tools
+from apiserver import ApiServer, Viewer, deployment
 
 UNPACK = """
 import io, pathlib, sys, tarfile, zipfile
@@ -30,6 +31,10 @@ SLEEP_SINCE = "1.30.0"
 SAFE_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_port_range"}
 CLOSE_S, SPARE_S = 5, 5
 NAMESPACE = "ws"
+# What belongs to no namespace.
+NOWHERE = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+# What Kubernetes tells every pod; nobody answers there.
+AROUND = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 GROUPS = {"ScaledObject": "keda/keda.sh/v1alpha1",
           "HTTPRoute": "gateway-api/gateway.networking.k8s.io/v1",
@@ -154,13 +159,15 @@ def pods(documents):
 
 def restricted(documents):
     """What of the restricted level, and of ours above it, a pod does not keep."""
-    faults = []
+    faults, bound = [], {account for account, _ in rights(documents)}
     for name, _, pod in pods(documents):
         context = pod.get("securityContext", {})
         user = (context.get("runAsNonRoot"), context.get("runAsUser"))
         sysctls = {sysctl["name"] for sysctl in context.get("sysctls", [])}
         host = [pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")]
-        wanted = {"no token": pod.get("automountServiceAccountToken") is False,
+        mounts = pod.get("automountServiceAccountToken")
+        wanted = {"a token if and only if a role is bound to its account":
+                  mounts is (pod.get("serviceAccountName") in bound),
                   "no service links": pod.get("enableServiceLinks") is False,
                   "not root": user == (True, 65532),
                   "seccomp": context.get("seccompProfile") == {"type": "RuntimeDefault"},
@@ -175,6 +182,29 @@ def restricted(documents):
                        "limits": {"cpu", "memory"} <= set(container["resources"]["limits"])}
         faults += [f"{name}: {what}" for what, kept in wanted.items() if not kept]
     return faults
+
+
+def rights(documents):
+    """Service account and role, of every binding."""
+    return [right for binding in documents for right in granted(binding, documents)]
+
+
+def granted(binding, documents):
+    """What a binding gives to whom, as far as both are among the documents."""
+    if not binding["kind"].endswith("RoleBinding"):
+        return []
+    known = {name_of(document): document for document in documents}
+    role = known.get(binding["kind"].removesuffix("Binding") + "/" + binding["roleRef"]["name"])
+    return [(subject["name"], role) for subject in binding["subjects"]
+            if role and f"ServiceAccount/{subject['name']}" in known]
+
+
+def denied(asked, role):
+    """What an informer asked, and this role would not allow."""
+    allowed = {(verb, group, resource) for rule in role["rules"] for verb in rule["verbs"]
+               for group in rule["apiGroups"] for resource in rule["resources"]}
+    inside = role["metadata"].get("namespace")
+    return [one for one in asked if one[:3] not in allowed or inside not in (None, one[-1])]
 
 
 def dangling(documents):
@@ -195,6 +225,8 @@ def dangling(documents):
         target = spec.get("scaleTargetRef", {}).get("name")
         if target and f"Deployment/{target}" not in names:
             faults.append(f"{name_of(document)}: {target}")
+        if document["kind"].endswith("RoleBinding") and not granted(document, documents):
+            faults.append(f"{name_of(document)}: no such role or account")
         if document["kind"] in ("PodDisruptionBudget", "NetworkPolicy"):
             selector = spec.get("selector", spec.get("podSelector"))["matchLabels"].items()
             if not any(selector <= labels.items() for _, labels, _ in workloads):
@@ -277,7 +309,7 @@ def started_as(container):
     """Arguments and environment that this container would have."""
     downward = {"metadata.name": "release-0", "metadata.namespace": NAMESPACE,
                 "spec.nodeName": "node"}
-    env = {entry["name"]: entry["value"] if "value" in entry else
+    env = AROUND | {entry["name"]: entry["value"] if "value" in entry else
            downward.get(entry["valueFrom"]["fieldRef"]["fieldPath"], "")
            for entry in container.get("env", [])}
     return [*container.get("args", []), "--profile=kubernetes"], env
@@ -320,3 +352,30 @@ def lived(name, pod):
         equal(f"{name}: SIGTERM: all are told {code}, exit 0 before the grace period ends",
               (crowd.count("close_code"), server.wait(left_s)), ({code: 10}, 0))
         crowd.leave()
+
+
+def informed(name, documents):
+    """What viewers of /api/wds/logs see while a Deployment lives and dies. The server is told of an
+    API server here instead of its cluster's; what it asks there, its role must allow."""
+    (_, role), = rights(documents)
+    own = next(pods(of_kind(documents, "Deployment")))[2]["containers"][0]
+    args, env = started_as(own)
+    namespace = role["metadata"].get("namespace", "default")
+    token = SCRATCH / "viewers"
+    token.write_text("sesame\n")
+    with ApiServer() as api:
+        check(f"{name}: it looks around its pod", "--kube=in-cluster" in args, args)
+        args = [re.sub(r"/etc/wspulse/deployments/token", str(token), arg) for arg in args]
+        args[args.index("--kube=in-cluster")] = f"--kube={api.url}"
+        with Server(*args, env=env) as server, \
+                Viewer(server.ws("/api/wds/logs?access_token=sesame")) as viewer:
+            check(f"{name}: it watches", api.watched.wait(10), api.asked)
+            for number, kind, image, replicas in (
+                    (1, "ADDED", "nginx:1.27", 1), (2, "MODIFIED", "nginx:1.27", 3),
+                    (3, "MODIFIED", "nginx:1.28", 3), (4, "DELETED", "nginx:1.28", 3)):
+                api.say(kind, deployment(namespace, "web", 100 + number, image, replicas))
+            seen = [re.sub(r'(?<="timestamp":")[^"]+', "…", line) for line in viewer.lines(7)]
+        faults = denied(api.asked, role)
+        check(f"{name}: {len(api.asked)} requests, and its role allows them",
+              len(api.asked) >= 2 and not faults, (faults, api.asked))
+    return seen

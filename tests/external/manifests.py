@@ -16,7 +16,7 @@ from kube import (HELM, KUBECTL, dangling, in_time, lived, name_of, objects, of_
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 CHART = ROOT / "deploy" / "chart"
-GUIDES = ("gowebsockettest", "ws-test", "websockets-test")
+GUIDES = ("gowebsockettest", "ws-test", "websockets-test", "websocket-informer")
 KUSTOMIZATIONS = ("base", "overlays/public")
 # What a probe has without being told.
 DEFAULTS = {"timeoutSeconds": 1, "failureThreshold": 3}
@@ -32,7 +32,7 @@ def manifests():
             found[name.rpartition("/")[2]] = objects(said)
     for documents in found.values():
         for document in documents:
-            if document["kind"] != "Namespace":
+            if document["kind"] not in kube.NOWHERE:
                 document["metadata"].setdefault("namespace", "ws")
     return found
 
@@ -63,7 +63,7 @@ def container(documents):
 
 def guides(found):
     """What each walk-through relies upon."""
-    a, b, d = (found[name] for name in GUIDES)
+    a, b, d, _ = (found[name] for name in GUIDES)
     ingress, service = one(a, "Ingress")["spec"], one(a, "Service")["spec"]
     equal("gowebsockettest: NodePort 80 to 8080, class nginx, TLS",
           (service["type"], service["ports"][0]["port"], service["ports"][0]["targetPort"],
@@ -88,6 +88,14 @@ def guides(found):
           (["--faults", "--mount", "/=echo?work=100ms"], [{"name": "PORT", "value": "80"}]))
     check("websockets-test: `kubectl scale` is not undone by the next apply",
           "replicas" not in one(d, "Deployment")["spec"])
+
+
+def informer(found):
+    """The walk-through's own lines, which stand at the head of its file."""
+    text = (FOLDER / "websocket-informer.yaml").read_text()
+    told = re.findall(r"^#   (< .*)$", text, re.M)
+    equal("websocket-informer: as its guide shows it",
+          kube.informed("websocket-informer", found["websocket-informer"]), told)
 
 
 def same_as_chart(found):
@@ -134,7 +142,7 @@ def without(document):
 def main():
     harness.require_binary()
     found = manifests()
-    for group in (judged, guides, same_as_chart, zero_to_running):
+    for group in (judged, guides, informer, same_as_chart, zero_to_running):
         section(group, found)
     for name in (*GUIDES, "base"):
         section(lived, name, next(pods(found[name]))[2])

@@ -93,6 +93,17 @@ its own 5 s: they must fit as well. */}}
 - --drain-code={{ .Values.drain.code }}
 - {{ printf "--drain-reason=%s" .Values.drain.reason | quote }}
 - --drain-ready={{ .Values.drain.ready }}
+{{- if .Values.deployments.enabled }}
+- --kube=in-cluster
+{{- with .Values.deployments.namespace }}
+- --kube-namespace={{ . }}
+{{- end }}
+{{- if .Values.deployments.tokenSecret }}
+- "--mount=/api/wds/logs=deployments?deflate=off&token-file=/etc/wspulse/deployments/token"
+{{- end }}
+{{- else if not (hasKey .Values.config "kube") }}
+- --kube=off
+{{- end }}
 {{- range $flag, $value := .Values.config }}
 {{- range kindIs "slice" $value | ternary $value (list $value) }}
 {{- if kindIs "bool" . }}
@@ -105,6 +116,34 @@ its own 5 s: they must fit as well. */}}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* Secrets that are files to the server, which reads them again: a new one needs no restart. */}}
+{{- define "wspulse.secrets" -}}
+{{- $secrets := dict -}}
+{{- if .Values.deployments.enabled -}}
+{{- with .Values.deployments.tokenSecret -}}
+{{- $_ := set $secrets "deployments" . -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $secrets -}}
+{{- end }}
+
+{{- define "wspulse.volumes" -}}
+{{- $volumes := list -}}
+{{- range $name, $secret := include "wspulse.secrets" . | fromYaml -}}
+{{- $volumes = append $volumes (dict "name" $name "secret" (dict "secretName" $secret)) -}}
+{{- end -}}
+{{- concat $volumes .Values.extraVolumes | toYaml -}}
+{{- end }}
+
+{{- define "wspulse.volumeMounts" -}}
+{{- $mounts := list -}}
+{{- range $name, $secret := include "wspulse.secrets" . | fromYaml -}}
+{{- $path := printf "/etc/wspulse/%s" $name -}}
+{{- $mounts = append $mounts (dict "name" $name "mountPath" $path "readOnly" true) -}}
+{{- end -}}
+{{- concat $mounts .Values.extraVolumeMounts | toYaml -}}
 {{- end }}
 
 {{- define "wspulse.ingressClass" -}}
@@ -157,6 +196,23 @@ scaleDown:
 {{- fail (print "faults.enabled lets anybody who reaches the port stop the pod, and an ingress, "
       "a route or a load balancer is on: turn one of them off, or set faults.force=true "
       "if that is what you want") -}}
+{{- end -}}
+{{- with .Values.deployments -}}
+{{- if .enabled -}}
+{{- if and $public (not .tokenSecret) (not .open) -}}
+{{- fail (print "deployments.enabled shows every image and replica count to anybody who reaches the "
+      "pod, and an ingress, a route or a load balancer is on: set deployments.tokenSecret, "
+      "or deployments.open=true if that is what you want") -}}
+{{- end -}}
+{{- if or (hasKey $.Values.config "kube") (hasKey $.Values.config "kube-namespace") -}}
+{{- fail (print "config.kube…: with deployments.enabled the chart sets --kube and --kube-namespace, "
+      "as the role depends on them: set deployments.namespace") -}}
+{{- end -}}
+{{- if not (or $.Values.serviceAccount.create $.Values.serviceAccount.name) -}}
+{{- fail (print "deployments.enabled would give its role to the account `default`, which every pod "
+      "of the namespace has: set serviceAccount.create=true, or serviceAccount.name") -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
 {{- fail (print "autoscaling.enabled and keda.enabled would fight over the replicas "

@@ -1,0 +1,117 @@
+"""As much of an API server as shows what an informer asks, and what its viewers see then: one list,
+one watch, over HTTP like `kubectl proxy`. It remembers each request as a role would have to allow it.
+"""
+
+import json
+import queue
+import re
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+from harness import BINARY, clean_environment, launch
+
+PATH = re.compile(r"/apis/(?P<group>[^/]+)/v1(/namespaces/(?P<namespace>[^/]+))?"
+                  r"/(?P<resource>[a-z]+)(/(?P<name>[^/]+))?")
+
+
+def deployment(namespace, name, version, image, replicas):
+    labels = {"app": name}
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": name, "image": image}]}}
+    return {"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"namespace": namespace, "name": name, "uid": f"uid-{name}",
+                         "resourceVersion": str(version), "generation": version},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": pod},
+            "status": {}}
+
+
+class ApiServer:
+    """`with` starts and stops it; `say` sends one event to whoever watches."""
+
+    def __init__(self, *there):
+        self.there, self.events = list(there), queue.Queue()
+        self.asked, self.watched = [], threading.Event()
+        handler = type("Handler", (Handler,), {"api": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def say(self, kind, document):
+        self.events.put({"type": kind, "object": document})
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.events.put(None)
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    api = None
+
+    def do_GET(self):
+        address = urlsplit(self.path)
+        options, found = parse_qs(address.query), PATH.fullmatch(address.path)
+        watches = options.get("watch", ["false"])[0] in ("true", "1")
+        verb = "watch" if watches else "list"
+        self.api.asked.append((verb, *found.group("group", "resource", "namespace"))
+                              if found else ("get", address.path))
+        if not found:
+            return self.send_error(404)
+        return self.watch() if watches else self.list()
+
+    def list(self):
+        body = json.dumps({"apiVersion": "apps/v1", "kind": "DeploymentList",
+                           "metadata": {"resourceVersion": "100"}, "items": self.api.there})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def watch(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.api.watched.set()
+        while (event := self.api.events.get()) is not None:
+            line = json.dumps(event).encode() + b"\n"
+            self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_):
+        pass
+
+
+class Viewer:
+    """`wspulse connect`, whose lines are what somebody at a terminal would see."""
+
+    def __init__(self, url):
+        self.process = launch([BINARY, "connect", url], stdin=subprocess.PIPE, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              env=clean_environment())
+
+    def lines(self, wanted, budget_s=10):
+        """The first messages, so many of them; fewer when they do not come in time."""
+        timer, seen = threading.Timer(budget_s, self.process.kill), []
+        timer.start()
+        for line in self.process.stdout:
+            if line.startswith("< "):
+                seen.append(line.rstrip("\n"))
+            if len(seen) == wanted:
+                break
+        timer.cancel()
+        return seen
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
