@@ -7,6 +7,7 @@
 //! * [`server`]: the program without I/O: bytes and `now` in, actions out.
 //! * [`proto`]: wire formats: HTTP heads, the handshake, frames, messages.
 //! * [`informer`]: what an API server knows of Deployments, for many viewers.
+//! * [`aws`]: signatures and credentials, as AWS has them.
 //! * [`load`]: many clients, on the same contract as the server.
 //! * [`healthcheck`]: one question to a server, for probes.
 //! * [`connect`]: one client, and somebody at a terminal.
@@ -19,6 +20,8 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux sockets inherit");
 
+#[cfg(feature = "gateway")]
+pub mod aws;
 pub mod behaviours;
 pub mod connect;
 pub mod engine;

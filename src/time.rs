@@ -132,6 +132,41 @@ pub fn rfc3339(wall_ms: i64) -> String {
     format!("{:04}-{:02}-{:02}T{h:02}:{m:02}:{s:02}.{:03}Z", c.year, c.month, c.day, c.ms)
 }
 
+/// Reads what [`rfc3339`] writes, with or without a fraction of the second, in UTC.
+#[must_use]
+pub fn from_rfc3339(text: &str) -> Option<i64> {
+    let (date, rest) = text.split_once('T')?;
+    let time = rest.strip_suffix('Z')?;
+    let number = |text: &str, digits: usize| -> Option<i64> {
+        let sound = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+        sound.then(|| text.parse().ok())?
+    };
+    let mut parts = date.split('-');
+    let (year, month, day) =
+        (number(parts.next()?, 4)?, number(parts.next()?, 2)?, number(parts.next()?, 2)?);
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut clock = time.split(':');
+    let (h, m, s) =
+        (number(clock.next()?, 2)?, number(clock.next()?, 2)?, number(clock.next()?, 2)?);
+    let sound = (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && h < 24
+        && m < 60
+        && s < 61
+        && (1..=9).contains(&fraction.len());
+    if parts.next().is_some() || clock.next().is_some() || !sound {
+        return None;
+    }
+    let ms = number(&format!("{:0<3}", fraction.get(..fraction.len().min(3))?), 3)?;
+    // Years begin in March, as in `calendar`.
+    let shifted_year = year - i64::from(month <= 2);
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let leap_days = shifted_year / 4 - shifted_year / 100 + shifted_year / 400;
+    let days = 365 * shifted_year + leap_days + day_of_year - 719_468;
+    Some((((days * 24 + h) * 60 + m) * 60 + s) * 1000 + ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +181,28 @@ mod tests {
         ] {
             assert_eq!(http_date(wall_ms), http);
             assert_eq!(rfc3339(wall_ms), iso);
+            assert_eq!(from_rfc3339(iso), Some(wall_ms));
+        }
+    }
+
+    #[test]
+    fn dates_that_are_read() {
+        assert_eq!(from_rfc3339("2026-11-21T03:19:04Z"), Some(1_795_231_144_000));
+        assert_eq!(from_rfc3339("1970-01-01T00:00:00.5Z"), Some(500));
+        assert_eq!(from_rfc3339("1970-01-01T00:00:00.123456789Z"), Some(123));
+        for bad in [
+            "",
+            "2026-11-21",
+            "2026-11-21T03:19:04",
+            "2026-11-21T03:19:04+01:00",
+            "2026-13-21T03:19:04Z",
+            "2026-11-21T24:19:04Z",
+            "2026-11-21T03:19:04.Z",
+            "2026-11-21T03:19:04.é1Z",
+            "+026-11-21T03:19:04Z",
+            "2026-11-21-1T03:19:04Z",
+        ] {
+            assert_eq!(from_rfc3339(bad), None, "{bad}");
         }
     }
 }
