@@ -155,14 +155,14 @@ pub struct File {
 }
 
 /// What an engine can ask to have read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The directory of files to serve.
     Assets,
     /// What the kernel counts for this process: one file a figure, its value as text.
     Process,
-    /// Tokens and certificates, by their paths; those that cannot be read are left out.
-    Secrets,
+    /// Tokens, certificates, kubeconfigs: these paths; those that cannot be read are left out.
+    Files(Vec<String>),
 }
 
 /// The only things that an engine can ask of the world.

@@ -48,7 +48,7 @@ pub fn watch(data: &[u8]) {
 #[cfg(feature = "informer")]
 fn hear(answers: &[u8], cuts: &Cuts) -> Vec<String> {
     let Ok(access) = Access::from_url("http://127.0.0.1:8001") else { return Vec::new() };
-    let plan = Plan { access, namespace: String::new(), always: false };
+    let plan = Plan { access, namespace: String::new(), always: false, origin: None };
     let mut informer = Informer::new(plan, 7);
     let mut now = Now { mono_ns: 1_000_000_000, wall_ms: 1_795_230_000_000 };
     let viewer = Id { key: 0, generation: 0 };
@@ -108,7 +108,7 @@ fn settle(informer: &mut Informer, now: Now, said: &mut Vec<String>) -> bool {
                 open = true;
             }
             Step::HangUp => open = false,
-            Step::Read => {}
+            Step::Read(_) => {}
         }
     }
     open

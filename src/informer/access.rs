@@ -1,9 +1,9 @@
 //! How an API server is reached: where it listens, whether through TLS, and who we say we are.
 //! It knows where secrets lie, not how files are read.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
 
-use crate::engine::Target;
+use crate::engine::{Roots, Target, Trust};
 
 /// An API server, and who we are to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,36 +127,117 @@ impl Access {
         if *port == usual { host } else { format!("{host}:{port}") }
     }
 
-    /// What a connection there is asked for with; `None`: this build cannot get there.
-    /// This is where TLS and names come in.
-    #[must_use]
-    pub fn target(&self) -> Option<Target> {
-        if self.tls.is_some() {
-            return None;
-        }
-        let ip = match self.host.as_str() {
-            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            host => host.parse().ok()?,
+    /// What a connection there is asked for with, given what was read of [`Access::files`].
+    ///
+    /// # Errors
+    /// The file that is missing, by what it is.
+    pub fn target(&self, read: &Secrets) -> Result<Target, Missing> {
+        let to = Target::host(&self.host, self.port);
+        let Some(tls) = &self.tls else { return Ok(to) };
+        let roots = if tls.insecure {
+            Roots::Anyone
+        } else {
+            match read.pem(&tls.authority).ok_or("certificate-authority")? {
+                [] => Roots::Public,
+                pem => Roots::Pem(pem.into()),
+            }
         };
-        Some(Target::Tcp(SocketAddr::new(ip, self.port)))
+        let mut trust = Trust { roots, identity: None };
+        if let Some((certificate, key)) = &tls.client {
+            let certificate = read.pem(certificate).ok_or("client-certificate")?;
+            trust = trust.showing(certificate, read.pem(key).ok_or("client-key")?);
+        }
+        Ok(to.secured(tls.server_name.as_deref().unwrap_or(&self.host), trust))
     }
 
     /// Files that are read, and read again.
     #[must_use]
     pub fn files(&self) -> Vec<String> {
-        let mut files = Vec::new();
-        if let Token::File(path) = &self.token {
-            files.push(path.clone());
-        }
-        if let Some(tls) = &self.tls {
-            let client = tls.client.iter().flat_map(|(certificate, key)| [certificate, key]);
-            files.extend([&tls.authority].into_iter().chain(client).filter_map(|pem| match pem {
-                Pem::File(path) => Some(path.clone()),
-                Pem::None | Pem::Text(_) => None,
-            }));
-        }
-        files
+        let token = match &self.token {
+            Token::File(path) => Some(path),
+            Token::None | Token::Text(_) => None,
+        };
+        token.into_iter().chain(self.pem_files()).cloned().collect()
     }
+
+    /// Whether there are any.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        matches!(self.token, Token::File(_)) || self.pem_files().next().is_some()
+    }
+
+    fn pem_files(&self) -> impl Iterator<Item = &String> {
+        let pems = self.tls.iter().flat_map(|tls| {
+            let client = tls.client.iter().flat_map(|(certificate, key)| [certificate, key]);
+            [&tls.authority].into_iter().chain(client)
+        });
+        pems.filter_map(|pem| match pem {
+            Pem::File(path) => Some(path),
+            Pem::None | Pem::Text(_) => None,
+        })
+    }
+}
+
+/// The name of what a kubeconfig would have said, and no file has.
+pub type Missing = &'static str;
+
+/// What was read of [`Access::files`]. Whatever is half written keeps what was there before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secrets {
+    token: Option<String>,
+    pems: BTreeMap<String, Vec<u8>>,
+}
+
+impl Secrets {
+    /// Nothing is read; a token that needs no file is there.
+    #[must_use]
+    pub fn new(access: &Access) -> Self {
+        let token = match &access.token {
+            Token::Text(token) => Some(token.clone()),
+            Token::None | Token::File(_) => None,
+        };
+        Self { token, pems: BTreeMap::new() }
+    }
+
+    /// A file was read.
+    pub fn fetched(&mut self, access: &Access, path: &str, bytes: &[u8]) {
+        if matches!(&access.token, Token::File(file) if file == path)
+            && let Some(token) = token(bytes)
+        {
+            self.token = Some(token);
+        }
+        if access.pem_files().any(|file| file == path) && is_whole(bytes) {
+            self.pems.insert(path.to_owned(), bytes.to_vec());
+        }
+    }
+
+    /// What to say who we are with, if anything.
+    ///
+    /// # Errors
+    /// The file of the token is missing.
+    pub fn token(&self, access: &Access) -> Result<Option<&str>, Missing> {
+        match (&self.token, &access.token) {
+            (None, Token::File(_)) => Err("token"),
+            (token, _) => Ok(token.as_deref()),
+        }
+    }
+
+    /// Empty: none is needed. `None`: it is in a file, which has none.
+    fn pem<'a>(&'a self, pem: &'a Pem) -> Option<&'a [u8]> {
+        match pem {
+            Pem::None => Some(&[]),
+            Pem::Text(bytes) => Some(bytes),
+            Pem::File(path) => self.pems.get(path).map(Vec::as_slice),
+        }
+    }
+}
+
+/// Whether each part of a PEM file that begins also ends (RFC 7468 §2).
+fn is_whole(bytes: &[u8]) -> bool {
+    let lines = || bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+    let begun = lines().filter(|line| line.starts_with(b"-----BEGIN ")).count();
+    let ended = |line: &&[u8]| line.starts_with(b"-----END ") && line[9..].ends_with(b"-----");
+    begun > 0 && begun == lines().filter(ended).count()
 }
 
 /// A token as a file has it; `None`: half-written, or no token.
@@ -211,6 +292,45 @@ mod tests {
         ] {
             assert_eq!(Access::from_url(url), Err(why), "{url}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_and_half_a_file_is_none() {
+        let mut access = Access::from_url("https://k8s.example").unwrap();
+        access.token = Token::File("token".into());
+        let file = |path: &str| Pem::File(path.into());
+        let client = Some((file("crt"), file("key")));
+        let server_name = Some("kubernetes".to_owned());
+        access.tls = Some(Tls { authority: file("ca"), client, server_name, insecure: false });
+        assert_eq!(access.files(), ["token", "ca", "crt", "key"]);
+        let mut read = Secrets::new(&access);
+        let pem = b"# ours\n-----BEGIN X-----\nQUJD\n-----END X-----\n";
+        for (path, missing) in
+            [("ca", "certificate-authority"), ("crt", "client-certificate"), ("key", "client-key")]
+        {
+            assert_eq!(access.target(&read), Err(missing));
+            read.fetched(&access, path, &pem[..pem.len() - 2]);
+            assert_eq!(access.target(&read), Err(missing), "half of {path}");
+            read.fetched(&access, path, pem);
+        }
+        assert_eq!(read.token(&access), Err("token"));
+        read.fetched(&access, "token", b"abc\n");
+        let whole = read.clone();
+        for path in ["token", "ca", "elsewhere"] {
+            read.fetched(&access, path, b"-----BEGIN X-----\n");
+        }
+        assert_eq!(read, whole, "what is half written keeps what was there");
+        assert_eq!(read.token(&access), Ok(Some("abc")));
+        let trust = Trust::pem(pem).showing(pem, pem);
+        let target = Target::host("k8s.example", 443).secured("kubernetes", trust);
+        assert_eq!(access.target(&read), Ok(target));
+        access.tls.as_mut().unwrap().insecure = true;
+        let target = Target::host("k8s.example", 443);
+        let target = target.secured("kubernetes", Trust::anyone().showing(pem, pem));
+        assert_eq!(access.target(&read), Ok(target));
+        access.tls = Some(Tls::default());
+        let target = Target::host("k8s.example", 443).secured("k8s.example", Trust::public());
+        assert_eq!(access.target(&read), Ok(target));
     }
 
     #[test]

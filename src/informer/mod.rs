@@ -11,6 +11,7 @@ pub mod kubeconfig;
 mod limits;
 mod lines;
 mod pieces;
+mod secrets;
 mod store;
 mod talk;
 mod trouble;
@@ -25,7 +26,7 @@ use std::collections::VecDeque;
 use crate::engine::{HangUp, Now, Target};
 use crate::rng::Rng;
 use crate::time;
-use access::{Access, Token};
+use access::{Access, Secrets};
 use asking::{Asking, Question};
 use backoff::Backoff;
 use trouble::Trouble;
@@ -44,6 +45,17 @@ pub struct Plan {
     pub namespace: String,
     /// Whether it goes on when nobody watches.
     pub always: bool,
+    /// What `access` was made of, if it can be made again.
+    pub origin: Option<Kubeconfig>,
+}
+
+/// Files that say where an API server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubeconfig {
+    /// Those that there may be, the first before the others.
+    pub files: Vec<String>,
+    /// Which context of theirs; empty: the current one.
+    pub context: String,
 }
 
 /// What the informer asks of whoever has connections and files.
@@ -53,8 +65,8 @@ pub enum Step {
     Connect(Target),
     /// End the present one, at once.
     HangUp,
-    /// Read the files of [`Access::files`] again.
-    Read,
+    /// Read these files, for [`Informer::fetched`].
+    Read(Vec<String>),
 }
 
 /// For metrics.
@@ -87,8 +99,9 @@ pub struct Informer {
     pages: u32,
     /// Something could not be read: what is known may lack it.
     doubtful: bool,
-    token: Option<String>,
-    read_ns: u64,
+    secrets: Secrets,
+    /// When they are read again.
+    reread_ns: u64,
     backoff: Backoff,
     rng: Rng,
     /// Since when nobody watches.
@@ -114,11 +127,8 @@ impl Informer {
     /// An informer that has asked nothing yet. The seed is for jitter.
     #[must_use]
     pub fn new(plan: Plan, seed: u64) -> Self {
-        let token = match &plan.access.token {
-            Token::Text(token) => Some(token.clone()),
-            Token::None | Token::File(_) => None,
-        };
         Self {
+            secrets: Secrets::new(&plan.access),
             plan,
             feed: Feed::default(),
             figures: Figures::default(),
@@ -129,8 +139,7 @@ impl Informer {
             version_of_list: String::new(),
             pages: 0,
             doubtful: false,
-            token,
-            read_ns: 0,
+            reread_ns: 0,
             backoff: Backoff::default(),
             rng: Rng::new(seed),
             alone_ns: None,
@@ -175,18 +184,12 @@ impl Informer {
         self.next = Question::List;
         self.page.clear();
         self.doubtful = false;
-        if self.plan.access.files().is_empty() {
-            self.connect(now);
-        } else {
-            // The token may be another one by now; what is read comes before the pause is over.
-            self.reread(now);
+        if self.reread(now) {
+            // What is read comes before the pause is over.
             self.phase = Phase::Resting { until_ns: now.mono_ns };
+        } else {
+            self.connect(now);
         }
-    }
-
-    fn reread(&mut self, now: Now) {
-        self.read_ns = now.mono_ns;
-        self.steps.push_back(Step::Read);
     }
 
     /// Nobody has watched for a while: everything is given back.
@@ -201,21 +204,10 @@ impl Informer {
         self.backoff.reset();
     }
 
-    /// A token file was read, or another file of [`Access::files`].
-    pub fn fetched(&mut self, path: &str, bytes: &[u8]) {
-        if let Token::File(file) = &self.plan.access.token
-            && file == path
-        {
-            // A file that is half written keeps the old one.
-            if let Some(token) = access::token(bytes) {
-                self.token = Some(token);
-            }
-        }
-    }
-
     fn connect(&mut self, now: Now) {
-        let Some(target) = self.plan.access.target() else {
-            return self.fail(now, Trouble::NoWay, None);
+        let target = match self.plan.access.target(&self.secrets) {
+            Ok(target) => target,
+            Err(missing) => return self.fail(now, Trouble::Missing(missing), None),
         };
         let until_ns = now.mono_ns + time::ms(limits::CONNECT_MS);
         self.phase = Phase::Connecting { until_ns };
@@ -262,7 +254,7 @@ impl Informer {
             Phase::Asking(asking) => Some(asking.until_ns),
         };
         let alone = self.alone_ns.map(|since| since + time::ms(limits::LEFT_ALONE_MS));
-        phase.into_iter().chain(alone).min()
+        phase.into_iter().chain(alone).chain(self.secrets_due_ns()).min()
     }
 
     /// Something may be due.
@@ -271,6 +263,11 @@ impl Informer {
             && since + time::ms(limits::LEFT_ALONE_MS) <= now.mono_ns
         {
             return self.end();
+        }
+        if self.secrets_due_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
+            // What else is due follows once they are read.
+            self.reread(now);
+            return;
         }
         let due = |until_ns: u64| until_ns <= now.mono_ns;
         match std::mem::replace(&mut self.phase, Phase::Off) {
@@ -308,10 +305,11 @@ impl Informer {
         self.feed.stale(now, &trouble.to_string());
         // A list is whole or it is none: pages of two lists do not go together.
         self.page.clear();
-        if trouble == Trouble::Unauthorized && !self.plan.access.files().is_empty() {
-            self.reread(now);
+        let until_ns = now.mono_ns + time::ms(pause_ms);
+        if trouble.may_be_ours() {
+            self.reread_ns = self.reread_ns.min(until_ns);
         }
-        self.phase = Phase::Resting { until_ns: now.mono_ns + time::ms(pause_ms) };
+        self.phase = Phase::Resting { until_ns };
     }
 
     /// The thread is lost.

@@ -39,17 +39,18 @@ impl Informer {
             }
         };
         self.figures.requests += 1;
-        if !self.plan.access.files().is_empty()
-            && now.mono_ns.saturating_sub(self.read_ns) >= time::ms(limits::REREAD_MS)
-        {
-            self.reread(now);
-        }
         let (access, namespace) = (&self.plan.access, &self.plan.namespace);
-        let token = self.token.as_deref();
+        let token = match self.secrets.token(access) {
+            Ok(token) => token,
+            Err(missing) => {
+                self.steps.push_back(Step::HangUp);
+                return self.fail(now, Trouble::Missing(missing), None);
+            }
+        };
         if asking::write(out, access, namespace, &query, token).is_err() {
             // Only a namespace or token that nobody checked could do this.
             self.steps.push_back(Step::HangUp);
-            return self.fail(now, Trouble::NoWay, None);
+            return self.fail(now, Trouble::Unsayable, None);
         }
         self.phase = Phase::Asking(Box::new(asking));
     }
@@ -111,6 +112,11 @@ impl Informer {
             (HangUp::Eof, Ok(())) => self.finish(now, &asking, None),
             // It had been idle for the server's taste: that is no trouble.
             (_, Err(Fault::NoAnswer)) if asking.reused => self.connect(now),
+            // A server may take its time to say that it does not want us.
+            (HangUp::Tls(_), _) => {
+                let trouble = Trouble::NotConnected(how);
+                self.stop(now, &asking, Stop::Trouble(trouble, None));
+            }
             (_, _) => self.stop(now, &asking, Stop::Trouble(Trouble::Lost, None)),
         }
     }

@@ -2,14 +2,17 @@
 
 use core::fmt;
 
-use crate::engine::HangUp;
+use super::access::Missing;
+use crate::engine::{HangUp, TlsFault};
 use crate::proto::http_client::Fault;
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// This build cannot get there.
-    NoWay,
+    /// This file has nothing that can be used, or is not there.
+    Missing(Missing),
+    /// The namespace or the token cannot stand in a request.
+    Unsayable,
     /// There is no connection.
     NotConnected(HangUp),
     /// The connection broke.
@@ -36,11 +39,40 @@ pub(super) enum Trouble {
     NotAList,
 }
 
+impl Trouble {
+    /// Whether another token or certificate could make a difference.
+    pub(super) fn may_be_ours(self) -> bool {
+        match self {
+            Self::Missing(_) | Self::NotConnected(HangUp::Tls(_)) | Self::Unauthorized => true,
+            Self::Unsayable
+            | Self::NotConnected(_)
+            | Self::Lost
+            | Self::Silent
+            | Self::NotHttp(_)
+            | Self::Encoded
+            | Self::Forbidden
+            | Self::Busy
+            | Self::Redirect
+            | Self::Status(_)
+            | Self::Event(_)
+            | Self::NotAList => false,
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoWay => "this build cannot connect there: no TLS, or a name to look up",
+            Self::Missing(what) => return write!(f, "the {what} cannot be read from its file"),
+            Self::Unsayable => "the namespace or the token has characters that it must not have",
             Self::NotConnected(HangUp::Refused) => "the API server refuses connections",
+            Self::NotConnected(HangUp::Tls(TlsFault::NotBuilt)) => "this build has no TLS",
+            Self::NotConnected(HangUp::Tls(fault)) => {
+                return write!(f, "no TLS with the API server: {fault}");
+            }
+            Self::NotConnected(how @ (HangUp::NoSuchName | HangUp::Exhausted)) => {
+                return write!(f, "the API server cannot be reached: {how}");
+            }
             Self::NotConnected(_) => "the API server cannot be reached",
             Self::Lost => "the connection to the API server is lost",
             Self::Silent => "the API server is silent",

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use crate::engine::File;
@@ -61,25 +61,22 @@ fn read_folder(
     Ok(())
 }
 
-/// Small files, by their paths, as far as they can be read.
-pub(super) fn secrets(paths: &[String]) -> Vec<File> {
+/// Small files, by their paths, as far as they can be read; the log has the others.
+pub(super) fn found(paths: &[String]) -> Vec<File> {
     let mut found = Vec::new();
     for path in paths {
         match read_small(Path::new(path)) {
             Ok(bytes) => found.push(File { name: path.clone(), bytes, modified_ms: 0 }),
-            Err(error) => log::warn!(target: "secrets", error:% = error; "cannot read a file"),
+            Err(error) => log::warn!(target: "files", error:% = error; "cannot read a file"),
         }
     }
     found
 }
 
 /// Those of these files that there are.
-pub(super) fn present(paths: &[PathBuf]) -> Vec<File> {
-    let read = paths.iter().filter_map(|path| {
-        let name = path.to_str()?.to_owned();
-        Some(File { name, bytes: read_small(path).ok()?, modified_ms: 0 })
-    });
-    read.collect()
+pub(super) fn present(paths: &[String]) -> Vec<File> {
+    let there = paths.iter().filter(|path| Path::new(path).try_exists().unwrap_or(true));
+    found(&there.cloned().collect::<Vec<_>>())
 }
 
 /// A file, no further than it would be served.

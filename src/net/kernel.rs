@@ -51,8 +51,6 @@ pub(super) struct Kernel {
     /// What the main doors show, if they speak TLS.
     tls: Option<Keeper>,
     outward: Outward,
-    /// Where tokens and certificates are.
-    secrets: Vec<String>,
 }
 
 /// What a kernel is for; without any of it, only connections of our own are opened.
@@ -62,8 +60,6 @@ pub(super) struct Duties {
     pub(super) assets: Option<PathBuf>,
     pub(super) supervisor: Option<Supervisor>,
     pub(super) tls: Option<Keeper>,
-    /// Files of tokens and certificates, which the engine asks for.
-    pub(super) secrets: Vec<String>,
 }
 
 impl Kernel {
@@ -85,7 +81,6 @@ impl Kernel {
             untold: Vec::new(),
             tls: duties.tls,
             outward: Outward::default(),
-            secrets: duties.secrets,
         };
         for (number, (side, mut listener)) in duties.listeners.into_iter().enumerate() {
             let token = Token(FIRST_DOOR + number);
@@ -323,12 +318,12 @@ impl Os for Kernel {
         drop(io::stderr().write_all(text.as_bytes()));
     }
 
-    fn fetch(&mut self, source: Source) -> io::Result<Vec<File>> {
+    fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>> {
         match (source, &self.assets) {
             (Source::Assets, Some(directory)) => files::read(directory),
             (Source::Assets, None) => Err(io::ErrorKind::NotFound.into()),
             (Source::Process, _) => Ok(process::figures()),
-            (Source::Secrets, _) => Ok(files::secrets(&self.secrets)),
+            (Source::Files(paths), _) => Ok(files::found(paths)),
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::engine::{Door, Target};
 use crate::healthcheck::{Healthcheck, Plan as Question};
 use crate::limits;
 use crate::options::{self, Listen, Serve, Whom};
-use crate::server::config::Config;
+use crate::server::config::{Config, Kube};
 use crate::server::{self, Assets, Server};
 use crate::units::show_size;
 use driver::Driver;
@@ -116,6 +116,11 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let kube = serve.kube.paths();
     if !kube.is_empty() {
         let found = serve.kube.resolve(files::present(&kube)).map_err(StartError::Kube)?;
+        if let Kube::Nothing(why) = &found
+            && *why != options::NOTHING
+        {
+            log::warn!(target: "kube", error = why.as_str(); "no Deployments are shown");
+        }
         serve.server.kube = found;
     }
     let tls = serve.tls.clone().map(|files| {
@@ -135,8 +140,7 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     announce(&serve, &doors);
     let listeners = doors.into_iter().map(|open| (open.door, open.listener)).collect();
     let supervisor = Supervisor::found();
-    let secrets = serve.server.secrets();
-    let duties = Duties { listeners, assets: serve.assets, supervisor, tls, secrets };
+    let duties = Duties { listeners, assets: serve.assets, supervisor, tls };
     let kernel = Kernel::new(duties, signals).map_err(StartError::Kernel)?;
     let server = Server::new(serve.server, assets, seed());
     Driver::new(server, kernel).run().map_err(StartError::Kernel)

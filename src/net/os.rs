@@ -96,5 +96,5 @@ pub trait Os {
     fn show(&mut self, _text: &str) {}
 
     /// Reads files.
-    fn fetch(&mut self, source: Source) -> io::Result<Vec<File>>;
+    fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>>;
 }

@@ -2,7 +2,6 @@
 //! is found by whoever can read them.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
 
 use super::read::Environment;
 use crate::behaviours::{DEPLOYMENTS, Mount};
@@ -41,7 +40,7 @@ pub struct KubeWish {
     /// What Kubernetes tells a pod: the API server's host and port.
     pub around: Option<(String, String)>,
     /// Files that may be kubeconfigs, the first before the others.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<String>,
 }
 
 /// Where a pod finds its service account.
@@ -110,7 +109,7 @@ pub(super) fn settle(wish: &mut KubeWish, mounts: &mut Vec<Mount>, env: &Environ
         (Some(list), _) => {
             list.split(':').filter(|path| !path.is_empty()).map(Into::into).collect()
         }
-        (None, Some(home)) => vec![PathBuf::from(home).join(".kube/config")],
+        (None, Some(home)) => vec![format!("{}/.kube/config", home.trim_end_matches('/'))],
         (None, None) => Vec::new(),
     };
     match &wish.choice {
@@ -126,7 +125,7 @@ pub(super) fn settle(wish: &mut KubeWish, mounts: &mut Vec<Mount>, env: &Environ
 #[cfg(feature = "informer")]
 fn at(url: &str, wish: &KubeWish) -> Kube {
     match crate::informer::access::Access::from_url(url) {
-        Ok(access) => Kube::Watch(Box::new(wish.plan(access))),
+        Ok(access) => Kube::Watch(Box::new(wish.plan(access, Vec::new()))),
         Err(bad) => Kube::Nothing(bad.to_string()),
     }
 }
@@ -134,12 +133,12 @@ fn at(url: &str, wish: &KubeWish) -> Kube {
 impl KubeWish {
     /// Files that have to be read before it can be said whose Deployments are shown.
     #[must_use]
-    pub fn paths(&self) -> Vec<PathBuf> {
+    pub fn paths(&self) -> Vec<String> {
         match self.choice {
             Choice::Off | Choice::Url(_) => Vec::new(),
             Choice::Auto | Choice::InCluster | Choice::Kubeconfig => {
                 let mut paths = self.files.clone();
-                paths.push(format!("{ACCOUNT}/token").into());
+                paths.push(format!("{ACCOUNT}/token"));
                 paths
             }
         }
@@ -168,16 +167,20 @@ impl KubeWish {
         let in_pod = self.around.is_some() && files.iter().any(|file| file.name == account);
         let others = files.into_iter().filter(|file| file.name != account);
         let configs: Vec<_> = others.map(|file| (file.name, file.bytes)).collect();
-        let watch = |access| Ok(Kube::Watch(Box::new(self.plan(access))));
+        let watch = |access, from| Ok(Kube::Watch(Box::new(self.plan(access, from))));
         match (&self.choice, self.account()) {
-            (Choice::InCluster, Some(access)) => watch(access),
+            (Choice::InCluster, Some(access)) => watch(access, Vec::new()),
             (Choice::InCluster, None) => Err("in-cluster, but this is no pod: \
                 KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set"
                 .to_owned()),
-            (Choice::Auto, Some(access)) if in_pod => watch(access),
+            (Choice::Auto, Some(access)) if in_pod => watch(access, Vec::new()),
             (Choice::Auto, _) if configs.is_empty() => Ok(Kube::Nothing(NOTHING.to_owned())),
+            (_, _) if configs.is_empty() => Err(format!(
+                "there is no kubeconfig: looked for {}",
+                if self.files.is_empty() { "$KUBECONFIG".into() } else { self.files.join(", ") }
+            )),
             (choice, _) => match crate::informer::kubeconfig::read(&configs, &self.context) {
-                Ok(access) => watch(access),
+                Ok(access) => watch(access, self.files.clone()),
                 // Nobody asked for this one.
                 Err(why) if *choice == Choice::Auto => Ok(Kube::Nothing(why.to_string())),
                 Err(why) => Err(why.to_string()),
@@ -197,10 +200,16 @@ impl KubeWish {
         Some(access)
     }
 
-    /// The plan for this API server.
-    #[must_use]
-    pub fn plan(&self, access: crate::informer::access::Access) -> crate::informer::Plan {
-        crate::informer::Plan { access, namespace: self.namespace.clone(), always: self.always }
+    /// The plan for this API server, which stands in these files, if it does.
+    fn plan(
+        &self,
+        access: crate::informer::access::Access,
+        files: Vec<String>,
+    ) -> crate::informer::Plan {
+        let kubeconfig = crate::informer::Kubeconfig { files, context: self.context.clone() };
+        let origin = Some(kubeconfig).filter(|kubeconfig| !kubeconfig.files.is_empty());
+        let (namespace, always) = (self.namespace.clone(), self.always);
+        crate::informer::Plan { access, namespace, always, origin }
     }
 }
 

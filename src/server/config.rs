@@ -115,20 +115,6 @@ pub struct Limits {
 }
 
 impl Config {
-    /// Files with tokens and certificates.
-    #[must_use]
-    pub fn secrets(&self) -> Vec<String> {
-        let tokens = self.mounts.iter().map(|mount| mount.params.token_file.clone());
-        let mut paths: Vec<String> = tokens.filter(|path| !path.is_empty()).collect();
-        #[cfg(feature = "informer")]
-        if let Kube::Watch(plan) = &self.kube {
-            paths.extend(plan.access.files());
-        }
-        paths.sort();
-        paths.dedup();
-        paths
-    }
-
     /// Makes what is set by default fit into little memory.
     pub fn fit_memory(&mut self) {
         self.memory.socket_buffer = self.memory.limit.and_then(small_buffer);

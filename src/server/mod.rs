@@ -80,9 +80,8 @@ impl Server {
             last_words: Vec::new(),
             arrivals: VecDeque::new(),
         };
-        if !server.shared.tokens.is_empty() {
-            server.shared.actions.push_back(Action::Fetch(Source::Secrets));
-        }
+        let tokens = server.shared.tokens.source().map(Action::Fetch);
+        server.shared.actions.extend(tokens);
         server
     }
 
@@ -116,6 +115,19 @@ impl Server {
     #[must_use]
     pub fn stage(&self, id: Id) -> Option<&'static str> {
         self.conns.find(id).map(Conn::stage_name)
+    }
+
+    /// Reads again what lies in files and may be another by now.
+    fn reload(&mut self, now: Now) {
+        let assets = self.shared.assets.can_be_read_again().then_some(Source::Assets);
+        let before = self.shared.actions.len();
+        let sources = assets.into_iter().chain(self.shared.tokens.source());
+        self.shared.actions.extend(sources.map(Action::Fetch));
+        self.shared.upstream.reload(now);
+        self.tend_upstream(now);
+        if self.shared.actions.len() == before {
+            log::info!(target: "reload", "there is no --assets to be read again");
+        }
     }
 
     /// The connection, and all that it can reach; `None` once it is gone.
@@ -406,10 +418,7 @@ impl Engine for Server {
                     "report"
                 );
             }
-            Signal::Reload if self.shared.assets.can_be_read_again() => {
-                self.shared.actions.push_back(Action::Fetch(Source::Assets));
-            }
-            Signal::Reload => log::info!(target: "reload", "there is no --assets to be read again"),
+            Signal::Reload => self.reload(now),
             // Who slept through it would be killed before it could drain.
             Signal::Stop if self.shared.faults.is_frozen(now) => self.stop(now),
             Signal::Stop => match self.shared.drain.meaning(now) {
@@ -437,7 +446,7 @@ impl Engine for Server {
         self.exit_if_empty(now);
     }
 
-    fn fetched(&mut self, _now: Now, source: Source, files: Vec<File>) {
+    fn fetched(&mut self, now: Now, source: Source, files: Vec<File>) {
         match source {
             Source::Assets => {
                 log::info!(target: "reload", files = files.len(); "files read again");
@@ -450,11 +459,10 @@ impl Engine for Server {
                 });
                 self.shared.process = figures.collect();
             }
-            Source::Secrets => {
-                for File { name, bytes, .. } in &files {
-                    self.shared.upstream.fetched(name, bytes);
-                    self.shared.tokens.fetched(name, bytes);
-                }
+            Source::Files(_) => {
+                self.shared.tokens.fetched(&files);
+                self.shared.upstream.fetched(now, &files);
+                self.tend_upstream(now);
             }
         }
     }

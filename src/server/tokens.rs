@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::shared::Cx;
 use crate::behaviours::Mount;
-use crate::engine::{Action, Now, Source};
+use crate::engine::{Action, File, Now, Source};
 use crate::proto::http::{Request, percent_decoded};
 use crate::proto::response::Response;
 use crate::time;
@@ -30,18 +30,22 @@ impl Tokens {
         Self { by_path: paths.map(|path| (path, Vec::new())).collect(), read_ns: None }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_path.is_empty()
+    /// What is to be read, if any of it matters.
+    pub(super) fn source(&self) -> Option<Source> {
+        let paths: Vec<String> = self.by_path.keys().cloned().collect();
+        (!paths.is_empty()).then_some(Source::Files(paths))
     }
 
-    /// A file was read. One that is half written keeps the old token.
-    pub(super) fn fetched(&mut self, path: &str, bytes: &[u8]) {
-        let token = bytes.trim_ascii();
-        if let Some(place) = self.by_path.get_mut(path)
-            && !token.is_empty()
-            && token.len() <= TOKEN_BYTES
-        {
-            *place = token.to_vec();
+    /// Files were read. One that is half written keeps the old token.
+    pub(super) fn fetched(&mut self, files: &[File]) {
+        for File { name, bytes, .. } in files {
+            let token = bytes.trim_ascii();
+            if let Some(place) = self.by_path.get_mut(name)
+                && !token.is_empty()
+                && token.len() <= TOKEN_BYTES
+            {
+                *place = token.to_vec();
+            }
         }
     }
 
@@ -65,8 +69,10 @@ pub(super) fn check(
     if path.is_empty() {
         return Ok(());
     }
-    if cx.shared.tokens.are_old(cx.now) {
-        cx.act(Action::Fetch(Source::Secrets));
+    if cx.shared.tokens.are_old(cx.now)
+        && let Some(source) = cx.shared.tokens.source()
+    {
+        cx.act(Action::Fetch(source));
     }
     let token = cx.shared.tokens.by_path.get(path).map_or(&[][..], Vec::as_slice);
     let bearer = request.value("authorization").and_then(|value| {

@@ -6,7 +6,7 @@ use super::config::Kube;
 use super::conn::Conn;
 use super::pressure::Account;
 use super::shared::Shared;
-use crate::engine::{Action, HangUp, Id, Now, Source};
+use crate::engine::{Action, File, HangUp, Id, Now, Source};
 use crate::informer::{Feed, Figures, Informer, Step, WOKEN_PER_TURN};
 use crate::time::Moment;
 
@@ -122,9 +122,16 @@ impl Upstream {
         }
     }
 
-    pub(super) fn fetched(&mut self, path: &str, bytes: &[u8]) {
+    pub(super) fn fetched(&mut self, now: Now, files: &[File]) {
         if let Some(informer) = &mut self.informer {
-            informer.fetched(path, bytes);
+            informer.fetched(now, files);
+        }
+    }
+
+    /// The operator says that something may be another by now.
+    pub(super) fn reload(&mut self, now: Now) {
+        if let Some(informer) = &mut self.informer {
+            informer.reload(now);
         }
     }
 
@@ -164,7 +171,9 @@ impl Server {
                     let id = self.shared.upstream.id.take();
                     self.shared.actions.extend(id.map(Action::Reset));
                 }
-                Step::Read => self.shared.actions.push_back(Action::Fetch(Source::Secrets)),
+                Step::Read(paths) => {
+                    self.shared.actions.push_back(Action::Fetch(Source::Files(paths)));
+                }
             }
         }
         let Shared { upstream, account, .. } = &mut self.shared;

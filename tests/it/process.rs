@@ -8,6 +8,8 @@ pub(crate) mod running;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_client;
+#[cfg(all(feature = "tls", feature = "informer"))]
+mod tls_kube;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

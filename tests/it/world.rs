@@ -376,7 +376,7 @@ impl Os for World {
         self.0.0.borrow_mut().doors_closed = true;
     }
 
-    fn fetch(&mut self, _source: Source) -> io::Result<Vec<File>> {
+    fn fetch(&mut self, _source: &Source) -> io::Result<Vec<File>> {
         let net = self.0.0.borrow();
         let files = net.files.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let file = |(name, bytes): &(String, Vec<u8>)| File {

@@ -232,7 +232,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 }
 
-fn why(error: &io::Error) -> HangUp {
+pub(super) fn why(error: &io::Error) -> HangUp {
     if let Some(fault) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsFault>()) {
         return HangUp::Tls(*fault);
     }

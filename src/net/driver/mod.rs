@@ -315,7 +315,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 Action::Reset(id) => self.reset(id),
                 Action::Freeze { until_ns } => self.frozen_until_ns = Some(until_ns),
                 Action::StopAccepting => self.stop_accepting(),
-                Action::Fetch(source) => match self.os.fetch(source) {
+                Action::Fetch(source) => match self.os.fetch(&source) {
                     Ok(files) => self.engine.fetched(self.now, source, files),
                     Err(error) => {
                         log::warn!(

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::ops::Range;
 
+use super::doors::why;
 use super::marks::Marks;
 use super::{Channel, Driver, Entry, Os, find};
 use crate::engine::{Engine, HangUp, Id, Out};
@@ -98,8 +99,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 (0, more)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, true),
-            Err(_) => {
-                self.break_off(id);
+            Err(error) => {
+                let how = match why(&error) {
+                    how @ HangUp::Tls(_) => how,
+                    _ => HangUp::Reset,
+                };
+                self.break_off_since(id, how);
                 (0, false)
             }
         };
@@ -114,9 +119,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// The stream is dead: nothing that waits will ever be written, so its id ends here.
     pub(super) fn break_off(&mut self, id: Id) {
+        self.break_off_since(id, HangUp::Reset);
+    }
+
+    fn break_off_since(&mut self, id: Id, how: HangUp) {
         self.out.clear();
         if find(&mut self.streams, id).is_some() {
-            self.engine.ended(self.now, id, HangUp::Reset, &mut self.out);
+            self.engine.ended(self.now, id, how, &mut self.out);
             self.out.clear();
             self.close(id);
         }

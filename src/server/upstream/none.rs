@@ -4,7 +4,7 @@
 
 use super::Server;
 use super::config::Kube;
-use crate::engine::{HangUp, Id, Now};
+use crate::engine::{File, HangUp, Id, Now};
 
 /// Counts of what does not happen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +45,9 @@ impl Upstream {
 
     pub(super) fn closed(&mut self, _: Now, _: Id) {}
 
-    pub(super) fn fetched(&mut self, _: &str, _: &[u8]) {}
+    pub(super) fn fetched(&mut self, _: Now, _: &[File]) {}
+
+    pub(super) fn reload(&mut self, _: Now) {}
 }
 
 impl Server {

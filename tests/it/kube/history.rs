@@ -96,7 +96,7 @@ fn id(key: usize) -> Id {
 impl Run {
     fn new(seed: u64) -> Self {
         let access = Access::from_url("http://127.0.0.1:8001").unwrap();
-        let plan = Plan { access, namespace: String::new(), always: false };
+        let plan = Plan { access, namespace: String::new(), always: false, origin: None };
         let mut informer = Informer::new(plan, seed);
         for (key, format) in [Format::Json, Format::Json, Format::Text].into_iter().enumerate() {
             informer.feed.join(id(key), Wish { format, ..Wish::default() });
@@ -145,7 +145,7 @@ impl Run {
                     self.say(&out);
                 }
                 Step::HangUp => self.talk = None,
-                Step::Read => panic!("there is nothing to read"),
+                Step::Read(_) => panic!("there is nothing to read"),
             }
         }
         panic!("it does not come to rest");

@@ -19,7 +19,7 @@ impl Told {
     /// Somebody watches, and the connection stands.
     pub(super) fn new(format: Format) -> Self {
         let access = Access::from_url("http://127.0.0.1:8001").unwrap();
-        let plan = Plan { access, namespace: String::new(), always: false };
+        let plan = Plan { access, namespace: String::new(), always: false, origin: None };
         let mut informer = Informer::new(plan, 1);
         informer.feed.join(VIEWER, Wish { format, ..Wish::default() });
         let mut told = Self {
@@ -48,7 +48,7 @@ impl Told {
                     self.note(&out);
                 }
                 Some(Step::HangUp) => self.hung_up += 1,
-                Some(Step::Read) => {}
+                Some(Step::Read(_)) => {}
             }
         }
         let (now, heard) = (self.now(), &mut self.heard);

@@ -34,7 +34,12 @@ impl Server {
 
     /// Starts it, and waits until it says where it listens.
     pub(crate) fn run(command: Command) -> Self {
-        let mut server = Self::spawn(command);
+        Self::run_in(command, &[])
+    }
+
+    /// The same with these variables, and no other.
+    pub(crate) fn run_in(command: Command, variables: &[(&str, &str)]) -> Self {
+        let mut server = Self::spawn_in(command, variables);
         server.wait_for("start");
         let address = |door: &str| {
             let said = |line: &&Value| line["event"] == "listening" && line["door"] == door;
@@ -45,8 +50,13 @@ impl Server {
     }
 
     /// Starts it, and waits for nothing.
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut child = command.env_clear().stderr(Stdio::piped()).spawn().unwrap();
+    pub(crate) fn spawn(command: Command) -> Self {
+        Self::spawn_in(command, &[])
+    }
+
+    fn spawn_in(mut command: Command, variables: &[(&str, &str)]) -> Self {
+        command.env_clear().envs(variables.iter().copied()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {

@@ -462,7 +462,7 @@ impl Os for Host {
         }
     }
 
-    fn fetch(&mut self, _source: Source) -> io::Result<Vec<File>> {
+    fn fetch(&mut self, _source: &Source) -> io::Result<Vec<File>> {
         Err(io::ErrorKind::NotFound.into())
     }
 }
