@@ -38,6 +38,7 @@ AROUND = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 GROUPS = {"ScaledObject": "keda/keda.sh/v1alpha1",
           "HTTPRoute": "gateway-api/gateway.networking.k8s.io/v1",
+          "PrometheusRule": "prometheus-operator/monitoring.coreos.com/v1",
           "ServiceMonitor": "prometheus-operator/monitoring.coreos.com/v1"}
 TSC = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext",
        "--moduleResolution", "nodenext"]

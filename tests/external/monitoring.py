@@ -1,0 +1,230 @@
+#!/usr/bin/env -S python3 -B
+"""deploy/chart/monitoring: the alerts by promtool and by leaving each one out, the dashboard by
+Grafana's own types, and every query of both by a Prometheus that scrapes a server at work.
+
+    tests/external/monitoring.py
+"""
+
+import asyncio
+import json
+import re
+import shutil
+import urllib.parse
+import urllib.request
+from itertools import combinations
+
+import tools
+
+PYTHON = tools.venv("monitoring", ["grafana-foundation-sdk==1769699379!11.6.0", "pyyaml>=6,<7",
+                                   "websockets>=17,<18"])
+PROMTOOL = tools.apt("promtool", "prometheus")
+tools.install_only()
+tools.rerun_inside(PYTHON)
+
+import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+import harness
+from harness import ROOT, SCRATCH, Server, check, equal, free_port, launch, section
+
+FOLDER = ROOT / "deploy" / "chart" / "monitoring"
+BOARD = json.loads((FOLDER / "dashboard.json").read_text())
+ALERTS = yaml.safe_load((FOLDER / "alerts.yaml").read_text())
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+# What Prometheus itself adds.
+FOREIGN = {"up"}
+WORDS = {"and", "or", "unless", "offset", "bool", "inf", "nan"}
+ROWS_OF_HISTOGRAM = ("_bucket", "_sum", "_count")
+
+
+def run(*command):
+    done = harness.subprocess.run([str(part) for part in command], stdin=-3, stdout=-1, stderr=-2,
+                                  text=True, timeout=60)
+    return done.returncode, done.stdout
+
+
+# ---- alerts --------------------------------------------------------------------------------------
+
+def alerts():
+    code, said = run(PROMTOOL, "check", "rules", "--lint=all", "--lint-fatal", FOLDER / "alerts.yaml")
+    check(f"promtool check rules: {len(RULES)} of them", code == 0 and len(RULES) >= 10, said)
+    code, said = run(PROMTOOL, "test", "rules", FOLDER / "alerts_test.yaml")
+    check("promtool test rules", code == 0, said)
+    for rule in RULES:
+        wanted = {"severity", "summary", "description"}
+        check(f"{rule['alert']}: says what is wrong and what to look at",
+              wanted <= {*rule["labels"], *rule["annotations"]}, rule)
+
+
+def mutants():
+    """The tests of the rules notice each alert that never fires, and each that always does."""
+    folder = SCRATCH / "mutants"
+    folder.mkdir()
+    shutil.copy(FOLDER / "alerts_test.yaml", folder)
+    for rule in RULES:
+        survived, real = [], rule["expr"]
+        for expr in ("vector(1) < 0", "vector(1)"):
+            rule["expr"] = expr
+            (folder / "alerts.yaml").write_text(yaml.safe_dump(ALERTS))
+            if run(PROMTOOL, "test", "rules", folder / "alerts_test.yaml")[0] == 0:
+                survived.append(expr)
+        rule["expr"] = real
+        equal(f"{rule['alert']}: the tests notice when it is deaf or dumb", survived, [])
+
+
+# ---- the dashboard -------------------------------------------------------------------------------
+
+def targets():
+    """Title and query of every panel."""
+    for panel in BOARD["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["expr"]
+
+
+def variables():
+    """Name, metric and label of every variable that Prometheus fills."""
+    for own in BOARD["templating"]["list"]:
+        if own["type"] == "query":
+            yield own["name"], *re.fullmatch(r"label_values\((\w+)(?:\{.*\})?, (\w+)\)",
+                                             own["query"]["query"]).groups()
+
+
+def lost(where, told, kept):
+    """What of `told` a reader that knows Grafana's types did not keep."""
+    if isinstance(told, dict) and isinstance(kept, dict):
+        return [fault for key in told for fault in (
+            lost(f"{where}.{key}", told[key], kept[key]) if key in kept else [f"{where}.{key}"])]
+    if isinstance(told, list) and isinstance(kept, list) and len(told) == len(kept):
+        return [fault for at, pair in enumerate(zip(told, kept))
+                for fault in lost(f"{where}[{at}]", *pair)]
+    return [] if told == kept else [f"{where}: {told!r} became {kept!r}"]
+
+
+def looks():
+    register_default_plugins()
+    kept = json.loads(json.dumps(Dashboard.from_json(BOARD), cls=JSONEncoder))
+    equal("Grafana's types know every field of the dashboard", lost("", BOARD, kept), [])
+    panels = BOARD["panels"]
+    equal("panels have numbers of their own", len({panel["id"] for panel in panels}), len(panels))
+    places = {panel["title"]: panel["gridPos"] for panel in panels}
+    overlapping = [(a, b) for (a, one), (b, two) in combinations(places.items(), 2)
+                   if one["x"] < two["x"] + two["w"] and two["x"] < one["x"] + one["w"]
+                   and one["y"] < two["y"] + two["h"] and two["y"] < one["y"] + one["h"]]
+    equal(f"{len(panels)} panels, none over another", overlapping, [])
+    check("… and none over the edge", all(at["x"] + at["w"] <= 24 for at in places.values()), places)
+    unchosen = [expr for _, expr in targets()
+                if expr.count('job=~"$job",instance=~"$instance"') != len(metrics_in(expr))]
+    equal("every query asks only for the chosen jobs and instances", unchosen, [])
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+def metrics_in(query):
+    """The metrics that a query names: what is left when all that can be no metric is gone."""
+    rest = re.sub(r'"[^"]*"|\{[^{}]*\}|\[[^\]]*\]', " ", re.sub(r'"[^"]*"', '""', query))
+    rest = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*(\([^()]*\))?", " ", rest)
+    found = re.findall(r"\b[a-z_:][\w:]*\b(?!\s*\()", rest)
+    return [name for name in found if name not in WORDS]
+
+
+def names_of(page):
+    """The names of the rows that /metrics may show, also of those that nothing was counted for yet."""
+    return {name + ending for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page, re.M)
+            for ending in (ROWS_OF_HISTOGRAM if kind == "histogram" else ("",))}
+
+
+def named(page):
+    there = names_of(page) | FOREIGN
+    check("what /metrics has can be read", len(there) > 20, page[:300])
+    for what, queries in (
+            ("dashboard", [expr for _, expr in targets()]
+             + [own["expr"] for own in BOARD["annotations"]["list"]]
+             + [metric for _, metric, _ in variables()]),
+            ("alerts", [rule["expr"] for rule in RULES])):
+        asked = {metric for query in queries for metric in metrics_in(query)}
+        check(f"{what}: {len(asked)} metrics, each in /metrics", len(asked) > 5 and asked <= there,
+              asked - there)
+
+
+# ---- at work -------------------------------------------------------------------------------------
+
+def ask(base, path, **options):
+    url = f"{base}/api/v1/{path}?{urllib.parse.urlencode(options)}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.loads(answer.read())["data"]
+    except OSError as error:
+        return getattr(error, "read", lambda: str(error).encode())().decode()
+
+
+async def busy(server, seconds):
+    """Enough of everything that each panel has something to show."""
+    end = asyncio.get_running_loop().time() + seconds
+    async with connect(server.ws("/echo?ping=1s")) as open_for_long:
+        while asyncio.get_running_loop().time() < end:
+            for path in ("/healthz", "/whoami", "/nowhere"):
+                await asyncio.to_thread(fetched, server.url(path))
+            async with connect(server.ws("/ws")) as short:
+                for message in ("text", b"binary"):
+                    await short.send(message)
+                    await short.recv()
+            broken = await connect(server.ws("/ws"))
+            broken.transport.abort()
+            try:
+                await connect(server.ws(), origin="https://evil.example")
+            except InvalidStatus:
+                pass
+            await open_for_long.send("x")
+            await open_for_long.recv()
+            await asyncio.sleep(0.2)
+
+
+def fetched(url):
+    try:
+        return urllib.request.urlopen(url, timeout=5).read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
+async def at_work(server):
+    """A real Prometheus with our alerts; every query of the dashboard has an answer."""
+    port, (host, admin) = free_port(), server.admin
+    config, base = SCRATCH / "prometheus.yml", f"http://127.0.0.1:{port}"
+    config.write_text(json.dumps({
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(FOLDER / "alerts.yaml")],
+        "scrape_configs": [{"job_name": "ws", "static_configs": [{"targets": [f"{host}:{admin}"]}]}]}))
+    launch(["prometheus", f"--config.file={config}", f"--storage.tsdb.path={SCRATCH / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"], stdin=-3, stdout=-3, stderr=-3)
+    await busy(server, 8)
+    chosen = {"$job": "ws|$", "$instance": ".+", "$__rate_interval": "10s", "$__range": "10s"}
+    for title, expr in targets():
+        query = re.sub(r"\$\w+", lambda found: chosen[found[0]], expr)
+        found = await asyncio.to_thread(ask, base, "query", query=query)
+        shown = isinstance(found, dict) and found["result"]
+        check(f"{title}: {expr[:60]}", shown, f"{query}: {found}")
+    for name, metric, label in variables():
+        found = await asyncio.to_thread(ask, base, f"label/{label}/values", **{"match[]": metric})
+        check(f"variable {name}", found, found)
+    rules = [rule for group in (await asyncio.to_thread(ask, base, "rules"))["groups"]
+             for rule in group["rules"]]
+    equal("Prometheus evaluates every alert", [rule["name"] for rule in rules if rule["health"] != "ok"]
+          + [len(rules)], [len(RULES)])
+    equal("… and none fires", [rule["name"] for rule in rules if rule["state"] == "firing"], [])
+
+
+def main():
+    harness.require_binary()
+    for group in (alerts, mutants, looks):
+        section(group)
+    with Server() as server:
+        section(at_work, server)
+        section(named, fetched(server.url("/metrics", "admin")))
+    harness.finish()
+
+
+main()
