@@ -69,6 +69,15 @@ pub const BACKLOG: i32 = 4_096;
 pub const ASSET_BYTES: u64 = 1024 * 1024;
 /// All files of `--assets`.
 pub const ASSETS_BYTES: u64 = 8 * 1024 * 1024;
+/// Connections of our own that carry requests, all of them.
+pub const OWN_CONNECTIONS: usize = 256;
+/// The same, to one target.
+pub const OWN_CONNECTIONS_PER_TARGET: usize = 128;
+/// Requests of our own that wait for a connection.
+pub const OWN_REQUESTS_WAITING: usize = 4_096;
+/// How long such a connection is kept that nobody uses: shorter than servers keep theirs, which
+/// are 5 s in some.
+pub const OWN_IDLE_MS: u64 = 4_000;
 /// A forwarded-for field, in the log.
 pub const FORWARDED_BYTES: usize = 64;
 

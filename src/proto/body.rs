@@ -1,5 +1,7 @@
 //! A body as it arrives: how many bytes belong to it, and when it ends (RFC 9112 §6, §7.1).
-//! Nothing is decoded or kept here.
+//! Nothing is kept here, and decoded only once all is there.
+
+use std::borrow::Cow;
 
 use super::http::Framing;
 use super::refusal::Refusal;
@@ -113,6 +115,27 @@ impl Body {
     }
 }
 
+/// The payload of a body that was read past as a whole: without its chunks' frames.
+#[must_use]
+pub fn payload(framing: Framing, whole: &[u8]) -> Cow<'_, [u8]> {
+    if framing != Framing::Chunked {
+        return Cow::Borrowed(whole);
+    }
+    let mut payload = Vec::new();
+    let mut rest = whole;
+    while let Some(line_end) = rest.iter().position(|&b| b == b'\n') {
+        let digits = rest.iter().map_while(|&b| char::from(b).to_digit(16));
+        let size = digits.fold(0_usize, |size, digit| size << 4 | digit as usize);
+        let data = line_end + 1;
+        let Some(chunk) = rest.get(data..data + size).filter(|chunk| !chunk.is_empty()) else {
+            break;
+        };
+        payload.extend_from_slice(chunk);
+        rest = rest.get(data + size + 2..).unwrap_or_default();
+    }
+    Cow::Owned(payload)
+}
+
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -164,6 +187,15 @@ mod tests {
         }
         assert_eq!(chunked(b"65\r\n"), Err(Refusal::BodyTooLarge));
         assert_eq!(chunked(b"ffffffff\r\n"), Err(Refusal::BodyTooLarge));
+    }
+
+    #[test]
+    fn chunks_become_a_payload() {
+        let whole = b"5;x=y\r\nhello\r\n0A\r\n\r\n0\r\n\r\nabc\r\n0\r\n\r\n";
+        assert_eq!(chunked(whole), Ok((whole.len(), true)));
+        assert_eq!(&*payload(Framing::Chunked, whole), b"hello\r\n0\r\n\r\nabc");
+        assert_eq!(&*payload(Framing::Chunked, b"0\r\n\r\n"), b"");
+        assert_eq!(&*payload(Framing::Length(3), b"5\r\n"), b"5\r\n");
     }
 
     #[test]

@@ -42,6 +42,12 @@ impl Intake {
         matches!(self.part, Part::Body(_))
     }
 
+    /// Where the head ends, once it is complete.
+    #[must_use]
+    pub fn head_end(&self) -> usize {
+        self.line_start
+    }
+
     /// The head said what follows it.
     pub fn expect_body(&mut self, body: Body) {
         self.part = Part::Body(body);

@@ -5,7 +5,8 @@
 //! peer still sends is read and dropped, since closing over unread bytes makes the kernel send an
 //! RST, and that would take our last word away from a peer that has not read it yet. *Leaving*:
 //! nothing is read any more; what the peer has not taken is flushed, then the stream is closed.
-//! A connection of our own, *Upstream*, is the informer's, which also ends it.
+//! A connection of our own, *Upstream*, belongs to the informer or carries our requests; its owner
+//! also ends it.
 //!
 //! | from \ on  | input                                 | end of input | stream dead | deadline               |
 //! |------------|---------------------------------------|--------------|-------------|------------------------|
@@ -46,7 +47,10 @@ pub(super) enum Place {
     Refused(Refusal),
     Admin,
     /// Opened by ourselves.
-    #[cfg_attr(not(feature = "informer"), expect(dead_code, reason = "nobody opens one"))]
+    #[cfg_attr(
+        not(any(feature = "informer", feature = "gateway")),
+        expect(dead_code, reason = "nobody opens one")
+    )]
     Upstream,
 }
 
@@ -55,8 +59,11 @@ pub(super) enum Place {
 pub(super) enum Stage {
     Http(Http),
     WebSocket(WebSocket),
-    /// The informer's.
-    #[cfg_attr(not(feature = "informer"), expect(dead_code, reason = "nobody opens one"))]
+    /// The informer's, or one that carries requests.
+    #[cfg_attr(
+        not(any(feature = "informer", feature = "gateway")),
+        expect(dead_code, reason = "nobody opens one")
+    )]
     Upstream,
     /// Our side is shut; drops so many more bytes, for so long.
     Lingering {
@@ -78,7 +85,7 @@ impl Conn {
     }
 
     /// One that we open; nobody asks who is at its other end.
-    #[cfg(feature = "informer")]
+    #[cfg(any(feature = "informer", feature = "gateway"))]
     pub(super) fn upstream(since: Moment) -> Self {
         Self { peer: Peer::Unix, place: Place::Upstream, since, stage: Stage::Upstream, slow: None }
     }
@@ -179,6 +186,7 @@ impl Conn {
             Stage::Upstream => {
                 let out = &mut cx.out.bytes;
                 cx.shared.upstream.received(cx.now, cx.id, &shared[..n], out);
+                cx.shared.calls.received(cx.now, cx.id, &shared[..n]);
             }
             Stage::Lingering { bytes, .. } => {
                 *bytes = bytes.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
@@ -236,6 +244,7 @@ impl Conn {
             }
             (Stage::Upstream, _) => {
                 cx.shared.upstream.ended(cx.now, cx.id, how);
+                cx.shared.calls.ended(cx.id, how);
                 self.leave(cx);
             }
             (Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving, _) => {
@@ -249,6 +258,9 @@ impl Conn {
         let whole = cx.out.len() <= taken;
         let slow = self.slow.get_or_insert_default();
         slow.outbox.keep(cx.out, shared, taken, &mut cx.shared.blocks, cx.now.mono_ns);
+        if matches!(self.stage, Stage::Upstream) {
+            cx.shared.calls.kept(cx.id, taken);
+        }
         if !whole && slow.stalled_since.is_none() {
             slow.stalled_since = Some(Moment::at(cx.now.mono_ns));
         }
@@ -281,6 +293,9 @@ impl Conn {
         slow.outbox.sent(n, &mut cx.shared.blocks, cx.now.mono_ns);
         let left = slow.outbox.len();
         slow.stalled_since = (left > 0).then(|| Moment::at(cx.now.mono_ns));
+        if matches!(self.stage, Stage::Upstream) {
+            cx.shared.calls.sent(cx.id);
+        }
         let was_unread = cx.shared.pressure.stage() >= memory::Stage::Short && left == 0;
         let has_room = before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES;
         if was_unread || has_room {
@@ -322,7 +337,8 @@ impl Conn {
                     return self.reset(cx);
                 }
             }
-            Stage::Upstream | Stage::Lingering { .. } | Stage::Leaving => {}
+            Stage::Upstream => cx.shared.calls.render(cx.id, &mut cx.out.bytes),
+            Stage::Lingering { .. } | Stage::Leaving => {}
         }
         self.settle(cx);
     }

@@ -2,18 +2,18 @@
 //! What a path answers is `routes`' business.
 
 use super::routes::{self, Later, Reply, View};
-use super::shared::Cx;
+use super::shared::{Cx, Word};
 use super::slow::{Slow, is_backed_up};
 use super::stats;
 use super::upgrade;
 use super::websocket::WebSocket;
 use crate::engine::{Action, Id};
 use crate::limits;
-use crate::proto::body::Body;
+use crate::proto::body::{self, Body};
 use crate::proto::http::{self, Fields, Framing, Method, Persistence, Request};
 use crate::proto::intake::{Intake, Progress};
 use crate::proto::refusal::Refusal;
-use crate::proto::response::{Delivery, Response};
+use crate::proto::response::{self, Delivery, Response};
 use crate::time::{self, Moment};
 
 /// What a peer hears that speaks plainly to a door with TLS, before it is anybody's connection.
@@ -158,33 +158,60 @@ impl Http {
 
     /// One request, or what there is of it: bytes used, and `None` when the next one may follow.
     fn request(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Result<(usize, Option<Then>), Refusal> {
-        match self.intake.advance(bytes)? {
+        let progress = match self.intake.advance(bytes) {
+            Err(Refusal::BodyTooLarge) => return self.too_large(cx, bytes),
+            progress => progress?,
+        };
+        match progress {
             Progress::Waiting => Ok((0, Some(Then::More))),
             Progress::Head(end) => {
                 let mut fields = Fields::default();
                 let request = http::parse(&bytes[..end], &mut fields)?;
-                let body = Body::new(request.framing, limits::DROPPED_BODY_BYTES);
-                let whole = request.framing == Framing::Length(0);
-                // A refused body, or one that waits for permission, is answered without it.
-                let Ok(body) = body else {
-                    return Ok((end, self.answer(&request, Ended::Early, cx)));
+                let wanted = routes::body_limit(&request, View::of(cx));
+                let most = wanted.unwrap_or(limits::DROPPED_BODY_BYTES);
+                if request.framing == Framing::Length(0) {
+                    return Ok((end, self.answer(&request, Sent::Whole(&[]), cx)));
+                }
+                // A refused body, or one that waits for permission in vain, is answered without it.
+                let refused = wanted.is_none() && request.expects_continue;
+                let Some(body) = Body::new(request.framing, most).ok().filter(|_| !refused) else {
+                    return Ok((end, self.answer(&request, Sent::Early, cx)));
                 };
-                if whole || request.expects_continue {
-                    let ended = if whole { Ended::Whole } else { Ended::Early };
-                    return Ok((end, self.answer(&request, ended, cx)));
+                if request.expects_continue && bytes.len() == end {
+                    cx.out.bytes.extend_from_slice(response::CONTINUE);
                 }
                 self.intake.expect_body(body);
                 self.deadline = Moment::after(cx.now, limits::BODY_TIMEOUT_MS);
-                match self.intake.advance(bytes)? {
-                    Progress::Whole(end) => Ok((end, self.answer(&request, Ended::Whole, cx))),
-                    Progress::Waiting | Progress::Head(_) => Ok((0, Some(Then::More))),
+                match self.intake.advance(bytes) {
+                    Err(Refusal::BodyTooLarge) => self.too_large(cx, bytes),
+                    progress => match progress? {
+                        Progress::Whole(all) => {
+                            Ok((all, self.answer(&request, Sent::Whole(&bytes[end..all]), cx)))
+                        }
+                        Progress::Waiting | Progress::Head(_) => Ok((0, Some(Then::More))),
+                    },
                 }
             }
             Progress::Whole(end) => {
                 let mut fields = Fields::default();
                 let request = http::parse(bytes, &mut fields)?;
-                Ok((end, self.answer(&request, Ended::Whole, cx)))
+                let body = &bytes[self.intake.head_end()..end];
+                Ok((end, self.answer(&request, Sent::Whole(body), cx)))
             }
+        }
+    }
+
+    /// Chunks turned out to be more than is taken. Who wants a body says that in its own words.
+    fn too_large(
+        &mut self,
+        cx: &mut Cx<'_>,
+        bytes: &[u8],
+    ) -> Result<(usize, Option<Then>), Refusal> {
+        let mut fields = Fields::default();
+        let request = http::parse(bytes, &mut fields)?;
+        match routes::body_limit(&request, View::of(cx)) {
+            Some(_) => Ok((bytes.len(), self.answer(&request, Sent::Early, cx))),
+            None => Err(Refusal::BodyTooLarge),
         }
     }
 
@@ -214,7 +241,9 @@ impl Http {
     /// Looks at the deadline.
     pub(super) fn wake(&mut self, cx: &mut Cx<'_>) -> Late {
         if let Awaits::Answer(owed) = self.awaits
-            && (owed.what.is_due_at_once() || self.deadline.has_come(cx.now))
+            && (owed.what.is_due_at_once()
+                || self.deadline.has_come(cx.now)
+                || cx.shared.words.get(&cx.id).is_some_and(|word| word.response.is_some()))
         {
             return self.settle_debt(owed, cx);
         }
@@ -243,16 +272,26 @@ impl Http {
 
     /// Gives the answer that is owed.
     fn settle_debt(&mut self, owed: Owed, cx: &mut Cx<'_>) -> Late {
+        let (mut delivery, mut path) = (owed.delivery, owed.what.path());
         let response = match owed.what {
             Later::Drain | Later::Shutdown => Response::text(200, "Ok"),
             Later::Metrics => stats::metrics_page(cx.shared),
             Later::Stats => stats::stats_page(cx.shared),
+            Later::Word => {
+                let word = cx.shared.words.remove(&cx.id);
+                path = word.as_ref().map_or(path, |word| word.path);
+                word.and_then(|word| word.response).unwrap_or_else(|| {
+                    // What comes late must not be taken for the answer to the next request.
+                    delivery.persistence = Persistence::Close;
+                    Response::text(504, "whoever has the answer did not give it in time\n")
+                })
+            }
         };
-        let label = (owed.method, owed.what.path(), response.status);
+        let label = (owed.method, path, response.status);
         cx.shared.metrics.answered(label, self.took_ms(cx));
         cx.shared.refresh_date(cx.now);
-        response.write(&mut cx.out.bytes, cx.shared.stamp(), owed.delivery);
-        if owed.delivery.persistence == Persistence::Close {
+        response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
+        if delivery.persistence == Persistence::Close {
             return Late::Told;
         }
         self.idle(cx);
@@ -260,19 +299,29 @@ impl Http {
     }
 
     /// Answers a well-formed request; `None` when the next one may follow.
-    fn answer(&mut self, request: &Request<'_, '_>, ended: Ended, cx: &mut Cx<'_>) -> Option<Then> {
+    fn answer(
+        &mut self,
+        request: &Request<'_, '_>,
+        sent: Sent<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Then> {
         let reply = match upgrade::upgrade(request, cx) {
             Some(Ok(socket)) => return Some(Then::Open(socket)),
             Some(Err(refused)) => {
                 cx.shared.metrics.handshake_failed(reason(refused.status));
                 Some(Reply::Now(*refused))
             }
-            None => routes::command(request, cx),
+            None => match sent {
+                Sent::Whole(body) => {
+                    routes::command(request, Ok(&body::payload(request.framing, body)), cx)
+                }
+                Sent::Early => routes::command(request, Err(Refusal::BodyTooLarge), cx),
+            },
         };
         let path = routes::label(request, View::of(cx));
         let method = request.method;
         let may_last = request.persistence == Persistence::KeepAlive
-            && ended == Ended::Whole
+            && matches!(sent, Sent::Whole(_))
             && !cx.shared.drain.is_under_way();
         let delivery = |may_last| Delivery {
             body: method != Method::Head,
@@ -286,6 +335,8 @@ impl Http {
                 self.deadline = Moment::after(cx.now, after_ms);
                 if what.is_due_at_once() {
                     cx.act(Action::Write(cx.id));
+                } else if what == Later::Word {
+                    cx.shared.words.insert(cx.id, Word { path, response: None });
                 }
                 return None;
             }
@@ -317,10 +368,11 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Whether all of the request was read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    Whole,
+/// What was read of a request's body.
+#[derive(Clone, Copy)]
+enum Sent<'b> {
+    /// All of it, as it came.
+    Whole(&'b [u8]),
     /// A body that nobody wants follows: what comes after it cannot be told from it.
     Early,
 }

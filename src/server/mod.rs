@@ -3,6 +3,11 @@
 
 mod admin;
 mod assets;
+#[cfg(feature = "gateway")]
+mod calls;
+#[cfg(not(feature = "gateway"))]
+#[path = "calls/none.rs"]
+mod calls;
 pub mod config;
 mod conn;
 mod drain;
@@ -22,6 +27,7 @@ mod scarcity;
 mod shared;
 mod slow;
 mod stats;
+mod stop;
 mod tokens;
 mod upgrade;
 #[cfg(feature = "informer")]
@@ -49,7 +55,6 @@ use crate::proto::http::Persistence;
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{Delivery, Response};
 use crate::slab::Slab;
-use crate::time::Moment;
 use config::Config;
 use conn::{Conn, Place};
 use drain::{Meaning, Phase};
@@ -108,7 +113,7 @@ impl Server {
     pub fn memory_counted(&self) -> usize {
         let pinned = self.shared.config.memory.pinned();
         let conns: usize = self.conns.iter().map(|(_, conn)| conn.cost(pinned).memory).sum();
-        conns + self.shared.upstream.memory()
+        conns + self.shared.upstream.memory() + self.shared.calls.memory()
     }
 
     /// The name of a connection's stage.
@@ -175,45 +180,15 @@ impl Server {
         }
     }
 
-    /// A signal: readiness fails from now on, and everything is still served for a while, unless
-    /// a hook saw to that before.
-    fn begin_drain(&mut self, now: Now) {
-        let Shared { drain, config, open, .. } = &mut self.shared;
-        drain.signalled(now, &config.drain);
-        log::info!(
-            target: "drain", connections = open.main, websockets = open.websockets,
-            announced_ms = drain.elapsed_ms(now), delay_ms = config.drain.delay_ms,
-            window_ms = config.drain.window_ms;
-            "draining"
-        );
-        if drain.phase_is_over(now) || (config.drain.leaves_early && open.main == 0) {
-            self.begin_closing(now);
-        }
-    }
-
-    /// No new connections; each of the open ones gets its turn, in random order, evenly spread.
-    fn begin_closing(&mut self, now: Now) {
-        let mut turns: Vec<Id> = self.conns.iter().map(|(id, _)| id).collect();
-        self.shared.rng.shuffle(&mut turns);
-        let Shared { drain, config, .. } = &mut self.shared;
-        let spread_ns = drain.close(now, &config.drain, turns.len());
-        self.shared.actions.push_back(Action::StopAccepting);
-        self.end_one_by_one(now, &turns, spread_ns, Why::Drain);
-    }
-
-    fn end_one_by_one(&mut self, now: Now, turns: &[Id], spread_ns: u64, why: Why) {
-        let slot_ns = spread_ns / turns.len().max(1) as u64;
-        for (i, id) in (0..).zip(turns) {
-            let offset_ns = slot_ns * i + self.shared.rng.below(slot_ns);
-            if let Some((conn, mut cx)) = self.with_silence(now, *id) {
-                conn.end_at(Moment::at(now.mono_ns + offset_ns), why, &mut cx);
-            }
-        }
+    /// Whoever is ours and not a peer may want something after anything that happened.
+    fn tend(&mut self, now: Now) {
+        self.tend_upstream(now);
+        self.tend_calls(now);
     }
 
     /// What a request asked for that concerns more than its own connection.
     fn obey(&mut self, now: Now) {
-        self.tend_upstream(now);
+        self.tend(now);
         let count = std::mem::take(&mut self.shared.to_shed);
         if count > 0 {
             let sockets = self.conns.iter().filter(|(_, conn)| conn.is_websocket());
@@ -223,34 +198,6 @@ impl Server {
             let spread_ns = drain::spread_ns(self.shared.config.drain.window_ms, count);
             self.end_one_by_one(now, &turns, spread_ns, Why::Shed);
         }
-    }
-
-    /// Whoever is still here hears a last word, if there is room for it, and is cut off.
-    fn stop(&mut self, now: Now) {
-        self.shared.drain.stop();
-        for (id, _) in self.conns.iter() {
-            self.shared.actions.extend([Action::Write(id), Action::Reset(id)]);
-        }
-        self.exit(now);
-    }
-
-    fn exit_if_empty(&mut self, now: Now) {
-        let open = self.shared.open;
-        if self.shared.drain.phase == Phase::Closing && open.main + open.refused == 0 {
-            self.shared.drain.stop();
-            self.exit(now);
-        }
-    }
-
-    fn exit(&mut self, now: Now) {
-        let drain = &self.shared.drain;
-        // Those that are cut now are not counted yet.
-        let forced = drain.forced + self.shared.open.websockets as u64;
-        log::info!(
-            target: "drain", clean = drain.clean, forced, elapsed_ms = drain.elapsed_ms(now);
-            "drained"
-        );
-        self.shared.actions.push_back(Action::Exit(0));
     }
 }
 
@@ -286,11 +233,12 @@ impl Engine for Server {
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             cx.shared.upstream.connected(now, id, how, &mut cx.out.bytes);
+            cx.shared.calls.connected(id, how);
             if how.is_err() {
                 conn.reset(&mut cx);
             }
         }
-        self.tend_upstream(now);
+        self.tend(now);
     }
 
     fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8] {
@@ -331,7 +279,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             conn.ended(how, &mut cx);
         }
-        self.tend_upstream(now);
+        self.tend(now);
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
@@ -357,7 +305,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             if stopped { conn.cut(&mut cx) } else { conn.wake(&mut cx) }
         }
-        self.tend_upstream(now);
+        self.tend(now);
     }
 
     fn closed(&mut self, now: Now, id: Id) {
@@ -368,7 +316,9 @@ impl Engine for Server {
         self.shared.timers.cancel(id.key);
         *self.count(conn.place) -= 1;
         self.shared.upstream.closed(now, id);
-        self.tend_upstream(now);
+        self.shared.calls.closed(id);
+        self.shared.words.remove(&id);
+        self.tend(now);
         self.weigh();
         log::debug!(target: "accept", conn:% = id; "closed");
         self.exit_if_empty(now);
@@ -381,6 +331,7 @@ impl Engine for Server {
         }
         self.shared.blocks.fire(now.mono_ns);
         self.fire_upstream(now);
+        self.fire_calls(now);
         self.weigh();
         if let Some(deed) = self.shared.faults.fire(now) {
             self.shared.actions.push_back(deed);
@@ -430,7 +381,7 @@ impl Engine for Server {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let Shared { timers, drain, blocks, worker, faults, upstream, .. } = &self.shared;
+        let Shared { timers, drain, blocks, worker, faults, upstream, calls, .. } = &self.shared;
         let deadlines = [
             timers.next_deadline(),
             drain.next_deadline(),
@@ -438,6 +389,7 @@ impl Engine for Server {
             worker.next_deadline(),
             faults.next_deadline(),
             upstream.next_deadline(),
+            calls.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }

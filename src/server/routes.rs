@@ -7,7 +7,7 @@ use super::{admin, stats, whoami};
 use crate::behaviours::Mount;
 use crate::engine::{Door, Peer};
 use crate::proto::handshake::{self, Origin};
-use crate::proto::http::{Method, Request};
+use crate::proto::http::{Method, Request, percent_decoded};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
 
@@ -66,7 +66,13 @@ enum Answer {
     Tells(fn(&Request<'_, '_>, View<'_>) -> Response<'static>),
     /// It may change something, or answer later. No page of another site may ask for it.
     Does(fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
+    /// The same with a body of at most so many bytes, or the refusal of a longer one.
+    #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "nobody wants one"))]
+    Takes(u64, fn(&Request<'_, '_>, Taken<'_>, &mut Cx<'_>) -> Reply),
 }
+
+/// The body of a request, or why there is none.
+pub(super) type Taken<'b> = Result<&'b [u8], Refusal>;
 
 /// What comes of a request.
 #[derive(Debug)]
@@ -84,6 +90,9 @@ pub(super) enum Later {
     /// What needs a look at the kernel's figures first.
     Metrics,
     Stats,
+    /// What [`Shared::answer`] says, or 504.
+    #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "nobody waits for another"))]
+    Word,
 }
 
 impl Later {
@@ -93,6 +102,7 @@ impl Later {
             Self::Shutdown => "/api/shutdown",
             Self::Metrics => "/metrics",
             Self::Stats => "/stats",
+            Self::Word => "word",
         }
     }
 
@@ -172,7 +182,39 @@ pub(super) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
 fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<&'static Route> {
     let config = &cx.shared.config;
     let path = below(&config.base_path, &request.path)?;
-    ROUTES.iter().find(|route| route.path == path && route.doors.opens(cx.door, config.faults))
+    ROUTES.iter().find(|route| route.is_for(path) && route.doors.opens(cx.door, config.faults))
+}
+
+impl Route {
+    /// A part in braces is any one part; the last one is all that is left, and not nothing.
+    /// What stands in the table may be written with `%XX` as well.
+    fn is_for(&self, path: &str) -> bool {
+        if !self.path.contains('{') {
+            return self.path == path;
+        }
+        let (mut row, mut asked) = (self.path.split('/').peekable(), path.split('/'));
+        while let Some(known) = row.next() {
+            let Some(part) = asked.next() else { return false };
+            if !known.starts_with('{') {
+                if percent_decoded(part).as_deref() != Some(known) {
+                    return false;
+                }
+            } else if part.is_empty() && (row.peek().is_some() || asked.next().is_none()) {
+                return false;
+            } else if row.peek().is_none() {
+                return true;
+            }
+        }
+        asked.next().is_none()
+    }
+}
+
+/// How long a body may be that this request's path wants; `None`: it wants none.
+pub(super) fn body_limit(request: &Request<'_, '_>, cx: View<'_>) -> Option<u64> {
+    match find(request, cx)?.answer {
+        Answer::Takes(most, _) => Some(most),
+        Answer::Tells(_) | Answer::Does(_) => None,
+    }
 }
 
 /// What the metrics call a request's path: one of few names, whatever is asked for.
@@ -189,9 +231,15 @@ pub(super) fn label(request: &Request<'_, '_>, cx: View<'_>) -> &'static str {
 }
 
 /// Carries out a request that may change something; `None` when it only wants to be told.
-pub(super) fn command(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Option<Reply> {
+pub(super) fn command(
+    request: &Request<'_, '_>,
+    body: Taken<'_>,
+    cx: &mut Cx<'_>,
+) -> Option<Reply> {
     let route = find(request, View::of(cx))?;
-    let Answer::Does(does) = route.answer else { return None };
+    if matches!(route.answer, Answer::Tells(_)) {
+        return None;
+    }
     if !route.methods.contains(&request.method) {
         return Some(Reply::Now(other_method(request, route.methods)));
     }
@@ -199,7 +247,11 @@ pub(super) fn command(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Option<Repl
         let text = "pages of other sites may not do this\n";
         return Some(Reply::Now(Response::text(Refusal::OriginForeign.status(), text)));
     }
-    Some(does(request, cx))
+    match route.answer {
+        Answer::Tells(_) => None,
+        Answer::Does(does) => Some(does(request, cx)),
+        Answer::Takes(_, takes) => Some(takes(request, body, cx)),
+    }
 }
 
 /// A web page must not reach the admin listener of the machine that it is shown on.
@@ -304,5 +356,17 @@ mod tests {
         assert_eq!(below("/x", "/x"), Some("/"));
         assert_eq!(below("/x", "/xy"), None);
         assert_eq!(below("/x", "/ws"), None);
+    }
+
+    #[test]
+    fn parts_in_braces_are_any() {
+        let answer = Answer::Tells(health);
+        let row = route("/{stage}/@x/{id}", Doors::Both, "", GET, answer);
+        for path in ["/p/@x/1", "/p/%40x/1", "/p/@x/1/2", "/p/@x//", "/p/@x/..", "/p/@x/%2f"] {
+            assert!(row.is_for(path), "{path}");
+        }
+        for path in ["/p/@x/", "/p/@x", "//@x/1", "/p/y/1", "/@x/1", "/p/q/@x/1", "", "/"] {
+            assert!(!row.is_for(path), "{path}");
+        }
     }
 }

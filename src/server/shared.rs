@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::assets::Assets;
+use super::calls::Calls;
 use super::config::Config;
 use super::drain::Drain;
 use super::faults::Faults;
@@ -16,7 +17,7 @@ use crate::engine::{Action, Door, Id, Now, Out, Peer};
 use crate::limits;
 use crate::outbox::Blocks;
 use crate::proto::deflate::Codec;
-use crate::proto::response::Stamp;
+use crate::proto::response::{Response, Stamp};
 use crate::rng::Rng;
 use crate::time;
 use crate::timers::Timers;
@@ -46,9 +47,20 @@ pub struct Shared {
     /// So many `WebSockets` are to be closed.
     pub(super) to_shed: usize,
     pub(super) upstream: Upstream,
+    pub(super) calls: Calls,
     pub(super) tokens: Tokens,
+    /// Requests that wait for somebody's word, and those words that have come.
+    pub(super) words: BTreeMap<Id, Word>,
     /// The Close that a behaviour asked for just now.
     pub(super) farewell: Option<(u16, String)>,
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+pub(super) struct Word {
+    /// The request's path, as the metrics name it.
+    pub(super) path: &'static str,
+    pub(super) response: Option<Response<'static>>,
 }
 
 /// How many connections there are, by what they cost.
@@ -89,7 +101,9 @@ impl Shared {
             metrics: Metrics::new(config.mounts.len()),
             pressure: Pressure::new(config.memory),
             upstream: Upstream::new(&config.kube, seed),
+            calls: Calls::new(),
             tokens: Tokens::new(&config.mounts),
+            words: BTreeMap::new(),
             farewell: None,
             config,
             assets,
@@ -141,6 +155,15 @@ impl Shared {
         let crowded = self.is_crowded() || self.pressure.stage() >= Stage::Tight;
         let usual = self.config.limits.keepalive_timeout_ms;
         if crowded { usual.min(limits::CROWDED_KEEPALIVE_MS) } else { usual }
+    }
+
+    /// The word that a request waits for, see [`Later::Word`](super::routes::Later).
+    #[cfg(feature = "gateway")]
+    pub(super) fn answer(&mut self, whose: Id, response: Response<'static>) {
+        if let Some(word) = self.words.get_mut(&whose) {
+            word.response = Some(response);
+            self.actions.push_back(Action::Write(whose));
+        }
     }
 
     /// Seconds after which a refused client may come back: not all of them at once.

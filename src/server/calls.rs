@@ -1,0 +1,262 @@
+//! HTTP requests of the server's own: a pool of connections among those of the table, and whole
+//! answers for whoever asked. What is asked and why is not known here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Server;
+use super::conn::Conn;
+use super::pressure::Account;
+use super::shared::Shared;
+use crate::engine::{Action, HangUp, Id, Now};
+use crate::limits;
+use crate::pool::{Call, CallId, Failure, Full, Lane, News, Order, Pool, Rules};
+use crate::proto::http_client::{Event, Head};
+use crate::time::Moment;
+
+/// Fields of an answer that somebody looks at; the others are not kept.
+const FIELDS: [&str; 3] = ["content-type", "sec-websocket-protocol", "x-amzn-errortype"];
+
+/// Who is told what became of a request. A new one is a row here and a line in
+/// [`Server::tell_asker`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Nobody.
+    #[cfg_attr(not(test), expect(dead_code, reason = "everybody is curious so far"))]
+    Nobody,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// Its status.
+    pub(crate) status: u16,
+    /// Its body; the call's limits say how long that can be.
+    pub(crate) body: Vec<u8>,
+    fields: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Reply {
+    /// The value of one of [`FIELDS`], if it was there exactly once.
+    pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
+        let mut found = self.fields.iter().filter(|(known, _)| *known == name);
+        let (_, value) = found.next()?;
+        found.next().is_none().then_some(value)
+    }
+
+    fn take_head(&mut self, head: &Head<'_>) {
+        self.status = head.status();
+        self.fields = head.fields().filter_map(kept).collect();
+    }
+}
+
+fn kept((name, value): (&str, &[u8])) -> Option<(&'static str, Vec<u8>)> {
+    let name = FIELDS.iter().find(|known| known.eq_ignore_ascii_case(name))?;
+    Some((*name, value.to_vec()))
+}
+
+/// Requests under way.
+#[derive(Debug)]
+pub(super) struct Calls {
+    pool: Pool,
+    lanes: BTreeMap<Id, Lane>,
+    ids: BTreeMap<Lane, Id>,
+    asked: BTreeMap<CallId, Asked>,
+    told: VecDeque<Told>,
+    /// Bytes of questions and answers.
+    bytes: usize,
+    counted: Account,
+}
+
+#[derive(Debug)]
+struct Asked {
+    asker: Asker,
+    reply: Reply,
+    question_bytes: usize,
+}
+
+/// What became of a request, for who asked.
+#[derive(Debug)]
+struct Told {
+    asker: Asker,
+    how: Result<Reply, Failure>,
+}
+
+impl Calls {
+    pub(super) fn new() -> Self {
+        let rules = Rules {
+            per_target: limits::OWN_CONNECTIONS_PER_TARGET,
+            connections: limits::OWN_CONNECTIONS,
+            waiting: limits::OWN_REQUESTS_WAITING,
+            idle_ms: limits::OWN_IDLE_MS,
+        };
+        Self {
+            pool: Pool::new(rules),
+            lanes: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            told: VecDeque::new(),
+            bytes: 0,
+            counted: Account::default(),
+        }
+    }
+
+    /// Sends a request; the asker is told of its answer, or why there is none, exactly once.
+    pub(super) fn ask(&mut self, call: Call, asker: Asker) -> Result<CallId, Full> {
+        let question_bytes = call.bytes.len();
+        let id = self.pool.ask(call)?;
+        self.bytes += question_bytes;
+        self.asked.insert(id, Asked { asker, reply: Reply::default(), question_bytes });
+        Ok(id)
+    }
+
+    /// Nobody wants the answer any more: its connection ends, and nobody is told.
+    pub(super) fn forget(&mut self, id: CallId) {
+        if let Some(asked) = self.asked.remove(&id) {
+            self.bytes -= asked.question_bytes + asked.reply.body.len();
+            self.pool.forget(id);
+        }
+    }
+
+    /// What it owns, as the account has it.
+    pub(super) fn memory(&self) -> usize {
+        self.counted.memory
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.pool.next_deadline()
+    }
+
+    pub(super) fn connected(&mut self, id: Id, how: Result<(), HangUp>) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.with_sink(|pool, sink| pool.connected(lane, how, sink));
+        }
+    }
+
+    /// What that connection is to say.
+    pub(super) fn render(&mut self, id: Id, out: &mut Vec<u8>) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.pool.render(lane, out);
+        }
+    }
+
+    /// The kernel took so many bytes of what was just rendered.
+    pub(super) fn kept(&mut self, id: Id, taken: usize) {
+        if let Some(&lane) = self.lanes.get(&id).filter(|_| taken == 0) {
+            self.pool.held(lane);
+        }
+    }
+
+    /// The kernel took some of what was kept.
+    pub(super) fn sent(&mut self, id: Id) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.pool.sent(lane);
+        }
+    }
+
+    pub(super) fn received(&mut self, now: Now, id: Id, bytes: &[u8]) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.with_sink(|pool, sink| pool.received(now, lane, bytes, sink));
+        }
+    }
+
+    pub(super) fn ended(&mut self, id: Id, how: HangUp) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.with_sink(|pool, sink| pool.ended(lane, how, sink));
+        }
+    }
+
+    pub(super) fn closed(&mut self, id: Id) {
+        self.ended(id, HangUp::Reset);
+        if let Some(lane) = self.lanes.remove(&id) {
+            self.ids.remove(&lane);
+            self.pool.closed(lane);
+        }
+    }
+
+    fn fire(&mut self, now: Now) {
+        if self.next_deadline().is_some_and(|due_ns| due_ns <= now.mono_ns) {
+            self.with_sink(|pool, sink| pool.fire(now, sink));
+        }
+    }
+
+    /// Does something with the pool, and takes down what it tells.
+    fn with_sink(&mut self, with: impl FnOnce(&mut Pool, &mut dyn FnMut(CallId, News<'_>))) {
+        let Self { pool, asked, told, bytes, .. } = self;
+        with(pool, &mut |id, news| {
+            let Some(known) = asked.get_mut(&id) else { return };
+            let how = match news {
+                News::Answer(Event::Head(head)) => return known.reply.take_head(&head),
+                News::Answer(Event::Body(part)) => {
+                    *bytes += part.len();
+                    return known.reply.body.extend_from_slice(part);
+                }
+                News::Answer(Event::End(_)) => Ok(()),
+                News::Failed(failure) => Err(failure),
+            };
+            if let Some(Asked { asker, reply, question_bytes }) = asked.remove(&id) {
+                *bytes -= question_bytes + reply.body.len();
+                told.push_back(Told { asker, how: how.map(|()| reply) });
+            }
+        });
+    }
+}
+
+impl Server {
+    /// What of it is due.
+    pub(super) fn fire_calls(&mut self, now: Now) {
+        self.shared.calls.fire(now);
+        self.tend_calls(now);
+    }
+
+    /// Tells askers, and carries out what the pool wants, until neither has anything.
+    pub(super) fn tend_calls(&mut self, now: Now) {
+        loop {
+            while let Some(Told { asker, how }) = self.shared.calls.told.pop_front() {
+                self.tell_asker(now, asker, how);
+            }
+            let Some(order) = self.shared.calls.pool.poll() else { break };
+            self.follow(now, order);
+        }
+        let Shared { calls, account, .. } = &mut self.shared;
+        if calls.bytes != calls.counted.memory {
+            account.update(&mut calls.counted, Account { memory: calls.bytes, queued: 0 });
+        }
+    }
+
+    fn follow(&mut self, now: Now, order: Order) {
+        match order {
+            Order::Connect(lane, target) => {
+                let Some(id) = self.conns.insert(Conn::upstream(Moment::at(now.mono_ns))) else {
+                    // The table is full beyond any limit that it could have.
+                    let calls = &mut self.shared.calls;
+                    let how = HangUp::Exhausted;
+                    calls.with_sink(|pool, sink| pool.connected(lane, Err(how), sink));
+                    return calls.pool.closed(lane);
+                };
+                self.shared.open.upstream += 1;
+                self.shared.calls.lanes.insert(id, lane);
+                self.shared.calls.ids.insert(lane, id);
+                self.shared.actions.push_back(Action::Connect(id, target));
+            }
+            Order::Write(lane) => {
+                let id = self.shared.calls.ids.get(&lane).copied();
+                self.shared.actions.extend(id.map(Action::Write));
+            }
+            Order::Close(lane) => {
+                let Some(&id) = self.shared.calls.ids.get(&lane) else { return };
+                let waits = self.conns.find(id).is_some_and(|conn| !conn.unsent().is_empty());
+                // What nobody wants to hear any more is not worth waiting for.
+                let action = if waits { Action::Reset(id) } else { Action::Close(id) };
+                self.shared.actions.push_back(action);
+            }
+        }
+    }
+
+    /// Hands over what became of a request.
+    #[expect(clippy::unused_self, reason = "those who listen are among the shared")]
+    fn tell_asker(&mut self, _now: Now, asker: Asker, how: Result<Reply, Failure>) {
+        match asker {
+            Asker::Nobody => drop(how),
+        }
+    }
+}

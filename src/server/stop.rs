@@ -1,0 +1,75 @@
+//! How the server leaves: announced, closed one by one, cut off. When each of that is, is
+//! `drain`'s business.
+
+use super::Server;
+use super::drain::Phase;
+use super::end::Why;
+use super::shared::Shared;
+use crate::engine::{Action, Id, Now};
+use crate::time::Moment;
+
+impl Server {
+    /// A signal: readiness fails from now on, and everything is still served for a while, unless
+    /// a hook saw to that before.
+    pub(super) fn begin_drain(&mut self, now: Now) {
+        let Shared { drain, config, open, .. } = &mut self.shared;
+        drain.signalled(now, &config.drain);
+        log::info!(
+            target: "drain", connections = open.main, websockets = open.websockets,
+            announced_ms = drain.elapsed_ms(now), delay_ms = config.drain.delay_ms,
+            window_ms = config.drain.window_ms;
+            "draining"
+        );
+        if drain.phase_is_over(now) || (config.drain.leaves_early && open.main == 0) {
+            self.begin_closing(now);
+        }
+    }
+
+    /// No new connections; each of the open ones gets its turn, in random order, evenly spread.
+    pub(super) fn begin_closing(&mut self, now: Now) {
+        let mut turns: Vec<Id> = self.conns.iter().map(|(id, _)| id).collect();
+        self.shared.rng.shuffle(&mut turns);
+        let Shared { drain, config, .. } = &mut self.shared;
+        let spread_ns = drain.close(now, &config.drain, turns.len());
+        self.shared.actions.push_back(Action::StopAccepting);
+        self.end_one_by_one(now, &turns, spread_ns, Why::Drain);
+    }
+
+    pub(super) fn end_one_by_one(&mut self, now: Now, turns: &[Id], spread_ns: u64, why: Why) {
+        let slot_ns = spread_ns / turns.len().max(1) as u64;
+        for (i, id) in (0..).zip(turns) {
+            let offset_ns = slot_ns * i + self.shared.rng.below(slot_ns);
+            if let Some((conn, mut cx)) = self.with_silence(now, *id) {
+                conn.end_at(Moment::at(now.mono_ns + offset_ns), why, &mut cx);
+            }
+        }
+    }
+
+    /// Whoever is still here hears a last word, if there is room for it, and is cut off.
+    pub(super) fn stop(&mut self, now: Now) {
+        self.shared.drain.stop();
+        for (id, _) in self.conns.iter() {
+            self.shared.actions.extend([Action::Write(id), Action::Reset(id)]);
+        }
+        self.exit(now);
+    }
+
+    pub(super) fn exit_if_empty(&mut self, now: Now) {
+        let open = self.shared.open;
+        if self.shared.drain.phase == Phase::Closing && open.main + open.refused == 0 {
+            self.shared.drain.stop();
+            self.exit(now);
+        }
+    }
+
+    fn exit(&mut self, now: Now) {
+        let drain = &self.shared.drain;
+        // Those that are cut now are not counted yet.
+        let forced = drain.forced + self.shared.open.websockets as u64;
+        log::info!(
+            target: "drain", clean = drain.clean, forced, elapsed_ms = drain.elapsed_ms(now);
+            "drained"
+        );
+        self.shared.actions.push_back(Action::Exit(0));
+    }
+}
