@@ -117,7 +117,7 @@ impl fmt::Display for HangUp {
             Self::Refused => "nobody listens there",
             Self::Unreachable => "there is no way to get there",
             Self::Exhausted => "this machine has no port or no descriptor left",
-            Self::NoSuchName => "there is no host of that name",
+            Self::NoSuchName => "its name cannot be looked up",
             Self::Tls(fault) => return fault.fmt(f),
         })
     }

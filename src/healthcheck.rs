@@ -239,7 +239,12 @@ impl Engine for Healthcheck {
             Ok(()) => self.ask(out),
             Err(how) => {
                 self.actions.push_back(Action::Close(id));
-                if self.alone != HangUp::Refused {
+                let tells_most = match self.alone {
+                    HangUp::Tls(_) => true,
+                    HangUp::Refused => !matches!(how, HangUp::Tls(_)),
+                    _ => false,
+                };
+                if !tells_most {
                     self.alone = how;
                 }
                 self.try_next();

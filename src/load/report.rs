@@ -82,7 +82,7 @@ impl fmt::Display for Why {
             Self::Silent => "connected, but the upgrade was never answered",
             Self::Stopped => "not connected when all was over",
             Self::Answer(fault) => return write!(f, "upgrade failed: {fault}"),
-            Self::NoSuchName => "there is no host of that name",
+            Self::NoSuchName => "its name cannot be looked up",
             Self::Tls(fault) => return fault.fmt(f),
         })
     }

@@ -13,7 +13,6 @@ mod notify;
 pub mod os;
 pub mod passed;
 mod process;
-mod resolve;
 mod signals;
 mod stream;
 mod terminal;
@@ -23,14 +22,13 @@ mod unix;
 
 use core::fmt;
 use std::io;
-use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::engine::{Door, Target};
+use crate::engine::Door;
 use crate::healthcheck::{Healthcheck, Plan as Question};
 use crate::limits;
-use crate::options::{self, Listen, Serve, Whom};
+use crate::options::{self, Listen, Serve};
 use crate::server::config::{Config, Kube};
 use crate::server::{self, Assets, Server};
 use crate::units::show_size;
@@ -282,15 +280,10 @@ pub fn host_name() -> String {
 /// When the kernel does not let it run.
 pub fn healthcheck(asked: options::Healthcheck) -> io::Result<(u8, String)> {
     let began_ns = clock::now().mono_ns;
-    let options::Healthcheck { whom, host, path, url, timeout_ms } = asked;
-    let targets = match whom {
-        Whom::At(targets) => targets,
-        Whom::Named(name, port) => {
-            match resolve::look_up(&name, port, Duration::from_millis(timeout_ms)) {
-                Ok(found) => found.into_iter().map(Target::Tcp).collect(),
-                Err(error) => return Ok((1, format!("{url}: cannot look up {name}: {error}"))),
-            }
-        }
+    let options::Healthcheck { goal, host, path, url, timeout_ms } = asked;
+    let targets = match tools::targets(goal) {
+        Ok(targets) => targets,
+        Err(error) => return Ok((1, format!("{url}: {error}"))),
     };
     let question = Question { targets, host, path, timeout_ms };
     let kernel = Kernel::new(Duties::default(), signals::pipes()?)?;

@@ -1,29 +1,25 @@
-//! The commands that are clients: names become addresses, descriptors are counted, then an engine
+//! The commands that are clients: files are read, descriptors are counted, then an engine
 //! is driven until it is done.
 
 use core::fmt;
 use std::io::{self, IsTerminal};
-use std::time::Duration;
 
 use super::driver::Driver;
 use super::kernel::{Duties, Kernel};
-use super::{clock, process, raise_descriptor_limit, resolve, seed, signals};
+use super::{clock, files, process, raise_descriptor_limit, seed, signals};
 use crate::connect::Connect;
 use crate::engine::{Engine, Target};
 use crate::load::{self, Load, Pace, Plan, Report};
-use crate::options::{self, Form};
-use crate::proto::url::Place;
+use crate::options::{self, Form, Goal};
 
-/// How long a name may take.
-const LOOK_UP: Duration = Duration::from_secs(10);
 /// How often the line of progress is shown.
 const PROGRESS_MS: u64 = 1_000;
 
 /// Why a client could not begin.
 #[derive(Debug)]
 pub enum ToolError {
-    /// The name has no address.
-    LookUp(Place, resolve::LookUpError),
+    /// The file of `--ca-file` cannot be read.
+    Authorities(io::Error),
     /// More clients than descriptors.
     Descriptors {
         /// Clients that were asked for.
@@ -46,7 +42,7 @@ impl From<io::Error> for ToolError {
 impl fmt::Display for ToolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LookUp(place, error) => write!(f, "cannot look up {}: {error}", place.name),
+            Self::Authorities(error) => write!(f, "--ca-file: cannot read {error}"),
             Self::Descriptors { clients, limit, used } => write!(
                 f,
                 "--clients {clients}: the limit of {limit} descriptors leaves room for {}: raise \
@@ -84,8 +80,8 @@ pub fn load(plan: Plan) -> Result<Report, ToolError> {
 /// # Errors
 /// When it cannot begin.
 pub fn measure(told: options::Load) -> Result<(u8, String), ToolError> {
-    let options::Load { url, place, mut plan, thresholds, form } = told;
-    plan.targets = look_up(&place)?;
+    let options::Load { url, goal, mut plan, thresholds, form } = told;
+    plan.targets = targets(goal)?;
     let watched = io::stderr().is_terminal();
     plan.progress_ms = watched.then_some(PROGRESS_MS);
     let report = load(plan.clone());
@@ -107,8 +103,8 @@ pub fn measure(told: options::Load) -> Result<(u8, String), ToolError> {
 /// # Errors
 /// When it cannot begin.
 pub fn connect(told: options::Connect) -> Result<u8, ToolError> {
-    let options::Connect { place, mut plan } = told;
-    plan.targets = look_up(&place)?;
+    let options::Connect { goal, mut plan } = told;
+    plan.targets = targets(goal)?;
     let both = io::stdin().is_terminal() && io::stdout().is_terminal();
     plan.prompt = both.then_some("> ");
     let kernel = Kernel::new(Duties::default(), signals::stop_pipe()?)?;
@@ -141,8 +137,8 @@ pub fn drive<E: Engine>(engine: E, ears: Ears) -> io::Result<(u8, E)> {
     Ok((code, driver.into_engine()))
 }
 
-fn look_up(place: &Place) -> Result<Vec<Target>, ToolError> {
-    let found = resolve::look_up(&place.name, place.port, LOOK_UP);
-    let found = found.map_err(|error| ToolError::LookUp(place.clone(), error))?;
-    Ok(found.into_iter().map(Target::Tcp).collect())
+/// Where a client connects to, once the file is read that it may need for that.
+pub(super) fn targets(goal: Goal) -> Result<Vec<Target>, ToolError> {
+    let file = goal.file().map(files::read_small).transpose().map_err(ToolError::Authorities)?;
+    Ok(goal.targets(&file.unwrap_or_default()))
 }

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use super::Usage;
+use super::goal::{self, Doubting, Doubts, Goal, Proof};
 use super::table::{Fallback, Flag, Taken, Takes};
 use super::values::{self, Origin};
+use crate::engine::Target;
 use crate::proto::http::{is_host, is_token, visible_ascii};
 use crate::proto::upgrade::Ask;
-use crate::proto::url::{Place, Url};
+use crate::proto::url::{Place, Scheme, Url};
 
 /// Fields that the upgrade itself is made of.
 const OURS: [&str; 4] = ["connection", "upgrade", "content-length", "transfer-encoding"];
@@ -21,11 +23,18 @@ pub(super) struct Asked {
     origin: Option<String>,
     subprotocols: Vec<String>,
     connect_to: Option<Place>,
+    doubts: Doubts,
 }
 
 /// A draft that has such a part.
 pub(super) trait Asks {
     fn asked(&mut self) -> &mut Asked;
+}
+
+impl<D: Asks> Doubting for D {
+    fn doubts(&mut self) -> &mut Doubts {
+        &mut self.asked().doubts
+    }
 }
 
 /// The flags, for a draft of type `D`.
@@ -46,6 +55,8 @@ impl<D: Asks + 'static> Flags<D> {
                 Some(place.ok_or("must be HOST:PORT, such as 10.0.0.7:8080 or [::1]:8080")?);
             Ok(())
         }),
+        row("insecure", Takes::Nothing, Fallback::Off, goal::INSECURE, goal::insecure),
+        row("ca-file", Takes::One("FILE"), Fallback::Off, goal::CA_FILE, goal::ca_file),
     ];
 }
 
@@ -111,7 +122,7 @@ fn subprotocol(asked: &mut Asked, text: &str) -> Taken {
 
 impl Asked {
     /// With a URL it is complete.
-    pub(super) fn settle(self, url: &str) -> Result<(Url, Place, Ask), Usage> {
+    pub(super) fn settle(self, url: &str) -> Result<(Url, Goal, Ask), Usage> {
         let url = Url::parse(url).map_err(|why| bad_url(url, why.into()))?;
         let mut fields = self.fields;
         if let Some(origin) = self.origin {
@@ -124,8 +135,15 @@ impl Asked {
             subprotocols: self.subprotocols,
             extensions: String::new(),
         };
-        let place = self.connect_to.unwrap_or_else(|| url.place.clone());
-        Ok((url, place, ask))
+        let proof = match url.scheme {
+            Scheme::Plain => None,
+            Scheme::Secured => {
+                Some(Proof { name: url.place.name.clone(), voucher: self.doubts.settle()? })
+            }
+        };
+        let place = self.connect_to.as_ref().unwrap_or(&url.place);
+        let targets = vec![Target::host(&place.name, place.port)];
+        Ok((url, Goal { targets, proof }, ask))
     }
 }
 

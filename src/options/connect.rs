@@ -7,16 +7,15 @@ use super::help::{self, Page};
 use super::read::{self, Environment, Given};
 use super::table::{Fallback, Group, Takes};
 use super::values;
-use super::{Command, Surroundings, Usage, every_flag};
+use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::connect::Plan;
-use crate::proto::url::Place;
 
 /// What its help says.
 pub(super) const PAGE: Page = Page {
     about: "talk to one WebSocket",
     synopsis: "usage: wspulse connect URL [OPTIONS]
-URL is ws://HOST[:PORT][/PATH][?QUERY]. Each line that is typed, or comes through a pipe, is sent
-as text. Ctrl-D closes with 1000.",
+URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…. Each line that is typed, or comes through a
+pipe, is sent as text. Ctrl-D closes with 1000.",
     foot: "Exit code 0 when it was closed with 1000 or 1001, else 1; 2 for a wrong flag.
 Each flag has a twin in the environment: --wait is WSPULSE_WAIT. The flag wins.\n",
 };
@@ -75,8 +74,8 @@ pub(super) const FLAGS: &[Group<Draft>] = &[
 /// Everything that `wspulse connect` is told.
 #[derive(Clone, Debug)]
 pub struct Connect {
-    /// Where to connect to; its addresses are the plan's targets.
-    pub place: Place,
+    /// Where to connect to: it becomes the plan's targets.
+    pub goal: Goal,
     /// What is done there.
     pub plan: Plan,
 }
@@ -128,7 +127,7 @@ pub(super) fn parse(
             why: why.into(),
         })?,
     };
-    let (url, place, ask) = draft.asked.settle(&url)?;
+    let (url, goal, ask) = draft.asked.settle(&url)?;
     let plan = Plan {
         targets: Vec::new(),
         url: url.text,
@@ -140,7 +139,7 @@ pub(super) fn parse(
         patience_ms: draft.patience_ms,
         prompt: None,
     };
-    Ok(Command::Connect(Box::new(Connect { place, plan })))
+    Ok(Command::Connect(Box::new(Connect { goal, plan })))
 }
 
 #[cfg(test)]
@@ -163,9 +162,9 @@ mod tests {
             &["ws://h/x", "--close", "4000", "going home"][..],
             &["--close", "4000", "going home", "ws://h/x"],
         ] {
-            let Connect { plan, place } = connected(args).unwrap();
+            let Connect { plan, goal } = connected(args).unwrap();
             assert_eq!((plan.code, &*plan.reason), (4000, "going home"));
-            assert_eq!((&*plan.url, place.to_string()), ("ws://h/x", "h:80".to_owned()));
+            assert_eq!((&*plan.url, goal.targets[0].to_string()), ("ws://h/x", "h:80".to_owned()));
         }
         let plain = connected(&["ws://h", "--ping", "1s", "--wait", "0"]).unwrap().plan;
         assert_eq!((plan_times(&plain), plain.code), ((Some(1_000), Some(0)), 1000));

@@ -5,6 +5,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::borrow::Cow;
 use std::ffi::OsString;
 
+use super::asked::row;
+use super::goal::{self, Doubting, Doubts, Goal, Proof, Voucher};
 use super::help::{self, Page};
 use super::read::{self, Environment, Given};
 use super::serve::Listen;
@@ -19,9 +21,9 @@ use crate::units::show_duration;
 pub(super) const PAGE: Page = Page {
     about: "ask a server whether it is healthy",
     synopsis: "usage: wspulse healthcheck [URL] [OPTIONS]
-URL is http://HOST[:PORT][/PATH] or unix:PATH. Without it the server is asked where its variables
-say that it listens: WSPULSE_ADMIN_LISTEN (127.0.0.1:8081), or when that is off, WSPULSE_LISTEN or
-PORT ([::]:8080). Prints one line; exit code 0 when the answer is 2xx, else 1.",
+URL is http://HOST[:PORT][/PATH], https://… or unix:PATH. Without it the server is asked where its
+variables say that it listens: WSPULSE_ADMIN_LISTEN (127.0.0.1:8081), or when that is off,
+WSPULSE_LISTEN or PORT ([::]:8080). Prints one line; exit code 0 when the answer is 2xx, else 1.",
     foot: "In a Dockerfile: HEALTHCHECK CMD [\"/wspulse\", \"healthcheck\"]\n",
 };
 
@@ -46,6 +48,8 @@ pub(super) const FLAGS: &[Group<Draft>] = &[Group {
             take: |d, v| values::time(v).map(|ms| d.timeout_ms = ms),
             show: |d| show_duration(d.timeout_ms),
         },
+        row("insecure", Takes::Nothing, Fallback::Off, goal::INSECURE, goal::insecure),
+        row("ca-file", Takes::One("FILE"), Fallback::Off, goal::CA_FILE, goal::ca_file),
     ],
 }];
 
@@ -53,13 +57,20 @@ pub(super) const FLAGS: &[Group<Draft>] = &[Group {
 pub(super) struct Draft {
     ready: bool,
     timeout_ms: u64,
+    doubts: Doubts,
+}
+
+impl Doubting for Draft {
+    fn doubts(&mut self) -> &mut Doubts {
+        &mut self.doubts
+    }
 }
 
 /// Whom to ask, for what, and how long to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Healthcheck {
     /// Where it is.
-    pub whom: Whom,
+    pub goal: Goal,
     /// What it is called, with its port: for the `Host` field.
     pub host: String,
     /// Path and query.
@@ -70,18 +81,11 @@ pub struct Healthcheck {
     pub timeout_ms: u64,
 }
 
-/// Where to ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whom {
-    /// Here, or if nobody is there at the next.
-    At(Vec<Target>),
-    /// At whatever addresses this name has.
-    Named(String, u16),
-}
-
 /// A place, and what was said about the path.
 struct Place {
-    whom: Whom,
+    targets: Vec<Target>,
+    /// With TLS: whom its certificate must be for.
+    secured: Option<String>,
     host: String,
     shown: String,
     path: Option<String>,
@@ -99,7 +103,8 @@ pub(super) fn parse(
         Given::Values { flags, words } => (flags, words),
     };
     env.check(&every_flag())?;
-    let draft = read::fill(FLAGS, given, env, Draft { ready: false, timeout_ms: 0 })?.draft;
+    let empty = Draft { ready: false, timeout_ms: 0, doubts: Doubts::default() };
+    let draft = read::fill(FLAGS, given, env, empty)?.draft;
     let place = match words.first() {
         Some(url) => place_of_url(url).map_err(|why| bad("URL", url, why))?,
         None => place_of_server(env)?,
@@ -111,9 +116,12 @@ pub(super) fn parse(
         (None, true) => format!("{base}/readyz"),
         (None, false) => format!("{base}/healthz"),
     };
+    // Of the server around us no proof is needed, and its certificate is not for localhost.
+    let voucher = if words.is_empty() { Voucher::Nobody } else { draft.doubts.settle()? };
+    let proof = place.secured.map(|name| Proof { name, voucher });
     Ok(Command::Healthcheck(Healthcheck {
         url: format!("{}{path}", place.shown),
-        whom: place.whom,
+        goal: Goal { targets: place.targets, proof },
         host: place.host,
         path,
         timeout_ms: draft.timeout_ms,
@@ -158,7 +166,12 @@ fn place_of_server(env: &Environment) -> Result<Place, Usage> {
         Some(listen) => Some(listen),
         None => read("PORT", port)?,
     };
-    Ok(place_of(&main.flatten().unwrap_or(Listen::Default { port: 8080 })))
+    let place = place_of(&main.flatten().unwrap_or(Listen::Default { port: 8080 }));
+    if env.filled("WSPULSE_TLS_CERT").is_none() {
+        return Ok(place);
+    }
+    let shown = place.shown.replacen("http://", "https://", 1);
+    Ok(Place { secured: Some("localhost".to_owned()), shown, ..place })
 }
 
 /// Where to reach what listens there. What listens on every address is asked on the loopback.
@@ -178,7 +191,8 @@ fn place_of(listen: &Listen) -> Place {
 
 fn address(at: SocketAddr) -> Place {
     Place {
-        whom: Whom::At(vec![Target::Tcp(at)]),
+        targets: vec![Target::Tcp(at)],
+        secured: None,
         host: at.to_string(),
         shown: format!("http://{at}"),
         path: None,
@@ -189,7 +203,8 @@ fn address(at: SocketAddr) -> Place {
 fn loopback(port: u16) -> Place {
     let ips = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     Place {
-        whom: Whom::At(ips.map(|ip| Target::Tcp(SocketAddr::new(ip, port))).to_vec()),
+        targets: ips.map(|ip| Target::Tcp(SocketAddr::new(ip, port))).to_vec(),
+        secured: None,
         host: format!("localhost:{port}"),
         shown: format!("http://localhost:{port}"),
         path: None,
@@ -198,7 +213,8 @@ fn loopback(port: u16) -> Place {
 
 fn unix(path: &str) -> Place {
     Place {
-        whom: Whom::At(vec![Target::Unix(path.into())]),
+        targets: vec![Target::Unix(path.into())],
+        secured: None,
         host: "localhost".to_owned(),
         shown: format!("unix:{path} "),
         path: None,
@@ -215,11 +231,14 @@ fn place_of_url(url: &str) -> Result<Place, Cow<'static, str>> {
     if let Some(path) = url.strip_prefix("unix:") {
         return values::socket_path(path).map(unix);
     }
-    if url.starts_with("https://") {
-        return Err("must begin with http:// or unix:, since no TLS is spoken here".into());
-    }
-    let want = "must be http://HOST[:PORT][/PATH] or unix:PATH";
-    let rest = url.strip_prefix("http://").ok_or(want)?;
+    let want = "must be http://HOST[:PORT][/PATH], https://… or unix:PATH";
+    let (scheme, rest) = url.split_once("://").ok_or(want)?;
+    let usual = match scheme {
+        "http" => 80,
+        "https" if cfg!(feature = "tls") => 443,
+        "https" => return Err("needs TLS, which this build does not have".into()),
+        _ => return Err(want.into()),
+    };
     let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let visible = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
     if host.is_empty() || host.contains('#') || !is_host(host) || !visible {
@@ -227,7 +246,7 @@ fn place_of_url(url: &str) -> Result<Place, Cow<'static, str>> {
     }
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, values::port(port)?),
-        _ => (host, 80),
+        _ => (host, usual),
     };
     if port == 0 {
         return Err("must have a port from 1 to 65535".into());
@@ -237,14 +256,16 @@ fn place_of_url(url: &str) -> Result<Place, Cow<'static, str>> {
         Ok(ip) => address(SocketAddr::new(ip, port)),
         Err(_) if name.eq_ignore_ascii_case("localhost") => loopback(port),
         Err(_) if name.is_empty() => return Err(want.into()),
-        Err(_) => Place { whom: Whom::Named(name.to_owned(), port), ..loopback(port) },
+        Err(_) => Place { targets: vec![Target::host(name, port)], ..loopback(port) },
     };
+    let secured = (scheme == "https").then(|| bare.to_owned());
     let path = match path {
         "" => None,
         query if query.starts_with('?') => Some(format!("/{query}")),
         path => Some(path.to_owned()),
     };
-    Ok(Place { host: host.to_owned(), shown: format!("http://{host}"), path, ..place })
+    let shown = format!("{scheme}://{host}");
+    Ok(Place { secured, host: host.to_owned(), shown, path, ..place })
 }
 
 #[cfg(test)]
@@ -265,10 +286,7 @@ mod tests {
     /// Where it asks, in order, and for what.
     fn shown(args: &str, env: &[(&str, &str)]) -> String {
         let asked = asked(args, env).unwrap();
-        let whom = match asked.whom {
-            Whom::At(targets) => targets.iter().map(Target::to_string).collect(),
-            Whom::Named(name, port) => vec![format!("{name} {port}")],
-        };
+        let whom: Vec<String> = asked.goal.targets.iter().map(Target::to_string).collect();
         format!("{} {} {}", whom.join(" "), asked.host, asked.url)
     }
 
@@ -304,9 +322,9 @@ mod tests {
     #[test]
     fn urls() {
         for (url, want) in [
-            ("http://h", "h 80 h http://h/healthz"),
-            ("http://h:81/", "h 81 h:81 http://h:81/"),
-            ("http://h?x", "h 80 h http://h/?x"),
+            ("http://h", "h:80 h http://h/healthz"),
+            ("http://h:81/", "h:81 h:81 http://h:81/"),
+            ("http://h?x", "h:80 h http://h/?x"),
             ("http://10.0.0.1:81/a?b", "10.0.0.1:81 10.0.0.1:81 http://10.0.0.1:81/a?b"),
             ("http://[::1]/a", "[::1]:80 [::1] http://[::1]/a"),
             ("http://localhost:1", "127.0.0.1:1 [::1]:1 localhost:1 http://localhost:1/healthz"),
@@ -314,7 +332,7 @@ mod tests {
         ] {
             assert_eq!(shown(url, &[("WSPULSE_BASE_PATH", "/b")]), want, "{url}");
         }
-        let want = "must be http://HOST[:PORT][/PATH] or unix:PATH";
+        let want = "must be http://HOST[:PORT][/PATH], https://… or unix:PATH";
         for (url, why) in [
             ("localhost:8080", want),
             ("http://", want),
@@ -325,7 +343,7 @@ mod tests {
             ("http://[::x]", want),
             ("http://h:0", "must have a port from 1 to 65535"),
             ("http://h:65536", "must have a port from 0 to 65535"),
-            ("https://h", "must begin with http:// or unix:, since no TLS is spoken here"),
+            ("wss://h", want),
             ("unix:", "must have a path, such as unix:/run/x.sock"),
         ] {
             assert_eq!(asked(url, &[]).unwrap_err(), format!("URL {url:?}: {why}"));

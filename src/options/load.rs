@@ -7,19 +7,18 @@ use super::help::{self, Page};
 use super::read::{self, Environment, Given};
 use super::table::{Fallback, Flag, Group, Takes};
 use super::values;
-use super::{Command, Surroundings, Usage, every_flag};
+use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::behaviours::Kind;
 use crate::load::{Answers, Life, Pace, Partner, Plan, Thresholds, WhenLost};
 use crate::proto::deflate::Compression;
-use crate::proto::url::Place;
 use crate::units;
 
 /// What its help says.
 pub(super) const PAGE: Page = Page {
     about: "open many WebSockets, measure, judge",
     synopsis: "usage: wspulse load URL [OPTIONS]
-URL is ws://HOST[:PORT][/PATH][?QUERY]. Each client sends <client>:<i> and, with the answer, the
-next. Ctrl-C prints the report so far.",
+URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…. Each client sends <client>:<i> and, with the
+answer, the next. Ctrl-C prints the report so far.",
     foot: "Exit code 0; 1 when nothing connected; 2 for a wrong flag; 3 when a --max-… is missed.
 Each flag has a twin in the environment: --max-p99 is WSPULSE_MAX_P99. The flag wins.\n",
 };
@@ -167,8 +166,8 @@ const EXPECTED: &[Flag<Draft>] = &[
 pub struct Load {
     /// The URL as it was given.
     pub url: String,
-    /// Where to connect to; its addresses are the plan's targets.
-    pub place: Place,
+    /// Where to connect to: it becomes the plan's targets.
+    pub goal: Goal,
     /// What the clients do.
     pub plan: Plan,
     /// What is expected.
@@ -262,7 +261,7 @@ fn settle(draft: Draft, url: &str) -> Result<Load, Usage> {
             "--max-downtime is about clients that come back: add --reconnect",
         ));
     }
-    let (url, at, mut ask) = draft.asked.settle(url)?;
+    let (url, goal, mut ask) = draft.asked.settle(url)?;
     if draft.deflate != Compression::Off {
         ask.extensions.push_str("permessage-deflate; client_max_window_bits");
     }
@@ -283,7 +282,7 @@ fn settle(draft: Draft, url: &str) -> Result<Load, Usage> {
         progress_ms: None,
     };
     let (thresholds, form) = (draft.thresholds, draft.form);
-    Ok(Load { url: url.text, place: at, plan, thresholds, form })
+    Ok(Load { url: url.text, goal, plan, thresholds, form })
 }
 
 fn life(draft: &Draft) -> Result<Life, Usage> {
@@ -333,17 +332,17 @@ mod tests {
         let load = loaded("ws://h/echo", &[]).unwrap();
         assert_eq!((load.plan.clients, load.plan.life), (10, Life::Time { ms: 10_000 }));
         assert_eq!((load.plan.pace, load.plan.ramp), (Pace::Closed { depth: 1 }, None));
-        assert_eq!(load.place.to_string(), "h:80");
+        assert_eq!(load.goal.targets, [crate::engine::Target::host("h", 80)]);
         let load = loaded(
             "--clients 500 ws://h:1/x?y --messages 6 --ramp 200/s --verify --size 1KiB --depth 4 \
              -H A:b --header=C:d --origin http://o --subprotocol s --connect-to 10.0.0.1:9",
             &[],
         );
-        let Load { plan, place, .. } = load.unwrap();
+        let Load { plan, goal, .. } = load.unwrap();
         assert_eq!((plan.clients, plan.life, plan.ramp), (500, Life::Messages(6), Some(200)));
         assert_eq!((plan.answers, plan.size), (Answers::Same, 1024));
         assert_eq!(
-            (plan.pace, place.to_string()),
+            (plan.pace, goal.targets[0].to_string()),
             (Pace::Closed { depth: 4 }, "10.0.0.1:9".into())
         );
         assert_eq!((&*plan.ask.host, &*plan.ask.path), ("h:1", "/x?y"));
@@ -394,8 +393,8 @@ mod tests {
                 "--connect-to \"h\": must be HOST:PORT, such as 10.0.0.7:8080 or [::1]:8080",
             ),
             (
-                "wss://h/",
-                "URL \"wss://h/\": needs TLS, which is not spoken yet: use ws:// behind a proxy",
+                "https://h/",
+                "URL \"https://h/\": must begin with ws:// or wss://, not http:// or https://",
             ),
             (
                 "ws://h --subprotocol a,b",

@@ -6,6 +6,7 @@
 mod asked;
 mod connect;
 mod flags;
+mod goal;
 mod healthcheck;
 mod help;
 mod kube;
@@ -21,7 +22,8 @@ mod values;
 use std::ffi::OsString;
 
 pub use connect::Connect;
-pub use healthcheck::{Healthcheck, Whom};
+pub use goal::{Goal, Proof, Voucher};
+pub use healthcheck::Healthcheck;
 pub use kube::{Choice, KubeWish, NOTHING};
 pub use load::{Form, Load};
 use read::Environment;

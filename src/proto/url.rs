@@ -1,12 +1,28 @@
-//! `ws://HOST[:PORT][/PATH][?QUERY]` as people write it, and `HOST:PORT`.
+//! `ws://HOST[:PORT][/PATH][?QUERY]` as people write it, `wss://…`, and `HOST:PORT`.
 
 use core::fmt;
 use core::net::IpAddr;
 
 use super::http::is_host;
 
-/// What a URL means by no port.
-const PORT: u16 = 80;
+/// Whether there is TLS around what is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `ws://`
+    Plain,
+    /// `wss://`
+    Secured,
+}
+
+impl Scheme {
+    /// What a URL means by no port.
+    fn port(self) -> u16 {
+        match self {
+            Self::Plain => 80,
+            Self::Secured => 443,
+        }
+    }
+}
 
 /// Where a server is, before names are looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +47,8 @@ impl fmt::Display for Place {
 pub struct Url {
     /// As it was given, but for what cannot be seen.
     pub text: String,
+    /// How it begins.
+    pub scheme: Scheme,
     /// Where to connect to.
     pub place: Place,
     /// For the `Host` field: as in the URL.
@@ -51,12 +69,15 @@ impl Url {
         const WANT: Wrong =
             "must be ws://HOST[:PORT][/PATH][?QUERY], such as ws://localhost:8080/echo";
         let (scheme, rest) = text.split_once("://").ok_or(WANT)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "ws" => {}
-            "wss" => return Err("needs TLS, which is not spoken yet: use ws:// behind a proxy"),
-            "http" | "https" => return Err("must begin with ws://, not http:// or https://"),
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => Scheme::Plain,
+            "wss" if cfg!(feature = "tls") => Scheme::Secured,
+            "wss" => return Err("needs TLS, which this build does not have"),
+            "http" | "https" => {
+                return Err("must begin with ws:// or wss://, not http:// or https://");
+            }
             _ => return Err(WANT),
-        }
+        };
         // RFC 6455 §3: a fragment has no meaning here.
         if rest.contains('#') {
             return Err("must not have a # part: write %23 for the character");
@@ -68,10 +89,11 @@ impl Url {
         if !path.bytes().all(|b| b.is_ascii_graphic()) {
             return Err("must have only visible ASCII in its path: encode the rest as %XX");
         }
-        let place = Place::parse(host, Some(PORT)).ok_or(WANT)?;
+        let place = Place::parse(host, Some(scheme.port())).ok_or(WANT)?;
         let slash = if path.starts_with('/') { "" } else { "/" };
         Ok(Self {
             text: text.to_owned(),
+            scheme,
             place,
             host: host.to_owned(),
             path: format!("{slash}{path}"),
@@ -115,6 +137,14 @@ mod tests {
             let seen = (url.place.to_string(), url.host, url.path);
             assert_eq!(seen, (place.to_owned(), host.to_owned(), path.to_owned()), "{text}");
         }
+        assert_eq!(Url::parse("ws://h").unwrap().scheme, Scheme::Plain);
+        if cfg!(feature = "tls") {
+            let secured = Url::parse("wss://h/x").unwrap();
+            let seen = (secured.scheme, secured.place.to_string(), secured.host);
+            assert_eq!(seen, (Scheme::Secured, "h:443".to_owned(), "h".to_owned()));
+        } else {
+            assert!(Url::parse("wss://h").unwrap_err().starts_with("needs TLS"));
+        }
         for (text, why) in [
             ("localhost:8080", "must be ws://HOST"),
             ("ws://", "must be ws://HOST"),
@@ -124,7 +154,6 @@ mod tests {
             ("ws://[::x]/", "must be ws://HOST"),
             ("ftp://h", "must be ws://HOST"),
             ("http://h", "must begin with ws://"),
-            ("wss://h", "needs TLS"),
             ("ws://u:p@h/", "must not have a user"),
             ("ws://h/#x", "must not have a #"),
             ("ws://h/a b", "must have only visible ASCII"),

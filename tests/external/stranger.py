@@ -30,7 +30,8 @@ USAGE = [
     (["serv"], ["serv", "serve|--help"]),
     (["serve", "now"], ["now", "--help|serve"]),
     (["load"], ["load", "ws://"]),
-    (["load", "wss://localhost/"], ["wss://localhost/", "TLS"]),
+    (["load", "https://localhost/"], ["https://localhost/", "wss://"]),
+    (["load", "wss://localhost/", "--insecure", "--ca-file", "x"], ["--insecure", "--ca-file"]),
     (["load", "ws://localhost", "--rate", "many"], ["--rate", "many", "/s"]),
     (["load", "ws://localhost", "--messages", "6", "--duration", "1s"], ["--messages", "--duration"]),
     (["connect", "localhost:8080"], ["localhost:8080", "ws://"]),
@@ -178,7 +179,7 @@ def healthcheck():
         server.signal(signal.SIGSTOP)
         asks("a frozen server", 1, "timed out after 200ms", "--timeout", "200ms", here)
     asks("nobody there", 1, "refused", here)
-    asks("no such name", 1, "cannot look up", "--timeout", "300ms", "http://no.invalid")
+    asks("no such name", 1, "cannot be looked up|cannot be reached", "--timeout", "300ms", "http://no.invalid")
     asks("no such socket", 1, "nothing at that address", f"unix:{SCRATCH}/nobody")
 
 

@@ -10,6 +10,8 @@ mod tls;
 mod tls_client;
 #[cfg(all(feature = "tls", feature = "informer"))]
 mod tls_kube;
+#[cfg(feature = "tls")]
+mod tls_tools;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

@@ -140,7 +140,7 @@ fn no_connection_is_one_line() {
         let want = (1, String::new(), format!("Failed to connect to {url}: {why}.\n"));
         assert_eq!(piped(&url, &[], b"hello\n"), want);
     }
-    let (code, out, err) = piped("wss://localhost/", &[], b"");
+    let (code, out, err) = piped("https://localhost/", &[], b"");
     assert_eq!((code, &*out), (2, ""));
-    assert!(err.starts_with("wspulse: URL \"wss://localhost/\": needs TLS"), "{err}");
+    assert!(err.starts_with("wspulse: URL \"https://localhost/\": must begin with ws://"), "{err}");
 }
