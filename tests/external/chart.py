@@ -7,6 +7,7 @@ What is rendered is validated, checked for what belongs together, and started: t
 given to `wspulse`, its probes and hooks are called as the kubelet would.
 """
 
+import base64
 import json
 import re
 import tarfile
@@ -41,6 +42,13 @@ REFUSED = {
     "deployments.enabled=true,ingress.enabled=true": "deployments.open=true if that is what you",
     "deployments.enabled=true,serviceAccount.create=false": "to the account `default`",
     "deployments.enabled=true,config.kube=off": "the chart sets --kube and --kube-namespace",
+    "gateway.enabled=true": "gateway.backend=URL, or backend.enabled=true",
+    "gateway.enabled=true,backend.enabled=true,replicaCount=2": "replicaCount=1 and no scaler",
+    "gateway.enabled=true,backend.enabled=true,keda.enabled=true": "replicaCount=1 and no scaler",
+    "gateway.enabled=true,backend.enabled=true,admin.service.enabled=false": "callbacks come by",
+    "gateway.enabled=true,gateway.backend=orders:80": "at '/gateway/backend'",
+    "gateway.enabled=true,backend.enabled=true,config.gateway-stage=x": "sets it from gateway.…",
+    "backend.enabled=true": "needs a gateway to answer",
     "replicas=2": "additional properties 'replicas' not allowed",
     "drain.announce=hok": "at '/drain/announce': value must be one of 'hook', 'sleep', 'server'",
     "drain.wait=5s": "at '/drain/wait': got string, want integer",
@@ -107,10 +115,11 @@ def judged(rendered):
         equal(f"{name}: all in the release's namespace, a role where it is used",
               {document["metadata"].get("namespace") for document in documents
                if document["kind"] not in kube.NOWHERE}, {NAMESPACE} | deployments)
-        deployment = of_kind(documents, "Deployment")[0]
-        in_time(name, deployment["spec"]["template"]["spec"])
-        equal(f"{name}: maxSurge 1, maxUnavailable 0",
-              deployment["spec"]["strategy"]["rollingUpdate"], {"maxSurge": 1, "maxUnavailable": 0})
+        for deployment in of_kind(documents, "Deployment"):
+            in_time(name, deployment["spec"]["template"]["spec"])
+            equal(f"{name}: maxSurge 1, maxUnavailable 0",
+                  deployment["spec"]["strategy"]["rollingUpdate"],
+                  {"maxSurge": 1, "maxUnavailable": 0})
         public = of_kind(documents, "Ingress") + of_kind(documents, "HTTPRoute")
         check(f"{name}: no fault endpoints behind an ingress or a route",
               not public or "--faults" not in container(documents)["args"])
@@ -120,8 +129,9 @@ def judged(rendered):
     kube.checkov("the chart", rendered, CHART / ".checkov.yaml")
 
 
-def container(documents):
-    return of_kind(documents, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]
+def container(documents, name="wspulse"):
+    return next(own for _, _, pod in pods(documents) for own in pod["containers"]
+                if own["name"] == name)
 
 
 def details(rendered):
@@ -194,7 +204,12 @@ def notes(rendered):
 
 def accepted(rendered):
     for name, documents in rendered.items():
+        if of_kind(documents, "Secret") or name.startswith("rest-own"):
+            if not kube.knows("--gateway-backend"):
+                harness.not_run(f"{name}: its arguments", "this build has no gateway")
+                continue
         args, env = started_as(container(documents))
+        args = kube.with_files(args)
         code, _, err = harness.wspulse(*args, "--check", env=env)
         equal(f"{name}: wspulse --check finds nothing in its arguments", (code, err), (0, ""))
 
@@ -241,6 +256,36 @@ def monitoring(rendered):
           objects((folder / "alerts.yaml").read_text())[0])
 
 
+def rest(rendered):
+    """WebSockets in front, REST behind: who may call whom, and the two at work."""
+    documents = rendered["rest"]
+    policies = {policy["metadata"]["name"]: policy["spec"]
+                for policy in of_kind(documents, "NetworkPolicy")}
+    front, back = policies["release-wspulse"], policies["release-wspulse-backend"]
+    reached = [[rule["to"][0]["podSelector"] for rule in policy["egress"] if "to" in rule]
+               for policy in (front, back)]
+    equal("rest: each may call the other, and ask for names", reached,
+          [[back["podSelector"]], [front["podSelector"]]])
+    callers = back["ingress"][0]["from"]
+    check("rest: the backend is for the gateway, for Prometheus and for KEDA", len(callers) == 3
+          and callers[0]["podSelector"] == front["podSelector"], callers)
+    mounted = [volume["secret"]["secretName"] for _, _, pod in pods(documents)
+               for volume in pod.get("volumes", [])]
+    secret = of_kind(documents, "Secret")[0]
+    equal("rest: one token, in both", mounted, [secret["metadata"]["name"]] * 2)
+    equal("rest: … of 40 letters and digits",
+          bool(re.fullmatch(r"\w{40}", base64.b64decode(secret["data"]["token"]).decode())), True)
+    own = rendered["rest-own"]
+    equal("rest-own: no backend and no secret of ours", (len(of_kind(own, "Deployment")),
+          of_kind(own, "Secret")), (1, []))
+    aws = next(account for account in of_kind(rendered["rest-aws"], "ServiceAccount")
+               if account["metadata"]["name"].endswith("-backend"))
+    check("rest-aws: an identity by IRSA", "eks.amazonaws.com/role-arn"
+          in aws["metadata"]["annotations"], aws)
+    kube.rest("rest", container(documents), container(documents, "backend"),
+              of_kind(documents, "ScaledObject")[0])
+
+
 def helm_test(rendered):
     """What the pod of `helm test` runs, against a server here instead of the services' names."""
     args, env = started_as(container(rendered["gateway"]))
@@ -262,7 +307,8 @@ def main():
     section(lint)
     section(refusals)
     rendered = value_sets()
-    for group in (judged, details, doors, notes, accepted, measured, deployments, monitoring, helm_test):
+    for group in (judged, details, doors, notes, accepted, measured, deployments, monitoring, rest,
+                  helm_test):
         section(group, rendered)
     for name in ("defaults", "gateway", "sleep", "server"):
         section(lived, name, next(pods(rendered[name]))[2])

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -66,8 +67,9 @@ tools.rerun_inside(PYTHON)
 import kubernetes_validate
 import yaml
 
+import harness
 from crowd import Crowd, UPGRADE
-from harness import SCRATCH, Server, check, equal
+from harness import BINARY, SCRATCH, Server, check, clean_environment, equal, launch
 
 
 def run(*command, budget_s=60):
@@ -316,6 +318,19 @@ def started_as(container):
     return [*container.get("args", []), "--profile=kubernetes"], env
 
 
+def with_files(args):
+    """Arguments whose secrets are files here: of this test, not of a pod."""
+    secret = SCRATCH / "token"
+    secret.write_text("sesame\n")
+    return [re.sub(r"/etc/wspulse/\w+/token", str(secret), arg) for arg in args]
+
+
+def knows(flag, command="serve"):
+    """Whether this build can be told that at all: some leave a whole feature out."""
+    code, said, _ = harness.wspulse("help", command)
+    return code == 0 and f"{flag} " in said
+
+
 def get(url, budget_s=20):
     try:
         with urllib.request.urlopen(url, timeout=budget_s) as answer:
@@ -362,11 +377,9 @@ def informed(name, documents):
     own = next(pods(of_kind(documents, "Deployment")))[2]["containers"][0]
     args, env = started_as(own)
     namespace = role["metadata"].get("namespace", "default")
-    token = SCRATCH / "viewers"
-    token.write_text("sesame\n")
     with ApiServer() as api:
         check(f"{name}: it looks around its pod", "--kube=in-cluster" in args, args)
-        args = [re.sub(r"/etc/wspulse/deployments/token", str(token), arg) for arg in args]
+        args = with_files(args)
         args[args.index("--kube=in-cluster")] = f"--kube={api.url}"
         with Server(*args, env=env) as server, \
                 Viewer(server.ws("/api/wds/logs?access_token=sesame")) as viewer:
@@ -380,3 +393,59 @@ def informed(name, documents):
         check(f"{name}: {len(api.asked)} requests, and its role allows them",
               len(api.asked) >= 2 and not faults, (faults, api.asked))
     return seen
+
+
+def rest(name, front, back, scaled=None):
+    """Gateway and backend as they would be started, but that they find each other here."""
+    if not (knows("--gateway-backend") and knows("--gateway", "backend")):
+        return harness.not_run(f"{name}: gateway and backend at work", "this build has none")
+    port = harness.free_port()
+    args, env = started_as(front)
+    stage = next(arg.partition("=")[2] for arg in args if arg.startswith("--gateway-stage="))
+    moved = {"--gateway-backend=": f"http://127.0.0.1:{port}", "--listen=": f"127.0.0.1:{port}"}
+    with Server(*with_files(at(args, moved)), env=env) as server:
+        moved["--gateway="] = server.url(env.get("WSPULSE_BASE_PATH", ""), "admin")
+        command = with_files(at(back["args"], moved))
+        backend = launch([BINARY, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL, env=clean_environment())
+        base = f"http://127.0.0.1:{port}"
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            path = back.get(probe, {}).get("httpGet", {}).get("path")
+            if path:
+                equal(f"{name}: {probe} {path} of the backend", once(base + path), 200)
+        said = []
+        for _ in range(3):
+            with Viewer(server.ws(f"/gateway/{stage}")) as viewer:
+                viewer.process.stdin.write("it's \"me\"\n")
+                viewer.process.stdin.flush()
+                said += viewer.lines(1)
+        equal(f"{name}: messages go to the backend and its answers come back",
+              said, ["< Got message:it's \"me\""] * 3)
+        if scaled:
+            scaler = scaled["spec"]["triggers"][0]["metadata"]
+            value = json.loads(get(f"{base}/stats")[1])
+            for key in scaler["valueLocation"].split("."):
+                value = value.get(key, {})
+            check(f"{name}: KEDA finds {scaler['valueLocation']} in /stats",
+                  isinstance(value, (int, float)), get(f"{base}/stats"))
+        check(f"{name}: /metrics of the backend", get(f"{base}/metrics")[0] == 200)
+        backend.terminate()
+        equal(f"{name}: SIGTERM ends the backend with 0", backend.wait(30), 0)
+
+
+def at(args, moved):
+    """Arguments that lead elsewhere."""
+    return [next((flag + place for flag, place in moved.items() if arg.startswith(flag)), arg)
+            for arg in args]
+
+
+def once(url, budget_s=5):
+    """The status, as soon as somebody answers."""
+    end = time.monotonic() + budget_s
+    while True:
+        try:
+            return get(url)[0]
+        except OSError as error:
+            if time.monotonic() > end:
+                return str(error)
+            time.sleep(0.05)

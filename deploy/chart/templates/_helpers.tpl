@@ -104,6 +104,11 @@ its own 5 s: they must fit as well. */}}
 {{- else if not (hasKey .Values.config "kube") }}
 - --kube=off
 {{- end }}
+{{- if .Values.gateway.enabled }}
+- {{ printf "--gateway-backend=%s" (include "wspulse.gatewayBackend" .) | quote }}
+- --gateway-stage={{ .Values.gateway.stage }}
+- --gateway-token-file=/etc/wspulse/gateway/token
+{{- end }}
 {{- range $flag, $value := .Values.config }}
 {{- range kindIs "slice" $value | ternary $value (list $value) }}
 {{- if kindIs "bool" . }}
@@ -125,6 +130,9 @@ its own 5 s: they must fit as well. */}}
 {{- with .Values.deployments.tokenSecret -}}
 {{- $_ := set $secrets "deployments" . -}}
 {{- end -}}
+{{- end -}}
+{{- if .Values.gateway.enabled -}}
+{{- $_ := set $secrets "gateway" (include "wspulse.gatewaySecret" .) -}}
 {{- end -}}
 {{- toYaml $secrets -}}
 {{- end }}
@@ -212,6 +220,33 @@ scaleDown:
 {{- fail (print "deployments.enabled would give its role to the account `default`, which every pod "
       "of the namespace has: set serviceAccount.create=true, or serviceAccount.name") -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.gateway -}}
+{{- if .enabled -}}
+{{- if or (gt ($.Values.replicaCount | int) 1) $.Values.autoscaling.enabled $.Values.keda.enabled -}}
+{{- fail (print "gateway.enabled: only the pod that holds a connection knows its id, so there can be "
+      "one: set replicaCount=1 and no scaler (backend.keda scales what is behind it)") -}}
+{{- end -}}
+{{- if not (or .backend $.Values.backend.enabled) -}}
+{{- fail "gateway.enabled needs something behind it: gateway.backend=URL, or backend.enabled=true" -}}
+{{- end -}}
+{{- if not $.Values.admin.service.enabled -}}
+{{- fail (print "gateway.enabled: its callbacks come by the admin service: "
+      "set admin.service.enabled=true") -}}
+{{- end -}}
+{{- range $flag := list "backend" "stage" "token-file" -}}
+{{- if hasKey $.Values.config (printf "gateway-%s" $flag) -}}
+{{- fail (printf "config.gateway-%s: the chart sets it from gateway.…, as other objects depend on it"
+      $flag) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.backend -}}
+{{- if and .enabled (not .gateway) (not $.Values.gateway.enabled) -}}
+{{- fail (print "backend.enabled needs a gateway to answer: gateway.enabled=true, "
+      "or backend.gateway=URL") -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
