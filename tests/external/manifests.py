@@ -17,6 +17,8 @@ from kube import (HELM, KUBECTL, dangling, in_time, lived, name_of, objects, of_
 FOLDER = ROOT / "deploy" / "kubernetes"
 CHART = ROOT / "deploy" / "chart"
 GUIDES = ("gowebsockettest", "ws-test", "websockets-test", "websocket-informer")
+# Whose pods are no servers of their own: they are tried together.
+TOGETHER = ("websocket-eks", "websocket-eks-keda", "websocket-eks-aws")
 KUSTOMIZATIONS = ("base", "overlays/public")
 # What a probe has without being told.
 DEFAULTS = {"timeoutSeconds": 1, "failureThreshold": 3}
@@ -25,7 +27,7 @@ DEFAULTS = {"timeoutSeconds": 1, "failureThreshold": 3}
 def manifests():
     """Every file and every kustomization, as `kubectl -n ws apply` would send it."""
     found = {path.stem: objects(path.read_text()) for path in FOLDER.glob("*.yaml")}
-    equal("the guides' manifests are there", set(found), set(GUIDES))
+    equal("the guides' manifests are there", set(found), {*GUIDES, *TOGETHER})
     for name in KUSTOMIZATIONS:
         code, said = run(KUBECTL, "kustomize", FOLDER / name)
         if check(f"kubectl kustomize {name}", code == 0, said):
@@ -40,17 +42,61 @@ def manifests():
 def judged(found):
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     for name, documents in found.items():
-        equal(f"{name}: no custom resources", kube.validate(name, documents), [])
-        faults = restricted(documents) + dangling(documents)
+        custom = kube.validate(name, documents)
+        equal(f"{name}: no custom resources but a guide's own", {own["kind"] for own in custom},
+              {"ScaledObject"} if name == "websocket-eks-keda" else set())
+        faults = kube.custom_resources(custom) if custom else []
+        # The scaler's guide begins with another's.
+        there = documents + found["websocket-eks"] if custom else documents
+        faults += restricted(documents) + dangling(there)
         check(f"{name}: restricted pods, and every name leads somewhere", not faults, faults)
         for _, _, pod in pods(documents):
             in_time(name, pod)
             own = pod["containers"][0]
             equal(f"{name}: the image of this version", own["image"], f"wspulse:{version}")
+            if name in TOGETHER:
+                continue
             args, env = started_as(own)
             code, _, err = harness.wspulse(*args, "--check", env=env)
             equal(f"{name}: wspulse --check finds nothing in its arguments", (code, err), (0, ""))
     kube.checkov("the manifests", found, CHART / ".checkov.yaml")
+
+
+def commands(found):
+    """What a guide's commands name is in its manifest, or made by a command before."""
+    for name in (*GUIDES, *TOGETHER):
+        text = (FOLDER / f"{name}.yaml").read_text()
+        head = text.partition("\napiVersion:")[0]
+        named = set(re.findall(r"\b((?:deployment|service)/[\w-]+)", head))
+        named |= {f"ingress/{found}" for found in re.findall(r"get ingress ([\w-]+)", head)}
+        made = {f"deployment/{made}" for made in re.findall(r"create deployment ([\w-]+)", head)}
+        there = {name_of(document).lower() for document in found[name]} | made
+        check(f"{name}: its {len(named)} names lead somewhere", named <= there, named - there)
+        files = re.findall(r"deploy/[\w./-]+", head)
+        check(f"{name}: its files are there", files and all((ROOT / path).exists() for path in files)
+              if "kubectl apply -f" in head else True, files)
+
+
+def rest(found):
+    """The gateway and its backend, as their guide starts them; the guide's own lines."""
+    documents = found["websocket-eks"]
+    front, back = (next(pod["containers"][0] for _, _, pod in pods(documents)
+                        if pod["containers"][0]["name"] == name) for name in ("gateway", "backend"))
+    kube.rest("websocket-eks", front, back, one(found["websocket-eks-keda"], "ScaledObject"))
+    services = {document["metadata"]["name"] for document in of_kind(documents, "Service")}
+    hosts = re.findall(r"//([\w-]+)\.websocket-eks\.svc", " ".join(front["args"] + back["args"]))
+    equal("websocket-eks: each finds the other by a service", (len(hosts), set(hosts) - services),
+          (2, set()))
+    aws, same = found["websocket-eks-aws"], ("ports", "livenessProbe", "readinessProbe", "resources")
+    theirs = container(aws)
+    equal("websocket-eks-aws: the same backend", {key: theirs[key] for key in same},
+          {key: back[key] for key in same})
+    account = one(aws, "ServiceAccount")["metadata"]
+    check("websocket-eks-aws: with an identity", "eks.amazonaws.com/role-arn" in account["annotations"]
+          and next(pods(aws))[2]["serviceAccountName"] == account["name"], account)
+    paths = [path["path"] for path in one(aws, "Ingress")["spec"]["rules"][0]["http"]["paths"]]
+    equal("websocket-eks-aws: only what the gateway asks comes from outside", paths,
+          ["/", "/connect"])
 
 
 def one(documents, kind):
@@ -121,8 +167,8 @@ def zero_to_running(found):
     """The README's commands: few, and about what is there."""
     text = (ROOT / "README.md").read_text().partition("## From zero to running")[2]
     blocks = re.findall(r"```sh\n(.*?)```", text.partition("\n## ")[0], re.DOTALL)
-    equal("README, from zero to running: at most five commands each for four ways",
-          [len(block.splitlines()) <= 5 for block in blocks], [True] * 4)
+    check("README, from zero to running: at most five commands each, for four ways at least",
+          len(blocks) >= 4 and all(len(block.splitlines()) <= 5 for block in blocks), blocks)
     named = re.findall(r"\bdeploy/[\w./-]+", " ".join(blocks))
     missing = [path for path in named if not (ROOT / path).exists()]
     check(f"… the {len(named)} files that they name are there", named and not missing, missing)
@@ -142,7 +188,7 @@ def without(document):
 def main():
     harness.require_binary()
     found = manifests()
-    for group in (judged, guides, informer, same_as_chart, zero_to_running):
+    for group in (judged, commands, guides, informer, rest, same_as_chart, zero_to_running):
         section(group, found)
     for name in (*GUIDES, "base"):
         section(lived, name, next(pods(found[name]))[2])
