@@ -56,9 +56,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
         bytes
     }
 
-    /// Whether the next bytes go to a block: it is larger than the read buffer.
+    /// Whether the next bytes go to a block: it is larger than the read buffer. The stream may have
+    /// broken over the answer.
     fn has_block(&mut self, id: Id) -> bool {
-        self.engine.room(id, &mut self.shared).len() > limits::READ_BYTES_PER_TURN
+        find(&mut self.streams, id).is_some()
+            && self.engine.room(id, &mut self.shared).len() > limits::READ_BYTES_PER_TURN
     }
 
     /// Returns how many bytes came, and whether there may be more.
