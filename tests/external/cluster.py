@@ -1,0 +1,253 @@
+#!/usr/bin/env -S python3 -B
+"""Deployments of an API server behind TLS, by kubeconfig and from a pod: who is believed, rotation,
+an API server that goes and comes back, 5 000 Deployments, a thousand viewers.
+
+    tests/external/cluster.py           against an API server of our own, in Python
+    tests/external/cluster.py --real    also against etcd and kube-apiserver, built from Debian's
+                                        sources (about ten minutes, once)
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import tools
+
+PYTHON = tools.venv("cluster", ["websocket-client>=1.9,<2"])
+if "--real" in sys.argv:
+    import cluster_real
+    cluster_real.install()
+tools.install_only()
+tools.rerun_inside(PYTHON)
+
+import websocket
+
+import harness
+from cluster_api import Api, authority, context, vouch
+from harness import SCRATCH, Server, check, equal, not_run, records, section, timed_section
+
+VIEWERS, RATE, MEASURED_S = 1000, 100, 8
+MANY = 5000
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+def kubeconfig(server, *lines, cluster=("certificate-authority: ca.pem",), name="config"):
+    """Its path; `lines` say who we are."""
+    indented = "".join(f"    {line}\n" for line in lines)
+    trust = "".join(f"    {line}\n" for line in cluster)
+    path = SCRATCH / name
+    path.write_text("apiVersion: v1\nkind: Config\ncurrent-context: c\n"
+                    "contexts:\n- name: c\n  context: {cluster: k, user: u}\n"
+                    f"clusters:\n- name: k\n  cluster:\n    server: {server}\n{trust}"
+                    f"users:\n- name: u\n  user:\n{indented or '    {}'}\n")
+    return str(path)
+
+
+class Viewer:
+    """One WebSocket at /api/wds/logs."""
+
+    def __init__(self, server, query="?format=json", budget_s=10):
+        self.socket = websocket.create_connection(server.ws(f"/api/wds/logs{query}"), timeout=budget_s)
+
+    def next(self):
+        return self.socket.recv()
+
+    def until(self, kind):
+        """JSON messages up to the first of this kind."""
+        said = []
+        while not said or said[-1]["type"] != kind:
+            said.append(json.loads(self.next()))
+        return said
+
+
+def warnings(server):
+    return [r for r in records(server.log_text()) if r.get("event") == "informer" and r["level"] == "warn"]
+
+
+# ---- whom it believes -----------------------------------------------------------------------------
+
+def by_certificate():
+    with Api(tls=context(client_ca="ca")) as api:
+        config = kubeconfig(api.url(), "client-certificate: me.pem", "client-key: me.key")
+        with Server(env={"KUBECONFIG": config}) as server:
+            equal("a client certificate: the text of system C",
+                  Viewer(server, "").next(), "Successfully processed deployment: d0")
+            equal("… which the API server has seen", api.subjects, {"me"})
+        stranger = kubeconfig(api.url(), "client-certificate: other.pem", "client-key: other.key")
+        with Server(env={"KUBECONFIG": stranger}) as server:
+            said = Viewer(server).until("stale")[-1]["reason"]
+            equal("another authority's certificate is refused, and that is said",
+                  said, "no TLS with the API server: it refused us with a TLS alert")
+
+
+def wrong_authority():
+    with Api(tls=context()) as api:
+        shutil.copy(SCRATCH / "other-ca.pem", SCRATCH / "trusted.pem")
+        config = kubeconfig(api.url(), cluster=("certificate-authority: trusted.pem",))
+        with Server(env={"KUBECONFIG": config}) as server:
+            viewer = Viewer(server)
+            equal("an API server that nobody we trust vouches for: viewers are told",
+                  viewer.until("stale")[-1]["reason"],
+                  "no TLS with the API server: its certificate is not trusted")
+            end = time.monotonic() + 5
+            while not warnings(server) and time.monotonic() < end:
+                time.sleep(0.01)
+            equal("… and so is the log, with the host",
+                  [w["host"] for w in warnings(server)][:1], [f"localhost:{api.port}"])
+            equal("… and nothing was asked", api.asked, [])
+            shutil.copy(SCRATCH / "ca.pem", SCRATCH / "trusted.pem")
+            server.signal(signal.SIGHUP)
+            check("… until the file is right", viewer.until("synced"))
+
+
+def in_a_pod():
+    """The service account lies at a fixed place: in a mount namespace of its own."""
+    account = SCRATCH / "account"
+    account.mkdir()
+    (account / "token").write_text("first\n")
+    shutil.copy(SCRATCH / "ca.pem", account / "ca.crt")
+    mount = (f"mkdir -p {ACCOUNT} && mount --bind {account} {ACCOUNT} && exec \"$@\"")
+    prefix = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    tried = subprocess.run([*prefix, "true"], capture_output=True, text=True, timeout=10)
+    if tried.returncode:
+        return not_run("a pod's service account", tried.stderr or "no mount namespaces here")
+    with Api(token="first", tls=context()) as api:
+        env = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(api.port)}
+        with Server(env=env, prefix=prefix) as server:
+            viewer = Viewer(server)
+            equal("in a pod: the service account's token and authority, the address in the certificate",
+                  [said["type"] for said in viewer.until("synced")], ["added", "synced"])
+            (account / "token").write_text("second\n")
+            api.token = "second"
+            api.stop()
+            api.start()
+            said = viewer.until("synced")
+            check("… and another token, once the first is no longer accepted",
+                  ("API server does not accept the token" in str(said)) and api.asked[-1][1] == "second",
+                  (said, api.asked))
+
+
+# ---- an API server that goes and comes back -------------------------------------------------------
+
+def comes_back():
+    with Api(tls=context()) as api, Server(env={"KUBECONFIG": kubeconfig(api.url())}) as server:
+        viewer = Viewer(server)
+        viewer.until("synced")
+        api.stop()
+        began = time.monotonic()
+        viewer.until("stale")
+        check("viewers hear at once that the API server is gone", time.monotonic() - began < 0.5)
+        time.sleep(4)
+        api.start()
+        back, pauses = time.monotonic(), [w["pause_ms"] for w in warnings(server)]
+        viewer.until("synced")
+        took_s = time.monotonic() - back
+        print(f"# synced {took_s:.2f} s after it was back; pauses so far: {pauses} ms")
+        check("… and synced within the pause and a second", took_s <= pauses[-1] / 1000 + 1, took_s)
+
+
+def stays_away():
+    """A minute is too long for a test: the pauses are in the log."""
+    with Api(tls=context()) as api:
+        config = kubeconfig(api.url())
+    with Server(env={"KUBECONFIG": config}) as server:
+        began = time.monotonic()
+        viewer = Viewer(server)
+        viewer.until("stale")
+        time.sleep(20)
+        tries, seconds = len(warnings(server)), time.monotonic() - began
+        print(f"# {tries} tries in {seconds:.0f} s of an API server that is down")
+        check("an API server that is down is left alone", 2 <= tries <= 20 * 0.75, tries)
+
+
+# ---- figures --------------------------------------------------------------------------------------
+
+def cpu_s(process):
+    with open(f"/proc/{process.pid}/schedstat") as stat:
+        return int(stat.read().split()[0]) / 1e9
+
+
+def many():
+    with Api(count=MANY, tls=context()) as api:
+        with Server(env={"KUBECONFIG": kubeconfig(api.url())}) as server:
+            before = cpu_s(server.process)
+            first = len(Viewer(server, budget_s=30).until("synced"))
+            listed_s = cpu_s(server.process) - before
+            began = time.monotonic()
+            second = len(Viewer(server).until("synced"))
+            took_s = time.monotonic() - began
+            print(f"# {MANY} Deployments: {listed_s * 1000:.0f} ms of CPU for list and first viewer, "
+                  f"{took_s * 1000:.0f} ms until the second has them all")
+            equal(f"{MANY} Deployments reach each viewer once", (first, second), (MANY + 1, MANY + 1))
+            check("… the second within a second", took_s <= 1, took_s)
+
+
+def crowd():
+    """Viewers that only read, in a process of their own: `wspulse load` counts what it hears."""
+    with Api(count=50, rate=RATE, tls=context()) as api:
+        with Server(env={"KUBECONFIG": kubeconfig(api.url())}) as server:
+            load = harness.launch(
+                [harness.BINARY, "load", server.ws("/api/wds/logs?format=json"), "--clients", str(VIEWERS),
+                 "--hold", f"{MEASURED_S + 6}s", "--json"],
+                env=harness.clean_environment(), stdout=subprocess.PIPE, text=True)
+            deadline = time.monotonic() + 20
+            while stats(server) < VIEWERS and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(2)
+            began, before, sent = time.monotonic(), cpu_s(server.process), frames(server)
+            time.sleep(MEASURED_S)
+            spent, seconds = cpu_s(server.process) - before, time.monotonic() - began
+            said, watched = (frames(server) - sent) / seconds, Viewer(server)
+            behind = api.version - newest(watched)
+            load.kill()
+            share = spent / seconds
+            print(f"# {VIEWERS} viewers, {RATE} changes/s: {said:.0f} frames/s, {share:.2f} of a core, "
+                  f"{spent / (said * seconds) * 1e6:.2f} us a frame")
+            check(f"{VIEWERS} viewers of {RATE} changes a second: everything is said",
+                  said >= VIEWERS * RATE * 0.98, said)
+            check("… on one core", share <= 1, share)
+            check("… and nobody is behind", behind <= RATE, behind)
+
+
+def newest(viewer):
+    return max(int(said["resourceVersion"]) for said in viewer.until("synced")[:-1])
+
+
+def scrape(server, path="/metrics"):
+    import urllib.request
+    with urllib.request.urlopen(server.url(path, "admin"), timeout=10) as answer:
+        return answer.read().decode()
+
+
+def frames(server):
+    found = re.findall(r'^websocket_messages_sent_total\{opcode="text"\} (\d+)', scrape(server), re.M)
+    return int(found[0]) if found else 0
+
+
+def stats(server):
+    return sum(map(int, re.findall(r"^websocket_connections_active\{[^}]*\} (\d+)", scrape(server), re.M)))
+
+
+def main():
+    harness.require_binary()
+    harness.raise_descriptor_limit()
+    for name in ("ca", "other-ca"):
+        authority(name)
+    vouch("api", "/CN=kube-apiserver", "subjectAltName=DNS:localhost,DNS:kubernetes,IP:127.0.0.1")
+    vouch("me", "/O=shop/CN=me", "extendedKeyUsage=clientAuth")
+    vouch("other", "/CN=other", "extendedKeyUsage=clientAuth", ca="other-ca")
+    for group in (by_certificate, wrong_authority, in_a_pod, comes_back, stays_away):
+        section(group)
+    for group in (many, crowd):
+        timed_section(group)
+    if "--real" in sys.argv:
+        section(cluster_real.check_all, kubeconfig, Viewer)
+
+
+main()
+harness.finish()
