@@ -21,6 +21,7 @@ tools.install_only()
 
 import harness
 import page_faults
+import page_feed
 import page_looks
 import page_parts
 from harness import Server, check, equal
@@ -61,6 +62,8 @@ async def everything(shots):
             # There is one clipboard: not beside another group that copies.
             await asyncio.gather(group(page_parts.many, browser, server), group(page_looks.motion, browser, server),
                                  group(page_parts.commands, browser, server))
+            await asyncio.gather(group(page_feed.deployments, browser, shots), group(page_feed.stale, browser, shots),
+                                 group(page_feed.unavailable, browser))
             await group(page_looks.views, browser, server, shots)
             equal("the server is still up", server.process.poll(), None)
 

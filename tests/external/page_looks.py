@@ -67,7 +67,7 @@ async def keyboard(browser, server):
     tab = await Tab.open(browser, server.url("/#/echo"))
     await tab.served()
     await tab.run("window.controls = [...document.querySelectorAll('button, input:not([hidden]), textarea, [tabindex]')]"
-                  ".filter((node) => node.type !== 'radio' || node.checked)")
+                  ".filter((node) => !node.closest('[hidden]') && (node.type !== 'radio' || node.checked))")
     await tab.run("{ const start = document.querySelector('h1'); start.tabIndex = -1; start.focus(); }")
     reached, unseen = [], []
     for _ in range(await tab.run("controls.length")):
