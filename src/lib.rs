@@ -8,6 +8,7 @@
 //! * [`proto`]: wire formats: HTTP heads, the handshake, frames, messages.
 //! * [`informer`]: what an API server knows of Deployments, for many viewers.
 //! * [`aws`]: signatures and credentials, as AWS has them.
+//! * [`gateway`]: `WebSockets` in front, plain HTTP behind, as API Gateway does it.
 //! * [`load`]: many clients, on the same contract as the server.
 //! * [`healthcheck`]: one question to a server, for probes.
 //! * [`connect`]: one client, and somebody at a terminal.
@@ -25,6 +26,8 @@ pub mod aws;
 pub mod behaviours;
 pub mod connect;
 pub mod engine;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod healthcheck;
 #[cfg(feature = "informer")]
 pub mod informer;

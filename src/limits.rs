@@ -10,10 +10,14 @@ pub const HEAD_FIELDS: usize = 100;
 pub const DROPPED_BODY_BYTES: u64 = 8 * 1024;
 /// A body, from its head on.
 pub const BODY_TIMEOUT_MS: u64 = 10_000;
+/// An upgrade that waits for a backend's word, which has 29 s for it.
+pub const VERDICT_MS: u64 = 31_000;
 /// After a refusal, bytes of the peer that are read and dropped so that it sees the answer.
 pub const LINGER_BYTES: u32 = 256 * 1024;
 /// After a refusal or a close, how long the peer's end is waited for.
 pub const LINGER_MS: u64 = 2_000;
+/// What a connection that is to end still works on gets so much longer.
+pub const BUSY_WAIT_MS: u64 = 3_000;
 /// From our Close to the peer's.
 pub const CLOSE_WAIT_MS: u64 = 10_000;
 /// From our Close to the peer's, while draining.

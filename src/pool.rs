@@ -2,6 +2,8 @@
 //! waits. Without I/O: events and `now` in, [`Order`]s out, answers through a callback. A request
 //! is sent again only when not one byte of it can have been written.
 
+mod reply;
+
 use std::collections::VecDeque;
 
 use crate::engine::{HangUp, Id, Now, Target};
@@ -9,6 +11,7 @@ use crate::proto::http::Persistence;
 use crate::proto::http_client::{Answer, Asked, Event, Fault, Limits};
 use crate::slab::Slab;
 use crate::time;
+pub use reply::Reply;
 
 /// A request finds connections that turn out to be closed; more of them are no accident.
 const TRIES_MAX: u8 = 3;

@@ -1,4 +1,4 @@
-//! Time as a value: nobody here asks a clock. Also the calendar, for the three ways we write it.
+//! Time as a value: nobody here asks a clock. Also the calendar, for the ways we write it.
 
 use std::num::NonZeroU32;
 
@@ -124,6 +124,15 @@ pub fn http_date(wall_ms: i64) -> String {
     format!("{}, {:02} {} {} {h:02}:{m:02}:{s:02} GMT", c.weekday, c.day, MONTHS[month], c.year)
 }
 
+/// `21/Nov/2026:03:19:04 +0000`, as logs of web servers have it.
+#[must_use]
+pub fn log_date(wall_ms: i64) -> String {
+    let c = calendar(wall_ms);
+    let month = usize::try_from(c.month - 1).unwrap_or(0);
+    let (h, m, s) = (c.second_of_day / 3600, c.second_of_day / 60 % 60, c.second_of_day % 60);
+    format!("{:02}/{}/{}:{h:02}:{m:02}:{s:02} +0000", c.day, MONTHS[month], c.year)
+}
+
 /// `2026-11-21T03:19:04.123Z`.
 #[must_use]
 pub fn rfc3339(wall_ms: i64) -> String {
@@ -204,5 +213,6 @@ mod tests {
         ] {
             assert_eq!(from_rfc3339(bad), None, "{bad}");
         }
+        assert_eq!(log_date(951_826_154_007), "29/Feb/2000:12:09:14 +0000");
     }
 }

@@ -7,6 +7,11 @@ mod deployments;
 #[path = "deployments/none.rs"]
 mod deployments;
 mod echo;
+#[cfg(feature = "gateway")]
+mod gateway;
+#[cfg(not(feature = "gateway"))]
+#[path = "gateway/none.rs"]
+mod gateway;
 mod params;
 mod pushes;
 mod reverse;
@@ -38,6 +43,33 @@ pub trait Behaviour: core::fmt::Debug {
 
     /// That moment may have come.
     fn on_wake(&mut self, _ctx: &mut Ctx<'_>) {}
+
+    /// A Close comes, from either side: these are its last words.
+    fn on_close(&mut self, _code: u16, _reason: &str, _ctx: &mut Ctx<'_>) {}
+
+    /// Whether so much waits for it that its peer is not read.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Whether it still works on something that its peer asked for.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
+    /// What it takes, if that is less than the server does.
+    fn sizes(&self) -> Sizes {
+        Sizes { message: usize::MAX, frame: u64::MAX }
+    }
+}
+
+/// Bytes of a message and of one of its frames, at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// All of its frames together.
+    pub message: usize,
+    /// Each of them.
+    pub frame: u64,
 }
 
 /// What to do after a message, beyond what the behaviour sent through its [`Ctx`].
@@ -77,6 +109,9 @@ pub struct Ctx<'a> {
     /// What a cluster runs, or why that is not known.
     #[cfg(feature = "informer")]
     pub deployments: Result<&'a mut Feed, &'a str>,
+    /// Who hands messages to a backend, if there is one.
+    #[cfg(feature = "gateway")]
+    pub gateway: Option<&'a mut crate::gateway::Gateway>,
 }
 
 impl Ctx<'_> {
@@ -168,7 +203,9 @@ pub struct Entry {
 
 /// The behaviour that needs a cluster.
 pub const DEPLOYMENTS: &str = "deployments";
-/// What it says without one.
+/// The behaviour that needs a backend.
+pub const GATEWAY: &str = "gateway";
+/// What the one says that needs a cluster, without one.
 const NO_CLIENT: &str = "Error getting Kubernetes client";
 
 /// Every behaviour there is.
@@ -190,6 +227,12 @@ pub const TABLE: &[Entry] = &[
         about: "the Deployments of a cluster, as they change",
         speaks_any: false,
         new: |params| Box::new(deployments::Deployments::new(params)),
+    },
+    Entry {
+        name: GATEWAY,
+        about: "every message as an HTTP request to `--gateway-backend`",
+        speaks_any: false,
+        new: |_| Box::new(gateway::Gateway::new()),
     },
 ];
 

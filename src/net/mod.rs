@@ -132,6 +132,10 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     }
     serve.server.fit_memory();
     share_out(descriptors, &mut serve.server);
+    #[cfg(feature = "gateway")]
+    if let Some(plan) = &mut serve.server.gateway {
+        plan.draw = draw;
+    }
     let doors = open_doors(&serve, passed)?;
     // Before anyone is told that we are here, they can tell us to stop.
     let signals = signals::pipes().map_err(StartError::Kernel)?;
@@ -240,7 +244,10 @@ fn raise_descriptor_limit() -> u64 {
 /// the admin side and one for refusals. With none left even a probe would be turned away.
 fn share_out(descriptors: u64, server: &mut Config) {
     let spare = (descriptors / 4).min(2 * limits::ADMIN_CONNECTIONS as u64);
-    let room = descriptors.saturating_sub(OWN_DESCRIPTORS + spare);
+    // Half of what is left may go to requests of our own, where there are such.
+    let left = descriptors.saturating_sub(OWN_DESCRIPTORS + spare);
+    let own = if server.has_gateway() { limits::OWN_CONNECTIONS as u64 } else { 0 };
+    let room = left - own.min(left / 2);
     let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
     let places = server.memory.places().unwrap_or(usize::MAX);
     let refused = usize::try_from(spare / 2).unwrap_or(usize::MAX);
@@ -254,6 +261,13 @@ fn share_out(descriptors: u64, server: &mut Config) {
         ),
         _ => {}
     }
+}
+
+/// An id that nobody can guess.
+#[cfg(feature = "gateway")]
+fn draw(_: u64) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).is_ok().then_some(bytes)
 }
 
 /// For jitter only; ids and masks come from the kernel directly.

@@ -5,10 +5,10 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::kube;
 use super::serve::{Ask, Draft, Listen, LogFormat, Profile};
 use super::table::{Fallback, Flag, Group, Taken, Takes};
 use super::values::{self, Address};
+use super::{gateway, kube};
 use crate::behaviours::Mount;
 use crate::server::config::{DrainReady, Origins};
 use crate::units::{show_duration, show_size};
@@ -20,6 +20,7 @@ pub(super) const SERVE: &[Group<Draft>] = &[
     Group { title: "Stopping", flags: STOPPING, brief: false },
     Group { title: "Logs", flags: LOGS, brief: false },
     Group { title: "Fine tuning (the README says more)", flags: TUNING, brief: true },
+    Group { title: "Gateway (likewise)", flags: gateway::FLAGS, brief: true },
     Group { title: "Asking", flags: ASKING, brief: false },
 ];
 
@@ -116,6 +117,7 @@ const PLACES: &[Flag<Draft>] = &[
         take: |d, v| set(&mut d.serve.kube.choice, kube::choice(v)),
         show: |d| kube::show(&d.serve.kube.choice),
     },
+    gateway::BACKEND,
     Flag {
         name: "faults",
         takes: Takes::Nothing,
@@ -269,6 +271,22 @@ const TUNING: &[Flag<Draft>] = &[
         take: |d, v| set(&mut d.serve.server.drain.reason, values::close_reason(v)),
         show: |d| visible(&d.serve.server.drain.reason),
     },
+    Flag {
+        name: "drain-ready",
+        takes: Takes::One("fail|keep"),
+        fallback: Fallback::Is("fail"),
+        help: "what /readyz does meanwhile; keep suits one replica",
+        take: |d, v| set(&mut d.serve.server.drain.ready, values::word(v, READY)),
+        show: |d| named(READY, d.serve.server.drain.ready),
+    },
+    Flag {
+        name: "log-payloads",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "write what messages say to the log, cut and escaped",
+        take: |d, v| set(&mut d.serve.server.log_payloads, values::switch(v)),
+        show: |d| on_off(d.serve.server.log_payloads),
+    },
 ];
 
 const STOPPING: &[Flag<Draft>] = &[
@@ -309,14 +327,6 @@ const STOPPING: &[Flag<Draft>] = &[
         take: |d, v| set(&mut d.timeout_ms, values::time(v).map(Some)),
         show: |d| show_duration(d.serve.server.drain.timeout_ms),
     },
-    Flag {
-        name: "drain-ready",
-        takes: Takes::One("fail|keep"),
-        fallback: Fallback::Is("fail"),
-        help: "what /readyz does meanwhile; keep suits one replica",
-        take: |d, v| set(&mut d.serve.server.drain.ready, values::word(v, READY)),
-        show: |d| named(READY, d.serve.server.drain.ready),
-    },
 ];
 
 const LOGS: &[Flag<Draft>] = &[
@@ -342,14 +352,6 @@ const LOGS: &[Flag<Draft>] = &[
         help: "text, json or auto, which is text on a terminal",
         take: |d, v| set(&mut d.serve.log.format, values::word(v, FORMATS)),
         show: |d| named(FORMATS, d.serve.log.format),
-    },
-    Flag {
-        name: "log-payloads",
-        takes: Takes::Nothing,
-        fallback: Fallback::Off,
-        help: "write what messages say to the log, cut and escaped",
-        take: |d, v| set(&mut d.serve.server.log_payloads, values::switch(v)),
-        show: |d| on_off(d.serve.server.log_payloads),
     },
 ];
 

@@ -62,14 +62,11 @@ fn sentence<D>(flag: &Flag<D>) -> String {
     }
 }
 
-/// Flags side by side, each with its default.
+/// Flags side by side; what they take and mean is said elsewhere.
 fn name_them<D>(text: &mut String, flags: &[Flag<D>]) {
     let mut line = String::new();
     for flag in flags {
-        let item = match flag.default_text() {
-            "" => format!("  {}", flag.usage()),
-            default => format!("  {} ({default})", flag.usage()),
-        };
+        let item = format!("  --{}", flag.name);
         if line.len() + item.len() > COLUMNS {
             text.push_str(&line);
             text.push('\n');

@@ -6,6 +6,7 @@
 mod asked;
 mod connect;
 mod flags;
+mod gateway;
 mod goal;
 mod healthcheck;
 mod help;

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::gateway::{self, GatewayWish};
 use super::help::Page;
 use super::read::{self, Environment, Given};
 use super::values::{self, Origin};
@@ -119,6 +120,7 @@ pub(super) struct Draft {
     pub(super) serve: Serve,
     pub(super) ask: Ask,
     pub(super) origins: Vec<Origin>,
+    pub(super) gateway: GatewayWish,
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     /// None is `auto`.
@@ -191,6 +193,8 @@ pub(super) fn blank() -> Draft {
         limits,
         drain,
         kube: Kube::Off,
+        #[cfg(feature = "gateway")]
+        gateway: None,
     };
     let serve = Serve {
         listen: Vec::new(),
@@ -207,6 +211,7 @@ pub(super) fn blank() -> Draft {
         serve,
         ask: Ask::Serve,
         origins: Vec::new(),
+        gateway: GatewayWish::default(),
         tls_cert: None,
         tls_key: None,
         profile: None,
@@ -232,6 +237,7 @@ fn settle(draft: &mut Draft, env: &Environment, around: &Surroundings) -> Result
     let Serve { kube: wish, server, .. } = &mut draft.serve;
     server.kube = kube::settle(wish, &mut server.mounts, env);
     check_faults(&draft.serve.server)?;
+    gateway::settle(&draft.gateway, &mut draft.serve.server)?;
     settle_drain(draft, env)
 }
 

@@ -390,8 +390,16 @@ fn help_fits_one_screen() {
     for line in &lines {
         assert!(line.chars().count() <= 100, "{line}");
     }
-    for flag in table::flags(flags::SERVE) {
+    let words = format!("{} ", help.replace('\n', " \n"));
+    let brief = flags::SERVE.iter().filter(|group| group.brief).flat_map(|group| group.flags);
+    for flag in brief {
+        assert_eq!(words.matches(&format!("  --{} ", flag.name)).count(), 1, "{}", flag.name);
+    }
+    let long = flags::SERVE.iter().filter(|group| !group.brief).flat_map(|group| group.flags);
+    for flag in long {
         assert_eq!(help.matches(&format!("  {} ", flag.usage())).count(), 1, "{}", flag.name);
+    }
+    for flag in table::flags(flags::SERVE) {
         assert!(!flag.help.ends_with('.') && !flag.help.contains('|'), "{}", flag.name);
     }
     for name in VERBS.iter().map(|verb| verb.name) {

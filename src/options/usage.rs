@@ -57,6 +57,11 @@ pub enum Usage {
         /// What of it is harmful.
         parameter: &'static str,
     },
+    /// A mount of the gateway, and no backend.
+    NeedsBackend {
+        /// The mount as it was given.
+        mount: String,
+    },
     /// A value that cannot be used.
     BadValue {
         /// The flag or variable that it was given to.
@@ -105,6 +110,9 @@ impl fmt::Display for Usage {
             }
             Self::NotText { name } => write!(f, "{name}: the value is not UTF-8 text"),
             Self::BadValue { name, value, why } => write!(f, "{name} {value:?}: {why}"),
+            Self::NeedsBackend { mount } => {
+                write!(f, "--mount {mount:?}: gateway needs --gateway-backend URL")
+            }
             Self::NeedsFaults { mount, parameter } => {
                 write!(f, "--mount {mount:?}: {parameter} needs --faults")
             }

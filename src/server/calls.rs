@@ -9,49 +9,16 @@ use super::pressure::Account;
 use super::shared::Shared;
 use crate::engine::{Action, HangUp, Id, Now};
 use crate::limits;
-use crate::pool::{Call, CallId, Failure, Full, Lane, News, Order, Pool, Rules};
-use crate::proto::http_client::{Event, Head};
+use crate::pool::{Call, CallId, Failure, Full, Lane, News, Order, Pool, Reply, Rules};
+use crate::proto::http_client::Event;
 use crate::time::Moment;
-
-/// Fields of an answer that somebody looks at; the others are not kept.
-const FIELDS: [&str; 3] = ["content-type", "sec-websocket-protocol", "x-amzn-errortype"];
 
 /// Who is told what became of a request. A new one is a row here and a line in
 /// [`Server::tell_asker`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
-    /// Nobody.
-    #[cfg_attr(not(test), expect(dead_code, reason = "everybody is curious so far"))]
-    Nobody,
-}
-
-/// A whole answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reply {
-    /// Its status.
-    pub(crate) status: u16,
-    /// Its body; the call's limits say how long that can be.
-    pub(crate) body: Vec<u8>,
-    fields: Vec<(&'static str, Vec<u8>)>,
-}
-
-impl Reply {
-    /// The value of one of [`FIELDS`], if it was there exactly once.
-    pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
-        let mut found = self.fields.iter().filter(|(known, _)| *known == name);
-        let (_, value) = found.next()?;
-        found.next().is_none().then_some(value)
-    }
-
-    fn take_head(&mut self, head: &Head<'_>) {
-        self.status = head.status();
-        self.fields = head.fields().filter_map(kept).collect();
-    }
-}
-
-fn kept((name, value): (&str, &[u8])) -> Option<(&'static str, Vec<u8>)> {
-    let name = FIELDS.iter().find(|known| known.eq_ignore_ascii_case(name))?;
-    Some((*name, value.to_vec()))
+    /// The gateway, by its ticket.
+    Gateway(u64),
 }
 
 /// Requests under way.
@@ -205,14 +172,16 @@ impl Server {
     /// What of it is due.
     pub(super) fn fire_calls(&mut self, now: Now) {
         self.shared.calls.fire(now);
-        self.tend_calls(now);
+        self.tend(now);
     }
 
-    /// Tells askers, and carries out what the pool wants, until neither has anything.
-    pub(super) fn tend_calls(&mut self, now: Now) {
+    /// Carries out what the pool wants, and tells askers; whether there was anything to tell.
+    pub(super) fn tend_calls(&mut self, now: Now) -> bool {
+        let mut has_told = false;
         loop {
             while let Some(Told { asker, how }) = self.shared.calls.told.pop_front() {
                 self.tell_asker(now, asker, how);
+                has_told = true;
             }
             let Some(order) = self.shared.calls.pool.poll() else { break };
             self.follow(now, order);
@@ -221,6 +190,7 @@ impl Server {
         if calls.bytes != calls.counted.memory {
             account.update(&mut calls.counted, Account { memory: calls.bytes, queued: 0 });
         }
+        has_told
     }
 
     fn follow(&mut self, now: Now, order: Order) {
@@ -253,10 +223,9 @@ impl Server {
     }
 
     /// Hands over what became of a request.
-    #[expect(clippy::unused_self, reason = "those who listen are among the shared")]
-    fn tell_asker(&mut self, _now: Now, asker: Asker, how: Result<Reply, Failure>) {
+    fn tell_asker(&mut self, now: Now, asker: Asker, how: Result<Reply, Failure>) {
         match asker {
-            Asker::Nobody => drop(how),
+            Asker::Gateway(ticket) => self.tell_gateway(now, ticket, how),
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct Config {
     pub drain: DrainPlan,
     /// Whose Deployments are shown.
     pub kube: Kube,
+    /// Who takes the messages of the gateway, if anybody does.
+    #[cfg(feature = "gateway")]
+    pub gateway: Option<Box<crate::gateway::Plan>>,
 }
 
 /// Whose Deployments are shown.
@@ -115,6 +118,16 @@ pub struct Limits {
 }
 
 impl Config {
+    /// Whether there is a gateway.
+    #[must_use]
+    pub fn has_gateway(&self) -> bool {
+        #[cfg(feature = "gateway")]
+        let has = self.gateway.is_some();
+        #[cfg(not(feature = "gateway"))]
+        let has = false;
+        has
+    }
+
     /// Makes what is set by default fit into little memory.
     pub fn fit_memory(&mut self) {
         self.memory.socket_buffer = self.memory.limit.and_then(small_buffer);

@@ -18,6 +18,7 @@
 
 use super::end::{BROKEN, End, Initiator, Why};
 use super::extras::Extras;
+use super::gateway;
 use super::http::{self, Http, Late};
 use super::pressure::{self as memory, Account};
 use super::shared::{Cx, Shared};
@@ -354,6 +355,17 @@ impl Conn {
             Late::Told | Late::Idle => self.linger(cx),
             Late::Silent => self.leave(cx),
             Late::Answered => cx.act(Action::Resume(cx.id)),
+            Late::Verdict => match gateway::conclude(cx) {
+                Ok(socket) => {
+                    self.open(socket, cx);
+                    // Frames may have come with the request.
+                    cx.act(Action::Resume(cx.id));
+                }
+                Err(response) => {
+                    http.refuse_upgrade(&response, cx);
+                    self.linger(cx);
+                }
+            },
         }
     }
 

@@ -5,7 +5,7 @@ use super::routes::{self, Later, Reply, View};
 use super::shared::{Cx, Word};
 use super::slow::{Slow, is_backed_up};
 use super::stats;
-use super::upgrade;
+use super::upgrade::{self, Opening};
 use super::websocket::WebSocket;
 use crate::engine::{Action, Id};
 use crate::limits;
@@ -83,6 +83,8 @@ pub(super) enum Late {
     Silent,
     /// The answer that was owed is given, and another request may follow.
     Answered,
+    /// It is time to say whether it is a WebSocket.
+    Verdict,
 }
 
 impl Http {
@@ -240,6 +242,10 @@ impl Http {
 
     /// Looks at the deadline.
     pub(super) fn wake(&mut self, cx: &mut Cx<'_>) -> Late {
+        if let Awaits::Answer(Owed { what: Later::Verdict, .. }) = self.awaits {
+            let due = cx.shared.gateway.has_verdict(cx.id) || self.deadline.has_come(cx.now);
+            return if due { Late::Verdict } else { Late::No };
+        }
         if let Awaits::Answer(owed) = self.awaits
             && (owed.what.is_due_at_once()
                 || self.deadline.has_come(cx.now)
@@ -277,6 +283,7 @@ impl Http {
             Later::Drain | Later::Shutdown => Response::text(200, "Ok"),
             Later::Metrics => stats::metrics_page(cx.shared),
             Later::Stats => stats::stats_page(cx.shared),
+            Later::Verdict => Response::refusal(Refusal::Overloaded),
             Later::Word => {
                 let word = cx.shared.words.remove(&cx.id);
                 path = word.as_ref().map_or(path, |word| word.path);
@@ -298,6 +305,16 @@ impl Http {
         Late::Answered
     }
 
+    /// The backend does not want it to be a WebSocket.
+    pub(super) fn refuse_upgrade(&self, response: &Response<'_>, cx: &mut Cx<'_>) {
+        let status = response.status;
+        cx.shared.metrics.handshake_failed(if status == 503 { "unavailable" } else { "backend" });
+        cx.shared.metrics.answered((Method::Get, Later::Verdict.path(), status), self.took_ms(cx));
+        log::debug!(target: "access", conn:% = cx.id, status; "upgrade refused by the backend");
+        let delivery = Delivery { body: true, persistence: Persistence::Close, minor: 1 };
+        response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
+    }
+
     /// Answers a well-formed request; `None` when the next one may follow.
     fn answer(
         &mut self,
@@ -306,7 +323,10 @@ impl Http {
         cx: &mut Cx<'_>,
     ) -> Option<Then> {
         let reply = match upgrade::upgrade(request, cx) {
-            Some(Ok(socket)) => return Some(Then::Open(socket)),
+            Some(Ok(Opening::Now(socket))) => return Some(Then::Open(socket)),
+            Some(Ok(Opening::Later)) => {
+                Some(Reply::Later { after_ms: limits::VERDICT_MS, what: Later::Verdict })
+            }
             Some(Err(refused)) => {
                 cx.shared.metrics.handshake_failed(reason(refused.status));
                 Some(Reply::Now(*refused))

@@ -19,6 +19,8 @@ impl WebSocket {
             // One of those answers was a Close.
             return;
         }
+        let mut ctx = ctx(&mut self.tally, self.deflate, cx);
+        self.behaviour.on_close(code, reason, &mut ctx);
         frame::write_close(&mut cx.out.bytes, code, reason);
         self.phase = Phase::CloseSent { until: Moment::after(cx.now, wait_ms), code };
         self.keepalive.stop();
@@ -93,12 +95,16 @@ impl WebSocket {
             let over = Then::Over(End { code, initiator: Initiator::Server });
             return if until.has_come(cx.now) { over } else { Then::More };
         }
-        let was_full = self.extras.as_ref().is_some_and(|extras| extras.is_full());
+        let was_full = self.is_full();
         self.answer_until(cx.now.mono_ns, cx);
+        let waiting = slow.map_or(0, |slow| slow.outbox.len());
+        if self.behaviour.is_busy() {
+            self.behaviour.on_wake(&mut Ctx { waiting, ..ctx(&mut self.tally, self.deflate, cx) });
+        }
         if let Phase::Ending { when, why } = self.phase
             && when.has_come(cx.now)
         {
-            if may_end(when, slow, cx) && !self.awaits_worker() {
+            if may_end(when, slow, cx) && !self.awaits_worker() && !self.is_held_up(when, cx.now) {
                 let wait_ms = match why {
                     Why::Drain => limits::DRAIN_CLOSE_WAIT_MS,
                     Why::MaxAge | Why::Shed | Why::Asked => limits::CLOSE_WAIT_MS,
@@ -113,7 +119,6 @@ impl WebSocket {
         if let Some(extras) = &mut self.extras {
             extras.speak(&mut ctx(&mut self.tally, self.deflate, cx));
         }
-        let waiting = slow.map_or(0, |slow| slow.outbox.len());
         self.behaviour.on_wake(&mut Ctx { waiting, ..ctx(&mut self.tally, self.deflate, cx) });
         self.follow_farewell(cx);
         let own_ms = self.extras.as_ref().and_then(|extras| extras.ping_ms);
@@ -122,8 +127,16 @@ impl WebSocket {
             frame::write_close(&mut cx.out.bytes, 1011, "keepalive ping timeout");
             return Then::Over(End { code: 1011, initiator: Initiator::Server });
         }
-        let is_full = self.extras.as_ref().is_some_and(|extras| extras.is_full());
-        if was_full && !is_full { Then::Hold } else { Then::More }
+        if was_full && !self.is_full() { Then::Hold } else { Then::More }
+    }
+
+    fn is_full(&self) -> bool {
+        self.behaviour.is_full() || self.extras.as_ref().is_some_and(|extras| extras.is_full())
+    }
+
+    /// Whether its end waits a little for an answer that is under way.
+    fn is_held_up(&self, when: Moment, now: Now) -> bool {
+        self.behaviour.is_busy() && when.ms_ago(now) < limits::BUSY_WAIT_MS
     }
 
     /// The Close that the behaviour has asked for.
@@ -146,6 +159,9 @@ impl WebSocket {
             Phase::Ending { when, .. } if when.has_come(now) && self.awaits_worker() => None,
             Phase::Ending { when, .. } if when.has_come(now) && has_work_in_hand(slow) => {
                 Some(when.ns(now) + time::ms(limits::LINGER_MS))
+            }
+            Phase::Ending { when, .. } if when.has_come(now) && self.is_held_up(when, now) => {
+                Some(when.ns(now) + time::ms(limits::BUSY_WAIT_MS))
             }
             Phase::Ending { when, .. } => Some(when.ns(now)),
             Phase::Open => None,

@@ -125,6 +125,11 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
+    /// Of requests and their answers.
+    pub(super) fn latency() -> Self {
+        Self::new(LATENCY_MS.map(|ms| ms * MS))
+    }
+
     fn new(bounds_ns: [u64; 12]) -> Self {
         Self { bounds_ns, counts: [0; 13], sum_ns: 0 }
     }

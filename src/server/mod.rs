@@ -4,6 +4,11 @@
 mod admin;
 mod assets;
 #[cfg(feature = "gateway")]
+mod callbacks;
+#[cfg(not(feature = "gateway"))]
+#[path = "callbacks/none.rs"]
+mod callbacks;
+#[cfg(feature = "gateway")]
 mod calls;
 #[cfg(not(feature = "gateway"))]
 #[path = "calls/none.rs"]
@@ -14,6 +19,11 @@ mod drain;
 mod end;
 mod extras;
 mod faults;
+#[cfg(feature = "gateway")]
+mod gateway;
+#[cfg(not(feature = "gateway"))]
+#[path = "gateway/none.rs"]
+mod gateway;
 mod http;
 mod input;
 mod keepalive;
@@ -113,7 +123,7 @@ impl Server {
     pub fn memory_counted(&self) -> usize {
         let pinned = self.shared.config.memory.pinned();
         let conns: usize = self.conns.iter().map(|(_, conn)| conn.cost(pinned).memory).sum();
-        conns + self.shared.upstream.memory() + self.shared.calls.memory()
+        conns + self.shared.owned()
     }
 
     /// The name of a connection's stage.
@@ -183,7 +193,10 @@ impl Server {
     /// Whoever is ours and not a peer may want something after anything that happened.
     fn tend(&mut self, now: Now) {
         self.tend_upstream(now);
-        self.tend_calls(now);
+        self.tend_gateway(now);
+        while self.tend_calls(now) {
+            self.tend_gateway(now);
+        }
     }
 
     /// What a request asked for that concerns more than its own connection.
@@ -286,6 +299,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             conn.keep_output(shared, taken, &mut cx);
         }
+        self.tend(now);
         self.weigh();
     }
 
@@ -318,6 +332,7 @@ impl Engine for Server {
         self.shared.upstream.closed(now, id);
         self.shared.calls.closed(id);
         self.shared.words.remove(&id);
+        self.shared.gateway.gone(id);
         self.tend(now);
         self.weigh();
         log::debug!(target: "accept", conn:% = id; "closed");

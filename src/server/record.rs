@@ -33,6 +33,7 @@ impl Conn {
             bytes_in = tally.bytes_in, bytes_out = tally.bytes_out;
             "connection closed"
         );
+        cx.shared.gateway.left(cx.now, cx.id, end.code, end == BROKEN);
         cx.shared.open.websockets -= 1;
         cx.shared.metrics.closed(socket.mount, end, self.since.ms_ago(cx.now));
         if let Stage::WebSocket(socket) = &mut self.stage

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::config::Config;
 use super::shared::{Cx, Shared};
-use super::{admin, stats, whoami};
+use super::{admin, callbacks, stats, whoami};
 use crate::behaviours::Mount;
 use crate::engine::{Door, Peer};
 use crate::proto::handshake::{self, Origin};
@@ -35,15 +36,18 @@ pub enum Doors {
     Both,
     /// On both, and only with `--faults`.
     Faults,
+    /// On the admin listener, and only with `--gateway-backend`.
+    Gateway,
 }
 
 impl Doors {
-    fn opens(self, door: Door, faults: bool) -> bool {
+    fn opens(self, door: Door, config: &Config) -> bool {
         match self {
             Self::Main => door == Door::Main,
             Self::Admin => door == Door::Admin,
             Self::Both => true,
-            Self::Faults => faults,
+            Self::Faults => config.faults,
+            Self::Gateway => door == Door::Admin && config.has_gateway(),
         }
     }
 
@@ -55,6 +59,7 @@ impl Doors {
             Self::Admin => "admin",
             Self::Both => "both",
             Self::Faults => "both, with `--faults`",
+            Self::Gateway => "admin, with `--gateway-backend`",
         }
     }
 }
@@ -67,7 +72,6 @@ enum Answer {
     /// It may change something, or answer later. No page of another site may ask for it.
     Does(fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
     /// The same with a body of at most so many bytes, or the refusal of a longer one.
-    #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "nobody wants one"))]
     Takes(u64, fn(&Request<'_, '_>, Taken<'_>, &mut Cx<'_>) -> Reply),
 }
 
@@ -90,8 +94,10 @@ pub(super) enum Later {
     /// What needs a look at the kernel's figures first.
     Metrics,
     Stats,
+    /// A WebSocket, if a backend lets it in.
+    Verdict,
     /// What [`Shared::answer`] says, or 504.
-    #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "nobody waits for another"))]
+    #[allow(dead_code, reason = "the sample backend answers with it")]
     Word,
 }
 
@@ -102,6 +108,7 @@ impl Later {
             Self::Shutdown => "/api/shutdown",
             Self::Metrics => "/metrics",
             Self::Stats => "/stats",
+            Self::Verdict => "mount",
             Self::Word => "word",
         }
     }
@@ -111,8 +118,12 @@ impl Later {
     }
 }
 
+/// A message for a WebSocket of the gateway.
+const CALLBACK_BYTES: u64 = 128 * 1024;
+
 const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
+const CALLBACK: &[Method] = &[Method::Get, Method::Head, Method::Post, Method::Delete];
 const GET_AND_POST: &[Method] = &[Method::Get, Method::Head, Method::Post];
 
 const fn route(
@@ -128,8 +139,8 @@ const fn route(
 /// Every path of the HTTP side but for files and mounts.
 #[rustfmt::skip]
 pub const ROUTES: &[Route] = {
-    use Answer::{Does, Tells};
-    use Doors::{Admin, Both, Faults, Main};
+    use Answer::{Does, Takes, Tells};
+    use Doors::{Admin, Both, Faults, Gateway, Main};
     &[
         route("/healthz", Both, "200 `OK` as long as the loop turns", GET, Tells(health)),
         route("/livez", Both, "the same", GET, Tells(health)),
@@ -151,6 +162,11 @@ pub const ROUTES: &[Route] = {
             Does(admin::shed)),
         route("/inemuri", Faults, "nothing is answered for 10 s, or `?seconds=`", GET,
             Does(admin::inemuri)),
+        route("/{stage}/@connections/{id}", Gateway, "POST sends to a WebSocket of the gateway, \
+            GET looks at it, DELETE closes it", CALLBACK,
+            Takes(CALLBACK_BYTES, callbacks::callback)),
+        route("/@connections/{id}", Gateway, "the same", CALLBACK,
+            Takes(CALLBACK_BYTES, callbacks::callback)),
         route("/seppuku", Faults, "the process ends with status 69", GET, Does(admin::seppuku)),
     ]
 };
@@ -182,7 +198,7 @@ pub(super) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
 fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<&'static Route> {
     let config = &cx.shared.config;
     let path = below(&config.base_path, &request.path)?;
-    ROUTES.iter().find(|route| route.is_for(path) && route.doors.opens(cx.door, config.faults))
+    ROUTES.iter().find(|route| route.is_for(path) && route.doors.opens(cx.door, config))
 }
 
 impl Route {
@@ -307,7 +323,7 @@ fn allow(methods: &[Method]) -> String {
 /// Names the endpoints, since whoever mistypes one asks for exactly that.
 pub(super) fn not_found(cx: View<'_>) -> Response<'static> {
     let config = &cx.shared.config;
-    let open = |route: &&Route| route.doors.opens(cx.door, config.faults);
+    let open = |route: &&Route| route.doors.opens(cx.door, config);
     let routes = ROUTES.iter().filter(open).map(|route| route.path);
     let mut paths: Vec<String> = routes.map(|path| format!("{}{path}", config.base_path)).collect();
     if cx.door == Door::Main {

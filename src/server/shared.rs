@@ -8,6 +8,7 @@ use super::calls::Calls;
 use super::config::Config;
 use super::drain::Drain;
 use super::faults::Faults;
+use super::gateway::Front;
 use super::metrics::Metrics;
 use super::pressure::{Account, Pressure, Stage};
 use super::tokens::Tokens;
@@ -48,6 +49,7 @@ pub struct Shared {
     pub(super) to_shed: usize,
     pub(super) upstream: Upstream,
     pub(super) calls: Calls,
+    pub(super) gateway: Front,
     pub(super) tokens: Tokens,
     /// Requests that wait for somebody's word, and those words that have come.
     pub(super) words: BTreeMap<Id, Word>,
@@ -102,7 +104,11 @@ impl Shared {
             pressure: Pressure::new(config.memory),
             upstream: Upstream::new(&config.kube, seed),
             calls: Calls::new(),
-            tokens: Tokens::new(&config.mounts),
+            #[cfg(feature = "gateway")]
+            gateway: Front::new(config.gateway.as_deref(), seed),
+            #[cfg(not(feature = "gateway"))]
+            gateway: Front::new(),
+            tokens: Tokens::new(&config),
             words: BTreeMap::new(),
             farewell: None,
             config,
@@ -134,6 +140,11 @@ impl Shared {
         self.date.refresh(now);
     }
 
+    /// What those own that are no connections, as the account has it.
+    pub(super) fn owned(&self) -> usize {
+        self.upstream.memory() + self.calls.memory() + self.gateway.memory()
+    }
+
     /// Why `/readyz` fails.
     pub(super) fn why_unready(&self) -> Option<&'static str> {
         if self.drain.is_unready(&self.config.drain) {
@@ -159,6 +170,7 @@ impl Shared {
 
     /// The word that a request waits for, see [`Later::Word`](super::routes::Later).
     #[cfg(feature = "gateway")]
+    #[allow(dead_code, reason = "the sample backend answers with it")]
     pub(super) fn answer(&mut self, whose: Id, response: Response<'static>) {
         if let Some(word) = self.words.get_mut(&whose) {
             word.response = Some(response);

@@ -115,6 +115,16 @@ pub const METRICS: &[Metric] = {
             |s, p| p.value(s.pressure.stage() as u64)),
         metric("server_accounted_bytes", "", "Memory that connections own", Gauge,
             |s, p| p.value(s.account.memory as u64)),
+        metric("gateway_requests_total", "route, outcome",
+            "Requests to the gateway's backend that were answered, or were not", Counter,
+            |s, p| for (route, outcome, count) in s.gateway.requests() {
+                p.row(&[("route", route), ("outcome", outcome)], count);
+            }),
+        metric("gateway_request_duration_seconds", "", "From such a request to its answer",
+            Histogram, |s, p| p.histogram(&s.gateway.took)),
+        metric("gateway_disconnects_dropped_total", "",
+            "`$disconnect`s that were not sent, since too many were under way", Counter,
+            |s, p| p.value(s.gateway.dropped())),
         metric("informer_synced", "", "1 while what is known of Deployments is up to date", Gauge,
             |s, p| p.value(u64::from(s.upstream.is_synced()))),
         metric("informer_relists_total", "", "Lists that were taken again", Counter,
@@ -219,6 +229,8 @@ struct Stats<'a> {
     lag_ms: Quantiles,
     draining: bool,
     memory: Memory,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<Gateway>,
     process: &'a BTreeMap<String, f64>,
 }
 
@@ -241,6 +253,15 @@ struct Both {
 struct Quantiles {
     p50: Option<f64>,
     p99: Option<f64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Gateway {
+    connections: usize,
+    in_flight: usize,
+    answered: u64,
+    failed: u64,
 }
 
 #[derive(Serialize)]
@@ -276,6 +297,13 @@ pub(super) fn stats_page(shared: &Shared) -> Response<'static> {
             limit: shared.pressure.limit(),
             stage: shared.pressure.stage() as u8,
         },
+        gateway: shared.gateway.numbers().map(|(connections, in_flight)| {
+            let sum = |ok: bool| {
+                let requests = shared.gateway.requests();
+                requests.filter(|(_, outcome, _)| (*outcome == "ok") == ok).map(|(.., n)| n).sum()
+            };
+            Gateway { connections, in_flight, answered: sum(true), failed: sum(false) }
+        }),
         process: &shared.process,
     })
 }

@@ -56,7 +56,10 @@ impl Server {
 
     pub(super) fn exit_if_empty(&mut self, now: Now) {
         let open = self.shared.open;
-        if self.shared.drain.phase == Phase::Closing && open.main + open.refused == 0 {
+        if self.shared.drain.phase == Phase::Closing
+            && open.main + open.refused == 0
+            && !self.shared.gateway.is_busy()
+        {
             self.shared.drain.stop();
             self.exit(now);
         }

@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use super::config::Config;
 use super::shared::Cx;
-use crate::behaviours::Mount;
+#[cfg(feature = "gateway")]
+use crate::aws::keys::Keys;
 use crate::engine::{Action, File, Now, Source};
 use crate::proto::http::{Request, percent_decoded};
 use crate::proto::response::Response;
@@ -20,20 +22,42 @@ const TOKEN_BYTES: usize = 16 * 1024;
 pub(super) struct Tokens {
     /// By path; empty: nothing could be read, and nobody comes in.
     by_path: BTreeMap<String, Vec<u8>>,
+    /// Who may sign callbacks, and the file that says it.
+    #[cfg(feature = "gateway")]
+    keys: Option<(String, Keys)>,
     read_ns: Option<u64>,
 }
 
 impl Tokens {
-    pub(super) fn new(mounts: &[Mount]) -> Self {
-        let paths = mounts.iter().map(|mount| mount.params.token_file.clone());
+    pub(super) fn new(config: &Config) -> Self {
+        let paths = config.mounts.iter().map(|mount| mount.params.token_file.clone());
+        #[cfg(feature = "gateway")]
+        let paths = paths.chain(config.gateway.iter().map(|plan| plan.token_file.clone()));
         let paths = paths.filter(|path| !path.is_empty());
-        Self { by_path: paths.map(|path| (path, Vec::new())).collect(), read_ns: None }
+        Self {
+            by_path: paths.map(|path| (path, Vec::new())).collect(),
+            #[cfg(feature = "gateway")]
+            keys: config.gateway.as_ref().and_then(|plan| {
+                let path = plan.credentials_file.clone();
+                (!path.is_empty()).then(|| (path, Keys::default()))
+            }),
+            read_ns: None,
+        }
     }
 
     /// What is to be read, if any of it matters.
     pub(super) fn source(&self) -> Option<Source> {
-        let paths: Vec<String> = self.by_path.keys().cloned().collect();
+        let paths = self.by_path.keys().cloned();
+        #[cfg(feature = "gateway")]
+        let paths = paths.chain(self.keys.iter().map(|(path, _)| path.clone()));
+        let paths: Vec<String> = paths.collect();
         (!paths.is_empty()).then_some(Source::Files(paths))
+    }
+
+    /// Who may sign, as this file says; `None` if nobody may.
+    #[cfg(feature = "gateway")]
+    pub(super) fn keys(&self, path: &str) -> Option<&Keys> {
+        self.keys.as_ref().filter(|(known, keys)| known == path && !keys.is_empty()).map(|(_, k)| k)
     }
 
     /// Files were read. One that is half written keeps the old token.
@@ -45,6 +69,18 @@ impl Tokens {
                 && token.len() <= TOKEN_BYTES
             {
                 *place = token.to_vec();
+            }
+            #[cfg(feature = "gateway")]
+            if let Some((known, keys)) = &mut self.keys
+                && known == name
+            {
+                match Keys::parse(bytes) {
+                    Ok(read) => *keys = read,
+                    Err(why) => log::warn!(
+                        target: "credentials", reason:% = why;
+                        "--gateway-credentials-file cannot be read, the old ones hold"
+                    ),
+                }
             }
         }
     }
@@ -69,16 +105,9 @@ pub(super) fn check(
     if path.is_empty() {
         return Ok(());
     }
-    if cx.shared.tokens.are_old(cx.now)
-        && let Some(source) = cx.shared.tokens.source()
-    {
-        cx.act(Action::Fetch(source));
-    }
+    refresh(cx);
     let token = cx.shared.tokens.by_path.get(path).map_or(&[][..], Vec::as_slice);
-    let bearer = request.value("authorization").and_then(|value| {
-        let (scheme, given) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(given.trim())
-    });
+    let bearer = bearer(request);
     let in_url = request.query.split('&').find_map(|pair| pair.strip_prefix("access_token="));
     let in_url = in_url.and_then(percent_decoded);
     let given = bearer.or(in_url.as_deref()).unwrap_or_default();
@@ -88,6 +117,29 @@ pub(super) fn check(
     let refusal =
         Response::text(401, "a token is needed: Authorization: Bearer or ?access_token=\n");
     Err(Box::new(refusal.with("WWW-Authenticate", "Bearer")))
+}
+
+/// Has them read again, if they are old.
+pub(super) fn refresh(cx: &mut Cx<'_>) {
+    if cx.shared.tokens.are_old(cx.now)
+        && let Some(source) = cx.shared.tokens.source()
+    {
+        cx.act(Action::Fetch(source));
+    }
+}
+
+fn bearer<'b>(request: &Request<'_, 'b>) -> Option<&'b str> {
+    let (scheme, given) = request.value("authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(given.trim())
+}
+
+/// Whether a request has the token of this file, in its field and nowhere else.
+#[cfg(feature = "gateway")]
+pub(super) fn is_bearer(request: &Request<'_, '_>, path: &str, cx: &mut Cx<'_>) -> bool {
+    refresh(cx);
+    let token = cx.shared.tokens.by_path.get(path).map_or(&[][..], Vec::as_slice);
+    let given = bearer(request).unwrap_or_default();
+    !token.is_empty() && is_same(token, given.as_bytes())
 }
 
 /// Takes as long wherever they differ.

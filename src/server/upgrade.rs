@@ -7,7 +7,7 @@ use super::routes::{self, View};
 use super::shared::{Cx, Shared};
 use super::tokens;
 use super::websocket::WebSocket;
-use crate::behaviours::{Mount, Params, Source, WireFault};
+use crate::behaviours::{Behaviour, Mount, Params, Source, WireFault};
 use crate::engine::Door;
 use crate::limits;
 use crate::proto::deflate::{Agreed, Compression};
@@ -18,15 +18,50 @@ use crate::proto::response::{self, Response, Switch};
 
 type Refused = Box<Response<'static>>;
 
+/// What comes of an upgrade that has no fault.
+#[derive(Debug)]
+pub(super) enum Opening {
+    /// A WebSocket.
+    Now(WebSocket),
+    /// The same, if a backend says so.
+    #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "nobody else is asked"))]
+    Later,
+}
+
+/// A WebSocket of which only the word is missing that it may be one.
+#[derive(Debug)]
+pub(super) struct Pending {
+    accept: String,
+    /// What the client offers to speak.
+    #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "nobody else chooses"))]
+    pub(super) offered: Vec<String>,
+    deflate: Option<(String, Agreed)>,
+    behaviour: Box<dyn Behaviour>,
+    extras: Option<Box<Extras>>,
+    mount: u16,
+}
+
+impl Pending {
+    /// Says 101, and from then on it is a WebSocket.
+    pub(super) fn open(self, subprotocol: Option<&str>, cx: &mut Cx<'_>) -> WebSocket {
+        let Self { accept, deflate, behaviour, extras, mount, .. } = self;
+        let extension = deflate.as_ref().map(|(answer, _)| answer.as_str());
+        let switch = Switch { accept: &accept, subprotocol, extension };
+        let stamp = cx.shared.stamp();
+        response::switch(&mut cx.out.bytes, stamp, &switch);
+        WebSocket::open(behaviour, extras, mount, deflate.map(|(_, agreed)| agreed), cx)
+    }
+}
+
 /// Opens a WebSocket, or says why not; `None` when the request does not ask for one.
 pub(super) fn upgrade(
     request: &Request<'_, '_>,
     cx: &mut Cx<'_>,
-) -> Option<Result<WebSocket, Refused>> {
+) -> Option<Result<Opening, Refused>> {
     (request.upgrade == Upgrade::WebSocket).then(|| open(request, cx))
 }
 
-fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<WebSocket, Refused> {
+fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> {
     let refuse = |refusal| Box::new(Response::refusal(refusal));
     let config = &cx.shared.config;
     let mounts = if cx.door == Door::Main { &config.mounts[..] } else { &[] };
@@ -44,6 +79,8 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<WebSocket, Refused
     let subprotocol = choose(&offer, mount, &params.subprotocols).map(str::to_owned);
     let index = u16::try_from(index).map_err(|_| refuse(Refusal::NotFound))?;
     let behaviour = (mount.entry.new)(&params);
+    #[cfg(feature = "gateway")]
+    let asks_backend = mount.entry.name == crate::behaviours::GATEWAY;
     if cx.shared.drain.phase.refuses() {
         return Err(Box::new(try_later(Refusal::Draining, cx.shared)));
     }
@@ -55,14 +92,15 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<WebSocket, Refused
     }
     let extras = Extras::new(&params, forwarded(request), cx);
     let deflate = agree(&offer, params.deflate.unwrap_or(cx.shared.config.deflate));
-    let switch = Switch {
-        accept: &offer.accept,
-        subprotocol: subprotocol.as_deref(),
-        extension: deflate.as_ref().map(|(answer, _)| answer.as_str()),
-    };
-    let stamp = cx.shared.stamp();
-    response::switch(&mut cx.out.bytes, stamp, &switch);
-    Ok(WebSocket::open(behaviour, extras, index, deflate.map(|(_, agreed)| agreed), cx))
+    let offered = offer.subprotocols.iter().map(|&name| name.to_owned()).collect();
+    let pending =
+        Pending { accept: offer.accept, offered, deflate, behaviour, extras, mount: index };
+    #[cfg(feature = "gateway")]
+    if asks_backend {
+        super::gateway::knock(request, pending, cx);
+        return Ok(Opening::Later);
+    }
+    Ok(Opening::Now(pending.open(subprotocol.as_deref(), cx)))
 }
 
 /// What to say of compression, and what it means for messages.
@@ -89,7 +127,7 @@ fn refused_upgrade(refusal: Refusal) -> Response<'static> {
     if refusal == Refusal::MethodNotAllowed { response.with("Allow", "GET") } else { response }
 }
 
-fn try_later(refusal: Refusal, shared: &mut Shared) -> Response<'static> {
+pub(super) fn try_later(refusal: Refusal, shared: &mut Shared) -> Response<'static> {
     Response::refusal(refusal).with("Retry-After", shared.retry_after())
 }
 

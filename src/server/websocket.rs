@@ -6,7 +6,7 @@ use super::extras::{Extras, Taken};
 use super::keepalive::Keepalive;
 use super::shared::{Cx, Shared};
 use super::slow::{Slow, is_backed_up};
-use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Tally, WireFault};
+use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Sizes, Tally, WireFault};
 use crate::engine::Action;
 use crate::limits;
 use crate::outbox::MAP_MIN;
@@ -122,7 +122,9 @@ impl WebSocket {
 
     /// Whether the peer is not read for now.
     pub(super) fn is_paused(&self, slow: Option<&Slow>, out_len: usize) -> bool {
-        is_backed_up(slow, out_len) || self.extras.as_ref().is_some_and(|extras| extras.is_full())
+        is_backed_up(slow, out_len)
+            || self.behaviour.is_full()
+            || self.extras.as_ref().is_some_and(|extras| extras.is_full())
     }
 
     /// Frames in `buffer[from..to]`; returns how far they were used.
@@ -188,7 +190,7 @@ impl WebSocket {
         let whole = end.filter(|&end| end <= to);
         match (header.opcode, whole) {
             (Opcode::Start(kind), Some(end)) if header.fin && self.phase_takes_messages() => {
-                check_start(slow.as_deref(), &header, cx)?;
+                check_start(slow.as_deref(), &header, self.behaviour.sizes(), cx)?;
                 let script = frame::unmask(&mut buffer[start..end], header.mask, 0);
                 *at = end;
                 if header.compressed {
@@ -241,17 +243,21 @@ impl WebSocket {
         } else if header.length >= SMALL_BITE_BYTES as u64 {
             self.bite = Bite::Usual;
         }
+        let sizes = self.behaviour.sizes();
         match header.opcode {
             Opcode::Start(kind) => {
-                check_start(slow.as_deref(), header, cx)?;
-                let limit = limit(header.compressed, cx);
+                check_start(slow.as_deref(), header, sizes, cx)?;
+                let limit = limit(header.compressed, sizes, cx);
                 let message = Assembly::begin(kind, header, limit, &mut cx.shared.blocks)?;
                 slow.get_or_insert_default().message = Some(message);
             }
             Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {
                 let message = slow.as_mut().and_then(|slow| slow.message.as_mut());
                 let message = message.ok_or(Fault::ContinuationAlone)?;
-                let limit = limit(message.compressed, cx);
+                if header.length > sizes.frame {
+                    return Err(Fault::TooBig);
+                }
+                let limit = limit(message.compressed, sizes, cx);
                 message.proceed(header, limit, &mut cx.shared.blocks)?;
             }
         }
@@ -386,6 +392,8 @@ impl WebSocket {
                     return Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Server })));
                 }
                 self.answer_delayed(cx);
+                let mut ctx = ctx(&mut self.tally, self.deflate, cx);
+                self.behaviour.on_close(code, reason, &mut ctx);
                 frame::write_close(&mut cx.out.bytes, code, reason);
                 Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Client })))
             }
@@ -422,23 +430,22 @@ pub(super) fn ctx<'a>(
     deflate: Option<Agreed>,
     cx: &'a mut Cx<'_>,
 ) -> Ctx<'a> {
-    #[cfg(feature = "informer")]
-    let Shared { rng, metrics, codec, farewell, upstream, .. } = &mut *cx.shared;
-    #[cfg(not(feature = "informer"))]
-    let Shared { rng, metrics, codec, farewell, .. } = &mut *cx.shared;
+    let shared: &mut Shared = cx.shared;
     Ctx {
         now: cx.now,
         id: cx.id,
-        rng,
+        rng: &mut shared.rng,
         tally,
-        traffic: &mut metrics.traffic,
+        traffic: &mut shared.metrics.traffic,
         deflate,
-        codec,
+        codec: &mut shared.codec,
         out: cx.out,
         waiting: 0,
-        farewell,
+        farewell: &mut shared.farewell,
         #[cfg(feature = "informer")]
-        deployments: upstream.feed(),
+        deployments: shared.upstream.feed(),
+        #[cfg(feature = "gateway")]
+        gateway: shared.gateway.inner.as_deref_mut(),
     }
 }
 
@@ -453,18 +460,23 @@ fn first_phase(extras: Option<&Extras>, cx: &mut Cx<'_>) -> Phase {
 }
 
 /// RFC 6455 §5.4: no message begins inside of another. The size is refused at the header.
-fn check_start(slow: Option<&Slow>, header: &Header, cx: &Cx<'_>) -> Result<(), Fault> {
+fn check_start(
+    slow: Option<&Slow>,
+    header: &Header,
+    sizes: Sizes,
+    cx: &Cx<'_>,
+) -> Result<(), Fault> {
     if slow.is_some_and(|slow| slow.message.is_some()) {
         return Err(Fault::MessageInsideMessage);
     }
-    if header.length > limit(header.compressed, cx) as u64 {
+    if header.length > (limit(header.compressed, sizes, cx) as u64).min(sizes.frame) {
         return Err(Fault::TooBig);
     }
     Ok(())
 }
 
 /// What a message may have, all of its frames together.
-fn limit(compressed: bool, cx: &Cx<'_>) -> usize {
-    let limit = cx.shared.config.limits.max_message;
+fn limit(compressed: bool, sizes: Sizes, cx: &Cx<'_>) -> usize {
+    let limit = cx.shared.config.limits.max_message.min(sizes.message);
     if compressed { deflate::wire_limit(limit) } else { limit }
 }

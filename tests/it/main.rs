@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds something missing has failed")]
 #![expect(clippy::disallowed_types, reason = "streams and the test share the simulated network")]
 
+mod backend;
 mod cluster;
 mod corpus;
 mod hostile;

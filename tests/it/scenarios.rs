@@ -13,7 +13,7 @@
 //! a window 10                   takes 10 more bytes; `open` takes all
 //! a fin   a reset               ends its side; is gone
 //! a … * 100                     any of them, so many times
-//! api …                         an API server, see `cluster`
+//! api …   backend …             an API server, see `cluster`; a backend, see `backend`
 //! file PATH "…"                 what is read there from now on
 //! + 500ms                       time passes
 //! signal stop|report|reload
@@ -27,6 +27,7 @@ use wspulse::behaviours::Kind;
 use wspulse::engine::Signal;
 use wspulse::proto::deflate;
 
+use crate::backend::Backend;
 use crate::cluster::Cluster;
 use crate::house::House;
 use crate::peer::{self, Reader};
@@ -42,6 +43,8 @@ struct Stage {
     house: House,
     clients: BTreeMap<String, Client>,
     cluster: Cluster,
+    /// Instead of a cluster, where a line is about it.
+    backend: Option<Backend>,
     transcript: String,
 }
 
@@ -56,7 +59,10 @@ fn scenarios_are_as_written() {
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy();
         let needs = |feature: &str, built: bool| name.starts_with(feature) && !built;
-        if needs("deflate", deflate::BUILT) || needs("deployments", cfg!(feature = "informer")) {
+        if needs("deflate", deflate::BUILT)
+            || needs("deployments", cfg!(feature = "informer"))
+            || needs("gateway", cfg!(feature = "gateway"))
+        {
             continue;
         }
         let written = std::fs::read_to_string(&path).unwrap();
@@ -89,6 +95,7 @@ pub(crate) fn play(written: &str) -> String {
         house: House::new(&arguments),
         clients: BTreeMap::new(),
         cluster: Cluster::default(),
+        backend: written.contains("\nbackend ").then(Backend::default),
         transcript: String::new(),
     };
     for line in written.lines().filter(|line| !line.starts_with(' ')) {
@@ -112,6 +119,10 @@ impl Stage {
         match who {
             "+" => return self.pass(what),
             "api" => Cluster::act(&self.house.wires, what, unquoted),
+            "backend" => {
+                let backend = self.backend.as_mut().unwrap();
+                backend.act(&self.house.wires, what, unquoted);
+            }
             "file" => {
                 let (path, text) = what.split_once(' ').unwrap();
                 let mut net = self.house.wires.0.borrow_mut();
@@ -165,8 +176,17 @@ impl Stage {
     }
 
     fn show(&mut self, moment: &str) {
-        for asked in self.cluster.asked(&self.house.wires) {
-            writeln!(self.transcript, "    {moment}api {asked}").unwrap();
+        match &mut self.backend {
+            Some(backend) => {
+                for asked in backend.asked(&self.house.wires) {
+                    writeln!(self.transcript, "    {moment}backend {asked}").unwrap();
+                }
+            }
+            None => {
+                for asked in self.cluster.asked(&self.house.wires) {
+                    writeln!(self.transcript, "    {moment}api {asked}").unwrap();
+                }
+            }
         }
         for (name, client) in &mut self.clients {
             for line in client.reader.read(&self.house.output(client.wire)) {

@@ -37,7 +37,9 @@ impl Calls {
 }
 
 impl Server {
-    pub(super) fn tend_calls(&mut self, _: Now) {}
+    pub(super) fn tend_calls(&mut self, _: Now) -> bool {
+        false
+    }
 
     pub(super) fn fire_calls(&mut self, _: Now) {}
 }

@@ -1,0 +1,81 @@
+//! `$request.body.action`: which route a message takes. What a client sends chooses among the
+//! routes of the plan and nothing else.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+/// A way into a message: the names of its members, one in the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expression(Vec<String>);
+
+impl Expression {
+    /// Reads `$request.body.a.b`, also in braces.
+    ///
+    /// # Errors
+    /// What it must be.
+    pub fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+        const WANT: &str = "must be $request.body.NAME, such as $request.body.action";
+        let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+        let path = inner.or_else(|| text.strip_prefix('$')).ok_or(WANT)?;
+        let path = path.strip_prefix("request.body.").ok_or(WANT)?;
+        let parts: Vec<String> = path.split('.').map(str::to_owned).collect();
+        let sound = |part: &String| {
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        if parts.len() <= 8 && parts.iter().all(sound) { Ok(Self(parts)) } else { Err(WANT.into()) }
+    }
+
+    /// What a message says there; nothing if it is no JSON or says nothing that could be a key.
+    pub(super) fn select(&self, body: &[u8]) -> Option<String> {
+        let whole: Value = serde_json::from_slice(body).ok()?;
+        let found = self.0.iter().try_fold(&whole, |value, part| value.get(part.as_str()))?;
+        match found {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(yes) => Some(yes.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_messages_select() {
+        let action = Expression::parse("$request.body.action").unwrap();
+        assert_eq!(Expression::parse("${request.body.action}").as_ref(), Ok(&action));
+        let deep = Expression::parse("$request.body.a.b").unwrap();
+        let nested = "[".repeat(10_000);
+        for (expression, body, key) in [
+            (&action, r#"{"action":"join"}"#, Some("join")),
+            (&action, r#"{"action":7}"#, Some("7")),
+            (&action, r#"{"action":true}"#, Some("true")),
+            (&action, r#"{"action":"a","action":"b"}"#, Some("b")),
+            (&action, r#"{"action":{"x":1}}"#, None),
+            (&action, r#"{"action":null}"#, None),
+            (&action, "join", None),
+            (&action, "[]", None),
+            (&action, "", None),
+            (&action, &nested, None),
+            (&deep, r#"{"a":{"b":"c"}}"#, Some("c")),
+            (&deep, r#"{"a":"b"}"#, None),
+        ] {
+            assert_eq!(expression.select(body.as_bytes()).as_deref(), key, "{body:.40}");
+        }
+        for bad in [
+            "",
+            "action",
+            "$request.body",
+            "$request.body.",
+            "$request.header.a",
+            "$request.body.a b",
+            "$request.body.a..b",
+        ] {
+            assert!(Expression::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

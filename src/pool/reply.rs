@@ -1,0 +1,37 @@
+//! An answer as a whole, for those who want all of it at once.
+
+use crate::proto::http_client::Head;
+
+/// Fields of an answer that somebody looks at; the others are not kept.
+const FIELDS: [&str; 3] = ["content-type", "sec-websocket-protocol", "x-amzn-errortype"];
+
+/// A whole answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// Its status.
+    pub status: u16,
+    /// Its body; the call's limits say how long that can be.
+    pub body: Vec<u8>,
+    fields: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Reply {
+    /// The value of one of the fields that are kept, if it was there exactly once.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        let mut found = self.fields.iter().filter(|(known, _)| *known == name);
+        let (_, value) = found.next()?;
+        found.next().is_none().then_some(value)
+    }
+
+    /// Its head came.
+    pub fn take_head(&mut self, head: &Head<'_>) {
+        self.status = head.status();
+        self.fields = head.fields().filter_map(kept).collect();
+    }
+}
+
+fn kept((name, value): (&str, &[u8])) -> Option<(&'static str, Vec<u8>)> {
+    let name = FIELDS.iter().find(|known| known.eq_ignore_ascii_case(name))?;
+    Some((*name, value.to_vec()))
+}

@@ -1,0 +1,97 @@
+//! The backend of a transcript: it answers what its lines say, and shows what it was asked.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::world::Wires;
+
+/// One server with as many connections as are opened; a line of a transcript is one of these:
+///
+/// ```text
+/// backend up | backend down       connections are taken, or refused
+/// backend 200 ["body" [| Field: value]…]   answers the oldest request that has no answer
+/// backend always 200 ["body"]     answers each from now on at once, and does not show them
+/// backend raw "…", backend fin, backend reset   on the connection of that request
+/// ```
+#[derive(Debug, Default)]
+pub(crate) struct Backend {
+    input: BTreeMap<usize, Vec<u8>>,
+    /// Connections whose request has no answer, the oldest first.
+    pub(crate) open: VecDeque<usize>,
+    always: Option<Vec<u8>>,
+}
+
+impl Backend {
+    /// Does what a line says.
+    pub(crate) fn act(&mut self, wires: &Wires, what: &str, raw: fn(&str) -> Vec<u8>) {
+        // Those that were given up wait for nothing.
+        self.open.retain(|wire| wires.end(*wire).is_none());
+        let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
+        match verb {
+            "up" | "down" => wires.0.borrow_mut().refuses = verb == "down",
+            "always" => self.always = Some(answer(rest, raw)),
+            "raw" => wires.send(self.open.pop_front().expect("a request"), &raw(rest)),
+            "fin" => wires.fin(self.open.pop_front().expect("a request")),
+            "reset" => wires.reset(self.open.pop_front().expect("a request")),
+            _ => wires.send(self.open.pop_front().expect("a request"), &answer(what, raw)),
+        }
+    }
+
+    /// What it was asked since.
+    pub(crate) fn asked(&mut self, wires: &Wires) -> Vec<String> {
+        let mut said = Vec::new();
+        let dialled = wires.0.borrow().dialled.clone();
+        for wire in dialled {
+            let fresh = wires.take_output(wire);
+            let input = self.input.entry(wire).or_default();
+            input.extend(fresh);
+            while let Some(request) = take_request(input) {
+                if let Some(answer) = &self.always {
+                    wires.send(wire, answer);
+                } else {
+                    self.open.push_back(wire);
+                    said.push(request);
+                }
+            }
+        }
+        said
+    }
+}
+
+/// `200 "body" | Field: value`
+fn answer(text: &str, raw: fn(&str) -> Vec<u8>) -> Vec<u8> {
+    let mut parts = text.split(" | ");
+    let first = parts.next().unwrap_or_default();
+    let (status, body) = first.split_once(' ').unwrap_or((first, "\"\""));
+    let body = raw(body);
+    let mut head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
+    for field in parts {
+        head.push_str(field);
+        head.push_str("\r\n");
+    }
+    [head.as_bytes(), b"\r\n", &body].concat()
+}
+
+/// A whole request off the front, as a line: what is the same in all of them is left out.
+pub(crate) fn take_request(input: &mut Vec<u8>) -> Option<String> {
+    let end = input.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8(input[..end].to_vec()).unwrap();
+    let length: usize = head
+        .lines()
+        .find_map(|line| line.strip_prefix("Content-Length: "))
+        .map_or(0, |length| length.parse().unwrap());
+    if input.len() < end + length {
+        return None;
+    }
+    let body: Vec<u8> = input.drain(..end + length).skip(end).collect();
+    let same = ["Host: ", "User-Agent: ", "Content-Length: "];
+    let mut lines = head.lines().filter(|line| !line.is_empty());
+    let line = lines.next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
+    let fields = lines.filter(|line| !same.iter().any(|same| line.starts_with(same)));
+    let mut shown: Vec<String> = [line].into_iter().chain(fields.map(str::to_owned)).collect();
+    if body.len() > 1_000 {
+        shown.push(format!("({} bytes)", body.len()));
+    } else if !body.is_empty() {
+        shown.push(body.escape_ascii().to_string().replace("\\\"", "\"").replace("\\'", "'"));
+    }
+    Some(shown.join(" | "))
+}
