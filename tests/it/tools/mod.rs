@@ -71,6 +71,10 @@ impl Running {
         assert!(Command::new("/bin/sh").args(["-c", &command]).status().unwrap().success());
     }
 
+    fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// What it still says, and its exit code.
     fn end(mut self) -> (i32, Vec<String>) {
         drop(self.child.stdin.take());
