@@ -181,6 +181,12 @@ impl Pool {
         }
     }
 
+    /// Which request a connection is for.
+    #[must_use]
+    pub fn call_of(&self, lane: Lane) -> Option<CallId> {
+        self.lanes.find(lane.0)?.asking().map(|asking| asking.id)
+    }
+
     /// The next thing to do.
     #[must_use]
     pub fn poll(&mut self) -> Option<Order> {

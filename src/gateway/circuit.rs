@@ -41,6 +41,11 @@ impl Circuit {
         }
     }
 
+    /// There is a connection: whatever comes of the request, the backend can be reached.
+    pub(super) fn reached(&mut self) {
+        *self = Self::default();
+    }
+
     /// What became of a request that went.
     pub(super) fn told(&mut self, now: Now, how: &Result<Reply, Why>, is_trial: bool) {
         let open = |pause_ms| Self::Open { until_ns: now.mono_ns + time::ms(pause_ms), pause_ms };
@@ -103,6 +108,8 @@ mod tests {
         assert_eq!(circuit.ask(at(ms)), (true, true));
         circuit.forgotten(true);
         assert_eq!(circuit.ask(at(ms)), (true, true));
+        circuit.reached();
+        assert_eq!(circuit.ask(at(ms)), (true, false), "nobody waits for the answer");
         circuit.told(at(ms), &Ok(Reply::default()), true);
         assert_eq!(circuit, Circuit::default());
     }

@@ -71,6 +71,14 @@ impl Gateway {
         }
     }
 
+    /// A connection for this request stands.
+    pub fn reached(&mut self, ticket: u64) {
+        let session = self.flights.get(&ticket).and_then(|name| self.sessions.get(name));
+        if let Some(flight) = session.and_then(|session| session.flight.as_ref()) {
+            self.circuits[flight.backend].reached();
+        }
+    }
+
     /// What became of a request.
     pub fn answered(&mut self, now: Now, ticket: u64, how: Result<Reply, Why>) {
         if let Some(name) = self.flights.get(&ticket).copied() {

@@ -45,7 +45,8 @@ struct Asked {
 #[derive(Debug)]
 struct Told {
     asker: Asker,
-    how: Result<Reply, Failure>,
+    /// None: it is on its way, on a connection that was opened for it.
+    how: Option<Result<Reply, Failure>>,
 }
 
 impl Calls {
@@ -95,6 +96,10 @@ impl Calls {
 
     pub(super) fn connected(&mut self, id: Id, how: Result<(), HangUp>) {
         if let Some(&lane) = self.lanes.get(&id) {
+            let call = self.pool.call_of(lane).and_then(|call| self.asked.get(&call));
+            if let Some(asked) = call.filter(|_| how.is_ok()) {
+                self.told.push_back(Told { asker: asked.asker, how: None });
+            }
             self.with_sink(|pool, sink| pool.connected(lane, how, sink));
         }
     }
@@ -162,7 +167,7 @@ impl Calls {
             };
             if let Some(Asked { asker, reply, question_bytes }) = asked.remove(&id) {
                 *bytes -= question_bytes + reply.body.len();
-                told.push_back(Told { asker, how: how.map(|()| reply) });
+                told.push_back(Told { asker, how: Some(how.map(|()| reply)) });
             }
         });
     }
@@ -223,9 +228,14 @@ impl Server {
     }
 
     /// Hands over what became of a request.
-    fn tell_asker(&mut self, now: Now, asker: Asker, how: Result<Reply, Failure>) {
-        match asker {
-            Asker::Gateway(ticket) => self.tell_gateway(now, ticket, how),
+    fn tell_asker(&mut self, now: Now, asker: Asker, how: Option<Result<Reply, Failure>>) {
+        match (asker, how) {
+            (Asker::Gateway(ticket), Some(how)) => self.tell_gateway(now, ticket, how),
+            (Asker::Gateway(ticket), None) => {
+                if let Some(gateway) = &mut self.shared.gateway.inner {
+                    gateway.reached(ticket);
+                }
+            }
         }
     }
 }

@@ -6,6 +6,8 @@
 mod backend;
 mod cluster;
 mod corpus;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod hostile;
 mod house;
 #[cfg(feature = "informer")]

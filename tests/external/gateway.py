@@ -1,0 +1,252 @@
+#!/usr/bin/env -S python3 -B
+"""The gateway as its users have it: a Flask backend, boto3 and its signatures, WebSocket clients.
+
+It installs boto3, Flask and websockets. Without an account: the endpoint is our admin listener.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+import stat
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import tools
+
+PYTHON = tools.venv("gateway", ["boto3>=1.40,<2", "flask>=3,<4", "websockets>=15,<17"])
+tools.install_only()
+tools.rerun_inside(PYTHON)
+
+import boto3  # noqa: E402
+import botocore.config  # noqa: E402
+import botocore.exceptions  # noqa: E402
+import flask  # noqa: E402
+import websockets  # noqa: E402
+from werkzeug.serving import make_server  # noqa: E402
+
+from harness import SCRATCH, Server, check, equal, finish, free_port, section  # noqa: E402
+
+# Each request would be a line.
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+HARD = "it's \"fine\" \\ ☃\n"
+
+
+class Backend:
+    """The ten lines that a user would write, and a switch for what goes wrong."""
+
+    def __init__(self, port=None):
+        self.seen, self.fails, self.callback = [], False, None
+        app = flask.Flask("backend")
+
+        @app.post("/connect")
+        def connect():
+            refused = flask.request.headers.get("X-Refuse")
+            self.seen.append(("connect", flask.request.headers["ConnectionId"]))
+            return ("no", 403) if refused else "connect"
+
+        @app.post("/")
+        def default():
+            if self.fails:
+                return "oops", 500
+            asked = flask.request.get_json()
+            self.seen.append(("default", asked["myConnectionIdProperty"], asked["myBody"]))
+            if self.callback:
+                self.callback(asked["myConnectionIdProperty"], "Got message:" + asked["myBody"])
+            return "default"
+
+        self.port = port or free_port()
+        self.server = make_server("127.0.0.1", self.port, app, threaded=True)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def client(server, key="AKIDEXAMPLE", secret="secret", path="/prod"):
+    config = botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=5,
+                                    read_timeout=5)
+    return boto3.client("apigatewaymanagementapi", region_name="eu-central-1",
+                        endpoint_url=server.url(path, "admin"), aws_access_key_id=key,
+                        aws_secret_access_key=secret, config=config)
+
+
+def code(call, **arguments):
+    """What AWS' own client makes of an answer: the name of the exception, or the status."""
+    try:
+        return call(**arguments)["ResponseMetadata"]["HTTPStatusCode"]
+    except botocore.exceptions.ClientError as error:
+        return error.response["Error"]["Code"]
+
+
+def serve(backend, *args):
+    return Server("--gateway-backend", f"http://127.0.0.1:{backend.port}", *args)
+
+
+async def heard(socket, budget_s=5):
+    return await asyncio.wait_for(socket.recv(), budget_s)
+
+
+async def conversation():
+    with Backend() as backend, serve(backend) as server:
+        api = client(server)
+        backend.callback = lambda to, text: api.post_to_connection(ConnectionId=to, Data=text.encode())
+        async with websockets.connect(server.ws("/gateway/prod")) as socket:
+            await socket.send("hello")
+            equal("hello is answered through boto3", await heard(socket), "Got message:hello")
+            await socket.send(HARD)
+            equal("quotes, a backslash, a newline and a snowman", await heard(socket),
+                  "Got message:" + HARD)
+            name = backend.seen[0][1]
+            equal("$connect has the id that messages have", backend.seen[1][1], name)
+            equal("an id is 128 bits in base64url", len(name), 22)
+            backend.callback = None
+            for number in range(50):
+                await socket.send(str(number))
+            await socket.send("last")
+            while backend.seen[-1][2:] != ("last",):
+                await asyncio.sleep(0.02)
+            equal("50 messages arrive in their order", [row[2] for row in backend.seen[3:-1]],
+                  [str(number) for number in range(50)])
+            backend.fails = True
+            await socket.send("x")
+            frame = json.loads(await heard(socket))
+            equal("a failure is told", (frame["message"], frame["connectionId"]),
+                  ("Internal server error", name))
+            backend.fails = False
+            found = await asyncio.to_thread(api.get_connection, ConnectionId=name)
+            equal("GetConnection: from where", found["Identity"]["SourceIp"], "127.0.0.1")
+            check("GetConnection: what it calls itself",
+                  found["Identity"]["UserAgent"].startswith("Python/"), found["Identity"])
+            check("GetConnection: since when",
+                  0 <= (found["LastActiveAt"] - found["ConnectedAt"]).total_seconds() < 60, found)
+            equal("DeleteConnection", await asyncio.to_thread(
+                code, api.delete_connection, ConnectionId=name), 204)
+            equal("a deleted connection is gone at once", await asyncio.to_thread(
+                code, api.post_to_connection, ConnectionId=name, Data=b"x"), "GoneException")
+            await asyncio.wait_for(socket.wait_closed(), 5)
+            equal("the client sees 1000", socket.close_code, 1000)
+        until = time.monotonic() + 5
+        while backend.seen[-1][0] != "connect" and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        equal("$disconnect", backend.seen[-1], ("connect", name))
+        try:
+            await websockets.connect(server.ws("/gateway/prod"), additional_headers={"X-Refuse": "1"})
+            check("a client's own fields do not reach the backend", True)
+        except websockets.InvalidStatus as error:
+            check("a client's own fields do not reach the backend", False, error)
+
+
+async def names_of_errors():
+    with Backend() as backend, serve(backend) as server:
+        api = client(server)
+        async with websockets.connect(server.ws("/gateway/prod"), max_size=None) as socket:
+            await socket.send("who am I")
+            while len(backend.seen) < 2:
+                await asyncio.sleep(0.02)
+            name = backend.seen[0][1]
+
+            def post(data, to=name, api=api):
+                return code(api.post_to_connection, ConnectionId=to, Data=data)
+            for other in ("unknown", "A" * 22, "a/b", "..", "R0oXAdfD0kwCH6w=", "x" * 3_000, "☃"):
+                equal(f"an id like {other[:20]!r}", await asyncio.to_thread(post, b"x", other),
+                      "GoneException")
+            equal("128 KiB", await asyncio.to_thread(post, b"x" * 131_072), 200)
+            equal("they arrive", len(await heard(socket)), 131_072)
+            equal("a byte more", await asyncio.to_thread(post, b"x" * 131_073),
+                  "PayloadTooLargeException")
+            equal("of another stage", code(client(server, path="/test").post_to_connection,
+                                           ConnectionId=name, Data=b"x"), "ForbiddenException")
+            equal("without a stage", code(client(server, path="").post_to_connection,
+                                          ConnectionId=name, Data=b"x"), 200)
+            socket.transport.pause_reading()
+            codes = [await asyncio.to_thread(post, b"x" * 100_000) for _ in range(200)]
+            check("a client that does not read: LimitExceededException",
+                  codes[-1] == "LimitExceededException" and codes[0] == 200, codes)
+            accepted = codes.count(200)
+            socket.transport.resume_reading()
+            await heard(socket)
+            for _ in range(accepted):
+                equal_length = len(await heard(socket)) == 100_000
+            check("whatever got 200 arrives", equal_length)
+
+
+async def who_may():
+    token, keys = SCRATCH / "token", SCRATCH / "credentials"
+    token.write_text("a-token\n")
+    secret = secrets.token_urlsafe(30)
+    keys.write_text(f"[default]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = {secret}\n")
+    keys.chmod(stat.S_IRUSR)
+    args = ("--gateway-token-file", str(token), "--gateway-credentials-file", str(keys))
+    with Backend() as backend, serve(backend, *args) as server:
+        async with websockets.connect(server.ws("/gateway/prod")) as socket:
+            name = backend.seen[0][1]
+            for what, key, with_secret, wanted in (
+                    ("a good signature", "AKIDEXAMPLE", secret, 200),
+                    ("another secret", "AKIDEXAMPLE", secret + "x", "ForbiddenException"),
+                    ("another key", "AKIDOTHER", secret, "ForbiddenException")):
+                api = client(server, key, with_secret)
+                equal(what, await asyncio.to_thread(
+                    code, api.post_to_connection, ConnectionId=name, Data=HARD.encode()), wanted)
+            equal("it arrives", await heard(socket), HARD)
+            padded = name + "=="
+            api = client(server, "AKIDEXAMPLE", secret)
+            equal("a padded id, sent as %3D", await asyncio.to_thread(
+                code, api.get_connection, ConnectionId=padded), 200)
+            for what, field, wanted in (("a token", "Bearer a-token", 200),
+                                        ("another token", "Bearer b-token", 403),
+                                        ("no token", None, 403)):
+                request = urllib.request.Request(server.url(f"/@connections/{name}", "admin"),
+                                                 data=b"by token", method="POST")
+                if field:
+                    request.add_header("Authorization", field)
+                try:
+                    status = (await asyncio.to_thread(urllib.request.urlopen, request)).status
+                except urllib.error.HTTPError as error:
+                    status = error.code
+                equal(what, status, wanted)
+            equal("by token", await heard(socket), "by token")
+
+
+async def backend_away():
+    """The backend ends and comes back: no client notices, each message is answered once."""
+    port = free_port()
+    with Backend(port) as backend, serve(backend) as server:
+        api = client(server)
+        reply = lambda to, text: api.post_to_connection(ConnectionId=to, Data=text.encode())
+        backend.callback = reply
+        sockets = [await websockets.connect(server.ws("/gateway/prod")) for _ in range(20)]
+        for number, socket in enumerate(sockets):
+            await socket.send(f"before {number}")
+        answers = [await heard(socket) for socket in sockets]
+        equal("20 clients before", answers, [f"Got message:before {n}" for n in range(20)])
+        backend.server.shutdown()
+        backend.server.server_close()
+        for socket in sockets:
+            await socket.send("meanwhile")
+        told = [json.loads(await heard(socket))["message"] for socket in sockets]
+        equal("each is told while it is away", told, ["Internal server error"] * 20)
+        with Backend(port) as again:
+            again.callback = reply
+            await asyncio.sleep(1.1)
+            for number, socket in enumerate(sockets):
+                await socket.send(f"after {number}")
+                answers[number] = await heard(socket)
+            equal("20 clients after", list(answers), [f"Got message:after {n}" for n in range(20)])
+            for socket in sockets:
+                await socket.close()
+            equal("closed by themselves", {socket.close_code for socket in sockets}, {1000})
+        backend.server = again.server
+
+
+section(conversation)
+section(names_of_errors)
+section(who_may)
+section(backend_away)
+finish()
