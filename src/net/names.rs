@@ -2,7 +2,7 @@
 //! take seconds for it. The thread ends with its answer, and an answer is good for a moment.
 
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
@@ -158,10 +158,9 @@ impl Resolver {
 }
 
 fn look_up(host: &str, sender: &SyncSender<Found>, waker: &Waker) {
-    let found = (host, 0).to_socket_addrs().map_err(|error| error.to_string());
-    let found = found.map(|addresses| {
+    let found = addresses(host).map(|addresses| {
         let mut ips: Vec<IpAddr> = Vec::new();
-        for ip in addresses.map(|address| address.ip()) {
+        for ip in addresses {
             if !ips.contains(&ip) && ips.len() < ADDRESSES_MAX {
                 ips.push(ip);
             }
@@ -173,4 +172,21 @@ fn look_up(host: &str, sender: &SyncSender<Found>, waker: &Waker) {
     drop(told);
     let woken = waker.wake();
     drop(woken);
+}
+
+#[cfg(feature = "names")]
+fn addresses(host: &str) -> Found {
+    use std::net::ToSocketAddrs;
+    let found = (host, 0).to_socket_addrs().map_err(|error| error.to_string());
+    found.map(|addresses| addresses.map(|address| address.ip()).collect())
+}
+
+/// The C library's way to do it is a tenth of such a binary. RFC 6761 §6.3 knows one name.
+#[cfg(not(feature = "names"))]
+fn addresses(host: &str) -> Found {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    if host.eq_ignore_ascii_case("localhost") {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
+    Err("this build knows no names, only addresses".to_owned())
 }
