@@ -9,6 +9,7 @@
 //! * [`informer`]: what an API server knows of Deployments, for many viewers.
 //! * [`aws`]: signatures and credentials, as AWS has them.
 //! * [`gateway`]: `WebSockets` in front, plain HTTP behind, as API Gateway does it.
+//! * [`backend`]: the sample REST service behind a gateway.
 //! * [`load`]: many clients, on the same contract as the server.
 //! * [`healthcheck`]: one question to a server, for probes.
 //! * [`connect`]: one client, and somebody at a terminal.
@@ -23,6 +24,8 @@ compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux
 
 #[cfg(feature = "gateway")]
 pub mod aws;
+#[cfg(feature = "gateway")]
+pub mod backend;
 pub mod behaviours;
 pub mod connect;
 pub mod engine;

@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::secret::{Credentials, Secret};
 use crate::time;
 use canonical::canonical;
-pub(in crate::aws) use canonical::encode;
+pub(crate) use canonical::encode;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// How far two clocks may be apart.

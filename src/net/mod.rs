@@ -109,6 +109,7 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let passed = passed.map_err(StartError::Passed)?;
     let assets = match &serve.assets {
         Some(directory) => Assets::directory(files::read(directory).map_err(StartError::Assets)?),
+        None if serve.server.is_backend() => Assets::none(),
         None => Assets::embedded(clock::now()),
     };
     let kube = serve.kube.paths();
@@ -205,11 +206,13 @@ fn announce(serve: &Serve, doors: &[OpenDoor]) {
         };
         let address = &*open.address;
         match (open.door, address.rsplit_once(':')) {
-            (Door::Main, Some((host, port))) if host != "unix" => log::info!(
-                target: "listening", door, address,
-                page:% = format_args!("{scheme}://localhost:{port}{}/", server.base_path);
-                "listening"
-            ),
+            (Door::Main, Some((host, port))) if host != "unix" && !server.is_backend() => {
+                log::info!(
+                    target: "listening", door, address,
+                    page:% = format_args!("{scheme}://localhost:{port}{}/", server.base_path);
+                    "listening"
+                )
+            }
             (Door::Main | Door::Admin, _) => {
                 log::info!(target: "listening", door, address; "listening");
             }

@@ -34,13 +34,7 @@ const PLACES: &[Flag<Draft>] = &[
             text: "[::]:8080",
         },
         help: "where to serve: :80, [::1]:80, unix:/x; repeatable",
-        take: |d, v| {
-            values::address(v).map(|at| match at {
-                Address::Full(at) => d.serve.listen.push(Listen::At(at)),
-                Address::Unix(path) => d.serve.listen.push(Listen::Unix(path.into())),
-                Address::Port(port) => d.serve.listen.extend(every_address(port)),
-            })
-        },
+        take: listen,
         show: |d| joined(d.serve.listen.iter().map(Listen::to_string)),
     },
     Flag {
@@ -128,7 +122,7 @@ const PLACES: &[Flag<Draft>] = &[
     },
 ];
 
-const LIMITS: &[Flag<Draft>] = &[
+pub(super) const LIMITS: &[Flag<Draft>] = &[
     Flag {
         name: "max-message",
         takes: Takes::One("SIZE"),
@@ -158,7 +152,7 @@ const LIMITS: &[Flag<Draft>] = &[
     },
 ];
 
-const TUNING: &[Flag<Draft>] = &[
+pub(super) const TUNING: &[Flag<Draft>] = &[
     Flag {
         name: "head-timeout",
         takes: Takes::One("TIME"),
@@ -289,7 +283,7 @@ const TUNING: &[Flag<Draft>] = &[
     },
 ];
 
-const STOPPING: &[Flag<Draft>] = &[
+pub(super) const STOPPING: &[Flag<Draft>] = &[
     Flag {
         name: "profile",
         takes: Takes::One("NAME"),
@@ -329,7 +323,7 @@ const STOPPING: &[Flag<Draft>] = &[
     },
 ];
 
-const LOGS: &[Flag<Draft>] = &[
+pub(super) const LOGS: &[Flag<Draft>] = &[
     Flag {
         name: "log-level",
         takes: Takes::One("LEVEL"),
@@ -355,7 +349,7 @@ const LOGS: &[Flag<Draft>] = &[
     },
 ];
 
-const ASKING: &[Flag<Draft>] = &[
+pub(super) const ASKING: &[Flag<Draft>] = &[
     Flag {
         name: "print-config",
         takes: Takes::Nothing,
@@ -384,12 +378,21 @@ const LEVELS: &[(&str, ())] =
     &[("error", ()), ("warn", ()), ("info", ()), ("debug", ()), ("trace", ()), ("off", ())];
 
 /// Writes a value where it belongs.
-fn set<T>(place: &mut T, value: Result<T, std::borrow::Cow<'static, str>>) -> Taken {
+pub(super) fn set<T>(place: &mut T, value: Result<T, std::borrow::Cow<'static, str>>) -> Taken {
     value.map(|value| *place = value)
 }
 
+/// One more address of the main listener.
+pub(super) fn listen(d: &mut Draft, v: &str) -> Taken {
+    values::address(v).map(|at| match at {
+        Address::Full(at) => d.serve.listen.push(Listen::At(at)),
+        Address::Unix(path) => d.serve.listen.push(Listen::Unix(path.into())),
+        Address::Port(port) => d.serve.listen.extend(every_address(port)),
+    })
+}
+
 /// The main listener's default address, with another port.
-fn every_address(port: u16) -> Vec<Listen> {
+pub(super) fn every_address(port: u16) -> Vec<Listen> {
     vec![Listen::Default { port }]
 }
 
@@ -426,7 +429,7 @@ fn ask(draft: &mut Draft, text: &str, what: Ask) -> Taken {
     Ok(())
 }
 
-fn on_off(on: bool) -> String {
+pub(super) fn on_off(on: bool) -> String {
     if on { "on" } else { "off" }.to_owned()
 }
 
@@ -440,7 +443,7 @@ fn visible(text: &str) -> String {
     if plain { text.to_owned() } else { format!("{text:?}") }
 }
 
-fn joined(parts: impl Iterator<Item = String>) -> String {
+pub(super) fn joined(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::help::Page;
 use super::table::{Flag, Group, Takes, twin};
-use super::{connect, flags, healthcheck, load, serve};
+use super::{backend, connect, flags, healthcheck, load, serve};
 
 /// A command and its flags.
 struct Chapter {
@@ -54,6 +54,7 @@ fn chapters() -> Vec<Chapter> {
         chapter("healthcheck", &healthcheck::PAGE, healthcheck::FLAGS),
         chapter("load", &load::PAGE, load::FLAGS),
         chapter("connect", &connect::PAGE, connect::FLAGS),
+        chapter("backend", &backend::PAGE, backend::FLAGS),
     ]
 }
 

@@ -4,6 +4,7 @@
 //! `parse` is a pure function: nothing here opens a file or a socket.
 
 mod asked;
+mod backend;
 mod connect;
 mod flags;
 mod gateway;
@@ -90,6 +91,12 @@ const VERBS: &[Verb] = &[
         help: || help::screen(&connect::PAGE, connect::FLAGS),
         parse: connect::parse,
     },
+    Verb {
+        name: "backend",
+        flag_names: || table::names(backend::FLAGS),
+        help: || help::screen(&backend::PAGE, backend::FLAGS),
+        parse: backend::parse,
+    },
 ];
 
 /// Reads the arguments (without the program's name) and the environment.
@@ -123,6 +130,7 @@ pub fn readme_rows() -> Vec<(&'static str, String)> {
         ("healthcheck", help::rows(healthcheck::FLAGS)),
         ("load flags", help::rows(load::FLAGS)),
         ("connect flags", help::rows(connect::FLAGS)),
+        ("backend flags", help::rows(backend::FLAGS)),
     ]
 }
 

@@ -9,7 +9,7 @@ use super::gateway::{self, GatewayWish};
 use super::help::Page;
 use super::read::{self, Environment, Given};
 use super::values::{self, Origin};
-use super::{Command, KubeWish, Surroundings, Usage, every_flag, flags, help, kube, show};
+use super::{Command, KubeWish, Surroundings, Usage, backend, every_flag, flags, help, kube, show};
 use crate::behaviours::Mount;
 use crate::limits::{DRAIN_CLOSE_WAIT_MS, REFUSED_CONNECTIONS};
 use crate::proto::deflate::Compression;
@@ -24,6 +24,7 @@ pub(super) const PAGE: Page = Page {
        wspulse healthcheck [URL]   ask whether it is healthy
        wspulse load URL            open many WebSockets, measure, judge
        wspulse connect URL         talk to one WebSocket
+       wspulse backend             a REST service behind the gateway
        wspulse help [COMMAND]      this text",
     foot: "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Each flag has a twin in the \
            environment:\n--drain-window is WSPULSE_DRAIN_WINDOW. The flag wins. PORT sets \
@@ -128,6 +129,8 @@ pub(super) struct Draft {
     pub(super) delay_ms: Option<u64>,
     pub(super) window_ms: Option<u64>,
     pub(super) timeout_ms: Option<u64>,
+    /// What `wspulse backend` is told beside.
+    pub(super) backend: backend::Wish,
 }
 
 /// What is wanted of the options.
@@ -195,6 +198,8 @@ pub(super) fn blank() -> Draft {
         kube: Kube::Off,
         #[cfg(feature = "gateway")]
         gateway: None,
+        #[cfg(feature = "gateway")]
+        backend: None,
     };
     let serve = Serve {
         listen: Vec::new(),
@@ -218,11 +223,16 @@ pub(super) fn blank() -> Draft {
         delay_ms: None,
         window_ms: None,
         timeout_ms: None,
+        backend: backend::Wish::default(),
     }
 }
 
 /// What follows from several flags, or from the surroundings.
-fn settle(draft: &mut Draft, env: &Environment, around: &Surroundings) -> Result<(), Usage> {
+pub(super) fn settle(
+    draft: &mut Draft,
+    env: &Environment,
+    around: &Surroundings,
+) -> Result<(), Usage> {
     if draft.serve.listen.is_empty() {
         draft.serve.listen.push(Listen::Default { port: 8080 });
     }

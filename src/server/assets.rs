@@ -64,6 +64,12 @@ impl Assets {
         Self { by_path, origin: Origin::Embedded }
     }
 
+    /// No files at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { by_path: BTreeMap::new(), origin: Origin::Embedded }
+    }
+
     /// The files of a directory; an `index.html` also answers for its folder.
     #[must_use]
     pub fn directory(files: Vec<File>) -> Self {

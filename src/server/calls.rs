@@ -7,6 +7,7 @@ use super::Server;
 use super::conn::Conn;
 use super::pressure::Account;
 use super::shared::Shared;
+use crate::backend::Ask;
 use crate::engine::{Action, HangUp, Id, Now};
 use crate::limits;
 use crate::pool::{Call, CallId, Failure, Full, Lane, News, Order, Pool, Reply, Rules};
@@ -19,6 +20,8 @@ use crate::time::Moment;
 pub(super) enum Asker {
     /// The gateway, by its ticket.
     Gateway(u64),
+    /// `wspulse backend`.
+    Backend(Ask),
 }
 
 /// Requests under way.
@@ -236,6 +239,9 @@ impl Server {
                     gateway.reached(ticket);
                 }
             }
+            (Asker::Backend(ask), Some(how)) => self.tell_backend(now, ask, how),
+            // It does not matter to it when a connection comes about.
+            (Asker::Backend(_), None) => {}
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct Config {
     /// Who takes the messages of the gateway, if anybody does.
     #[cfg(feature = "gateway")]
     pub gateway: Option<Box<crate::gateway::Plan>>,
+    /// What `wspulse backend` is told, if this server is one.
+    #[cfg(feature = "gateway")]
+    pub backend: Option<Box<crate::backend::Plan>>,
 }
 
 /// Whose Deployments are shown.
@@ -126,6 +129,16 @@ impl Config {
         #[cfg(not(feature = "gateway"))]
         let has = false;
         has
+    }
+
+    /// Whether this server is the sample backend.
+    #[must_use]
+    pub fn is_backend(&self) -> bool {
+        #[cfg(feature = "gateway")]
+        let is = self.backend.is_some();
+        #[cfg(not(feature = "gateway"))]
+        let is = false;
+        is
     }
 
     /// Makes what is set by default fit into little memory.

@@ -282,7 +282,7 @@ impl Http {
         let response = match owed.what {
             Later::Drain | Later::Shutdown => Response::text(200, "Ok"),
             Later::Metrics => stats::metrics_page(cx.shared),
-            Later::Stats => stats::stats_page(cx.shared),
+            Later::Stats => stats::stats_page(cx.shared, cx.now),
             Later::Verdict => Response::refusal(Refusal::Overloaded),
             Later::Word => {
                 let word = cx.shared.words.remove(&cx.id);

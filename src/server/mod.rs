@@ -4,6 +4,11 @@
 mod admin;
 mod assets;
 #[cfg(feature = "gateway")]
+mod backend;
+#[cfg(not(feature = "gateway"))]
+#[path = "backend/none.rs"]
+mod backend;
+#[cfg(feature = "gateway")]
 mod callbacks;
 #[cfg(not(feature = "gateway"))]
 #[path = "callbacks/none.rs"]
@@ -139,7 +144,8 @@ impl Server {
         let sources = assets.into_iter().chain(self.shared.tokens.source());
         self.shared.actions.extend(sources.map(Action::Fetch));
         self.shared.upstream.reload(now);
-        self.tend_upstream(now);
+        self.shared.rest.reload();
+        self.tend(now);
         if self.shared.actions.len() == before {
             log::info!(target: "reload", "there is no --assets to be read again");
         }
@@ -194,6 +200,7 @@ impl Server {
     fn tend(&mut self, now: Now) {
         self.tend_upstream(now);
         self.tend_gateway(now);
+        self.tend_backend(now);
         while self.tend_calls(now) {
             self.tend_gateway(now);
         }
@@ -347,6 +354,7 @@ impl Engine for Server {
         self.shared.blocks.fire(now.mono_ns);
         self.fire_upstream(now);
         self.fire_calls(now);
+        self.fire_backend(now);
         self.weigh();
         if let Some(deed) = self.shared.faults.fire(now) {
             self.shared.actions.push_back(deed);
@@ -396,7 +404,8 @@ impl Engine for Server {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let Shared { timers, drain, blocks, worker, faults, upstream, calls, .. } = &self.shared;
+        let Shared { timers, drain, blocks, worker, faults, upstream, calls, rest, .. } =
+            &self.shared;
         let deadlines = [
             timers.next_deadline(),
             drain.next_deadline(),
@@ -405,6 +414,7 @@ impl Engine for Server {
             faults.next_deadline(),
             upstream.next_deadline(),
             calls.next_deadline(),
+            rest.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -426,10 +436,11 @@ impl Engine for Server {
                 });
                 self.shared.process = figures.collect();
             }
-            Source::Files(_) => {
+            Source::Files(paths) => {
                 self.shared.tokens.fetched(&files);
                 self.shared.upstream.fetched(now, &files);
-                self.tend_upstream(now);
+                self.shared.rest.fetched(now, &paths, &files);
+                self.tend(now);
             }
         }
     }

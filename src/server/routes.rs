@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::config::Config;
 use super::shared::{Cx, Shared};
-use super::{admin, callbacks, stats, whoami};
+use super::{admin, backend, callbacks, stats, whoami};
 use crate::behaviours::Mount;
 use crate::engine::{Door, Peer};
 use crate::proto::handshake::{self, Origin};
@@ -38,16 +38,24 @@ pub enum Doors {
     Faults,
     /// On the admin listener, and only with `--gateway-backend`.
     Gateway,
+    /// On the admin listener, and by `wspulse backend`.
+    Figures,
+    /// By `wspulse backend` only.
+    Backend,
 }
 
 impl Doors {
     fn opens(self, door: Door, config: &Config) -> bool {
+        if config.is_backend() {
+            return matches!(self, Self::Both | Self::Figures | Self::Backend);
+        }
         match self {
             Self::Main => door == Door::Main,
-            Self::Admin => door == Door::Admin,
+            Self::Admin | Self::Figures => door == Door::Admin,
             Self::Both => true,
             Self::Faults => config.faults,
             Self::Gateway => door == Door::Admin && config.has_gateway(),
+            Self::Backend => false,
         }
     }
 
@@ -60,6 +68,8 @@ impl Doors {
             Self::Both => "both",
             Self::Faults => "both, with `--faults`",
             Self::Gateway => "admin, with `--gateway-backend`",
+            Self::Figures => "admin, backend",
+            Self::Backend => "backend",
         }
     }
 }
@@ -120,6 +130,10 @@ impl Later {
 
 /// A message for a WebSocket of the gateway.
 const CALLBACK_BYTES: u64 = 128 * 1024;
+/// A message as the gateway posts it: 128 KiB, each byte of which may be written as six.
+const MESSAGE_BYTES: u64 = 1024 * 1024;
+/// An event without a message.
+const EVENT_BYTES: u64 = 256 * 1024;
 
 const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
@@ -140,7 +154,7 @@ const fn route(
 #[rustfmt::skip]
 pub const ROUTES: &[Route] = {
     use Answer::{Does, Takes, Tells};
-    use Doors::{Admin, Both, Faults, Gateway, Main};
+    use Doors::{Admin, Backend, Both, Faults, Figures, Gateway, Main};
     &[
         route("/healthz", Both, "200 `OK` as long as the loop turns", GET, Tells(health)),
         route("/livez", Both, "the same", GET, Tells(health)),
@@ -149,8 +163,8 @@ pub const ROUTES: &[Route] = {
         route("/version", Main, "the build, as JSON", GET, Tells(whoami::version)),
         route("/whoami", Main, "who serves, and the request as it came", GET,
             Tells(whoami::whoami)),
-        route("/metrics", Admin, "for Prometheus", GET, Does(stats::metrics)),
-        route("/stats", Admin, "the same in short, as JSON, for people and KEDA", GET,
+        route("/metrics", Figures, "for Prometheus", GET, Does(stats::metrics)),
+        route("/stats", Figures, "the same in short, as JSON, for people and KEDA", GET,
             Does(stats::stats)),
         route("/drain", Admin, "GET reports, and with `?wait=15s` is a preStop hook; POST begins, \
             with `?cancel=1` takes back", GET_AND_POST, Does(admin::drain)),
@@ -168,6 +182,9 @@ pub const ROUTES: &[Route] = {
         route("/@connections/{id}", Gateway, "the same", CALLBACK,
             Takes(CALLBACK_BYTES, callbacks::callback)),
         route("/seppuku", Faults, "the process ends with status 69", GET, Does(admin::seppuku)),
+        route("/", Backend, "GET 200 `get`; POST 200 `default`, and the message's client gets \
+            `Got message:<text>`", GET_AND_POST, Takes(MESSAGE_BYTES, backend::root)),
+        route("/connect", Backend, "200 `connect`", POST, Takes(EVENT_BYTES, backend::connect)),
     ]
 };
 
@@ -326,7 +343,7 @@ pub(super) fn not_found(cx: View<'_>) -> Response<'static> {
     let open = |route: &&Route| route.doors.opens(cx.door, config);
     let routes = ROUTES.iter().filter(open).map(|route| route.path);
     let mut paths: Vec<String> = routes.map(|path| format!("{}{path}", config.base_path)).collect();
-    if cx.door == Door::Main {
+    if cx.door == Door::Main && !config.is_backend() {
         paths.insert(0, format!("{}/", config.base_path));
         let mounts = config.mounts.iter().filter(|mount| mount.path != "/");
         paths.extend(mounts.map(|mount| format!("{}{} (WebSocket)", config.base_path, mount.path)));
@@ -345,6 +362,7 @@ fn api_health(_: &Request<'_, '_>, _: View<'_>) -> Response<'static> {
 fn ready(_: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
     match cx.shared.why_unready() {
         Some(why) => Response::text(503, format!("{why}\n")),
+        None if cx.shared.rest.is_degraded() => Response::text(200, "OK, sessions degraded\n"),
         None => Response::text(200, "OK\n"),
     }
 }

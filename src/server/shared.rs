@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::assets::Assets;
+use super::backend::Rest;
 use super::calls::Calls;
 use super::config::Config;
 use super::drain::Drain;
@@ -50,6 +51,7 @@ pub struct Shared {
     pub(super) upstream: Upstream,
     pub(super) calls: Calls,
     pub(super) gateway: Front,
+    pub(super) rest: Rest,
     pub(super) tokens: Tokens,
     /// Requests that wait for somebody's word, and those words that have come.
     pub(super) words: BTreeMap<Id, Word>,
@@ -108,6 +110,7 @@ impl Shared {
             gateway: Front::new(config.gateway.as_deref(), seed),
             #[cfg(not(feature = "gateway"))]
             gateway: Front::new(),
+            rest: Rest::new(&config, seed),
             tokens: Tokens::new(&config),
             words: BTreeMap::new(),
             farewell: None,
@@ -142,7 +145,8 @@ impl Shared {
 
     /// What those own that are no connections, as the account has it.
     pub(super) fn owned(&self) -> usize {
-        self.upstream.memory() + self.calls.memory() + self.gateway.memory()
+        let Self { upstream, calls, gateway, rest, .. } = self;
+        upstream.memory() + calls.memory() + gateway.memory() + rest.memory()
     }
 
     /// Why `/readyz` fails.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::metrics::Histogram;
 use super::routes::{Later, Reply, json};
 use super::shared::{Cx, Shared};
-use crate::engine::{Action, Source};
+use crate::engine::{Action, Now, Source};
 use crate::proto::http::Request;
 use crate::proto::response::Response;
 
@@ -132,6 +132,17 @@ pub const METRICS: &[Metric] = {
         metric("informer_watch_errors_total", "",
             "Watches that failed, and what of lists and watches could not be read", Counter,
             |s, p| p.value(s.upstream.figures().watch_errors)),
+        metric("backend_messages_total", "", "Messages that the gateway posted", Counter, backend),
+        metric("backend_messages_in_hand", "", "Messages that are not answered yet", Gauge, backend),
+        metric("backend_callbacks_total", "status",
+            "Answers to clients, by what the gateway said; `none`: nothing", Counter, backend),
+        metric("backend_sessions", "", "Sessions in memory", Gauge, backend),
+        metric("backend_sessions_created_total", "", "Sessions that began", Counter, backend),
+        metric("backend_sessions_deleted_total", "", "Sessions of connections that are gone",
+            Counter, backend),
+        metric("backend_sessions_degraded", "", "1 while the table does not do", Gauge, backend),
+        metric("backend_session_errors_total", "reason", "Messages that were not counted", Counter,
+            backend),
         metric("accept_errors_total", "error", "Clients that were turned away at the door",
             Counter, |s, p| {
                 p.row(&[("error", "descriptors")], s.metrics.accept_errors);
@@ -152,6 +163,12 @@ pub const METRICS: &[Metric] = {
             |_, p| p.row(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64)),
     ]
 };
+
+/// What only `wspulse backend` counts.
+fn backend(shared: &Shared, page: &mut Page<'_>) {
+    let name = page.name;
+    shared.rest.each(name, &mut |labels, value| page.row(labels, value));
+}
 
 fn each_mount(shared: &Shared, page: &mut Page<'_>, show: fn(&super::metrics::MountCount) -> u64) {
     for (mount, count) in shared.config.mounts.iter().zip(&shared.metrics.mounts) {
@@ -222,7 +239,7 @@ pub(super) fn metrics_page(shared: &Shared) -> Response<'static> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Stats<'a> {
+struct Stats<'a, B: Serialize> {
     connections: Connections<'a>,
     messages: Both,
     bytes: Both,
@@ -232,6 +249,8 @@ struct Stats<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway: Option<Gateway>,
     process: &'a BTreeMap<String, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<B>,
 }
 
 #[derive(Serialize)]
@@ -273,7 +292,7 @@ struct Memory {
 }
 
 /// `/stats`
-pub(super) fn stats_page(shared: &Shared) -> Response<'static> {
+pub(super) fn stats_page(shared: &Shared, now: Now) -> Response<'static> {
     let traffic = &shared.metrics.traffic;
     let lag = &shared.metrics.lag;
     let mounts = shared.config.mounts.iter().zip(&shared.metrics.mounts);
@@ -305,5 +324,6 @@ pub(super) fn stats_page(shared: &Shared) -> Response<'static> {
             Gateway { connections, in_flight, answered: sum(true), failed: sum(false) }
         }),
         process: &shared.process,
+        backend: shared.rest.summary(now),
     })
 }

@@ -81,7 +81,7 @@ fn recoded(text: &str) -> String {
 }
 
 /// Percent-encoding as AWS has it: RFC 3986's unreserved bytes stay.
-pub(in crate::aws) fn encode(bytes: &[u8], out: &mut String) {
+pub(crate) fn encode(bytes: &[u8], out: &mut String) {
     for b in bytes {
         if b.is_ascii_alphanumeric() || b"-._~".contains(b) {
             out.push(char::from(*b));

@@ -1,0 +1,145 @@
+//! What a gateway's request says: whose message, and which. Templates, proxied bodies and whole
+//! events are told apart by what they carry.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+/// A connection's name that is longer is none.
+const NAME_BYTES: usize = 128;
+
+/// A message of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Whose: what the gateway calls the connection.
+    pub connection: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// Why a body is no message, for whoever sent it.
+pub type Wrong = &'static str;
+
+const WANT: Wrong = "the body must be {\"myConnectionIdProperty\":…,\"myBody\":…}, an event with \
+    requestContext.connectionId, or anything beside the field ConnectionId";
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(borrow)]
+    my_connection_id_property: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    my_body: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    request_context: Option<Context<'a>>,
+    #[serde(borrow)]
+    body: Option<Cow<'a, str>>,
+    is_base64_encoded: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Context<'a> {
+    #[serde(borrow)]
+    connection_id: Cow<'a, str>,
+}
+
+/// Reads a request; `named` is its field `ConnectionId`. `None`: an empty one, which is nobody's.
+///
+/// # Errors
+/// What it must be.
+pub(super) fn read(named: Option<&str>, bytes: &[u8]) -> Result<Option<Message>, Wrong> {
+    if bytes.is_empty() && named.is_none() {
+        return Ok(None);
+    }
+    let body: Option<Body<'_>> = serde_json::from_slice(bytes).ok();
+    let inside = body.and_then(parts);
+    let message = match (named, inside) {
+        // In a proxied body a client can write whatever it likes; whose it is says the gateway.
+        (Some(name), Some((inner, text))) if inner == name => (inner, text?),
+        (Some(name), _) => {
+            let text = std::str::from_utf8(bytes).map_err(|_| "the message must be UTF-8 text")?;
+            (Cow::Borrowed(name), Cow::Borrowed(text))
+        }
+        (None, Some((inner, text))) => (inner, text?),
+        (None, None) => return Err(WANT),
+    };
+    let (connection, text) = message;
+    let sound = !connection.is_empty()
+        && connection.len() <= NAME_BYTES
+        && connection.bytes().all(|b| b.is_ascii_graphic());
+    if !sound {
+        return Err("a connection's id must be 1 to 128 visible ASCII characters");
+    }
+    Ok(Some(Message { connection: connection.into_owned(), text: text.into_owned() }))
+}
+
+type Parts<'a> = (Cow<'a, str>, Result<Cow<'a, str>, Wrong>);
+
+fn parts(body: Body<'_>) -> Option<Parts<'_>> {
+    if let Some(connection) = body.my_connection_id_property {
+        return Some((connection, body.my_body.ok_or(WANT)));
+    }
+    let Context { connection_id } = body.request_context?;
+    let text = body.body.unwrap_or_default();
+    if !body.is_base64_encoded {
+        return Some((connection_id, Ok(text)));
+    }
+    let bytes = STANDARD.decode(text.as_bytes()).ok();
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    Some((connection_id, text.map(Cow::Owned).ok_or("the message must be UTF-8 text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(named: Option<&str>, body: &str) -> Option<(String, String)> {
+        let message = read(named, body.as_bytes()).unwrap()?;
+        Some((message.connection, message.text))
+    }
+
+    #[test]
+    fn three_formats() {
+        let is = |connection: &str, text: &str| Some((connection.to_owned(), text.to_owned()));
+        let template = r#"{"myConnectionIdProperty":"a=","myBody":"it's \"x\"\n\\","domain":"h",
+            "stage":"prod"}"#;
+        assert_eq!(said(None, template), is("a=", "it's \"x\"\n\\"));
+        assert_eq!(said(Some("a="), template), is("a=", "it's \"x\"\n\\"));
+        let event = r#"{"requestContext":{"connectionId":"b","stage":"s"},"body":"hi",
+            "isBase64Encoded":false}"#;
+        assert_eq!(said(None, event), is("b", "hi"));
+        let event =
+            r#"{"requestContext":{"connectionId":"b"},"body":"aGk=","isBase64Encoded":true}"#;
+        assert_eq!(said(None, event), is("b", "hi"));
+        assert_eq!(said(Some("c"), "hi"), is("c", "hi"));
+        assert_eq!(said(Some("c"), ""), is("c", ""));
+        assert_eq!(said(None, ""), None);
+    }
+
+    #[test]
+    fn a_client_cannot_speak_as_another() {
+        let body = r#"{"myConnectionIdProperty":"victim","myBody":"x"}"#;
+        let message = said(Some("mine"), body).unwrap();
+        assert_eq!(message, ("mine".to_owned(), body.to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_message() {
+        let long = "x".repeat(129);
+        for (named, body) in [
+            (None, "hi"),
+            (None, "{}"),
+            (None, r#"{"myConnectionIdProperty":"a"}"#),
+            (None, r#"{"myConnectionIdProperty":"","myBody":"x"}"#),
+            (None, r#"{"myConnectionIdProperty":"a\n","myBody":"x"}"#),
+            (None, r#"{"requestContext":{"connectionId":"b"},"body":"!","isBase64Encoded":true}"#),
+            (Some(&*long), "hi"),
+        ] {
+            assert!(read(named, body.as_bytes()).is_err(), "{body}");
+        }
+        assert!(read(Some("a"), b"\xff").is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! The options of `wspulse backend`: a server with other paths, so that most of its flags are the
+//! server's own.
+
+#[cfg(feature = "gateway")]
+mod plan;
+#[cfg(not(feature = "gateway"))]
+#[path = "backend/none.rs"]
+mod plan;
+
+use std::ffi::OsString;
+
+use super::flags::{self, set};
+use super::help::{self, Page};
+use super::read::{self, Environment, Given};
+use super::serve::{self, Ask, Draft, Listen};
+use super::table::{Fallback, Flag, Group, Takes};
+use super::{Command, Surroundings, Usage, every_flag, show, values};
+use crate::behaviours::Mount;
+use crate::limits;
+pub(super) use plan::Wish;
+
+/// Where it listens.
+const PORT: u16 = 8501;
+
+/// What its help says.
+pub(super) const PAGE: Page = Page {
+    about: "the sample REST service behind the gateway",
+    synopsis: "usage: wspulse backend [OPTIONS]
+GET / is answered `get`, POST /connect `connect`, and POST / `default`: then the client whose message
+it was is sent `Got message:<text>`. Also /healthz, /readyz, /metrics, /stats, on the same port.",
+    foot: "AWS_REGION and credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, EKS Pod Identity \
+           or\nIRSA) are needed for dynamodb, and when --gateway is one of AWS.\n",
+};
+
+/// Its flags.
+pub(super) const FLAGS: &[Group<Draft>] = &[
+    Group { title: "The service", flags: SERVICE, brief: false },
+    Group { title: "Limits", flags: flags::LIMITS.split_at(1).1, brief: false },
+    Group { title: "Stopping", flags: flags::STOPPING, brief: false },
+    Group { title: "Logs", flags: flags::LOGS.split_at(2).0, brief: false },
+    Group { title: "Fine tuning", flags: flags::TUNING.split_at(3).0, brief: true },
+    Group { title: "Asking", flags: flags::ASKING, brief: false },
+];
+
+const SERVICE: &[Flag<Draft>] = &[
+    Flag {
+        name: "listen",
+        takes: Takes::Many("ADDR"),
+        fallback: Fallback::Variable {
+            name: "PORT",
+            take: |d, v| set(&mut d.serve.listen, values::port(v).map(flags::every_address)),
+            text: "[::]:8501",
+        },
+        help: "where to serve: :80, [::1]:80, unix:/x; repeatable",
+        take: flags::listen,
+        show: |d| flags::joined(d.serve.listen.iter().map(Listen::to_string)),
+    },
+    Flag {
+        name: "gateway",
+        takes: Takes::One("URL"),
+        fallback: Fallback::Is("http://127.0.0.1:8081"),
+        help: "whose callback API answers clients; of AWS https://…amazonaws.com/STAGE",
+        take: |d, v| d.backend.take_gateway(v),
+        show: |d| d.backend.gateway.clone(),
+    },
+    Flag {
+        name: "gateway-token-file",
+        takes: Takes::One("FILE"),
+        fallback: Fallback::Off,
+        help: "shown to that gateway as a bearer token; read again",
+        take: |d, v| set(&mut d.backend.token_file, Ok(v.to_owned())),
+        show: |d| d.backend.token_file.clone(),
+    },
+    Flag {
+        name: "sessions",
+        takes: Takes::One("WHERE"),
+        fallback: Fallback::Is("memory"),
+        help: "memory, or dynamodb:TABLE, which several backends can share",
+        take: |d, v| d.backend.take_sessions(v),
+        show: |d| d.backend.sessions.clone(),
+    },
+    Flag {
+        name: "dynamodb-endpoint",
+        takes: Takes::One("URL"),
+        fallback: Fallback::From { text: "AWS' own in AWS_REGION", source: "AWS_REGION" },
+        help: "anything that speaks DynamoDB's protocol",
+        take: |d, v| d.backend.take_endpoint(v),
+        show: |d| d.backend.endpoint.clone(),
+    },
+    Flag {
+        name: "create-table",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "make the table if it is not there",
+        take: |d, v| set(&mut d.backend.create, values::switch(v)),
+        show: |d| flags::on_off(d.backend.create),
+    },
+];
+
+/// Reads what follows `wspulse backend`.
+pub(super) fn parse(
+    args: Vec<OsString>,
+    env: &Environment,
+    surroundings: &Surroundings,
+) -> Result<Command, Usage> {
+    let given = match read::args(FLAGS, args, 0)? {
+        Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
+        Given::Version => return Ok(Command::Print(help::version())),
+        Given::Values { flags, .. } => flags,
+    };
+    env.check(&every_flag())?;
+    let mut filled = read::fill(FLAGS, given, env, blank())?;
+    let draft = &mut filled.draft;
+    if draft.serve.listen.is_empty() {
+        draft.serve.listen.push(Listen::Default { port: PORT });
+    }
+    serve::settle(draft, env, surroundings)?;
+    draft.backend.settle(&mut draft.serve.server, env)?;
+    Ok(match filled.draft.ask {
+        Ask::Serve => Command::Serve(Box::new(filled.draft.serve)),
+        Ask::Check => Command::Check(Box::new(filled.draft.serve)),
+        Ask::Print => Command::Print(show::screen(FLAGS, &filled)),
+    })
+}
+
+/// The server's draft without what a backend does not have.
+fn blank() -> Draft {
+    let mut draft = serve::blank();
+    draft.serve.server.mounts = Vec::<Mount>::new();
+    draft.serve.server.limits.max_message = limits::READ_BYTES_PER_TURN;
+    draft
+}
