@@ -1,1 +1,365 @@
+//! A backend whose gateway, table and givers of credentials are the lines of a test.
 
+use super::sessions::Wanted;
+use super::*;
+use crate::aws::endpoint::Endpoint;
+use crate::aws::secret::Credentials;
+use crate::engine::HangUp;
+
+/// 2026-11-21T03:00:01Z
+const WALL_MS: i64 = 1_795_230_001_000;
+const THERE: &str = r#"{"Table":{"TableStatus":"ACTIVE","KeySchema":
+    [{"AttributeName":"connectionId","KeyType":"HASH"}]}}"#;
+const FIRST: &str = r#"{"Attributes":{"messages":{"N":"1"}}}"#;
+const REFUSED: Silence = Silence::Failed(Failure::NotConnected(HangUp::Refused));
+const LATE: Silence = Silence::Failed(Failure::TimedOut);
+
+fn fault(code: &str) -> String {
+    format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}"}}"#)
+}
+
+struct Test {
+    backend: Backend,
+    now: Now,
+    /// What was asked and not answered, with its bytes.
+    asked: Vec<(Ask, String)>,
+    /// Whose requests were answered.
+    answered: Vec<u32>,
+    reads: usize,
+    failed: Option<String>,
+}
+
+impl Test {
+    fn new(sessions: Place, auth: Auth, provider: Option<Provider>) -> Self {
+        let endpoint = Endpoint::parse("http://127.0.0.1:8081").unwrap();
+        let plan = Plan { gateway: Gateway { endpoint, auth }, sessions, provider };
+        let mut test = Self {
+            backend: Backend::new(plan, 1),
+            now: Now { mono_ns: 0, wall_ms: WALL_MS },
+            asked: Vec::new(),
+            answered: Vec::new(),
+            reads: 0,
+            failed: None,
+        };
+        test.tend();
+        test
+    }
+
+    fn memory() -> Self {
+        Self::new(Place::Memory, Auth::Nobody, None)
+    }
+
+    /// With a table that may be there.
+    fn table(create: bool) -> Self {
+        let wanted = Wanted {
+            name: "sessions".to_owned(),
+            endpoint: Endpoint::parse("http://127.0.0.1:8000").unwrap(),
+            region: "eu-west-1".to_owned(),
+            create,
+        };
+        let credentials = Credentials {
+            access_key: "AKID".to_owned(),
+            secret_key: Secret::new("hush"),
+            session_token: None,
+        };
+        Self::new(Place::Table(wanted), Auth::Nobody, Some(Provider::Given(credentials)))
+    }
+
+    /// With a table that is there.
+    fn with_table() -> Self {
+        let mut test = Self::table(false);
+        test.say(Ask::Table(Operation::DescribeTable), Ok((200, THERE)));
+        test
+    }
+
+    fn tend(&mut self) {
+        while let Some(step) = self.backend.poll(self.now) {
+            match step {
+                Step::Call(ask, call) => {
+                    assert!(call.deadline_ns > self.now.mono_ns, "{ask:?} is given no time");
+                    self.asked.push((ask, String::from_utf8(call.bytes.clone()).unwrap()));
+                }
+                Step::Read => self.reads += 1,
+                Step::Answer(whose) => self.answered.push(whose.key),
+                Step::Fail(why) => self.failed = Some(why),
+            }
+        }
+    }
+
+    fn post(&mut self, whose: u32, connection: &str) {
+        let id = Id { key: whose, generation: 0 };
+        let taken = self.backend.posted(self.now, id, Some(connection), b"hi");
+        assert_eq!(taken, Ok(Taken::InHand));
+        self.tend();
+    }
+
+    /// The first thing that was asked of this kind is answered like this; what was asked.
+    fn say(&mut self, ask: Ask, how: Result<(u16, &str), Silence>) -> String {
+        let found = self.asked.iter().position(|(known, _)| *known == ask);
+        let (ask, bytes) = self.asked.remove(found.unwrap_or_else(|| panic!("no {ask:?}")));
+        let how = how.map(|(status, body)| (status, body.as_bytes()));
+        self.backend.heard(self.now, ask, how);
+        self.tend();
+        bytes
+    }
+
+    fn asks(&self) -> Vec<Ask> {
+        self.asked.iter().map(|(ask, _)| *ask).collect()
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let end_ns = self.now.mono_ns + time::ms(ms);
+        while let Some(due_ns) = self.backend.next_deadline().filter(|due_ns| *due_ns <= end_ns) {
+            self.at(due_ns);
+            self.backend.fire(self.now);
+            self.tend();
+        }
+        self.at(end_ns);
+    }
+
+    fn at(&mut self, mono_ns: u64) {
+        let passed_ms = ((mono_ns - self.now.mono_ns) / 1_000_000).cast_signed();
+        self.now = Now { mono_ns, wall_ms: self.now.wall_ms + passed_ms };
+    }
+
+    fn errors(&self) -> Vec<(&str, u64)> {
+        self.backend.figures.errors.iter().map(|(name, count)| (*name, *count)).collect()
+    }
+}
+
+#[test]
+fn a_message_is_done_when_its_client_is_answered() {
+    let mut test = Test::memory();
+    test.post(1, "a=");
+    assert_eq!((test.asks(), &test.answered[..]), (vec![Ask::Callback(0)], &[][..]));
+    let bytes = test.say(Ask::Callback(0), Ok((200, "")));
+    assert!(bytes.starts_with("POST /@connections/a%3D HTTP/1.1\r\nHost: 127.0.0.1:8081\r\n"));
+    assert!(bytes.ends_with("\r\n\r\nGot message:hi"), "{bytes}");
+    assert_eq!((&test.answered[..], test.backend.in_hand()), (&[1][..], 0));
+    assert_eq!((test.backend.sessions(), test.backend.figures.created), (Some(1), 1));
+    test.post(2, "a=");
+    test.say(Ask::Callback(1), Err(LATE));
+    assert_eq!((&test.answered[..], test.backend.figures.created), (&[1, 2][..], 1));
+    assert_eq!(test.backend.figures.callbacks[&None], 1);
+}
+
+#[test]
+fn who_is_gone_is_forgotten() {
+    let mut test = Test::memory();
+    test.post(1, "a");
+    test.say(Ask::Callback(0), Ok((410, "")));
+    assert_eq!((&test.answered[..], test.backend.sessions()), (&[1][..], Some(0)));
+    assert_eq!(test.backend.memory(), 0);
+    let mut test = Test::with_table();
+    test.post(1, "a");
+    test.say(Ask::Callback(0), Ok((410, "")));
+    // It could still be made by what is on its way.
+    assert_eq!(test.asks(), [Ask::Count(0)]);
+    test.say(Ask::Count(0), Ok((200, FIRST)));
+    let bytes = test.say(Ask::Forget, Ok((200, "{}")));
+    assert!(bytes.contains("X-Amz-Target: DynamoDB_20120810.DeleteItem\r\n"), "{bytes}");
+    assert_eq!((&test.answered[..], test.backend.figures.deleted), (&[1][..], 1));
+}
+
+#[test]
+fn the_gateways_token_is_shown_and_read_again() {
+    let mut test = Test::new(Place::Memory, Auth::Token("/token".to_owned()), None);
+    assert_eq!(test.reads, 1);
+    test.post(1, "a");
+    assert_eq!((test.asked.len(), &test.answered[..]), (0, &[1][..]));
+    test.backend.fetched("/token", b"one\n");
+    test.backend.fetched("/other", b"two\n");
+    test.post(2, "a");
+    test.pass(2_000);
+    let bytes = test.say(Ask::Callback(1), Ok((403, "")));
+    assert!(bytes.contains("\r\nAuthorization: Bearer one\r\n"), "{bytes}");
+    assert_eq!((test.reads, &test.answered[..]), (2, &[1, 2][..]));
+    test.backend.fetched("/token", b"");
+    test.backend.fetched("/token", b"three");
+    test.post(3, "a");
+    let bytes = test.say(Ask::Callback(2), Ok((200, "")));
+    assert!(bytes.contains("\r\nAuthorization: Bearer three\r\n"), "{bytes}");
+    test.pass(60_000);
+    test.post(4, "a");
+    assert_eq!(test.reads, 3);
+    assert!(!format!("{:?}", test.backend).contains("three"));
+}
+
+#[test]
+fn one_request_to_the_table_for_each_message() {
+    let mut test = Test::with_table();
+    test.post(1, "a");
+    test.say(Ask::Callback(0), Ok((200, "")));
+    assert!(test.answered.is_empty());
+    let bytes = test.say(Ask::Count(0), Ok((200, FIRST)));
+    assert!(bytes.contains("X-Amz-Target: DynamoDB_20120810.UpdateItem\r\n"), "{bytes}");
+    assert!(bytes.contains("Credential=AKID/20261121/eu-west-1/dynamodb/aws4_request"));
+    assert_eq!((&test.answered[..], test.asked.len()), (&[1][..], 0));
+    assert_eq!((test.backend.figures.created, test.backend.sessions()), (1, None));
+}
+
+#[test]
+fn what_was_throttled_is_asked_again_and_what_nobody_knows_is_not() {
+    let mut test = Test::with_table();
+    let throttled = fault("ProvisionedThroughputExceededException");
+    test.post(1, "a");
+    test.say(Ask::Callback(0), Ok((200, "")));
+    for _ in 0..4 {
+        test.say(Ask::Count(0), Ok((400, &throttled)));
+        assert_eq!(test.asked.len(), 0);
+        test.pass(500);
+    }
+    test.say(Ask::Count(0), Ok((200, FIRST)));
+    assert_eq!((&test.answered[..], test.errors().len()), (&[1][..], 0));
+    assert!(!test.backend.is_degraded());
+    // It may have counted, or not.
+    for (whose, how) in [(2, Ok((500, ""))), (3, Err(LATE))] {
+        test.post(whose, "a");
+        let hand = u64::from(whose) - 1;
+        test.say(Ask::Callback(hand), Ok((200, "")));
+        test.say(Ask::Count(hand), how);
+        assert_eq!(test.answered.last(), Some(&whose));
+    }
+    assert_eq!(test.errors(), [("server", 1), ("unanswered", 1)]);
+    assert!(test.backend.is_degraded());
+    // Throttled for too long.
+    test.post(4, "a");
+    test.say(Ask::Callback(3), Ok((200, "")));
+    while test.asks().contains(&Ask::Count(3)) {
+        test.say(Ask::Count(3), Ok((400, &throttled)));
+        test.pass(500);
+    }
+    assert_eq!(test.errors()[1], ("throttled", 1));
+    assert_eq!(test.answered, [1, 2, 3, 4]);
+}
+
+#[test]
+fn messages_are_answered_while_the_table_is_out() {
+    let look = Ask::Table(Operation::DescribeTable);
+    let mut test = Test::with_table();
+    let mut counts = 0;
+    for whose in 0..20 {
+        test.post(whose, "a");
+        test.say(Ask::Callback(u64::from(whose)), Ok((200, "")));
+        while test.answered.len() == whose as usize {
+            // The table itself is asked in between.
+            if test.asks().contains(&look) {
+                test.say(look, Err(REFUSED));
+            }
+            if test.asks().contains(&Ask::Count(u64::from(whose))) {
+                test.say(Ask::Count(u64::from(whose)), Err(REFUSED));
+                counts += 1;
+            } else {
+                test.pass(100);
+            }
+        }
+        assert_eq!(test.answered.len(), whose as usize + 1);
+    }
+    // After five messages nobody asks for each any more.
+    assert_eq!(counts, 5 * 5);
+    assert_eq!(test.errors(), [("down", 15), ("unanswered", 5)]);
+    assert!(test.backend.is_degraded());
+    // It is looked at now and then, and nobody else has to come for that.
+    let mut looks = 0;
+    for _ in 0..100 {
+        test.pass(1_000);
+        if test.asks() == [look] {
+            test.say(look, Err(REFUSED));
+            looks += 1;
+        }
+    }
+    assert!((3..=12).contains(&looks), "{looks} looks in 100 s");
+    test.pass(30_000);
+    test.say(look, Ok((200, THERE)));
+    assert!(!test.backend.is_degraded());
+    test.post(99, "a");
+    test.say(Ask::Count(20), Ok((200, FIRST)));
+    test.say(Ask::Callback(20), Ok((200, "")));
+    assert_eq!(test.answered.last(), Some(&99));
+    test.pass(100_000);
+    assert_eq!(test.asked.len(), 0);
+}
+
+#[test]
+fn a_table_that_is_not_there_is_said_or_made() {
+    let missing = fault("ResourceNotFoundException");
+    let describe = Ask::Table(Operation::DescribeTable);
+    let mut test = Test::table(false);
+    test.say(describe, Ok((400, &missing)));
+    let why = test.failed.unwrap();
+    assert_eq!(
+        why,
+        "--sessions: there is no table sessions in eu-west-1 at 127.0.0.1:8000: create it, or let \
+        --create-table do that"
+    );
+    let mut test = Test::table(true);
+    test.say(describe, Ok((400, &missing)));
+    // Another backend was faster.
+    test.say(Ask::Table(Operation::CreateTable), Ok((400, &fault("ResourceInUseException"))));
+    test.pass(500);
+    test.say(describe, Ok((200, &THERE.replace("ACTIVE", "CREATING"))));
+    test.pass(500);
+    test.say(describe, Ok((200, THERE)));
+    let bytes =
+        test.say(Ask::Table(Operation::UpdateTimeToLive), Ok((400, &fault("ValidationException"))));
+    assert!(bytes.contains("expiresAt"));
+    assert_eq!((test.failed, test.backend.next_deadline(), test.asked.len()), (None, None, 0));
+    let mut test = Test::table(false);
+    test.say(describe, Ok((200, &THERE.replace("connectionId", "id"))));
+    assert!(test.failed.unwrap().contains("has another key"));
+    let mut test = Test::table(true);
+    test.say(describe, Ok((400, &missing)));
+    test.say(Ask::Table(Operation::CreateTable), Ok((400, &fault("AccessDeniedException"))));
+    assert!(test.failed.unwrap().contains("cannot make sessions"));
+    // Who may only write may do that.
+    let mut test = Test::table(false);
+    test.say(describe, Ok((400, &fault("AccessDeniedException"))));
+    assert_eq!((test.failed, test.backend.is_degraded()), (None, false));
+    // While it cannot be reached, the service serves.
+    let mut test = Test::table(false);
+    test.say(describe, Err(REFUSED));
+    assert_eq!((test.failed, test.backend.is_degraded()), (None, true));
+}
+
+#[test]
+fn without_credentials_nothing_is_asked_of_the_table() {
+    let mut test = Test::table(false);
+    test.backend.keyring = Some(Keyring::new(
+        Provider::Container {
+            endpoint: Endpoint::parse("http://127.0.0.1:1").unwrap(),
+            target: "/".to_owned(),
+            token: None,
+            token_file: None,
+        },
+        1,
+    ));
+    test.tend();
+    test.asked.clear();
+    test.post(1, "a");
+    test.say(Ask::Callback(0), Ok((200, "")));
+    assert_eq!((&test.answered[..], test.errors()), (&[1][..], vec![("credentials", 1)]));
+    assert!(test.backend.is_degraded());
+    let expires = time::rfc3339(WALL_MS + 3_600_000);
+    let given = format!(
+        r#"{{"AccessKeyId":"ASIA","SecretAccessKey":"s","Token":"t","Expiration":"{expires}"}}"#
+    );
+    test.backend.heard(test.now, Ask::Credentials, Ok((200, given.as_bytes())));
+    test.post(2, "a");
+    let bytes = test.say(Ask::Count(1), Ok((200, FIRST)));
+    assert!(bytes.contains("\r\nX-Amz-Security-Token: t\r\n"), "{bytes}");
+    assert!(!test.backend.is_degraded());
+}
+
+#[test]
+fn there_are_never_too_many_in_hand() {
+    let mut test = Test::memory();
+    for whose in 0..IN_HAND_MAX as u32 {
+        test.post(whose, "a");
+    }
+    let id = Id { key: 1, generation: 1 };
+    assert_eq!(test.backend.posted(test.now, id, Some("a"), b"hi"), Ok(Taken::Full));
+    assert!(test.backend.memory() < IN_HAND_MAX * 200);
+    test.say(Ask::Callback(7), Ok((200, "")));
+    assert_eq!(test.backend.posted(test.now, id, Some("a"), b"hi"), Ok(Taken::InHand));
+    assert_eq!(test.backend.posted(test.now, id, None, b""), Ok(Taken::Nothing));
+}

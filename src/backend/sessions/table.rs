@@ -250,6 +250,3 @@ impl Table {
         self.ails.take().map(|_| Event::Well)
     }
 }
-
-#[cfg(test)]
-mod tests;
