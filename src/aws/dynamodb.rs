@@ -1,5 +1,5 @@
 //! What is asked of a table of sessions, and what its answers mean: bodies in, bodies out. Anything
-//! that speaks DynamoDB's protocol will do. It knows no connection and no time of its own.
+//! that speaks `DynamoDB`'s protocol will do. It knows no connection and no time of its own.
 
 use core::fmt;
 

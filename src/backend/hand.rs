@@ -46,7 +46,7 @@ enum Left {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Hands {
-    hands: BTreeMap<u64, Hand>,
+    by_number: BTreeMap<u64, Hand>,
     /// When which is to be counted once more.
     again: BTreeSet<(u64, u64)>,
     next: u64,
@@ -56,12 +56,12 @@ pub(super) struct Hands {
 
 impl Hands {
     pub(super) fn new(seed: u64) -> Self {
-        let (hands, again) = (BTreeMap::new(), BTreeSet::new());
-        Self { hands, again, next: 0, bytes: 0, rng: Rng::new(seed) }
+        let (by_number, again) = (BTreeMap::new(), BTreeSet::new());
+        Self { by_number, again, next: 0, bytes: 0, rng: Rng::new(seed) }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.hands.len()
+        self.by_number.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -80,22 +80,22 @@ impl Hands {
             tries: 0,
             left: Left::Both,
         };
-        self.hands.insert(number, hand);
+        self.by_number.insert(number, hand);
         number
     }
 
     pub(super) fn find(&mut self, number: u64) -> Option<&mut Hand> {
-        self.hands.get_mut(&number)
+        self.by_number.get_mut(&number)
     }
 
     /// When it is given up to count a message, as long as it is in hand.
     pub(super) fn deadline_ns(&self, number: u64) -> Option<u64> {
-        self.hands.get(&number).map(|hand| hand.began_ns + time::ms(PATIENCE_MS))
+        self.by_number.get(&number).map(|hand| hand.began_ns + time::ms(PATIENCE_MS))
     }
 
     /// Tries it again after a pause; false: it was tried often enough, or too late.
     pub(super) fn try_again(&mut self, now: Now, number: u64) -> bool {
-        let Some(hand) = self.hands.get_mut(&number) else { return false };
+        let Some(hand) = self.by_number.get_mut(&number) else { return false };
         let most_ms = PAUSE_MS << hand.tries;
         let due_ns = now.mono_ns + time::ms(most_ms / 2 + self.rng.below(most_ms / 2));
         hand.tries += 1;
@@ -118,12 +118,12 @@ impl Hands {
 
     /// One half is over: the message, if that was the last one.
     pub(super) fn finish(&mut self, number: u64, half: Half) -> Option<Hand> {
-        let hand = self.hands.get_mut(&number)?;
+        let hand = self.by_number.get_mut(&number)?;
         match (hand.left, half) {
             (Left::Both, Half::Callback) => hand.left = Left::Only(Half::Count),
             (Left::Both, Half::Count) => hand.left = Left::Only(Half::Callback),
             (Left::Only(left), _) if left == half => {
-                let hand = self.hands.remove(&number)?;
+                let hand = self.by_number.remove(&number)?;
                 self.bytes -= HAND_BYTES + hand.connection.len();
                 return Some(hand);
             }

@@ -27,7 +27,7 @@ const WANT: Wrong = "the body must be {\"myConnectionIdProperty\":…,\"myBody\"
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Body<'a> {
+struct Said<'a> {
     #[serde(borrow)]
     my_connection_id_property: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -54,8 +54,8 @@ pub(super) fn read(named: Option<&str>, bytes: &[u8]) -> Result<Option<Message>,
     if bytes.is_empty() && named.is_none() {
         return Ok(None);
     }
-    let body: Option<Body<'_>> = serde_json::from_slice(bytes).ok();
-    let inside = body.and_then(parts);
+    let said: Option<Said<'_>> = serde_json::from_slice(bytes).ok();
+    let inside = said.and_then(parts);
     let message = match (named, inside) {
         // In a proxied body a client can write whatever it likes; whose it is says the gateway.
         (Some(name), Some((inner, text))) if inner == name => (inner, text?),
@@ -78,13 +78,13 @@ pub(super) fn read(named: Option<&str>, bytes: &[u8]) -> Result<Option<Message>,
 
 type Parts<'a> = (Cow<'a, str>, Result<Cow<'a, str>, Wrong>);
 
-fn parts(body: Body<'_>) -> Option<Parts<'_>> {
-    if let Some(connection) = body.my_connection_id_property {
-        return Some((connection, body.my_body.ok_or(WANT)));
+fn parts(said: Said<'_>) -> Option<Parts<'_>> {
+    if let Some(connection) = said.my_connection_id_property {
+        return Some((connection, said.my_body.ok_or(WANT)));
     }
-    let Context { connection_id } = body.request_context?;
-    let text = body.body.unwrap_or_default();
-    if !body.is_base64_encoded {
+    let Context { connection_id } = said.request_context?;
+    let text = said.body.unwrap_or_default();
+    if !said.is_base64_encoded {
         return Some((connection_id, Ok(text)));
     }
     let bytes = STANDARD.decode(text.as_bytes()).ok();

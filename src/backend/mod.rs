@@ -316,12 +316,11 @@ impl Backend {
 
     fn heard_of_credentials(&mut self, now: Now, how: Result<(u16, &[u8]), Silence>) {
         let Some(keyring) = &mut self.keyring else { return };
-        let trouble = match how {
-            Ok((status, body)) => keyring.answered(now, status, body).err(),
-            Err(_) => {
-                keyring.failed(now);
-                Some(Trouble::Unanswered)
-            }
+        let trouble = if let Ok((status, body)) = how {
+            keyring.answered(now, status, body).err()
+        } else {
+            keyring.failed(now);
+            Some(Trouble::Unanswered)
         };
         match trouble {
             None => log::info!(target: "credentials", "credentials renewed"),

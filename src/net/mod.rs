@@ -211,7 +211,7 @@ fn announce(serve: &Serve, doors: &[OpenDoor]) {
                     target: "listening", door, address,
                     page:% = format_args!("{scheme}://localhost:{port}{}/", server.base_path);
                     "listening"
-                )
+                );
             }
             (Door::Main | Door::Admin, _) => {
                 log::info!(target: "listening", door, address; "listening");

@@ -26,10 +26,11 @@ const PORT: u16 = 8501;
 pub(super) const PAGE: Page = Page {
     about: "the sample REST service behind the gateway",
     synopsis: "usage: wspulse backend [OPTIONS]
-GET / is answered `get`, POST /connect `connect`, and POST / `default`: then the client whose message
-it was is sent `Got message:<text>`. Also /healthz, /readyz, /metrics, /stats, on the same port.",
-    foot: "AWS_REGION and credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, EKS Pod Identity \
-           or\nIRSA) are needed for dynamodb, and when --gateway is one of AWS.\n",
+GET / is answered `get`, POST /connect `connect`, and POST / `default`: then the client whose
+message it was is sent `Got message:<text>`. Also /healthz, /readyz, /metrics, /stats.",
+    foot:
+        "dynamodb, and a --gateway of AWS, need AWS_REGION and credentials: AWS_ACCESS_KEY_ID with
+AWS_SECRET_ACCESS_KEY, EKS Pod Identity, or IRSA.\n",
 };
 
 /// Its flags.
@@ -59,7 +60,7 @@ const SERVICE: &[Flag<Draft>] = &[
         name: "gateway",
         takes: Takes::One("URL"),
         fallback: Fallback::Is("http://127.0.0.1:8081"),
-        help: "whose callback API answers clients; of AWS https://…amazonaws.com/STAGE",
+        help: "whose callback API answers clients; AWS: https://…/STAGE",
         take: |d, v| d.backend.take_gateway(v),
         show: |d| d.backend.gateway.clone(),
     },
@@ -75,14 +76,14 @@ const SERVICE: &[Flag<Draft>] = &[
         name: "sessions",
         takes: Takes::One("WHERE"),
         fallback: Fallback::Is("memory"),
-        help: "memory, or dynamodb:TABLE, which several backends can share",
+        help: "memory, or dynamodb:TABLE, which backends can share",
         take: |d, v| d.backend.take_sessions(v),
         show: |d| d.backend.sessions.clone(),
     },
     Flag {
         name: "dynamodb-endpoint",
         takes: Takes::One("URL"),
-        fallback: Fallback::From { text: "AWS' own in AWS_REGION", source: "AWS_REGION" },
+        fallback: Fallback::From { text: "AWS' own", source: "AWS_REGION" },
         help: "anything that speaks DynamoDB's protocol",
         take: |d, v| d.backend.take_endpoint(v),
         show: |d| d.backend.endpoint.clone(),

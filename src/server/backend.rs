@@ -9,6 +9,7 @@ use super::config::Config;
 use super::pressure::Account;
 use super::routes::{Later, Reply, Taken};
 use super::shared::{Cx, Shared};
+use super::stats::Row;
 use crate::backend::{self, Ask, Backend, Silence, Step};
 use crate::engine::{Action, File, Now, Source};
 use crate::pool::{Failure, Reply as Heard};
@@ -87,7 +88,7 @@ impl Rest {
     }
 
     /// The rows of a metric.
-    pub(super) fn each(&self, metric: &str, row: &mut dyn FnMut(&[(&str, &str)], u64)) {
+    pub(super) fn each(&self, metric: &str, row: Row<'_>) {
         let Some(backend) = &self.backend else { return };
         let figures = &backend.figures;
         match metric {
@@ -209,7 +210,7 @@ impl Server {
     }
 
     /// What became of one of its calls.
-    pub(super) fn tell_backend(&mut self, now: Now, ask: Ask, how: Result<Heard, Failure>) {
+    pub(super) fn tell_backend(&mut self, now: Now, ask: Ask, how: &Result<Heard, Failure>) {
         if let Some(backend) = &mut self.shared.rest.backend {
             let how = how.as_ref().map(|reply| (reply.status, &*reply.body));
             backend.heard(now, ask, how.map_err(|failure| Silence::Failed(*failure)));

@@ -239,7 +239,7 @@ impl Server {
                     gateway.reached(ticket);
                 }
             }
-            (Asker::Backend(ask), Some(how)) => self.tell_backend(now, ask, how),
+            (Asker::Backend(ask), Some(how)) => self.tell_backend(now, ask, &how),
             // It does not matter to it when a connection comes about.
             (Asker::Backend(_), None) => {}
         }

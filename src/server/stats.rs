@@ -133,7 +133,7 @@ pub const METRICS: &[Metric] = {
             "Watches that failed, and what of lists and watches could not be read", Counter,
             |s, p| p.value(s.upstream.figures().watch_errors)),
         metric("backend_messages_total", "", "Messages that the gateway posted", Counter, backend),
-        metric("backend_messages_in_hand", "", "Messages that are not answered yet", Gauge, backend),
+        metric("backend_messages_in_hand", "", "Messages not answered yet", Gauge, backend),
         metric("backend_callbacks_total", "status",
             "Answers to clients, by what the gateway said; `none`: nothing", Counter, backend),
         metric("backend_sessions", "", "Sessions in memory", Gauge, backend),
@@ -163,6 +163,9 @@ pub const METRICS: &[Metric] = {
             |_, p| p.row(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64)),
     ]
 };
+
+/// Takes labels and a value.
+pub(super) type Row<'a> = &'a mut dyn FnMut(&[(&str, &str)], u64);
 
 /// What only `wspulse backend` counts.
 fn backend(shared: &Shared, page: &mut Page<'_>) {

@@ -62,6 +62,7 @@ fn scenarios_are_as_written() {
         if needs("deflate", deflate::BUILT)
             || needs("deployments", cfg!(feature = "informer"))
             || needs("gateway", cfg!(feature = "gateway"))
+            || needs("backend", cfg!(feature = "gateway"))
         {
             continue;
         }

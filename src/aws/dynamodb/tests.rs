@@ -1,4 +1,4 @@
-//! Questions as they are sent, and answers as DynamoDB, moto and dynalite give them.
+//! Questions as they are sent, and answers as `DynamoDB`, moto and dynalite give them.
 
 use super::*;
 
@@ -11,7 +11,14 @@ fn one_question_counts_a_message() {
     let asked = update_item("sessions", "a\"b=", 1_795_231_144_123, 7_200_000);
     assert_eq!(
         text(asked),
-        r#"{"ExpressionAttributeValues":{":expires":{"N":"1795238344"},":now":{"S":"2026-11-21T03:19:04.123Z"},":one":{"N":"1"}},"Key":{"connectionId":{"S":"a\"b="}},"ReturnValues":"UPDATED_NEW","TableName":"sessions","UpdateExpression":"SET createdAt = if_not_exists(createdAt, :now), lastSeenAt = :now, expiresAt = :expires ADD messages :one"}"#
+        concat!(
+            r#"{"ExpressionAttributeValues":{":expires":{"N":"1795238344"},"#,
+            r#"":now":{"S":"2026-11-21T03:19:04.123Z"},":one":{"N":"1"}},"#,
+            r#""Key":{"connectionId":{"S":"a\"b="}},"ReturnValues":"UPDATED_NEW","#,
+            r#""TableName":"sessions","UpdateExpression":"SET createdAt = "#,
+            r#"if_not_exists(createdAt, :now), lastSeenAt = :now, "#,
+            r#"expiresAt = :expires ADD messages :one"}"#
+        )
     );
     let answer = br#"{"Attributes":{"createdAt":{"S":"x"},"messages":{"N":"3"}}}"#;
     assert_eq!(updated(200, answer), Ok(3));

@@ -6,6 +6,7 @@ use super::Server;
 use super::config::Config;
 use super::routes::{Reply, Taken};
 use super::shared::Cx;
+use super::stats::Row;
 use crate::engine::{File, Now};
 use crate::proto::http::Request;
 use crate::proto::response::Response;
@@ -34,7 +35,7 @@ impl Rest {
 
     pub(super) fn reload(&mut self) {}
 
-    pub(super) fn each(&self, _: &str, _: &mut dyn FnMut(&[(&str, &str)], u64)) {}
+    pub(super) fn each(&self, _: &str, _: Row<'_>) {}
 
     pub(super) fn summary(&self, _: Now) -> Option<()> {
         None
