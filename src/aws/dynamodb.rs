@@ -251,7 +251,12 @@ pub fn done(status: u16, body: &[u8]) -> Result<(), Fault> {
     }
     let failed: Option<Failed> = serde_json::from_slice(body).ok();
     let Some(Failed { kind }) = failed else {
-        return Err(if status == 503 { Fault::Server(status) } else { Fault::Malformed(status) });
+        return Err(match status {
+            503 => Fault::Server(status),
+            // Stores that are not DynamoDB's own have no name for it.
+            401 | 403 => Fault::Credentials(status.to_string()),
+            _ => Fault::Malformed(status),
+        });
     };
     // `com.amazonaws.dynamodb.v20120810#ResourceNotFoundException`
     let code = kind.rsplit('#').next().unwrap_or_default();

@@ -76,6 +76,7 @@ fn errors_have_names() {
     }
     assert_eq!(done(502, b"<html>"), Err(Fault::Server(502)));
     assert_eq!(done(404, b"<html>"), Err(Fault::Malformed(404)));
+    assert_eq!(done(403, b"<html>"), Err(Fault::Credentials("403".to_owned())));
     // What stands in an answer gets into a log as letters only.
     let fault = done(400, br#"{"__type":"x#a\nb c"}"#).unwrap_err();
     assert_eq!(fault, Fault::Invalid("abc".to_owned()));
