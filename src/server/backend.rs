@@ -37,8 +37,20 @@ enum Begun {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Summary {
-    requests: u64,
-    requests_per_second: f64,
+    requests: Requests,
+    backend: Messages,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Requests {
+    total: u64,
+    per_second: f64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Messages {
     messages: u64,
     in_hand: usize,
     sessions: Option<usize>,
@@ -120,12 +132,16 @@ impl Rest {
     pub(super) fn summary(&self, now: Now) -> Option<Summary> {
         let backend = self.backend.as_ref()?;
         Some(Summary {
-            requests: backend.figures.rate.total(),
-            requests_per_second: backend.figures.rate.per_second(now),
-            messages: backend.figures.messages,
-            in_hand: backend.in_hand(),
-            sessions: backend.sessions(),
-            degraded: backend.is_degraded(),
+            requests: Requests {
+                total: backend.figures.rate.total(),
+                per_second: backend.figures.rate.per_second(now),
+            },
+            backend: Messages {
+                messages: backend.figures.messages,
+                in_hand: backend.in_hand(),
+                sessions: backend.sessions(),
+                degraded: backend.is_degraded(),
+            },
         })
     }
 }

@@ -249,7 +249,7 @@ struct Stats<'a, B: Serialize> {
     lag_ms: Quantiles,
     draining: bool,
     memory: Memory,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     gateway: Option<Gateway>,
     process: &'a BTreeMap<String, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -63,8 +63,8 @@ def texts():
         for _ in range(30):
             post(url, "many")
         time.sleep(1.2)
-        stats = json.loads(fetch(backend.url("/stats"))[1])["backend"]
-        check("/stats has the rate for KEDA", 2 <= stats["requestsPerSecond"] <= 10, stats)
+        stats = json.loads(fetch(backend.url("/stats"))[1])["requests"]
+        check("/stats has the rate for KEDA", 2 <= stats["perSecond"] <= 10, stats)
         check("messages do not get into the log", "many" not in backend.log_text()
               and "quoted" not in backend.log_text(), backend.log_text()[-500:])
         # One request in hand, and SIGTERM.
