@@ -6,9 +6,11 @@ Grafana's own types, and every query of both by a Prometheus that scrapes a serv
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
+import urllib.error
 import urllib.parse
 import urllib.request
 from itertools import combinations
@@ -37,6 +39,10 @@ ALERTS = yaml.safe_load((FOLDER / "alerts.yaml").read_text())
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 # What Prometheus itself adds.
 FOREIGN = {"up"}
+# What a build without the feature `gateway` neither has nor shows.
+OPTIONAL = ("gateway_", "backend_")
+# Errors that a server at work does not make: without rows until the first.
+RARE = {"backend_session_errors_total"}
 WORDS = {"and", "or", "unless", "offset", "bool", "inf", "nan"}
 ROWS_OF_HISTOGRAM = ("_bucket", "_sum", "_count")
 
@@ -137,6 +143,18 @@ def names_of(page):
             for ending in (ROWS_OF_HISTOGRAM if kind == "histogram" else ("",))}
 
 
+def shown_by(names):
+    """Those that this build can show; the others are said aloud."""
+    known = {name for name in names if has_gateway() or not name.startswith(OPTIONAL)}
+    if known != names:
+        harness.not_run(f"{sorted(names - known)}", "this build has no gateway")
+    return known
+
+
+def has_gateway():
+    return "--gateway-backend" in harness.wspulse("help")[1]
+
+
 def named(page):
     there = names_of(page) | FOREIGN
     check("what /metrics has can be read", len(there) > 20, page[:300])
@@ -145,7 +163,7 @@ def named(page):
              + [own["expr"] for own in BOARD["annotations"]["list"]]
              + [metric for _, metric, _ in variables()]),
             ("alerts", [rule["expr"] for rule in RULES])):
-        asked = {metric for query in queries for metric in metrics_in(query)}
+        asked = shown_by({metric for query in queries for metric in metrics_in(query)})
         check(f"{what}: {len(asked)} metrics, each in /metrics", len(asked) > 5 and asked <= there,
               asked - there)
 
@@ -161,10 +179,11 @@ def ask(base, path, **options):
         return getattr(error, "read", lambda: str(error).encode())().decode()
 
 
-async def busy(server, seconds):
+async def busy(server, seconds, paths):
     """Enough of everything that each panel has something to show."""
     end = asyncio.get_running_loop().time() + seconds
-    async with connect(server.ws("/echo?ping=1s")) as open_for_long:
+    async with contextlib.AsyncExitStack() as stack:
+        open_for_long = [await stack.enter_async_context(connect(server.ws(path))) for path in paths]
         while asyncio.get_running_loop().time() < end:
             for path in ("/healthz", "/whoami", "/nowhere"):
                 await asyncio.to_thread(fetched, server.url(path))
@@ -178,8 +197,9 @@ async def busy(server, seconds):
                 await connect(server.ws(), origin="https://evil.example")
             except InvalidStatus:
                 pass
-            await open_for_long.send("x")
-            await open_for_long.recv()
+            for socket in open_for_long:
+                await socket.send("x")
+                await socket.recv()
             await asyncio.sleep(0.2)
 
 
@@ -190,22 +210,24 @@ def fetched(url):
         return error.read().decode()
 
 
-async def at_work(server):
+async def at_work(server, backend):
     """A real Prometheus with our alerts; every query of the dashboard has an answer."""
-    port, (host, admin) = free_port(), server.admin
+    port, places = free_port(), [f"{host}:{port}" for host, port in (server.admin, *backend)]
     config, base = SCRATCH / "prometheus.yml", f"http://127.0.0.1:{port}"
     config.write_text(json.dumps({
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(FOLDER / "alerts.yaml")],
-        "scrape_configs": [{"job_name": "ws", "static_configs": [{"targets": [f"{host}:{admin}"]}]}]}))
+        "scrape_configs": [{"job_name": "ws", "static_configs": [{"targets": places}]}]}))
     launch(["prometheus", f"--config.file={config}", f"--storage.tsdb.path={SCRATCH / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"], stdin=-3, stdout=-3, stderr=-3)
-    await busy(server, 8)
+    await busy(server, 8, ["/echo?ping=1s"] + ["/gateway/prod"] * len(backend))
     chosen = {"$job": "ws|$", "$instance": ".+", "$__rate_interval": "10s", "$__range": "10s"}
     for title, expr in targets():
+        if not has_gateway() and metrics_in(expr)[0].startswith(OPTIONAL):
+            continue
         query = re.sub(r"\$\w+", lambda found: chosen[found[0]], expr)
         found = await asyncio.to_thread(ask, base, "query", query=query)
-        shown = isinstance(found, dict) and found["result"]
+        shown = isinstance(found, dict) and (found["result"] or RARE & set(metrics_in(expr)))
         check(f"{title}: {expr[:60]}", shown, f"{query}: {found}")
     for name, metric, label in variables():
         found = await asyncio.to_thread(ask, base, f"label/{label}/values", **{"match[]": metric})
@@ -221,9 +243,17 @@ def main():
     harness.require_binary()
     for group in (alerts, mutants, looks):
         section(group)
-    with Server() as server:
-        section(at_work, server)
-        section(named, fetched(server.url("/metrics", "admin")))
+    place = ("127.0.0.1", free_port())
+    behind = [f"--gateway-backend=http://{place[0]}:{place[1]}"] if has_gateway() else []
+    with Server(*behind) as server:
+        if behind:
+            launch([harness.BINARY, "backend", f"--listen={place[0]}:{place[1]}",
+                    f"--gateway={server.url('', 'admin')}"], stdin=-3, stdout=-3, stderr=-3,
+                   env=harness.clean_environment())
+        section(at_work, server, [place] * len(behind))
+        pages = [fetched(server.url("/metrics", "admin"))]
+        pages += [fetched(f"http://{place[0]}:{place[1]}/metrics") for _ in behind]
+        section(named, "\n".join(pages))
     harness.finish()
 
 
