@@ -1,24 +1,33 @@
 #!/usr/bin/env -S python3 -B
 """deploy/cloudformation: the template before cfn-lint, which knows every property of every resource;
-the mapping of messages to JSON, by an engine of the same language; and who may do what.
+the mapping of messages to JSON, by an engine of the same language; and what the backend may do,
+before a table that asks for rights.
 
     tests/external/cloudformation.py
 """
 
 import json
 import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import tools
 
-PYTHON = tools.venv("cloudformation", ["cfn-lint>=1.58,<2", "airspeed>=0.6,<1"])
+PYTHON = tools.venv("cloudformation", ["cfn-lint>=1.58,<2", "airspeed>=0.6,<1",
+                                       "moto[server]>=5,<6", "boto3"])
 tools.install_only()
 tools.rerun_inside(PYTHON)
 
 import airspeed
+import boto3
+from botocore.exceptions import ClientError
 from cfnlint.decode import cfn_yaml
 
 import harness
-from harness import ROOT, SCRATCH, check, equal, section
+from harness import ROOT, SCRATCH, check, equal, free_port, launch, section
 
 PATH = ROOT / "deploy" / "cloudformation" / "websocket-eks.yaml"
 GUIDE = ROOT / "deploy" / "kubernetes" / "websocket-eks-aws.yaml"
@@ -127,6 +136,110 @@ def rights(resources):
            {"AttributeName": "expiresAt", "Enabled": True}))
 
 
+# ---- rights, enforced ----------------------------------------------------------------------------
+
+REGION = "eu-west-1"
+
+
+def fetched(url, body=None, budget_s=10):
+    """Status and body, as soon as somebody answers."""
+    end = time.monotonic() + budget_s
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+class Aws:
+    """moto, which lets in whom a policy lets in; the table of the template, and somebody who has the
+    rights of its role and no others."""
+
+    def __init__(self, resources):
+        self.url = f"http://127.0.0.1:{free_port()}"
+        env = harness.clean_environment() | {"INITIAL_NO_AUTH_ACTION_COUNT": "100"}
+        launch([PYTHON.with_name("moto_server"), "--port", self.url.rpartition(":")[2]], env=env,
+               stdin=-3, stdout=-3, stderr=-3)
+        fetched(f"{self.url}/moto-api/data.json")
+        table = resources["Sessions"]["Properties"]
+        kept = {key: table[key] for key in ("KeySchema", "AttributeDefinitions", "BillingMode")}
+        self.client("dynamodb").create_table(TableName="sessions", **kept)
+        sessions = next(own for own in resources["BackendPolicy"]["Properties"]["PolicyDocument"][
+            "Statement"] if own["Sid"] == "KeepSessions")
+        # moto judges actions, and knows nothing of a table's name.
+        policy = {"Version": "2012-10-17", "Statement": [sessions | {"Resource": "*"}]}
+        iam = self.client("iam")
+        iam.create_user(UserName="backend")
+        iam.put_user_policy(UserName="backend", PolicyName="p", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName="backend")["AccessKey"]
+        self.keys = key["AccessKeyId"], key["SecretAccessKey"]
+        equal("moto asks for rights from here on", fetched(f"{self.url}/moto-api/reset-auth", b"0")[0], 200)
+
+    def client(self, service, keys=("admin", "admin")):
+        return boto3.client(service, endpoint_url=self.url, region_name=REGION,
+                            aws_access_key_id=keys[0], aws_secret_access_key=keys[1])
+
+    def refuses(self, action, **options):
+        """Whether that is refused for a lack of rights."""
+        try:
+            getattr(self.client("dynamodb", self.keys), action)(TableName="sessions", **options)
+            return False
+        except ClientError as error:
+            return "AccessDenied" in str(error) or str(error)
+
+
+class Gone(BaseHTTPRequestHandler):
+    """A gateway that knows nobody any more."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.send_response(410)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def enforced(resources):
+    aws, key = Aws(resources), {"Key": {"connectionId": {"S": "x"}}}
+    equal("others: whoever has the role may not read, write or drop the table",
+          {action: aws.refuses(action, **options) for action, options in {
+              "scan": {}, "get_item": key, "put_item": {"Item": key["Key"]}, "delete_table": {}}.items()},
+          dict.fromkeys(("scan", "get_item", "put_item", "delete_table"), True))
+    one = {"UpdateExpression": "ADD messages :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}
+    equal("… but may what the backend does", [aws.refuses("describe_table"),
+          aws.refuses("update_item", **key, **one), aws.refuses("delete_item", **key)], [False] * 3)
+    if not harness.wspulse("help", "backend")[1].count("--sessions "):
+        return harness.not_run("the backend with just these rights", "this build has none")
+    gateway = ThreadingHTTPServer(("127.0.0.1", 0), Gone)
+    threading.Thread(target=gateway.serve_forever, daemon=True).start()
+    place = f"127.0.0.1:{free_port()}"
+    launch([harness.BINARY, "backend", f"--listen={place}", "--sessions=dynamodb:sessions",
+            f"--dynamodb-endpoint={aws.url}", f"--gateway=http://127.0.0.1:{gateway.server_port}"],
+           stdin=-3, stdout=-3, stderr=-3, env=harness.clean_environment({
+               "AWS_REGION": REGION, "AWS_ACCESS_KEY_ID": aws.keys[0],
+               "AWS_SECRET_ACCESS_KEY": aws.keys[1]}))
+    message = json.dumps({"myConnectionIdProperty": "id1", "myBody": "hi", "domain": "x",
+                          "stage": "prod"}).encode()
+    equal("the backend answers a message", fetched(f"http://{place}/", message), (200, "default"))
+    equal("… and its table is at hand", fetched(f"http://{place}/readyz"), (200, "OK\n"))
+    end, page = time.monotonic() + 10, ""
+    while time.monotonic() < end and "\nbackend_sessions_deleted_total 1\n" not in page:
+        page = fetched(f"http://{place}/metrics")[1]
+        time.sleep(0.1)
+    told = re.findall(r"^backend_session\S+ \S+$", page, re.M)
+    check("… these rights are enough: a session began, and ended with its connection", {
+        "backend_sessions_created_total 1", "backend_sessions_deleted_total 1"} <= set(told), told)
+    return gateway.shutdown()
+
+
 def guide(whole):
     """The guide's names are the template's."""
     text = GUIDE.read_text()
@@ -139,7 +252,7 @@ def guide(whole):
 def main():
     section(lint)
     whole = template()
-    for group in (messages, routes, rights):
+    for group in (messages, routes, rights, enforced):
         section(group, whole["Resources"])
     section(guide, whole)
     harness.finish()
