@@ -14,7 +14,6 @@ import urllib.error
 import urllib.request
 
 import tools
-from apiserver import ApiServer, Viewer, deployment
 
 UNPACK = """
 import io, pathlib, sys, tarfile, zipfile
@@ -68,6 +67,7 @@ import kubernetes_validate
 import yaml
 
 import harness
+from apiserver import ApiServer, Viewer, deployment
 from crowd import Crowd, UPGRADE
 from harness import BINARY, SCRATCH, Server, check, clean_environment, equal, launch
 
