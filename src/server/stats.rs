@@ -249,10 +249,10 @@ struct Stats<'a, B: Serialize> {
     lag_ms: Quantiles,
     draining: bool,
     memory: Memory,
-    #[serde(flatten)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     gateway: Option<Gateway>,
     process: &'a BTreeMap<String, f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     backend: Option<B>,
 }
 
