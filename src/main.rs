@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use wspulse::net::{self, ToolError, logs, passed};
+use wspulse::net::{self, logs, passed};
 use wspulse::options::{self, Command, Serve, Surroundings, Usage};
 
 /// A failure while running: an address in use, a file that cannot be read.
@@ -27,10 +27,12 @@ fn main() -> ExitCode {
                 print(&format!("the kernel does not let this run: {error}\n")).max(FAILED)
             }
         },
+        #[cfg(feature = "tools")]
         Ok(Command::Load(load)) => match net::measure(*load) {
             Ok((code, report)) => code.max(print(&report)),
             Err(error) => fail(&error),
         },
+        #[cfg(feature = "tools")]
         Ok(Command::Connect(connect)) => match net::connect(*connect) {
             Ok(code) => code,
             Err(error) => fail(&error),
@@ -69,7 +71,8 @@ fn print(text: &str) -> u8 {
     }
 }
 
-fn fail(error: &ToolError) -> u8 {
+#[cfg(feature = "tools")]
+fn fail(error: &net::ToolError) -> u8 {
     // As with a wrong flag: the exit code says it still.
     let _ = writeln!(io::stderr(), "wspulse: {error}");
     FAILED

@@ -96,6 +96,7 @@ impl Asks for Draft {
 }
 
 /// Reads what follows `wspulse connect`.
+#[cfg(feature = "tools")]
 pub(super) fn parse(
     args: Vec<OsString>,
     env: &Environment,
@@ -142,7 +143,7 @@ pub(super) fn parse(
     Ok(Command::Connect(Box::new(Connect { goal, plan })))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tools"))]
 mod tests {
     use super::super::parse;
     use super::*;

@@ -218,6 +218,7 @@ fn size(text: &str) -> Result<usize, std::borrow::Cow<'static, str>> {
 }
 
 /// Reads what follows `wspulse load`.
+#[cfg(feature = "tools")]
 pub(super) fn parse(
     args: Vec<OsString>,
     env: &Environment,
@@ -312,7 +313,7 @@ fn pace(draft: &Draft) -> Result<Pace, Usage> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tools"))]
 mod tests {
     use super::super::parse;
     use super::*;

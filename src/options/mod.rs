@@ -3,8 +3,16 @@
 //! `--print-config` and the README's rows all come from it.
 //! `parse` is a pure function: nothing here opens a file or a socket.
 
+#[cfg_attr(
+    not(feature = "tools"),
+    allow(dead_code, unused_imports, reason = "their flags are still known")
+)]
 mod asked;
 mod backend;
+#[cfg_attr(
+    not(feature = "tools"),
+    allow(dead_code, unused_imports, reason = "their flags are still known")
+)]
 mod connect;
 mod flags;
 mod gateway;
@@ -12,6 +20,10 @@ mod goal;
 mod healthcheck;
 mod help;
 mod kube;
+#[cfg_attr(
+    not(feature = "tools"),
+    allow(dead_code, unused_imports, reason = "their flags are still known")
+)]
 mod load;
 pub mod manual;
 mod read;
@@ -42,8 +54,10 @@ pub enum Command {
     /// Ask a server whether it is healthy.
     Healthcheck(Healthcheck),
     /// Open many `WebSockets` and measure.
+    #[cfg(feature = "tools")]
     Load(Box<Load>),
     /// Talk to one WebSocket.
+    #[cfg(feature = "tools")]
     Connect(Box<Connect>),
     /// Print this on standard output and leave.
     Print(String),
@@ -83,13 +97,19 @@ const VERBS: &[Verb] = &[
         name: "load",
         flag_names: || table::names(load::FLAGS),
         help: || help::screen(&load::PAGE, load::FLAGS),
+        #[cfg(feature = "tools")]
         parse: load::parse,
+        #[cfg(not(feature = "tools"))]
+        parse: not_built,
     },
     Verb {
         name: "connect",
         flag_names: || table::names(connect::FLAGS),
         help: || help::screen(&connect::PAGE, connect::FLAGS),
+        #[cfg(feature = "tools")]
         parse: connect::parse,
+        #[cfg(not(feature = "tools"))]
+        parse: not_built,
     },
     Verb {
         name: "backend",
@@ -98,6 +118,12 @@ const VERBS: &[Verb] = &[
         parse: backend::parse,
     },
 ];
+
+/// A server in a small image need not carry what measures servers.
+#[cfg(not(feature = "tools"))]
+fn not_built(_: Vec<OsString>, _: &Environment, _: &Surroundings) -> Result<Command, Usage> {
+    Err(Usage::Unclear("this build has neither load nor connect: cargo build --features tools"))
+}
 
 /// Reads the arguments (without the program's name) and the environment.
 ///

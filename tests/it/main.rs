@@ -20,5 +20,6 @@ mod squeeze;
 mod stages;
 mod sweep;
 mod tidy;
+#[cfg(feature = "tools")]
 mod tools;
 mod world;

@@ -10,7 +10,7 @@ mod tls;
 mod tls_client;
 #[cfg(all(feature = "tls", feature = "informer"))]
 mod tls_kube;
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "tls", feature = "tools"))]
 mod tls_tools;
 
 use std::fs;
