@@ -68,7 +68,7 @@ USAGE = [
     (["--drain-delay", "5s", "--drain-window", "15s", "--drain-timeout", "10s"],
      ["--drain-timeout", "10s", "25s"]),
     (["healthcheck", "localhost:8080"], ["localhost:8080", "http://"]),
-    (["healthcheck", "https://localhost"], ["https://localhost", "http://"]),
+    (["healthcheck", "wss://localhost"], ["wss://localhost", "http://"]),
     (["healthcheck", "http://localhost:99999"], ["http://localhost:99999", "65535"]),
     (["healthcheck", "http://a", "http://b"], ["http://b"]),
     (["healthcheck", "--ready", "http://a/b"], ["--ready", "/b"]),
