@@ -142,4 +142,24 @@ mod tests {
         }
         assert!(read(Some("a"), b"\xff").is_err());
     }
+
+    #[test]
+    fn damaged_bodies_are_no_panic() {
+        let mut rng = crate::rng::Rng::new(7);
+        let sound = r#"{"requestContext":{"connectionId":"b"},"body":"aGk=","isBase64Encoded":true,
+            "myConnectionIdProperty":"a\u00e9","myBody":"x"}"#;
+        for _ in 0..20_000 {
+            let mut body = sound.as_bytes().to_vec();
+            for _ in 0..=rng.below(4) {
+                let at = rng.below(body.len() as u64) as usize;
+                body[at] = b"\0\"\\{}[]:,u0\xc3\xff"[rng.below(13) as usize];
+            }
+            let named = (rng.below(2) == 0).then_some("a");
+            if let Ok(Some(message)) = read(named, &body) {
+                assert!(named.is_none_or(|name| name == message.connection), "{message:?}");
+            }
+        }
+        let deep = "[".repeat(100_000);
+        assert!(read(None, deep.as_bytes()).is_err());
+    }
 }

@@ -38,7 +38,7 @@ enum Begun {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Summary {
     requests: Requests,
-    backend: Answered,
+    backend: Work,
 }
 
 #[derive(Serialize)]
@@ -50,7 +50,7 @@ struct Requests {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answered {
+struct Work {
     messages: u64,
     in_hand: usize,
     sessions: Option<usize>,
@@ -136,7 +136,7 @@ impl Rest {
                 total: backend.figures.rate.total(),
                 per_second: backend.figures.rate.per_second(now),
             },
-            backend: Answered {
+            backend: Work {
                 messages: backend.figures.messages,
                 in_hand: backend.in_hand(),
                 sessions: backend.sessions(),
