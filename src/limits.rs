@@ -65,6 +65,8 @@ pub const SERVED_BEFORE_ADMIN: usize = 8;
 pub const READ_BEFORE_ADMIN: usize = 256 * 1024;
 /// Connections of the admin listener at once.
 pub const ADMIN_CONNECTIONS: usize = 64;
+/// The same beside those, for the callbacks of a gateway's backends: each of them keeps many.
+pub const CALLBACK_CONNECTIONS: usize = 512;
 /// Places beyond the cap for connections that only hear 503.
 pub const REFUSED_CONNECTIONS: usize = 64;
 /// Connections that wait in the kernel to be accepted.
@@ -106,7 +108,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("TLS handshakes, steps per turn", "16", "next turn"),
     ("TLS handshakes under way", "1024", "wait; the oldest ends after 1s"),
     ("timers per turn", "256", "next turn"),
-    ("admin connections", "64", "503"),
+    ("admin connections", "64, with a gateway 576", "503"),
     ("listen backlog", "4096", "the kernel drops"),
     ("served file / all files", "1 MiB / 8 MiB", "refused at start"),
 ];

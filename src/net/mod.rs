@@ -249,9 +249,10 @@ fn raise_descriptor_limit() -> u64 {
 /// the admin side and one for refusals. With none left even a probe would be turned away.
 fn share_out(descriptors: u64, server: &mut Config) {
     let spare = (descriptors / 4).min(2 * limits::ADMIN_CONNECTIONS as u64);
-    // Half of what is left may go to requests of our own, where there are such.
+    // Half of what is left may go to requests of our own and to callbacks, where there are such.
     let left = descriptors.saturating_sub(OWN_DESCRIPTORS + spare);
-    let own = if server.has_gateway() { limits::OWN_CONNECTIONS as u64 } else { 0 };
+    let own = (limits::OWN_CONNECTIONS + limits::CALLBACK_CONNECTIONS) as u64;
+    let own = if server.has_gateway() { own } else { 0 };
     let room = left - own.min(left / 2);
     let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
     let places = server.memory.places().unwrap_or(usize::MAX);

@@ -175,7 +175,11 @@ impl Server {
         let open = self.shared.open;
         let cap = self.shared.config.limits.max_connections;
         match door {
-            Door::Admin => (open.admin < limits::ADMIN_CONNECTIONS).then_some(Place::Admin),
+            Door::Admin => {
+                let callbacks = self.shared.config.has_gateway();
+                let more = if callbacks { limits::CALLBACK_CONNECTIONS } else { 0 };
+                (open.admin < limits::ADMIN_CONNECTIONS + more).then_some(Place::Admin)
+            }
             Door::Main if self.shared.pressure.stage() == Stage::Out => None,
             Door::Main if self.shared.drain.phase.refuses() => {
                 (open.main + open.refused < cap).then_some(Place::Refused(Refusal::Draining))

@@ -1,14 +1,16 @@
 #!/usr/bin/env -S python3 -B
 """The gateway as its users have it: a Flask backend, boto3 and its signatures, WebSocket clients.
 
-It installs boto3, Flask and websockets. Without an account: the endpoint is our admin listener.
+It installs boto3, Flask, websockets and HAProxy. Without an account: the endpoint is our admin listener.
 """
 
 import asyncio
 import json
 import logging
 import secrets
+import signal
 import stat
+import subprocess
 import threading
 import time
 import urllib.error
@@ -16,6 +18,7 @@ import urllib.request
 
 import tools
 
+HAPROXY_BINARY = tools.apt("haproxy", "haproxy")
 PYTHON = tools.venv("gateway", ["boto3>=1.40,<2", "flask>=3,<4", "websockets>=15,<17"])
 tools.install_only()
 tools.rerun_inside(PYTHON)
@@ -27,7 +30,8 @@ import flask  # noqa: E402
 import websockets  # noqa: E402
 from werkzeug.serving import make_server  # noqa: E402
 
-from harness import SCRATCH, Server, check, equal, finish, free_port, section  # noqa: E402
+from harness import (BINARY, SCRATCH, Server, check, clean_environment, equal, finish,  # noqa: E402
+                     free_port, launch, not_run, section)
 
 # Each request would be a line.
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -245,8 +249,134 @@ async def backend_away():
         backend.server = again.server
 
 
+# ---- our own backend, and three of them behind HAProxy ---------------------------------------
+
+def sample(server, port, *args):
+    """`wspulse backend`, which answers through the gateway's admin listener."""
+    log = open(SCRATCH / f"backend-{port}.log", "ab")
+    process = launch([str(BINARY), "backend", "--listen", f"127.0.0.1:{port}", "--gateway",
+                      server.url("", "admin"), *args], stdin=subprocess.DEVNULL, stdout=log,
+                     stderr=log, env=clean_environment())
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1).read()
+            return process
+        except OSError:
+            time.sleep(0.02)
+    raise RuntimeError(f"no backend on port {port}")
+
+
+def has_backend():
+    done = subprocess.run([str(BINARY), "help", "backend"], capture_output=True, timeout=10)
+    return done.returncode == 0
+
+
+async def sample_backend():
+    if not has_backend():
+        return not_run("wspulse backend behind the gateway", "this build has no such command")
+    port = free_port()
+    with Server("--gateway-backend", f"http://127.0.0.1:{port}") as server:
+        backend = sample(server, port)
+        async with websockets.connect(server.ws("/gateway/prod")) as socket:
+            for text in ("hello", HARD):
+                await socket.send(text)
+                equal(f"the sample answers {text!r}", await heard(socket), "Got message:" + text)
+            backend.kill()
+            backend.wait()
+            await socket.send("while it is dead")
+            equal("told once", json.loads(await heard(socket))["message"], "Internal server error")
+            backend = sample(server, port)
+            await socket.send("again")
+            equal("after its restart", await heard(socket), "Got message:again")
+            backend.send_signal(signal.SIGTERM)
+            equal("SIGTERM ends it with 0", await asyncio.to_thread(backend.wait, 15), 0)
+
+
+HAPROXY = """
+global
+    stats socket {socket} level admin
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 40s
+    timeout server 40s
+    option redispatch
+frontend front
+    bind 127.0.0.1:{port}
+    default_backend pods
+backend pods
+    balance roundrobin
+    option httpchk GET /readyz
+    default-server check inter 200ms fall 1 rise 1
+{servers}
+"""
+
+
+async def talk(url, stop, tally):
+    """Sends one message after the other; each has to be answered, or told its error, once."""
+    async with websockets.connect(url) as socket:
+        number = 0
+        while not stop.is_set():
+            text = f"{id(socket)} {number}"
+            await socket.send(text)
+            answer = await heard(socket, 35)
+            if answer == "Got message:" + text:
+                tally["answered"] += 1
+            elif "Internal server error" in answer:
+                tally["told"] += 1
+            else:
+                tally["strange"].append((text, answer))
+            number += 1
+            await asyncio.sleep(0.02)
+        try:
+            tally["strange"].append(await asyncio.wait_for(socket.recv(), 0.3))
+        except asyncio.TimeoutError:
+            pass
+        tally["open"] += 1
+
+
+async def scaled():
+    """1 → 3 → 1 backends behind HAProxy, under 40 clients that never stop talking."""
+    if not has_backend():
+        return not_run("1 → 3 → 1 backends", "this build has no such command")
+    proxy_port, ports = free_port(), [free_port() for _ in range(3)]
+    rows = "\n".join(f"    server pod{n} 127.0.0.1:{port}" for n, port in enumerate(ports))
+    config = SCRATCH / "gateway-haproxy.cfg"
+    config.write_text(HAPROXY.format(port=proxy_port, servers=rows, socket=SCRATCH / "haproxy.sock"))
+    with Server("--gateway-backend", f"http://127.0.0.1:{proxy_port}") as server:
+        first = sample(server, ports[0])
+        haproxy = launch([HAPROXY_BINARY, "-db", "-f", str(config)], stdin=subprocess.DEVNULL,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        await asyncio.sleep(1)
+        stop, tally = asyncio.Event(), {"answered": 0, "told": 0, "strange": [], "open": 0}
+        clients = [asyncio.create_task(talk(server.ws("/gateway/prod"), stop, tally))
+                   for _ in range(40)]
+        await asyncio.sleep(2)
+        more = [await asyncio.to_thread(sample, server, port, "--drain-delay", "1s",
+                                     "--drain-window", "1s")
+                for port in ports[1:]]
+        await asyncio.sleep(3)
+        for pod in more:
+            pod.send_signal(signal.SIGTERM)
+        codes = [await asyncio.to_thread(pod.wait, 20) for pod in more]
+        equal("two backends end with 0", codes, [0, 0])
+        await asyncio.sleep(2)
+        stop.set()
+        await asyncio.wait_for(asyncio.gather(*clients), 20)
+        equal("no client connection lost in 1 → 3 → 1", tally["open"], 40)
+        equal("nothing answered twice, nothing strange", tally["strange"], [])
+        total = tally["answered"] + tally["told"]
+        check(f"{tally['answered']} of {total} messages answered, {tally['told']} told their error",
+              tally["answered"] > 1_000 and tally["told"] <= total // 100, tally)
+        haproxy.terminate()
+        first.terminate()
+
+
 section(conversation)
 section(names_of_errors)
 section(who_may)
 section(backend_away)
+section(sample_backend)
+section(scaled)
 finish()
