@@ -18,8 +18,19 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let frames = frames.map(|(name, bytes)| ("frames", name, bytes));
     let plays = PLAYS.iter().map(|(name, operations)| ("server", *name, operations.concat()));
     let watches = watches().into_iter().map(|(name, bytes)| ("watch", name, bytes));
-    texts.chain(frames).chain(plays).chain(watches).collect()
+    let gateways = GATEWAYS.iter().map(|(name, bytes)| ("gateway", *name, bytes.to_vec()));
+    texts.chain(frames).chain(plays).chain(watches).chain(gateways).collect()
 }
+
+/// Two bytes an operation, see `properties/gateway.rs`.
+const GATEWAYS: &[(&str, &[u8])] = &[
+    ("one_message", b"\x00\x00\x02\x00\x06\x00\x03\x00"),
+    ("three_in_order", b"\x00\x00\x02\x00\x02\x01\x02\x04\x06\x00\x06\x00\x06\x00\x03\x00"),
+    ("close_with_a_queue", b"\x00\x00\x02\x00\x02\x04\x05\x00\x06\x00\x06\x00"),
+    ("break_with_a_queue", b"\x00\x00\x02\x00\x02\x04\x04\x00\x06\x00"),
+    ("refused_five_times", b"\x00\x00\x02\x00\x0a\x00\x02\x00\x0a\x00\x02\x00\x0a\x00\x02\x00\x0a\x00\x02\x00\x0a\x00\x02\x00\x0c\xff\x02\x00"),
+    ("callbacks", b"\x00\x00\x0b\x02\x0b\x00\x0b\x01\x0b\x02\x03\x00"),
+];
 
 const HEAD: &[(&str, &[u8])] = &[
     ("get", b"0GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"),

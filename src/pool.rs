@@ -392,10 +392,19 @@ impl Pool {
 
     /// Something has become free; who waits longest goes first.
     fn start_more(&mut self) {
-        for _ in 0..self.waiting.len() {
-            let Some(asking) = self.waiting.pop_front() else { return };
+        // Those whose target has nothing free need not be tried one by one.
+        let mut taken: Vec<Target> = Vec::new();
+        let mut at = 0;
+        while at < self.waiting.len() {
+            if taken.contains(&self.waiting[at].call.target) {
+                at += 1;
+                continue;
+            }
+            let Some(asking) = self.waiting.remove(at) else { return };
             if let Err(asking) = self.start(asking) {
-                self.waiting.push_back(asking);
+                taken.push(asking.call.target.clone());
+                self.waiting.insert(at, asking);
+                at += 1;
             }
         }
     }

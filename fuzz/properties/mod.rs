@@ -6,6 +6,7 @@ mod answers;
 mod deflate;
 mod extensions;
 mod frames;
+mod gateway;
 mod handshake;
 mod head;
 pub mod input;
@@ -20,6 +21,7 @@ mod watch;
 pub use answers::answers;
 pub use deflate::deflate;
 pub use frames::frames;
+pub use gateway::gateway;
 pub use handshake::handshake;
 pub use head::head;
 pub use server::server;
@@ -30,7 +32,7 @@ pub use watch::watch;
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const PROPERTIES: [Property; 8] = [
+pub const PROPERTIES: [Property; 9] = [
     ("answers", answers),
     ("head", head),
     ("handshake", handshake),
@@ -39,4 +41,5 @@ pub const PROPERTIES: [Property; 8] = [
     ("utf8", utf8),
     ("watch", watch),
     ("server", server),
+    ("gateway", gateway),
 ];

@@ -16,6 +16,12 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// One without fields.
+    #[must_use]
+    pub fn new(status: u16, body: &[u8]) -> Self {
+        Self { status, body: body.to_vec(), fields: Vec::new() }
+    }
+
     /// The value of one of the fields that are kept, if it was there exactly once.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&[u8]> {

@@ -88,6 +88,21 @@ fn corpora_of_watch_hold() {
 }
 
 #[test]
+fn corpora_of_gateway_hold() {
+    replay("gateway");
+}
+
+/// No seed is as good as dice: whole plays of operations.
+#[test]
+fn gateways_hold_at_random() {
+    let mut rng = wspulse::rng::Rng::new(7);
+    for _ in 0..2_000 {
+        let play: Vec<u8> = (0..rng.below(400)).map(|_| rng.below(256) as u8).collect();
+        properties::gateway(&play);
+    }
+}
+
+#[test]
 fn corpora_of_server_hold() {
     replay("server");
 }

@@ -1,0 +1,217 @@
+//! Whatever order clients, backends and callbacks come in: one request of a connection at a time,
+//! its messages in their order, each answered once or told its error; in the end nothing is owned.
+
+/// A build without the gateway does nothing of it.
+#[cfg(not(feature = "gateway"))]
+pub fn gateway(_: &[u8]) {}
+
+/// See the module's head.
+#[cfg(feature = "gateway")]
+pub fn gateway(data: &[u8]) {
+    model::Model::new().play(data);
+}
+
+#[cfg(feature = "gateway")]
+mod model {
+    use std::collections::BTreeMap;
+
+    use wspulse::behaviours::Kind;
+    use wspulse::engine::{HangUp, Id, Now};
+    use wspulse::gateway::plan::{Backend, routes};
+    use wspulse::gateway::{
+        Expression, Format, Gateway, Plan, Step, Verdict, Visitor, Why, Wish, names,
+    };
+    use wspulse::pool::{Failure, Reply};
+
+    /// Connections at once.
+    const PLACES: u32 = 4;
+
+    /// One connection as its client knows it.
+    #[derive(Debug, Default)]
+    struct Client {
+        generation: u32,
+        is_open: bool,
+        sent: u32,
+        answered: u32,
+    }
+
+    pub(super) struct Model {
+        gateway: Gateway,
+        clients: Vec<Client>,
+        /// Requests under way, and whose they are.
+        asked: BTreeMap<u64, (String, Vec<u8>)>,
+        /// The last message of each name that was asked.
+        last: BTreeMap<String, u32>,
+        now: Now,
+    }
+
+    impl Model {
+        pub(super) fn new() -> Self {
+            let backend = Backend::parse("http://127.0.0.1:1").expect("a backend");
+            let plan = Plan {
+                backend,
+                stage: "prod".to_owned(),
+                expression: Expression::parse("$request.body.a").ok(),
+                routes: routes("1=http://127.0.0.1:2,2").expect("routes"),
+                format: Format::Proxy,
+                domain: None,
+                reply: true,
+                binary: true,
+                time_scale: 1,
+                open: true,
+                token_file: String::new(),
+                credentials_file: String::new(),
+                draw: names::counted,
+            };
+            let clients = (0..PLACES).map(|_| Client::default()).collect();
+            Self {
+                gateway: Gateway::new(plan, 1),
+                clients,
+                asked: BTreeMap::new(),
+                last: BTreeMap::new(),
+                now: Now { mono_ns: 1, wall_ms: 0 },
+            }
+        }
+
+        /// Two bytes an operation: which, and of whom.
+        pub(super) fn play(&mut self, data: &[u8]) {
+            for pair in data[..data.len().min(2_000)].chunks_exact(2) {
+                let place = u32::from(pair[1]) % PLACES;
+                self.operate(pair[0] % 13, place, usize::from(pair[1]));
+                self.follow();
+            }
+            for place in 0..PLACES {
+                self.operate(4, place, 0);
+                self.follow();
+            }
+            while let Some(&ticket) = self.asked.keys().next() {
+                self.answer(ticket, 200);
+                self.follow();
+            }
+            assert_eq!(self.gateway.cost(), 0, "something is owned still");
+            assert_eq!(self.gateway.sessions(), (0, 0));
+            assert_eq!(self.gateway.flights(), 0);
+        }
+
+        fn id(&self, place: u32) -> Id {
+            Id { key: place, generation: self.clients[place as usize].generation }
+        }
+
+        fn operate(&mut self, what: u8, place: u32, byte: usize) {
+            let (id, now) = (self.id(place), self.now);
+            let is_open = self.clients[place as usize].is_open;
+            match what {
+                0 | 1 if !is_open => self.knock(place),
+                0..=2 if is_open => {
+                    let client = &mut self.clients[place as usize];
+                    client.sent += 1;
+                    let text = format!("{{\"a\":{},\"n\":{}}}", byte % 4, client.sent);
+                    let kind = if byte.is_multiple_of(8) { Kind::Binary } else { Kind::Text };
+                    self.gateway.message(now, id, kind, text.as_bytes());
+                }
+                3 => self.collect(place),
+                4 => {
+                    self.gateway.left(now, id, 1006, true);
+                    self.leave(place);
+                }
+                5 if is_open => {
+                    self.collect(place);
+                    self.gateway.closing(id, 1000, "bye");
+                    self.gateway.left(now, id, 1000, false);
+                    self.leave(place);
+                }
+                6..=10 => {
+                    let count = self.asked.len().max(1);
+                    if let Some(&ticket) = self.asked.keys().nth(byte % count) {
+                        self.answer(
+                            ticket,
+                            if what == 10 { 0 } else { [200, 200, 500, 204][byte % 4] },
+                        );
+                    }
+                }
+                11 => {
+                    let name = names::counted(byte as u64 / 4).map(names::Name);
+                    let name = name.map_or_else(String::new, |name| name.to_string());
+                    let wish = [Wish::Look, Wish::Close, Wish::Post(Kind::Text, b"push")][byte % 3];
+                    drop(self.gateway.callback(now, &name, wish));
+                }
+                12 => {
+                    let ms = byte as u64 * 10;
+                    self.now.mono_ns += ms * 1_000_000;
+                    self.now.wall_ms += i64::try_from(ms).unwrap_or(0);
+                }
+                _ => {}
+            }
+        }
+
+        fn knock(&mut self, place: u32) {
+            let visitor = Visitor {
+                source_ip: "192.0.2.1".to_owned(),
+                user_agent: "",
+                host: "h",
+                fields: Vec::new(),
+                query: Vec::new(),
+            };
+            let (id, now) = (self.id(place), self.now);
+            self.gateway.knock(now, id, &visitor);
+            self.follow();
+            // Its verdict, at once: whoever waits longer is `$connect`'s own story.
+            let own = self.asked.iter().max_by_key(|(ticket, _)| **ticket).map(|(t, _)| *t);
+            if let Some(ticket) = own.filter(|_| !self.gateway.has_verdict(id)) {
+                self.answer(ticket, 200);
+            }
+            let welcome = matches!(self.gateway.verdict(now, id), Verdict::Welcome(_));
+            self.clients[place as usize].is_open = welcome;
+            if !welcome {
+                self.leave(place);
+            }
+        }
+
+        /// Takes pushes; an answer is the reply or an error frame.
+        fn collect(&mut self, place: u32) {
+            while let Some((_, bytes)) = self.gateway.take_push(self.now, self.id(place)) {
+                let client = &mut self.clients[place as usize];
+                client.answered += u32::from(bytes != b"push");
+                assert!(client.answered <= client.sent, "answered twice");
+            }
+        }
+
+        fn leave(&mut self, place: u32) {
+            self.gateway.gone(self.id(place));
+            let generation = self.clients[place as usize].generation + 1;
+            self.clients[place as usize] = Client { generation, ..Client::default() };
+        }
+
+        fn answer(&mut self, ticket: u64, status: u16) {
+            self.asked.remove(&ticket);
+            let how = match status {
+                0 => Err(Why::Failed(Failure::NotConnected(HangUp::Refused))),
+                status => Ok(Reply::new(status, b"reply")),
+            };
+            self.gateway.answered(self.now, ticket, how);
+        }
+
+        /// What it wants: never two requests of one connection, never an older message.
+        fn follow(&mut self) {
+            while let Some(step) = self.gateway.poll() {
+                match step {
+                    Step::Ask(ticket, call) => {
+                        let text = String::from_utf8_lossy(&call.bytes).into_owned();
+                        let name = text.split("ConnectionId: ").nth(1).unwrap_or_default();
+                        let name = name.split('\r').next().unwrap_or_default().to_owned();
+                        let alone = self.asked.values().all(|(other, _)| *other != name);
+                        assert!(alone, "two requests of one connection");
+                        if let Some((_, number)) = text.rsplit_once("\"n\":") {
+                            let number = number.trim_end_matches('}').parse().unwrap_or(0);
+                            let last = self.last.insert(name.clone(), number).unwrap_or(0);
+                            assert!(last < number, "{number} after {last}");
+                        }
+                        self.asked.insert(ticket, (name, call.bytes));
+                    }
+                    Step::Forget(ticket) => drop(self.asked.remove(&ticket)),
+                    Step::Wake(_) => {}
+                }
+            }
+        }
+    }
+}
