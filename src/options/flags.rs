@@ -19,8 +19,8 @@ pub(super) const SERVE: &[Group<Draft>] = &[
     Group { title: "Limits", flags: LIMITS, brief: false },
     Group { title: "Stopping", flags: STOPPING, brief: false },
     Group { title: "Logs", flags: LOGS, brief: false },
-    Group { title: "Fine tuning (the README says more)", flags: TUNING, brief: true },
-    Group { title: "Gateway (likewise)", flags: gateway::FLAGS, brief: true },
+    Group { title: "Fine tuning, the gateway (see the README)", flags: TUNING, brief: true },
+    Group { title: "", flags: gateway::FLAGS, brief: true },
     Group { title: "Asking", flags: ASKING, brief: false },
 ];
 

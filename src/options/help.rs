@@ -25,8 +25,10 @@ pub(super) fn screen<D>(page: &Page, table: &'static [Group<D>]) -> String {
     let width = lines.map(|flag| flag.usage().len()).max().unwrap_or(0);
     let mut text = format!("{}: {}\n{}\n", version().trim_end(), page.about, page.synopsis);
     for group in table {
-        text.push_str(group.title);
-        text.push('\n');
+        if !group.title.is_empty() {
+            text.push_str(group.title);
+            text.push('\n');
+        }
         if group.brief {
             name_them(&mut text, group.flags);
             continue;

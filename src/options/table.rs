@@ -42,7 +42,7 @@ pub(super) enum Fallback<D: 'static> {
     Variable { name: &'static str, take: fn(&mut D, &str) -> Taken, text: &'static str },
 }
 
-/// Flags under one heading.
+/// Flags under one heading; without a title they belong to the group above.
 pub(super) struct Group<D: 'static> {
     pub(super) title: &'static str,
     pub(super) flags: &'static [Flag<D>],

@@ -64,20 +64,23 @@ def one_line(text, most=600):
 def section(run, *args):
     """Runs one group of checks; a crash of the group is one failed check, not the end."""
     try:
-        work = run(*args)
-        if asyncio.iscoroutine(work):
-            asyncio.run(asyncio.wait_for(work, 60))
+        _to_its_end(run(*args))
     except Exception as error:  # whatever it is, the other groups still count
         where = traceback.extract_tb(error.__traceback__)[-1]
         check(f"{run.__name__} runs to its end", False,
               f"{type(error).__name__}: {error} (line {where.lineno})")
 
 
+def _to_its_end(work):
+    if asyncio.iscoroutine(work):
+        asyncio.run(asyncio.wait_for(work, 60))
+
+
 def timed_section(run, *args):
     """A group that measures times, on a machine that others use as well: if not all of it holds,
     it is measured once more, and then it has to hold. Both figures are printed."""
     with FirstTry() as first:
-        run(*args)
+        _to_its_end(run(*args))
     if not first.held:
         section(run, *args)
 
