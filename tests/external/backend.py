@@ -30,8 +30,8 @@ import websockets  # noqa: E402
 
 import harness  # noqa: E402
 from backend_parts import (Backend, Web, expiry, fault, fetch, gateway, listens, metric, post,  # noqa: E402
-                           proxy, until)
-from harness import SCRATCH, Server, check, equal, free_port, launch, section, wspulse  # noqa: E402
+                           proxy)
+from harness import SCRATCH, Server, check, equal, free_port, launch, section, until, wspulse  # noqa: E402
 
 REGION = "eu-west-1"
 SECRET = "wJalrXUtnFEMI-not-a-real-secret"
@@ -173,7 +173,7 @@ def shared_table(what, table):
     front = gateway()
     args = ["--gateway", front.url, *table.args("shared", "--create-table")]
     with Backend(*args, env=table.env) as one, Backend(*args, env=table.env) as two:
-        there = until(lambda: all(backend.record("the table is there") for backend in (one, two)))
+        there = until(lambda: all(backend.record("the table is there") for backend in (one, two)), 15)
         check(f"{what}: two backends agree on who makes the table", there, one.log_text()[-600:])
         count, connections = 200, 5
         urls = [one.url("/"), two.url("/")]
@@ -192,7 +192,7 @@ def shared_table(what, table):
         created = sum(metric(backend, "backend_sessions_created_total") for backend in (one, two))
         equal(f"{what}: each session began once", created, connections)
         post(urls[0], "gone")
-        check(f"{what}: 410 deletes the session", until(lambda: len(table.items("shared")) == connections))
+        check(f"{what}: 410 deletes the session", until(lambda: len(table.items("shared")) == connections, 15))
         equal(f"{what}: each is answered by one callback", len(front.seen), count + 1)
         hidden = all(secret not in one.log_text() for secret in [table.env["AWS_SECRET_ACCESS_KEY"]])
         check(f"{what}: no secret in the log", hidden)
@@ -244,11 +244,11 @@ def given_by_pods(table, front):
            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token)}
     before = table.messages("shared")
     with Backend("--gateway", front.url, *table.args("shared"), env=env) as backend:
-        check("Pod Identity: the table is found", until(lambda: backend.record("the table is there")),
+        check("Pod Identity: the table is found", until(lambda: backend.record("the table is there"), 15),
               backend.log_text()[-500:])
         post(backend.url("/"), "pod")
         token.write_text("second")
-        until(lambda: len(agent.seen) >= 3)
+        until(lambda: len(agent.seen) >= 3, 15)
         post(backend.url("/"), "pod")
         equal("Pod Identity: counted before and after a renewal", table.messages("shared"), before + 2)
         tokens = [seen[2].get("Authorization") for seen in agent.seen]
@@ -279,12 +279,12 @@ def given_by_sts(table, front):
            "AWS_WEB_IDENTITY_TOKEN_FILE": str(token)}
     before = table.messages("shared")
     with Backend("--gateway", front.url, *table.args("shared"), env=env) as backend:
-        until(lambda: backend.record("the table is there"))
+        until(lambda: backend.record("the table is there"), 15)
         post(backend.url("/"), "irsa")
         equal("IRSA: counted", table.messages("shared"), before + 1)
     env["AWS_ROLE_ARN"] = "arn:aws:iam::1:role/other"
     with Backend("--gateway", front.url, *table.args("shared"), env=env) as backend:
-        check("IRSA: a refusal is named", until(lambda: "AccessDenied" in backend.log_text()))
+        check("IRSA: a refusal is named", until(lambda: "AccessDenied" in backend.log_text(), 15))
         equal("IRSA: and messages are answered", post(backend.url("/"), "irsa"), (200, b"default"))
     sts.close()
 
@@ -317,7 +317,7 @@ def with_trouble(table):
     args = ["--gateway", front.url, "--sessions", "dynamodb:shared", "--dynamodb-endpoint", between.url]
     with Backend(*args, env=table.env) as backend:
         url = backend.url("/")
-        until(lambda: backend.record("the table is there"))
+        until(lambda: backend.record("the table is there"), 15)
         before = table.messages("shared")
         with ThreadPoolExecutor(20) as pool:
             answers = list(pool.map(lambda n: post(url, f"t{n}"), range(20)))

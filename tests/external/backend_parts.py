@@ -156,13 +156,3 @@ def listens(port, budget_s=40):
             return True
         time.sleep(0.05)
     return False
-
-
-def until(what, budget_s=15):
-    """Whether it comes true in time."""
-    end = time.monotonic() + budget_s
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False

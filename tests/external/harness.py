@@ -209,6 +209,16 @@ class Server:
         self.kill()
 
 
+def until(what, budget_s=10):
+    """Waits for something to become true; whether it did."""
+    end = time.monotonic() + budget_s
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def launch(command, **popen):
     """A process that ends with this script, whatever happens."""
     process = subprocess.Popen(command, **popen)

@@ -26,8 +26,8 @@ tools.install_only()
 
 import harness
 from crowd import Crowd
-from harness import ROOT, SCRATCH, check, equal, not_run, section
-from podman import inspect, until
+from harness import ROOT, SCRATCH, check, equal, not_run, section, until
+from podman import inspect
 
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 MIB = 1 << 20

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 
 import tools
 from harness import SCRATCH
@@ -97,16 +96,6 @@ def network():
 def inspect(name, template):
     """One field of a container or an image."""
     return podman("inspect", "--format", template, name)[1].strip()
-
-
-def until(what, budget_s=10):
-    """Waits for something to become true; whether it did."""
-    end = time.monotonic() + budget_s
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @atexit.register

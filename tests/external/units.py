@@ -24,8 +24,7 @@ tools.install_only()
 
 import harness
 from crowd import Crowd
-from harness import BINARY, ROOT, SCRATCH, check, equal, not_run, section
-from podman import until
+from harness import BINARY, ROOT, SCRATCH, check, equal, not_run, section, until
 
 FOLDER = ROOT / "deploy" / "systemd"
 UNITS = ("wspulse.service", "wspulse.socket")
