@@ -303,7 +303,9 @@ impl Out {
     /// Empties it, without keeping the memory of an unusually long answer.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(OUT_KEPT);
+        if self.bytes.capacity() > OUT_KEPT {
+            self.bytes.shrink_to(OUT_KEPT);
+        }
         self.pieces.clear();
         (self.listed, self.elsewhere) = (0, 0);
     }

@@ -10,4 +10,8 @@ impl Behaviour for Echo {
     fn on_message(&mut self, _kind: Kind, _payload: &[u8], _ctx: &mut Ctx<'_>) -> Answer {
         Answer::Same
     }
+
+    fn only_echoes(&self) -> bool {
+        true
+    }
 }

@@ -36,6 +36,11 @@ pub trait Behaviour: core::fmt::Debug {
     /// A whole message came.
     fn on_message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer;
 
+    /// Whether all it ever does is to send each message back: then it need not be asked.
+    fn only_echoes(&self) -> bool {
+        false
+    }
+
     /// When it wants to speak without being asked. It does not depend on messages.
     fn next_deadline(&self) -> Option<u64> {
         None
@@ -159,6 +164,14 @@ impl Tally {
         self.messages_out = self.messages_out.wrapping_add(1);
         self.bytes_out += bytes as u64;
     }
+
+    /// Messages came and went back as they were.
+    pub fn echoed(&mut self, messages: u32, bytes: u64) {
+        self.messages_in = self.messages_in.wrapping_add(messages);
+        self.messages_out = self.messages_out.wrapping_add(messages);
+        self.bytes_in += bytes;
+        self.bytes_out += bytes;
+    }
 }
 
 /// Messages and payload bytes of the process, both ways, for its metrics.
@@ -185,6 +198,16 @@ impl Traffic {
     pub fn sent(&mut self, kind: Kind, bytes: usize) {
         self.messages_out[kind as usize] += 1;
         self.bytes_out += bytes as u64;
+    }
+
+    /// Text and binary messages came and went back as they were.
+    pub fn echoed(&mut self, messages: [u32; 2], bytes: u64) {
+        for (kind, count) in messages.into_iter().enumerate() {
+            self.messages_in[kind] += u64::from(count);
+            self.messages_out[kind] += u64::from(count);
+        }
+        self.bytes_in += bytes;
+        self.bytes_out += bytes;
     }
 }
 

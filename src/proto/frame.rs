@@ -5,16 +5,19 @@ use std::io::Cursor;
 
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
-use wide::u8x16;
 
 /// The longest header of a client's frame.
 pub const CLIENT_HEADER_MAX: usize = 14;
+/// The header of a client's frame of at most 125 bytes.
+pub const SHORT_HEADER: usize = 6;
 /// The longest payload of a control frame (RFC 6455 §5.5).
 pub const CONTROL_MAX: usize = 125;
 /// Bytes of a close reason: what a control frame has room for beside the code.
 pub const REASON_BYTES_MAX: usize = CONTROL_MAX - 2;
 /// The bit that says of a message that it is compressed (RFC 7692 §6).
 const RSV1: u8 = 0x40;
+/// The bit beside a length that says that the payload is masked.
+const MASKED: u8 = 0x80;
 
 /// What a message is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,14 +176,15 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
             return Err(Fault::ControlTooLong);
         }
     }
-    if second & 0x80 == 0 {
+    if second & MASKED == 0 {
         return Err(Fault::Unmasked);
     }
     // Most frames are short, and have their header in six bytes.
     if let length @ 0..=125 = second & 0x7f {
         let mask = bytes.get(2..6).and_then(|mask| mask.try_into().ok());
         let length = u64::from(length);
-        return Ok(mask.map(|mask| Header { opcode, fin, compressed, mask, length, size: 6 }));
+        let size = SHORT_HEADER;
+        return Ok(mask.map(|mask| Header { opcode, fin, compressed, mask, length, size }));
     }
     let mut cursor = Cursor::new(&bytes[..bytes.len().min(CLIENT_HEADER_MAX)]);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Fault::ReservedOpcode)?;
@@ -192,6 +196,27 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     }
     let mask = header.mask.ok_or(Fault::Unmasked)?;
     Ok(Some(Header { opcode, fin, compressed, mask, length, size }))
+}
+
+/// Whether a whole message of at most 125 bytes may begin here, to be had by [`short_message`].
+#[must_use]
+pub fn begins_short(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x81 | 0x82, 0x80..=0xfd, ..])
+}
+
+/// What most frames are: a whole message of at most 125 bytes, in a frame at the front of `bytes`
+/// that is all there. Its kind, mask and payload; `None` is for [`parse`] to judge.
+#[must_use]
+pub fn short_message(bytes: &[u8]) -> Option<(Kind, [u8; 4], &[u8])> {
+    let (&[first, second, a, b, c, d], rest) = bytes.split_first_chunk::<SHORT_HEADER>()?;
+    let kind = match first {
+        0x81 => Kind::Text,
+        0x82 => Kind::Binary,
+        _ => return None,
+    };
+    let length = usize::from(second.checked_sub(MASKED)?);
+    let payload = rest.get(..length).filter(|_| length <= CONTROL_MAX)?;
+    Some((kind, [a, b, c, d], payload))
 }
 
 fn opcode(first: u8) -> Result<Opcode, Fault> {
@@ -248,6 +273,13 @@ pub fn write_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     write(out, kind.opcode(), payload);
 }
 
+/// The header of a whole message of at most 125 bytes.
+#[must_use]
+pub fn short_header(kind: Kind, length: usize) -> [u8; 2] {
+    debug_assert!(length <= CONTROL_MAX, "a short message");
+    [0x80 | kind.opcode(), length as u8]
+}
+
 /// Appends a message in three fragments, some of them empty when it is short.
 pub fn write_fragmented(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     const FIN: u8 = 0x80;
@@ -291,63 +323,6 @@ fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
         out.extend_from_slice(&bytes[..size]);
     }
     out.extend_from_slice(payload);
-}
-
-/// What [`unmask`] saw in passing: ASCII needs no further check to be UTF-8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Script {
-    /// Every byte is below 128.
-    Ascii,
-    /// Some are not.
-    Other,
-}
-
-/// From this length on it pays to go by vectors.
-const LONG: usize = 256;
-
-/// Takes the mask off (or puts it on). `offset` is how far into the frame's payload this lies.
-pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) -> Script {
-    let key = u32::from_le_bytes(mask).rotate_right(8 * (offset % 4) as u32);
-    let is_ascii =
-        if bytes.len() < LONG { unmask_short(bytes, key) } else { unmask_long(bytes, key) };
-    if is_ascii { Script::Ascii } else { Script::Other }
-}
-
-/// Returns whether all bytes of the result are ASCII.
-fn unmask_short(bytes: &mut [u8], key: u32) -> bool {
-    let mut key = u64::from(key) << 32 | u64::from(key);
-    let (words, rest) = bytes.as_chunks_mut::<8>();
-    let mut seen = 0;
-    for word in words {
-        let plain = u64::from_le_bytes(*word) ^ key;
-        seen |= plain;
-        *word = plain.to_le_bytes();
-    }
-    for byte in rest {
-        *byte ^= key as u8;
-        seen |= u64::from(*byte);
-        key >>= 8;
-    }
-    seen & 0x8080_8080_8080_8080 == 0
-}
-
-/// The same, sixteen bytes at a time. Most of it begins where a vector should: one that lies
-/// across two cache lines takes twice as long.
-fn unmask_long(bytes: &mut [u8], key: u32) -> bool {
-    let (head, aligned) = bytes.split_at_mut(bytes.as_ptr().align_offset(16).min(bytes.len()));
-    let head_is_ascii = unmask_short(head, key);
-    let key = key.rotate_right(8 * (head.len() % 4) as u32);
-    let key_bytes = key.to_le_bytes();
-    let wide_key = u8x16::new(std::array::from_fn(|i| key_bytes[i % 4]));
-    let (vectors, tail) = aligned.as_chunks_mut::<16>();
-    let mut seen = u8x16::ZERO;
-    for vector in vectors {
-        let plain = u8x16::new(*vector) ^ wide_key;
-        seen |= plain;
-        *vector = plain.to_array();
-    }
-    let tail_is_ascii = unmask_short(tail, key);
-    head_is_ascii && tail_is_ascii && seen.to_bitmask() == 0
 }
 
 /// Reads the unmasked payload of a Close: its code (1005 when there is none) and its reason.
@@ -439,27 +414,6 @@ mod tests {
             (&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], Fault::LengthInvalid),
         ] {
             assert_eq!(parse(bytes), Err(fault), "{bytes:02x?}");
-        }
-    }
-
-    /// At any address and in parts of any length, among them those that go by cache lines.
-    #[test]
-    fn unmasking_is_the_mask_at_each_place() {
-        let mask = [0x12, 0x34, 0x56, 0x78];
-        for ascii in [false, true] {
-            let plain: Vec<u8> =
-                (0..3 * LONG).map(|i| if ascii { i % 128 } else { i } as u8).collect();
-            let masked: Vec<u8> =
-                plain.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
-            for at in 0..64 {
-                for cut in [0, 1, 7, 64, LONG - 1, LONG, LONG + 70 + at, plain.len()] {
-                    let mut memory = [vec![0; at], masked.clone()].concat();
-                    let (a, b) = memory[at..].split_at_mut(cut);
-                    let scripts = [unmask(a, mask, 0), unmask(b, mask, cut)];
-                    assert_eq!(memory[at..], plain, "at {at}, cut at {cut}");
-                    assert_eq!(scripts == [Script::Ascii; 2], ascii, "at {at}, cut at {cut}");
-                }
-            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! A message that does not lie whole in one read: fragments (RFC 6455 §5.4), or one large frame.
 //! Its bytes go into one block, unmasked and checked as they arrive.
 
-use super::frame::{self, Fault, Header, Kind, Script};
+use super::frame::{Fault, Header, Kind};
+use super::mask::{self, Script};
 use crate::limits::EMPTY_FRAGMENTS;
 use crate::outbox::{Block, Blocks, MAP_MIN};
 
@@ -91,7 +92,7 @@ impl Assembly {
 
     /// Takes bytes of the present frame as they came, masked.
     pub fn absorb(&mut self, bytes: &mut [u8], blocks: &mut Blocks) -> Result<(), Fault> {
-        let script = frame::unmask(bytes, self.frame.mask, self.frame.offset);
+        let script = mask::unmask(bytes, self.frame.mask, self.frame.offset);
         if self.kind == Kind::Text && !self.compressed {
             self.utf8.feed_unmasked(bytes, script)?;
         }
@@ -113,7 +114,7 @@ impl Assembly {
         let from = self.block.len();
         self.block.filled(n);
         let bytes = self.block.bytes_mut(from);
-        let script = frame::unmask(bytes, self.frame.mask, self.frame.offset);
+        let script = mask::unmask(bytes, self.frame.mask, self.frame.offset);
         if self.kind == Kind::Text && !self.compressed {
             self.utf8.feed_unmasked(bytes, script)?;
         }

@@ -8,6 +8,7 @@ pub mod handshake;
 pub mod http;
 pub mod http_client;
 pub mod intake;
+pub mod mask;
 pub mod message;
 pub mod refusal;
 pub mod response;

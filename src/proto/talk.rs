@@ -7,6 +7,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::frame::{self, CONTROL_MAX, Fault, Kind};
+use super::mask;
 
 /// A message may have so many bytes.
 pub const MESSAGE_MAX: usize = 16 << 20;
@@ -38,7 +39,7 @@ pub fn write(
     let start = out.len();
     payload(out);
     debug_assert_eq!(out.len() - start, length, "the header says how long it is");
-    frame::unmask(&mut out[start..], mask, 0);
+    mask::unmask(&mut out[start..], mask, 0);
 }
 
 /// The payload of a Close.

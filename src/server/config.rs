@@ -131,6 +131,13 @@ impl Config {
         has
     }
 
+    /// Whether it wants something itself, beyond what its peers want.
+    #[must_use]
+    pub fn has_own_affairs(&self) -> bool {
+        let watches = !matches!(self.kube, Kube::Off | Kube::Nothing(_));
+        watches || self.has_gateway() || self.is_backend()
+    }
+
     /// Whether this server is the sample backend.
     #[must_use]
     pub fn is_backend(&self) -> bool {

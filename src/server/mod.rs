@@ -21,6 +21,7 @@ mod calls;
 pub mod config;
 mod conn;
 mod drain;
+mod echoes;
 mod end;
 mod extras;
 mod faults;
@@ -202,6 +203,9 @@ impl Server {
 
     /// Whoever is ours and not a peer may want something after anything that happened.
     fn tend(&mut self, now: Now) {
+        if !self.shared.has_own_affairs {
+            return;
+        }
         self.tend_upstream(now);
         self.tend_gateway(now);
         self.tend_backend(now);

@@ -28,6 +28,8 @@ use crate::timers::Timers;
 #[derive(Debug)]
 pub struct Shared {
     pub(super) config: Config,
+    /// As the config has it: asked after each read.
+    pub(super) has_own_affairs: bool,
     pub(super) assets: Assets,
     pub(super) timers: Timers,
     pub(super) rng: Rng,
@@ -114,6 +116,7 @@ impl Shared {
             tokens: Tokens::new(&config),
             words: BTreeMap::new(),
             farewell: None,
+            has_own_affairs: config.has_own_affairs(),
             config,
             assets,
             timers: Timers::default(),

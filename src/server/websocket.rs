@@ -11,7 +11,8 @@ use crate::engine::Action;
 use crate::limits;
 use crate::outbox::MAP_MIN;
 use crate::proto::deflate::{self, Agreed};
-use crate::proto::frame::{self, Fault, Header, Opcode, Script};
+use crate::proto::frame::{self, Fault, Header, Opcode};
+use crate::proto::mask::{self, Script};
 use crate::proto::message::Assembly;
 use crate::time::Moment;
 
@@ -137,7 +138,17 @@ impl WebSocket {
     ) -> (usize, Then) {
         self.keepalive.heard(cx.now);
         let mut at = from;
-        for _ in 0..limits::FRAMES_PER_TURN {
+        let mut frames = 0..limits::FRAMES_PER_TURN;
+        if slow.as_ref().is_none_or(|slow| slow.is_idle()) {
+            match self.echo_short(&buffer[from..to], cx) {
+                Ok(echoed) => {
+                    at += echoed.used;
+                    frames.start = echoed.frames();
+                }
+                Err(fault) => return (to, self.fail(fault, cx)),
+            }
+        }
+        for _ in frames {
             match self.frame(slow, cx, buffer, (&mut at, to)) {
                 Ok(Step::Again) => {}
                 Ok(Step::Done(then)) => {
@@ -191,7 +202,7 @@ impl WebSocket {
         match (header.opcode, whole) {
             (Opcode::Start(kind), Some(end)) if header.fin && self.phase_takes_messages() => {
                 check_start(slow.as_deref(), &header, self.behaviour.sizes(), cx)?;
-                let script = frame::unmask(&mut buffer[start..end], header.mask, 0);
+                let script = mask::unmask(&mut buffer[start..end], header.mask, 0);
                 *at = end;
                 if header.compressed {
                     self.compressed_message(kind, &buffer[start..end], cx)?;
@@ -215,7 +226,7 @@ impl WebSocket {
             }
             (Opcode::Close | Opcode::Ping | Opcode::Pong, Some(end)) => {
                 *at = end;
-                frame::unmask(&mut buffer[start..end], header.mask, 0);
+                mask::unmask(&mut buffer[start..end], header.mask, 0);
                 return self.control(header.opcode, &buffer[start..end], cx);
             }
         }

@@ -188,14 +188,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 Event::Stream { id, readable, writable, ended } => {
                     let Some(entry) = find(&mut self.streams, id) else { continue };
                     let waits = entry.marks.has(Marks::BLOCKED | Marks::CONNECTING);
-                    for (happened, mark) in [
-                        (readable, Marks::READABLE),
-                        (ended, Marks::READABLE | Marks::ENDED),
-                        (writable && waits, Marks::WRITABLE),
-                    ] {
-                        if happened {
-                            entry.marks.set(mark);
-                        }
+                    if readable {
+                        entry.marks.set(Marks::READABLE);
+                    }
+                    if ended {
+                        entry.marks.set(Marks::READABLE | Marks::ENDED);
+                    }
+                    if writable && waits {
+                        entry.marks.set(Marks::WRITABLE);
                     }
                     if readable || ended || (writable && waits) {
                         self.queue(id);

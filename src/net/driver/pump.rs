@@ -20,25 +20,34 @@ impl<E: Engine, O: Os> Driver<E, O> {
         if E::MEASURES {
             self.now = self.os.now();
         }
+        let readable = if entry.marks.has(Marks::CONNECTING | Marks::WRITABLE | Marks::RESUME) {
+            self.go_on(id)
+        } else {
+            entry.marks.has(Marks::READABLE)
+        };
+        if readable { self.read(id) } else { 0 }
+    }
+
+    /// Everything that comes before reading; returns whether there is something to be read.
+    fn go_on(&mut self, id: Id) -> bool {
+        let Some(entry) = find(&mut self.streams, id) else { return false };
         if entry.marks.has(Marks::CONNECTING) {
             entry.marks.take(Marks::WRITABLE);
             if !self.finish_connecting(id) {
-                return 0;
+                return false;
             }
         }
-        let Some(entry) = find(&mut self.streams, id) else { return 0 };
+        let Some(entry) = find(&mut self.streams, id) else { return false };
         if entry.marks.take(Marks::WRITABLE) {
             self.flush(id);
         }
-        let Some(entry) = find(&mut self.streams, id) else { return 0 };
+        let Some(entry) = find(&mut self.streams, id) else { return false };
         if entry.marks.take(Marks::RESUME) {
             self.engine.resume(self.now, id, &mut self.shared, &mut self.out);
             self.deliver(id);
             self.act();
         }
-        let readable =
-            find(&mut self.streams, id).is_some_and(|entry| entry.marks.has(Marks::READABLE));
-        if readable { self.read(id) } else { 0 }
+        find(&mut self.streams, id).is_some_and(|entry| entry.marks.has(Marks::READABLE))
     }
 
     /// One read, up to the budget; two when the first found the beginning of a message for a
@@ -235,26 +244,42 @@ struct Wrote {
 
 /// One write of what follows the first `from` bytes.
 fn write(stream: &mut impl Write, out: &Out, shared: &[u8], from: usize) -> io::Result<Wrote> {
-    let range = from..out.len().min(from + limits::WRITE_AT_ONCE);
+    let to = out.len().min(from + limits::WRITE_AT_ONCE);
+    if out.is_plain() {
+        let offered = to - from;
+        return offer(offered, || stream.write(&out.bytes[from..to]));
+    }
+    write_pieces(stream, out, shared, from..to)
+}
+
+/// The same for what lies in pieces. Apart, since a small write need not prepare for them.
+#[inline(never)]
+fn write_pieces(
+    stream: &mut impl Write,
+    out: &Out,
+    shared: &[u8],
+    range: Range<usize>,
+) -> io::Result<Wrote> {
+    let mut slices = [IoSlice::new(&[]); PIECES];
+    let (mut count, mut offered) = (0, 0);
+    for (slice, piece) in slices.iter_mut().zip(cut(out.slices(shared), range)) {
+        *slice = IoSlice::new(piece);
+        count += 1;
+        offered += piece.len();
+    }
+    offer(offered, || stream.write_vectored(&slices[..count]))
+}
+
+/// Writes, again when a signal came between; what is not taken now is no error.
+fn offer(offered: usize, mut write: impl FnMut() -> io::Result<usize>) -> io::Result<Wrote> {
     loop {
-        let (offered, written) = if out.is_plain() {
-            (range.len(), stream.write(&out.bytes[range.clone()]))
-        } else {
-            let mut slices = [IoSlice::new(&[]); PIECES];
-            let (mut count, mut offered) = (0, 0);
-            for (slice, piece) in slices.iter_mut().zip(cut(out.slices(shared), range.clone())) {
-                *slice = IoSlice::new(piece);
-                count += 1;
-                offered += piece.len();
-            }
-            (offered, stream.write_vectored(&slices[..count]))
-        };
-        match written {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Ok(Wrote { offered, taken: 0 });
-            }
-            written => return written.map(|taken| Wrote { offered, taken }),
+        match write() {
+            Ok(taken) => return Ok(Wrote { offered, taken }),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => return Ok(Wrote { offered, taken: 0 }),
+                _ => return Err(error),
+            },
         }
     }
 }
