@@ -1,6 +1,6 @@
 //! The short way: short messages that are only sent back go from the read buffer to the out buffer
 //! in one pass. Nobody is asked about each of them; whatever is out of the ordinary is left to the
-//! usual way, frame by frame, which says the same at five times the instructions.
+//! usual way, frame by frame, which says the same at three times the instructions.
 
 use super::shared::Cx;
 use super::websocket::{Bite, WebSocket};
