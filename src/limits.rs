@@ -81,6 +81,8 @@ pub const OWN_CONNECTIONS: usize = 256;
 pub const OWN_CONNECTIONS_PER_TARGET: usize = 128;
 /// Requests of our own that wait for a connection.
 pub const OWN_REQUESTS_WAITING: usize = 4_096;
+/// Until such a connection stands, its name and TLS included.
+pub const OWN_CONNECT_MS: u64 = 2_000;
 /// How long such a connection is kept that nobody uses: shorter than servers keep theirs, which
 /// are 5 s in some.
 pub const OWN_IDLE_MS: u64 = 4_000;
@@ -109,6 +111,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("TLS handshakes under way", "1024", "wait; the oldest ends after 1s"),
     ("timers per turn", "256", "next turn"),
     ("admin connections", "64, with a gateway 576", "503"),
+    ("connecting to a backend, a gateway or AWS", "2s", "it fails"),
     ("listen backlog", "4096", "the kernel drops"),
     ("served file / all files", "1 MiB / 8 MiB", "refused at start"),
 ];

@@ -26,6 +26,8 @@ pub struct Rules {
     pub connections: usize,
     /// Requests that wait for a connection.
     pub waiting: usize,
+    /// How long a connection may take to come about: name, TCP and TLS together.
+    pub connect_ms: u64,
     /// How long a connection is kept that nobody uses; shorter than servers keep theirs.
     pub idle_ms: u64,
 }
@@ -90,6 +92,8 @@ pub enum Failure {
     NotConnected(HangUp),
     /// The answer is none, or came to an end too early.
     Answer(Fault),
+    /// A connection did not come about in time: nobody heard of the request.
+    NoConnection,
     /// It took too long.
     TimedOut,
 }
@@ -126,7 +130,10 @@ struct Held {
 
 #[derive(Debug)]
 enum State {
-    Connecting(Box<Waiting>),
+    Connecting {
+        asking: Box<Waiting>,
+        until_ns: u64,
+    },
     Idle {
         until_ns: u64,
     },
@@ -198,17 +205,24 @@ impl Pool {
         self.lanes.find(lane.0)?.asking().map(|asking| asking.id)
     }
 
-    /// The next thing to do.
+    /// The next thing to do. What is to be opened has its time from now on.
     #[must_use]
-    pub fn poll(&mut self) -> Option<Order> {
-        self.orders.pop_front()
+    pub fn poll(&mut self, now: Now) -> Option<Order> {
+        let order = self.orders.pop_front()?;
+        if let Order::Connect(lane, _) = &order
+            && let Some(held) = self.lanes.find_mut(lane.0)
+            && let State::Connecting { until_ns, .. } = &mut held.state
+        {
+            *until_ns = now.mono_ns + time::ms(self.rules.connect_ms);
+        }
+        Some(order)
     }
 
     /// Asked for by [`Order::Connect`]: it stands, and something is to be written; or never will.
     pub fn connected(&mut self, lane: Lane, how: Result<(), HangUp>, sink: Sink<'_>) {
         let Some(held) = self.lanes.find_mut(lane.0) else { return };
         let asking = match std::mem::replace(&mut held.state, State::Leaving) {
-            State::Connecting(asking) => *asking,
+            State::Connecting { asking, .. } => *asking,
             other => return held.state = other,
         };
         match how {
@@ -294,7 +308,7 @@ impl Pool {
         }
         match state {
             State::Idle { .. } | State::Leaving => {}
-            State::Connecting(asking) => {
+            State::Connecting { asking, .. } => {
                 sink(asking.id, News::Failed(Failure::NotConnected(how)));
             }
             State::Busy(mut busy) => {
@@ -338,12 +352,11 @@ impl Pool {
             !late
         });
         let late = self.lanes.iter().filter(|(_, held)| held.deadline_ns().is_some_and(due));
-        let late: Vec<(Id, Option<CallId>)> =
-            late.map(|(id, held)| (id, held.asking().map(|asking| asking.id))).collect();
-        for (lane, call) in late {
+        let late: Vec<_> = late.map(|(id, held)| (id, held.lateness())).collect();
+        for (lane, failed) in late {
             self.leave(Lane(lane));
-            if let Some(call) = call {
-                sink(call, News::Failed(Failure::TimedOut));
+            if let Some((call, failure)) = failed {
+                sink(call, News::Failed(failure));
             }
         }
     }
@@ -381,7 +394,7 @@ impl Pool {
             return Err(asking);
         }
         let target = target.clone();
-        let state = State::Connecting(Box::new(asking));
+        let state = State::Connecting { asking: Box::new(asking), until_ns: u64::MAX };
         // The table is full beyond any limit that a pool could have.
         let Some(id) = self.lanes.insert(Held { target: target.clone(), state }) else {
             return Ok(());
@@ -436,7 +449,7 @@ impl Held {
     /// The request that it carries.
     fn asking(&self) -> Option<&Waiting> {
         match &self.state {
-            State::Connecting(asking) => Some(asking),
+            State::Connecting { asking, .. } => Some(asking),
             State::Busy(busy) => Some(&busy.asking),
             State::Idle { .. } | State::Leaving => None,
         }
@@ -446,9 +459,17 @@ impl Held {
         match &self.state {
             State::Idle { until_ns } => Some(*until_ns),
             State::Leaving => None,
-            State::Connecting(_) | State::Busy(_) => {
-                self.asking().map(|asking| asking.call.deadline_ns)
-            }
+            State::Connecting { asking, until_ns } => Some(asking.call.deadline_ns.min(*until_ns)),
+            State::Busy(busy) => Some(busy.asking.call.deadline_ns),
+        }
+    }
+
+    /// Whose time is over, if anybody's, and what that person is told.
+    fn lateness(&self) -> Option<(CallId, Failure)> {
+        match &self.state {
+            State::Connecting { asking, .. } => Some((asking.id, Failure::NoConnection)),
+            State::Busy(busy) => Some((busy.asking.id, Failure::TimedOut)),
+            State::Idle { .. } | State::Leaving => None,
         }
     }
 }

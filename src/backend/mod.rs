@@ -99,7 +99,7 @@ pub enum Silence {
 impl Silence {
     /// Whether the question cannot have been heard.
     fn is_unheard(self) -> bool {
-        matches!(self, Self::Full | Self::Failed(Failure::NotConnected(_)))
+        matches!(self, Self::Full | Self::Failed(Failure::NotConnected(_) | Failure::NoConnection))
     }
 }
 
@@ -109,6 +109,7 @@ impl core::fmt::Display for Silence {
             Self::Full => f.write_str("too many requests wait already"),
             Self::Failed(Failure::NotConnected(how)) => how.fmt(f),
             Self::Failed(Failure::Answer(fault)) => fault.fmt(f),
+            Self::Failed(Failure::NoConnection) => f.write_str("no connection in time"),
             Self::Failed(Failure::TimedOut) => f.write_str("no answer in time"),
         }
     }

@@ -52,7 +52,7 @@ impl Circuit {
         let unreachable = match how {
             // Nothing was tried.
             Err(Why::Circuit | Why::Busy | Why::Unsendable) => return self.forgotten(is_trial),
-            Err(Why::Failed(Failure::NotConnected(_))) => true,
+            Err(Why::Failed(Failure::NotConnected(_) | Failure::NoConnection)) => true,
             Ok(_) | Err(Why::Failed(Failure::Answer(_) | Failure::TimedOut)) => false,
         };
         *self = match *self {

@@ -215,7 +215,7 @@ fn outcome(how: &Result<Reply, Why>) -> &'static str {
         Ok(Reply { status: 200..=299, .. }) => "ok",
         Ok(_) => "status",
         Err(Why::Failed(Failure::TimedOut)) => "timeout",
-        Err(Why::Failed(Failure::NotConnected(_))) => "unreachable",
+        Err(Why::Failed(Failure::NotConnected(_) | Failure::NoConnection)) => "unreachable",
         Err(Why::Failed(Failure::Answer(_))) => "broken",
         Err(Why::Busy) => "busy",
         Err(Why::Circuit) => "circuit",
@@ -228,6 +228,7 @@ fn words(how: &Result<Reply, Why>) -> String {
     match how {
         Ok(reply) => format!("status {}", reply.status),
         Err(Why::Failed(Failure::TimedOut)) => "it took too long".to_owned(),
+        Err(Why::Failed(Failure::NoConnection)) => "no connection in time".to_owned(),
         Err(Why::Failed(Failure::NotConnected(HangUp::Eof))) => HangUp::Reset.to_string(),
         Err(Why::Failed(Failure::NotConnected(how))) => how.to_string(),
         Err(Why::Failed(Failure::Answer(fault))) => fault.to_string(),

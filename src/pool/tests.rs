@@ -7,7 +7,8 @@ use super::*;
 use crate::proto::http_client::Request;
 use crate::rng::Rng;
 
-const RULES: Rules = Rules { per_target: 2, connections: 3, waiting: 4, idle_ms: 1_000 };
+const RULES: Rules =
+    Rules { per_target: 2, connections: 3, waiting: 4, connect_ms: 400, idle_ms: 1_000 };
 
 fn at(ms: u64) -> Now {
     Now { mono_ns: time::ms(ms), wall_ms: 0 }
@@ -59,7 +60,7 @@ fn lane(order: Option<&Order>) -> Lane {
 }
 
 fn rendered(pool: &mut Pool, lane: Lane) -> bool {
-    assert_eq!(pool.poll(), Some(Order::Write(lane)));
+    assert_eq!(pool.poll(at(0)), Some(Order::Write(lane)));
     let mut out = Vec::new();
     pool.render(lane, &mut out);
     !out.is_empty()
@@ -69,7 +70,7 @@ fn rendered(pool: &mut Pool, lane: Lane) -> bool {
 fn a_connection_is_used_again_until_it_is_idle_for_too_long() {
     let (mut pool, mut heard) = (Pool::new(RULES), Heard::default());
     pool.ask(call("a", "/1", 500)).unwrap();
-    let first = lane(pool.poll().as_ref());
+    let first = lane(pool.poll(at(0)).as_ref());
     pool.connected(first, Ok(()), &mut heard.sink());
     assert!(rendered(&mut pool, first));
     assert_eq!(pool.next_deadline(), Some(time::ms(500)));
@@ -83,27 +84,27 @@ fn a_connection_is_used_again_until_it_is_idle_for_too_long() {
     assert_eq!(heard.take(), "1 head 200, 1 body o, 1 body k, 1 end");
     assert_eq!(pool.next_deadline(), Some(time::ms(1_020)));
     pool.fire(at(1_020), &mut heard.sink());
-    assert_eq!(pool.poll(), Some(Order::Close(first)));
+    assert_eq!(pool.poll(at(0)), Some(Order::Close(first)));
     pool.closed(first);
-    assert_eq!((pool.connections(), pool.poll(), pool.next_deadline()), (0, None, None));
+    assert_eq!((pool.connections(), pool.poll(at(0)), pool.next_deadline()), (0, None, None));
 }
 
 #[test]
 fn only_what_was_never_written_is_sent_again() {
     let (mut pool, mut heard) = (Pool::new(RULES), Heard::default());
     pool.ask(call("a", "/1", 500)).unwrap();
-    let first = lane(pool.poll().as_ref());
+    let first = lane(pool.poll(at(0)).as_ref());
     pool.connected(first, Ok(()), &mut heard.sink());
     assert!(rendered(&mut pool, first));
     pool.received(at(10), first, OK, &mut heard.sink());
     heard.take();
     // The server hangs up while the next request waits to be written.
     pool.ask(call("a", "/2", 500)).unwrap();
-    assert_eq!(pool.poll(), Some(Order::Write(first)));
+    assert_eq!(pool.poll(at(0)), Some(Order::Write(first)));
     pool.ended(first, HangUp::Eof, &mut heard.sink());
-    assert_eq!(pool.poll(), Some(Order::Close(first)));
+    assert_eq!(pool.poll(at(0)), Some(Order::Close(first)));
     pool.closed(first);
-    let second = lane(pool.poll().as_ref());
+    let second = lane(pool.poll(at(0)).as_ref());
     assert!(second != first && heard.take().is_empty());
     pool.connected(second, Ok(()), &mut heard.sink());
     assert!(rendered(&mut pool, second));
@@ -111,8 +112,8 @@ fn only_what_was_never_written_is_sent_again() {
     pool.held(second);
     pool.ended(second, HangUp::Reset, &mut heard.sink());
     pool.closed(second);
-    assert_eq!(pool.poll(), Some(Order::Close(second)));
-    let third = lane(pool.poll().as_ref());
+    assert_eq!(pool.poll(at(0)), Some(Order::Close(second)));
+    let third = lane(pool.poll(at(0)).as_ref());
     pool.connected(third, Ok(()), &mut heard.sink());
     assert!(rendered(&mut pool, third));
     pool.held(third);
@@ -127,8 +128,8 @@ fn limits_hold_and_who_waits_gets_a_turn() {
     for path in ["/0", "/1", "/2"] {
         pool.ask(call("a", path, 500)).unwrap();
     }
-    let (first, second) = (lane(pool.poll().as_ref()), lane(pool.poll().as_ref()));
-    assert_eq!(pool.poll(), None, "two to a target");
+    let (first, second) = (lane(pool.poll(at(0)).as_ref()), lane(pool.poll(at(0)).as_ref()));
+    assert_eq!(pool.poll(at(0)), None, "two to a target");
     for number in 0..3 {
         pool.ask(call("a", &format!("/more/{number}"), 100)).unwrap();
     }
@@ -138,13 +139,36 @@ fn limits_hold_and_who_waits_gets_a_turn() {
     pool.connected(first, Err(HangUp::Refused), &mut heard.sink());
     pool.connected(second, Ok(()), &mut heard.sink());
     assert_eq!(heard.take(), "0 failed NotConnected(Refused)");
-    assert_eq!(pool.poll(), Some(Order::Close(first)));
+    assert_eq!(pool.poll(at(0)), Some(Order::Close(first)));
     assert!(rendered(&mut pool, second));
     pool.received(at(110), second, OK, &mut heard.sink());
     assert!(rendered(&mut pool, second), "the one that waited");
     pool.closed(first);
     pool.forget(CallId(2));
-    assert_eq!(pool.poll(), Some(Order::Close(second)), "its answer must not be another's");
+    assert_eq!(pool.poll(at(0)), Some(Order::Close(second)), "its answer must not be another's");
+}
+
+#[test]
+fn a_connection_has_less_time_to_come_about_than_an_answer() {
+    let (mut pool, mut heard) = (Pool::new(RULES), Heard::default());
+    for path in ["/0", "/1"] {
+        pool.ask(call("a", path, 29_000)).unwrap();
+    }
+    pool.ask(call("b", "/2", 350)).unwrap();
+    let lanes = [100, 101, 102].map(|ms| lane(pool.poll(at(ms)).as_ref()));
+    assert_eq!(pool.next_deadline(), Some(time::ms(350)), "a request's own time");
+    pool.fire(at(499), &mut heard.sink());
+    assert_eq!(heard.take(), "2 failed NoConnection");
+    pool.connected(lanes[0], Ok(()), &mut heard.sink());
+    assert_eq!(pool.poll(at(499)), Some(Order::Close(lanes[2])));
+    assert!(rendered(&mut pool, lanes[0]));
+    assert_eq!(pool.next_deadline(), Some(time::ms(501)), "400 ms after it was begun");
+    pool.fire(at(501), &mut heard.sink());
+    assert_eq!(heard.take(), "1 failed NoConnection");
+    assert_eq!(pool.poll(at(501)), Some(Order::Close(lanes[1])));
+    pool.connected(lanes[1], Ok(()), &mut heard.sink());
+    assert_eq!((pool.poll(at(501)), heard.take()), (None, String::new()), "too late");
+    assert_eq!(pool.next_deadline(), Some(time::ms(29_000)), "who is connected has all of it");
 }
 
 #[test]
@@ -152,14 +176,14 @@ fn what_a_server_says_unasked_ends_the_connection() {
     let (mut pool, mut heard) = (Pool::new(RULES), Heard::default());
     for answer in [&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK"[..], OK] {
         pool.ask(call("a", "/", 500)).unwrap();
-        let lane = lane(pool.poll().as_ref());
+        let lane = lane(pool.poll(at(0)).as_ref());
         pool.connected(lane, Ok(()), &mut heard.sink());
         assert!(rendered(&mut pool, lane));
         pool.received(at(1), lane, answer, &mut heard.sink());
         if answer == OK {
             pool.received(at(1), lane, b"HTTP/1.1 408 Too late\r\n\r\n", &mut heard.sink());
         }
-        assert_eq!(pool.poll(), Some(Order::Close(lane)));
+        assert_eq!(pool.poll(at(0)), Some(Order::Close(lane)));
         pool.closed(lane);
     }
     assert!(!heard.take().contains("failed"));
@@ -210,7 +234,7 @@ impl World {
     }
 
     fn obey(&mut self) {
-        while let Some(order) = self.pool.poll() {
+        while let Some(order) = self.pool.poll(at(self.now_ms)) {
             match order {
                 Order::Connect(lane, _) => {
                     let far = Line { stands: false, answer: Vec::new(), said: 0, gone: false };

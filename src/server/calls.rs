@@ -58,6 +58,7 @@ impl Calls {
             per_target: limits::OWN_CONNECTIONS_PER_TARGET,
             connections: limits::OWN_CONNECTIONS,
             waiting: limits::OWN_REQUESTS_WAITING,
+            connect_ms: limits::OWN_CONNECT_MS,
             idle_ms: limits::OWN_IDLE_MS,
         };
         Self {
@@ -191,7 +192,7 @@ impl Server {
                 self.tell_asker(now, asker, how);
                 has_told = true;
             }
-            let Some(order) = self.shared.calls.pool.poll() else { break };
+            let Some(order) = self.shared.calls.pool.poll(now) else { break };
             self.follow(now, order);
         }
         let Shared { calls, account, .. } = &mut self.shared;

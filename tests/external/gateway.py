@@ -1,12 +1,13 @@
 #!/usr/bin/env -S python3 -B
 """The gateway as its users have it: a Flask backend, boto3 and its signatures, WebSocket clients.
 
-It installs boto3, Flask, websockets and HAProxy. Without an account: the endpoint is our admin listener.
+It installs boto3, Flask, websockets, wscat and HAProxy. Without an account: the endpoint is our admin listener.
 """
 
 import asyncio
 import json
 import logging
+import re
 import secrets
 import signal
 import stat
@@ -20,6 +21,7 @@ import tools
 
 HAPROXY_BINARY = tools.apt("haproxy", "haproxy")
 PYTHON = tools.venv("gateway", ["boto3>=1.40,<2", "flask>=3,<4", "websockets>=15,<17"])
+NODE = tools.npm(["wscat@6", "ws@8"])
 tools.install_only()
 tools.rerun_inside(PYTHON)
 
@@ -30,8 +32,9 @@ import flask  # noqa: E402
 import websockets  # noqa: E402
 from werkzeug.serving import make_server  # noqa: E402
 
-from harness import (BINARY, SCRATCH, Server, check, clean_environment, equal, finish,  # noqa: E402
-                     free_port, launch, not_run, section)
+from harness import (BINARY, SCRATCH, Server, black_hole, check, clean_environment,  # noqa: E402
+                     equal, finish, free_port, launch, not_run, section, until)
+from terminal import Terminal  # noqa: E402
 
 # Each request would be a line.
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -136,9 +139,7 @@ async def conversation():
                 code, api.post_to_connection, ConnectionId=name, Data=b"x"), "GoneException")
             await asyncio.wait_for(socket.wait_closed(), 5)
             equal("the client sees 1000", socket.close_code, 1000)
-        until = time.monotonic() + 5
-        while backend.seen[-1][0] != "connect" and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        await asyncio.to_thread(until, lambda: backend.seen[-1][0] == "connect")
         equal("$disconnect", backend.seen[-1], ("connect", name))
         try:
             await websockets.connect(server.ws("/gateway/prod"), additional_headers={"X-Refuse": "1"})
@@ -249,6 +250,27 @@ async def backend_away():
         backend.server = again.server
 
 
+async def nobody_answers():
+    """A backend of which only silence comes costs 2 s a message, and then nothing."""
+    args = ("--gateway-route", "$request.body.action", "--gateway-routes")
+    with black_hole() as port, Backend() as backend, \
+            serve(backend, *args, f"lost=http://127.0.0.1:{port}") as server:
+        async with websockets.connect(server.ws("/gateway/prod")) as socket:
+            told, took_s = [], []
+            for _ in range(6):
+                began = time.monotonic()
+                await socket.send('{"action":"lost"}')
+                told.append(json.loads(await heard(socket))["message"])
+                took_s.append(time.monotonic() - began)
+            equal("each is told", told, ["Internal server error"] * 6)
+            check("a connection that does not come about costs 2 s",
+                  all(1.9 < s < 2.5 for s in took_s[:5]), took_s)
+            check("after five of them none is tried", took_s[5] < 0.2, took_s)
+            await socket.send("to another")
+            check("another backend does not suffer", await asyncio.to_thread(
+                until, lambda: backend.seen[-1][2:] == ("to another",)), backend.seen)
+
+
 # ---- our own backend, and three of them behind HAProxy ---------------------------------------
 
 def sample(server, port, *args):
@@ -257,8 +279,8 @@ def sample(server, port, *args):
     process = launch([str(BINARY), "backend", "--listen", f"127.0.0.1:{port}", "--gateway",
                       server.url("", "admin"), *args], stdin=subprocess.DEVNULL, stdout=log,
                      stderr=log, env=clean_environment())
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1).read()
             return process
@@ -291,6 +313,24 @@ async def sample_backend():
             equal("after its restart", await heard(socket), "Got message:again")
             backend.send_signal(signal.SIGTERM)
             equal("SIGTERM ends it with 0", await asyncio.to_thread(backend.wait, 15), 0)
+
+
+def wscat():
+    """Typed by a person: hello, and what breaks quoting."""
+    if not has_backend():
+        return not_run("wscat in front of wspulse backend", "this build has no such command")
+    port = free_port()
+    with Server("--gateway-backend", f"http://127.0.0.1:{port}") as server:
+        sample(server, port)
+        program = NODE / "node_modules" / "wscat" / "bin" / "wscat"
+        with Terminal("node", program, "--no-color", "-c", server.ws("/gateway/prod")) as client:
+            check("wscat connects", client.until("Connected"), client.seen)
+            for text in ("hello", HARD.strip()):
+                client.type(text + "\r")
+                whole = re.escape("< Got message:" + text) + r"(\x1b\[\d*m)?\r?\n"
+                check(f"wscat: {text!r} is answered", client.until_match(whole), client.seen)
+        with Terminal("node", program, "--no-color", "-c", server.ws("/gateway/test")) as client:
+            check("wscat is told of another stage", client.until("404"), client.seen)
 
 
 HAPROXY = """
@@ -377,6 +417,8 @@ section(conversation)
 section(names_of_errors)
 section(who_may)
 section(backend_away)
+section(nobody_answers)
 section(sample_backend)
+section(wscat)
 section(scaled)
 finish()

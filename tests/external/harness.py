@@ -6,6 +6,7 @@ It knows nothing of WebSocket; `tools` knows what to install.
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import itertools
 import json
@@ -244,6 +245,16 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def black_hole():
+    """A port whose queue is full: the kernel drops each SYN, and nobody ever answers."""
+    with socket.socket() as listener, socket.socket() as waiting:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting.connect(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 def raise_descriptor_limit():

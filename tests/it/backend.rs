@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::world::Wires;
+use crate::world::{Dials, Wires};
 
 /// One server with as many connections as are opened; a line of a transcript is one of these:
 ///
 /// ```text
-/// backend up | backend down       connections are taken, or refused
+/// backend up | down | lost        connections are taken, refused, or never come about
 /// backend 200 ["body" [| Field: value]…]   answers the oldest request that has no answer
 /// backend always 200 ["body"]     answers each from now on at once, and does not show them
 /// backend raw "…", backend fin, backend reset   on the connection of that request
@@ -27,7 +27,9 @@ impl Backend {
         self.open.retain(|wire| wires.end(*wire).is_none());
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         match verb {
-            "up" | "down" => wires.0.borrow_mut().refuses = verb == "down",
+            "up" => wires.0.borrow_mut().dials = Dials::Taken,
+            "down" => wires.0.borrow_mut().dials = Dials::Refused,
+            "lost" => wires.0.borrow_mut().dials = Dials::Lost,
             "always" => self.always = Some(answer(rest, raw)),
             "raw" => wires.send(self.open.pop_front().expect("a request"), &raw(rest)),
             "fin" => wires.fin(self.open.pop_front().expect("a request")),

@@ -1,6 +1,6 @@
 //! The API server of a transcript: it answers what its lines say, and shows what it was asked.
 
-use crate::world::Wires;
+use crate::world::{Dials, Wires};
 
 /// One server, one connection at a time; a line of a transcript is one of these:
 ///
@@ -23,7 +23,7 @@ impl Cluster {
     pub(crate) fn act(wires: &Wires, what: &str, raw: fn(&str) -> Vec<u8>) {
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         if verb == "up" || verb == "down" {
-            wires.0.borrow_mut().refuses = verb == "down";
+            wires.0.borrow_mut().dials = if verb == "up" { Dials::Taken } else { Dials::Refused };
             return;
         }
         let wire = *wires.0.borrow().dialled.last().unwrap();

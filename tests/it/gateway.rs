@@ -9,7 +9,7 @@ use wspulse::rng::Rng;
 
 use crate::house::House;
 use crate::peer::{Reader, text, upgrade};
-use crate::world::End;
+use crate::world::{Dials, End};
 
 const STEP_MS: u64 = 50;
 /// Longer than any request may take, with the steps' own coarseness.
@@ -118,7 +118,7 @@ fn play(seed: u64, connections: usize, messages: usize) {
     let args = "--gateway-backend http://127.0.0.1:8501 --gateway-reply on --ping-interval 0";
     let args: Vec<&str> = args.split(' ').collect();
     let mut house = House::seeded(&args, seed);
-    house.wires.0.borrow_mut().refuses = false;
+    house.wires.0.borrow_mut().dials = Dials::Taken;
     house.wires.0.borrow_mut().descriptors = 10_000;
     let mut rng = Rng::new(seed);
     let mut dice = Dice {
@@ -260,7 +260,7 @@ fn what_clients_send_stays_a_value() {
         let mut shapes: BTreeMap<String, usize> = BTreeMap::new();
         for payload in PAYLOADS {
             let mut house = House::new(&args);
-            house.wires.0.borrow_mut().refuses = false;
+            house.wires.0.borrow_mut().dials = Dials::Taken;
             let wire = house.connect();
             let mut query = String::new();
             for byte in payload.bytes() {

@@ -33,10 +33,22 @@ pub(crate) struct Net {
     pub(crate) descriptors: usize,
     /// How often there was none.
     pub(crate) exhausted: u64,
-    /// Connections that the system was asked for, and whether there are none.
+    /// Connections that the system was asked for, and what becomes of such.
     pub(crate) dialled: Vec<usize>,
-    pub(crate) refuses: bool,
+    pub(crate) dials: Dials,
+    /// Those that will never come about.
+    lost: Vec<usize>,
     pub(crate) files: Option<Vec<(String, Vec<u8>)>>,
+}
+
+/// What becomes of a connection that the system was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Dials {
+    #[default]
+    Refused,
+    Taken,
+    /// Nobody says anything, as where a firewall drops what it does not like.
+    Lost,
 }
 
 /// What happens at a stated call.
@@ -113,7 +125,7 @@ pub(crate) struct Wires(pub(crate) Rc<RefCell<Net>>);
 
 impl Wires {
     pub(crate) fn new() -> Self {
-        let net = Net { descriptors: 1000, refuses: true, now_ns: 1_000_000_000, ..Net::default() };
+        let net = Net { descriptors: 1000, now_ns: 1_000_000_000, ..Net::default() };
         Self(Rc::new(RefCell::new(net)))
     }
 
@@ -341,19 +353,24 @@ impl Os for World {
 
     fn connect(&mut self, _target: &Target) -> io::Result<Stream> {
         let mut net = self.0.0.borrow_mut();
-        if net.refuses {
+        if net.dials == Dials::Refused {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         net.descriptors -= 1;
         net.wires.push(Wire { window: usize::MAX, ..Wire::default() });
         let wire = net.wires.len() - 1;
         net.dialled.push(wire);
+        if net.dials == Dials::Lost {
+            net.lost.push(wire);
+        }
         Ok(Stream { wire, net: self.0.clone() })
     }
 
     fn connected(&mut self, stream: &mut Stream) -> io::Result<bool> {
-        let dead = self.0.0.borrow().wires[stream.wire].dead;
-        if dead { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(true) }
+        let net = self.0.0.borrow();
+        let dead = net.wires[stream.wire].dead;
+        let stands = !net.lost.contains(&stream.wire);
+        if dead { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(stands) }
     }
 
     fn watch(&mut self, stream: &mut Stream, side: Door, id: Id) -> io::Result<()> {

@@ -3,6 +3,7 @@
 
 use crate::house::House;
 use crate::peer::{self, Reader};
+use crate::world::Dials;
 use wspulse::rng::Rng;
 
 use super::api::{Api, Odds, Talk};
@@ -46,7 +47,7 @@ fn line(kind: &str, name: &str, version: usize) -> Vec<u8> {
 /// A server that knows so many Deployments, and its first viewer.
 fn synced(deployments: usize, query: &str) -> (House, usize, Viewer) {
     let mut house = House::new(KUBE);
-    house.wires.0.borrow_mut().refuses = false;
+    house.wires.0.borrow_mut().dials = Dials::Taken;
     let viewer = Viewer::new(&mut house, query);
     let api = house.wires.0.borrow().dialled[0];
     let items: Vec<String> = (0..deployments).map(|at| object(&format!("d{at}"), 1)).collect();
@@ -144,9 +145,10 @@ fn histories_through_the_whole_server() {
         for step in 0..60 {
             if step == 50 {
                 api.odds = Odds::default();
-                house.wires.0.borrow_mut().refuses = false;
+                house.wires.0.borrow_mut().dials = Dials::Taken;
             } else if step < 50 {
-                house.wires.0.borrow_mut().refuses = rng.below(4) == 0;
+                let dials = if rng.below(4) == 0 { Dials::Refused } else { Dials::Taken };
+                house.wires.0.borrow_mut().dials = dials;
                 api.change(6);
             }
             house.pass(if step >= 50 { 61_000 } else { rng.below(3000) });
