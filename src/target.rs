@@ -6,6 +6,8 @@ use core::net::{IpAddr, SocketAddr};
 use std::error::Error;
 use std::io;
 
+use crate::proto::url::{Place, Scheme};
+
 /// Where a connection of the engine's own goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -34,6 +36,16 @@ impl Target {
         match bare.parse::<IpAddr>() {
             Ok(ip) => Self::Tcp(SocketAddr::new(ip, port)),
             Err(_) => Self::Name { host: host.into(), port },
+        }
+    }
+
+    /// To this place, and through TLS to one that Mozilla's list vouches for.
+    #[must_use]
+    pub fn public(place: &Place, scheme: Scheme) -> Self {
+        let to = Self::host(&place.name, place.port);
+        match scheme {
+            Scheme::Plain => to,
+            Scheme::Secured => to.secured(&place.name, Trust::public()),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Where an HTTP service is, as a URL says it: how it is connected to, what the `Host` field says,
 //! what stands in front of every path.
 
-use crate::proto::url::Place;
-use crate::target::{Target, Trust};
+use crate::proto::url::{Parts, Speech, Wrong};
+use crate::target::Target;
 
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,43 +17,28 @@ pub struct Endpoint {
     pub path: String,
 }
 
-/// Why a URL is no service's, as a clause.
-pub type Wrong = &'static str;
-
 impl Endpoint {
     /// Reads `http(s)://HOST[:PORT][/PATH]`.
     ///
     /// # Errors
     /// What it must be.
     pub fn parse(url: &str) -> Result<Self, Wrong> {
-        const WANT: Wrong = "must be http://HOST[:PORT][/PATH] or https://…";
-        let (scheme, rest) = url.split_once("://").ok_or(WANT)?;
-        let (secure, usual) = match scheme.to_ascii_lowercase().as_str() {
-            "http" => (false, 80),
-            "https" if cfg!(feature = "tls") => (true, 443),
-            "https" => return Err("needs TLS, which this build does not speak"),
-            _ => return Err(WANT),
-        };
-        if rest.contains('@') {
-            return Err("must not have a user or a password");
+        const FORM: Wrong = "must be http://HOST[:PORT][/PATH] or https://…";
+        let parts = Parts::read(url, Speech::Http).map_err(|flaw| flaw.clause(FORM))?;
+        let path = parts.path;
+        if path.contains('?') {
+            return Err("must not have a query");
         }
-        if rest.contains(['?', '#']) {
-            return Err("must not have a query or a #");
+        let climbs = path.split('/').any(|part| part == "..");
+        if path.contains("//") || path.contains('\\') || climbs {
+            return Err("must have a path without //, \\ and ..");
         }
-        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let plain = |b: u8| b.is_ascii_graphic() && b != b'\\';
-        if !path.bytes().all(plain) || path.contains("//") || path.split('/').any(|p| p == "..") {
-            return Err("must have a path of visible ASCII, without // and ..");
-        }
-        let place = Place::parse(host, Some(usual)).ok_or(WANT)?;
-        let target = Target::host(&place.name, place.port);
-        let target = if secure { target.secured(&place.name, Trust::public()) } else { target };
-        let shown = place.to_string();
-        let host = match shown.strip_suffix(&format!(":{usual}")) {
-            Some(host) => host.to_owned(),
-            None => shown,
-        };
-        Ok(Self { target, host, name: place.name, path: path.trim_end_matches('/').to_owned() })
+        Ok(Self {
+            target: Target::public(&parts.place, parts.scheme),
+            host: parts.place.shown(parts.scheme.port()),
+            name: parts.place.name,
+            path: path.trim_end_matches('/').to_owned(),
+        })
     }
 
     /// Where AWS has a service of a region.
@@ -101,10 +86,10 @@ mod tests {
             ("h:80", "must be http://"),
             ("ws://h", "must be http://"),
             ("http://", "must be http://"),
-            ("http://h:0", "must be http://"),
+            ("http://h:0", "must have a port"),
             ("http://u@h", "must not have a user"),
             ("http://h/?x", "must not have a query"),
-            ("http://h/a b", "must have a path"),
+            ("http://h/a b", "must have only visible"),
             ("http://h/a/../b", "must have a path"),
         ] {
             assert!(Endpoint::parse(url).unwrap_err().starts_with(why), "{url}");

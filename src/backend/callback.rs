@@ -2,9 +2,10 @@
 //! part of a message says where an answer goes.
 
 use crate::aws::call::{Asking, From};
-use crate::aws::endpoint::{Endpoint, Wrong};
+use crate::aws::endpoint::Endpoint;
 use crate::aws::sigv4::encode;
 use crate::proto::http_client::Unsendable;
+use crate::proto::url::Wrong;
 
 /// A gateway, and what it wants to see.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use super::names::Draw;
 use super::select::Expression;
 use crate::proto::http::is_host;
-use crate::target::{Target, Trust};
+use crate::proto::url::{Parts, Speech};
+use crate::target::Target;
 
 /// A key of a route is no longer.
 const KEY_BYTES: usize = 128;
@@ -83,37 +84,14 @@ impl Backend {
     /// # Errors
     /// What it must be.
     pub fn parse(url: &str) -> Read<Self> {
-        const WANT: &str = "must be http://HOST[:PORT][/PATH] or https://…, such as \
+        const FORM: &str = "must be http://HOST[:PORT][/PATH] or https://…, such as \
                             http://127.0.0.1:8501";
-        let (scheme, rest) = url.split_once("://").ok_or(WANT)?;
-        let (tls, usual) = match scheme {
-            "http" => (false, 80),
-            "https" => (true, 443),
-            _ => return Err(WANT.into()),
-        };
-        let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if host.contains('@') {
-            return Err("must not have a user or password".into());
+        let parts = Parts::read(url, Speech::Http).map_err(|flaw| flaw.clause(FORM))?;
+        if parts.path.bytes().any(|b| b"\\\"<>^`{|}".contains(&b)) || parts.path.starts_with("//") {
+            return Err("must have a plain path: not //, and the rest encoded as %XX".into());
         }
-        let plain = |b: u8| b.is_ascii_graphic() && !b"#\\\"<>^`{|}".contains(&b);
-        if !path.bytes().all(plain) || path.starts_with("//") {
-            return Err("must have a plain path: no # part, and the rest encoded as %XX".into());
-        }
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => {
-                let port = port.parse().ok().filter(|port| *port > 0);
-                (name, port.ok_or("must have a port from 1 to 65535")?)
-            }
-            _ => (host, usual),
-        };
-        if name.is_empty() || !is_host(host) {
-            return Err(WANT.into());
-        }
-        let target = Target::host(name, port);
-        let bare = name.trim_start_matches('[').trim_end_matches(']');
-        let target = if tls { target.secured(bare, Trust::public()) } else { target };
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        let (host, path) = (host.to_owned(), format!("{slash}{path}"));
+        let target = Target::public(&parts.place, parts.scheme);
+        let (host, path) = (parts.host.to_owned(), parts.target());
         Ok(Self { url: url.to_owned(), host, target, path })
     }
 
@@ -195,6 +173,10 @@ mod tests {
             ("https://api:8443/a/?k=v", "api:8443", "/a/?k=v", "/a/connect?k=v"),
             ("http://[::1]:8501/x", "[::1]:8501", "/x", "/x/connect"),
         ] {
+            if url.starts_with("https") && cfg!(not(feature = "tls")) {
+                assert!(Backend::parse(url).unwrap_err().starts_with("needs TLS"));
+                continue;
+            }
             let backend = Backend::parse(url).unwrap();
             assert_eq!((&*backend.host, &*backend.path), (host, path));
             assert_eq!(backend.connect_path(), connect);

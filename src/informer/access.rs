@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 
 use crate::engine::{Roots, Target, Trust};
+use crate::proto::url::{Flaw, Parts, Place, Scheme, Speech, Wrong};
 
 /// An API server, and who we are to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Where it listens.
-    pub host: String,
-    /// On which port.
-    pub port: u16,
+    pub place: Place,
     /// What stands before `/apis` in its paths, without a slash at the end.
     pub prefix: String,
     /// How it is made sure that it is the right one; `None`: plain HTTP.
@@ -57,74 +56,34 @@ pub enum Token {
     File(String),
 }
 
-/// Why an address is none that can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadUrl {
-    /// Neither `http://` nor `https://`.
-    Scheme,
-    /// No host, or one that none can have.
-    Host,
-    /// No port.
-    Port,
-    /// A query, a fragment, or a path that would need to be escaped.
-    Path,
-}
-
-impl core::fmt::Display for BadUrl {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Scheme => "must begin with http:// or https://",
-            Self::Host => "must have a host, such as http://127.0.0.1:8001",
-            Self::Port => "must have a port from 1 to 65535",
-            Self::Path => "must have a path of letters, digits and -._~/ or none",
-        })
-    }
-}
-
 impl Access {
     /// `http://127.0.0.1:8001`, as `kubectl proxy` says it, or the `server` of a kubeconfig.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn from_url(url: &str) -> Result<Self, BadUrl> {
-        let (scheme, rest) = url.split_once("://").ok_or(BadUrl::Scheme)?;
-        let (tls, usual) = match scheme {
-            "http" => (None, 80),
-            "https" => (Some(Tls::default()), 443),
-            _ => return Err(BadUrl::Scheme),
-        };
-        let (place, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let (host, port) = match place.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => {
-                let port = port.parse().ok().filter(|port| *port > 0).ok_or(BadUrl::Port)?;
-                (host, port)
-            }
-            _ => (place, usual),
-        };
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let sound = match bare {
-            Some(v6) => v6.parse::<core::net::Ipv6Addr>().is_ok(),
-            None => host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
-        };
-        if host.is_empty() || host.len() > 253 || !sound {
-            return Err(BadUrl::Host);
-        }
-        let prefix = path.trim_end_matches('/');
+    pub fn from_url(url: &str) -> Result<Self, Wrong> {
+        let parts = Parts::read(url, Speech::Http).map_err(|flaw| match flaw {
+            Flaw::Scheme => "must begin with http:// or https://",
+            _ => flaw.clause("must have a host, such as http://127.0.0.1:8001"),
+        })?;
+        let prefix = parts.path.trim_end_matches('/');
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
         if !prefix.bytes().all(plain) || prefix.contains("//") {
-            return Err(BadUrl::Path);
+            return Err("must have a path of letters, digits and -._~/ or none");
         }
-        let host = bare.unwrap_or(host).to_owned();
-        Ok(Self { host, port, prefix: prefix.to_owned(), tls, token: Token::None })
+        let tls = match parts.scheme {
+            Scheme::Plain => None,
+            Scheme::Secured => Some(Tls::default()),
+        };
+        let (place, prefix) = (parts.place, prefix.to_owned());
+        Ok(Self { place, prefix, tls, token: Token::None })
     }
 
     /// As the `Host` field has it.
     #[must_use]
     pub fn authority(&self) -> String {
-        let Self { host, port, tls, .. } = self;
-        let usual = if tls.is_some() { 443 } else { 80 };
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        if *port == usual { host } else { format!("{host}:{port}") }
+        let scheme = if self.tls.is_some() { Scheme::Secured } else { Scheme::Plain };
+        self.place.shown(scheme.port())
     }
 
     /// What a connection there is asked for with, given what was read of [`Access::files`].
@@ -132,7 +91,7 @@ impl Access {
     /// # Errors
     /// The file that is missing, by what it is.
     pub fn target(&self, read: &Secrets) -> Result<Target, Missing> {
-        let to = Target::host(&self.host, self.port);
+        let to = Target::host(&self.place.name, self.place.port);
         let Some(tls) = &self.tls else { return Ok(to) };
         let roots = if tls.insecure {
             Roots::Anyone
@@ -147,7 +106,7 @@ impl Access {
             let certificate = read.pem(certificate).ok_or("client-certificate")?;
             trust = trust.showing(certificate, read.pem(key).ok_or("client-key")?);
         }
-        Ok(to.secured(tls.server_name.as_deref().unwrap_or(&self.host), trust))
+        Ok(to.secured(tls.server_name.as_deref().unwrap_or(&self.place.name), trust))
     }
 
     /// Files that are read, and read again.
@@ -268,6 +227,10 @@ mod tests {
                 true,
             ),
         ] {
+            if tls && cfg!(not(feature = "tls")) {
+                assert!(Access::from_url(url).unwrap_err().starts_with("needs TLS"));
+                continue;
+            }
             let access = Access::from_url(url).unwrap();
             assert_eq!((&*access.authority(), &*access.prefix), (authority, prefix));
             assert_eq!(access.tls.is_some(), tls);
@@ -277,24 +240,27 @@ mod tests {
     #[test]
     fn urls_that_cannot() {
         for (url, why) in [
-            ("127.0.0.1:8001", BadUrl::Scheme),
-            ("ftp://x", BadUrl::Scheme),
-            ("http://", BadUrl::Host),
-            ("http://a b", BadUrl::Host),
-            ("http://user@host", BadUrl::Host),
-            ("http://[::1", BadUrl::Host),
-            ("http://[x]", BadUrl::Host),
-            ("http://x:0", BadUrl::Port),
-            ("http://x:99999", BadUrl::Port),
-            ("http://x/?a", BadUrl::Path),
-            ("http://x/a//b", BadUrl::Path),
-            ("http://x/\r\n", BadUrl::Path),
+            ("127.0.0.1:8001", "begin with http://"),
+            ("ftp://x", "begin with http://"),
+            ("http://", "have a host"),
+            ("http://a b", "have a host"),
+            ("http://user@host", "not have a user"),
+            ("http://[::1", "have a host"),
+            ("http://[x]", "have a host"),
+            ("http://x:0", "have a port from 1"),
+            ("http://x:99999", "have a port from 1"),
+            ("http://x/?a", "have a path of letters"),
+            ("http://x?a", "have a path of letters"),
+            ("http://x/a//b", "have a path of letters"),
+            ("http://x/\r\n", "have only visible ASCII"),
         ] {
-            assert_eq!(Access::from_url(url), Err(why), "{url}");
+            let said = Access::from_url(url).unwrap_err();
+            assert!(said.starts_with(&format!("must {why}")), "{url}: {said}");
         }
     }
 
     #[test]
+    #[cfg(feature = "tls")]
     fn what_is_missing_is_said_and_half_a_file_is_none() {
         let mut access = Access::from_url("https://k8s.example").unwrap();
         access.token = Token::File("token".into());

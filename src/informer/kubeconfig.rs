@@ -7,8 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::access::{Access, BadUrl, Pem, Tls, Token};
+use super::access::{Access, Pem, Tls, Token};
 use super::yaml;
+use crate::proto::url::Wrong;
 
 /// Why a kubeconfig does not help.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub enum Unusable {
     /// There is no such context, cluster or user.
     Missing(&'static str, String),
     /// The server's address.
-    Server(BadUrl),
+    Server(Wrong),
     /// Data that is no base64.
     Data(&'static str),
     /// Something that we cannot do.
@@ -227,7 +228,8 @@ fn beside(folder: &str, path: &str) -> String {
     }
 }
 
-#[cfg(test)]
+// Nearly all of them speak of TLS.
+#[cfg(all(test, feature = "tls"))]
 mod tests {
     use super::*;
 

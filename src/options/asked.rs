@@ -50,9 +50,8 @@ impl<D: Asks + 'static> Flags<D> {
             subprotocol(d.asked(), v)
         }),
         row("connect-to", Takes::One("HOST:PORT"), Fallback::Off, CONNECT_TO, |d, v| {
-            let place = Place::parse(v, None);
-            d.asked().connect_to =
-                Some(place.ok_or("must be HOST:PORT, such as 10.0.0.7:8080 or [::1]:8080")?);
+            const FORM: &str = "must be HOST:PORT, such as 10.0.0.7:8080 or [::1]:8080";
+            d.asked().connect_to = Some(Place::read(v, None).map_err(|_| FORM)?);
             Ok(())
         }),
         row("insecure", Takes::Nothing, Fallback::Off, goal::INSECURE, goal::insecure),

@@ -14,7 +14,7 @@ use super::table::{Fallback, Flag, Group, Takes};
 use super::values::{self, Address};
 use super::{Command, Surroundings, Usage, every_flag, flags};
 use crate::engine::Target;
-use crate::proto::http::is_host;
+use crate::proto::url::{Parts, Scheme, Speech};
 use crate::units::show_duration;
 
 /// What its help says.
@@ -231,41 +231,21 @@ fn place_of_url(url: &str) -> Result<Place, Cow<'static, str>> {
     if let Some(path) = url.strip_prefix("unix:") {
         return values::socket_path(path).map(unix);
     }
-    let want = "must be http://HOST[:PORT][/PATH], https://… or unix:PATH";
-    let (scheme, rest) = url.split_once("://").ok_or(want)?;
-    let usual = match scheme {
-        "http" => 80,
-        "https" if cfg!(feature = "tls") => 443,
-        "https" => return Err("needs TLS, which this build does not have".into()),
-        _ => return Err(want.into()),
-    };
-    let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let visible = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
-    if host.is_empty() || host.contains('#') || !is_host(host) || !visible {
-        return Err(want.into());
-    }
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, values::port(port)?),
-        _ => (host, usual),
-    };
-    if port == 0 {
-        return Err("must have a port from 1 to 65535".into());
-    }
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    let place = match bare.parse() {
+    let form = "must be http://HOST[:PORT][/PATH], https://… or unix:PATH";
+    let parts = Parts::read(url, Speech::Http).map_err(|flaw| flaw.clause(form))?;
+    let (name, port, host) = (&parts.place.name, parts.place.port, parts.host.to_owned());
+    let place = match name.parse() {
         Ok(ip) => address(SocketAddr::new(ip, port)),
         Err(_) if name.eq_ignore_ascii_case("localhost") => loopback(port),
-        Err(_) if name.is_empty() => return Err(want.into()),
         Err(_) => Place { targets: vec![Target::host(name, port)], ..loopback(port) },
     };
-    let secured = (scheme == "https").then(|| bare.to_owned());
-    let path = match path {
-        "" => None,
-        query if query.starts_with('?') => Some(format!("/{query}")),
-        path => Some(path.to_owned()),
+    let (scheme, secured) = match parts.scheme {
+        Scheme::Plain => ("http", None),
+        Scheme::Secured => ("https", Some(name.clone())),
     };
+    let path = (!parts.path.is_empty()).then(|| parts.target());
     let shown = format!("{scheme}://{host}");
-    Ok(Place { secured, host: host.to_owned(), shown, path, ..place })
+    Ok(Place { secured, host, shown, path, ..place })
 }
 
 #[cfg(test)]
@@ -337,12 +317,12 @@ mod tests {
             ("localhost:8080", want),
             ("http://", want),
             ("http://:80", want),
-            ("http://u@h", want),
-            ("http://h/\u{e9}", want),
-            ("http://h/#x", want),
+            ("http://u@h", "must not have a user or password"),
+            ("http://h/\u{e9}", "must have only visible ASCII in its path: encode the rest as %XX"),
+            ("http://h/#x", "must not have a # part: write %23 for the character"),
             ("http://[::x]", want),
             ("http://h:0", "must have a port from 1 to 65535"),
-            ("http://h:65536", "must have a port from 0 to 65535"),
+            ("http://h:65536", "must have a port from 1 to 65535"),
             ("wss://h", want),
             ("unix:", "must have a path, such as unix:/run/x.sock"),
         ] {

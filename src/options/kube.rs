@@ -68,7 +68,7 @@ fn choice_in_full(text: &str) -> Read<Choice> {
         "kubeconfig" => Ok(Choice::Kubeconfig),
         url if url.contains("://") => {
             let access = crate::informer::access::Access::from_url(url);
-            access.map_err(|bad| bad.to_string())?;
+            access?;
             Ok(Choice::Url(url.to_owned()))
         }
         _ => Err("must be auto, off, in-cluster, kubeconfig or a URL such as \
@@ -126,7 +126,7 @@ pub(super) fn settle(wish: &mut KubeWish, mounts: &mut Vec<Mount>, env: &Environ
 fn at(url: &str, wish: &KubeWish) -> Kube {
     match crate::informer::access::Access::from_url(url) {
         Ok(access) => Kube::Watch(Box::new(wish.plan(access, Vec::new()))),
-        Err(bad) => Kube::Nothing(bad.to_string()),
+        Err(bad) => Kube::Nothing(bad.to_owned()),
     }
 }
 
@@ -191,13 +191,14 @@ impl KubeWish {
     /// The API server around this pod, which knows it by its service account.
     fn account(&self) -> Option<crate::informer::access::Access> {
         use crate::informer::access::{Access, Pem, Tls, Token};
+        use crate::proto::url::Place;
         let (host, port) = self.around.as_ref()?;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let mut access = Access::from_url(&format!("https://{host}:{port}")).ok()?;
+        let place = Place::read(&format!("{host}:{port}"), None).ok()?;
         let authority = Pem::File(format!("{ACCOUNT}/ca.crt"));
-        access.tls = Some(Tls { authority, ..Tls::default() });
-        access.token = Token::File(format!("{ACCOUNT}/token"));
-        Some(access)
+        let tls = Some(Tls { authority, ..Tls::default() });
+        let token = Token::File(format!("{ACCOUNT}/token"));
+        Some(Access { place, prefix: String::new(), tls, token })
     }
 
     /// The plan for this API server, which stands in these files, if it does.

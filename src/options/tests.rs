@@ -204,7 +204,7 @@ fn origins() {
         ("https://bücher.example", want),
         ("https://a.example/", "must end after the host and port: an origin has no path"),
         ("wss://a.example", "must be the page's scheme: http:// or https://, not ws:// or wss://"),
-        ("https://a.example:http", "must have a port from 0 to 65535"),
+        ("https://a.example:http", "must have a port from 1 to 65535"),
     ] {
         let message = error(&format!("--origin {text}"), &[]);
         assert_eq!(message, format!("--origin {text:?}: {why}"));

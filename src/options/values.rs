@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::proto::deflate::{self, Compression};
 use crate::proto::frame::REASON_BYTES_MAX;
+use crate::proto::url::split_port;
 use crate::units;
 
 /// No timer of ours runs longer, and sums of such times cannot overflow.
@@ -239,19 +240,12 @@ fn listed_origin(text: &str) -> Read<String> {
     if rest.contains(['/', '?', '#']) {
         return Err("must end after the host and port: an origin has no path".into());
     }
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(self::port(port)?)),
-        _ => (rest, None),
-    };
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    let sound = match bare {
-        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
-    };
+    let (name, port) = split_port(rest).map_err(|flaw| flaw.clause(WANT))?;
     let letters = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
-    if host.is_empty() || !sound || scheme.is_empty() || !scheme.bytes().all(letters) {
+    if scheme.is_empty() || !scheme.bytes().all(letters) {
         return Err(WANT.into());
     }
+    let host = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
     Ok(match port {
         None | Some(80) if scheme == "http" => format!("{scheme}://{host}"),
         None | Some(443) if scheme == "https" => format!("{scheme}://{host}"),
