@@ -3,14 +3,12 @@
 
 use std::borrow::Cow;
 
+use super::chunks::{Bounds, Broken, Chunks, Found};
 use super::http::Framing;
 use super::refusal::Refusal;
 
-/// Digits of a chunk size: 4 GiB is more than any body that we take.
+/// Digits of a chunk's size: 4 GiB is more than any body that we take.
 const SIZE_DIGITS: u8 = 8;
-/// Bytes of a chunk's extensions that are read past.
-const EXTENSION_BYTES: u16 = 256;
-
 /// Bytes of all chunks' sizes, extensions and line ends together.
 const FRAME_BYTES: u16 = 8 * 1024;
 
@@ -18,23 +16,12 @@ const FRAME_BYTES: u16 = 8 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
     state: State,
-    /// Payload bytes that may still come.
-    allowed: u64,
-    /// Bytes of chunks' frames that may still come: a peer can make many more of those.
-    frame_allowed: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Length(u64),
-    Size { digits: u8, value: u64 },
-    Extension { seen: u16, value: u64 },
-    SizeLf { value: u64 },
-    Data(u64),
-    DataCr,
-    DataLf,
-    LastCr,
-    LastLf,
+    Chunks(Chunks),
     Done,
 }
 
@@ -45,9 +32,9 @@ impl Body {
             Framing::Length(0) => State::Done,
             Framing::Length(length) if length > allowed => return Err(Refusal::BodyTooLarge),
             Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::Size { digits: 0, value: 0 },
+            Framing::Chunked => State::Chunks(chunks(allowed)),
         };
-        Ok(Self { state, allowed, frame_allowed: FRAME_BYTES })
+        Ok(Self { state })
     }
 
     /// Whether nothing of it is missing.
@@ -58,60 +45,43 @@ impl Body {
 
     /// Reads past its bytes at the front; says how many they were and whether that was all.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
-        let mut at = 0;
-        while at < bytes.len() && self.state != State::Done {
-            match &mut self.state {
-                State::Length(left) | State::Data(left) => {
-                    let n = (bytes.len() - at).min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= n as u64;
-                    at += n;
-                    if *left == 0 {
-                        let chunked = matches!(self.state, State::Data(_));
-                        self.state = if chunked { State::DataCr } else { State::Done };
+        match &mut self.state {
+            State::Length(left) => {
+                let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= n as u64;
+                if *left == 0 {
+                    self.state = State::Done;
+                }
+                Ok((n, self.is_done()))
+            }
+            State::Chunks(chunks) => {
+                let mut at = 0;
+                loop {
+                    match chunks.take(&bytes[at..]).map_err(refusal)? {
+                        Found::Data { skip, len } => at += skip + len,
+                        Found::Nothing => return Ok((bytes.len(), false)),
+                        Found::End { skip } => {
+                            self.state = State::Done;
+                            return Ok((at + skip, true));
+                        }
                     }
                 }
-                _ => {
-                    let left = self.frame_allowed.checked_sub(1);
-                    self.frame_allowed = left.ok_or(Refusal::BodyTooLarge)?;
-                    self.state = self.step(bytes[at])?;
-                    at += 1;
-                }
             }
+            State::Done => Ok((0, true)),
         }
-        Ok((at, self.is_done()))
     }
+}
 
-    /// One byte of a chunk's frame.
-    fn step(&mut self, byte: u8) -> Result<State, Refusal> {
-        let bad = Err(Refusal::ChunkInvalid);
-        match (self.state.clone(), byte) {
-            (State::Size { digits, value }, _) if byte.is_ascii_hexdigit() => {
-                if digits == SIZE_DIGITS {
-                    return bad;
-                }
-                let digit = char::from(byte).to_digit(16).unwrap_or(0);
-                Ok(State::Size { digits: digits + 1, value: value << 4 | u64::from(digit) })
-            }
-            (State::Size { digits: 1.., value } | State::Extension { value, .. }, b'\r') => {
-                Ok(State::SizeLf { value })
-            }
-            (State::Size { digits: 1.., value }, b';') => Ok(State::Extension { seen: 1, value }),
-            (State::Extension { seen, value }, _) if is_text(byte) && seen < EXTENSION_BYTES => {
-                Ok(State::Extension { seen: seen + 1, value })
-            }
-            (State::SizeLf { value: 0 }, b'\n') => Ok(State::LastCr),
-            (State::SizeLf { value }, b'\n') => {
-                self.allowed = self.allowed.checked_sub(value).ok_or(Refusal::BodyTooLarge)?;
-                Ok(State::Data(value))
-            }
-            (State::DataCr, b'\r') => Ok(State::DataLf),
-            (State::DataLf, b'\n') => Ok(State::Size { digits: 0, value: 0 }),
-            // Trailer fields are refused: nobody needs one here, and a `Host` among them has
-            // been taken for the head's by others.
-            (State::LastCr, b'\r') => Ok(State::LastLf),
-            (State::LastLf, b'\n') => Ok(State::Done),
-            _ => bad,
-        }
+/// A request has no trailer: nobody needs one here, and a `Host` among its fields has been taken
+/// for the head's by others.
+fn chunks(allowed: u64) -> Chunks {
+    Chunks::new(Bounds { data: allowed, frames: FRAME_BYTES, trailer: 0, digits: SIZE_DIGITS })
+}
+
+fn refusal(broken: Broken) -> Refusal {
+    match broken {
+        Broken::Frame | Broken::Trailer => Refusal::ChunkInvalid,
+        Broken::Long => Refusal::BodyTooLarge,
     }
 }
 
@@ -121,23 +91,14 @@ pub fn payload(framing: Framing, whole: &[u8]) -> Cow<'_, [u8]> {
     if framing != Framing::Chunked {
         return Cow::Borrowed(whole);
     }
+    let mut chunks = chunks(whole.len() as u64);
     let mut payload = Vec::new();
     let mut rest = whole;
-    while let Some(line_end) = rest.iter().position(|&b| b == b'\n') {
-        let digits = rest.iter().map_while(|&b| char::from(b).to_digit(16));
-        let size = digits.fold(0_usize, |size, digit| size << 4 | digit as usize);
-        let data = line_end + 1;
-        let Some(chunk) = rest.get(data..data + size).filter(|chunk| !chunk.is_empty()) else {
-            break;
-        };
-        payload.extend_from_slice(chunk);
-        rest = rest.get(data + size + 2..).unwrap_or_default();
+    while let Ok(Found::Data { skip, len }) = chunks.take(rest) {
+        payload.extend_from_slice(&rest[skip..skip + len]);
+        rest = &rest[skip + len..];
     }
     Cow::Owned(payload)
-}
-
-fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 #[cfg(test)]

@@ -2,12 +2,11 @@
 //! the same ones wherever they are cut. Strict where two readers of one answer could disagree about
 //! where it ends. It knows no connection and no time; whoever has those ends what takes too long.
 
-mod chunks;
 mod fault;
 mod head;
 
+use super::chunks::{Bounds, Broken, Chunks, ENDLESS, Found};
 use super::http::{Persistence, is_host, is_token};
-use chunks::{Chunks, Found};
 pub use fault::{Fault, Unsendable};
 pub use head::Head;
 
@@ -243,7 +242,7 @@ impl Answer {
                     }
                     return Ok(piece(0, len));
                 }
-                State::Chunks(chunks) => match chunks.take(bytes)? {
+                State::Chunks(chunks) => match chunks.take(bytes).map_err(fault_of)? {
                     Found::Data { skip, len } => return Ok(piece(skip, len)),
                     Found::End { skip } => {
                         *bytes = &bytes[skip..];
@@ -302,9 +301,12 @@ impl Answer {
         self.state = match verdict.extent {
             head::Extent::Length(0) => State::End,
             head::Extent::Length(length) => State::Length(length),
-            head::Extent::Chunked => {
-                State::Chunks(Chunks::new(self.limits.body_bytes, self.limits.head_bytes))
-            }
+            head::Extent::Chunked => State::Chunks(Chunks::new(Bounds {
+                data: self.limits.body_bytes,
+                frames: ENDLESS,
+                trailer: u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX),
+                digits: 15,
+            })),
             head::Extent::Close => State::Close(self.limits.body_bytes),
         };
         Ok(Step::Head { end, kept })
@@ -330,6 +332,14 @@ impl Answer {
             last = Some(byte);
         }
         Ok(None)
+    }
+}
+
+fn fault_of(broken: Broken) -> Fault {
+    match broken {
+        Broken::Frame => Fault::ChunkInvalid,
+        Broken::Long => Fault::BodyTooLarge,
+        Broken::Trailer => Fault::HeadTooLarge,
     }
 }
 

@@ -2,6 +2,7 @@
 //! an id, a time or a log.
 
 pub mod body;
+mod chunks;
 pub mod deflate;
 pub mod frame;
 pub mod handshake;

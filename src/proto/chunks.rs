@@ -1,25 +1,48 @@
-//! A chunked body as it arrives (RFC 9112 §7.1): where its data lie. Extensions are read past,
-//! and so is the trailer, of which nothing here may depend.
+//! A chunked body as it arrives (RFC 9112 §7.1): where its data lie, for requests and for answers.
+//! Extensions are read past, and so is the trailer, of which nothing here may depend. How much of
+//! each is borne is said by whoever reads.
 
-use super::super::http::is_token;
-use super::Fault;
+use super::http::is_token;
 
-/// Digits of a chunk's size: more would be no size that we take.
-const SIZE_DIGITS: u8 = 15;
 /// Bytes of a chunk's extensions.
 const EXTENSION_BYTES: u16 = 256;
 
-/// Where a chunked body has got to.
-#[derive(Clone, Debug)]
-pub(super) struct Chunks {
-    place: Place,
-    /// Bytes of data that may still come.
-    allowed: u64,
-    /// Bytes of the trailer that may still come.
-    trailer_allowed: usize,
+/// As [`Bounds::frames`]: as many as come, for a body that never ends.
+pub(super) const ENDLESS: u16 = u16::MAX;
+
+/// How much of a body is borne, in bytes. Small: each connection may hold one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Its data.
+    pub(super) data: u64,
+    /// Sizes, extensions, line ends and trailer together: a peer can make many more of those.
+    pub(super) frames: u16,
+    /// The trailer; 0: there must be none.
+    pub(super) trailer: u32,
+    /// Digits of one chunk's size, at most 15: more would be no size that anyone takes.
+    pub(super) digits: u8,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What is wrong with a chunked body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// A frame that is malformed.
+    Frame,
+    /// More data than is borne, or than would be worth their frames.
+    Long,
+    /// A trailer beyond its bound.
+    Trailer,
+}
+
+/// Where a chunked body has got to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chunks {
+    place: Place,
+    /// What may still come.
+    left: Bounds,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Size { digits: u8, value: u64 },
     Extension { seen: u16, value: u64 },
@@ -47,12 +70,12 @@ pub(super) enum Found {
 }
 
 impl Chunks {
-    pub(super) fn new(allowed: u64, trailer_allowed: usize) -> Self {
-        Self { place: Place::Size { digits: 0, value: 0 }, allowed, trailer_allowed }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { place: Place::Size { digits: 0, value: 0 }, left: bounds }
     }
 
     /// Reads up to the next data; the bytes up to their end are not to be given again.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Found, Fault> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Found, Broken> {
         let mut at = 0;
         loop {
             match &mut self.place {
@@ -67,6 +90,10 @@ impl Chunks {
                     return Ok(Found::Data { skip: at, len });
                 }
                 _ => {
+                    if self.left.frames != ENDLESS {
+                        let left = self.left.frames.checked_sub(1);
+                        self.left.frames = left.ok_or(Broken::Long)?;
+                    }
                     self.place = self.step(bytes[at])?;
                     at += 1;
                 }
@@ -75,11 +102,11 @@ impl Chunks {
     }
 
     /// One byte of a frame or of the trailer.
-    fn step(&mut self, byte: u8) -> Result<Place, Fault> {
-        let bad = Err(Fault::ChunkInvalid);
+    fn step(&mut self, byte: u8) -> Result<Place, Broken> {
+        let bad = Err(Broken::Frame);
         match (self.place, byte) {
             (Place::Size { digits, value }, _) if byte.is_ascii_hexdigit() => {
-                if digits == SIZE_DIGITS {
+                if digits == self.left.digits {
                     return bad;
                 }
                 let digit = char::from(byte).to_digit(16).unwrap_or(0);
@@ -94,7 +121,7 @@ impl Chunks {
             }
             (Place::SizeLf { value: 0 }, b'\n') => Ok(Place::TrailerStart),
             (Place::SizeLf { value }, b'\n') => {
-                self.allowed = self.allowed.checked_sub(value).ok_or(Fault::BodyTooLarge)?;
+                self.left.data = self.left.data.checked_sub(value).ok_or(Broken::Long)?;
                 Ok(Place::Data(value))
             }
             (Place::DataCr, b'\r') => Ok(Place::DataLf),
@@ -105,15 +132,15 @@ impl Chunks {
                 Place::TrailerStart | Place::TrailerName | Place::TrailerValue | Place::TrailerLf,
                 _,
             ) => {
-                let left = self.trailer_allowed.checked_sub(1);
-                self.trailer_allowed = left.ok_or(Fault::HeadTooLarge)?;
+                let left = self.left.trailer.checked_sub(1);
+                self.left.trailer = left.ok_or(Broken::Trailer)?;
                 self.trailer_step(byte)
             }
             _ => bad,
         }
     }
 
-    fn trailer_step(&self, byte: u8) -> Result<Place, Fault> {
+    fn trailer_step(&self, byte: u8) -> Result<Place, Broken> {
         match (self.place, byte) {
             (Place::TrailerStart | Place::TrailerName, _) if is_token(&[byte]) => {
                 Ok(Place::TrailerName)
@@ -122,7 +149,7 @@ impl Chunks {
             (Place::TrailerValue, b'\r') => Ok(Place::TrailerLf),
             (Place::TrailerValue, _) if is_text(byte) => Ok(Place::TrailerValue),
             (Place::TrailerLf, b'\n') => Ok(Place::TrailerStart),
-            _ => Err(Fault::ChunkInvalid),
+            _ => Err(Broken::Frame),
         }
     }
 }
