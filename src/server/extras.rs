@@ -50,7 +50,8 @@ struct Waiting {
     payload: Vec<u8>,
 }
 
-/// Who serves, as `hello=1` says it.
+/// Who serves, as `hello=1` says it: the fields of `/whoami` in another order, and both orders have
+/// been seen by clients.
 #[derive(Debug, Serialize)]
 struct Hello<'a> {
     pod: &'a str,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::once;
 use crate::world::{Dials, Wires};
 
 /// One server with as many connections as are opened; a line of a transcript is one of these:
@@ -85,6 +86,7 @@ pub(crate) fn take_request(input: &mut Vec<u8>) -> Option<String> {
         return None;
     }
     let body: Vec<u8> = input.drain(..end + length).skip(end).collect();
+    once::check(&body);
     let same = ["Host: ", "User-Agent: ", "Content-Length: "];
     let mut lines = head.lines().filter(|line| !line.is_empty());
     let line = lines.next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();

@@ -13,6 +13,7 @@ mod hostile;
 mod house;
 #[cfg(feature = "informer")]
 mod kube;
+mod once;
 mod peer;
 mod process;
 mod scenarios;

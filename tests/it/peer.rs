@@ -6,7 +6,7 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use wspulse::behaviours::Kind;
 
-use crate::squeeze;
+use crate::{once, squeeze};
 
 /// The key of the RFC's example; its answer is s3pPLMBiTxaQ9kYGzzhZRbK+xOo=.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -113,6 +113,9 @@ impl Reader {
         // The body of an answer to HEAD never comes; what stands there is the next answer.
         let body = self.bytes.get(head..head + length).unwrap_or_default();
         let body = if body.starts_with(b"HTTP/1.1") { &[] } else { body };
+        if line.contains("application/json") {
+            once::check(body);
+        }
         if !body.is_empty() {
             write!(line, " {}", shown(body)).unwrap();
         }
@@ -127,11 +130,15 @@ impl Reader {
         let first = self.bytes[0];
         assert!(header.mask.is_none(), "a server does not mask");
         let line = match first {
-            0x81 => format!("text {}", shown(payload)),
+            0x81 => {
+                once::check(payload);
+                format!("text {}", shown(payload))
+            }
             0x82 => format!("binary {}", shown(payload)),
             0xc1 | 0xc2 => {
                 let kind = if first == 0xc1 { "text" } else { "binary" };
                 let message = squeeze::stretched(payload).unwrap();
+                once::check(&message);
                 assert!(payload.len() < message.len(), "compressed for nothing");
                 format!("compressed {kind} {}", shown(&message))
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::once;
 use crate::peer::{self, Reader};
 
 /// Whatever takes longer has failed.
@@ -72,7 +73,7 @@ impl Server {
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
             let line = line.unwrap_or_else(|_| panic!("no {event} in {:?}", self.log));
-            self.log.push(serde_json::from_str(&line).unwrap());
+            self.log.push(once::read(&line));
             if self.log.last().unwrap()["event"] == event {
                 return self.log.last().unwrap().clone();
             }
@@ -87,7 +88,7 @@ impl Server {
     pub(crate) fn exit(&mut self) -> Option<i32> {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => self.log.push(serde_json::from_str(&line).unwrap()),
+                Ok(line) => self.log.push(once::read(&line)),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("still there: {:?}", self.log),
             }

@@ -1,0 +1,77 @@
+//! Every path that answers with JSON, of servers that have everything: no key stands twice. The
+//! reader of answers looks (`peer`), here and in all other tests.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
+
+use wspulse::server::ROUTES;
+
+use super::running::{Client, PATIENCE, PROGRAM, Server};
+
+/// What ends the server, or stops it for a while.
+const NOT_ASKED: [&str; 3] = ["/api/shutdown", "/inemuri", "/seppuku"];
+
+/// A backend that says 200 to everything; and the ids that it is told.
+fn agreeable() -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, ids) = channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut bytes = [0; 4096];
+            let n = stream.read(&mut bytes).unwrap_or(0);
+            let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+            let head = String::from_utf8_lossy(&bytes[..n]);
+            let id = head.lines().find_map(|line| line.strip_prefix("ConnectionId: "));
+            // Whoever asked, and the test, may have what they wanted already.
+            let _ = (sender.send(id.unwrap_or_default().to_owned()), stream.write_all(answer));
+        }
+    });
+    (url, ids)
+}
+
+/// The paths that answer with JSON.
+fn answer_json(client: &mut Client, id: &str, there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let rows =
+        ROUTES.iter().filter(|row| there(row.doors.name()) && !NOT_ASKED.contains(&row.path));
+    let asked = rows.filter(|row| {
+        let path = row.path.replace("{stage}", "prod").replace("{id}", id);
+        let line = client.get(&path);
+        assert!(!line.starts_with("404 "), "{path}: {line}");
+        line.contains("application/json")
+    });
+    asked.map(|row| row.path).collect()
+}
+
+#[test]
+fn no_key_stands_twice() {
+    let (url, ids) = agreeable();
+    let server = Server::start(&["--faults", "--gateway-backend", &url, "--memory-limit", "1GiB"]);
+    let _member = Client::upgraded(server.main, "/gateway/prod", &[]);
+    let id = ids.recv_timeout(PATIENCE).unwrap();
+    let main = |doors: &str| doors == "main" || doors.starts_with("both");
+    let found = answer_json(&mut Client::connect(server.main), &id, main);
+    assert_eq!(found, ["/version", "/whoami"]);
+    let admin = |doors: &str| doors.starts_with("admin") || doors.starts_with("both");
+    let found = answer_json(&mut Client::connect(server.admin), &id, admin);
+    let callbacks = ["/{stage}/@connections/{id}", "/@connections/{id}"];
+    assert_eq!(found, [&["/stats", "/drain"][..], &callbacks].concat());
+    // The reader looks at messages as well.
+    let mut greeted = Client::upgraded(server.main, "/echo?hello=1", &[]);
+    assert!(greeted.line().contains("connection"));
+    let mut mirrored = Client::upgraded(server.main, "/socket", &[]);
+    mirrored.line();
+}
+
+#[test]
+fn no_key_stands_twice_in_the_backend() {
+    let mut command = Command::new(PROGRAM);
+    command.args(["backend", "--listen", "127.0.0.1:0"]);
+    let mut server = Server::spawn(command);
+    server.wait_for("start");
+    let said = server.logged("listening")[0]["address"].as_str().unwrap().parse().unwrap();
+    let all = |doors: &str| doors == "both" || doors.ends_with("backend");
+    assert_eq!(answer_json(&mut Client::connect(said), "", all), ["/stats"]);
+}
