@@ -32,7 +32,7 @@ USAGE = [
     (["load"], ["load", "ws://"]),
     (["load", "https://localhost/"], ["https://localhost/", "wss://"]),
     (["load", "wss://localhost/", "--insecure", "--ca-file", "x"], ["--insecure", "--ca-file"]),
-    (["load", "ws://localhost", "--rate", "many"], ["--rate", "many", "/s"]),
+    (["load", "ws://localhost", "--rate", "many"], ["--rate", "many", "/s", "wspulse load --help"]),
     (["load", "ws://localhost", "--messages", "6", "--duration", "1s"], ["--messages", "--duration"]),
     (["connect", "localhost:8080"], ["localhost:8080", "ws://"]),
     (["connect", "ws://localhost", "--close", "1006"], ["--close", "1006", "1000"]),
