@@ -149,6 +149,8 @@ impl fmt::Debug for Identity {
 pub enum TlsFault {
     /// Nobody that we trust vouches for it.
     NotTrusted,
+    /// Its certificate may vouch for others, and not stand for a server.
+    Authority,
     /// Its certificate was good once.
     Expired,
     /// Its certificate will be good one day.
@@ -175,6 +177,9 @@ impl fmt::Display for TlsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotTrusted => "its certificate is not trusted",
+            Self::Authority => {
+                "its certificate is an authority's, not a server's: make one with CA:FALSE"
+            }
             Self::Expired => "its certificate has expired",
             Self::NotValidYet => "its certificate is not valid yet",
             Self::WrongName => "its certificate is for another name",

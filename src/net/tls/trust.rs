@@ -106,6 +106,10 @@ pub(super) fn fault(error: &Error) -> TlsFault {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 TlsFault::WrongName
             }
+            // What `openssl req -x509` makes; the error's type is a crate's below.
+            CertificateError::Other(why) if why.to_string() == "CaUsedAsEndEntity" => {
+                TlsFault::Authority
+            }
             _ => TlsFault::NotTrusted,
         },
         Error::InvalidMessage(_) => TlsFault::NotTls,

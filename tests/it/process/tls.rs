@@ -30,6 +30,10 @@ impl Authority {
         Self { certificate, issuer: Issuer::new(params, key) }
     }
 
+    pub(super) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A certificate for this name that ends in that year, and its key, as files.
     pub(super) fn vouch(&self, folder: &Folder, name: &str, year: i32) {
         let key = KeyPair::generate().unwrap();

@@ -67,6 +67,19 @@ fn tools_believe_whom_they_are_told_to_believe() {
     assert!(code == 1 && err.contains("its certificate is for another name"), "{err}");
 }
 
+/// `openssl req -x509` makes such a one unless it is told otherwise, and curl takes it.
+#[test]
+fn an_authority_that_stands_for_a_server_is_told_apart() {
+    let (folder, authority) = (Folder::new("tls-authority"), Authority::new());
+    fs::write(folder.0.join("a.pem"), authority.certificate.pem()).unwrap();
+    fs::write(folder.0.join("a.key"), authority.key_pem()).unwrap();
+    let server = start(&folder, "a", &[]);
+    let url = format!("wss://localhost:{}/", server.main.port());
+    let ca = folder.0.join("a.pem").to_str().unwrap().to_owned();
+    let (code, _, err) = run(&["connect", &url, "--ca-file", &ca]);
+    assert!(code == 1 && err.contains("is an authority's, not a server's"), "{err}");
+}
+
 /// As in a container whose only listener is a main one with TLS.
 #[test]
 fn a_server_behind_tls_is_asked_by_its_own_variables() {
