@@ -237,8 +237,8 @@ fn one_worker_shows_beside_its_ideal() {
     let url = format!("ws://{}/work", server.main);
     let (_, report) = load(&url, "--clients 4 --messages 2");
     let at = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name} in {report}"));
-    assert!((790.0..1_300.0).contains(&at("elapsed_ms")), "{report}");
-    assert!((760.0..1_300.0).contains(&at("ideal_ms")), "{report}");
+    assert!((790.0..3_000.0).contains(&at("elapsed_ms")), "{report}");
+    assert!((760.0..3_000.0).contains(&at("ideal_ms")), "{report}");
     let (_, report) = load(&format!("ws://{}/echo", server.main), "--clients 5 --messages 6");
     assert!(report["ideal_ms"].is_null(), "an echo has none: {report}");
 }
