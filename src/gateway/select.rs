@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A way into a message: the names of its members, one in the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,13 @@ impl Expression {
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         };
         if parts.len() <= 8 && parts.iter().all(sound) { Ok(Self(parts)) } else { Err(WANT.into()) }
+    }
+
+    /// A message that says this there.
+    #[must_use]
+    pub fn example(&self, key: &str) -> String {
+        let nest = |inner, part: &String| json!({ part: inner });
+        self.0.iter().rev().fold(Value::from(key), nest).to_string()
     }
 
     /// What a message says there; nothing if it is no JSON or says nothing that could be a key.
@@ -66,6 +73,13 @@ mod tests {
         ] {
             assert_eq!(expression.select(body.as_bytes()).as_deref(), key, "{body:.40}");
         }
+        for key in ["join", "a \"quoted\" ☃", "7"] {
+            for expression in [&action, &deep] {
+                let example = expression.example(key);
+                assert_eq!(expression.select(example.as_bytes()).as_deref(), Some(key));
+            }
+        }
+        assert_eq!(deep.example("c"), r#"{"a":{"b":"c"}}"#);
         for bad in [
             "",
             "action",

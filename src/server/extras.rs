@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use super::config::Identity;
+use super::config::Config;
+use super::gateway;
 use super::pressure::Account;
 use super::shared::Cx;
 use crate::behaviours::{Ctx, Kind, Params, Pushes, WireFault};
@@ -53,13 +54,15 @@ struct Waiting {
 /// Who serves, as `hello=1` says it: the fields of `/whoami` in another order, and both orders have
 /// been seen by clients.
 #[derive(Debug, Serialize)]
-struct Hello<'a> {
+struct Hello<'a, G> {
     pod: &'a str,
     node: Option<&'a str>,
     namespace: Option<&'a str>,
     zone: Option<&'a str>,
     version: &'a str,
     connection: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<G>,
 }
 
 impl Extras {
@@ -69,10 +72,10 @@ impl Extras {
         forwarded: Option<Box<str>>,
         cx: &Cx<'_>,
     ) -> Option<Box<Self>> {
-        let identity = &cx.shared.config.identity;
+        let config = &cx.shared.config;
         let extras = Self {
             pushes: Pushes::new(params, cx.now.mono_ns),
-            greeting: params.hello.then(|| hello(identity, cx.id.to_string())),
+            greeting: params.hello.then(|| hello(config, cx.id.to_string())),
             wait: Wait { delay: params.delay_ms, work: params.work_ms, block: params.block_ms },
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -199,7 +202,8 @@ pub(super) enum Taken {
     Fatal,
 }
 
-fn hello(identity: &Identity, connection: String) -> String {
+fn hello(config: &Config, connection: String) -> String {
+    let identity = &config.identity;
     let hello = Hello {
         pod: &identity.pod,
         node: identity.node.as_deref(),
@@ -207,6 +211,7 @@ fn hello(identity: &Identity, connection: String) -> String {
         zone: identity.zone.as_deref(),
         version: env!("CARGO_PKG_VERSION"),
         connection,
+        gateway: gateway::shown(config),
     };
     // Strings always serialize.
     serde_json::to_string(&hello).unwrap_or_default()

@@ -3,14 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::Server;
 use super::calls::Asker;
+use super::config::Config;
 use super::drain::Phase;
 use super::metrics::Histogram;
 use super::pressure::Account;
 use super::shared::{Cx, Shared};
 use super::upgrade::{self, Pending};
 use super::websocket::WebSocket;
+use crate::behaviours::GATEWAY;
 use crate::engine::{Action, Id, Now, Peer};
 use crate::gateway::{Gateway, Plan, Step, Verdict, Visitor, Why};
 use crate::pool::{CallId, Failure, Reply};
@@ -93,6 +97,25 @@ impl Front {
         let gateway = self.inner.as_mut();
         gateway.map_or(Verdict::Refused(502), |gateway| gateway.verdict(now, id))
     }
+}
+
+/// What the page is told: where the gateway is, and a message for each of its routes.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown<'c> {
+    mounts: Vec<&'c str>,
+    routes: BTreeMap<&'c str, String>,
+}
+
+/// The same, where there is a gateway.
+pub(super) fn shown(config: &Config) -> Option<Shown<'_>> {
+    let plan = config.gateway.as_deref()?;
+    let mounts = config.mounts.iter().filter(|mount| mount.entry.name == GATEWAY);
+    let keys = plan.routes.iter().map(|(key, _)| &**key);
+    let mut routes = BTreeMap::from([("$default", "hello".to_owned())]);
+    if let Some(expression) = &plan.expression {
+        routes.extend(keys.map(|key| (key, expression.example(key))));
+    }
+    Some(Shown { mounts: mounts.map(|mount| &*mount.path).collect(), routes })
 }
 
 /// The backend has said whether this is a WebSocket, or has not and had its time.

@@ -22,6 +22,7 @@ tools.install_only()
 import harness
 import page_faults
 import page_feed
+import page_gateway
 import page_looks
 import page_parts
 from harness import Server, check, equal
@@ -64,6 +65,7 @@ async def everything(shots):
                                  group(page_parts.commands, browser, server))
             await asyncio.gather(group(page_feed.deployments, browser, shots), group(page_feed.stale, browser, shots),
                                  group(page_feed.unavailable, browser))
+            await asyncio.gather(group(page_gateway.gateway, browser, shots), group(page_gateway.none, browser, server))
             await group(page_looks.views, browser, server, shots)
             equal("the server is still up", server.process.poll(), None)
 

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import time
 
-from harness import BINARY, check, equal
+from harness import BINARY, check, clean_environment, equal
 from tab import ISO, Tab
 
 LONG = "12345678901234567890"
@@ -164,7 +164,8 @@ async def commands(browser, server):
     curl = subprocess.run(f"{lines[0]} -m 1 -sS", shell=True, capture_output=True, timeout=5)
     check("the curl line upgrades", curl.stdout.startswith(b"HTTP/1.1 101"), f"{lines[0]} {curl}")
     equal("a line for wspulse load", lines[3], f"wspulse load '{url}' --clients 100 --messages 10")
-    load = await asyncio.to_thread(subprocess.run, [BINARY, *shlex.split(lines[3])[1:]], capture_output=True, text=True, timeout=10)
+    load = await asyncio.to_thread(subprocess.run, [BINARY, *shlex.split(lines[3])[1:]], capture_output=True, text=True, timeout=10,
+                                   env=clean_environment())
     check("the load line runs", load.returncode == 0, f"{lines[3]} {load.stdout} {load.stderr}")
     await tab.click("#commands li:nth-child(2) button")
     equal("copy takes the line", await tab.run("navigator.clipboard.readText()"), lines[1])

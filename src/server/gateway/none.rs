@@ -3,6 +3,7 @@
 #![expect(clippy::unused_self, reason = "the real one has something to look at")]
 
 use super::Server;
+use super::config::Config;
 use super::metrics::Histogram;
 use super::shared::Cx;
 use super::websocket::WebSocket;
@@ -46,6 +47,10 @@ impl Front {
     pub(super) fn has_verdict(&self, _: Id) -> bool {
         true
     }
+}
+
+pub(super) fn shown(_: &Config) -> Option<()> {
+    None
 }
 
 pub(super) fn conclude(_: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
