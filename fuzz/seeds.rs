@@ -19,7 +19,74 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let plays = PLAYS.iter().map(|(name, operations)| ("server", *name, operations.concat()));
     let watches = watches().into_iter().map(|(name, bytes)| ("watch", name, bytes));
     let gateways = GATEWAYS.iter().map(|(name, bytes)| ("gateway", *name, bytes.to_vec()));
-    texts.chain(frames).chain(plays).chain(watches).chain(gateways).collect()
+    let services = services().into_iter().map(|(name, bytes)| ("aws", name, bytes));
+    texts.chain(frames).chain(plays).chain(watches).chain(gateways).chain(services).collect()
+}
+
+/// Answers of services, files, variables: see `properties/aws.rs`.
+fn services() -> Vec<(&'static str, Vec<u8>)> {
+    let whole = |status: u16, body: &str| {
+        format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let json = |more: &str, until: &str| {
+        whole(
+            200,
+            &format!(
+                "{{\"AccessKeyId\":\"ASIAKEY\",\"SecretAccessKey\":\"a-secret/+=\",\
+                 \"Token\":\"a-session/+={more}\",\"Expiration\":\"{until}\"}}"
+            ),
+        )
+    };
+    let xml = |key: &str| {
+        whole(
+            200,
+            &format!(
+                "<R><Credentials><AccessKeyId>{key}</AccessKeyId>\n<SecretAccessKey>a-secret\
+                 </SecretAccessKey><SessionToken>a-session</SessionToken>\
+                 <Expiration>2026-11-21T04:19:04Z</Expiration></Credentials></R>"
+            ),
+        )
+    };
+    let (later, before) = ("2026-11-21T04:19:04Z", "2026-11-21T03:00:00Z");
+    let refused = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
+    let chunked = "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let counted = "{\"Attributes\":{\"messages\":{\"N\":\"7\"}}}";
+    let described = "{\"Table\":{\"TableStatus\":\"ACTIVE\",\
+        \"KeySchema\":[{\"AttributeName\":\"connectionId\"}]}}";
+    let fault = |kind: &str| whole(400, &format!("{{\"__type\":\"x#{kind}\"}}"));
+    let pair = "aws_access_key_id = AKID\naws_secret_access_key=a-secret\n";
+    let seeds = [
+        ("pod", format!("0pa.token\n\x02\x02{}", json("", later))),
+        ("pod_cut", format!("1\x03pa.token\x02\x02{}", json("", later))),
+        ("pod_escaped", format!("0p\x02\x02{}", json("\\/", later))),
+        ("pod_expired", format!("0p\x02\x02{}", json("", before))),
+        ("pod_line_in_token", format!("0px\r\nEvil: y\x02\x02{}", json("\\r\\nE: y", later))),
+        ("pod_no_end", "0pt\x02\x02HTTP/1.1 200 X\r\n\r\n{\"AccessKeyId\":".to_owned()),
+        ("pod_nested", format!("0pt\x02\x02{chunked}fff\r\n[[[[[[[[\x01\x08\u{ff}")),
+        ("role", format!("0wa.b-c~d=\x02\x02{}", xml("ASIAKEY"))),
+        ("role_line_in_key", format!("0wt\x02\x02{}", xml("A\r\nEvil: y"))),
+        ("role_refused", format!("0wt\x02\x02{}", whole(403, refused))),
+        ("role_too_long", "0wt\x02\x02HTTP/1.1 200 X\r\n\r\naaaaaaaa\x01\u{80}\u{ff}\x01\u{ff}\u{ff}".to_owned()),
+        ("counted", format!("0d{}", whole(200, counted))),
+        ("counted_in_chunks", format!("0d{chunked}{:x}\r\n{counted}\r\n0\r\n\r\n", counted.len())),
+        ("described", format!("0d{}", whole(200, described))),
+        ("throttled", format!("0d{}", fault("ThrottlingException"))),
+        ("no_table", format!("0d{}", fault("ResourceNotFoundException"))),
+        ("unknown_fault", format!("0d{}", fault("\\u2603Exception\\n"))),
+        ("server_in_trouble", format!("0d{}", whole(503, "<html>"))),
+        ("file", format!("0k# ours\n[default]\n{pair}region=x\n")),
+        ("file_of_two", format!("0k[a]\r\n{pair}[b]\n{}", pair.replace("AKID", "AKID2"))),
+        ("file_twice", format!("0k[a]\n{pair}[b]\n{pair}")),
+        ("file_half", "0k[a]\naws_access_key_id=A\n".to_owned()),
+        ("keys_of_the_environment", "0eAWS_REGION=x\nAWS_ACCESS_KEY_ID=A\nAWS_SECRET_ACCESS_KEY=a-secret\nAWS_SESSION_TOKEN=a-session".to_owned()),
+        ("container", "0eAWS_REGION=x\nAWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1/a?b\nAWS_CONTAINER_AUTHORIZATION_TOKEN=a-secret".to_owned()),
+        ("container_elsewhere", "0eAWS_REGION=x\nAWS_CONTAINER_CREDENTIALS_RELATIVE_URI=@h/a".to_owned()),
+        ("role_of_the_environment", "0eAWS_REGION=x\nAWS_ROLE_ARN=a b\nAWS_WEB_IDENTITY_TOKEN_FILE=/t\nAWS_ENDPOINT_URL_STS=http://127.0.0.1:1/x".to_owned()),
+    ];
+    // What stands for bytes that are no text.
+    let bytes =
+        |text: String| text.chars().map(|char| u8::try_from(char).unwrap_or(b'?')).collect();
+    seeds.into_iter().map(|(name, text)| (name, bytes(text))).collect()
 }
 
 /// Two bytes an operation, see `properties/gateway.rs`.

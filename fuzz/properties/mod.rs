@@ -3,6 +3,7 @@
 //! An input is read by `input`; `session` drives a server on it without a system.
 
 mod answers;
+mod aws;
 mod deflate;
 mod extensions;
 mod frames;
@@ -19,6 +20,7 @@ mod utf8;
 mod watch;
 
 pub use answers::answers;
+pub use aws::aws;
 pub use deflate::deflate;
 pub use frames::frames;
 pub use gateway::gateway;
@@ -32,8 +34,9 @@ pub use watch::watch;
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const PROPERTIES: [Property; 9] = [
+pub const PROPERTIES: [Property; 10] = [
     ("answers", answers),
+    ("aws", aws),
     ("head", head),
     ("handshake", handshake),
     ("frames", frames),

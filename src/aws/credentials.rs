@@ -182,7 +182,9 @@ impl Keyring {
         }
         let rest_ms = (left_ms - MARGIN_MS).max(left_ms / 2).max(1).unsigned_abs();
         self.failures = 0;
-        self.step = Step::Resting { until_ns: Some(now.mono_ns + time::ms(rest_ms)) };
+        // Some live for a thousand years.
+        let until_ns = now.mono_ns.saturating_add(time::ms(rest_ms));
+        self.step = Step::Resting { until_ns: Some(until_ns) };
         let expires_ms = Some(given.expires_ms);
         self.current = Some(Current { credentials: given.credentials, expires_ms });
         Ok(())

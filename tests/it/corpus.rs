@@ -16,7 +16,7 @@ use properties::{PROPERTIES, input};
 /// Cuts that every input gets: everywhere, small, and around the size of a head and of a read.
 const CUTS: [&[u8]; 5] = [&[0], &[1], &[6], &[2, 40, 0], &[160, 255]];
 /// Properties whose inputs begin with their cuts.
-const CUT: [&str; 5] = ["answers", "head", "frames", "utf8", "watch"];
+const CUT: [&str; 6] = ["answers", "aws", "head", "frames", "utf8", "watch"];
 
 fn folder(kind: &str, name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(name)
@@ -60,6 +60,11 @@ fn corpora_of_head_hold() {
 #[test]
 fn corpora_of_answers_hold() {
     replay("answers");
+}
+
+#[test]
+fn corpora_of_aws_hold() {
+    replay("aws");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! Token Service. What is wrong is told without a word of what came.
 
 use core::fmt;
+use std::borrow::Cow;
 
 use serde::Deserialize;
 
@@ -60,10 +61,15 @@ pub(super) fn token(bytes: &[u8]) -> Option<Secret> {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Container<'a> {
-    access_key_id: &'a str,
-    secret_access_key: &'a str,
-    token: &'a str,
-    expiration: &'a str,
+    // Owned where there is an escape: `\/` is how some write the slashes of a token.
+    #[serde(borrow)]
+    access_key_id: Cow<'a, str>,
+    #[serde(borrow)]
+    secret_access_key: Cow<'a, str>,
+    #[serde(borrow)]
+    token: Cow<'a, str>,
+    #[serde(borrow)]
+    expiration: Cow<'a, str>,
 }
 
 /// The answer of a container's endpoint.
@@ -73,7 +79,7 @@ pub(super) fn json(status: u16, body: &[u8]) -> Result<Given, Trouble> {
     }
     let Container { access_key_id, secret_access_key, token, expiration } =
         serde_json::from_slice(body).map_err(|_| Trouble::Malformed)?;
-    given(access_key_id, secret_access_key, token, expiration)
+    given(&access_key_id, &secret_access_key, &token, &expiration)
 }
 
 /// The answer of the Security Token Service; all of its texts stand in elements of their own name.
