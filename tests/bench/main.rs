@@ -9,6 +9,8 @@
 mod counts;
 #[cfg(feature = "deflate")]
 mod deflate;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod measure;
 mod raw;
 mod servers;
@@ -22,10 +24,15 @@ fn main() -> ExitCode {
         ["raw"] => raw::serve(),
         #[cfg(feature = "deflate")]
         ["zlib"] => deflate::zlib_alone(),
+        #[cfg(feature = "gateway")]
+        ["http"] => gateway::serve(),
+        #[cfg(feature = "gateway")]
+        ["ask", address] => gateway::ask(address),
         ["load", spec @ ..] => measure::load(spec),
         ["--beside", command, only @ ..] => measure::table(Some(command), |name| wants(only, name)),
         only => measure::table(None, |name| wants(only, name))
             .and_then(|()| compression(only))
+            .and_then(|()| if wants(only, "gateway") { through_gateway() } else { Ok(()) })
             .and_then(|()| if wants(only, "counted") { counts::table() } else { Ok(()) }),
     };
     match done {
@@ -45,6 +52,17 @@ fn compression(only: &[&str]) -> std::io::Result<()> {
 #[cfg(not(feature = "deflate"))]
 #[expect(clippy::unnecessary_wraps, reason = "the other one can fail")]
 fn compression(_: &[&str]) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(feature = "gateway")]
+fn through_gateway() -> std::io::Result<()> {
+    gateway::table()
+}
+
+#[cfg(not(feature = "gateway"))]
+#[expect(clippy::unnecessary_wraps, reason = "the other one can fail")]
+fn through_gateway() -> std::io::Result<()> {
     Ok(())
 }
 

@@ -35,7 +35,8 @@ pub(crate) fn load(spec: &[&str]) -> io::Result<()> {
         targets: vec![Target::Tcp(target)],
         ask: Ask {
             host: "localhost".to_owned(),
-            path: "/echo".to_owned(),
+            path: if spec.get(1) == Some(&"gateway") { "/gateway/prod" } else { "/echo" }
+                .to_owned(),
             extensions: if spec.get(1) == Some(&"deflate") { OFFER } else { "" }.to_owned(),
             ..Ask::default()
         },

@@ -62,11 +62,16 @@ impl Server {
         Self::start(command, port)
     }
 
-    /// The plain TCP echo: this very program.
+    /// The plain TCP echo.
     pub(crate) fn plain() -> io::Result<Self> {
+        Self::own("raw", "0")
+    }
+
+    /// This very program as a server, which says where it is.
+    pub(crate) fn own(what: &str, core: &str) -> io::Result<Self> {
         let own = std::env::current_exe()?;
         let mut child =
-            on_core("0", &own.to_string_lossy()).arg("raw").stdout(Stdio::piped()).spawn()?;
+            on_core(core, &own.to_string_lossy()).arg(what).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         BufReader::new(stdout).read_line(&mut line)?;
@@ -97,14 +102,9 @@ impl Server {
         self.child.wait().map(drop)
     }
 
-    /// Nanoseconds of CPU so far: of this process alone, whatever the machine does beside it.
+    /// Nanoseconds of CPU so far.
     pub(crate) fn cpu_ns(&self) -> io::Result<u64> {
-        let mut sum = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
-            let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-            sum += stat.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(sum)
+        cpu_ns(self.pid())
     }
 
     /// A line of its `/proc/PID/status`.
@@ -114,6 +114,16 @@ impl Server {
         let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
         number.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
+}
+
+/// Nanoseconds of CPU so far: of this process alone, whatever the machine does beside it.
+pub(crate) fn cpu_ns(pid: u32) -> io::Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
+        sum += stat.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
 }
 
 #[expect(clippy::disallowed_methods, reason = "clients that only stay make no event to wait for")]
