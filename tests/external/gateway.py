@@ -294,6 +294,13 @@ def has_backend():
     return done.returncode == 0
 
 
+def answered(server):
+    """Requests of the gateway that went well."""
+    text = urllib.request.urlopen(server.url("/metrics", "admin"), timeout=5).read().decode()
+    rows = [line for line in text.splitlines() if "gateway_requests_total{" in line]
+    return sum(int(row.rsplit(" ", 1)[1]) for row in rows if 'outcome="ok"' in row)
+
+
 async def sample_backend():
     if not has_backend():
         return not_run("wspulse backend behind the gateway", "this build has no such command")
@@ -304,6 +311,9 @@ async def sample_backend():
             for text in ("hello", HARD):
                 await socket.send(text)
                 equal(f"the sample answers {text!r}", await heard(socket), "Got message:" + text)
+            # It answers the client before the gateway: dead in between, the gateway tells of that too.
+            check("the gateway has its answers", await asyncio.to_thread(
+                until, lambda: answered(server) == 3), answered(server))
             backend.kill()
             backend.wait()
             await socket.send("while it is dead")
