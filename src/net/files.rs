@@ -1,4 +1,5 @@
-//! Files, read at start and on SIGHUP, never while serving.
+//! Files: those of `--assets`, read at start and on SIGHUP, and small ones, such as tokens,
+//! whenever the program asks for them again.
 
 use std::fs;
 use std::io::{self, Read};

@@ -60,7 +60,7 @@ const SERVICE: &[Flag<Draft>] = &[
         name: "gateway",
         takes: Takes::One("URL"),
         fallback: Fallback::Is("http://127.0.0.1:8081"),
-        help: "whose callback API answers clients",
+        help: "gateway to answer its clients through",
         take: |d, v| d.backend.take_gateway(v),
         show: |d| d.backend.gateway.clone(),
     },

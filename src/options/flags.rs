@@ -135,7 +135,7 @@ pub(super) const LIMITS: &[Flag<Draft>] = &[
         name: "max-connections",
         takes: Takes::One("N|auto"),
         fallback: Fallback::Is("auto"),
-        help: "at once; auto is what descriptors and memory allow",
+        help: "most at once; auto: what descriptors and memory allow",
         take: |d, v| set(&mut d.serve.server.limits.max_connections, values::connections(v)),
         show: |d| match d.serve.server.limits.max_connections {
             0 => "auto".to_owned(),
@@ -288,7 +288,7 @@ pub(super) const STOPPING: &[Flag<Draft>] = &[
         name: "profile",
         takes: Takes::One("NAME"),
         fallback: Fallback::Is("auto"),
-        help: "whose times to keep: kubernetes, plain or auto",
+        help: "defaults of the times below: kubernetes, plain or auto",
         take: |d, v| set(&mut d.profile, values::word(v, PROFILES)),
         show: |d| match (d.profile, d.serve.profile) {
             (Some(Profile::Kubernetes), _) => "kubernetes".to_owned(),

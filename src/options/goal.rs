@@ -75,8 +75,7 @@ pub(super) trait Doubting {
 }
 
 pub(super) const INSECURE: &str = "believe any certificate: for tests";
-pub(super) const CA_FILE: &str =
-    "believe those that these vouch for (PEM), instead of Mozilla's list";
+pub(super) const CA_FILE: &str = "trust these authorities (PEM) instead of Mozilla's list";
 
 pub(super) fn insecure(draft: &mut impl Doubting, text: &str) -> Taken {
     values::switch(text).map(|on| draft.doubts().insecure = on)

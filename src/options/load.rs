@@ -65,7 +65,7 @@ const WORK: &[Flag<Draft>] = &[
             Ok(())
         },
     ),
-    row("ramp", Takes::One("N/s"), Fallback::Off, "clients that begin in a second", |d, v| {
+    row("ramp", Takes::One("N/s"), Fallback::Off, "how many clients begin each second", |d, v| {
         d.ramp = Some(values::count(v.strip_suffix("/s").unwrap_or(v), 1_000_000)?);
         Ok(())
     }),
@@ -73,7 +73,7 @@ const WORK: &[Flag<Draft>] = &[
         "rate",
         Takes::One("N/s"),
         Fallback::Off,
-        "messages of a client, whatever comes back; latency counts from when due",
+        "messages a second of each client, whether answers come or not",
         |d, v| {
             d.interval_ns = Some(values::interval_ns(v)?);
             Ok(())

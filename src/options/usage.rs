@@ -100,6 +100,11 @@ pub enum Usage {
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::UnknownCommand { given, near: None } => {
+                let names: Vec<_> = super::VERBS.iter().map(|verb| verb.name).collect();
+                unknown(f, "command", given, None)?;
+                write!(f, "; there are {} and help", names.join(", "))
+            }
             Self::UnknownCommand { given, near } => unknown(f, "command", given, near.as_deref()),
             Self::UnknownFlag { given, near } => unknown(f, "flag", given, near.as_deref()),
             Self::UnknownVariable { given, near } => unknown(f, "variable", given, near.as_deref()),

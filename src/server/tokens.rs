@@ -64,11 +64,15 @@ impl Tokens {
     pub(super) fn fetched(&mut self, files: &[File]) {
         for File { name, bytes, .. } in files {
             let token = bytes.trim_ascii();
-            if let Some(place) = self.by_path.get_mut(name)
-                && !token.is_empty()
-                && token.len() <= TOKEN_BYTES
-            {
-                *place = token.to_vec();
+            if let Some(place) = self.by_path.get_mut(name) {
+                if (1..=TOKEN_BYTES).contains(&token.len()) {
+                    *place = token.to_vec();
+                } else {
+                    log::warn!(
+                        target: "files", file = name, bytes = token.len();
+                        "this token file is empty or too long: {}", holds(!place.is_empty())
+                    );
+                }
             }
             #[cfg(feature = "gateway")]
             if let Some((known, keys)) = &mut self.keys
@@ -78,7 +82,7 @@ impl Tokens {
                     Ok(read) => *keys = read,
                     Err(why) => log::warn!(
                         target: "credentials", reason:% = why;
-                        "--gateway-credentials-file cannot be read, the old ones hold"
+                        "--gateway-credentials-file cannot be used: {}", holds(!keys.is_empty())
                     ),
                 }
             }
@@ -93,6 +97,11 @@ impl Tokens {
         }
         old
     }
+}
+
+/// What becomes of those who come, in a log line.
+fn holds(had_one: bool) -> &'static str {
+    if had_one { "what it said before holds" } else { "nobody is let in by it" }
 }
 
 /// Lets in who has the mount's token, in `Authorization` or, since a page cannot set that, in the

@@ -182,7 +182,7 @@ fn what_cannot_run_says_so_in_one_line() {
 
 #[test]
 fn what_cannot_be_used_names_itself_and_the_remedy() {
-    let cases: [(&[&str], (&str, &str), &str); 8] = [
+    let cases: [(&[&str], (&str, &str), &str); 9] = [
         (&["--nonsense"], ("", ""), "unknown flag --nonsense"),
         (&["--lissten", "x"], ("", ""), "unknown flag --lissten; did you mean --listen?"),
         (&["serf"], ("", ""), "unknown command serf; did you mean serve?"),
@@ -203,11 +203,14 @@ fn what_cannot_be_used_names_itself_and_the_remedy() {
             ("WSPULSE_PING_INTERVAL", "soon"),
             "WSPULSE_PING_INTERVAL \"soon\": must be a time such as 250ms, 10s or 2h",
         ),
+        (&["load", "--depht", "2"], ("", ""), "unknown flag --depht; did you mean --depth?"),
         (&[], ("PORT", "http"), "PORT \"http\": must have a port from 0 to 65535"),
     ];
     for (arguments, (name, value), line) in cases {
         let variables: &[_] = if name.is_empty() { &[] } else { &[(name, value)] };
-        let want = (2, String::new(), format!("wspulse: {line}\ntry: wspulse --help\n"));
+        let command = if arguments.first() == Some(&"load") { " load" } else { "" };
+        let want = format!("wspulse: {line}\ntry: wspulse{command} --help\n");
+        let want = (2, String::new(), want);
         assert_eq!(output(arguments, variables), want);
     }
 }
