@@ -68,7 +68,10 @@ pub fn man() -> String {
     let about = escaped(chapters[0].page.about);
     let _ = writeln!(text, "wspulse \\- {about}\n.SH SYNOPSIS\n.nf");
     for chapter in &chapters {
-        let _ = writeln!(text, "\\fBwspulse {}\\fR [OPTIONS]", chapter.name);
+        // "usage: wspulse load URL [OPTIONS]", and for the server what it does.
+        let usage = chapter.page.synopsis.trim_start_matches("usage: wspulse ");
+        let usage = usage.lines().next().and_then(|line| line.split("  ").next());
+        let _ = writeln!(text, "\\fBwspulse\\fR {}", escaped(usage.unwrap_or_default()));
     }
     text.push_str(".fi\n");
     for chapter in &chapters {
