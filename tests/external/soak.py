@@ -203,8 +203,8 @@ async def quiet(world, number):
     await asyncio.sleep(65 if LONG and number == ROUNDS - 1 else 4)
     wakes = world.wakes()
     await asyncio.sleep(3)
-    wakes, stats, sums = world.wakes() - wakes, world.stats(), world.metrics()
-    descriptors, outward = world.descriptors()
+    wakes, (descriptors, outward) = world.wakes() - wakes, min([world.descriptors() for _ in range(3)])
+    stats, sums = world.stats(), world.metrics()  # by connections that the server may not yet have closed
     point = {"rss_kib": world.rss_kib(), "descriptors": descriptors, "outward": outward, "wakes": wakes,
              "connections": stats["connections"]["active"], "open": sums["websocket_connections_active"],
              "queued": sums["websocket_send_queue_bytes"], "accounted": sums["server_accounted_bytes"],
@@ -221,19 +221,32 @@ async def comes_back(world):
     rng = random.Random(SEED)
     for kind in (soak_parts.comes_and_goes, soak_parts.is_pushed_to, soak_parts.browses):
         await judged(world, kind, rng)
-    async with soak_parts.client(world, "/api/wds/logs?format=json", rng) as viewer:
-        said = [json.loads(await soak_parts.heard(viewer, 45))["type"]]
-        while said[-1] != "synced":
-            said.append(json.loads(await soak_parts.heard(viewer, 45))["type"])
-        check(f"{world.name}: Deployments are in step again", said.count("added") >= 20, said[-30:])
-    for _ in range(40):
-        with contextlib.suppress(soak_parts.InvalidStatus):
-            async with soak_parts.client(world, "/gateway/prod", rng) as peer:
-                await peer.send("at last")
-                if await soak_parts.heard(peer, 45) == "Got message:at last":
-                    return check(f"{world.name}: the gateway answers again", True)
+    await within_a_minute(f"{world.name}: Deployments are in step again", sees_deployments, world, rng)
+    await within_a_minute(f"{world.name}: the gateway answers again", is_answered, world, rng)
+
+
+async def within_a_minute(what, kind, world, rng):
+    """Pauses between tries grow to half a minute; a connection ends for its age meanwhile."""
+    began = time.monotonic()
+    while not (done := await kind(world, rng)) and time.monotonic() - began < 60:
         await asyncio.sleep(1)
-    check(f"{world.name}: the gateway answers again", False, "not within 40 s")
+    check(f"{what}, after {time.monotonic() - began:.1f} s", done)
+
+
+async def sees_deployments(world, rng):
+    said = []
+    with contextlib.suppress(soak_parts.ConnectionClosed):
+        async with soak_parts.client(world, "/api/wds/logs?format=json", rng) as viewer:
+            while "synced" not in said:
+                said.append(json.loads(await soak_parts.heard(viewer, 45))["type"])
+    return said.count("added") >= 20 and "synced" in said
+
+
+async def is_answered(world, rng):
+    with contextlib.suppress(soak_parts.InvalidStatus, soak_parts.ConnectionClosed):
+        async with soak_parts.client(world, "/gateway/prod", rng) as peer:
+            await peer.send("at last")
+            return await soak_parts.heard(peer, 45) == "Got message:at last"
 
 
 # ---- verdicts ---------------------------------------------------------------------------------------
