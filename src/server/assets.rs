@@ -1,4 +1,4 @@
-//! The files that are served: the embedded page, or a directory that was read at start.
+//! The files that are served: the embedded page, or a directory as it was last read.
 //! They lie in memory under their exact names, so a path is looked up and never resolved.
 
 use std::borrow::Cow;

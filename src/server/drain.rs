@@ -1,5 +1,5 @@
 //! How the server stops: announce, stop accepting, close one connection after the other, hard
-//! stop. Each phase ends at a time; this file knows the times, `mod.rs` carries the phases out.
+//! stop. Each phase ends at a time; this file knows the times, `stop.rs` carries the phases out.
 
 use super::config::{DrainPlan, DrainReady};
 use crate::engine::Now;

@@ -1,4 +1,5 @@
-//! `/metrics` for Prometheus (text format 0.0.4) and `/stats` for people and KEDA, from one table.
+//! `/metrics` for Prometheus (text format 0.0.4), from one table; and `/stats`, the same in short
+//! for people and KEDA.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

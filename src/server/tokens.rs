@@ -1,6 +1,6 @@
-//! Tokens that mounts ask for (`token-file=`): read at start, and again when somebody comes and
-//! they are old. Whoever may look at a mount need not be able to read the file's path from an
-//! answer, nor from how long it took.
+//! Tokens that mounts (`token-file=`) and callbacks ask for, and keys that callbacks are signed
+//! with: read at start, and again when somebody comes and they are old. Whoever may look at a
+//! mount need not be able to read the file's path from an answer, nor from how long it took.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Every row of `reference/hostile-inputs.md` up to 99, whole and cut into single bytes.
+//! Hostile inputs by the numbers of the list that they were collected in, up to 99, whole and cut
+//! into single bytes.
 //! A row of a table is what is sent and the verdict; a row that needs time, a peer that does not
 //! read, or many peers is a function `row_NN_…`. Left out, since a later version has them: 67
 //! (eviction), 66's stages of memory, 100–104 (health, faults), 105 and up. 96 is in `process`.

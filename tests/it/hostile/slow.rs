@@ -162,7 +162,7 @@ fn row_80_at_the_first_bad_byte() {
     }
 }
 
-/// The list has 10 s; `protocol.md` has the end sent at once and 2 s for the peer's, and wins.
+/// The list has 10 s; here the end is sent at once, and the peer has 2 s for its own.
 #[test]
 fn row_85_a_close_and_no_end() {
     let mut house = House::new(&[]);
