@@ -65,6 +65,7 @@ fn exchange(backend: &Server) -> io::Result<f64> {
 }
 
 /// As many connections, one request under way in each; it reads no answer but counts its bytes.
+#[expect(clippy::disallowed_methods, reason = "it goes on for so long")]
 pub(crate) fn ask(address: &str) -> io::Result<()> {
     let length = BODY.len();
     let request = format!(
