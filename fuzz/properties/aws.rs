@@ -31,7 +31,7 @@ mod check {
     use wspulse::aws::credentials::{Keyring, Need, Plan, Provider, Question, Trouble};
     use wspulse::aws::keys::Keys;
     use wspulse::aws::sigv4::Scope;
-    use wspulse::aws::{Credentials, dynamodb};
+    use wspulse::aws::{Credentials, Secret, dynamodb};
     use wspulse::engine::{HangUp, Now, Target};
     use wspulse::pool::{Call, News, Order, Pool, Reply, Rules};
     use wspulse::proto::http_client::{self, Event, Limits};
@@ -118,13 +118,10 @@ mod check {
         let Some(Need::Ask(question)) = keys.poll(now) else { panic!("nothing is asked") };
         ours_alone(&question, true);
         hidden(&format!("{keys:?} {question:?}"), &shown, &format!("{provider:?}"));
-        let result = match heard {
-            Some(reply) => keys.answered(now, reply.status, &reply.body),
-            None => {
-                keys.failed(now);
-                Ok(())
-            }
-        };
+        let result = heard.map_or(Ok(()), |reply| keys.answered(now, reply.status, &reply.body));
+        if heard.is_none() {
+            keys.failed(now);
+        }
         let due_ns = keys.next_deadline();
         assert!(due_ns.is_some_and(|due_ns| due_ns > now.mono_ns), "it never asks again");
         let said = format!("{result:?}");
@@ -167,7 +164,7 @@ mod check {
         if let Some(Credentials { access_key, secret_key, session_token }) = given {
             assert_eq!(part("AccessKeyId"), Some(&**access_key));
             assert_eq!(part("SecretAccessKey"), Some(secret_key.reveal()));
-            assert_eq!(part("Token"), session_token.as_ref().map(|token| token.reveal()));
+            assert_eq!(part("Token"), session_token.as_ref().map(Secret::reveal));
         }
         let text = |name: &str| {
             part(name).is_some_and(|text| {
@@ -214,8 +211,8 @@ mod check {
         let Ok(keys) = Keys::parse(bytes) else { return };
         assert!((1..=1024).contains(&keys.len()) && !keys.is_empty());
         let text = std::str::from_utf8(bytes).expect("it was read as text");
-        let dressed: String =
-            text.lines().map(|line| format!("{line}\r\n# said = [x\r\n")).collect();
+        let lines: Vec<&str> = text.lines().flat_map(|line| [line, "# said = [x"]).collect();
+        let dressed = lines.join("\r\n");
         if dressed.len() <= 256 * 1024 {
             assert_eq!(Keys::parse(dressed.as_bytes()), Ok(keys.clone()));
         }
