@@ -240,6 +240,19 @@ pub(super) fn settle(_: &GatewayWish, server: &mut Config) -> Result<(), Usage> 
     check_mounts(server)
 }
 
+/// The others mean nothing without a backend, so whoever gives one has forgotten it.
+pub(super) fn check(draft: &Draft) -> Result<(), Usage> {
+    let is_given = |flag: &&Flag<Draft>| {
+        ![flag.default_text(), "none", "off"].contains(&(flag.show)(draft).as_str())
+    };
+    match FLAGS.iter().find(is_given) {
+        Some(flag) if draft.gateway.backend.is_empty() => {
+            Err(Usage::GatewayWithout { flag: flag.name })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A mount of the gateway means nothing without a backend.
 fn check_mounts(server: &Config) -> Result<(), Usage> {
     match server.mounts.iter().find(|mount| mount.entry.name == GATEWAY) {

@@ -154,6 +154,7 @@ pub(super) fn parse(
     };
     env.check(&every_flag())?;
     let mut filled = read::fill(flags::SERVE, given, env, blank())?;
+    gateway::check(&filled.draft)?;
     settle(&mut filled.draft, env, surroundings)?;
     Ok(match filled.draft.ask {
         Ask::Serve => Command::Serve(Box::new(filled.draft.serve)),

@@ -465,3 +465,19 @@ fn rows_for_the_readme() {
     assert!(rows.lines().any(|line| line == row), "{rows}");
     assert!(rows.lines().all(|line| line.replace("\\|", "").matches('|').count() == 5));
 }
+
+#[test]
+fn flags_of_the_gateway_need_a_backend() {
+    for (flag, value) in [
+        ("gateway-stage", "blue"),
+        ("gateway-routes", "a=http://127.0.0.1:1"),
+        ("gateway-reply", "on"),
+        ("gateway-time-scale", "60"),
+        ("gateway-open", ""),
+    ] {
+        let alone = format!("--{flag} {value}");
+        let sentence = format!("--{flag} means nothing without --gateway-backend URL");
+        assert!(error(&alone, &[]).starts_with(&sentence), "{}", error(&alone, &[]));
+    }
+    serve("--gateway-stage prod --gateway-reply off", &[]);
+}

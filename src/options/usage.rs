@@ -62,6 +62,11 @@ pub enum Usage {
         /// The mount as it was given.
         mount: String,
     },
+    /// A flag of the gateway, which is not there.
+    GatewayWithout {
+        /// Its name.
+        flag: &'static str,
+    },
     /// A value that cannot be used.
     BadValue {
         /// The flag or variable that it was given to.
@@ -117,6 +122,9 @@ impl fmt::Display for Usage {
             Self::BadValue { name, value, why } => write!(f, "{name} {value:?}: {why}"),
             Self::NeedsBackend { mount } => {
                 write!(f, "--mount {mount:?}: gateway needs --gateway-backend URL")
+            }
+            Self::GatewayWithout { flag } => {
+                write!(f, "--{flag} means nothing without --gateway-backend URL")
             }
             Self::NeedsFaults { mount, parameter } => {
                 write!(f, "--mount {mount:?}: {parameter} needs --faults")
