@@ -1,7 +1,7 @@
 //! The mask of a client's frame (RFC 6455 §5.3): taken off where the bytes lie, or on the way to
 //! where they go.
 
-use wide::u8x16;
+use wide::u8x64;
 
 /// What [`unmask`] saw in passing: ASCII needs no further check to be UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +43,18 @@ fn unmask_short(bytes: &mut [u8], key: u32) -> bool {
     seen & NOT_ASCII == 0
 }
 
-/// The same, sixteen bytes at a time. Most of it begins where a vector should: one that lies
+/// The same, a cache line's worth at a time. Most of it begins where a vector should: one that lies
 /// across two cache lines takes twice as long.
 fn unmask_long(bytes: &mut [u8], key: u32) -> bool {
     let (head, aligned) = bytes.split_at_mut(bytes.as_ptr().align_offset(16).min(bytes.len()));
     let head_is_ascii = unmask_short(head, key);
     let key = key.rotate_right(8 * (head.len() % 4) as u32);
     let key_bytes = key.to_le_bytes();
-    let wide_key = u8x16::new(std::array::from_fn(|i| key_bytes[i % 4]));
-    let (vectors, tail) = aligned.as_chunks_mut::<16>();
-    let mut seen = u8x16::ZERO;
+    let wide_key = u8x64::new(std::array::from_fn(|i| key_bytes[i % 4]));
+    let (vectors, tail) = aligned.as_chunks_mut::<64>();
+    let mut seen = u8x64::ZERO;
     for vector in vectors {
-        let plain = u8x16::new(*vector) ^ wide_key;
+        let plain = u8x64::new(*vector) ^ wide_key;
         seen |= plain;
         *vector = plain.to_array();
     }
