@@ -36,7 +36,9 @@ impl Request<'_> {
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), Unsendable> {
         self.check()?;
         let mut line = |parts: &[&str]| {
-            out.extend(parts.iter().flat_map(|part| part.bytes()).chain(*b"\r\n"));
+            for part in parts.iter().chain(&["\r\n"]) {
+                out.extend_from_slice(part.as_bytes());
+            }
         };
         line(&[self.method, " ", self.target, " HTTP/1.1"]);
         line(&["Host: ", self.host]);
