@@ -303,6 +303,9 @@ impl Mount {
             let names: Vec<&str> = TABLE.iter().map(|entry| entry.name).collect();
             format!("behaviour {name:?} is unknown; there are: {}", names.join(", "))
         })?;
+        if let Some((name, known)) = Params::unknown(query) {
+            return Err(format!("parameter {name:?} is unknown; there are: {}", known.join(", ")));
+        }
         let mut params = Params::default();
         params.take(query, Source::Trusted).map_err(|bad| bad.to_string())?;
         Ok(Self { path: path.to_owned(), text: text.to_owned(), entry, params })
@@ -338,6 +341,7 @@ mod tests {
             ("//x=echo", "must begin with one /"),
             ("/x=shout", "there are: echo, reverse"),
             ("/x=echo?every=soon", "parameter every"),
+            ("/x=echo?dellay=1s", "parameter \"dellay\" is unknown; there are: delay, "),
         ] {
             assert!(Mount::parse(text).unwrap_err().contains(hint), "{text}");
         }

@@ -232,6 +232,16 @@ impl Params {
         }
         Ok(())
     }
+
+    /// The first name that means nothing, and those that do: in a flag it is a slip of the pen,
+    /// where a URL may carry what is meant for somebody else.
+    #[must_use]
+    pub fn unknown(query: &str) -> Option<(&str, Vec<&'static str>)> {
+        let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+        let known = |name: &&str| name.is_empty() || PARAMS.iter().any(|row| row.0 == *name);
+        let unknown = names.into_iter().find(|name| !known(name))?;
+        Some((unknown, PARAMS.iter().map(|row| row.0).collect()))
+    }
 }
 
 #[cfg(test)]
