@@ -13,7 +13,11 @@ const FAILED: u8 = 1;
 /// Arguments or variables that cannot be used.
 const USAGE: u8 = 2;
 /// Those with a help of their own.
-const COMMANDS: [&str; 4] = ["load", "connect", "backend", "healthcheck"];
+const COMMANDS: &[&str] = if cfg!(feature = "tools") {
+    &["load", "connect", "backend", "healthcheck"]
+} else {
+    &["backend", "healthcheck"]
+};
 /// What the last log lines get: a standard error that nobody reads must not hold up the exit.
 const LAST_LINES: Duration = Duration::from_millis(200);
 

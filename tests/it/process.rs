@@ -203,12 +203,17 @@ fn what_cannot_be_used_names_itself_and_the_remedy() {
             ("WSPULSE_PING_INTERVAL", "soon"),
             "WSPULSE_PING_INTERVAL \"soon\": must be a time such as 250ms, 10s or 2h",
         ),
-        (&["load", "--depht", "2"], ("", ""), "unknown flag --depht; did you mean --depth?"),
+        (
+            &["healthcheck", "--timeot", "2s"],
+            ("", ""),
+            "unknown flag --timeot; did you mean --timeout?",
+        ),
         (&[], ("PORT", "http"), "PORT \"http\": must have a port from 0 to 65535"),
     ];
     for (arguments, (name, value), line) in cases {
         let variables: &[_] = if name.is_empty() { &[] } else { &[(name, value)] };
-        let command = if arguments.first() == Some(&"load") { " load" } else { "" };
+        let is_health = arguments.first() == Some(&"healthcheck");
+        let command = if is_health { " healthcheck" } else { "" };
         let want = format!("wspulse: {line}\ntry: wspulse{command} --help\n");
         let want = (2, String::new(), want);
         assert_eq!(output(arguments, variables), want);
