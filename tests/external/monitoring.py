@@ -31,6 +31,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 import harness
+from backend_parts import listens
 from harness import ROOT, SCRATCH, Server, check, equal, free_port, launch, section
 
 FOLDER = ROOT / "deploy" / "chart" / "monitoring"
@@ -250,6 +251,7 @@ def main():
             launch([harness.BINARY, "backend", f"--listen={place[0]}:{place[1]}",
                     f"--gateway={server.url('', 'admin')}"], stdin=-3, stdout=-3, stderr=-3,
                    env=harness.clean_environment())
+            listens(place[1])
         section(at_work, server, [place] * len(behind))
         pages = [fetched(server.url("/metrics", "admin"))]
         pages += [fetched(f"http://{place[0]}:{place[1]}/metrics") for _ in behind]
