@@ -206,6 +206,7 @@ pub fn begins_short(bytes: &[u8]) -> bool {
 
 /// What most frames are: a whole message of at most 125 bytes, in a frame at the front of `bytes`
 /// that is all there. Its kind, mask and payload; `None` is for [`parse`] to judge.
+#[inline]
 #[must_use]
 pub fn short_message(bytes: &[u8]) -> Option<(Kind, [u8; 4], &[u8])> {
     let (&[first, second, a, b, c, d], rest) = bytes.split_first_chunk::<SHORT_HEADER>()?;

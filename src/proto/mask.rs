@@ -63,6 +63,7 @@ fn unmask_long(bytes: &mut [u8], key: u32) -> bool {
 }
 
 /// Copies a short payload to `plain`, of the same length, without its mask.
+#[inline]
 pub fn unmask_into(plain: &mut [u8], masked: &[u8], mask: [u8; 4]) -> Script {
     debug_assert_eq!(plain.len(), masked.len(), "each byte has its place");
     let key = u32::from_le_bytes(mask);

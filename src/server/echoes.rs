@@ -31,6 +31,7 @@ impl Echoed {
 
     /// Echoes the message at the front of what is left of `input`. `None`: it must go the usual
     /// way, if it is one.
+    #[inline]
     fn one(&mut self, input: &[u8], room: &mut [u8]) -> Option<Result<(), Fault>> {
         let (kind, key, payload) = frame::short_message(&input[self.used..])?;
         let (header, room) = room[self.said..].split_first_chunk_mut()?;
