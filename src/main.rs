@@ -12,12 +12,6 @@ use wspulse::options::{self, Command, Serve, Surroundings, Usage};
 const FAILED: u8 = 1;
 /// Arguments or variables that cannot be used.
 const USAGE: u8 = 2;
-/// Those with a help of their own.
-const COMMANDS: &[&str] = if cfg!(feature = "tools") {
-    &["load", "connect", "backend", "healthcheck"]
-} else {
-    &["backend", "healthcheck"]
-};
 /// What the last log lines get: a standard error that nobody reads must not hold up the exit.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
@@ -86,7 +80,7 @@ fn fail(error: &net::ToolError) -> u8 {
 
 fn refuse(usage: &Usage) -> u8 {
     let first = env::args_os().nth(1).unwrap_or_default();
-    let command = COMMANDS.iter().find(|command| first == **command);
+    let command = options::command_with_help(&first);
     let command = command.map_or_else(String::new, |command| format!("{command} "));
     // With standard error gone there is nobody to be told; the exit code says it still.
     let _ = writeln!(io::stderr(), "wspulse: {usage}\ntry: wspulse {command}--help");

@@ -33,7 +33,7 @@ mod table;
 mod usage;
 mod values;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 pub use connect::Connect;
 pub use goal::{Goal, Proof, Voucher};
@@ -77,6 +77,8 @@ struct Verb {
     flag_names: fn() -> Vec<&'static str>,
     help: fn() -> String,
     parse: fn(Vec<OsString>, &Environment, &Surroundings) -> Result<Command, Usage>,
+    /// Whether this build can do it.
+    is_built: bool,
 }
 
 /// The commands; the first is meant when none is named.
@@ -86,12 +88,14 @@ const VERBS: &[Verb] = &[
         flag_names: || table::names(flags::SERVE),
         help: || help::screen(&serve::PAGE, flags::SERVE),
         parse: serve::parse,
+        is_built: true,
     },
     Verb {
         name: "healthcheck",
         flag_names: || table::names(healthcheck::FLAGS),
         help: || help::screen(&healthcheck::PAGE, healthcheck::FLAGS),
         parse: healthcheck::parse,
+        is_built: true,
     },
     Verb {
         name: "load",
@@ -101,6 +105,7 @@ const VERBS: &[Verb] = &[
         parse: load::parse,
         #[cfg(not(feature = "tools"))]
         parse: not_built,
+        is_built: cfg!(feature = "tools"),
     },
     Verb {
         name: "connect",
@@ -110,12 +115,14 @@ const VERBS: &[Verb] = &[
         parse: connect::parse,
         #[cfg(not(feature = "tools"))]
         parse: not_built,
+        is_built: cfg!(feature = "tools"),
     },
     Verb {
         name: "backend",
         flag_names: || table::names(backend::FLAGS),
         help: || help::screen(&backend::PAGE, backend::FLAGS),
         parse: backend::parse,
+        is_built: true,
     },
 ];
 
@@ -123,6 +130,13 @@ const VERBS: &[Verb] = &[
 #[cfg(not(feature = "tools"))]
 fn not_built(_: Vec<OsString>, _: &Environment, _: &Surroundings) -> Result<Command, Usage> {
     Err(Usage::Unclear("this build has neither load nor connect: cargo build --features tools"))
+}
+
+/// The command that this word is, if it has a help of its own in this build.
+#[must_use]
+pub fn command_with_help(word: &OsStr) -> Option<&'static str> {
+    let mut others = VERBS[1..].iter().filter(|verb| verb.is_built);
+    others.find(|verb| word == verb.name).map(|verb| verb.name)
 }
 
 /// Reads the arguments (without the program's name) and the environment.

@@ -2,7 +2,7 @@
 //! Extensions are read past, and so is the trailer, of which nothing here may depend. How much of
 //! each is borne is said by whoever reads.
 
-use super::http::is_token;
+use super::http::{is_text, is_token};
 
 /// Bytes of a chunk's extensions.
 const EXTENSION_BYTES: u16 = 256;
@@ -152,8 +152,4 @@ impl Chunks {
             _ => Err(Broken::Frame),
         }
     }
-}
-
-fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

@@ -6,6 +6,8 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
+use super::mask::Script;
+
 /// The longest header of a client's frame.
 pub const CLIENT_HEADER_MAX: usize = 14;
 /// The header of a client's frame of at most 125 bytes.
@@ -277,8 +279,13 @@ pub fn write_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
 /// The header of a whole message of at most 125 bytes.
 #[must_use]
 pub fn short_header(kind: Kind, length: usize) -> [u8; 2] {
-    debug_assert!(length <= CONTROL_MAX, "a short message");
-    [0x80 | kind.opcode(), length as u8]
+    short(kind.opcode(), length)
+}
+
+/// The header of a whole frame of at most 125 bytes.
+fn short(opcode: u8, length: usize) -> [u8; 2] {
+    debug_assert!(length <= CONTROL_MAX, "a short frame");
+    [0x80 | opcode, length as u8]
 }
 
 /// Appends a message in three fragments, some of them empty when it is short.
@@ -318,12 +325,18 @@ pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
 fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.reserve(payload.len() + 10);
     if payload.len() <= CONTROL_MAX {
-        out.extend_from_slice(&[0x80 | opcode, payload.len() as u8]);
+        out.extend_from_slice(&short(opcode, payload.len()));
     } else {
         let (bytes, size) = header(opcode, payload.len());
         out.extend_from_slice(&bytes[..size]);
     }
     out.extend_from_slice(payload);
+}
+
+/// RFC 6455 §8.1: text is UTF-8; what is ASCII needs no further look.
+pub fn check_text(kind: Kind, script: Script, payload: &[u8]) -> Result<(), Fault> {
+    let judged = kind == Kind::Text && script == Script::Other;
+    if judged && simdutf8::basic::from_utf8(payload).is_err() { Err(Fault::Utf8) } else { Ok(()) }
 }
 
 /// Reads the unmasked payload of a Close: its code (1005 when there is none) and its reason.

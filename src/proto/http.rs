@@ -403,6 +403,11 @@ pub fn is_token(text: &[u8]) -> bool {
         && text.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
+/// Whether this byte may stand in a field's value (RFC 9110 §5.5).
+pub(super) fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
 /// A field's value as text, when it has nothing but visible ASCII, spaces and tabs.
 #[must_use]
 pub fn visible_ascii(value: &[u8]) -> Option<&str> {

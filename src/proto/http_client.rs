@@ -6,7 +6,7 @@ mod fault;
 mod head;
 
 use super::chunks::{Bounds, Broken, Chunks, ENDLESS, Found};
-use super::http::{Persistence, is_host, is_token};
+use super::http::{Persistence, is_host, is_text, is_token};
 pub use fault::{Fault, Unsendable};
 pub use head::Head;
 
@@ -68,7 +68,7 @@ impl Request<'_> {
         let sound = |(name, value): &(&str, &str)| {
             is_token(name.as_bytes())
                 && !ours.iter().any(|ours| name.eq_ignore_ascii_case(ours))
-                && value.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f))
+                && value.bytes().all(is_text)
         };
         if self.fields.iter().all(sound) { Ok(()) } else { Err(Unsendable::Field) }
     }

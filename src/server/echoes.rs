@@ -4,10 +4,9 @@
 
 use super::shared::Cx;
 use super::websocket::{Bite, WebSocket};
-use crate::behaviours::Kind;
 use crate::limits;
 use crate::proto::frame::{self, CONTROL_MAX, Fault};
-use crate::proto::mask::{self, Script};
+use crate::proto::mask;
 
 /// What is made ready of the out buffer at once.
 const ROOM_BYTES: usize = 4 * 1024;
@@ -37,8 +36,8 @@ impl Echoed {
         let (header, room) = room[self.said..].split_first_chunk_mut()?;
         let plain = room.get_mut(..payload.len())?;
         let script = mask::unmask_into(plain, payload, key);
-        if kind == Kind::Text && script == Script::Other && !is_utf8(plain) {
-            return Some(Err(Fault::Utf8));
+        if let Err(fault) = frame::check_text(kind, script, plain) {
+            return Some(Err(fault));
         }
         *header = frame::short_header(kind, payload.len());
         self.used += frame::SHORT_HEADER + payload.len();
@@ -87,8 +86,4 @@ impl WebSocket {
             && !cx.shared.config.log_payloads
             && !log::log_enabled!(target: "message", log::Level::Debug)
     }
-}
-
-fn is_utf8(bytes: &[u8]) -> bool {
-    simdutf8::basic::from_utf8(bytes).is_ok()
 }

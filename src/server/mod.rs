@@ -203,7 +203,7 @@ impl Server {
 
     /// Whoever is ours and not a peer may want something after anything that happened.
     fn tend(&mut self, now: Now) {
-        if !self.shared.has_own_affairs {
+        if !self.shared.config.has_own_affairs() {
             return;
         }
         self.tend_upstream(now);

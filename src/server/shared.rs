@@ -28,8 +28,6 @@ use crate::timers::Timers;
 #[derive(Debug)]
 pub struct Shared {
     pub(super) config: Config,
-    /// As the config has it: asked after each read.
-    pub(super) has_own_affairs: bool,
     pub(super) assets: Assets,
     pub(super) timers: Timers,
     pub(super) rng: Rng,
@@ -116,7 +114,6 @@ impl Shared {
             tokens: Tokens::new(&config),
             words: BTreeMap::new(),
             farewell: None,
-            has_own_affairs: config.has_own_affairs(),
             config,
             assets,
             timers: Timers::default(),

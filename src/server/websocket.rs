@@ -12,7 +12,7 @@ use crate::limits;
 use crate::outbox::MAP_MIN;
 use crate::proto::deflate::{self, Agreed};
 use crate::proto::frame::{self, Fault, Header, Opcode};
-use crate::proto::mask::{self, Script};
+use crate::proto::mask;
 use crate::proto::message::Assembly;
 use crate::time::Moment;
 
@@ -208,12 +208,7 @@ impl WebSocket {
                     self.compressed_message(kind, &buffer[start..end], cx)?;
                     return Ok(Step::Again);
                 }
-                if kind == Kind::Text
-                    && script == Script::Other
-                    && simdutf8::basic::from_utf8(&buffer[start..end]).is_err()
-                {
-                    return Err(Fault::Utf8);
-                }
+                frame::check_text(kind, script, &buffer[start..end])?;
                 self.message_in_buffer(kind, buffer, (start, end), cx);
             }
             (Opcode::Start(_) | Opcode::Continuation, _) => {

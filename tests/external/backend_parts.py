@@ -150,9 +150,8 @@ def expiry(seconds):
 
 
 def listens(port, budget_s=40):
-    end = time.monotonic() + budget_s
-    while time.monotonic() < end:
+    def is_there():
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return True
-        time.sleep(0.05)
-    return False
+
+    return harness.until(is_there, budget_s)
