@@ -182,6 +182,8 @@ pub enum Action {
     Connect(Id, Target),
     /// Take whoever waits at the main doors, then close them for good.
     StopAccepting,
+    /// Say how much memory is used, with [`Engine::weighed`].
+    Weigh,
     /// Read this, and hand it over with [`Engine::fetched`].
     Fetch(Source),
     /// Do nothing at all until then: nothing but a signal is noticed.
@@ -239,7 +241,7 @@ pub trait Engine {
     /// The stream is gone, and with it the id.
     fn closed(&mut self, now: Now, id: Id);
 
-    /// Timers that are due, at most [`crate::limits::TIMERS_PER_TURN`] of them.
+    /// Timers that are due, at most [`crate::limits::TIMERS_AT_ONCE`] of them.
     fn fire(&mut self, now: Now);
 
     /// The operator asks something.
@@ -253,6 +255,15 @@ pub trait Engine {
 
     /// [`Action::Fetch`] is carried out. What cannot be read is not handed over.
     fn fetched(&mut self, now: Now, source: Source, files: Vec<File>);
+
+    /// [`Action::Weigh`] is carried out: so many bytes count against the process' memory limit.
+    fn weighed(&mut self, _now: Now, _used: u64) {}
+
+    /// Bytes that it has inflated, produced and copied so far. What a call adds to it is the share
+    /// that the call took of the turn, beside the bytes that were read.
+    fn work(&self) -> u64 {
+        0
+    }
 
     /// What a supervisor may know. It is asked often, so it only looks.
     fn standing(&self) -> Standing;

@@ -16,8 +16,8 @@
 //! * [`pool`]: connections that are kept for the next HTTP request.
 //! * [`target`]: where a connection of our own goes, and whom it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
-//! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`]: the nouns; they
-//!   know nothing of the rest.
+//! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`],
+//!   [`heap`]: the nouns; they know nothing of the rest.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux sockets inherit");
@@ -32,6 +32,7 @@ pub mod engine;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod healthcheck;
+pub mod heap;
 #[cfg(feature = "informer")]
 pub mod informer;
 pub mod limits;

@@ -28,6 +28,12 @@ pub const HIGH_WATER_BYTES: usize = 64 * 1024;
 pub const LOW_WATER_BYTES: usize = 32 * 1024;
 /// Output that waits, at most, if a message is no longer than that.
 pub const HARD_CAP_BYTES: usize = 256 * 1024;
+/// The longest output that may wait beside what waits already, if a message may have so many bytes.
+#[must_use]
+pub const fn output_cap(max_message: usize) -> usize {
+    let message = max_message + HEADERS_BYTES + HIGH_WATER_BYTES;
+    if message > HARD_CAP_BYTES { message } else { HARD_CAP_BYTES }
+}
 /// Headers and control frames beside a message: they do not count against its share.
 pub const HEADERS_BYTES: usize = 1_024;
 /// After a Close for too much output, until the connection is reset.
@@ -44,6 +50,14 @@ pub const CROWDED_KEEPALIVE_MS: u64 = 5_000;
 pub const EVICTION_AGE_MS: u64 = 1_000;
 /// Frames of one connection in one turn.
 pub const FRAMES_PER_TURN: usize = 256;
+/// Bytes that one connection may have inflated, produced and copied before others have their turn.
+pub const WORK_PER_TURN: u64 = 256 * 1024;
+/// What an HTTP request counts as, beside its answer.
+pub const REQUEST_WORK: u64 = 4 * 1024;
+/// What a byte counts as that is compressed.
+pub const COMPRESSING_WORK: u64 = 8;
+/// A longer message is sent as it is: to compress it would take too long in one go.
+pub const COMPRESSED_BYTES_MAX: usize = 128 * 1024;
 /// Bytes of one connection in one turn: the size of the read buffer.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 /// Handed to the kernel in one call: while one call of 1 MiB goes on, the peer's acknowledgements
@@ -59,9 +73,12 @@ pub const HANDSHAKES_AT_ONCE: usize = 1_024;
 pub const TLS_BYTES: u64 = 12 * 1024;
 /// Timers in one turn.
 pub const TIMERS_PER_TURN: usize = 256;
+/// Timers that fire before what they cause is carried out.
+pub const TIMERS_AT_ONCE: usize = 16;
 /// Main connections served before the admin side is asked again.
 pub const SERVED_BEFORE_ADMIN: usize = 8;
-/// Bytes read from main connections before the admin side is asked again.
+/// Bytes read, inflated, produced and copied for main connections before the admin side is asked
+/// again.
 pub const READ_BEFORE_ADMIN: usize = 256 * 1024;
 /// Connections of the admin listener at once.
 pub const ADMIN_CONNECTIONS: usize = 64;
@@ -105,6 +122,8 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("not upgraded above 75 % of the connections", "25 % of them, 1s", "the oldest is evicted"),
     ("memory, of its limit", "75 % / 92 % / 97 %", "503 / close the largest, 1013 / turn away"),
     ("read per connection and turn", "64 KiB or 256 frames", "next turn"),
+    ("inflated, produced and copied per connection and turn", "256 KiB", "next turn"),
+    ("message that is compressed", "128 KiB", "sent uncompressed"),
     ("accepted per turn", "64", "next turn"),
     ("main connections before the admin side", "8, or 256 KiB", "admin is asked again"),
     ("TLS handshakes, steps per turn", "16", "next turn"),

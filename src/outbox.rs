@@ -10,6 +10,8 @@ use std::ops::Range;
 
 use memmap2::MmapMut;
 
+use crate::heap;
+
 /// Blocks from this size on are anonymous maps: an allocator may keep freed megabytes, the
 /// kernel takes an unmapped one back, and touches none of it before it is used.
 pub const MAP_MIN: usize = 128 * 1024;
@@ -101,7 +103,7 @@ impl Block {
     #[must_use]
     pub fn cost(&self) -> usize {
         match &self.store {
-            Store::Heap(bytes) => bytes.capacity(),
+            Store::Heap(bytes) => heap::cost(bytes.capacity()),
             Store::Map(map) => self.end.max(map.touched).next_multiple_of(4096),
         }
     }
@@ -203,6 +205,11 @@ impl Blocks {
             self.idle.push(map);
             self.used_ns = now_ns;
         }
+    }
+
+    /// Gives the idle maps back to the kernel.
+    pub fn forget_idle(&mut self) {
+        self.idle.clear();
     }
 
     /// What the idle maps cost.
@@ -327,7 +334,7 @@ impl Chunk {
 
     fn cost(&self) -> usize {
         match self {
-            Self::Bytes(bytes) => bytes.capacity(),
+            Self::Bytes(bytes) => heap::cost(bytes.capacity()),
             Self::Block(block) => block.cost(),
         }
     }
@@ -359,7 +366,7 @@ impl Outbox {
     /// What it costs: more than [`Outbox::len`], since a chunk goes only when all of it is gone.
     #[must_use]
     pub fn cost(&self) -> usize {
-        self.cost
+        self.cost + heap::table::<Chunk>(self.chunks.capacity())
     }
 
     /// Keeps all of `out` but its first `taken` bytes. Blocks move, the rest is copied; blocks
@@ -435,6 +442,9 @@ impl Outbox {
             self.cost -= chunk.cost();
             if let Chunk::Block(block) = chunk {
                 blocks.give_back(block, now_ns);
+            }
+            if self.chunks.is_empty() {
+                self.chunks = VecDeque::new();
             }
         }
     }

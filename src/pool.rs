@@ -8,6 +8,7 @@ use core::fmt;
 use std::collections::VecDeque;
 
 use crate::engine::{HangUp, Id, Now, Target};
+use crate::heap;
 use crate::proto::http::Persistence;
 use crate::proto::http_client::{Answer, Asked, Event, Fault, Limits};
 use crate::slab::Slab;
@@ -16,6 +17,9 @@ pub use reply::Reply;
 
 /// A request finds connections that turn out to be closed; more of them are no accident.
 const TRIES_MAX: u8 = 3;
+
+/// What a request costs in here, beside its bytes: where it waits, or its connection's state.
+pub const CALL_BYTES: usize = size_of::<Held>() + heap::cost(size_of::<Busy>());
 
 /// What a pool may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,34 +1,39 @@
 //! What changes in a cluster, as sentences or as JSON: every Deployment there is, and then each
 //! change. What is told lies in the informer's feed; here stands how it reaches one connection.
 
-use super::{Answer, Behaviour, Ctx, Kind, NO_CLIENT, Params};
+use super::{Answer, Behaviour, Close, Ctx, Kind, NO_CLIENT, Params};
 use crate::informer::{Format, SAID_BYTES, Then, Wish};
-use crate::limits::LOW_WATER_BYTES;
+use crate::limits::{COMPRESSING_WORK, LOW_WATER_BYTES};
 use crate::proto::frame::REASON_BYTES_MAX;
 
-/// Knows what it wants to see.
+/// Knows what it wants to see until it has told the feed.
 #[derive(Debug)]
 pub(super) struct Deployments {
-    wish: Wish,
+    wish: Option<Wish>,
 }
 
 impl Deployments {
     pub(super) fn new(params: &Params) -> Self {
         let format = if params.json { Format::Json } else { Format::Text };
         let (namespace, name) = (params.namespace.clone(), params.name.clone());
-        Self { wish: Wish { format, namespace, name } }
+        Self { wish: Some(Wish { format, namespace, name }) }
     }
 }
 
 impl Behaviour for Deployments {
-    fn on_open(&mut self, ctx: &mut Ctx<'_>) {
+    fn on_open(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
         let why = match &mut ctx.deployments {
-            Ok(feed) => return feed.join(ctx.id, self.wish.clone()),
+            Ok(feed) => {
+                if let Some(wish) = self.wish.take() {
+                    feed.join(ctx.id, wish);
+                }
+                return None;
+            }
             Err(why) => *why,
         };
-        let why = cut(why);
+        let reason = cut(why);
         ctx.send(Kind::Text, NO_CLIENT.as_bytes());
-        *ctx.farewell = Some((1011, why));
+        Some(Close { code: 1011, reason })
     }
 
     /// Whoever watches has nothing to say that we would answer.
@@ -36,17 +41,20 @@ impl Behaviour for Deployments {
         Answer::Nothing
     }
 
-    fn on_wake(&mut self, ctx: &mut Ctx<'_>) {
+    fn on_wake(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
         // It has not taken what it was told before; it is woken again when it has.
         if ctx.waiting >= LOW_WATER_BYTES {
-            return;
+            return None;
         }
-        let Ctx { now, id, deployments: Ok(feed), tally, traffic, deflate, codec, out, .. } = ctx
+        let Ctx {
+            now, id, deployments: Ok(feed), tally, traffic, deflate, codec, out, work, ..
+        } = ctx
         else {
-            return;
+            return None;
         };
         let before = out.bytes.len();
         let then = feed.speak(*now, *id, &mut |said| {
+            **work += said.bytes().len() as u64;
             for payload in said.payloads() {
                 tally.sent(payload.len());
                 traffic.sent(Kind::Text, payload.len());
@@ -54,6 +62,7 @@ impl Behaviour for Deployments {
             match deflate {
                 None => out.bytes.extend_from_slice(said.bytes()),
                 Some(agreed) => {
+                    **work += said.bytes().len() as u64 * COMPRESSING_WORK;
                     for payload in said.payloads() {
                         super::write(*agreed, codec, Kind::Text, payload, &mut out.bytes);
                     }
@@ -61,9 +70,7 @@ impl Behaviour for Deployments {
             }
             SAID_BYTES.saturating_sub(out.bytes.len() - before)
         });
-        if then == Then::Lost {
-            *ctx.farewell = Some((1013, "too far behind".to_owned()));
-        }
+        (then == Then::Lost).then(|| Close { code: 1013, reason: "too far behind".to_owned() })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Messages as HTTP requests to a backend, and what it pushes. What is asked and when is the
 //! gateway's business; here stands how it reaches one connection.
 
-use super::{Answer, Behaviour, Ctx, Kind, Sizes};
+use super::{Answer, Behaviour, Close, Ctx, Kind, Sizes};
 use crate::gateway::{FRAME_BYTES, MESSAGE_BYTES};
 use crate::limits::{HIGH_WATER_BYTES, LOW_WATER_BYTES};
 
@@ -52,8 +52,9 @@ impl Gateway {
 }
 
 impl Behaviour for Gateway {
-    fn on_open(&mut self, ctx: &mut Ctx<'_>) {
+    fn on_open(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
         self.look(ctx);
+        None
     }
 
     fn on_message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer {
@@ -76,7 +77,7 @@ impl Behaviour for Gateway {
         self.due_ns
     }
 
-    fn on_wake(&mut self, ctx: &mut Ctx<'_>) {
+    fn on_wake(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
         let (now, id) = (ctx.now, ctx.id);
         // What it has not taken comes first; it is woken again when it has.
         if ctx.waiting < LOW_WATER_BYTES
@@ -85,12 +86,9 @@ impl Behaviour for Gateway {
         {
             gateway.wake(id);
         }
-        if let Some(gateway) = &mut ctx.gateway
-            && let Some(farewell) = gateway.farewell(now, id)
-        {
-            *ctx.farewell = Some(farewell);
-        }
+        let close = ctx.gateway.as_mut().and_then(|gateway| gateway.close_due(now, id));
         self.look(ctx);
+        close
     }
 
     fn on_close(&mut self, code: u16, reason: &str, ctx: &mut Ctx<'_>) {

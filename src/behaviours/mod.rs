@@ -19,6 +19,7 @@ mod reverse;
 use crate::engine::{Id, Now};
 #[cfg(feature = "informer")]
 use crate::informer::Feed;
+use crate::limits::{COMPRESSED_BYTES_MAX, COMPRESSING_WORK};
 use crate::outbox::Out;
 use crate::proto::deflate::{Agreed, Codec};
 pub use crate::proto::frame::Kind;
@@ -31,7 +32,9 @@ pub use pushes::Pushes;
 /// One connection's side of a conversation.
 pub trait Behaviour: core::fmt::Debug {
     /// The upgrade was answered.
-    fn on_open(&mut self, _ctx: &mut Ctx<'_>) {}
+    fn on_open(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
+        None
+    }
 
     /// A whole message came.
     fn on_message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer;
@@ -47,7 +50,9 @@ pub trait Behaviour: core::fmt::Debug {
     }
 
     /// That moment may have come.
-    fn on_wake(&mut self, _ctx: &mut Ctx<'_>) {}
+    fn on_wake(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
+        None
+    }
 
     /// A Close comes, from either side: these are its last words.
     fn on_close(&mut self, _code: u16, _reason: &str, _ctx: &mut Ctx<'_>) {}
@@ -88,6 +93,25 @@ pub enum Answer {
     Close(u16, &'static str),
 }
 
+/// A Close frame that a behaviour asks for. It is returned, never left somewhere: what is returned
+/// can only concern the connection whose behaviour was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// Its code.
+    pub code: u16,
+    /// Its reason.
+    pub reason: String,
+}
+
+/// How many bytes an answer may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// By the cap on output that waits.
+    pub answer: usize,
+    /// By the memory that is left.
+    pub memory: usize,
+}
+
 /// All that a behaviour can reach.
 #[derive(Debug)]
 pub struct Ctx<'a> {
@@ -109,8 +133,10 @@ pub struct Ctx<'a> {
     pub out: &'a mut Out,
     /// Bytes that its peer has not taken, beside those.
     pub waiting: usize,
-    /// Code and reason of a Close that follows.
-    pub farewell: &'a mut Option<(u16, String)>,
+    /// The longest answer to one message, and what memory there is for it.
+    pub room: Room,
+    /// Counts the bytes that are produced and copied.
+    pub work: &'a mut u64,
     /// What a cluster runs, or why that is not known.
     #[cfg(feature = "informer")]
     pub deployments: Result<&'a mut Feed, &'a str>,
@@ -120,16 +146,41 @@ pub struct Ctx<'a> {
 }
 
 impl Ctx<'_> {
+    /// Whether an answer of so many bytes can be sent; if not, the Close that says why. To be asked
+    /// before such an answer is made.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub fn check_size(&self, bytes: usize) -> Result<(), Answer> {
+        if bytes > self.room.answer {
+            return Err(Answer::Close(1009, "answer too big"));
+        }
+        if bytes > self.room.memory {
+            return Err(Answer::Close(1013, "memory is short"));
+        }
+        Ok(())
+    }
+
     /// Sends a message.
     pub fn send(&mut self, kind: Kind, payload: &[u8]) {
         let out = &mut self.out.bytes;
-        match self.deflate {
-            Some(agreed) => write(agreed, self.codec, kind, payload, out),
+        match self.deflate.filter(|_| is_compressed(payload.len(), self.room)) {
+            Some(agreed) => {
+                *self.work += payload.len() as u64 * COMPRESSING_WORK;
+                write(agreed, self.codec, kind, payload, out);
+            }
             None => frame::write_message(out, kind, payload),
         }
+        *self.work += payload.len() as u64;
         self.tally.sent(payload.len());
         self.traffic.sent(kind, payload.len());
     }
+}
+
+/// Whether a message of this length is compressed, if that was agreed.
+#[must_use]
+pub fn is_compressed(length: usize, room: Room) -> bool {
+    length <= COMPRESSED_BYTES_MAX && 2 * length <= room.memory
 }
 
 /// Appends a message, compressed if that makes it smaller.

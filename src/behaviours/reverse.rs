@@ -1,9 +1,7 @@
 //! What a chat that ends badly needs to be watched: a welcome, each text backwards, and a sign of
 //! life every five seconds, so that a client sees until when its server lived.
 
-use serde::Serialize;
-
-use super::{Answer, Behaviour, Ctx, Kind};
+use super::{Answer, Behaviour, Close, Ctx, Kind};
 use crate::time;
 
 /// Between two signs of life.
@@ -15,18 +13,67 @@ pub(super) struct Reverse {
     alive_ns: u64,
 }
 
-/// The fields in the order in which they are sent.
-#[derive(Serialize)]
-struct Reversed<'a> {
-    message: &'a str,
-    time: &'a str,
+/// What stands around a message; as long as all but the message itself.
+const BRACES: &str = r#"{"message":"","time":"2026-11-28T10:00:00.000Z"}"#;
+
+/// The answer: `message` backwards, then the time. Written here and not by a serializer, since a
+/// message of control characters becomes six times as long, and its length must be known before.
+fn answer(message: &str, time: &str) -> Vec<u8> {
+    let mut answer = Vec::with_capacity(BRACES.len() + escaped_length(message));
+    answer.extend_from_slice(br#"{"message":""#);
+    if message.is_ascii() {
+        for byte in message.bytes().rev() {
+            escape(&mut answer, byte);
+        }
+    } else {
+        for character in message.chars().rev() {
+            match u8::try_from(character) {
+                Ok(byte) if byte.is_ascii() => escape(&mut answer, byte),
+                _ => answer.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+    }
+    answer.extend_from_slice(br#"","time":""#);
+    answer.extend_from_slice(time.as_bytes());
+    answer.extend_from_slice(br#""}"#);
+    answer
+}
+
+/// An ASCII character as it stands in a JSON string (RFC 8259 §7).
+fn escape(json: &mut Vec<u8>, byte: u8) {
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        b'\t' => b't',
+        b'\n' => b'n',
+        0x0c => b'f',
+        b'\r' => b'r',
+        0x00..0x20 => {
+            let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+            let code = [b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)];
+            return json.extend_from_slice(&code);
+        }
+        _ => return json.push(byte),
+    };
+    json.extend_from_slice(&[b'\\', short]);
+}
+
+/// How many bytes a text has in a JSON string.
+fn escaped_length(text: &str) -> usize {
+    let length = |byte: u8| match byte {
+        b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
+        0x00..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(length).sum()
 }
 
 impl Behaviour for Reverse {
-    fn on_open(&mut self, ctx: &mut Ctx<'_>) {
+    fn on_open(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
         self.alive_ns = ctx.now.mono_ns + time::ms(ALIVE_MS);
         let welcome = format!("Welcome! {}", time::http_date(ctx.now.wall_ms));
         ctx.send(Kind::Text, welcome.as_bytes());
+        None
     }
 
     fn on_message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer {
@@ -34,10 +81,12 @@ impl Behaviour for Reverse {
         let (Kind::Text, Ok(text)) = (kind, std::str::from_utf8(payload)) else {
             return Answer::Close(1003, "text only");
         };
-        let message: String = text.chars().rev().collect();
-        let answer = Reversed { message: &message, time: &time::rfc3339(ctx.now.wall_ms) };
-        // Two strings always serialize.
-        ctx.send(Kind::Text, &serde_json::to_vec(&answer).unwrap_or_default());
+        if let Err(refused) = ctx.check_size(BRACES.len() + escaped_length(text)) {
+            return refused;
+        }
+        let answer = answer(text, &time::rfc3339(ctx.now.wall_ms));
+        *ctx.work += answer.len() as u64;
+        ctx.send(Kind::Text, &answer);
         Answer::Nothing
     }
 
@@ -45,12 +94,35 @@ impl Behaviour for Reverse {
         Some(self.alive_ns)
     }
 
-    fn on_wake(&mut self, ctx: &mut Ctx<'_>) {
+    fn on_wake(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
         if self.alive_ns <= ctx.now.mono_ns {
             let alive = format!("Connection is alive {}", time::http_date(ctx.now.wall_ms));
             ctx.send(Kind::Text, alive.as_bytes());
             // From the due time, so that lateness does not add up; but nothing is made up for.
             self.alive_ns = (self.alive_ns + time::ms(ALIVE_MS)).max(ctx.now.mono_ns);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer of the same bytes as a serializer makes, and as long as was said before.
+    #[test]
+    fn answers_are_json() {
+        let ascii: String = (0..128).map(char::from).collect();
+        let mixed: String = (0..0x1_f600).step_by(37).filter_map(char::from_u32).collect();
+        let time = "2026-11-28T10:00:00.000Z";
+        for text in ["", "abc", "\u{0}", "é\"x\\", &ascii, &mixed] {
+            let reversed: String = text.chars().rev().collect();
+            let reversed = serde_json::to_string(&reversed).unwrap();
+            let json = format!("{{\"message\":{reversed},\"time\":\"{time}\"}}");
+            let answer = answer(text, time);
+            assert_eq!(String::from_utf8(answer.clone()).unwrap(), json);
+            assert_eq!(answer.len(), BRACES.len() + escaped_length(text));
+            assert_eq!(answer.capacity(), answer.len());
         }
     }
 }

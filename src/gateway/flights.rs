@@ -3,8 +3,9 @@
 
 use super::names::Name;
 use super::request::{self, Letter, Route};
-use super::session::{Flight, Session, Stage};
+use super::session::{Flight, Session, Stage, weight};
 use super::{Gateway, Outcome, PUSHED_BEFORE_NEXT, Step, Verdict, Why, Wish};
+use crate::behaviours::Close;
 use crate::engine::{HangUp, Now};
 use crate::pool::{Failure, Reply};
 use crate::proto::frame::Kind;
@@ -19,8 +20,8 @@ impl Gateway {
             }
             let was_full = session.is_full();
             let Some((kind, payload)) = session.waiting.pop_front() else { break };
-            session.waiting_bytes -= payload.len();
-            self.bytes -= payload.len();
+            session.waiting_bytes -= weight(&payload);
+            self.bytes -= weight(&payload);
             if was_full && !session.is_full() {
                 self.steps.push_back(Step::Wake(session.id));
             }
@@ -57,10 +58,12 @@ impl Gateway {
         let request = request::id(&mut self.rng);
         let circuit = &mut self.circuits[backend];
         let (passes, is_trial) = circuit.ask(now);
-        let flight = Flight { ticket, route, backend, request, began_ns: now.mono_ns, is_trial };
+        let mut flight =
+            Flight { ticket, route, backend, request, bytes: 0, began_ns: now.mono_ns, is_trial };
         let told = request::Told { plan: &self.plan, now, name, session, flight: &flight };
         let call =
             if passes { told.call(letter).map_err(|_| Why::Unsendable) } else { Err(Why::Circuit) };
+        flight.bytes = call.as_ref().map_or(0, |call| call.bytes.len());
         session.flight = Some(flight);
         session.last_ns = now.mono_ns;
         session.last_ms = now.wall_ms;
@@ -174,7 +177,7 @@ impl Gateway {
                 last_active_ms: session.active_at_ms,
             },
             Wish::Close => {
-                session.farewell = Some((1000, String::new()));
+                session.close = Some(Close { code: 1000, reason: String::new() });
                 session.stage = Stage::Closing(1000, String::new());
                 self.steps.push_back(Step::Wake(session.id));
                 Outcome::Closing

@@ -13,6 +13,7 @@ mod session;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::behaviours::Close;
 use crate::engine::{Id, Now};
 use crate::pool::{Call, Failure};
 use crate::proto::frame::Kind;
@@ -176,6 +177,16 @@ impl Gateway {
         self.bytes
     }
 
+    /// What it owns for this connection.
+    #[must_use]
+    pub fn cost_of(&self, id: Id) -> usize {
+        self.find(id).map_or(0, |session| {
+            // A request is there twice while its backend does not take it.
+            let flight = session.flight.as_ref().map_or(0, |flight| 2 * flight.bytes);
+            session.own_bytes() + session.waiting_bytes + session.pushed_bytes + flight
+        })
+    }
+
     /// Connections, and those whose last requests are under way.
     #[must_use]
     pub fn sessions(&self) -> (usize, usize) {
@@ -240,7 +251,7 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&name) else { return };
         session.active(now);
         session.queue(kind, payload);
-        self.bytes += payload.len();
+        self.bytes += session::weight(payload);
         self.go_on(now, name);
     }
 
@@ -272,20 +283,20 @@ impl Gateway {
         self.steps.push_back(Step::Wake(id));
     }
 
-    /// What is to be said in a Close of ours: a callback asked for it, or its time is over.
-    pub fn farewell(&mut self, now: Now, id: Id) -> Option<(u16, String)> {
+    /// The Close frame that is due: a callback asked for it, or the session's time is over.
+    pub fn close_due(&mut self, now: Now, id: Id) -> Option<Close> {
         let (idle_ns, life_ns) = (self.scaled_ns(IDLE_MS), self.scaled_ns(LIFE_MS));
         let session = self.find_mut(id)?;
-        if let Some(farewell) = session.farewell.take() {
-            return Some(farewell);
+        if let Some(close) = session.close.take() {
+            return Some(close);
         }
         let over = session.stage == Stage::Open
             && (now.mono_ns >= session.active_ns + idle_ns
                 || now.mono_ns >= session.opened_ns + life_ns);
-        over.then(|| (1001, "Going away".to_owned()))
+        over.then(|| Close { code: 1001, reason: "Going away".to_owned() })
     }
 
-    /// When [`Gateway::farewell`] has something to say of itself.
+    /// When [`Gateway::close_due`] has something to say of itself.
     #[must_use]
     pub fn deadline_ns(&self, id: Id) -> Option<u64> {
         let session = self.find(id)?;

@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 
+use super::names::Name;
 use super::request::{Route, Visitor};
 use super::{MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES};
+use crate::behaviours::Close;
 use crate::engine::{Id, Now};
+use crate::heap;
 use crate::proto::frame::Kind;
 
-/// What a push costs: empty ones must have an end as well.
-fn weight(bytes: &[u8]) -> usize {
-    bytes.len() + 48
+/// What a message costs that waits: empty ones must have an end as well.
+pub(super) fn weight(bytes: &[u8]) -> usize {
+    heap::cost(bytes.len()) + 2 * size_of::<(Kind, Vec<u8>)>()
 }
 
 /// How far a connection is.
@@ -34,6 +37,8 @@ pub(super) struct Flight {
     pub(super) route: Route,
     pub(super) backend: usize,
     pub(super) request: String,
+    /// Of the whole request.
+    pub(super) bytes: usize,
     pub(super) began_ns: u64,
     /// It finds out whether the backend is there again.
     pub(super) is_trial: bool,
@@ -51,7 +56,8 @@ pub(super) struct Session {
     /// Messages that its client has not taken.
     pushed: VecDeque<(Kind, Vec<u8>)>,
     pub(super) pushed_bytes: usize,
-    pub(super) farewell: Option<(u16, String)>,
+    /// The Close frame that a callback asked for.
+    pub(super) close: Option<Close>,
     pub(super) domain: String,
     pub(super) source_ip: String,
     pub(super) user_agent: String,
@@ -74,7 +80,7 @@ impl Session {
             waiting_bytes: 0,
             pushed: VecDeque::new(),
             pushed_bytes: 0,
-            farewell: None,
+            close: None,
             domain: domain.unwrap_or(visitor.host).to_owned(),
             source_ip: visitor.source_ip.clone(),
             user_agent: visitor.user_agent.to_owned(),
@@ -89,12 +95,12 @@ impl Session {
 
     /// What it owns beside messages; the tables that it stands in are counted as well.
     pub(super) fn own_bytes(&self) -> usize {
-        let tables = 128;
-        size_of::<Self>()
-            + tables
-            + self.domain.len()
-            + self.source_ip.len()
-            + self.user_agent.len()
+        heap::tree_entry::<(Name, Self)>()
+            + heap::tree_entry::<(Id, Name)>()
+            + heap::tree_entry::<(u64, Name)>()
+            + heap::cost(self.domain.len())
+            + heap::cost(self.source_ip.len())
+            + heap::cost(self.user_agent.len())
     }
 
     /// Something was said, by either side.
@@ -104,7 +110,7 @@ impl Session {
     }
 
     pub(super) fn queue(&mut self, kind: Kind, payload: &[u8]) {
-        self.waiting_bytes += payload.len();
+        self.waiting_bytes += weight(payload);
         self.waiting.push_back((kind, payload.to_vec()));
     }
 

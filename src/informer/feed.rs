@@ -10,6 +10,7 @@ use super::limits;
 use super::store::{Change, Store, What};
 use super::words::{self, Encoded, Format, News};
 use crate::engine::{Id, Now};
+use crate::heap;
 
 /// What a viewer wants to see; empty parts match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +47,21 @@ struct Viewer {
     told: u64,
     /// It is among those that are to be woken.
     due: bool,
+}
+
+impl Viewer {
+    /// What it costs, its place in the table included.
+    fn cost(&self) -> usize {
+        let known = match &self.place {
+            Place::Behind { known, .. } => heap::table::<u64>(known.capacity()),
+            Place::Waiting | Place::Following { .. } => 0,
+        };
+        let Wish { namespace, name, .. } = &self.wish;
+        heap::tree_entry::<(Id, Self)>()
+            + heap::cost(namespace.capacity())
+            + heap::cost(name.capacity())
+            + known
+    }
 }
 
 #[derive(Debug)]
@@ -91,6 +107,7 @@ pub struct Feed {
     ring: VecDeque<Told>,
     ring_bytes: usize,
     viewers: BTreeMap<Id, Viewer>,
+    viewers_bytes: usize,
     due: VecDeque<Id>,
     standing: Standing,
     /// Counts the changes of standing.
@@ -107,6 +124,7 @@ impl Default for Feed {
             ring: VecDeque::new(),
             ring_bytes: 0,
             viewers: BTreeMap::new(),
+            viewers_bytes: 0,
             due: VecDeque::new(),
             standing: Standing::Unknown,
             standings: 0,
@@ -121,13 +139,17 @@ impl Feed {
     /// Somebody wants to watch; told from now on when [`Feed::speak`] is called.
     pub fn join(&mut self, id: Id, wish: Wish) {
         let place = self.beginning();
-        self.viewers.insert(id, Viewer { wish, place, told: 0, due: false });
+        let viewer = Viewer { wish, place, told: 0, due: false };
+        self.viewers_bytes += viewer.cost();
+        self.viewers.insert(id, viewer);
         self.call(id);
     }
 
     /// Nobody listens there any more.
     pub fn leave(&mut self, id: Id) {
-        if self.viewers.remove(&id).is_some() && self.viewers.is_empty() {
+        let Some(viewer) = self.viewers.remove(&id) else { return };
+        self.viewers_bytes -= viewer.cost();
+        if self.viewers.is_empty() {
             self.ring.clear();
             self.ring_bytes = 0;
             self.due.clear();
@@ -160,9 +182,11 @@ impl Feed {
     /// the other and answers how many bytes of its room are left.
     pub fn speak(&mut self, now: Now, id: Id, say: &mut dyn FnMut(&Encoded) -> usize) -> Then {
         let Some(mut viewer) = self.viewers.remove(&id) else { return Then::Wait };
+        self.viewers_bytes -= viewer.cost();
         let then = self.tell(now, &mut viewer, say);
         let room = then == Some(Then::Wait);
         if then != Some(Then::Lost) {
+            self.viewers_bytes += viewer.cost();
             self.viewers.insert(id, viewer);
         }
         if then.is_none() {
@@ -365,7 +389,7 @@ impl Feed {
     /// What it owns, nearly.
     #[must_use]
     pub fn cost(&self) -> usize {
-        self.store.cost() + self.ring_bytes
+        self.store.cost() + self.ring_bytes + self.viewers_bytes
     }
 
     /// `namespace/name`, uid and version of each Deployment: for tests.

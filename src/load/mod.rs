@@ -392,13 +392,13 @@ impl Engine for Load {
         if self.deadline().is_some_and(|due| due <= now.mono_ns) {
             self.stop(now);
         }
-        for _ in 0..limits::TIMERS_PER_TURN {
+        for _ in 0..limits::TIMERS_AT_ONCE {
             let Some(key) = self.shared.timers.expire(now.mono_ns) else { break };
             if let Some(id) = self.clients.id_at(key) {
                 self.shared.actions.push_back(Action::Write(id));
             }
         }
-        for _ in 0..limits::TIMERS_PER_TURN {
+        for _ in 0..limits::TIMERS_AT_ONCE {
             let Some(Reverse((due_ns, id))) = self.shared.schedule.peek().copied() else { break };
             if due_ns > now.mono_ns {
                 break;
@@ -406,7 +406,7 @@ impl Engine for Load {
             self.shared.schedule.pop();
             self.shared.actions.push_back(Action::Write(id));
         }
-        for _ in 0..limits::TIMERS_PER_TURN {
+        for _ in 0..limits::TIMERS_AT_ONCE {
             let Some(number) = self.shared.returns.due(now) else { break };
             if !self.is_stopping() {
                 let answered = self.shared.returns.answered(number);

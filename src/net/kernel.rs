@@ -16,6 +16,7 @@ use rustix::time::{
 };
 
 use super::begun::{self, Outward};
+use super::memory::Gauge;
 use super::notify::Supervisor;
 use super::os::{Event, Os};
 use super::stream::{Listener, Stream};
@@ -50,6 +51,7 @@ pub(super) struct Kernel {
     untold: Vec<Event>,
     /// What the main doors show, if they speak TLS.
     tls: Option<Keeper>,
+    memory: Option<Gauge>,
     outward: Outward,
 }
 
@@ -60,6 +62,7 @@ pub(super) struct Duties {
     pub(super) assets: Option<PathBuf>,
     pub(super) supervisor: Option<Supervisor>,
     pub(super) tls: Option<Keeper>,
+    pub(super) memory: Option<Gauge>,
 }
 
 impl Kernel {
@@ -80,6 +83,7 @@ impl Kernel {
             alarm: None,
             untold: Vec::new(),
             tls: duties.tls,
+            memory: duties.memory,
             outward: Outward::default(),
         };
         for (number, (side, mut listener)) in duties.listeners.into_iter().enumerate() {
@@ -316,6 +320,10 @@ impl Os for Kernel {
     fn show(&mut self, text: &str) {
         // Whoever looked on may have gone.
         drop(io::stderr().write_all(text.as_bytes()));
+    }
+
+    fn memory_used(&mut self) -> Option<u64> {
+        self.memory.as_ref().and_then(Gauge::used)
     }
 
     fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>> {

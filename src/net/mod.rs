@@ -8,6 +8,7 @@ mod files;
 mod kernel;
 mod listen;
 pub mod logs;
+mod memory;
 mod names;
 mod notify;
 pub mod os;
@@ -35,6 +36,7 @@ use crate::units::show_size;
 use driver::Driver;
 use kernel::{Duties, Kernel};
 use listen::Port;
+use memory::Gauge;
 use notify::Supervisor;
 use passed::{Passed, PassedError};
 use stream::Listener;
@@ -130,9 +132,7 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let tls = tls.transpose().map_err(StartError::Tls)?;
     let descriptors = raise_descriptor_limit();
     serve.server.memory.unseen_bytes = if tls.is_some() { limits::TLS_BYTES } else { 0 };
-    if serve.server.memory.limit.is_none() {
-        serve.server.memory.limit = process::memory_limit();
-    }
+    let memory = gauge(&mut serve.server.memory.limit).map_err(StartError::Kernel)?;
     serve.server.fit_memory();
     share_out(descriptors, &mut serve.server);
     #[cfg(feature = "gateway")]
@@ -145,7 +145,7 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     announce(&serve, &doors);
     let listeners = doors.into_iter().map(|open| (open.door, open.listener)).collect();
     let supervisor = Supervisor::found();
-    let duties = Duties { listeners, assets: serve.assets, supervisor, tls };
+    let duties = Duties { listeners, assets: serve.assets, supervisor, tls, memory };
     let kernel = Kernel::new(duties, signals).map_err(StartError::Kernel)?;
     let server = Server::new(serve.server, assets, seed());
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
@@ -243,6 +243,18 @@ fn raise_descriptor_limit() -> u64 {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
     now.current.unwrap_or(1 << 20)
+}
+
+/// What tells how much memory is used. Without a limit by flag it is that of the control group, and
+/// so is what is used; without either nothing needs to be told.
+fn gauge(limit: &mut Option<u64>) -> io::Result<Option<Gauge>> {
+    if limit.is_some() {
+        return Gauge::of_process().map(Some);
+    }
+    let Some((granted, gauge)) = Gauge::of_group() else { return Ok(None) };
+    *limit = Some(granted);
+    // A sandbox may hide the group's files.
+    gauge.or_else(|_| Gauge::of_process()).map(Some)
 }
 
 /// Decides how many descriptors go to whom: a quarter of few, 128 of many, stay free, one half for

@@ -95,6 +95,11 @@ pub trait Os {
     /// Shows this to whoever looks on. Most have nobody there.
     fn show(&mut self, _text: &str) {}
 
+    /// Bytes that count against the memory limit of this process, if it has one.
+    fn memory_used(&mut self) -> Option<u64> {
+        None
+    }
+
     /// Reads files.
     fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>>;
 }

@@ -1,5 +1,6 @@
 //! An answer as a whole, for those who want all of it at once.
 
+use crate::heap;
 use crate::proto::http_client::Head;
 
 /// Fields of an answer that somebody looks at; the others are not kept.
@@ -28,6 +29,15 @@ impl Reply {
         let mut found = self.fields.iter().filter(|(known, _)| *known == name);
         let (_, value) = found.next()?;
         found.next().is_none().then_some(value)
+    }
+
+    /// What it owns.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        let fields = self.fields.iter().map(|(_, value)| heap::cost(value.capacity()));
+        heap::cost(self.body.capacity())
+            + heap::table::<(&str, Vec<u8>)>(self.fields.capacity())
+            + fields.sum::<usize>()
     }
 
     /// Its head came.

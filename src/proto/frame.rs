@@ -96,6 +96,8 @@ pub enum Fault {
     EmptyFragments,
     /// The peer vanished without a Close frame.
     NoClose,
+    /// There is no memory for a message that is not too big.
+    MemoryShort,
 }
 
 impl Fault {
@@ -117,6 +119,7 @@ impl Fault {
             Self::Utf8 | Self::Inflate => 1007,
             Self::EmptyFragments => 1008,
             Self::TooBig => 1009,
+            Self::MemoryShort => 1013,
         }
     }
 
@@ -139,6 +142,7 @@ impl Fault {
             Self::TooBig => "message too big",
             Self::EmptyFragments => "too many empty fragments",
             Self::NoClose => "ended without a close frame",
+            Self::MemoryShort => "memory is short",
         }
     }
 }

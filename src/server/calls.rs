@@ -9,10 +9,10 @@ use super::pressure::Account;
 use super::shared::Shared;
 use crate::backend::Ask;
 use crate::engine::{Action, HangUp, Id, Now};
-use crate::limits;
-use crate::pool::{Call, CallId, Failure, Full, Lane, News, Order, Pool, Reply, Rules};
+use crate::pool::{CALL_BYTES, Call, CallId, Failure, Full, Lane, News, Order, Pool, Reply, Rules};
 use crate::proto::http_client::Event;
 use crate::time::Moment;
+use crate::{heap, limits};
 
 /// Who is told what became of a request. A new one is a row here and a line in
 /// [`Server::tell_asker`].
@@ -42,6 +42,15 @@ struct Asked {
     asker: Asker,
     reply: Reply,
     question_bytes: usize,
+}
+
+impl Asked {
+    fn cost(&self) -> usize {
+        CALL_BYTES
+            + heap::tree_entry::<(CallId, Self)>()
+            + heap::cost(self.question_bytes)
+            + self.reply.cost()
+    }
 }
 
 /// What became of a request, for who asked.
@@ -74,17 +83,18 @@ impl Calls {
 
     /// Sends a request; the asker is told of its answer, or why there is none, exactly once.
     pub(super) fn ask(&mut self, call: Call, asker: Asker) -> Result<CallId, Full> {
-        let question_bytes = call.bytes.len();
+        let question_bytes = call.bytes.capacity();
         let id = self.pool.ask(call)?;
-        self.bytes += question_bytes;
-        self.asked.insert(id, Asked { asker, reply: Reply::default(), question_bytes });
+        let asked = Asked { asker, reply: Reply::default(), question_bytes };
+        self.bytes += asked.cost();
+        self.asked.insert(id, asked);
         Ok(id)
     }
 
     /// Nobody wants the answer any more: its connection ends, and nobody is told.
     pub(super) fn forget(&mut self, id: CallId) {
         if let Some(asked) = self.asked.remove(&id) {
-            self.bytes -= asked.question_bytes + asked.reply.body.len();
+            self.bytes -= asked.cost();
             self.pool.forget(id);
         }
     }
@@ -160,17 +170,20 @@ impl Calls {
         let Self { pool, asked, told, bytes, .. } = self;
         with(pool, &mut |id, news| {
             let Some(known) = asked.get_mut(&id) else { return };
+            *bytes -= known.cost();
             let how = match news {
-                News::Answer(Event::Head(head)) => return known.reply.take_head(&head),
+                News::Answer(Event::Head(head)) => {
+                    known.reply.take_head(&head);
+                    return *bytes += known.cost();
+                }
                 News::Answer(Event::Body(part)) => {
-                    *bytes += part.len();
-                    return known.reply.body.extend_from_slice(part);
+                    known.reply.body.extend_from_slice(part);
+                    return *bytes += known.cost();
                 }
                 News::Answer(Event::End(_)) => Ok(()),
                 News::Failed(failure) => Err(failure),
             };
-            if let Some(Asked { asker, reply, question_bytes }) = asked.remove(&id) {
-                *bytes -= question_bytes + reply.body.len();
+            if let Some(Asked { asker, reply, .. }) = asked.remove(&id) {
                 told.push_back(Told { asker, how: Some(how.map(|()| reply)) });
             }
         });

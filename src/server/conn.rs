@@ -24,6 +24,7 @@ use super::pressure::{self as memory, Account};
 use super::shared::{Cx, Shared};
 use super::slow::{Slow, is_backed_up, is_held};
 use super::websocket::{self, WebSocket};
+use super::worker::Turn;
 use crate::engine::{Action, Door, HangUp, Peer};
 use crate::limits;
 use crate::proto::frame;
@@ -265,8 +266,7 @@ impl Conn {
         if !whole && slow.stalled_since.is_none() {
             slow.stalled_since = Some(Moment::at(cx.now.mono_ns));
         }
-        let message = cx.shared.config.limits.max_message + limits::HEADERS_BYTES;
-        let cap = limits::HARD_CAP_BYTES.max(message + limits::HIGH_WATER_BYTES);
+        let cap = limits::output_cap(cx.shared.config.limits.max_message);
         if slow.outbox.len() > cap && matches!(self.stage, Stage::WebSocket(_)) {
             self.overload(cx);
         }
@@ -316,9 +316,6 @@ impl Conn {
 
     /// A deadline may have come; it may also have moved.
     pub(super) fn wake(&mut self, cx: &mut Cx<'_>) {
-        if cx.shared.pressure.victim == Some(cx.id) {
-            return self.make_room(cx);
-        }
         if self.is_stalled(cx) {
             if self.is_websocket() {
                 self.log_end(BROKEN, cx);
@@ -428,7 +425,7 @@ impl Conn {
         cx.act(Action::Close(cx.id));
     }
 
-    fn drop_input(&mut self) {
+    pub(super) fn drop_input(&mut self) {
         if let Some(slow) = &mut self.slow {
             slow.input = Vec::new();
             slow.message = None;
@@ -476,11 +473,11 @@ impl Conn {
         self.stage = Stage::Leaving;
     }
 
-    /// The worker is done with one of its messages.
-    pub(super) fn work_done(&mut self) {
-        if let Stage::WebSocket(socket) = &mut self.stage {
-            socket.work_done();
-        }
+    /// The worker is done with one of its messages. Returns the turn of its next one, and how long
+    /// that takes.
+    pub(super) fn work_done(&mut self) -> Option<(Turn, u64)> {
+        let Stage::WebSocket(socket) = &mut self.stage else { return None };
+        socket.work_done()
     }
 
     fn next_deadline(&self, cx: &Cx<'_>) -> Option<u64> {

@@ -39,7 +39,12 @@ pub(super) enum Why {
     Shed,
     /// `close_after` asked for it.
     Asked,
+    /// It owns too much while memory is short.
+    Memory,
 }
 
+/// It was closed since memory is short.
+pub(super) const MEMORY_SHORT: End = End { code: 1013, initiator: Initiator::Server };
+pub(super) const MEMORY_SHORT_REASON: &str = "memory is short";
 /// The connection broke without a Close.
 pub(super) const BROKEN: End = End { code: 1006, initiator: Initiator::None };

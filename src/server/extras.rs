@@ -10,9 +10,9 @@ use super::config::Config;
 use super::gateway;
 use super::pressure::Account;
 use super::shared::Cx;
+use super::worker::{self, Turn, Worker};
 use crate::behaviours::{Ctx, Kind, Params, Pushes, WireFault};
-use crate::limits;
-use crate::time;
+use crate::{heap, limits, time};
 
 /// What a WebSocket has beyond its behaviour.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(super) struct Extras {
     greeting: Option<String>,
     wait: Wait,
     waiting: VecDeque<Waiting>,
+    /// What their payloads cost.
     waiting_bytes: usize,
     /// Its end has come: it is read no more.
     takes_no_more: bool,
@@ -45,10 +46,10 @@ struct Wait {
 #[derive(Debug)]
 struct Waiting {
     due_ns: u64,
-    /// The worker is not done with it.
-    for_worker: bool,
+    /// Its turn with the worker, until that is done with it.
+    turn: Option<Turn>,
     kind: Kind,
-    payload: Vec<u8>,
+    payload: Box<[u8]>,
 }
 
 /// Who serves, as `hello=1` says it: the fields of `/whoami` in another order, and both orders have
@@ -119,14 +120,14 @@ impl Extras {
     }
 
     /// What `close_after` says at last.
-    pub(super) fn farewell(&mut self) -> (u16, String) {
+    pub(super) fn last_words(&mut self) -> (u16, String) {
         self.close.take().map_or_else(Default::default, |(_, code, reason)| (code, reason))
     }
 
     /// Whether the peer is not read: too much waits, or its end has come.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= limits::DELAYED_MESSAGES
-            || self.waiting_bytes >= limits::DELAYED_BYTES
+            || self.waiting_bytes + self.waiting_table() >= limits::DELAYED_BYTES
             || self.takes_no_more
             || self.fault == Some(WireFault::StallRead)
     }
@@ -149,46 +150,77 @@ impl Extras {
             cx.act(freeze);
             due_ns = due_ns.max(cx.shared.faults.frozen_until_ns());
         }
-        if self.wait.work > 0 {
-            cx.shared.worker.take_on(cx.id, self.wait.work, cx.now);
+        let turn = (self.wait.work > 0).then(|| cx.shared.worker.next_turn());
+        if let Some(turn) = turn
+            && self.oldest_turn().is_none()
+        {
+            cx.shared.worker.enter(turn, cx.id, self.wait.work, cx.now);
         }
-        self.waiting_bytes += payload.len();
-        let for_worker = self.wait.work > 0;
-        self.waiting.push_back(Waiting { due_ns, for_worker, kind, payload: payload.to_vec() });
+        self.waiting_bytes += heap::cost(payload.len());
+        self.waiting.push_back(Waiting { due_ns, turn, kind, payload: payload.into() });
         Some(Taken::Later)
     }
 
     /// The next message that may be answered by `due_ns`.
-    pub(super) fn next_delayed(&mut self, due_ns: u64) -> Option<(Kind, Vec<u8>)> {
-        self.waiting.front().filter(|first| first.due_ns <= due_ns && !first.for_worker)?;
+    pub(super) fn next_delayed(&mut self, due_ns: u64) -> Option<(Kind, Box<[u8]>)> {
+        self.waiting.front().filter(|first| first.due_ns <= due_ns && first.turn.is_none())?;
         let first = self.waiting.pop_front()?;
-        self.waiting_bytes -= first.payload.len();
+        self.waiting_bytes -= heap::cost(first.payload.len());
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();
         }
         Some((first.kind, first.payload))
     }
 
-    /// The worker is done with the first message that waited for it.
-    pub(super) fn work_done(&mut self) {
-        if let Some(first) = self.waiting.iter_mut().find(|waiting| waiting.for_worker) {
-            first.for_worker = false;
+    /// The worker is done with the first message that waited for it. Returns the turn of the next
+    /// one, and how long it takes.
+    pub(super) fn work_done(&mut self) -> Option<(Turn, u64)> {
+        let mut turns = self.waiting.iter_mut().filter(|waiting| waiting.turn.is_some());
+        if let Some(first) = turns.next() {
+            first.turn = None;
         }
+        turns.next().and_then(|next| next.turn).map(|turn| (turn, self.wait.work))
+    }
+
+    /// The turn that the worker knows of.
+    fn oldest_turn(&self) -> Option<Turn> {
+        self.waiting.iter().find_map(|waiting| waiting.turn)
     }
 
     pub(super) fn awaits_worker(&self) -> bool {
-        self.waiting.front().is_some_and(|first| first.for_worker)
+        self.waiting.front().is_some_and(|first| first.turn.is_some())
     }
 
-    /// What the messages that wait cost.
+    /// Messages that wait will not be answered any more.
+    pub(super) fn drop_waiting(&mut self, worker: &mut Worker) {
+        if let Some(turn) = self.oldest_turn() {
+            worker.leave(turn);
+        }
+        self.waiting = VecDeque::new();
+        self.waiting_bytes = 0;
+    }
+
+    fn waiting_table(&self) -> usize {
+        heap::table::<Waiting>(self.waiting.capacity())
+    }
+
+    /// What it owns, itself included.
     pub(super) fn cost(&self) -> usize {
-        self.waiting_bytes + self.waiting.capacity() * size_of::<Waiting>()
+        let texts = self.greeting.as_ref().map_or(0, String::capacity)
+            + self.close.as_ref().map_or(0, |(_, _, reason)| reason.capacity())
+            + self.forwarded.as_ref().map_or(0, |forwarded| forwarded.len());
+        let turn = if self.wait.work > 0 { worker::ENTRY_BYTES } else { 0 };
+        heap::cost(size_of::<Self>())
+            + heap::cost(texts)
+            + turn
+            + self.waiting_bytes
+            + self.waiting_table()
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
         let push_ns = self.pushes.as_ref().and_then(Pushes::next_deadline);
         let answer_ns =
-            self.waiting.front().filter(|first| !first.for_worker).map(|first| first.due_ns);
+            self.waiting.front().filter(|first| first.turn.is_none()).map(|first| first.due_ns);
         push_ns.into_iter().chain(answer_ns).min()
     }
 }

@@ -33,6 +33,7 @@ pub(super) struct Front {
     calls: BTreeMap<u64, CallId>,
     /// `WebSockets` that wait for its word.
     pending: BTreeMap<Id, Pending>,
+    pending_bytes: usize,
     pub(super) took: Histogram,
     counted: Account,
 }
@@ -43,6 +44,7 @@ impl Front {
             inner: plan.map(|plan| Box::new(Gateway::new(plan.clone(), seed))),
             calls: BTreeMap::new(),
             pending: BTreeMap::new(),
+            pending_bytes: 0,
             took: Histogram::latency(),
             counted: Account::default(),
         }
@@ -83,10 +85,22 @@ impl Front {
 
     /// A connection is gone.
     pub(super) fn gone(&mut self, id: Id) {
-        self.pending.remove(&id);
+        self.take_pending(id);
         if let Some(gateway) = &mut self.inner {
             gateway.gone(id);
         }
+    }
+
+    fn take_pending(&mut self, id: Id) -> Option<Pending> {
+        let pending = self.pending.remove(&id)?;
+        self.pending_bytes -= pending.cost();
+        Some(pending)
+    }
+
+    /// What it owns for this connection.
+    pub(super) fn cost_of(&self, id: Id) -> usize {
+        let pending = self.pending.get(&id).map_or(0, Pending::cost);
+        pending + self.inner.as_ref().map_or(0, |gateway| gateway.cost_of(id))
     }
 
     pub(super) fn has_verdict(&self, id: Id) -> bool {
@@ -121,14 +135,14 @@ pub(super) fn shown(config: &Config) -> Option<Shown<'_>> {
 /// The backend has said whether this is a WebSocket, or has not and had its time.
 pub(super) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
     cx.shared.refresh_date(cx.now);
-    let pending = cx.shared.gateway.pending.remove(&cx.id);
+    let pending = cx.shared.gateway.take_pending(cx.id);
     if cx.shared.drain.phase.refuses() {
         cx.shared.gateway.gone(cx.id);
         return Err(upgrade::try_later(Refusal::Draining, cx.shared));
     }
     match (cx.shared.gateway.verdict(cx.now, cx.id), pending) {
         (Verdict::Welcome(chosen), Some(pending)) => {
-            let chosen = chosen.filter(|chosen| pending.offered.contains(chosen));
+            let chosen = chosen.filter(|chosen| pending.offers(chosen));
             Ok(pending.open(chosen.as_deref(), cx))
         }
         (Verdict::Refused(status @ (401 | 403)), _) => {
@@ -142,6 +156,7 @@ pub(super) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> 
 
 /// Asks the backend whether this request may become a WebSocket.
 pub(super) fn knock(request: &Request<'_, '_>, pending: Pending, cx: &mut Cx<'_>) {
+    cx.shared.gateway.pending_bytes += pending.cost();
     cx.shared.gateway.pending.insert(cx.id, pending);
     let source_ip = match cx.peer {
         Peer::Tcp { ip, .. } => ip.to_string(),
@@ -187,7 +202,7 @@ impl Server {
         for took_ns in gateway.figures.took_ns.drain(..) {
             front.took.observe_ns(took_ns);
         }
-        let memory = gateway.cost();
+        let memory = gateway.cost() + front.pending_bytes;
         if memory != front.counted.memory {
             account.update(&mut front.counted, Account { memory, queued: 0 });
         }

@@ -106,10 +106,14 @@ impl Http {
         bytes: &[u8],
     ) -> (usize, Then) {
         cx.shared.refresh_date(cx.now);
+        let enough = cx.shared.work + limits::WORK_PER_TURN;
         let mut at = 0;
         loop {
             if at == bytes.len() {
                 return (at, Then::More);
+            }
+            if cx.shared.work >= enough {
+                return (at, Then::Hold);
             }
             if self.owes_an_answer() {
                 return (at, Then::Wait);
@@ -369,7 +373,9 @@ impl Http {
         log_access(request, response.status, cx.id);
         let delivery = delivery(may_last && response.status != 426);
         let status = response.status;
+        let work = limits::REQUEST_WORK + response.body.len() as u64;
         response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
+        cx.shared.work += work;
         cx.shared.metrics.answered((method, path, status), self.took_ms(cx));
         (delivery.persistence == Persistence::Close).then_some(Then::Over)
     }

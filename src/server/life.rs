@@ -1,12 +1,13 @@
 //! The life of a WebSocket beside its frames: what its timers do, and how it ends.
 
-use super::end::{BROKEN, End, Initiator, Why};
+use super::end::{BROKEN, End, Initiator, MEMORY_SHORT, MEMORY_SHORT_REASON, Why};
 use super::keepalive::Pulse;
 use super::shared::Cx;
 use super::slow::Slow;
 use super::websocket::{Phase, Then, WebSocket, ctx};
-use crate::behaviours::{Answer, Ctx};
-use crate::engine::Now;
+use super::worker::Turn;
+use crate::behaviours::{Answer, Close, Ctx};
+use crate::engine::{Action, Now};
 use crate::limits;
 use crate::proto::frame::{self, Fault};
 use crate::time::{self, Moment};
@@ -24,6 +25,7 @@ impl WebSocket {
         frame::write_close(&mut cx.out.bytes, code, reason);
         self.phase = Phase::CloseSent { until: Moment::after(cx.now, wait_ms), code };
         self.keepalive.stop();
+        self.drop_waiting(cx);
     }
 
     /// The peer sends no more and has not said Close: what it asked for is answered all the same.
@@ -46,9 +48,10 @@ impl WebSocket {
     fn close_for(&mut self, why: Why, wait_ms: u64, cx: &mut Cx<'_>) {
         let (code, reason) = match why {
             Why::Drain => (cx.shared.config.drain.code, cx.shared.config.drain.reason.clone()),
+            Why::Memory => (MEMORY_SHORT.code, MEMORY_SHORT_REASON.to_owned()),
             Why::MaxAge => (1001, "max age".to_owned()),
             Why::Shed => (1001, "shed".to_owned()),
-            Why::Asked => self.extras.as_mut().map_or_else(Default::default, |e| e.farewell()),
+            Why::Asked => self.extras.as_mut().map_or_else(Default::default, |e| e.last_words()),
         };
         self.close(code, &reason, wait_ms, cx);
     }
@@ -71,9 +74,14 @@ impl WebSocket {
     }
 
     /// The worker is done with one of its messages.
-    pub(super) fn work_done(&mut self) {
+    pub(super) fn work_done(&mut self) -> Option<(Turn, u64)> {
+        self.extras.as_mut().and_then(|extras| extras.work_done())
+    }
+
+    /// Messages that wait will not be answered any more.
+    pub(super) fn drop_waiting(&mut self, cx: &mut Cx<'_>) {
         if let Some(extras) = &mut self.extras {
-            extras.work_done();
+            extras.drop_waiting(&mut cx.shared.worker);
         }
     }
 
@@ -95,11 +103,20 @@ impl WebSocket {
             let over = Then::Over(End { code, initiator: Initiator::Server });
             return if until.has_come(cx.now) { over } else { Then::More };
         }
+        if self.makes_room() {
+            // What it is owed would take the memory that is to become free.
+            frame::write_close(&mut cx.out.bytes, MEMORY_SHORT.code, MEMORY_SHORT_REASON);
+            return Then::Over(MEMORY_SHORT);
+        }
         let was_full = self.is_full();
         self.answer_until(cx.now.mono_ns, cx);
         let waiting = slow.map_or(0, |slow| slow.outbox.len());
         if self.behaviour.is_busy() {
-            self.behaviour.on_wake(&mut Ctx { waiting, ..ctx(&mut self.tally, self.deflate, cx) });
+            let mut ctx = Ctx { waiting, ..ctx(&mut self.tally, self.deflate, cx) };
+            let close = self.behaviour.on_wake(&mut ctx);
+            if self.close_as_asked(close, cx) {
+                return Then::More;
+            }
         }
         if let Phase::Ending { when, why } = self.phase
             && when.has_come(cx.now)
@@ -107,7 +124,7 @@ impl WebSocket {
             if may_end(when, slow, cx) && !self.awaits_worker() && !self.is_held_up(when, cx.now) {
                 let wait_ms = match why {
                     Why::Drain => limits::DRAIN_CLOSE_WAIT_MS,
-                    Why::MaxAge | Why::Shed | Why::Asked => limits::CLOSE_WAIT_MS,
+                    Why::MaxAge | Why::Shed | Why::Asked | Why::Memory => limits::CLOSE_WAIT_MS,
                 };
                 self.close_for(why, wait_ms, cx);
                 return Then::More;
@@ -119,8 +136,11 @@ impl WebSocket {
         if let Some(extras) = &mut self.extras {
             extras.speak(&mut ctx(&mut self.tally, self.deflate, cx));
         }
-        self.behaviour.on_wake(&mut Ctx { waiting, ..ctx(&mut self.tally, self.deflate, cx) });
-        self.follow_farewell(cx);
+        let mut ctx = Ctx { waiting, ..ctx(&mut self.tally, self.deflate, cx) };
+        let close = self.behaviour.on_wake(&mut ctx);
+        if self.close_as_asked(close, cx) {
+            return Then::More;
+        }
         let own_ms = self.extras.as_ref().and_then(|extras| extras.ping_ms);
         if self.keepalive.wake(own_ms, slow, cx) == Pulse::Lost {
             cx.shared.metrics.pong_timeouts += 1;
@@ -139,11 +159,23 @@ impl WebSocket {
         self.behaviour.is_busy() && when.ms_ago(now) < limits::BUSY_WAIT_MS
     }
 
-    /// The Close that the behaviour has asked for.
-    pub(super) fn follow_farewell(&mut self, cx: &mut Cx<'_>) {
-        if let Some((code, reason)) = cx.shared.farewell.take() {
-            self.close(code, &reason, limits::CLOSE_WAIT_MS, cx);
-        }
+    /// Sends the Close that the behaviour has asked for; says whether it did.
+    pub(super) fn close_as_asked(&mut self, close: Option<Close>, cx: &mut Cx<'_>) -> bool {
+        let Some(Close { code, reason }) = close else { return false };
+        self.close(code, &reason, limits::CLOSE_WAIT_MS, cx);
+        true
+    }
+
+    /// Whether it is about to be closed since memory is short.
+    pub(super) fn makes_room(&self) -> bool {
+        matches!(self.phase, Phase::Ending { why: Why::Memory, .. })
+    }
+
+    /// Drops what waits in it; its Close follows at once.
+    pub(super) fn make_room(&mut self, cx: &mut Cx<'_>) {
+        self.drop_waiting(cx);
+        self.phase = Phase::Ending { when: Moment::at(cx.now.mono_ns), why: Why::Memory };
+        cx.act(Action::Write(cx.id));
     }
 
     fn awaits_worker(&self) -> bool {

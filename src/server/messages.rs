@@ -3,7 +3,8 @@
 
 use super::shared::Cx;
 use super::websocket::{Bite, WebSocket, ctx};
-use crate::behaviours::{Answer, Kind};
+use crate::behaviours::{Answer, Kind, is_compressed};
+use crate::limits;
 use crate::outbox::Block;
 use crate::proto::deflate::Inflated;
 use crate::proto::frame::{self, Fault};
@@ -64,6 +65,10 @@ impl WebSocket {
     /// Whether an echo went out compressed.
     fn compressed(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> bool {
         let Some(agreed) = self.deflate else { return false };
+        if !is_compressed(payload.len(), cx.shared.room()) {
+            return false;
+        }
+        cx.shared.work += payload.len() as u64 * limits::COMPRESSING_WORK;
         cx.shared.codec.compress(agreed, kind, payload, &mut cx.out.bytes)
     }
 
@@ -75,7 +80,14 @@ impl WebSocket {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let limit = cx.shared.config.limits.max_message;
-        match cx.shared.codec.inflate(kind, wire, limit, &mut cx.shared.blocks)? {
+        let memory = cx.shared.room().memory;
+        let inflated =
+            cx.shared.codec.inflate(kind, wire, limit.min(memory), &mut cx.shared.blocks);
+        let inflated = inflated.map_err(|fault| match fault {
+            Fault::TooBig if memory < limit => Fault::MemoryShort,
+            fault => fault,
+        })?;
+        match inflated {
             Inflated::Long(block) => self.message_in_block(kind, block, cx),
             Inflated::Short(scratch) => {
                 if self.take_message(kind, scratch.bytes(), cx) == Answer::Same {

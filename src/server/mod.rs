@@ -255,6 +255,7 @@ impl Engine for Server {
                 }
             }
         }
+        self.weigh(now);
         Some(id)
     }
 
@@ -293,7 +294,7 @@ impl Engine for Server {
             conn.received(n, shared, &mut cx);
         }
         self.obey(now);
-        self.weigh();
+        self.weigh(now);
     }
 
     fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out) {
@@ -301,6 +302,7 @@ impl Engine for Server {
             conn.resume(shared, &mut cx);
         }
         self.obey(now);
+        self.weigh(now);
     }
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
@@ -308,6 +310,7 @@ impl Engine for Server {
             conn.ended(how, &mut cx);
         }
         self.tend(now);
+        self.weigh(now);
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
@@ -315,7 +318,7 @@ impl Engine for Server {
             conn.keep_output(shared, taken, &mut cx);
         }
         self.tend(now);
-        self.weigh();
+        self.weigh(now);
     }
 
     fn unsent(&self, id: Id) -> &[u8] {
@@ -326,7 +329,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with_silence(now, id) {
             conn.sent(n, &mut cx);
         }
-        self.weigh();
+        self.weigh(now);
     }
 
     fn render(&mut self, now: Now, id: Id, out: &mut Out) {
@@ -335,6 +338,7 @@ impl Engine for Server {
             if stopped { conn.cut(&mut cx) } else { conn.wake(&mut cx) }
         }
         self.tend(now);
+        self.weigh(now);
     }
 
     fn closed(&mut self, now: Now, id: Id) {
@@ -349,7 +353,7 @@ impl Engine for Server {
         self.shared.words.remove(&id);
         self.shared.gateway.gone(id);
         self.tend(now);
-        self.weigh();
+        self.weigh(now);
         log::debug!(target: "accept", conn:% = id; "closed");
         self.exit_if_empty(now);
     }
@@ -363,7 +367,7 @@ impl Engine for Server {
         self.fire_upstream(now);
         self.fire_calls(now);
         self.fire_backend(now);
-        self.weigh();
+        self.weigh(now);
         if let Some(deed) = self.shared.faults.fire(now) {
             self.shared.actions.push_back(deed);
         }
@@ -374,15 +378,13 @@ impl Engine for Server {
                 Phase::Serving | Phase::Stopped => {}
             }
         }
-        for _ in 0..limits::TIMERS_PER_TURN {
-            let lives = |id| self.conns.find(id).is_some();
-            let Some(id) = self.shared.worker.finish(now, lives) else { break };
-            if let Some(conn) = self.conns.find_mut(id) {
-                conn.work_done();
-                self.shared.actions.push_back(Action::Write(id));
-            }
+        for _ in 0..limits::TIMERS_AT_ONCE {
+            let conns = &mut self.conns;
+            let next = |id| conns.find_mut(id).and_then(Conn::work_done);
+            let Some(id) = self.shared.worker.finish(now, next) else { break };
+            self.shared.actions.push_back(Action::Write(id));
         }
-        for _ in 0..limits::TIMERS_PER_TURN {
+        for _ in 0..limits::TIMERS_AT_ONCE {
             let Some(key) = self.shared.timers.expire(now.mono_ns) else { break };
             if let Some(id) = self.conns.id_at(key) {
                 self.shared.actions.push_back(Action::Write(id));
@@ -412,8 +414,9 @@ impl Engine for Server {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let Shared { timers, drain, blocks, worker, faults, upstream, calls, rest, .. } =
-            &self.shared;
+        let Shared {
+            timers, drain, blocks, worker, faults, upstream, calls, rest, pressure, ..
+        } = &self.shared;
         let deadlines = [
             timers.next_deadline(),
             drain.next_deadline(),
@@ -423,6 +426,7 @@ impl Engine for Server {
             upstream.next_deadline(),
             calls.next_deadline(),
             rest.next_deadline(),
+            pressure.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -451,6 +455,15 @@ impl Engine for Server {
                 self.tend(now);
             }
         }
+    }
+
+    fn weighed(&mut self, now: Now, used: u64) {
+        self.shared.pressure.read(now, used);
+        self.weigh(now);
+    }
+
+    fn work(&self) -> u64 {
+        self.shared.work
     }
 
     fn standing(&self) -> Standing {

@@ -1,8 +1,10 @@
-//! Memory, as we count it ourselves, against what the container may have: the kernel's figure
-//! comes late, and its answer to too much is to kill.
+//! Memory against its limit. Two figures, two uses: what the kernel says decides whether memory is
+//! short; the account of what each connection owns says what has changed since the kernel was last
+//! asked, and whom to close. Where the kernel cannot be asked, the account stands for both.
 
 use super::config::MemoryPlan;
-use crate::engine::Id;
+use crate::engine::Now;
+use crate::time;
 
 /// What the process has before its first connection.
 pub(super) const BASE_BYTES: u64 = 3 * 1024 * 1024;
@@ -59,20 +61,75 @@ impl Stage {
 /// Where the stages begin, in percent of the limit.
 const STAGES: [(u64, Stage); 3] = [(97, Stage::Out), (92, Stage::Short), (75, Stage::Tight)];
 
-#[derive(Debug, Default)]
+/// Closing begins at the stage *short* and ends here, in percent of the limit.
+const RELIEVED_PERCENT: u64 = 90;
+/// What may be allocated at once must leave this many percent of the limit in use, or less.
+const FILLED_PERCENT: u64 = 96;
+/// The kernel is asked again when the account has changed by this much, or by this part of the
+/// limit.
+const READ_AFTER_BYTES: u64 = 1024 * 1024;
+const READ_AFTER_PART: u64 = 64;
+/// It is asked again after so long, if the account has changed at all: more often while memory is
+/// scarce, and then also when nothing has changed.
+const READ_AFTER_MS: u64 = 100;
+const READ_AFTER_MS_SCARCE: u64 = 5;
+const READ_AFTER_MS_WAITING: u64 = 250;
+/// From here on memory is called scarce, in percent of the limit.
+const SCARCE_PERCENT: u64 = 60;
+
+/// What the account says: bytes that are owned, and connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Demand {
+    pub(super) owned: usize,
+    pub(super) connections: usize,
+}
+
+/// The kernel's figure, and what the account said at that moment.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    used: u64,
+    counted: u64,
+    at_ns: u64,
+}
+
+/// What closing has achieved, so that it does not go on in vain.
+#[derive(Clone, Copy, Debug)]
+enum Relief {
+    /// Nothing was closed since memory was last at ease.
+    Unneeded,
+    /// Since the last reading, connections were closed that owned so much.
+    Underway { used: u64, freed: u64 },
+    /// The allocator keeps the pages of what was closed. They will be used again, so that more is
+    /// closed only when the kernel's figure grows beyond this.
+    Futile { used: u64 },
+}
+
+#[derive(Debug)]
 pub(super) struct Pressure {
     limit: Option<u64>,
     /// What a connection costs that does nothing.
     connection_bytes: u64,
     stage: Stage,
-    /// The connection that is closed to make room.
-    pub(super) victim: Option<Id>,
+    estimate: u64,
+    counted: u64,
+    reading: Option<Reading>,
+    /// The kernel was asked and has not said anything.
+    is_asked: bool,
+    relief: Relief,
 }
 
 impl Pressure {
     pub(super) fn new(plan: MemoryPlan) -> Self {
-        let connection_bytes = plan.connection_bytes();
-        Self { limit: plan.limit, connection_bytes, stage: Stage::Ease, victim: None }
+        Self {
+            limit: plan.limit,
+            connection_bytes: plan.connection_bytes(),
+            stage: Stage::Ease,
+            estimate: 0,
+            counted: 0,
+            reading: None,
+            is_asked: false,
+            relief: Relief::Unneeded,
+        }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -83,15 +140,23 @@ impl Pressure {
         self.limit
     }
 
+    /// What is used, as far as it is known: the kernel's figure and what has changed since.
+    pub(super) fn estimate(&self) -> u64 {
+        self.estimate
+    }
+
     /// Looks at what is owned; says whether the stage is another one.
-    pub(super) fn weigh(&mut self, owned: usize, connections: usize) -> bool {
+    pub(super) fn weigh(&mut self, demand: Demand) -> bool {
         let Some(limit) = self.limit else { return false };
         // A quarter more for the gaps of the allocator.
-        let owned = owned as u64 + owned as u64 / 4;
-        let counted = BASE_BYTES + owned + connections as u64 * self.connection_bytes;
-        // And a quarter for what nobody counts: page tables, what has come and is not read yet.
-        let used = counted + counted / 4;
-        let reached = |percent: u64| used >= limit / 100 * percent;
+        let owned = demand.owned as u64 + demand.owned as u64 / 4;
+        self.counted = owned + demand.connections as u64 * self.connection_bytes;
+        self.estimate = match self.reading {
+            Some(reading) => (reading.used + self.counted).saturating_sub(reading.counted),
+            // Another quarter for what nobody counts: page tables, what has come and is not read.
+            None => (BASE_BYTES + self.counted) / 4 * 5,
+        };
+        let reached = |percent: u64| self.estimate >= limit / 100 * percent;
         let stage = stage_where(reached);
         let next = if stage >= self.stage {
             stage
@@ -99,6 +164,78 @@ impl Pressure {
             stage_where(|percent| reached(percent - HYSTERESIS)).min(self.stage)
         };
         std::mem::replace(&mut self.stage, next) != next
+    }
+
+    /// Whether the kernel is to be asked now. Says so once: [`Pressure::read`] is the answer.
+    pub(super) fn asks_kernel(&mut self, now: Now) -> bool {
+        let Some(limit) = self.limit.filter(|_| !self.is_asked) else { return false };
+        self.is_asked = match self.reading {
+            None => true,
+            Some(reading) => {
+                let changed = self.counted.abs_diff(reading.counted);
+                let is_scarce = self.estimate >= limit / 100 * SCARCE_PERCENT;
+                let after_ms = match (changed > 0, is_scarce) {
+                    (true, true) => READ_AFTER_MS_SCARCE,
+                    (true, false) => READ_AFTER_MS,
+                    (false, _) if self.stage > Stage::Ease => READ_AFTER_MS_WAITING,
+                    (false, _) => return false,
+                };
+                changed >= READ_AFTER_BYTES.min(limit / READ_AFTER_PART)
+                    || now.mono_ns >= reading.at_ns + time::ms(after_ms)
+            }
+        };
+        self.is_asked
+    }
+
+    /// The kernel says that so many bytes are used.
+    pub(super) fn read(&mut self, now: Now, used: u64) {
+        self.is_asked = false;
+        self.reading = Some(Reading { used, counted: self.counted, at_ns: now.mono_ns });
+        self.relief = match self.relief {
+            _ if self.limit.is_none_or(|limit| used < limit / 100 * RELIEVED_PERCENT) => {
+                Relief::Unneeded
+            }
+            Relief::Underway { used: before, freed } if used + freed / 2 > before => {
+                Relief::Futile { used }
+            }
+            Relief::Underway { .. } | Relief::Unneeded => Relief::Unneeded,
+            futile @ Relief::Futile { .. } => futile,
+        };
+    }
+
+    /// When the kernel is asked again although nothing happens.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let reading = self.reading.filter(|_| self.stage > Stage::Ease && !self.is_asked)?;
+        Some(reading.at_ns + time::ms(READ_AFTER_MS_WAITING))
+    }
+
+    /// How much is to be freed by closing connections; once for each reading.
+    pub(super) fn excess(&self) -> u64 {
+        let Some(limit) = self.limit.filter(|_| self.stage >= Stage::Short) else { return 0 };
+        let line = match (self.relief, self.reading) {
+            (Relief::Underway { .. }, Some(_)) => return 0,
+            (Relief::Futile { used }, _) => used + limit / READ_AFTER_PART,
+            (Relief::Unneeded | Relief::Underway { .. }, _) => limit / 100 * RELIEVED_PERCENT,
+        };
+        self.estimate.saturating_sub(line)
+    }
+
+    /// Connections were closed that owned so much.
+    pub(super) fn relieved(&mut self, freed: u64) {
+        let used = self.reading.map_or(self.estimate, |reading| reading.used);
+        self.relief = Relief::Underway { used, freed };
+    }
+
+    /// How many bytes may be allocated at once.
+    pub(super) fn room(&self) -> usize {
+        let Some(limit) = self.limit else { return usize::MAX };
+        usize::try_from((limit / 100 * FILLED_PERCENT).saturating_sub(self.estimate))
+            .unwrap_or(usize::MAX)
+    }
+
+    /// What a connection costs that does nothing.
+    pub(super) fn connection_bytes(&self) -> u64 {
+        self.connection_bytes
     }
 }
 
@@ -111,6 +248,18 @@ mod tests {
     use super::*;
 
     const MIB: usize = 1024 * 1024;
+
+    fn owned(owned: usize) -> Demand {
+        Demand { owned, connections: 0 }
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { mono_ns: time::ms(ms), wall_ms: 0 }
+    }
+
+    fn limited(mib: usize) -> Pressure {
+        Pressure::new(MemoryPlan { limit: Some((mib * MIB) as u64), ..MemoryPlan::default() })
+    }
 
     #[test]
     fn a_stage_is_left_lower_than_it_was_entered() {
@@ -125,15 +274,58 @@ mod tests {
             (60, Stage::Out),
             (0, Stage::Ease),
         ] {
-            pressure.weigh(owned_mib * MIB, 0);
+            pressure.weigh(owned(owned_mib * MIB));
             assert_eq!(pressure.stage(), stage, "{owned_mib} MiB");
         }
     }
 
     #[test]
     fn without_a_limit_nothing_is_short() {
-        let mut pressure = Pressure::default();
-        assert!(!pressure.weigh(usize::MAX / 2, 0));
+        let mut pressure = Pressure::new(MemoryPlan::default());
+        assert!(!pressure.weigh(owned(usize::MAX / 2)));
+        assert!(!pressure.asks_kernel(Now::default()));
         assert_eq!(pressure.stage(), Stage::Ease);
+    }
+
+    #[test]
+    fn the_kernel_decides_and_the_account_tells_what_has_changed_since() {
+        let mut pressure = limited(100);
+        pressure.weigh(owned(4 * MIB));
+        assert!(pressure.asks_kernel(at(0)));
+        assert!(!pressure.asks_kernel(at(0)), "it has not answered yet");
+        pressure.read(at(0), 80 * MIB as u64);
+        assert!(pressure.weigh(owned(4 * MIB)));
+        assert_eq!(pressure.stage(), Stage::Tight);
+        pressure.weigh(owned(12 * MIB));
+        assert_eq!((pressure.estimate(), pressure.stage()), (90 * MIB as u64, Stage::Tight));
+        assert!(pressure.asks_kernel(at(1)), "much has changed");
+        pressure.read(at(1), 20 * MIB as u64);
+        pressure.weigh(owned(12 * MIB));
+        assert_eq!(pressure.stage(), Stage::Ease);
+        assert!(!pressure.asks_kernel(at(1000)), "nothing has changed");
+    }
+
+    #[test]
+    fn closing_ends_where_it_frees_nothing() {
+        let mut pressure = limited(100);
+        pressure.weigh(owned(0));
+        pressure.read(at(0), 95 * MIB as u64);
+        pressure.weigh(owned(0));
+        assert_eq!(pressure.excess(), 5 * MIB as u64);
+        pressure.relieved(5 * MIB as u64);
+        assert_eq!(pressure.excess(), 0, "first a fresh reading");
+        // The allocator keeps what was freed.
+        pressure.read(at(5), 95 * MIB as u64);
+        pressure.weigh(owned(0));
+        assert_eq!(pressure.excess(), 0);
+        // It grows all the same.
+        pressure.read(at(10), 98 * MIB as u64);
+        pressure.weigh(owned(0));
+        assert!(pressure.excess() > MIB as u64);
+        // Where the kernel sees it, closing goes on.
+        pressure.relieved(2 * MIB as u64);
+        pressure.read(at(15), 96 * MIB as u64);
+        pressure.weigh(owned(0));
+        assert_eq!(pressure.excess(), 6 * MIB as u64);
     }
 }

@@ -1,7 +1,7 @@
 //! Where a WebSocket's life is written down: two log lines, the metrics, how many are open.
 
 use super::conn::{Conn, Stage};
-use super::end::{BROKEN, End};
+use super::end::{BROKEN, End, MEMORY_SHORT};
 use super::pressure::Account;
 use super::shared::Cx;
 use super::websocket::WebSocket;
@@ -33,13 +33,15 @@ impl Conn {
             bytes_in = tally.bytes_in, bytes_out = tally.bytes_out;
             "connection closed"
         );
-        cx.shared.gateway.left(cx.now, cx.id, end.code, end == BROKEN);
+        let drops_messages = end == BROKEN || end == MEMORY_SHORT;
+        cx.shared.gateway.left(cx.now, cx.id, end.code, drops_messages);
         cx.shared.open.websockets -= 1;
         cx.shared.metrics.closed(socket.mount, end, self.since.ms_ago(cx.now));
-        if let Stage::WebSocket(socket) = &mut self.stage
-            && let Some(extras) = &mut socket.extras
-        {
-            cx.shared.account.update(&mut extras.counted, Account::default());
+        if let Stage::WebSocket(socket) = &mut self.stage {
+            socket.drop_waiting(cx);
+            if let Some(extras) = &mut socket.extras {
+                cx.shared.account.update(&mut extras.counted, Account::default());
+            }
         }
         if end == BROKEN {
             cx.shared.drain.forced += 1;

@@ -1,39 +1,78 @@
 //! What the server does when memory or places run short: who is asked to go, and who goes first.
 
+use std::collections::BinaryHeap;
+
 use super::Server;
 use super::conn::{Conn, Place, Stage};
-use super::end::{End, Initiator};
+use super::end::MEMORY_SHORT;
 use super::extras::Extras;
-use super::pressure::{self, Account};
+use super::pressure::{self, Account, Demand};
 use super::shared::{Cx, Shared};
 use crate::engine::{Action, Id, Now};
 use crate::limits;
-use crate::proto::frame;
 use crate::time::Moment;
 
 impl Server {
-    /// Looks at the account, now that it may have changed.
-    pub(super) fn weigh(&mut self) {
+    /// Looks at the account, now that it may have changed. Closes connections while memory is
+    /// short, and asks the kernel how much is used when its last figure is too old.
+    pub(super) fn weigh(&mut self, now: Now) {
+        if self.shared.pressure.limit().is_none() {
+            return;
+        }
+        self.follow_pressure();
+        self.relieve(now);
+        if self.shared.pressure.asks_kernel(now) {
+            self.shared.actions.push_back(Action::Weigh);
+        }
+    }
+
+    fn follow_pressure(&mut self) {
+        let before = self.shared.pressure.stage();
+        let owned = self.shared.account.memory + self.shared.blocks.idle_bytes();
+        if !self.shared.pressure.weigh(Demand { owned, connections: self.conns.len() }) {
+            return;
+        }
         let Shared { pressure, account, blocks, actions, .. } = &mut self.shared;
-        let before = pressure.stage();
-        if pressure.weigh(account.memory + blocks.idle_bytes(), self.conns.len()) {
-            let stage = pressure.stage();
-            log::warn!(
-                target: "memory", stage = stage as u8, accounted_bytes = account.memory,
-                connections = self.conns.len();
-                "memory: {}", stage.name()
-            );
-            if before >= pressure::Stage::Short && stage < pressure::Stage::Short {
-                // Those that were not read for it.
-                actions.extend(self.conns.iter().map(|(id, _)| Action::Resume(id)));
+        let stage = pressure.stage();
+        log::warn!(
+            target: "memory", stage = stage as u8, accounted_bytes = account.memory,
+            used_bytes = pressure.estimate(), connections = self.conns.len();
+            "memory: {}", stage.name()
+        );
+        if stage > pressure::Stage::Ease {
+            blocks.forget_idle();
+        }
+        if before >= pressure::Stage::Short && stage < pressure::Stage::Short {
+            // Those that were not read for it.
+            actions.extend(self.conns.iter().map(|(id, _)| Action::Resume(id)));
+        }
+    }
+
+    /// Closes the connections that own most, until what they owned makes up for what is missing.
+    fn relieve(&mut self, now: Now) {
+        let excess = self.shared.pressure.excess();
+        if excess == 0 {
+            return;
+        }
+        let each = self.shared.pressure.connection_bytes();
+        let gateway = &self.shared.gateway;
+        let owners = self.conns.iter().filter(|(_, conn)| conn.can_make_room());
+        let mut owners: BinaryHeap<(u64, Id)> = owners
+            .map(|(id, conn)| (each + (conn.counted() + gateway.cost_of(id)) as u64, id))
+            .collect();
+        let mut freed = 0;
+        while freed < excess
+            && let Some((owned, id)) = owners.pop()
+        {
+            if let Some((conn, mut cx)) = self.with_silence(now, id) {
+                conn.make_room(&mut cx);
+                freed += owned;
             }
         }
-        if pressure.stage() >= pressure::Stage::Short && pressure.victim.is_none() {
-            let largest = self.conns.iter().max_by_key(|(_, conn)| conn.counted());
-            if let Some((id, _)) = largest.filter(|(_, conn)| conn.counted() > 0) {
-                pressure.victim = Some(id);
-                actions.push_back(Action::Write(id));
-            }
+        if freed > 0 {
+            self.shared.pressure.relieved(freed);
+            self.tend(now);
+            self.follow_pressure();
         }
     }
 
@@ -93,18 +132,26 @@ impl Conn {
         slow + self.extras().map_or(0, |extras| extras.counted.memory)
     }
 
-    /// Gives back what it owns, as the one that owns most while memory is short.
-    pub(super) fn make_room(&mut self, cx: &mut Cx<'_>) {
-        cx.shared.pressure.victim = None;
-        let end = End { code: 1013, initiator: Initiator::Server };
+    /// Whether closing it would free something: it is no connection of our own, whose memory is
+    /// that of the clients it works for, and it is not leaving already.
+    fn can_make_room(&self) -> bool {
         match &self.stage {
-            Stage::WebSocket(_) if self.unsent().is_empty() => {
-                frame::write_close(&mut cx.out.bytes, end.code, "memory is short");
-                self.close_websocket(end, cx);
-            }
+            Stage::Http(_) => true,
+            Stage::WebSocket(socket) => !socket.makes_room(),
+            Stage::Lingering { .. } => !self.unsent().is_empty(),
+            Stage::Upstream | Stage::Leaving => false,
+        }
+    }
+
+    /// Gives back what it owns, as one of those that own most while memory is short.
+    fn make_room(&mut self, cx: &mut Cx<'_>) {
+        self.drop_input();
+        let takes_a_close = self.unsent().is_empty();
+        match &mut self.stage {
+            Stage::WebSocket(socket) if takes_a_close => socket.make_room(cx),
+            // A Close would stand behind what the peer does not take.
             Stage::WebSocket(_) => {
-                // A last word would stand behind what the peer does not take.
-                self.log_end(end, cx);
+                self.log_end(MEMORY_SHORT, cx);
                 self.reset(cx);
             }
             Stage::Http(_) | Stage::Upstream | Stage::Lingering { .. } | Stage::Leaving => {

@@ -15,6 +15,7 @@ use super::pressure::{Account, Pressure, Stage};
 use super::tokens::Tokens;
 use super::upstream::Upstream;
 use super::worker::Worker;
+use crate::behaviours::Room;
 use crate::engine::{Action, Door, Id, Now, Out, Peer};
 use crate::limits;
 use crate::outbox::Blocks;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub(super) metrics: Metrics,
     pub(super) account: Account,
     pub(super) pressure: Pressure,
+    /// Bytes inflated, produced and copied so far; it only grows.
+    pub(super) work: u64,
     /// What the kernel last told of this process.
     pub(super) process: BTreeMap<String, f64>,
     /// An operator turned readiness off.
@@ -55,8 +58,6 @@ pub struct Shared {
     pub(super) tokens: Tokens,
     /// Requests that wait for somebody's word, and those words that have come.
     pub(super) words: BTreeMap<Id, Word>,
-    /// The Close that a behaviour asked for just now.
-    pub(super) farewell: Option<(u16, String)>,
 }
 
 /// What a request waits for.
@@ -113,7 +114,6 @@ impl Shared {
             rest: Rest::new(&config, seed),
             tokens: Tokens::new(&config),
             words: BTreeMap::new(),
-            farewell: None,
             config,
             assets,
             timers: Timers::default(),
@@ -127,6 +127,7 @@ impl Shared {
             worker: Worker::default(),
             faults: Faults::default(),
             account: Account::default(),
+            work: 0,
             process: BTreeMap::new(),
             ready_off: false,
             to_shed: 0,
@@ -147,6 +148,12 @@ impl Shared {
     pub(super) fn owned(&self) -> usize {
         let Self { upstream, calls, gateway, rest, .. } = self;
         upstream.memory() + calls.memory() + gateway.memory() + rest.memory()
+    }
+
+    /// How many bytes an answer to one message may have.
+    pub(super) fn room(&self) -> Room {
+        let cap = limits::output_cap(self.config.limits.max_message);
+        Room { answer: cap - limits::HIGH_WATER_BYTES, memory: self.pressure.room() }
     }
 
     /// Why `/readyz` fails.

@@ -3,10 +3,10 @@
 
 use super::pressure::Account;
 use crate::engine::Now;
-use crate::limits;
 use crate::outbox::Outbox;
 use crate::proto::message::Assembly;
 use crate::time::Moment;
+use crate::{heap, limits};
 
 /// What is unfinished.
 #[derive(Debug, Default)]
@@ -48,7 +48,10 @@ impl Slow {
         let queued = self.outbox.len();
         let in_kernel = if queued > 0 { pinned } else { 0 };
         let message = self.message.as_ref().map_or(0, Assembly::cost);
-        let own = size_of::<Self>() + self.input.capacity() + message + self.outbox.cost();
+        let own = heap::cost(size_of::<Self>())
+            + heap::cost(self.input.capacity())
+            + message
+            + self.outbox.cost();
         Account { memory: own + in_kernel, queued }
     }
 

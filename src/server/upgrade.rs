@@ -15,6 +15,8 @@ use crate::proto::handshake::{self, Offer, Origin};
 use crate::proto::http::{Request, Upgrade};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{self, Response, Switch};
+#[cfg(feature = "gateway")]
+use crate::{engine::Id, heap};
 
 type Refused = Box<Response<'static>>;
 
@@ -32,9 +34,9 @@ pub(super) enum Opening {
 #[derive(Debug)]
 pub(super) struct Pending {
     accept: String,
-    /// What the client offers to speak.
+    /// The subprotocols that the client offers, with commas between.
     #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "nobody else chooses"))]
-    pub(super) offered: Vec<String>,
+    offered: Box<str>,
     deflate: Option<(String, Agreed)>,
     behaviour: Box<dyn Behaviour>,
     extras: Option<Box<Extras>>,
@@ -42,6 +44,24 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// Whether the client offers this subprotocol.
+    #[cfg(feature = "gateway")]
+    pub(super) fn offers(&self, subprotocol: &str) -> bool {
+        self.offered.split(',').any(|offered| offered == subprotocol)
+    }
+
+    /// What it owns, its place in a table included.
+    #[cfg(feature = "gateway")]
+    pub(super) fn cost(&self) -> usize {
+        let answer = self.deflate.as_ref().map_or(0, |(answer, _)| answer.capacity());
+        heap::tree_entry::<(Id, Self)>()
+            + heap::cost(self.accept.capacity())
+            + heap::cost(self.offered.len())
+            + heap::cost(answer)
+            + heap::cost(size_of_val(&*self.behaviour))
+            + self.extras.as_ref().map_or(0, |extras| extras.cost())
+    }
+
     /// Says 101, and from then on it is a WebSocket.
     pub(super) fn open(self, subprotocol: Option<&str>, cx: &mut Cx<'_>) -> WebSocket {
         let Self { accept, deflate, behaviour, extras, mount, .. } = self;
@@ -92,7 +112,7 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> 
     }
     let extras = Extras::new(&params, forwarded(request), cx);
     let deflate = agree(&offer, params.deflate.unwrap_or(cx.shared.config.deflate));
-    let offered = offer.subprotocols.iter().map(|&name| name.to_owned()).collect();
+    let offered = offer.subprotocols.join(",").into();
     let pending =
         Pending { accept: offer.accept, offered, deflate, behaviour, extras, mount: index };
     #[cfg(feature = "gateway")]

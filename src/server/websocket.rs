@@ -89,8 +89,8 @@ impl WebSocket {
         if let Some(extras) = &mut opened.extras {
             extras.greet(&mut ctx(&mut opened.tally, deflate, cx));
         }
-        opened.behaviour.on_open(&mut ctx(&mut opened.tally, deflate, cx));
-        opened.follow_farewell(cx);
+        let close = opened.behaviour.on_open(&mut ctx(&mut opened.tally, deflate, cx));
+        opened.close_as_asked(close, cx);
         opened
     }
 
@@ -137,6 +137,7 @@ impl WebSocket {
         (from, to): (usize, usize),
     ) -> (usize, Then) {
         self.keepalive.heard(cx.now);
+        let enough = cx.shared.work + limits::WORK_PER_TURN;
         let mut at = from;
         let mut frames = 0..limits::FRAMES_PER_TURN;
         if slow.as_ref().is_none_or(|slow| slow.is_idle()) {
@@ -150,7 +151,8 @@ impl WebSocket {
         }
         for _ in frames {
             match self.frame(slow, cx, buffer, (&mut at, to)) {
-                Ok(Step::Again) => {}
+                Ok(Step::Again) if cx.shared.work < enough => {}
+                Ok(Step::Again) => return (at, if at == to { Then::More } else { Then::Hold }),
                 Ok(Step::Done(then)) => {
                     if self.bite == Bite::Small && to - from >= SMALL_BITE_BYTES {
                         self.bite = Bite::Usual;
@@ -330,6 +332,7 @@ impl WebSocket {
     /// Hands a message over, or keeps it for later.
     pub(super) fn take_message(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Answer {
         self.tally.received(payload.len());
+        cx.shared.work += payload.len() as u64;
         cx.shared.metrics.traffic.received(kind, payload.len());
         if cx.shared.config.log_payloads {
             let shown = String::from_utf8_lossy(&payload[..payload.len().min(200)]);
@@ -438,6 +441,7 @@ pub(super) fn ctx<'a>(
 ) -> Ctx<'a> {
     let shared: &mut Shared = cx.shared;
     Ctx {
+        room: shared.room(),
         now: cx.now,
         id: cx.id,
         rng: &mut shared.rng,
@@ -447,7 +451,7 @@ pub(super) fn ctx<'a>(
         codec: &mut shared.codec,
         out: cx.out,
         waiting: 0,
-        farewell: &mut shared.farewell,
+        work: &mut shared.work,
         #[cfg(feature = "informer")]
         deployments: shared.upstream.feed(),
         #[cfg(feature = "gateway")]

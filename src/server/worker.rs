@@ -1,51 +1,88 @@
 //! The one worker of the process (`work=`): messages of all connections, strictly one after the
-//! other, each for its time. What it works on stays with the connection; here stands whose turn
-//! it is. It does not stop the loop: pings, pushes and probes go on.
+//! other in the order in which they came, each for its time. It does not stop the loop: pings,
+//! pushes and probes go on.
+//!
+//! A message stays with its connection. Here stands one entry for each connection that waits: its
+//! oldest message. So what a connection has in here is bounded and leaves with it.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use crate::engine::{Id, Now};
-use crate::time;
+use crate::{heap, time};
 
-#[derive(Debug, Default)]
-pub(super) struct Worker {
-    /// The first is being worked on.
-    jobs: VecDeque<Job>,
-    /// When it will be done.
-    done_ns: u64,
-}
+/// The order in which messages came, over all connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn(u64);
 
-#[derive(Debug)]
-struct Job {
+/// What a connection that waits costs in here.
+pub(super) const ENTRY_BYTES: usize = heap::tree_entry::<(Turn, Job)>();
+
+/// The oldest message of a connection, and how long it takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
     whose: Id,
     ms: u64,
 }
 
+#[derive(Debug, Default)]
+pub(super) struct Worker {
+    /// The oldest message of each connection that waits.
+    waiting: BTreeMap<Turn, Job>,
+    current: Option<Current>,
+    turns: u64,
+}
+
+/// What is being worked on, and until when. Its connection may have left meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    turn: Turn,
+    done_ns: u64,
+}
+
 impl Worker {
-    pub(super) fn take_on(&mut self, whose: Id, ms: u64, now: Now) {
-        if self.jobs.is_empty() {
-            self.done_ns = now.mono_ns + time::ms(ms);
-        }
-        self.jobs.push_back(Job { whose, ms });
+    /// The turn of a message that came just now.
+    pub(super) fn next_turn(&mut self) -> Turn {
+        self.turns += 1;
+        Turn(self.turns)
+    }
+
+    /// Takes in the oldest message of a connection that has none in here.
+    pub(super) fn enter(&mut self, turn: Turn, whose: Id, ms: u64, now: Now) {
+        self.waiting.insert(turn, Job { whose, ms });
+        self.current.get_or_insert(Current { turn, done_ns: now.mono_ns + time::ms(ms) });
+    }
+
+    /// The connection has left. What is being worked on for it takes its time all the same.
+    pub(super) fn leave(&mut self, turn: Turn) {
+        self.waiting.remove(&turn);
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        (!self.jobs.is_empty()).then_some(self.done_ns)
+        self.current.map(|current| current.done_ns)
     }
 
-    /// Whose message is done by now. The next one was begun at that very moment, however late
-    /// this is asked; those whose connection is gone cost nothing.
-    pub(super) fn finish(&mut self, now: Now, lives: impl Fn(Id) -> bool) -> Option<Id> {
-        if self.next_deadline()? > now.mono_ns {
-            return None;
+    /// Whose message is done by now. The next one was begun at that very moment, however late this
+    /// is asked; `next` takes note that a connection's message is done, and tells its next one.
+    pub(super) fn finish(
+        &mut self,
+        now: Now,
+        mut next: impl FnMut(Id) -> Option<(Turn, u64)>,
+    ) -> Option<Id> {
+        loop {
+            let Current { turn, done_ns } =
+                self.current.filter(|current| current.done_ns <= now.mono_ns)?;
+            let done = self.waiting.remove(&turn).map(|job| job.whose);
+            if let Some(whose) = done
+                && let Some((turn, ms)) = next(whose)
+            {
+                self.waiting.insert(turn, Job { whose, ms });
+            }
+            let first = self.waiting.first_key_value();
+            self.current = first
+                .map(|(turn, job)| Current { turn: *turn, done_ns: done_ns + time::ms(job.ms) });
+            if done.is_some() {
+                return done;
+            }
         }
-        let done = self.jobs.pop_front()?;
-        while self.jobs.front().is_some_and(|next| !lives(next.whose)) {
-            self.jobs.pop_front();
-        }
-        if let Some(next) = self.jobs.front() {
-            self.done_ns += time::ms(next.ms);
-        }
-        Some(done.whose)
     }
 }

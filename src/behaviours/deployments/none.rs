@@ -1,6 +1,6 @@
 //! A build without the informer has nothing to tell of a cluster, and says so.
 
-use super::{Answer, Behaviour, Ctx, Kind, NO_CLIENT, Params};
+use super::{Answer, Behaviour, Close, Ctx, Kind, NO_CLIENT, Params};
 
 #[derive(Debug)]
 pub(super) struct Deployments;
@@ -12,9 +12,9 @@ impl Deployments {
 }
 
 impl Behaviour for Deployments {
-    fn on_open(&mut self, ctx: &mut Ctx<'_>) {
+    fn on_open(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
         ctx.send(Kind::Text, NO_CLIENT.as_bytes());
-        *ctx.farewell = Some((1011, "this build has no informer".to_owned()));
+        Some(Close { code: 1011, reason: "this build has no informer".to_owned() })
     }
 
     fn on_message(&mut self, _kind: Kind, _payload: &[u8], _ctx: &mut Ctx<'_>) -> Answer {

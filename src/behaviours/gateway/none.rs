@@ -1,6 +1,6 @@
 //! A build without the gateway has nobody to hand messages to, and says so.
 
-use super::{Answer, Behaviour, Ctx, Kind};
+use super::{Answer, Behaviour, Close, Ctx, Kind};
 
 #[derive(Debug)]
 pub(super) struct Gateway;
@@ -12,8 +12,8 @@ impl Gateway {
 }
 
 impl Behaviour for Gateway {
-    fn on_open(&mut self, ctx: &mut Ctx<'_>) {
-        *ctx.farewell = Some((1011, "this build has no gateway".to_owned()));
+    fn on_open(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
+        Some(Close { code: 1011, reason: "this build has no gateway".to_owned() })
     }
 
     fn on_message(&mut self, _kind: Kind, _payload: &[u8], _ctx: &mut Ctx<'_>) -> Answer {

@@ -116,12 +116,28 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.serve_side(Door::Main)?;
         self.serve_costly()?;
         self.retry_stuck_doors(false);
-        if self.engine.next_deadline().is_some_and(|due| due <= self.now.mono_ns) {
-            self.engine.fire(self.now);
-        }
+        self.fire()?;
         self.act();
         self.tell();
         Ok(self.exit)
+    }
+
+    /// Timers that are due, some at a time: what they cause is work, and between two shares of that
+    /// the admin side is asked.
+    fn fire(&mut self) -> io::Result<()> {
+        let mut asked = self.engine.work();
+        for _ in 0..limits::TIMERS_PER_TURN / limits::TIMERS_AT_ONCE {
+            if self.engine.next_deadline().is_none_or(|due| due > self.now.mono_ns) {
+                break;
+            }
+            self.engine.fire(self.now);
+            self.act();
+            if self.engine.work() - asked >= limits::READ_BEFORE_ADMIN as u64 {
+                self.glance()?;
+                asked = self.engine.work();
+            }
+        }
+        Ok(())
     }
 
     /// Nothing is looked at but signals; one that does not end the process ends nothing else.
@@ -324,6 +340,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
                         );
                     }
                 },
+                Action::Weigh => {
+                    if let Some(used) = self.os.memory_used() {
+                        self.engine.weighed(self.now, used);
+                    }
+                }
                 Action::Show(text) => self.os.show(&text),
                 Action::Exit(code) => self.exit = Some(code),
             }

@@ -13,8 +13,10 @@ use crate::limits;
 const PIECES: usize = 64;
 
 impl<E: Engine, O: Os> Driver<E, O> {
-    /// Everything that a stream is marked for; returns how many bytes were read.
+    /// Everything that a stream is marked for; returns how many bytes were read, inflated, produced
+    /// and copied for it.
     pub(super) fn serve(&mut self, id: Id) -> usize {
+        let before = self.engine.work();
         let Some(entry) = find(&mut self.streams, id) else { return 0 };
         entry.marks.take(Marks::QUEUED);
         if E::MEASURES {
@@ -25,7 +27,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         } else {
             entry.marks.has(Marks::READABLE)
         };
-        if readable { self.read(id) } else { 0 }
+        let read = if readable { self.read(id) } else { 0 };
+        let worked = self.engine.work() - before;
+        read + usize::try_from(worked).unwrap_or(usize::MAX)
     }
 
     /// Everything that comes before reading; returns whether there is something to be read.

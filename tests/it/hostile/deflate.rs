@@ -156,7 +156,8 @@ fn text_is_checked_across_stretches() {
     // Three bytes a character: one lies across the end of each stretch of 64 KiB.
     let text = "€".repeat(100_000);
     let said = client.say(&mut house, &peer::squeezed(Kind::Text, text.as_bytes()));
-    assert_eq!(said, ["compressed text (300000 bytes)"]);
+    // It is too long to be compressed in one go.
+    assert_eq!(said, ["text (300000 bytes)"]);
     let cut = &text.as_bytes()[..text.len() - 1];
     let said = client.say(&mut house, &peer::squeezed(Kind::Text, cut));
     assert_eq!(said, ["close 1007 \"text is not UTF-8\""]);
