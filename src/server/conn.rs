@@ -71,8 +71,18 @@ pub(super) enum Stage {
     Lingering {
         bytes: u32,
         until: Moment,
+        patience: Patience,
     },
     Leaving,
+}
+
+/// How long a connection lingers over output that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As long as the peer takes some of it; its time begins when all is taken.
+    UntilTaken,
+    /// Not at all: too much of it waits.
+    Limited,
 }
 
 impl Conn {
@@ -131,13 +141,27 @@ impl Conn {
         }
     }
 
-    /// Where the next bytes go. When memory is short, nobody is read who does not read.
+    /// When memory is short, a peer is not read that does not read.
+    fn is_read(&self, memory_is_short: bool) -> bool {
+        !self.is_paused() && !(memory_is_short && !self.unsent().is_empty())
+    }
+
+    /// The peer has ended its side while it is not read. One that an answer is owed to does not
+    /// wait for it any more, as far as anybody can tell, and its place is free for another.
+    pub(super) fn hung_up(&mut self, cx: &mut Cx<'_>) {
+        if matches!(&self.stage, Stage::Http(http) if http.owes_an_answer()) {
+            self.leave(cx);
+            self.settle(cx);
+        }
+    }
+
+    /// Where the next bytes go.
     pub(super) fn room<'a>(
         &'a mut self,
         memory_is_short: bool,
         shared: &'a mut [u8],
     ) -> &'a mut [u8] {
-        if self.is_paused() || (memory_is_short && !self.unsent().is_empty()) {
+        if !self.is_read(memory_is_short) {
             return &mut [];
         }
         let Stage::WebSocket(socket) = &self.stage else { return shared };
@@ -203,13 +227,14 @@ impl Conn {
 
     pub(super) fn resume(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
         let slow = self.slow.as_deref();
-        match &self.stage {
+        match &mut self.stage {
             Stage::Http(http) if !is_backed_up(slow, 0) && !http.owes_an_answer() => {
                 if is_held(slow) {
                     self.receive_kept_http(shared, cx);
                 }
             }
             Stage::WebSocket(socket) if !socket.is_paused(slow, 0) => {
+                socket.keepalive.read_again(cx.now);
                 if is_held(slow) {
                     self.receive_held(shared, cx);
                 }
@@ -281,7 +306,8 @@ impl Conn {
         self.log_end(End { code: 1013, initiator: Initiator::Server }, cx);
         cx.act(Action::Finish(cx.id));
         let until = Moment::after(cx.now, limits::OVERLOAD_WAIT_MS);
-        self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until };
+        let patience = Patience::Limited;
+        self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until, patience };
     }
 
     pub(super) fn unsent(&self) -> &[u8] {
@@ -322,16 +348,18 @@ impl Conn {
             }
             return self.reset(cx);
         }
+        let is_read = self.is_read(cx.shared.pressure.stage() >= memory::Stage::Short);
         match &mut self.stage {
             Stage::Http(_) => self.wake_http(cx),
             Stage::WebSocket(socket) => {
-                let then = socket.wake(self.slow.as_deref(), cx);
+                let then = socket.wake(self.slow.as_deref(), is_read, cx);
                 self.follow_websocket(then, cx);
             }
-            Stage::Lingering { until, .. } if until.has_come(cx.now) => {
+            Stage::Lingering { until, patience, .. } if until.has_come(cx.now) => {
+                let patience = *patience;
                 if self.unsent().is_empty() {
                     self.leave(cx);
-                } else {
+                } else if patience == Patience::Limited {
                     return self.reset(cx);
                 }
             }
@@ -409,7 +437,8 @@ impl Conn {
     pub(super) fn linger(&mut self, cx: &mut Cx<'_>) {
         self.drop_input();
         let until = Moment::after(cx.now, limits::LINGER_MS);
-        self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until };
+        let patience = Patience::UntilTaken;
+        self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until, patience };
         cx.act(Action::Finish(cx.id));
     }
 
@@ -487,6 +516,12 @@ impl Conn {
         let staged = match &self.stage {
             Stage::Http(http) => Some(http.next_deadline(cx)),
             Stage::WebSocket(socket) => socket.next_deadline(slow, cx),
+            // Until its output is taken, the send timeout judges.
+            Stage::Lingering { patience: Patience::UntilTaken, .. }
+                if !self.unsent().is_empty() =>
+            {
+                None
+            }
             Stage::Lingering { until, .. } => Some(until.ns(cx.now)),
             Stage::Upstream | Stage::Leaving => None,
         };

@@ -48,6 +48,16 @@ impl Keepalive {
         }
     }
 
+    /// The peer was not read until now: an answer to the ping may wait among what it has sent, and
+    /// has its whole time from here.
+    pub(super) fn read_again(&mut self, now: Now) {
+        if let Some(asked) = &mut self.asked
+            && self.heard.ms_ago(now) > asked.ms_ago(now)
+        {
+            *asked = Moment::at(now.mono_ns);
+        }
+    }
+
     pub(super) fn stop(&mut self) {
         (self.next_ping, self.asked) = (None, None);
     }

@@ -98,7 +98,7 @@ impl WebSocket {
     }
 
     /// What became due: pushes, delayed answers, keepalive, its end.
-    pub(super) fn wake(&mut self, slow: Option<&Slow>, cx: &mut Cx<'_>) -> Then {
+    pub(super) fn wake(&mut self, slow: Option<&Slow>, is_read: bool, cx: &mut Cx<'_>) -> Then {
         if let Phase::CloseSent { until, code } = self.phase {
             let over = Then::Over(End { code, initiator: Initiator::Server });
             return if until.has_come(cx.now) { over } else { Then::More };
@@ -142,6 +142,9 @@ impl WebSocket {
             return Then::More;
         }
         let own_ms = self.extras.as_ref().and_then(|extras| extras.ping_ms);
+        if !is_read {
+            self.keepalive.read_again(cx.now);
+        }
         if self.keepalive.wake(own_ms, slow, cx) == Pulse::Lost {
             cx.shared.metrics.pong_timeouts += 1;
             frame::write_close(&mut cx.out.bytes, 1011, "keepalive ping timeout");

@@ -172,14 +172,15 @@ impl Server {
         Some((conn, Cx { now, id, door, peer, shared: &mut self.shared, out: &mut self.silence }))
     }
 
-    fn place(&self, door: Door) -> Option<Place> {
+    fn place(&mut self, now: Now, door: Door) -> Option<Place> {
         let open = self.shared.open;
         let cap = self.shared.config.limits.max_connections;
         match door {
             Door::Admin => {
                 let callbacks = self.shared.config.has_gateway();
                 let more = if callbacks { limits::CALLBACK_CONNECTIONS } else { 0 };
-                (open.admin < limits::ADMIN_CONNECTIONS + more).then_some(Place::Admin)
+                let is_free = open.admin < limits::ADMIN_CONNECTIONS + more;
+                (is_free || self.make_admin_place(now)).then_some(Place::Admin)
             }
             Door::Main if self.shared.pressure.stage() == Stage::Out => None,
             Door::Main if self.shared.drain.phase.refuses() => {
@@ -231,7 +232,7 @@ impl Server {
 
 impl Engine for Server {
     fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id> {
-        let mut place = self.place(door)?;
+        let mut place = self.place(now, door)?;
         // Also when all places are taken: it has the one that becomes free.
         if matches!(place, Place::Main | Place::Refused(Refusal::Full)) && self.make_place(now) {
             place = Place::Main;
@@ -311,6 +312,12 @@ impl Engine for Server {
         }
         self.tend(now);
         self.weigh(now);
+    }
+
+    fn hung_up(&mut self, now: Now, id: Id) {
+        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+            conn.hung_up(&mut cx);
+        }
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {

@@ -110,6 +110,19 @@ impl Server {
         false
     }
 
+    /// Probes must find a place on the admin listener whoever holds the others: the connection goes
+    /// that has had its place for longest without an answer being owed to it, else the latest of
+    /// those that wait for one. Says whether one did.
+    pub(super) fn make_admin_place(&mut self, now: Now) -> bool {
+        let admin = self.conns.iter().filter(|(_, conn)| conn.place == Place::Admin);
+        let rank = admin.filter_map(|(id, conn)| Some((conn.admin_rank(now)?, id)));
+        let Some((_, id)) = rank.max_by_key(|(rank, _)| *rank) else { return false };
+        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+            conn.evict(&mut cx);
+        }
+        true
+    }
+
     /// Whoever comes while others are asked to go stands last in their row.
     pub(super) fn note_arrival(&mut self, newest: Id) {
         if !self.arrivals.is_empty() {
@@ -166,6 +179,14 @@ impl Conn {
         cx.shared.metrics.evicted += 1;
         self.leave(cx);
         self.settle(cx);
+    }
+
+    /// Who goes first when the admin listener is full: see [`Server::make_admin_place`].
+    fn admin_rank(&self, now: Now) -> Option<(bool, i64)> {
+        let Stage::Http(http) = &self.stage else { return None };
+        let age_ms = i64::try_from(self.since.ms_ago(now)).unwrap_or(i64::MAX);
+        let owes = http.owes_an_answer();
+        Some((!owes, if owes { -age_ms } else { age_ms }))
     }
 
     /// Whether it waits to become a WebSocket, and since when.

@@ -82,6 +82,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let room = self.engine.room(id, &mut self.shared);
         if room.is_empty() {
             // Paused. The mark stays, and `Action::Resume` brings it back here.
+            if entry.marks.has(Marks::ENDED) {
+                self.engine.hung_up(self.now, id);
+                self.act();
+            }
             return (0, false);
         }
         let budget = room.len();
