@@ -10,5 +10,8 @@ mod house;
 #[path = "../tests/it/squeeze.rs"]
 mod squeeze;
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
+#[path = "../tests/it/watched.rs"]
+mod watched;
+#[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
 #[path = "../tests/it/world.rs"]
 mod world;

@@ -19,7 +19,8 @@ pub use reply::Reply;
 const TRIES_MAX: u8 = 3;
 
 /// What a request costs in here, beside its bytes: where it waits, or its connection's state.
-pub const CALL_BYTES: usize = size_of::<Held>() + heap::cost(size_of::<Busy>());
+pub const CALL_BYTES: usize =
+    2 * size_of::<Waiting>() + size_of::<Held>() + heap::cost(size_of::<Busy>());
 
 /// What a pool may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +177,12 @@ impl Pool {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.lanes.len()
+    }
+
+    /// What the table of connections costs.
+    #[must_use]
+    pub fn table_cost(&self) -> usize {
+        self.lanes.cost()
     }
 
     /// Sends a request as soon as there is a connection for it.

@@ -1,6 +1,7 @@
 //! A table whose places are used again, with a generation that tells their tenants apart.
 
 use crate::engine::Id;
+use crate::heap;
 
 /// Places are added this many at a time: doubling would hold up to twice what is used.
 const GROWTH: usize = 4096;
@@ -38,6 +39,12 @@ impl<T> Slab<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// What the table costs, free places included: those that were never used only address space.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        heap::table::<Place<T>>(self.places.capacity())
     }
 
     /// Whether there is no tenant.

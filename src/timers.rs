@@ -2,6 +2,8 @@
 //! Setting and cancelling cost the same however many there are; the rings know which of their
 //! slots are occupied, so an idle process asks for no wake-up. It knows no clock.
 
+use crate::heap;
+
 /// One tick. Deadlines are met within it, never early.
 pub const TICK_NS: u64 = 16_000_000;
 
@@ -51,6 +53,12 @@ impl Timers {
     #[must_use]
     pub fn armed(&self) -> usize {
         self.armed
+    }
+
+    /// What the table costs.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        heap::table::<Node>(self.nodes.capacity())
     }
 
     /// Whether the key's timer is set.

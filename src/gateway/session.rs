@@ -95,7 +95,10 @@ impl Session {
 
     /// What it owns beside messages; the tables that it stands in are counted as well.
     pub(super) fn own_bytes(&self) -> usize {
-        heap::tree_entry::<(Name, Self)>()
+        // Two queues as they are with one message in each, and a request's id.
+        let queues = 2 * heap::table::<(Kind, Vec<u8>)>(4) + heap::cost(16);
+        queues
+            + heap::tree_entry::<(Name, Self)>()
             + heap::tree_entry::<(Id, Name)>()
             + heap::tree_entry::<(u64, Name)>()
             + heap::cost(self.domain.len())

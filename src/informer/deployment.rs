@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use crate::heap;
+
 use super::limits;
 
 /// Who it is: names can have no slash, so this is one string and has one order.
@@ -65,8 +67,11 @@ pub(super) struct Deployment {
 impl Deployment {
     /// What it owns beyond its own place.
     pub(super) fn cost(&self) -> usize {
-        let images: usize = self.images.iter().map(|image| size_of_val(image) + image.len()).sum();
-        self.uid.len() + self.version.len() + images
+        let images: usize = self.images.iter().map(|image| heap::cost(image.len())).sum();
+        heap::cost(size_of_val(&*self.images))
+            + heap::cost(self.uid.len())
+            + heap::cost(self.version.len())
+            + images
     }
 
     /// The image that texts speak of.

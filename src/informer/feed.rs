@@ -85,10 +85,7 @@ struct Told {
 
 impl Told {
     fn cost(&self) -> usize {
-        size_of::<Self>()
-            + self.key.text().len()
-            + self.text.bytes().len()
-            + self.json.bytes().len()
+        size_of::<Self>() + heap::cost(self.key.text().len()) + self.text.cost() + self.json.cost()
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::deployment::{Deployment, Key, Replicas};
 use super::store::What;
+use crate::heap;
 use crate::proto::frame::{self, Kind};
 use crate::time;
 
@@ -26,6 +27,12 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    /// What it owns.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        heap::cost(self.bytes.capacity()) + heap::table::<(u32, u32)>(self.payloads.capacity())
+    }
+
     /// All of it, frame after frame.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

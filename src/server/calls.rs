@@ -104,6 +104,12 @@ impl Calls {
         self.counted.memory
     }
 
+    /// What its tables of connections cost.
+    pub(super) fn table_memory(&self) -> usize {
+        let names = heap::tree_entry::<(Id, Lane)>() + heap::tree_entry::<(Lane, Id)>();
+        self.pool.table_cost() + self.lanes.len() * names
+    }
+
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.pool.next_deadline()
     }

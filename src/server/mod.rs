@@ -124,7 +124,14 @@ impl Server {
         self.shared.account.memory
     }
 
-    /// The same, counted connection by connection: for tests of the account.
+    /// Bytes that no connection owns: tables, and the states that compress and inflate for all.
+    #[must_use]
+    pub fn shared_memory(&self) -> usize {
+        let Shared { codec, timers, calls, .. } = &self.shared;
+        self.conns.cost() + timers.cost() + calls.table_memory() + codec.cost()
+    }
+
+    /// The same as [`Server::memory`], counted connection by connection: for tests of the account.
     #[must_use]
     pub fn memory_counted(&self) -> usize {
         let pinned = self.shared.config.memory.pinned();

@@ -28,7 +28,8 @@ impl Server {
 
     fn follow_pressure(&mut self) {
         let before = self.shared.pressure.stage();
-        let owned = self.shared.account.memory + self.shared.blocks.idle_bytes();
+        let Shared { account, blocks, codec, .. } = &self.shared;
+        let owned = account.memory + blocks.idle_bytes() + codec.cost();
         if !self.shared.pressure.weigh(Demand { owned, connections: self.conns.len() }) {
             return;
         }

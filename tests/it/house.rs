@@ -8,6 +8,7 @@ use wspulse::options::{self, Command, Surroundings};
 use wspulse::server::{Assets, Server};
 use wspulse::time::Now;
 
+use crate::watched::Watched;
 use crate::world::{End, Wires, World};
 
 /// Turns without a pause after which something is wrong.
@@ -15,7 +16,7 @@ const TURNS_MAX: usize = 100_000;
 
 /// A server in its world.
 pub(crate) struct House {
-    pub(crate) driver: Driver<Server, World>,
+    pub(crate) driver: Driver<Watched, World>,
     pub(crate) wires: Wires,
     pub(crate) exit: Option<u8>,
 }
@@ -43,7 +44,7 @@ impl House {
     pub(crate) fn seeded(args: &[&str], seed: u64) -> Self {
         let wires = Wires::new();
         let server = server(args, seed);
-        let driver = Driver::new(server, World(wires.clone()));
+        let driver = Driver::new(Watched::new(server), World(wires.clone()));
         Self { driver, wires, exit: None }
     }
 

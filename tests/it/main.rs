@@ -24,4 +24,5 @@ mod sweep;
 mod tidy;
 #[cfg(feature = "tools")]
 mod tools;
+mod watched;
 mod world;

@@ -166,7 +166,7 @@ fn files_and_functions_are_short() {
     for source in sources("src").into_iter().chain(sources("tests")) {
         let path = source.path;
         let lines = source.text.lines().count();
-        if lines > 500 {
+        if lines > 700 {
             wrong.push(format!("{path} has {lines} lines"));
         }
         for (at, line) in (1..).zip(source.text.lines()) {

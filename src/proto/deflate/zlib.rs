@@ -27,6 +27,10 @@ const LAST_BLOCKS: u16 = 64;
 /// zlib's way to ask for a gzip wrapper around a 32 KiB window.
 const GZIP_WINDOW: i32 = 15 + 16;
 
+/// What the states cost, as the library allocates it.
+const DEFLATE_BYTES: usize = 340 * 1024;
+const INFLATE_BYTES: usize = 48 * 1024;
+
 /// The states that all connections share.
 #[derive(Default)]
 pub struct Codec {
@@ -50,6 +54,14 @@ impl fmt::Debug for Codec {
 }
 
 impl Codec {
+    /// What it owns by now.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        let deflate = if self.deflate.is_some() { DEFLATE_BYTES } else { 0 };
+        let inflate = if self.inflate.is_some() { INFLATE_BYTES } else { 0 };
+        deflate + inflate + self.scratch.capacity()
+    }
+
     /// Appends a message as one compressed frame, if that makes it smaller; false: nothing was
     /// appended.
     pub fn compress(

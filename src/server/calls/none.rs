@@ -17,6 +17,10 @@ impl Calls {
         0
     }
 
+    pub(super) fn table_memory(&self) -> usize {
+        0
+    }
+
     pub(super) fn next_deadline(&self) -> Option<u64> {
         None
     }

@@ -5,7 +5,6 @@
 //! command that repeats it: `SEED=… cargo test simulation`.
 
 mod net;
-mod watched;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,8 +19,8 @@ use wspulse::server::Server;
 use wspulse::time;
 
 use crate::house;
+use crate::watched::Watched;
 use net::{Host, Net, Odds, Side};
-use watched::Watched;
 
 const SEEDS: u64 = 1_000;
 /// Found in a longer run: a stream that broke over an answer, in front of a message for a block.

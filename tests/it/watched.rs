@@ -1,0 +1,203 @@
+//! The server, watched: every id that it gives is used only while it lives, and ends once; and what
+//! it allocates is in its account, after every call.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+
+use allocation_counter::measure;
+use wspulse::engine::{
+    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
+};
+use wspulse::server::Server;
+
+/// What the server may have allocated beside its tables and what connections own.
+const BASE_BYTES: i64 = 64 * 1024;
+/// What a connection may have allocated beside what its account says: its place in each table, at
+/// the most crowded moment so far.
+const PLACE_BYTES: i64 = 256;
+
+/// A server whose driver is watched.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) server: Server,
+    living: BTreeSet<Id>,
+    ended: BTreeSet<Id>,
+    pub(crate) accepted: usize,
+    /// Bytes that its calls have allocated and not freed.
+    allocated: i64,
+    most_connections: usize,
+}
+
+impl Watched {
+    pub(crate) fn new(server: Server) -> Self {
+        Self {
+            server,
+            living: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            accepted: 0,
+            allocated: 0,
+            most_connections: 0,
+        }
+    }
+
+    fn lives(&self, id: Id) {
+        assert!(self.living.contains(&id), "{id} is used, and does not live");
+    }
+
+    /// Whatever the call allocates is the server's, and so has to be in its account.
+    fn call<T>(&mut self, call: impl FnOnce(&mut Server) -> T) -> T {
+        let (server, mut result) = (&mut self.server, None);
+        let counted = measure(|| result = Some(call(server)));
+        self.allocated += counted.bytes_current;
+        self.judge();
+        result.expect("it was called")
+    }
+
+    /// The same for a call that says something: what it is said with is the driver's.
+    fn say(&mut self, out: &mut Out, call: impl FnOnce(&mut Server, &mut Out)) {
+        let before = out.bytes.capacity();
+        let server = &mut self.server;
+        let counted = measure(|| call(server, out));
+        let said = i64::try_from(out.bytes.capacity()).unwrap() - i64::try_from(before).unwrap();
+        self.allocated += counted.bytes_current - said;
+        self.judge();
+    }
+
+    /// The account covers four fifths of what is allocated above the base.
+    fn judge(&mut self) {
+        self.most_connections = self.most_connections.max(self.server.connections());
+        let places = i64::try_from(self.most_connections).unwrap() * PLACE_BYTES;
+        let base = BASE_BYTES + i64::try_from(self.server.shared_memory()).unwrap();
+        let owned = i64::try_from(self.server.memory()).unwrap();
+        let above = self.allocated - base - places;
+        assert!(
+            above * 4 / 5 <= owned,
+            "{} bytes are allocated, {above} of them above the base, and {owned} in the account",
+            self.allocated
+        );
+    }
+}
+
+/// For tests that look at the server.
+impl Deref for Watched {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Engine for Watched {
+    fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id> {
+        let id = self.call(|server| server.accepted(now, door, peer))?;
+        assert!(self.living.insert(id), "{id} is given twice");
+        assert!(!self.ended.contains(&id), "{id} is given again");
+        self.accepted += 1;
+        Some(id)
+    }
+
+    fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
+        self.lives(id);
+        self.say(out, |server, out| server.connected(now, id, how, out));
+    }
+
+    fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8] {
+        self.server.turned_away(now, why)
+    }
+
+    fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
+        self.lives(id);
+        // Whatever an earlier connection left here must not be read as this one's.
+        shared.fill(0xee);
+        self.server.room(id, shared)
+    }
+
+    fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
+        self.lives(id);
+        self.say(out, |server, out| server.received(now, id, n, shared, out));
+    }
+
+    fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out) {
+        self.lives(id);
+        self.say(out, |server, out| server.resume(now, id, shared, out));
+    }
+
+    fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
+        self.lives(id);
+        self.say(out, |server, out| server.ended(now, id, how, out));
+    }
+
+    fn hung_up(&mut self, now: Now, id: Id) {
+        self.lives(id);
+        self.call(|server| server.hung_up(now, id));
+    }
+
+    fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
+        self.lives(id);
+        self.say(out, |server, out| server.keep(now, id, shared, out, taken));
+    }
+
+    fn unsent(&self, id: Id) -> &[u8] {
+        self.server.unsent(id)
+    }
+
+    fn sent(&mut self, now: Now, id: Id, n: usize) {
+        self.lives(id);
+        self.call(|server| server.sent(now, id, n));
+    }
+
+    fn render(&mut self, now: Now, id: Id, out: &mut Out) {
+        self.say(out, |server, out| server.render(now, id, out));
+    }
+
+    fn closed(&mut self, now: Now, id: Id) {
+        assert!(self.living.remove(&id), "{id} ends, and does not live");
+        assert!(self.ended.insert(id), "{id} ends twice");
+        self.call(|server| server.closed(now, id));
+    }
+
+    fn fire(&mut self, now: Now) {
+        self.call(|server| server.fire(now));
+    }
+
+    fn signal(&mut self, now: Now, signal: Signal) {
+        self.call(|server| server.signal(now, signal));
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        self.server.next_deadline()
+    }
+
+    fn doors_closed(&mut self, now: Now) {
+        self.call(|server| server.doors_closed(now));
+    }
+
+    fn fetched(&mut self, now: Now, source: Source, files: Vec<File>) {
+        // What is handed over was allocated elsewhere, and files belong to no connection.
+        self.server.fetched(now, source, files);
+    }
+
+    fn weighed(&mut self, now: Now, used: u64) {
+        self.call(|server| server.weighed(now, used));
+    }
+
+    fn work(&self) -> u64 {
+        self.server.work()
+    }
+
+    fn standing(&self) -> Standing {
+        self.server.standing()
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        let action = self.call(Server::poll);
+        // What it owns leaves the server with it.
+        let (mut copy, owned) = (None, &action);
+        let counted = measure(|| copy.clone_from(owned));
+        self.allocated -= counted.bytes_current;
+        if let Some(Action::Connect(id, _)) = &action {
+            assert!(self.living.insert(*id), "{id} is given twice");
+        }
+        action
+    }
+}
