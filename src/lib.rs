@@ -17,7 +17,7 @@
 //! * [`target`]: where a connection of our own goes, and whom it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
 //! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`],
-//!   [`heap`]: the nouns; they know nothing of the rest.
+//!   [`heap`], [`queue`]: the nouns; they know nothing of the rest.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux sockets inherit");
@@ -42,6 +42,7 @@ pub mod options;
 pub mod outbox;
 pub mod pool;
 pub mod proto;
+pub mod queue;
 pub mod rng;
 pub mod server;
 pub mod slab;

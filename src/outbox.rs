@@ -15,9 +15,9 @@ use crate::heap;
 /// Blocks from this size on are anonymous maps: an allocator may keep freed megabytes, the
 /// kernel takes an unmapped one back, and touches none of it before it is used.
 pub const MAP_MIN: usize = 128 * 1024;
-/// What arrives in parts goes to a map before that: at each growth of many large allocations the
-/// allocator leaves holes, half as much again as what is in use.
-const HEAP_MAX: usize = 8 * 1024;
+/// What a connection owns for a while goes to a map before that: an allocator leaves holes between
+/// what grows, and keeps the pages of what is freed, which count against the memory limit.
+const HEAP_MAX: usize = 2 * 1024;
 /// Room in front of a block's bytes for the longest header that goes before them.
 pub const HEADROOM: usize = 10;
 /// The out buffer gives memory back when it has grown beyond this.
@@ -37,6 +37,12 @@ pub struct Block {
     end: usize,
 }
 
+impl Clone for Block {
+    fn clone(&self) -> Self {
+        Self::of(self.bytes())
+    }
+}
+
 #[derive(Debug)]
 enum Store {
     /// Grows with the bytes that arrive: a declared length allocates nothing.
@@ -53,6 +59,12 @@ struct Map {
 }
 
 impl Block {
+    /// One with these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Blocks::without_idle().with(bytes)
+    }
+
     fn heap() -> Self {
         Self { store: Store::Heap(vec![0; HEADROOM]), start: HEADROOM, end: HEADROOM }
     }
@@ -122,6 +134,23 @@ impl Block {
         self.end += n;
     }
 
+    /// The first `n` bytes are no longer needed.
+    pub fn consume(&mut self, n: usize) {
+        assert!(n <= self.len(), "more was consumed than there is");
+        self.start += n;
+    }
+
+    /// Adds as many of these bytes as fit without more memory, up to `most` in all; returns the
+    /// others.
+    fn fill<'b>(&mut self, bytes: &'b [u8], most: usize) -> &'b [u8] {
+        let Store::Map(map) = &mut self.store else { return bytes };
+        let room = most.saturating_sub(self.end - self.start).min(map.bytes.len() - self.end);
+        let (fits, more) = bytes.split_at(bytes.len().min(room));
+        map.bytes[self.end..self.end + fits.len()].copy_from_slice(fits);
+        self.end += fits.len();
+        more
+    }
+
     /// Puts a header before the bytes; it must fit the headroom.
     pub fn prepend(&mut self, header: &[u8]) {
         let start = self.start.checked_sub(header.len()).expect("the headroom fits any header");
@@ -131,13 +160,26 @@ impl Block {
 }
 
 /// Where blocks come from and go back to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Blocks {
     idle: Vec<Map>,
+    idle_max: usize,
     used_ns: u64,
 }
 
+impl Default for Blocks {
+    fn default() -> Self {
+        Self { idle: Vec::new(), idle_max: MAPS_KEPT, used_ns: 0 }
+    }
+}
+
 impl Blocks {
+    /// Keeps no map for its next use: for whoever does not call [`Blocks::fire`].
+    #[must_use]
+    pub fn without_idle() -> Self {
+        Self { idle_max: 0, ..Self::default() }
+    }
+
     /// An empty block for about `size` bytes.
     pub fn take(&mut self, size: usize) -> Block {
         let size = size + HEADROOM;
@@ -152,6 +194,17 @@ impl Blocks {
         // grows with what arrives, it only costs a copy.
         MmapMut::map_anon(size.next_multiple_of(4096))
             .map_or_else(|_| Block::heap(), |bytes| Block::map(Map { bytes, touched: 0 }))
+    }
+
+    /// A block with these bytes.
+    pub fn with(&mut self, bytes: &[u8]) -> Block {
+        let mut block = if bytes.len() > HEAP_MAX - HEADROOM {
+            self.take(bytes.len().max(MAP_MIN))
+        } else {
+            Block::heap()
+        };
+        self.append(&mut block, bytes);
+        block
     }
 
     /// Adds bytes to a block, in a larger one when it is full.
@@ -199,7 +252,7 @@ impl Blocks {
     /// Takes a block back for its next use.
     pub fn give_back(&mut self, block: Block, now_ns: u64) {
         if let Store::Map(mut map) = block.store
-            && self.idle.len() < MAPS_KEPT
+            && self.idle.len() < self.idle_max
         {
             map.touched = map.touched.max(block.end);
             self.idle.push(map);
@@ -325,6 +378,31 @@ enum Chunk {
 }
 
 impl Chunk {
+    /// These bytes, with room for so many in all. What is more than a little goes to a map: it is
+    /// gone as soon as the peer has taken it.
+    fn new(bytes: &[u8], room: usize, blocks: &mut Blocks) -> Self {
+        if room <= HEAP_MAX {
+            let mut chunk = Vec::with_capacity(room);
+            chunk.extend_from_slice(bytes);
+            return Self::Bytes(chunk);
+        }
+        let mut block = blocks.take(room.max(MAP_MIN));
+        blocks.append(&mut block, bytes);
+        Self::Block(block)
+    }
+
+    /// Adds as many of these bytes as fit without more memory; returns the others.
+    fn fill<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        match self {
+            Self::Bytes(chunk) => {
+                let (fits, more) = bytes.split_at(bytes.len().min(chunk.capacity() - chunk.len()));
+                chunk.extend_from_slice(fits);
+                more
+            }
+            Self::Block(block) => block.fill(bytes, CHUNK_MAX),
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -383,8 +461,8 @@ impl Outbox {
         out.list();
         for piece in out.pieces.drain(..) {
             match piece {
-                Piece::Out(range) => self.copy(&out.bytes[range], &mut skip),
-                Piece::Shared(range) => self.copy(&shared[range], &mut skip),
+                Piece::Out(range) => self.copy(&out.bytes[range], &mut skip, blocks),
+                Piece::Shared(range) => self.copy(&shared[range], &mut skip, blocks),
                 Piece::Block(block) if skip >= block.len() => {
                     skip -= block.len();
                     blocks.give_back(block, now_ns);
@@ -399,24 +477,22 @@ impl Outbox {
         out.clear();
     }
 
-    fn copy(&mut self, bytes: &[u8], skip: &mut usize) {
+    fn copy(&mut self, bytes: &[u8], skip: &mut usize, blocks: &mut Blocks) {
         let skipped = bytes.len().min(*skip);
         *skip -= skipped;
         let mut rest = &bytes[skipped..];
         self.len += rest.len();
         let mut room = 0;
-        if let Some(Chunk::Bytes(last)) = self.chunks.back_mut() {
+        if let Some(last) = self.chunks.back_mut() {
             // It never grows: it would keep all that is gone, for as long as a peer sees to it
             // that something always waits.
-            let (fits, more) = rest.split_at(rest.len().min(last.capacity() - last.len()));
-            last.extend_from_slice(fits);
-            rest = more;
-            room = CHUNK_MAX.min(2 * last.capacity());
+            self.cost -= last.cost();
+            rest = last.fill(rest);
+            self.cost += last.cost();
+            room = CHUNK_MAX.min(2 * last.bytes().len());
         }
         if !rest.is_empty() {
-            let mut chunk = Vec::with_capacity(room.max(rest.len()));
-            chunk.extend_from_slice(rest);
-            self.push(Chunk::Bytes(chunk));
+            self.push(Chunk::new(rest, room.max(rest.len()), blocks));
         }
     }
 

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crate::engine::{HangUp, Id, Now, Target};
 use crate::heap;
+use crate::outbox::Block;
 use crate::proto::http::Persistence;
 use crate::proto::http_client::{Answer, Asked, Event, Fault, Limits};
 use crate::slab::Slab;
@@ -43,7 +44,7 @@ pub struct Call {
     /// Where it goes; only connections to an equal target are shared.
     pub target: Target,
     /// What [`Request::write`](crate::proto::http_client::Request::write) made of it.
-    pub bytes: Vec<u8>,
+    pub bytes: Block,
     /// What of the answer depends on the question.
     pub asked: Asked,
     /// How much of an answer is taken.
@@ -254,7 +255,7 @@ impl Pool {
             && busy.written == Written::No
         {
             busy.written = Written::Perhaps;
-            out.extend_from_slice(&busy.asking.call.bytes);
+            out.extend_from_slice(&busy.asking.call.bytes.bytes());
         }
     }
 

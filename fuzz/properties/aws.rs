@@ -33,6 +33,7 @@ mod check {
     use wspulse::aws::sigv4::Scope;
     use wspulse::aws::{Credentials, Secret, dynamodb};
     use wspulse::engine::{HangUp, Now, Target};
+    use wspulse::outbox::Block;
     use wspulse::pool::{Call, News, Order, Pool, Reply, Rules};
     use wspulse::proto::http_client::{self, Event, Limits};
 
@@ -288,7 +289,7 @@ mod check {
     fn hear(answer: &[u8], cuts: &Cuts) -> Option<Reply> {
         let call = Call {
             target: Target::host("h", 80),
-            bytes: b"x".to_vec(),
+            bytes: Block::of(b"x"),
             asked: http_client::Asked::Ordinary,
             limits: LIMITS,
             deadline_ns: u64::MAX,

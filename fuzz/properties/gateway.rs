@@ -171,7 +171,7 @@ mod model {
         fn collect(&mut self, place: u32) {
             while let Some((_, bytes)) = self.gateway.take_push(self.now, self.id(place)) {
                 let client = &mut self.clients[place as usize];
-                client.answered += u32::from(bytes != b"push");
+                client.answered += u32::from(bytes.bytes() != b"push");
                 assert!(client.answered <= client.sent, "answered twice");
             }
         }
@@ -196,7 +196,7 @@ mod model {
             while let Some(step) = self.gateway.poll() {
                 match step {
                     Step::Ask(ticket, call) => {
-                        let text = String::from_utf8_lossy(&call.bytes).into_owned();
+                        let text = String::from_utf8_lossy(call.bytes.bytes()).into_owned();
                         let name = text.split("ConnectionId: ").nth(1).unwrap_or_default();
                         let name = name.split('\r').next().unwrap_or_default().to_owned();
                         let alone = self.asked.values().all(|(other, _)| *other != name);
@@ -206,7 +206,7 @@ mod model {
                             let last = self.last.insert(name.clone(), number).unwrap_or(0);
                             assert!(last < number, "{number} after {last}");
                         }
-                        self.asked.insert(ticket, (name, call.bytes));
+                        self.asked.insert(ticket, (name, call.bytes.bytes().to_vec()));
                     }
                     Step::Forget(ticket) => drop(self.asked.remove(&ticket)),
                     Step::Wake(_) => {}

@@ -9,6 +9,7 @@ use crate::aws::dynamodb::{self, Fault, Operation};
 use crate::aws::endpoint::Endpoint;
 use crate::aws::sigv4::Scope;
 use crate::engine::Now;
+use crate::outbox::Block;
 use crate::pool::Call;
 use crate::proto::http_client::{Asked, Limits};
 use crate::time;
@@ -231,7 +232,7 @@ impl Backend {
         debug_assert!(bytes.is_some(), "{ask:?} cannot be sent");
         let call = Call {
             target: endpoint.target.clone(),
-            bytes: bytes.unwrap_or_default(),
+            bytes: Block::of(&bytes.unwrap_or_default()),
             asked: Asked::Ordinary,
             limits: LIMITS,
             deadline_ns,

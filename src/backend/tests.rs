@@ -77,7 +77,7 @@ impl Test {
             match step {
                 Step::Call(ask, call) => {
                     assert!(call.deadline_ns > self.now.mono_ns, "{ask:?} is given no time");
-                    self.asked.push((ask, String::from_utf8(call.bytes.clone()).unwrap()));
+                    self.asked.push((ask, String::from_utf8(call.bytes.bytes().to_vec()).unwrap()));
                 }
                 Step::Read => self.reads += 1,
                 Step::Answer(whose) => self.answered.push(whose.key),

@@ -45,7 +45,7 @@ impl Gateway {
             let (now, id) = (ctx.now, ctx.id);
             let push = ctx.gateway.as_mut().and_then(|gateway| gateway.take_push(now, id));
             let Some((kind, bytes)) = push else { return true };
-            ctx.send(kind, &bytes);
+            ctx.send(kind, bytes.bytes());
         }
         false
     }

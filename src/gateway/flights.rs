@@ -3,29 +3,33 @@
 
 use super::names::Name;
 use super::request::{self, Letter, Route};
-use super::session::{Flight, Session, Stage, weight};
+use super::session::{Flight, Session, Stage};
 use super::{Gateway, Outcome, PUSHED_BEFORE_NEXT, Step, Verdict, Why, Wish};
 use crate::behaviours::Close;
 use crate::engine::{HangUp, Now};
 use crate::pool::{Failure, Reply};
 use crate::proto::frame::Kind;
+use crate::queue::Waiting;
 
 impl Gateway {
     /// The next message of a connection, if its turn has come; the last is `$disconnect`.
     pub(super) fn go_on(&mut self, now: Now, name: Name) {
         loop {
             let Some(session) = self.sessions.get_mut(&name) else { return };
-            if session.flight.is_some() || session.pushed_bytes >= PUSHED_BEFORE_NEXT {
+            if session.flight.is_some() || session.pushed.bytes() >= PUSHED_BEFORE_NEXT {
                 return;
             }
             let was_full = session.is_full();
-            let Some((kind, payload)) = session.waiting.pop_front() else { break };
-            session.waiting_bytes -= weight(&payload);
-            self.bytes -= weight(&payload);
+            let Some(first) = session.waiting.first() else { break };
+            let (kind, payload) = (first.kind, self.blocks.with(first.payload));
+            self.bytes -= session.cost();
+            session.waiting.pop(&mut self.blocks, now);
+            self.bytes += session.cost();
             if was_full && !session.is_full() {
                 self.steps.push_back(Step::Wake(session.id));
             }
-            self.ask(now, name, &Letter::Message(kind, &payload));
+            self.ask(now, name, &Letter::Message(kind, payload.bytes()));
+            self.blocks.give_back(payload, now.mono_ns);
         }
         if self.sessions.get(&name).is_some_and(|s| matches!(s.stage, Stage::Ending(..))) {
             self.ask_last_at(now, name);
@@ -125,7 +129,7 @@ impl Gateway {
                 if let Some(bytes) = pushed {
                     let kind =
                         if str::from_utf8(&bytes).is_ok() { Kind::Text } else { Kind::Binary };
-                    self.push(name, kind, bytes);
+                    self.push(name, kind, &bytes);
                 }
             }
         }
@@ -154,11 +158,14 @@ impl Gateway {
         }
     }
 
-    fn push(&mut self, name: Name, kind: Kind, bytes: Vec<u8>) {
+    fn push(&mut self, name: Name, kind: Kind, bytes: &[u8]) {
         if let Some(session) = self.sessions.get_mut(&name)
             && matches!(session.stage, Stage::Open)
         {
-            self.bytes += session.push(kind, bytes);
+            self.bytes -= session.cost();
+            let message = Waiting { due_ns: 0, turn: None, kind, payload: bytes };
+            session.pushed.push(message, &mut self.blocks);
+            self.bytes += session.cost();
             self.steps.push_back(Step::Wake(session.id));
         }
     }
@@ -185,7 +192,7 @@ impl Gateway {
             Wish::Post(_, bytes) if !session.takes(bytes.len()) => Outcome::Full,
             Wish::Post(kind, bytes) => {
                 session.active(now);
-                self.push(name, kind, bytes.to_vec());
+                self.push(name, kind, bytes);
                 Outcome::Queued
             }
         }
@@ -203,9 +210,9 @@ impl Gateway {
     }
 
     pub(super) fn remove(&mut self, name: Name) {
-        let Some(mut session) = self.sessions.remove(&name) else { return };
+        let Some(session) = self.sessions.remove(&name) else { return };
         self.names.remove(&session.id);
-        self.bytes -= session.own_bytes() + session.drop_waiting() + session.drop_pushes();
+        self.bytes -= session.cost();
         if matches!(session.stage, Stage::Ending(..)) {
             self.ending = self.ending.saturating_sub(1);
         }

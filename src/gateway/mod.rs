@@ -15,8 +15,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::behaviours::Close;
 use crate::engine::{Id, Now};
+use crate::outbox::{Block, Blocks};
 use crate::pool::{Call, Failure};
 use crate::proto::frame::Kind;
+use crate::queue::{Queue, Waiting};
 use crate::rng::Rng;
 use crate::time;
 use circuit::Circuit;
@@ -141,6 +143,7 @@ pub struct Gateway {
     next_ticket: u64,
     ending: usize,
     bytes: usize,
+    blocks: Blocks,
     /// For the metrics.
     pub figures: Figures,
 }
@@ -161,6 +164,7 @@ impl Gateway {
             next_ticket: 0,
             ending: 0,
             bytes: 0,
+            blocks: Blocks::without_idle(),
             figures: Figures::default(),
         }
     }
@@ -183,7 +187,7 @@ impl Gateway {
         self.find(id).map_or(0, |session| {
             // A request is there twice while its backend does not take it.
             let flight = session.flight.as_ref().map_or(0, |flight| 2 * flight.bytes);
-            session.own_bytes() + session.waiting_bytes + session.pushed_bytes + flight
+            session.cost() + flight
         })
     }
 
@@ -211,7 +215,7 @@ impl Gateway {
             return self.steps.push_back(Step::Wake(id));
         };
         let session = Session::new(now, id, visitor, self.plan.domain.as_deref());
-        self.bytes += session.own_bytes();
+        self.bytes += session.cost();
         self.names.insert(id, name);
         self.sessions.insert(name, session);
         self.ask(now, name, &Letter::Connect(visitor));
@@ -250,8 +254,10 @@ impl Gateway {
         let Some(name) = self.names.get(&id).copied() else { return };
         let Some(session) = self.sessions.get_mut(&name) else { return };
         session.active(now);
-        session.queue(kind, payload);
-        self.bytes += session::weight(payload);
+        self.bytes -= session.cost();
+        let message = Waiting { due_ns: 0, turn: None, kind, payload };
+        session.waiting.push(message, &mut self.blocks);
+        self.bytes += session.cost();
         self.go_on(now, name);
     }
 
@@ -268,11 +274,14 @@ impl Gateway {
     }
 
     /// The next push for a client that takes it.
-    pub fn take_push(&mut self, now: Now, id: Id) -> Option<(Kind, Vec<u8>)> {
+    pub fn take_push(&mut self, now: Now, id: Id) -> Option<(Kind, Block)> {
         let name = self.names.get(&id).copied()?;
         let session = self.sessions.get_mut(&name)?;
-        let (kind, bytes, weight) = session.take_push()?;
-        self.bytes -= weight;
+        let first = session.pushed.first()?;
+        let (kind, bytes) = (first.kind, self.blocks.with(first.payload));
+        self.bytes -= session.cost();
+        session.pushed.pop(&mut self.blocks, now);
+        self.bytes += session.cost();
         session.active(now);
         self.go_on(now, name);
         Some((kind, bytes))
@@ -327,9 +336,13 @@ impl Gateway {
             Stage::Knocking | Stage::Judged(_) | Stage::Open | Stage::Ending(..) => String::new(),
         };
         session.stage = Stage::Ending(code, reason);
-        self.bytes -= session.drop_pushes();
+        self.bytes -= session.cost();
+        session.pushed = Queue::default();
         if is_broken {
-            self.bytes -= session.drop_waiting();
+            session.waiting = Queue::default();
+        }
+        self.bytes += session.cost();
+        if is_broken {
             self.abort(name);
         }
         self.end(now, name);

@@ -11,6 +11,7 @@ use super::plan::{Format, Plan};
 use super::session::Session;
 use super::{MESSAGE_BYTES, TIMEOUT_MS};
 use crate::engine::Now;
+use crate::outbox::Block;
 use crate::pool::Call;
 use crate::proto::frame::Kind;
 use crate::proto::http_client::{Limits, Request, Unsendable};
@@ -152,7 +153,7 @@ impl Told<'_> {
         request.write(&mut bytes)?;
         Ok(Call {
             target: backend.target.clone(),
-            bytes,
+            bytes: Block::of(&bytes),
             asked: request.asked(),
             limits: Limits { head_bytes: HEAD_BYTES, body_bytes: MESSAGE_BYTES as u64 },
             deadline_ns: self.now.mono_ns + time::ms(TIMEOUT_MS),

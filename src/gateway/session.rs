@@ -1,19 +1,12 @@
 //! One connection as the gateway knows it: what it sent, what it is to be sent, and how far it is.
 
-use std::collections::VecDeque;
-
 use super::names::Name;
 use super::request::{Route, Visitor};
 use super::{MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES};
 use crate::behaviours::Close;
 use crate::engine::{Id, Now};
 use crate::heap;
-use crate::proto::frame::Kind;
-
-/// What a message costs that waits: empty ones must have an end as well.
-pub(super) fn weight(bytes: &[u8]) -> usize {
-    heap::cost(bytes.len()) + 2 * size_of::<(Kind, Vec<u8>)>()
-}
+use crate::queue::Queue;
 
 /// How far a connection is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +44,9 @@ pub(super) struct Session {
     pub(super) stage: Stage,
     pub(super) flight: Option<Flight>,
     /// Messages whose turn has not come.
-    pub(super) waiting: VecDeque<(Kind, Vec<u8>)>,
-    pub(super) waiting_bytes: usize,
+    pub(super) waiting: Queue,
     /// Messages that its client has not taken.
-    pushed: VecDeque<(Kind, Vec<u8>)>,
-    pub(super) pushed_bytes: usize,
+    pub(super) pushed: Queue,
     /// The Close frame that a callback asked for.
     pub(super) close: Option<Close>,
     pub(super) domain: String,
@@ -76,10 +67,8 @@ impl Session {
             id,
             stage: Stage::Knocking,
             flight: None,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            pushed: VecDeque::new(),
-            pushed_bytes: 0,
+            waiting: Queue::default(),
+            pushed: Queue::default(),
             close: None,
             domain: domain.unwrap_or(visitor.host).to_owned(),
             source_ip: visitor.source_ip.clone(),
@@ -93,17 +82,18 @@ impl Session {
         }
     }
 
-    /// What it owns beside messages; the tables that it stands in are counted as well.
-    pub(super) fn own_bytes(&self) -> usize {
-        // Two queues as they are with one message in each, and a request's id.
-        let queues = 2 * heap::table::<(Kind, Vec<u8>)>(4) + heap::cost(16);
-        queues
-            + heap::tree_entry::<(Name, Self)>()
+    /// What it owns, its places in the tables included.
+    pub(super) fn cost(&self) -> usize {
+        // A request has an id of its own.
+        heap::tree_entry::<(Name, Self)>()
             + heap::tree_entry::<(Id, Name)>()
             + heap::tree_entry::<(u64, Name)>()
+            + heap::cost(16)
             + heap::cost(self.domain.len())
             + heap::cost(self.source_ip.len())
             + heap::cost(self.user_agent.len())
+            + self.waiting.cost()
+            + self.pushed.cost()
     }
 
     /// Something was said, by either side.
@@ -112,50 +102,14 @@ impl Session {
         self.active_at_ms = now.wall_ms;
     }
 
-    pub(super) fn queue(&mut self, kind: Kind, payload: &[u8]) {
-        self.waiting_bytes += weight(payload);
-        self.waiting.push_back((kind, payload.to_vec()));
-    }
-
     /// Whether its client is not read: what one read holds may come on top.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= WAITING_MESSAGES
-            || self.waiting_bytes >= WAITING_BYTES - MESSAGE_BYTES
-    }
-
-    /// Returns how many bytes more are owned.
-    pub(super) fn push(&mut self, kind: Kind, bytes: Vec<u8>) -> usize {
-        let weight = weight(&bytes);
-        self.pushed_bytes += weight;
-        self.pushed.push_back((kind, bytes));
-        weight
+            || self.waiting.bytes() >= WAITING_BYTES - MESSAGE_BYTES
     }
 
     /// Whether so many bytes more can wait for its client.
     pub(super) fn takes(&self, bytes: usize) -> bool {
-        self.pushed.is_empty() || self.pushed_bytes + bytes <= PUSHED_BYTES
-    }
-
-    /// The next one, and how many bytes less are owned.
-    pub(super) fn take_push(&mut self) -> Option<(Kind, Vec<u8>, usize)> {
-        let (kind, bytes) = self.pushed.pop_front()?;
-        let weight = weight(&bytes);
-        self.pushed_bytes -= weight;
-        if self.pushed.is_empty() {
-            self.pushed = VecDeque::new();
-        }
-        Some((kind, bytes, weight))
-    }
-
-    /// Nobody takes them any more; returns how many bytes they were.
-    pub(super) fn drop_pushes(&mut self) -> usize {
-        self.pushed = VecDeque::new();
-        std::mem::take(&mut self.pushed_bytes)
-    }
-
-    /// The same for messages whose turn will not come.
-    pub(super) fn drop_waiting(&mut self) -> usize {
-        self.waiting = VecDeque::new();
-        std::mem::take(&mut self.waiting_bytes)
+        self.pushed.is_empty() || self.pushed.bytes() + bytes <= PUSHED_BYTES
     }
 }

@@ -20,7 +20,7 @@ fn call(host: &str, path: &str, deadline_ms: u64) -> Call {
     request.write(&mut bytes).unwrap();
     Call {
         target: Target::host(host, 80),
-        bytes,
+        bytes: Block::of(&bytes),
         asked: Asked::Ordinary,
         limits: Limits { head_bytes: 1_000, body_bytes: 1_000 },
         deadline_ns: time::ms(deadline_ms),

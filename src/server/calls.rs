@@ -41,15 +41,13 @@ pub(super) struct Calls {
 struct Asked {
     asker: Asker,
     reply: Reply,
+    /// What its request costs.
     question_bytes: usize,
 }
 
 impl Asked {
     fn cost(&self) -> usize {
-        CALL_BYTES
-            + heap::tree_entry::<(CallId, Self)>()
-            + heap::cost(self.question_bytes)
-            + self.reply.cost()
+        CALL_BYTES + heap::tree_entry::<(CallId, Self)>() + self.question_bytes + self.reply.cost()
     }
 }
 
@@ -83,7 +81,7 @@ impl Calls {
 
     /// Sends a request; the asker is told of its answer, or why there is none, exactly once.
     pub(super) fn ask(&mut self, call: Call, asker: Asker) -> Result<CallId, Full> {
-        let question_bytes = call.bytes.capacity();
+        let question_bytes = call.bytes.cost();
         let id = self.pool.ask(call)?;
         let asked = Asked { asker, reply: Reply::default(), question_bytes };
         self.bytes += asked.cost();

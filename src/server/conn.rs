@@ -24,9 +24,9 @@ use super::pressure::{self as memory, Account};
 use super::shared::{Cx, Shared};
 use super::slow::{Slow, is_backed_up, is_held};
 use super::websocket::{self, WebSocket};
-use super::worker::Turn;
 use crate::engine::{Action, Door, HangUp, Peer};
 use crate::limits;
+use crate::outbox::Block;
 use crate::proto::frame;
 use crate::proto::refusal::Refusal;
 use crate::time::Moment;
@@ -175,8 +175,9 @@ impl Conn {
             return message.spare();
         }
         // The beginning of a frame; it is shorter than any control frame.
-        let remnant = slow.input.len();
-        shared[..remnant].copy_from_slice(&slow.input);
+        let input = slow.input.as_ref().map_or(&[][..], Block::bytes);
+        let remnant = input.len();
+        shared[..remnant].copy_from_slice(input);
         let end = shared.len().min(remnant + socket.appetite_for_more());
         &mut shared[remnant..end]
     }
@@ -184,8 +185,10 @@ impl Conn {
     pub(super) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
         match &mut self.stage {
             Stage::Http(_) => match &mut self.slow {
-                Some(slow) if !slow.input.is_empty() => {
-                    slow.input.extend_from_slice(&shared[..n]);
+                Some(slow) if slow.input.is_some() => {
+                    if let Some(input) = &mut slow.input {
+                        cx.shared.blocks.append(input, &shared[..n]);
+                    }
                     self.receive_kept_http(shared, cx);
                 }
                 Some(_) | None => self.receive_http(n, shared, cx),
@@ -199,8 +202,11 @@ impl Conn {
                         return self.settle(cx);
                     }
                 }
-                let remnant =
-                    self.slow.as_mut().map_or(0, |slow| std::mem::take(&mut slow.input).len());
+                let remnant = self
+                    .slow
+                    .as_mut()
+                    .and_then(|slow| slow.input.take())
+                    .map_or(0, |input| input.len());
                 let idle = self.slow.is_none() && socket.keeps_its_deadline();
                 self.receive_frames((0, remnant + n), shared, cx);
                 // Nothing that was unfinished, and nothing that is: the timer stands as it is,
@@ -456,7 +462,7 @@ impl Conn {
 
     pub(super) fn drop_input(&mut self) {
         if let Some(slow) = &mut self.slow {
-            slow.input = Vec::new();
+            slow.input = None;
             slow.message = None;
             slow.skip = 0;
         }
@@ -504,7 +510,7 @@ impl Conn {
 
     /// The worker is done with one of its messages. Returns the turn of its next one, and how long
     /// that takes.
-    pub(super) fn work_done(&mut self) -> Option<(Turn, u64)> {
+    pub(super) fn work_done(&mut self) -> Option<(u64, u64)> {
         let Stage::WebSocket(socket) = &mut self.stage else { return None };
         socket.work_done()
     }

@@ -2,16 +2,16 @@
 //! keepalive of their own, an end in sight, a fault, a forwarded address. Most have nothing of
 //! this and no `Extras`.
 
-use std::collections::VecDeque;
-
 use serde::Serialize;
 
 use super::config::Config;
 use super::gateway;
 use super::pressure::Account;
 use super::shared::Cx;
-use super::worker::{self, Turn, Worker};
+use super::worker::{self, Worker};
 use crate::behaviours::{Ctx, Kind, Params, Pushes, WireFault};
+use crate::outbox::Block;
+use crate::queue::{Queue, Waiting};
 use crate::{heap, limits, time};
 
 /// What a WebSocket has beyond its behaviour.
@@ -20,9 +20,7 @@ pub(super) struct Extras {
     pushes: Option<Pushes>,
     greeting: Option<String>,
     wait: Wait,
-    waiting: VecDeque<Waiting>,
-    /// What their payloads cost.
-    waiting_bytes: usize,
+    waiting: Queue,
     /// Its end has come: it is read no more.
     takes_no_more: bool,
     /// After how long it is closed, and what is said then.
@@ -40,16 +38,6 @@ struct Wait {
     delay: u64,
     work: u64,
     block: u64,
-}
-
-/// A message that is answered later.
-#[derive(Debug)]
-struct Waiting {
-    due_ns: u64,
-    /// Its turn with the worker, until that is done with it.
-    turn: Option<Turn>,
-    kind: Kind,
-    payload: Box<[u8]>,
 }
 
 /// Who serves, as `hello=1` says it: the fields of `/whoami` in another order, and both orders have
@@ -78,8 +66,7 @@ impl Extras {
             pushes: Pushes::new(params, cx.now.mono_ns),
             greeting: params.hello.then(|| hello(config, cx.id.to_string())),
             wait: Wait { delay: params.delay_ms, work: params.work_ms, block: params.block_ms },
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            waiting: Queue::default(),
             takes_no_more: false,
             close: (params.close_after_ms > 0).then(|| {
                 let code = params.close_code.unwrap_or(1000);
@@ -127,7 +114,7 @@ impl Extras {
     /// Whether the peer is not read: too much waits, or its end has come.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= limits::DELAYED_MESSAGES
-            || self.waiting_bytes + self.waiting_table() >= limits::DELAYED_BYTES
+            || self.waiting.bytes() >= limits::DELAYED_BYTES
             || self.takes_no_more
             || self.fault == Some(WireFault::StallRead)
     }
@@ -152,56 +139,43 @@ impl Extras {
         }
         let turn = (self.wait.work > 0).then(|| cx.shared.worker.next_turn());
         if let Some(turn) = turn
-            && self.oldest_turn().is_none()
+            && self.waiting.turn().is_none()
         {
             cx.shared.worker.enter(turn, cx.id, self.wait.work, cx.now);
         }
-        self.waiting_bytes += heap::cost(payload.len());
-        self.waiting.push_back(Waiting { due_ns, turn, kind, payload: payload.into() });
+        let message = Waiting { due_ns, turn, kind, payload };
+        self.waiting.push(message, &mut cx.shared.blocks);
         Some(Taken::Later)
     }
 
     /// The next message that may be answered by `due_ns`.
-    pub(super) fn next_delayed(&mut self, due_ns: u64) -> Option<(Kind, Box<[u8]>)> {
-        self.waiting.front().filter(|first| first.due_ns <= due_ns && first.turn.is_none())?;
-        let first = self.waiting.pop_front()?;
-        self.waiting_bytes -= heap::cost(first.payload.len());
-        if self.waiting.is_empty() {
-            self.waiting = VecDeque::new();
+    pub(super) fn next_delayed(&mut self, due_ns: u64, cx: &mut Cx<'_>) -> Option<(Kind, Block)> {
+        let first = self.waiting.first()?;
+        if first.due_ns > due_ns || first.turn.is_some() {
+            return None;
         }
-        Some((first.kind, first.payload))
+        let blocks = &mut cx.shared.blocks;
+        let taken = (first.kind, blocks.with(first.payload));
+        self.waiting.pop(blocks, cx.now);
+        Some(taken)
     }
 
     /// The worker is done with the first message that waited for it. Returns the turn of the next
     /// one, and how long it takes.
-    pub(super) fn work_done(&mut self) -> Option<(Turn, u64)> {
-        let mut turns = self.waiting.iter_mut().filter(|waiting| waiting.turn.is_some());
-        if let Some(first) = turns.next() {
-            first.turn = None;
-        }
-        turns.next().and_then(|next| next.turn).map(|turn| (turn, self.wait.work))
-    }
-
-    /// The turn that the worker knows of.
-    fn oldest_turn(&self) -> Option<Turn> {
-        self.waiting.iter().find_map(|waiting| waiting.turn)
+    pub(super) fn work_done(&mut self) -> Option<(u64, u64)> {
+        self.waiting.next_turn().map(|turn| (turn, self.wait.work))
     }
 
     pub(super) fn awaits_worker(&self) -> bool {
-        self.waiting.front().is_some_and(|first| first.turn.is_some())
+        self.waiting.first().is_some_and(|first| first.turn.is_some())
     }
 
     /// Messages that wait will not be answered any more.
     pub(super) fn drop_waiting(&mut self, worker: &mut Worker) {
-        if let Some(turn) = self.oldest_turn() {
+        if let Some(turn) = self.waiting.turn() {
             worker.leave(turn);
         }
-        self.waiting = VecDeque::new();
-        self.waiting_bytes = 0;
-    }
-
-    fn waiting_table(&self) -> usize {
-        heap::table::<Waiting>(self.waiting.capacity())
+        self.waiting = Queue::default();
     }
 
     /// What it owns, itself included.
@@ -210,17 +184,13 @@ impl Extras {
             + self.close.as_ref().map_or(0, |(_, _, reason)| reason.capacity())
             + self.forwarded.as_ref().map_or(0, |forwarded| forwarded.len());
         let turn = if self.wait.work > 0 { worker::ENTRY_BYTES } else { 0 };
-        heap::cost(size_of::<Self>())
-            + heap::cost(texts)
-            + turn
-            + self.waiting_bytes
-            + self.waiting_table()
+        heap::cost(size_of::<Self>()) + heap::cost(texts) + turn + self.waiting.cost()
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
         let push_ns = self.pushes.as_ref().and_then(Pushes::next_deadline);
         let answer_ns =
-            self.waiting.front().filter(|first| first.turn.is_none()).map(|first| first.due_ns);
+            self.waiting.first().filter(|first| first.turn.is_none()).map(|first| first.due_ns);
         push_ns.into_iter().chain(answer_ns).min()
     }
 }

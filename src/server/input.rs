@@ -7,6 +7,7 @@ use super::shared::Cx;
 use super::slow::Hold;
 use super::websocket;
 use crate::engine::Action;
+use crate::outbox::Block;
 
 /// Held input goes back through the read buffer in stretches: moving what is left of it costs
 /// less than what is done with it.
@@ -32,9 +33,9 @@ impl Conn {
     /// The same for requests that came in parts, which lie in memory of their own.
     pub(super) fn receive_kept_http(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
         let (Stage::Http(http), Some(slow)) = (&mut self.stage, &mut self.slow) else { return };
-        let input = std::mem::take(&mut slow.input);
+        let Some(input) = slow.input.take() else { return };
         slow.hold = Hold::Incomplete;
-        let (used, then) = http.receive(Some(slow), cx, &input);
+        let (used, then) = http.receive(Some(slow), cx, input.bytes());
         match then {
             http::Then::More => self.put_back(input, used, Hold::Incomplete, cx),
             http::Then::Hold => self.put_back(input, used, Hold::Held, cx),
@@ -70,10 +71,10 @@ impl Conn {
         let (Stage::WebSocket(socket), Some(slow)) = (&mut self.stage, &mut self.slow) else {
             return;
         };
-        let input = std::mem::take(&mut slow.input);
+        let Some(input) = slow.input.take() else { return };
         slow.hold = Hold::Incomplete;
         let stretch = input.len().min(HELD_STRETCH_BYTES);
-        shared[..stretch].copy_from_slice(&input[..stretch]);
+        shared[..stretch].copy_from_slice(&input.bytes()[..stretch]);
         match socket.receive(&mut self.slow, cx, shared, (0, stretch)) {
             // A stretch that is not the last can run short of its own end: the rest is next.
             (used, websocket::Then::More) if stretch < input.len() => {
@@ -87,24 +88,28 @@ impl Conn {
 
     /// Keeps what was not used of the read buffer.
     fn keep(&mut self, rest: &[u8], hold: Hold, cx: &mut Cx<'_>) {
-        self.put_back(rest.to_vec(), 0, hold, cx);
+        let input = cx.shared.blocks.with(rest);
+        self.put_back(input, 0, hold, cx);
     }
 
     /// Keeps what was not used; what is held asks for its turn. Nothing more is read before that,
     /// not even the end of input: or requests would be lost behind it.
-    fn put_back(&mut self, mut input: Vec<u8>, used: usize, hold: Hold, cx: &mut Cx<'_>) {
+    fn put_back(&mut self, mut input: Block, used: usize, hold: Hold, cx: &mut Cx<'_>) {
         if hold == Hold::Held {
             cx.act(Action::Resume(cx.id));
         }
-        input.drain(..used);
+        input.consume(used);
         // What was a whole read may be a few bytes of a frame by now, and those can wait long.
-        if hold == Hold::Incomplete && input.capacity() > 4 * input.len() + 256 {
-            input.shrink_to_fit();
+        if hold == Hold::Incomplete && input.cost() > 4 * input.len() + 256 {
+            let rest = cx.shared.blocks.with(input.bytes());
+            let whole = std::mem::replace(&mut input, rest);
+            cx.shared.blocks.give_back(whole, cx.now.mono_ns);
         }
-        if !input.is_empty() {
-            let slow = self.slow.get_or_insert_default();
-            slow.input = input;
-            slow.hold = hold;
+        if input.is_empty() {
+            return cx.shared.blocks.give_back(input, cx.now.mono_ns);
         }
+        let slow = self.slow.get_or_insert_default();
+        slow.input = Some(input);
+        slow.hold = hold;
     }
 }

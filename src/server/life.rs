@@ -5,7 +5,6 @@ use super::keepalive::Pulse;
 use super::shared::Cx;
 use super::slow::Slow;
 use super::websocket::{Phase, Then, WebSocket, ctx};
-use super::worker::Turn;
 use crate::behaviours::{Answer, Close, Ctx};
 use crate::engine::{Action, Now};
 use crate::limits;
@@ -65,16 +64,17 @@ impl WebSocket {
     fn answer_until(&mut self, due_ns: u64, cx: &mut Cx<'_>) {
         while self.phase_takes_messages()
             && let Some((kind, payload)) =
-                self.extras.as_mut().and_then(|extras| extras.next_delayed(due_ns))
+                self.extras.as_mut().and_then(|extras| extras.next_delayed(due_ns, cx))
         {
-            if self.answer(kind, &payload, cx) == Answer::Same {
-                ctx(&mut self.tally, self.deflate, cx).send(kind, &payload);
+            if self.answer(kind, payload.bytes(), cx) == Answer::Same {
+                ctx(&mut self.tally, self.deflate, cx).send(kind, payload.bytes());
             }
+            cx.shared.blocks.give_back(payload, cx.now.mono_ns);
         }
     }
 
     /// The worker is done with one of its messages.
-    pub(super) fn work_done(&mut self) -> Option<(Turn, u64)> {
+    pub(super) fn work_done(&mut self) -> Option<(u64, u64)> {
         self.extras.as_mut().and_then(|extras| extras.work_done())
     }
 
@@ -215,5 +215,5 @@ fn may_end(when: Moment, slow: Option<&Slow>, cx: &Cx<'_>) -> bool {
 
 /// Half a message, or whole ones that were held back.
 fn has_work_in_hand(slow: Option<&Slow>) -> bool {
-    slow.is_some_and(|slow| slow.message.is_some() || !slow.input.is_empty())
+    slow.is_some_and(|slow| slow.message.is_some() || slow.input.is_some())
 }

@@ -146,9 +146,13 @@ impl Conn {
         slow + self.extras().map_or(0, |extras| extras.counted.memory)
     }
 
-    /// Whether closing it would free something: it is no connection of our own, whose memory is
-    /// that of the clients it works for, and it is not leaving already.
+    /// Whether closing it would free something: it is a client's, since the admin side has to be
+    /// there when memory is short, and a connection of our own owns what the clients do that it
+    /// works for; and it is not leaving already.
     fn can_make_room(&self) -> bool {
+        if matches!(self.place, Place::Admin | Place::Upstream) {
+            return false;
+        }
         match &self.stage {
             Stage::Http(_) => true,
             Stage::WebSocket(socket) => !socket.makes_room(),

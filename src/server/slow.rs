@@ -3,7 +3,7 @@
 
 use super::pressure::Account;
 use crate::engine::Now;
-use crate::outbox::Outbox;
+use crate::outbox::{Block, Outbox};
 use crate::proto::message::Assembly;
 use crate::time::Moment;
 use crate::{heap, limits};
@@ -12,7 +12,7 @@ use crate::{heap, limits};
 #[derive(Debug, Default)]
 pub(super) struct Slow {
     /// Received bytes that could not be used yet.
-    pub(super) input: Vec<u8>,
+    pub(super) input: Option<Block>,
     pub(super) hold: Hold,
     /// A message whose last byte has not come.
     pub(super) message: Option<Assembly>,
@@ -40,7 +40,7 @@ pub(super) enum Hold {
 
 impl Slow {
     pub(super) fn is_idle(&self) -> bool {
-        self.input.is_empty() && self.message.is_none() && self.skip == 0 && self.outbox.is_empty()
+        self.input.is_none() && self.message.is_none() && self.skip == 0 && self.outbox.is_empty()
     }
 
     /// What it costs. Behind output that waits, the kernel's buffers are full as well.
@@ -49,7 +49,7 @@ impl Slow {
         let in_kernel = if queued > 0 { pinned } else { 0 };
         let message = self.message.as_ref().map_or(0, Assembly::cost);
         let own = heap::cost(size_of::<Self>())
-            + heap::cost(self.input.capacity())
+            + self.input.as_ref().map_or(0, Block::cost)
             + message
             + self.outbox.cost();
         Account { memory: own + in_kernel, queued }

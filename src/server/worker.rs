@@ -10,12 +10,8 @@ use std::collections::BTreeMap;
 use crate::engine::{Id, Now};
 use crate::{heap, time};
 
-/// The order in which messages came, over all connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Turn(u64);
-
 /// What a connection that waits costs in here.
-pub(super) const ENTRY_BYTES: usize = heap::tree_entry::<(Turn, Job)>();
+pub(super) const ENTRY_BYTES: usize = heap::tree_entry::<(u64, Job)>();
 
 /// The oldest message of a connection, and how long it takes.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +23,7 @@ pub(super) struct Job {
 #[derive(Debug, Default)]
 pub(super) struct Worker {
     /// The oldest message of each connection that waits.
-    waiting: BTreeMap<Turn, Job>,
+    waiting: BTreeMap<u64, Job>,
     current: Option<Current>,
     turns: u64,
 }
@@ -35,25 +31,25 @@ pub(super) struct Worker {
 /// What is being worked on, and until when. Its connection may have left meanwhile.
 #[derive(Clone, Copy, Debug)]
 struct Current {
-    turn: Turn,
+    turn: u64,
     done_ns: u64,
 }
 
 impl Worker {
     /// The turn of a message that came just now.
-    pub(super) fn next_turn(&mut self) -> Turn {
+    pub(super) fn next_turn(&mut self) -> u64 {
         self.turns += 1;
-        Turn(self.turns)
+        self.turns
     }
 
     /// Takes in the oldest message of a connection that has none in here.
-    pub(super) fn enter(&mut self, turn: Turn, whose: Id, ms: u64, now: Now) {
+    pub(super) fn enter(&mut self, turn: u64, whose: Id, ms: u64, now: Now) {
         self.waiting.insert(turn, Job { whose, ms });
         self.current.get_or_insert(Current { turn, done_ns: now.mono_ns + time::ms(ms) });
     }
 
     /// The connection has left. What is being worked on for it takes its time all the same.
-    pub(super) fn leave(&mut self, turn: Turn) {
+    pub(super) fn leave(&mut self, turn: u64) {
         self.waiting.remove(&turn);
     }
 
@@ -66,7 +62,7 @@ impl Worker {
     pub(super) fn finish(
         &mut self,
         now: Now,
-        mut next: impl FnMut(Id) -> Option<(Turn, u64)>,
+        mut next: impl FnMut(Id) -> Option<(u64, u64)>,
     ) -> Option<Id> {
         loop {
             let Current { turn, done_ns } =

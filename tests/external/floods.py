@@ -1,9 +1,9 @@
 #!/usr/bin/env -S python3 -B
-"""Load for `pressure.py`: hostile clients in one epoll loop, a process of their own.
+"""Load for `pressure.py` and `memory.py`: hostile clients in one epoll loop, a process of their own.
 
-    floods.py KIND HOST PORT SECONDS CONNECTIONS
+    floods.py KIND HOST PORT SECONDS CONNECTIONS [once] [PATH]
 
-One line of JSON at the end says what they did. What is sent lies ready in large pieces, so that
+`once`: those that end do not come again. PATH: where those upgrade that can do so anywhere. One line of JSON at the end says what they did. What is sent lies ready in large pieces, so that
 none of these waits for Python while the server could work.
 """
 
@@ -16,6 +16,7 @@ import socket
 import struct
 import sys
 import time
+import zlib
 
 SOURCES = [f"127.0.0.{n}" for n in range(1, 9)]  # 28 000 ports each
 IP_BIND_ADDRESS_NO_PORT = 24
@@ -23,8 +24,8 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 MASK = bytes(4)
 
 
-def upgrade(path="/echo"):
-    return (f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+def upgrade(path="/echo", fields=""):
+    return (f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode()
 
 
@@ -44,7 +45,7 @@ class Client:
     """One connection; the kinds below say what it sends and what it makes of the answers."""
 
     reads = True
-    opening = upgrade()
+    path, query, fields = "/echo", "", ""
     pause_s = 0.5  # before it comes back
 
     def __init__(self, flood, number):
@@ -59,9 +60,12 @@ class Client:
         code = self.socket.connect_ex(flood.address)
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, "connect")
-        self.out = self.opening
+        self.out = self.opening()
         flood.poll.register(self.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
         flood.clients[self.socket.fileno()] = self
+
+    def opening(self):
+        return upgrade((self.flood.path or self.path) + self.query, self.fields)
 
     def ready(self, events):
         try:
@@ -113,8 +117,10 @@ class Client:
 class Gets(Client):
     """Keeps 16 requests under way."""
 
-    opening = GET * 16
     length = 0
+
+    def opening(self):
+        return GET * 16
 
     def take(self, data):
         self.flood.received += len(data)
@@ -180,13 +186,15 @@ class Fragments(Stream):
 class Halves(Client):
     """Half a head, and not a byte more."""
 
-    opening = upgrade()[:-40]
+    def opening(self):
+        return upgrade()[:-40]
 
 
 class Slowloris(Client):
     """A byte of a head now and then; comes back never."""
 
-    opening = upgrade()[:20]
+    def opening(self):
+        return upgrade()[:20]
 
     def drip(self):
         try:
@@ -198,9 +206,7 @@ class Slowloris(Client):
 class Idle(Client):
     """Connected, and nothing more."""
 
-    opening = b""
-
-    def more(self):
+    def opening(self):
         return b""
 
 
@@ -245,15 +251,114 @@ class Unfinished(Stream):
         return frame(0x82, bytes((1 << 20) - 1), 1 << 20)
 
 
+class Texts(Unfinished):
+    """The same as a text."""
+
+    def more(self):
+        return super().more().replace(b"\x82", b"\x81", 1)
+
+
+class Once(Client):
+    """Says something once, and waits."""
+
+    piece = b""
+    said = False
+
+    def more(self):
+        if not self.up or self.said:
+            return b""
+        self.said = True
+        return self.piece
+
+
+class Parked(Once):
+    """As many messages of a byte as can wait to be answered."""
+
+    query = "?delay=10s"
+    piece = frame(0x81, b"x") * 1024
+
+
+class Leavers(Parked):
+    """The same, and leaves with all of them waiting; comes again at once."""
+
+    query = ""
+    pause_s = 0
+    left_s = 0.01
+
+    def give(self):
+        super().give()
+        if self.said and not self.out:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.over("left")
+
+
+class Controls(Stream):
+    """Characters that become six in JSON."""
+
+    path = "/socket"
+    piece = frame(0x81, b"\x01" * (1 << 20))
+
+
+class UnreadControls(Controls):
+    """The same, and reads no answer."""
+
+    reads = False
+
+
+def deflated(payload):
+    """A message as permessage-deflate sends it."""
+    state = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (state.compress(payload) + state.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+class Bombs(Stream):
+    """Messages of a mebibyte that are a kilobyte on the wire, sixteen in a read."""
+
+    fields = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    piece = frame(0xC1, deflated(b"a" * (1 << 20))) * 16
+
+
+class SlowBombs(Bombs):
+    """The same at 35 KB/s, as a client that is no flood."""
+
+    piece = frame(0xC1, deflated(b"a" * (1 << 20)))
+    gap_s = 0.03
+
+    def began(self):
+        self.flood.later(self.gap_s, self)
+
+    def ask(self):
+        self.out += self.piece
+        self.wake()
+        self.flood.later(self.gap_s, self)
+
+    def more(self):
+        return b""
+
+
+class UnreadBombs(Bombs):
+    """The same as Bombs, and reads nothing."""
+
+    reads = False
+
+
+class Offers(Client):
+    """Asks for an upgrade that waits for a backend, with four thousand subprotocols."""
+
+    path = "/gateway/prod"
+    fields = "Sec-WebSocket-Protocol: " + ",".join("abcdefgh"[n % 8] for n in range(3800)) + "\r\n"
+
+
 KINDS = {kind.__name__.lower(): kind for kind in (
     Gets, Echoes, Pings, Handshakes, Silent, Fragments, Halves, Slowloris, Idle, Good, Large,
-    Unfinished)}
+    Unfinished, Texts, Parked, Leavers, Controls, UnreadControls, Bombs, SlowBombs, UnreadBombs, Offers)}
 
 
 class Flood:
     """The loop, and what is counted."""
 
-    def __init__(self, kind, address, seconds, connections, again=True):
+    def __init__(self, kind, address, seconds, connections, again=True, path=None):
+        self.path = path
         self.kind, self.address, self.again = KINDS[kind], address, again
         self.until, self.began = time.monotonic() + seconds, time.monotonic()
         self.poll, self.clients, self.done = select.epoll(), {}, {}
@@ -319,7 +424,7 @@ class Flood:
 
 
 if __name__ == "__main__":
-    name, host, port, seconds, connections = sys.argv[1:6]
-    flood = Flood(name, (host, int(port)), float(seconds), int(connections),
-                  again=sys.argv[6:7] != ["once"])
+    name, host, port, seconds, connections, *options = sys.argv[1:]
+    flood = Flood(name, (host, int(port)), float(seconds), int(connections), again="once" not in options,
+                  path=next((option for option in options if option.startswith("/")), None))
     print(json.dumps(flood.run()), flush=True)

@@ -357,4 +357,5 @@ def main():
     harness.finish()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+#!/usr/bin/env -S python3 -B
+"""No client can have the process killed: each way to make the server hold memory, in memory groups
+of 16 to 128 MiB, alone and together, with all that the kernel holds for it.
+
+    tests/external/memory.py            all
+    tests/external/memory.py 16         one size
+"""
+
+import socket
+import sys
+import threading
+import time
+
+import harness
+from harness import Server, check, equal
+from pressure import MIB, Probes, ask, flood, limited, metric, outcome, rss
+
+SIZES = (16, 32, 64, 128)
+MOUNTS = ("/websocket", "/echo", "/socket", "/throttled", "/gateway/prod")
+# What is attacked, with how many connections for each MiB of the limit.
+ATTACKS = (
+    ("leavers", 2, "/throttled", "messages for the worker, from clients that leave"),
+    ("parked", 55, None, "small messages that wait for their delay"),
+    ("parked", 55, "/throttled", "small messages that wait for the worker"),
+    ("offers", 12, None, "upgrades that wait for the backend"),
+    ("controls", 2, None, "control characters that become six in JSON"),
+    ("unreadcontrols", 2, None, "the same, unread"),
+    ("unreadbombs", 4, "/socket", "compressed bombs, unread"),
+    ("texts", 4, "/socket", "messages that never end"),
+)
+WAYS = ("silent", "texts", "parked", "unreadbombs", "leavers")  # unread, half-sent, delayed, compressed, vanished
+HELD_S = 4
+
+
+class Sink:
+    """A backend that takes requests and never answers."""
+
+    def __enter__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port, self.taken = self.listener.getsockname()[1], []
+        threading.Thread(target=self._run, daemon=True).start()
+        return self
+
+    def _run(self):
+        try:
+            while True:
+                self.taken.append(self.listener.accept()[0])
+        except OSError:
+            pass
+
+    def __exit__(self, *_):
+        self.listener.close()
+        for stream in self.taken:
+            stream.close()
+
+
+def closes(server):
+    """How many clients heard 1013 or 503, or were refused at accept."""
+    text = ask(server, "admin", "/metrics")
+    told = [line for line in text.splitlines() if 'code="1013"' in line or 'status="503"' in line
+            or 'reason="unavailable"' in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in told)
+
+
+def hold(what, group, server, loads, mib, seconds=HELD_S):
+    """The loads for a while: what is used, whether probes are answered."""
+    probes, most, stage, end = Probes(server), 0, 0, time.monotonic() + seconds
+    running = [flood(server, kind, seconds, count, *([path] if path else []))
+               for kind, count, path in loads]
+    while time.monotonic() < end and server.process.poll() is None:
+        most = max(most, group.usage())
+        stage = max(stage, metric(server, "server_memory_stage"))
+        time.sleep(0.01)
+    probes.stop()
+    did = [outcome(load) for load in running]
+    share = most / mib / MIB
+    slowest = max(probes.share(door, 1) for door in probes.took_s)
+    print(f"# {what}: {share:.2f} of the limit, stage {stage:.0f}, met {group.refusals()} times, probes ≤ {slowest:.0f} ms, "
+          f"{[(load['kind'], load['counts'], load['open'], load['sent'] >> 20) for load in did][:3]}", flush=True)
+    equal(f"{what}: no kill, and it runs", (group.kills(), server.process.poll()), (0, None))
+    check(f"{what}: below the limit", share < 1, f"{share:.3f}")
+    # The main listener may answer 503 while memory is used up; the admin listener never does.
+    failed = [line for line in probes.failed if "503" not in line or line.startswith("admin")]
+    check(f"{what}: every probe is answered within 1 s", not failed and slowest < 1000,
+          f"{slowest:.0f} ms {failed[:3]}")
+
+
+def at_rest(server, what, base):
+    """Waits until nothing of an attack is left in the account."""
+    harness.until(lambda: metric(server, "server_accounted_bytes") <= base, 15)
+    check(f"{what}: the account is at its base", metric(server, "server_accounted_bytes") <= base,
+          metric(server, "server_accounted_bytes"))
+    harness.until(lambda: metric(server, "server_memory_stage") == 0, 10)
+
+
+def attack(mib):
+    group = limited(f"{mib} MiB", memory=mib * MIB)
+    if group is None:
+        return
+    with Sink() as sink, group, Server("--gateway-backend", f"http://127.0.0.1:{sink.port}", prefix=group.prefix) as server:
+        base = metric(server, "server_accounted_bytes") + 4096
+        for kind, each, path, words in ATTACKS:
+            what = f"{mib} MiB, {words}"
+            hold(what, group, server, [(kind, each * mib, path)], mib)
+            at_rest(server, what, base)
+        together = [(kind, max(2, each * mib // 6), path) for kind, each, path, _ in ATTACKS]
+        what, after = f"{mib} MiB, all of it together", []
+        for again in range(2):
+            hold(f"{what}, {['once', 'and again'][again]}", group, server, together, mib, 2 * HELD_S)
+            at_rest(server, what, base)
+            after.append(rss(server))
+        check(f"{what}: the second time adds ≤ 2 MiB", after[1] - after[0] <= 2 * MIB, after)
+        check(f"{mib} MiB: clients heard 1013 or 503", closes(server) > 0, closes(server))
+        grid = [(way, max(1, mib // 8), mount) for mount in MOUNTS for way in WAYS]
+        what = f"{mib} MiB, each mount unread, half-sent, delayed, compressed, left"
+        hold(what, group, server, grid, mib, 2 * HELD_S)
+        at_rest(server, what, base)
+
+
+def main():
+    harness.require_binary()
+    harness.raise_descriptor_limit()
+    words = sys.argv[1:]
+    for mib in SIZES:
+        if not words or str(mib) in words:
+            harness.section(attack, mib)
+    harness.finish()
+
+
+main()
