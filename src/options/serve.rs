@@ -199,6 +199,7 @@ pub(super) fn blank() -> Draft {
         kube: Kube::Off,
         #[cfg(feature = "gateway")]
         gateway: None,
+        admin_hosts: Vec::new(),
         #[cfg(feature = "gateway")]
         backend: None,
     };

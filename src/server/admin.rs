@@ -17,7 +17,7 @@ const SLEEP_S: u64 = 10;
 const SLEEP_S_MAX: u64 = 600;
 
 /// The value of a parameter of the query.
-fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
+pub(super) fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
     let mut pairs = request.query.split('&');
     pairs.find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -8,6 +8,7 @@ mod backend;
 #[cfg(not(feature = "gateway"))]
 #[path = "backend/none.rs"]
 mod backend;
+mod browser;
 #[cfg(feature = "gateway")]
 mod callbacks;
 #[cfg(not(feature = "gateway"))]

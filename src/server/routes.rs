@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::config::Config;
 use super::shared::{Cx, Shared};
-use super::{admin, backend, callbacks, stats, whoami};
+use super::{admin, backend, browser, callbacks, stats, whoami};
 use crate::behaviours::Mount;
 use crate::engine::{Door, Peer};
 use crate::proto::handshake::{self, Origin};
@@ -80,12 +80,23 @@ enum Answer {
     /// It looks and tells.
     Tells(fn(&Request<'_, '_>, View<'_>) -> Response<'static>),
     /// It may change something, or answer later. No page of another site may ask for it.
-    Does(fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
-    /// The same with a body of at most so many bytes, or the refusal of a longer one.
+    Does(Get, fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
+    /// The same with a body of at most so many bytes, or the refusal of a longer one. Its GET
+    /// only looks.
     Takes(u64, fn(&Request<'_, '_>, Taken<'_>, &mut Cx<'_>) -> Reply),
 }
 
 /// The body of a request, or why there is none.
+/// What a GET of a path does, where another method changes something. A GET that acts is for
+/// hooks, which can send nothing else: a browser sends one for every image of a page.
+#[derive(Clone, Copy, Debug)]
+enum Get {
+    Looks,
+    Acts,
+    /// It acts with this parameter in the query, and looks without it.
+    ActsWith(&'static str),
+}
+
 pub(super) type Taken<'b> = Result<&'b [u8], Refusal>;
 
 /// What comes of a request.
@@ -156,6 +167,7 @@ pub const ROUTES: &[Route] = {
     use Answer::{Does, Takes, Tells};
     use Doors::{Admin, Backend, Both, Faults, Figures, Gateway, Main};
     &[
+    use Get::{Acts, ActsWith, Looks};
         route("/healthz", Both, "200 `OK` as long as the loop turns", GET, Tells(health)),
         route("/livez", Both, "the same", GET, Tells(health)),
         route("/readyz", Both, "200 `OK`, or 503 with the reason", GET, Tells(ready)),
@@ -163,25 +175,27 @@ pub const ROUTES: &[Route] = {
         route("/version", Main, "the build, as JSON", GET, Tells(whoami::version)),
         route("/whoami", Main, "who serves, and the request as it came", GET,
             Tells(whoami::whoami)),
-        route("/metrics", Figures, "for Prometheus", GET, Does(stats::metrics)),
+        route("/metrics", Figures, "for Prometheus", GET, Does(Looks, stats::metrics)),
         route("/stats", Figures, "the same in short, as JSON, for people and KEDA", GET,
-            Does(stats::stats)),
+            Does(Looks, stats::stats)),
         route("/drain", Admin, "GET reports, and with `?wait=15s` is a preStop hook; POST begins, \
-            with `?cancel=1` takes back", GET_AND_POST, Does(admin::drain)),
-        route("/api/shutdown", Admin, "a preStop hook of 15 s: `Ok` after the wait", GET,
-            Does(admin::shutdown)),
-        route("/readyz/disable", Admin, "not ready, without draining", POST, Does(admin::disable)),
-        route("/readyz/enable", Admin, "ready again", POST, Does(admin::enable)),
+            with `?cancel=1` takes back", GET_AND_POST, Does(ActsWith("wait"), admin::drain)),
+        route("/api/shutdown", Admin, "a preStop hook of 15 s: `Ok` after the wait", GET_AND_POST,
+            Does(Acts, admin::shutdown)),
+        route("/readyz/disable", Admin, "not ready, without draining", POST,
+            Does(Acts, admin::disable)),
+        route("/readyz/enable", Admin, "ready again", POST, Does(Acts, admin::enable)),
         route("/shed", Admin, "`?percent=20` closes that share of the WebSockets", POST,
-            Does(admin::shed)),
-        route("/inemuri", Faults, "nothing is answered for 10 s, or `?seconds=`", GET,
-            Does(admin::inemuri)),
+            Does(Acts, admin::shed)),
+        route("/inemuri", Faults, "nothing is answered for 10 s, or `?seconds=`", GET_AND_POST,
+            Does(Acts, admin::inemuri)),
         route("/{stage}/@connections/{id}", Gateway, "POST sends to a WebSocket of the gateway, \
             GET looks at it, DELETE closes it", CALLBACK,
             Takes(CALLBACK_BYTES, callbacks::callback)),
         route("/@connections/{id}", Gateway, "the same", CALLBACK,
             Takes(CALLBACK_BYTES, callbacks::callback)),
-        route("/seppuku", Faults, "the process ends with status 69", GET, Does(admin::seppuku)),
+        route("/seppuku", Faults, "the process ends with status 69", GET_AND_POST,
+            Does(Acts, admin::seppuku)),
         route("/", Backend, "GET 200 `get`; POST 200 `default`, and the message's client gets \
             `Got message:<text>`", GET_AND_POST, Takes(MESSAGE_BYTES, backend::root)),
         route("/connect", Backend, "200 `connect`", POST, Takes(EVENT_BYTES, backend::connect)),
@@ -220,6 +234,16 @@ fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<&'static Route> {
 
 impl Route {
     /// A part in braces is any one part; the last one is all that is left, and not nothing.
+    /// Whether this is a GET that changes something.
+    fn acts_on_get(&self, request: &Request<'_, '_>) -> bool {
+        let acts = match self.answer {
+            Answer::Does(Get::Acts, _) => true,
+            Answer::Does(Get::ActsWith(name), _) => admin::param(request, name).is_some(),
+            Answer::Does(Get::Looks, _) | Answer::Tells(_) | Answer::Takes(..) => false,
+        };
+        acts && GET.contains(&request.method)
+    }
+
     /// What stands in the table may be written with `%XX` as well.
     fn is_for(&self, path: &str) -> bool {
         if !self.path.contains('{') {
@@ -246,7 +270,7 @@ impl Route {
 pub(super) fn body_limit(request: &Request<'_, '_>, cx: View<'_>) -> Option<u64> {
     match find(request, cx)?.answer {
         Answer::Takes(most, _) => Some(most),
-        Answer::Tells(_) | Answer::Does(_) => None,
+        Answer::Tells(_) | Answer::Does(..) => None,
     }
 }
 
@@ -270,24 +294,35 @@ pub(super) fn command(
     cx: &mut Cx<'_>,
 ) -> Option<Reply> {
     let route = find(request, View::of(cx))?;
+    let forbidden =
+        |text: String| Some(Reply::Now(Response::text(Refusal::OriginForeign.status(), text)));
+    if cx.door == Door::Admin
+        && let Err(why) = browser::check(request, &cx.shared.config.admin_hosts)
+    {
+        return forbidden(why);
+    }
     if matches!(route.answer, Answer::Tells(_)) {
         return None;
     }
     if !route.methods.contains(&request.method) {
         return Some(Reply::Now(other_method(request, route.methods)));
     }
-    if is_foreign(request) {
-        let text = "pages of other sites may not do this\n";
-        return Some(Reply::Now(Response::text(Refusal::OriginForeign.status(), text)));
+    match cx.door {
+        Door::Admin if route.acts_on_get(request) && browser::is_marked(request) => {
+            return forbidden(browser::USE_POST.to_owned());
+        }
+        Door::Main if is_foreign(request) => return forbidden(browser::FOREIGN.to_owned()),
+        Door::Admin | Door::Main => {}
     }
     match route.answer {
         Answer::Tells(_) => None,
-        Answer::Does(does) => Some(does(request, cx)),
+        Answer::Does(_, does) => Some(does(request, cx)),
         Answer::Takes(_, takes) => Some(takes(request, body, cx)),
     }
 }
 
-/// A web page must not reach the admin listener of the machine that it is shown on.
+/// A page of another site must not stop the server that it is shown beside. On the admin listener
+/// [`browser::check`] is stricter.
 fn is_foreign(request: &Request<'_, '_>) -> bool {
     let from_elsewhere = request.values("sec-fetch-site").any(|site| site == b"cross-site");
     from_elsewhere || !matches!(handshake::origin(request), Ok(Origin::Absent | Origin::Same))
