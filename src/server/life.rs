@@ -89,6 +89,15 @@ impl WebSocket {
         }
     }
 
+    /// Whether it ends soon in any case: it had its turn, or has one in a drain or a shed.
+    pub(super) fn is_leaving(&self) -> bool {
+        match self.phase {
+            Phase::Open => false,
+            Phase::Ending { why, .. } => matches!(why, Why::Drain | Why::Shed),
+            Phase::CloseSent { .. } => true,
+        }
+    }
+
     /// What became due: pushes, delayed answers, keepalive, its end.
     pub(super) fn wake(&mut self, slow: Option<&Slow>, cx: &mut Cx<'_>) -> Then {
         if let Phase::CloseSent { until, code } = self.phase {

@@ -46,8 +46,8 @@ pub struct Shared {
     pub(super) process: BTreeMap<String, f64>,
     /// An operator turned readiness off.
     pub(super) ready_off: bool,
-    /// So many `WebSockets` are to be closed.
-    pub(super) to_shed: usize,
+    /// What requests asked for that concerns other connections, in order.
+    pub(super) orders: VecDeque<Order>,
     pub(super) upstream: Upstream,
     pub(super) calls: Calls,
     pub(super) gateway: Front,
@@ -57,6 +57,14 @@ pub struct Shared {
     pub(super) words: BTreeMap<Id, Word>,
     /// The Close that a behaviour asked for just now.
     pub(super) farewell: Option<(u16, String)>,
+}
+
+/// What a request asked for that concerns other connections. It is carried out as soon as the
+/// bytes that asked for it are read, so no more of them wait than one read can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// To close so many `WebSockets`.
+    Shed { count: usize },
 }
 
 /// What a request waits for.
@@ -129,7 +137,7 @@ impl Shared {
             account: Account::default(),
             process: BTreeMap::new(),
             ready_off: false,
-            to_shed: 0,
+            orders: VecDeque::new(),
         }
     }
 
