@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
+use super::assets::Asset;
 use super::config::Config;
 use super::shared::{Cx, Shared};
 use super::{admin, backend, browser, callbacks, stats, whoami};
 use crate::behaviours::Mount;
 use crate::engine::{Door, Peer};
 use crate::proto::handshake::{self, Origin};
-use crate::proto::http::{Method, Request, percent_decoded};
+use crate::proto::http::{self, Method, Request, percent_decoded};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
 
@@ -86,7 +87,6 @@ enum Answer {
     Takes(u64, fn(&Request<'_, '_>, Taken<'_>, &mut Cx<'_>) -> Reply),
 }
 
-/// The body of a request, or why there is none.
 /// What a GET of a path does, where another method changes something. A GET that acts is for
 /// hooks, which can send nothing else: a browser sends one for every image of a page.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +97,7 @@ enum Get {
     ActsWith(&'static str),
 }
 
+/// The body of a request, or why there is none.
 pub(super) type Taken<'b> = Result<&'b [u8], Refusal>;
 
 /// What comes of a request.
@@ -166,8 +167,8 @@ const fn route(
 pub const ROUTES: &[Route] = {
     use Answer::{Does, Takes, Tells};
     use Doors::{Admin, Backend, Both, Faults, Figures, Gateway, Main};
-    &[
     use Get::{Acts, ActsWith, Looks};
+    &[
         route("/healthz", Both, "200 `OK` as long as the loop turns", GET, Tells(health)),
         route("/livez", Both, "the same", GET, Tells(health)),
         route("/readyz", Both, "200 `OK`, or 503 with the reason", GET, Tells(ready)),
@@ -233,7 +234,6 @@ fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<&'static Route> {
 }
 
 impl Route {
-    /// A part in braces is any one part; the last one is all that is left, and not nothing.
     /// Whether this is a GET that changes something.
     fn acts_on_get(&self, request: &Request<'_, '_>) -> bool {
         let acts = match self.answer {
@@ -244,6 +244,7 @@ impl Route {
         acts && GET.contains(&request.method)
     }
 
+    /// A part in braces is any one part; the last one is all that is left, and not nothing.
     /// What stands in the table may be written with `%XX` as well.
     fn is_for(&self, path: &str) -> bool {
         if !self.path.contains('{') {
@@ -281,7 +282,7 @@ pub(super) fn label(request: &Request<'_, '_>, cx: View<'_>) -> &'static str {
     }
     let path = below(&cx.shared.config.base_path, &request.path).unwrap_or_default();
     match cx.door {
-        Door::Main if cx.shared.assets.has(path) => "file",
+        Door::Main if file(request, cx).is_some() => "file",
         Door::Main if find_mount(&cx.shared.config.mounts, path).is_some() => "mount",
         Door::Main | Door::Admin => "other",
     }
@@ -293,7 +294,6 @@ pub(super) fn command(
     body: Taken<'_>,
     cx: &mut Cx<'_>,
 ) -> Option<Reply> {
-    let route = find(request, View::of(cx))?;
     let forbidden =
         |text: String| Some(Reply::Now(Response::text(Refusal::OriginForeign.status(), text)));
     if cx.door == Door::Admin
@@ -301,6 +301,7 @@ pub(super) fn command(
     {
         return forbidden(why);
     }
+    let route = find(request, View::of(cx))?;
     if matches!(route.answer, Answer::Tells(_)) {
         return None;
     }
@@ -337,12 +338,12 @@ pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'
         return if request.method == Method::Unserved { not_allowed(GET) } else { not_found(cx) };
     };
     let route = find(request, cx);
-    let file = cx.door == Door::Main && cx.shared.assets.has(path);
+    let file = file(request, cx);
     let mount = cx.door == Door::Main && find_mount(&cx.shared.config.mounts, path).is_some();
     if request.method == Method::Unserved {
         return not_allowed(route.map_or(GET, |route| route.methods));
     }
-    if route.is_none() && !file && !mount {
+    if route.is_none() && file.is_none() && !mount {
         return not_found(cx);
     }
     if !GET.contains(&request.method) {
@@ -351,8 +352,15 @@ pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'
     if let Some(Route { answer: Answer::Tells(tells), .. }) = route {
         return tells(request, cx);
     }
-    let served = if file { cx.shared.assets.answer(path, request) } else { None };
+    let served = file.map(|file| file.answer(request));
     served.unwrap_or_else(|| Response::refusal(Refusal::UpgradeMissing))
+}
+
+/// The file that a request asks for. A client sends characters such as `@` and `+` as they are or
+/// as `%XX`, so all of the path is decoded, from what was sent and once.
+fn file<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Option<&'a Asset> {
+    let path = http::decoded_path(request.raw_path).filter(|_| cx.door == Door::Main)?;
+    cx.shared.assets.find(below(&cx.shared.config.base_path, &path)?)
 }
 
 fn other_method(request: &Request<'_, '_>, methods: &[Method]) -> Response<'static> {
