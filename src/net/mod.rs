@@ -28,7 +28,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::engine::Door;
 use crate::healthcheck::{Healthcheck, Plan as Question};
 use crate::limits;
-use crate::options::{self, Listen, Serve};
+use crate::options::{self, Listen, Reach, Serve};
 use crate::server::config::{Config, Kube};
 use crate::server::{self, Assets, Server};
 use crate::units::show_size;
@@ -114,7 +114,8 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     };
     let kube = serve.kube.paths();
     if !kube.is_empty() {
-        let found = serve.kube.resolve(files::present(&kube)).map_err(StartError::Kube)?;
+        let found = serve.kube.resolve(files::present(&kube), reach(&serve, &passed));
+        let found = found.map_err(StartError::Kube)?;
         // A build that could show none anyway has nothing to complain of.
         if let Kube::Nothing(why) = &found
             && cfg!(feature = "informer")
@@ -149,6 +150,17 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let kernel = Kernel::new(duties, signals).map_err(StartError::Kernel)?;
     let server = Server::new(serve.server, assets, seed());
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
+}
+
+/// Who can connect to the main listeners. What was passed wins over what flags say.
+fn reach(serve: &Serve, passed: &[Passed]) -> Reach {
+    let mut mains = passed.iter().filter(|passed| passed.door == Door::Main).peekable();
+    let is_local = if mains.peek().is_some() {
+        mains.all(Passed::is_local)
+    } else {
+        serve.listen.iter().all(Listen::is_local)
+    };
+    if is_local { Reach::Local } else { Reach::Open }
 }
 
 /// A door that can be knocked at.
