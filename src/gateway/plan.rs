@@ -48,6 +48,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a stranger's callback is refused, or taken because the operator wants that: what
+    /// comes from 127.0.0.0/8 may come through the sidecar of a mesh, and then from anywhere.
+    #[must_use]
+    pub fn checks_callers(&self) -> bool {
+        self.open || !self.token_file.is_empty() || !self.credentials_file.is_empty()
+    }
+
     /// The backend, and those of routes that have their own.
     pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
         [&self.backend].into_iter().chain(self.routes.iter().filter_map(|(_, own)| own.as_ref()))

@@ -56,6 +56,9 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// Anyone could post to the gateway's clients through a socket that was passed.
+    #[cfg(feature = "gateway")]
+    Callbacks(options::OpenCallbacks),
     /// What a supervisor passed cannot be listened on.
     Passed(PassedError),
     /// The directory of `--assets` cannot be served.
@@ -91,6 +94,8 @@ impl fmt::Display for StartError {
                 };
                 write!(f, "{flag}: cannot listen on {address}: {error}: {remedy}")
             }
+            #[cfg(feature = "gateway")]
+            Self::Callbacks(open) => write!(f, "LISTEN_FDS: {open}"),
             Self::Passed(error) => error.fmt(f),
             Self::Kube(why) => write!(f, "--kube: {why}"),
             Self::Assets(error) => write!(f, "--assets: cannot serve {error}"),
@@ -107,6 +112,8 @@ impl fmt::Display for StartError {
 /// When it cannot start, or the kernel no longer tells what happens.
 pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Result<u8, StartError> {
     let passed = passed.map_err(StartError::Passed)?;
+    #[cfg(feature = "gateway")]
+    check_callbacks(&serve, &passed)?;
     let assets = match &serve.assets {
         Some(directory) => Assets::directory(files::read(directory).map_err(StartError::Assets)?),
         None if serve.server.is_backend() => Assets::none(),
@@ -161,6 +168,18 @@ fn reach(serve: &Serve, passed: &[Passed]) -> Reach {
         serve.listen.iter().all(Listen::is_local)
     };
     if is_local { Reach::Local } else { Reach::Open }
+}
+
+/// Callbacks from everywhere are taken only where that is said; options know no passed socket.
+#[cfg(feature = "gateway")]
+fn check_callbacks(serve: &Serve, passed: &[Passed]) -> Result<(), StartError> {
+    let open = |passed: &&Passed| passed.door == Door::Admin && !passed.is_local();
+    match (&serve.server.gateway, passed.iter().find(open)) {
+        (Some(plan), Some(passed)) if !plan.checks_callers() => {
+            Err(StartError::Callbacks(options::OpenCallbacks(passed.address.clone())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A door that can be knocked at.

@@ -42,7 +42,7 @@ pub use kube::{Choice, KubeWish, NOTHING, Reach};
 pub use load::{Form, Load};
 use read::Environment;
 pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve, TlsFiles};
-pub use usage::Usage;
+pub use usage::{OpenCallbacks, Usage};
 
 /// What the process is to do.
 #[derive(Clone, Debug)]

@@ -199,6 +199,7 @@ pub(super) fn blank() -> Draft {
     let server = Config {
         mounts: Mount::defaults(),
         origins: Origins::Same,
+        admin_hosts: Vec::new(),
         faults: false,
         base_path: String::new(),
         deflate: Compression::USUAL,
@@ -211,7 +212,6 @@ pub(super) fn blank() -> Draft {
         kube: Kube::Off,
         #[cfg(feature = "gateway")]
         gateway: None,
-        admin_hosts: Vec::new(),
         #[cfg(feature = "gateway")]
         backend: None,
     };
@@ -261,7 +261,7 @@ pub(super) fn settle(
     let Serve { kube: wish, server, .. } = &mut draft.serve;
     server.kube = kube::settle(wish, &mut server.mounts, env);
     check_faults(&draft.serve.server)?;
-    gateway::settle(&draft.gateway, &mut draft.serve.server)?;
+    gateway::settle(&draft.gateway, &mut draft.serve)?;
     settle_drain(draft, env)
 }
 
