@@ -48,8 +48,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether a stranger's callback is refused, or taken because the operator wants that: what
-    /// comes from 127.0.0.0/8 may come through the sidecar of a mesh, and then from anywhere.
+    /// Whether callers are authenticated, or the operator has decided against that. The address of
+    /// the caller is no substitute: behind the sidecar of a mesh all callers have 127.0.0.6.
     #[must_use]
     pub fn checks_callers(&self) -> bool {
         self.open || !self.token_file.is_empty() || !self.credentials_file.is_empty()

@@ -13,8 +13,8 @@ use crate::limits;
 const DEPTH: usize = 16;
 
 /// Reads a whole directory. Links are followed, as Kubernetes mounts files through them, but not
-/// out of the directory: that would serve what nobody put there. Names with a dot in front are
-/// left out, among them the folders that those links point to.
+/// out of the directory: a link to `/etc` would serve files that were never meant to be. Names with
+/// a dot in front are left out, among them the folders that those links point to.
 pub(super) fn read(directory: &Path) -> io::Result<Vec<File>> {
     let mut files = Vec::new();
     let mut left = limits::ASSETS_BYTES;

@@ -189,7 +189,7 @@ impl KubeWish {
                 .to_owned()),
             (Choice::Auto, Some(access)) if in_pod => watch(access, Vec::new()),
             (Choice::Auto, _) if configs.is_empty() => Ok(Kube::Nothing(NOTHING.to_owned())),
-            // What a developer may see is not for the whole network, unless they say so.
+            // The developer's own access is not shared with the network unless a flag asks for it.
             (Choice::Auto, _) if reach == Reach::Open => Ok(Kube::Nothing(OPEN.to_owned())),
             (_, _) if configs.is_empty() => Err(format!(
                 "there is no kubeconfig: looked for {}",
@@ -241,7 +241,7 @@ mod tests {
     use crate::engine::File;
 
     #[test]
-    fn a_kubeconfig_is_for_whoever_asked_for_it() {
+    fn auto_uses_a_kubeconfig_only_on_loopback() {
         let config = "apiVersion: v1\ncurrent-context: c\nclusters:\n- name: k\n  cluster:\n    \
                       server: http://127.0.0.1:1\ncontexts:\n- name: c\n  context:\n    \
                       cluster: k\n";
@@ -258,7 +258,7 @@ mod tests {
         assert!(watches(&wish(Choice::Auto), Reach::Local));
         assert!(!watches(&wish(Choice::Auto), Reach::Open));
         assert!(watches(&wish(Choice::Kubeconfig), Reach::Open));
-        // A service account is the pod's own.
+        // A service account belongs to the pod, whatever it listens on.
         let around = Some(("10.96.0.1".to_owned(), "443".to_owned()));
         assert!(watches(&KubeWish { around, ..wish(Choice::Auto) }, Reach::Open));
     }

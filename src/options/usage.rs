@@ -67,7 +67,7 @@ pub enum Usage {
         /// Its name.
         flag: &'static str,
     },
-    /// Callbacks of the gateway from anywhere, and nobody said so.
+    /// A gateway that takes callbacks from other machines without authentication or a flag.
     OpenCallbacks(OpenCallbacks),
     /// A value that cannot be used.
     BadValue {

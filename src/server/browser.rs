@@ -7,9 +7,9 @@ use core::net::Ipv4Addr;
 use crate::proto::handshake::split_port;
 use crate::proto::http::{self, Request};
 
-/// Said to a page that was served by somebody else.
+/// Sent to a page of another origin.
 pub(super) const FOREIGN: &str = "pages of other sites may not do this\n";
-/// Said to a browser's GET that would change something.
+/// Sent in answer to a browser's GET that would change something.
 pub(super) const USE_POST: &str = "a GET by a browser changes nothing here: use POST\n";
 
 /// Whether a browser sent it, as far as its fields show. A page can neither add nor take away
@@ -34,8 +34,8 @@ fn is_wanted_by_browsers(item: &[u8]) -> bool {
     kinds.iter().any(|kind| item.starts_with(kind))
 }
 
-/// Checks a request to the admin listener; says why a browser's request is refused. What is no
-/// browser's may name any host: kubelets, Prometheus and backends use names of a cluster.
+/// Checks a request to the admin listener; the error says why a browser's request is refused. Other
+/// clients may name any host: kubelets, Prometheus and backends use names of a cluster.
 pub(super) fn check(request: &Request<'_, '_>, names: &[String]) -> Result<(), String> {
     if !is_marked(request) {
         return Ok(());
@@ -57,7 +57,7 @@ pub(super) fn check(request: &Request<'_, '_>, names: &[String]) -> Result<(), S
     }
 }
 
-/// Whether no name server decides where this host is.
+/// Whether this host is not resolved by DNS, or was named by the operator.
 fn is_own_host(host: &str, names: &[String]) -> bool {
     let name = bare(split_port(host).0);
     name.starts_with('[')

@@ -375,7 +375,8 @@ impl Http {
     }
 }
 
-/// A kubelet's hook that is refused for its spelling does nothing, and says so to nobody.
+/// Old kubelets put two slashes before the path of a hook. Refused with 400, the hook would do
+/// nothing, and the kubelet would not report it.
 fn slashes(door: Door) -> Slashes {
     match door {
         Door::Main => Slashes::Refused,

@@ -89,7 +89,7 @@ impl WebSocket {
         }
     }
 
-    /// Whether it ends soon in any case: it had its turn, or has one in a drain or a shed.
+    /// Whether it is being closed already: a drain or a shed has set its end, or Close is sent.
     pub(super) fn is_leaving(&self) -> bool {
         match self.phase {
             Phase::Open => false,

@@ -46,7 +46,7 @@ impl Server {
         }
     }
 
-    /// Closes so many `WebSockets`, beside those that leave already.
+    /// Closes so many `WebSockets`, in addition to those that are being closed already.
     pub(super) fn shed(&mut self, now: Now, count: usize) {
         let stays = |conn: &Conn| conn.websocket().is_some_and(|socket| !socket.is_leaving());
         let sockets = self.conns.iter().filter(|(_, conn)| stays(conn));

@@ -1,4 +1,5 @@
-//! What a start that was not thought through must not give away: files, Deployments, callbacks.
+//! What a default or a careless configuration must not expose: files, Deployments, callbacks; and
+//! which names of files are found.
 
 use std::os::unix::fs::symlink;
 
@@ -144,7 +145,7 @@ fn no_time_of_a_mount_is_longer_than_a_day() {
 
 #[cfg(feature = "gateway")]
 #[test]
-fn callbacks_from_other_machines_need_a_token_or_a_word() {
+fn callbacks_from_other_machines_need_a_token_or_a_flag() {
     let gateway = ["--check", "--gateway-backend", "http://127.0.0.1:1", "--admin-listen"];
     let code = |more: &[&str]| output(&[&gateway[..], more].concat(), &[]).0;
     for near in ["127.0.0.1:1", "127.0.0.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "unix:/x", "off"]
@@ -181,7 +182,7 @@ fn kubeconfig(folder: &Folder, api: &TcpListener) -> String {
 
 #[cfg(feature = "informer")]
 #[test]
-fn a_kubeconfig_that_nobody_asked_for_is_used_on_the_loopback_only() {
+fn kube_auto_uses_a_kubeconfig_on_loopback_only() {
     let folder = Folder::new("kubeconfig");
     let api = TcpListener::bind("127.0.0.1:0").unwrap();
     let path = kubeconfig(&folder, &api);
@@ -195,7 +196,7 @@ fn a_kubeconfig_that_nobody_asked_for_is_used_on_the_loopback_only() {
     // It is asked for Deployments.
     drop(api.accept().unwrap());
     assert_eq!(server.logged("kube").len(), 0, "{:?}", server.log);
-    // One address that other machines can reach is enough. Nobody has this one, so it ends there.
+    // One address that other machines can reach is enough. This one cannot be bound: exit 1.
     let far = ["--listen", "127.0.0.1:0", "--listen", "192.0.2.1:0", "--admin-listen", "off"];
     let (code, _, said) = output(&far, &[("KUBECONFIG", &path)]);
     assert_eq!(code, 1, "{said}");
