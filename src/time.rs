@@ -32,6 +32,8 @@ pub struct Moment(NonZeroU32);
 
 impl Moment {
     const TICK_NS: u64 = 16_000_000;
+    /// What is further ahead could be taken for the past: no timer of ours is set so far.
+    const AHEAD_MS_MAX: u64 = 365 * 24 * 3_600_000;
 
     /// The first tick that is not before this.
     #[must_use]
@@ -40,10 +42,10 @@ impl Moment {
         Self(NonZeroU32::new(ns.div_ceil(Self::TICK_NS) as u32).unwrap_or(NonZeroU32::MIN))
     }
 
-    /// So many milliseconds from now.
+    /// So many milliseconds from now, and a year at most.
     #[must_use]
     pub fn after(now: Now, ms: u64) -> Self {
-        Self::at(now.mono_ns.saturating_add(self::ms(ms)))
+        Self::at(now.mono_ns.saturating_add(self::ms(ms.min(Self::AHEAD_MS_MAX))))
     }
 
     /// Ticks from this moment to now; negative while it lies ahead.
@@ -179,6 +181,16 @@ pub fn from_rfc3339(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_far_ahead_is_ahead() {
+        let now = Now { mono_ns: ms(123_456_789_000), wall_ms: 0 };
+        for hours in [24, 8_760, 10_000, 20_000, u64::MAX / 3_600_000] {
+            let moment = Moment::after(now, hours * 3_600_000);
+            assert!(!moment.has_come(now), "{hours} h");
+            assert!(moment.ns(now) >= now.mono_ns + ms(hours.min(8_760) * 3_600_000), "{hours} h");
+        }
+    }
 
     #[test]
     fn dates_that_others_computed() {

@@ -188,11 +188,26 @@ fn chunked_len(body: &[u8]) -> Option<usize> {
         assert!(!size.is_empty() && size.iter().all(u8::is_ascii_hexdigit), "no size: {size:?}");
         let size = usize::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
         at += line_len + 2 + size;
+        if size == 0 {
+            return trailer_end(body, at);
+        }
         assert_eq!(body.get(at..at + 2), Some(&b"\r\n"[..]), "a chunk ends with CR LF");
         at += 2;
-        if size == 0 {
+    }
+}
+
+/// Where the trailer ends that begins here: lines of fields, and an empty one.
+fn trailer_end(body: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let line_len = body[at..].windows(2).position(|two| two == b"\r\n")?;
+        let line = &body[at..at + line_len];
+        at += line_len + 2;
+        if line.is_empty() {
             return Some(at);
         }
+        assert!(!line.iter().any(|byte| b"\r\n\0".contains(byte)), "no line: {line:?}");
+        let colon = line.iter().position(|&byte| byte == b':').expect("every field has a colon");
+        assert!(http::is_token(&line[..colon]), "a name that is none: {:?}", line.escape_ascii());
     }
 }
 

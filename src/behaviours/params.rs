@@ -15,6 +15,9 @@ const DELAY_MS_MAX: u64 = 10_000;
 const PUSH_SIZE_MAX: u64 = 64 * 1024;
 /// A keepalive shorter than this is refused from a URL.
 const PING_MS_MIN: u64 = 1_000;
+/// No time of a mount is longer, whoever states it, as it is for flags. Far beyond, the clock of
+/// a connection would wrap.
+const TIME_MS_MAX: u64 = 24 * 3_600_000;
 /// A message does not stop the process for longer than this.
 const BLOCK_MS_MAX: u64 = 60_000;
 
@@ -111,22 +114,26 @@ type Set = fn(&mut Params, &str, Source) -> bool;
 /// One row a parameter: its name, what it must be, and how it is taken.
 /// Names that are not here are ignored, since proxies add tokens of their own.
 const PARAMS: &[(&str, &str, Set)] = &[
-    ("delay", "a duration up to 10s, such as 100ms", |p, v, s| {
+    ("delay", "a duration up to 24h (from a URL 10s), such as 100ms", |p, v, s| {
         duration(v, |ms| s == Source::Trusted || ms <= DELAY_MS_MAX, &mut p.delay_ms)
     }),
-    ("randping", "a duration of at least 100ms, such as 3s", |p, v, s| {
+    ("randping", "a duration from 100ms (from --mount 0) to 24h, such as 3s", |p, v, s| {
         duration(v, |ms| s == Source::Trusted || ms >= PUSH_GAP_MS_MIN, &mut p.randping_ms)
     }),
-    ("every", "a duration of at least 100ms, such as 5s", |p, v, s| {
+    ("every", "a duration from 100ms (from --mount 0) to 24h, such as 5s", |p, v, s| {
         duration(v, |ms| s == Source::Trusted || ms >= PUSH_GAP_MS_MIN, &mut p.every_ms)
     }),
     ("size", "a size up to 64KiB, such as 1KiB", |p, v, s| {
         let size = units::size(v).filter(|&n| s == Source::Trusted || n <= PUSH_SIZE_MAX);
         size.and_then(|n| usize::try_from(n).ok()).map(|n| p.size = n).is_some()
     }),
-    ("ping", "a duration of at least 1s, such as 20s (0 only from --mount)", |p, v, s| {
-        let ping = units::duration_ms(v).filter(|&ms| s == Source::Trusted || ms >= PING_MS_MIN);
-        ping.map(|ms| p.ping_ms = Some(ms)).is_some()
+    ("ping", "a duration from 1s (from --mount 0) to 24h, such as 20s", |p, v, s| {
+        let mut ping_ms = 0;
+        let fits = duration(v, |ms| s == Source::Trusted || ms >= PING_MS_MIN, &mut ping_ms);
+        if fits {
+            p.ping_ms = Some(ping_ms);
+        }
+        fits
     }),
     ("hello", "1 or 0", |p, v, _| match v {
         "1" | "true" | "" => {
@@ -151,15 +158,19 @@ const PARAMS: &[(&str, &str, Set)] = &[
         p.subprotocols = v.split(',').map(|name| name.trim().to_owned()).collect();
         p.subprotocols.iter().all(|name| crate::proto::http::is_token(name.as_bytes()))
     }),
-    ("work", "a duration, such as 100ms (only from --mount, or with --faults)", |p, v, s| {
-        duration(v, |_| s == Source::Trusted, &mut p.work_ms)
-    }),
+    (
+        "work",
+        "a duration up to 24h, such as 100ms (only from --mount, or with --faults)",
+        |p, v, s| duration(v, |_| s == Source::Trusted, &mut p.work_ms),
+    ),
     ("block", "a duration up to 60s, such as 100ms (only with --faults)", |p, v, s| {
         duration(v, |ms| s == Source::Trusted && ms <= BLOCK_MS_MAX, &mut p.block_ms)
     }),
-    ("close_after", "a duration, such as 45s (only from --mount, or with --faults)", |p, v, s| {
-        duration(v, |_| s == Source::Trusted, &mut p.close_after_ms)
-    }),
+    (
+        "close_after",
+        "a duration up to 24h, such as 45s (only from --mount, or with --faults)",
+        |p, v, s| duration(v, |_| s == Source::Trusted, &mut p.close_after_ms),
+    ),
     ("code", "a close code that a server may send (only with --faults)", |p, v, s| {
         let code = v.parse().ok().filter(|&code| s == Source::Trusted && may_be_sent(code));
         code.map(|code| p.close_code = Some(code)).is_some()
@@ -213,7 +224,8 @@ fn name(value: &str, into: &mut String) -> bool {
 }
 
 fn duration(value: &str, fits: impl Fn(u64) -> bool, into: &mut u64) -> bool {
-    units::duration_ms(value).filter(|&ms| fits(ms)).map(|ms| *into = ms).is_some()
+    let duration_ms = units::duration_ms(value).filter(|&ms| ms <= TIME_MS_MAX && fits(ms));
+    duration_ms.map(|ms| *into = ms).is_some()
 }
 
 impl Params {
@@ -277,6 +289,17 @@ mod tests {
         ] {
             assert!(take(query, Source::Url).is_err(), "{query}");
             assert!(take(query, Source::Trusted).is_ok(), "{query}");
+        }
+    }
+
+    #[test]
+    fn no_time_is_longer_than_a_day() {
+        for name in ["delay", "randping", "every", "ping", "work", "close_after"] {
+            assert!(take(&format!("{name}=24h"), Source::Trusted).is_ok(), "{name}");
+            for long in ["86400001ms", "25h", "10000h", "5000000000000h"] {
+                let bad = take(&format!("{name}={long}"), Source::Trusted).unwrap_err();
+                assert!(bad.name == name && bad.want.contains("24h"), "{bad}");
+            }
         }
     }
 

@@ -48,6 +48,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether callers are authenticated, or the operator has decided against that. The address of
+    /// the caller is no substitute: behind the sidecar of a mesh all callers have 127.0.0.6.
+    #[must_use]
+    pub fn checks_callers(&self) -> bool {
+        self.open || !self.token_file.is_empty() || !self.credentials_file.is_empty()
+    }
+
     /// The backend, and those of routes that have their own.
     pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
         [&self.backend].into_iter().chain(self.routes.iter().filter_map(|(_, own)| own.as_ref()))

@@ -12,17 +12,20 @@ use crate::limits;
 /// Folders inside of folders; deeper than this it is a loop of links.
 const DEPTH: usize = 16;
 
-/// Reads a whole directory. Links are followed, as Kubernetes mounts files through them; names
-/// with a dot in front are left out, among them the folders that those links point to.
+/// Reads a whole directory. Links are followed, as Kubernetes mounts files through them, but not
+/// out of the directory: a link to `/etc` would serve files that were never meant to be. Names with
+/// a dot in front are left out, among them the folders that those links point to.
 pub(super) fn read(directory: &Path) -> io::Result<Vec<File>> {
     let mut files = Vec::new();
     let mut left = limits::ASSETS_BYTES;
-    read_folder(directory, "", DEPTH, &mut left, &mut files)?;
+    let root = fs::canonicalize(directory).map_err(|error| named(directory, &error))?;
+    read_folder(directory, &root, "", DEPTH, &mut left, &mut files)?;
     Ok(files)
 }
 
 fn read_folder(
     folder: &Path,
+    root: &Path,
     prefix: &str,
     depth: usize,
     left: &mut u64,
@@ -40,9 +43,19 @@ fn read_folder(
         if name.starts_with('.') {
             continue;
         }
+        let kind = entry.file_type().map_err(|error| named(&path, &error))?;
+        if kind.is_symlink() {
+            let target = fs::canonicalize(&path).map_err(|error| named(&path, &error))?;
+            if !target.starts_with(root) {
+                return Err(wrong(
+                    &path,
+                    "is a link that leads out of the directory: put a copy there in its stead",
+                ));
+            }
+        }
         let metadata = fs::metadata(&path).map_err(|error| named(&path, &error))?;
         if metadata.is_dir() {
-            read_folder(&path, &format!("{prefix}{name}/"), depth - 1, left, files)?;
+            read_folder(&path, root, &format!("{prefix}{name}/"), depth - 1, left, files)?;
         } else if metadata.is_file() {
             if metadata.len() > limits::ASSET_BYTES {
                 return Err(wrong(

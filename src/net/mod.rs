@@ -29,7 +29,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::engine::Door;
 use crate::healthcheck::{Healthcheck, Plan as Question};
 use crate::limits;
-use crate::options::{self, Listen, Serve};
+use crate::options::{self, Listen, Reach, Serve};
 use crate::server::config::{Config, Kube};
 use crate::server::{self, Assets, Server};
 use crate::units::show_size;
@@ -58,6 +58,9 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// Anyone could post to the gateway's clients through a socket that was passed.
+    #[cfg(feature = "gateway")]
+    Callbacks(options::OpenCallbacks),
     /// What a supervisor passed cannot be listened on.
     Passed(PassedError),
     /// The directory of `--assets` cannot be served.
@@ -93,6 +96,8 @@ impl fmt::Display for StartError {
                 };
                 write!(f, "{flag}: cannot listen on {address}: {error}: {remedy}")
             }
+            #[cfg(feature = "gateway")]
+            Self::Callbacks(open) => write!(f, "LISTEN_FDS: {open}"),
             Self::Passed(error) => error.fmt(f),
             Self::Kube(why) => write!(f, "--kube: {why}"),
             Self::Assets(error) => write!(f, "--assets: cannot serve {error}"),
@@ -109,6 +114,8 @@ impl fmt::Display for StartError {
 /// When it cannot start, or the kernel no longer tells what happens.
 pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Result<u8, StartError> {
     let passed = passed.map_err(StartError::Passed)?;
+    #[cfg(feature = "gateway")]
+    check_callbacks(&serve, &passed)?;
     let assets = match &serve.assets {
         Some(directory) => Assets::directory(files::read(directory).map_err(StartError::Assets)?),
         None if serve.server.is_backend() => Assets::none(),
@@ -116,7 +123,8 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     };
     let kube = serve.kube.paths();
     if !kube.is_empty() {
-        let found = serve.kube.resolve(files::present(&kube)).map_err(StartError::Kube)?;
+        let found = serve.kube.resolve(files::present(&kube), reach(&serve, &passed));
+        let found = found.map_err(StartError::Kube)?;
         // A build that could show none anyway has nothing to complain of.
         if let Kube::Nothing(why) = &found
             && cfg!(feature = "informer")
@@ -149,6 +157,29 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let kernel = Kernel::new(duties, signals).map_err(StartError::Kernel)?;
     let server = Server::new(serve.server, assets, seed());
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
+}
+
+/// Who can connect to the main listeners. What was passed wins over what flags say.
+fn reach(serve: &Serve, passed: &[Passed]) -> Reach {
+    let mut mains = passed.iter().filter(|passed| passed.door == Door::Main).peekable();
+    let is_local = if mains.peek().is_some() {
+        mains.all(Passed::is_local)
+    } else {
+        serve.listen.iter().all(Listen::is_local)
+    };
+    if is_local { Reach::Local } else { Reach::Open }
+}
+
+/// Callbacks from everywhere are taken only where that is said; options know no passed socket.
+#[cfg(feature = "gateway")]
+fn check_callbacks(serve: &Serve, passed: &[Passed]) -> Result<(), StartError> {
+    let open = |passed: &&Passed| passed.door == Door::Admin && !passed.is_local();
+    match (&serve.server.gateway, passed.iter().find(open)) {
+        (Some(plan), Some(passed)) if !plan.checks_callers() => {
+            Err(StartError::Callbacks(options::OpenCallbacks(passed.address.clone())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A door that can be knocked at.

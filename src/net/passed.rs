@@ -27,6 +27,17 @@ pub struct Passed {
     pub(super) address: String,
 }
 
+impl Passed {
+    /// Whether only programs of this machine can connect, as far as its address tells.
+    pub(super) fn is_local(&self) -> bool {
+        let at = self.address.parse::<std::net::SocketAddr>();
+        match &self.listener {
+            Listener::Tcp(_) => at.is_ok_and(|at| at.ip().to_canonical().is_loopback()),
+            Listener::Unix { .. } => true,
+        }
+    }
+}
+
 /// Why what was passed cannot be used.
 #[derive(Debug)]
 pub enum PassedError {

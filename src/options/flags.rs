@@ -186,6 +186,17 @@ pub(super) const TUNING: &[Flag<Draft>] = &[
         show: |d| visible(&d.serve.server.base_path),
     },
     Flag {
+        name: "admin-host",
+        takes: Takes::Many("NAME"),
+        fallback: Fallback::Off,
+        help: "browsers may use the admin listener under this name; repeatable",
+        take: |d, v| values::host_name(v).map(|name| d.serve.server.admin_hosts.push(name)),
+        show: |d| match &d.serve.server.admin_hosts[..] {
+            [] => "none".to_owned(),
+            names => names.join(" "),
+        },
+    },
+    Flag {
         name: "reuse-port",
         takes: Takes::Nothing,
         fallback: Fallback::Off,

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::serve::Draft;
+use super::serve::{Draft, Serve};
 use super::table::{Fallback, Flag, Takes};
 use super::{Usage, values};
 use crate::behaviours::GATEWAY;
@@ -167,6 +167,8 @@ fn checked<T>(text: &str, read: fn(&str) -> Read<T>) -> Read<String> {
 }
 
 #[cfg(feature = "gateway")]
+use super::OpenCallbacks;
+#[cfg(feature = "gateway")]
 use crate::gateway::plan::{Backend, domain, routes, stage};
 #[cfg(feature = "gateway")]
 use crate::gateway::{Expression, Format, Plan, names};
@@ -183,7 +185,8 @@ fn expression(text: &str) -> Read<Expression> {
 
 /// Adds the mount, and tells the server what it needs.
 #[cfg(feature = "gateway")]
-pub(super) fn settle(wish: &GatewayWish, server: &mut Config) -> Result<(), Usage> {
+pub(super) fn settle(wish: &GatewayWish, serve: &mut Serve) -> Result<(), Usage> {
+    let Serve { server, admin, .. } = serve;
     if wish.backend.is_empty() {
         return check_mounts(server);
     }
@@ -211,6 +214,11 @@ pub(super) fn settle(wish: &GatewayWish, server: &mut Config) -> Result<(), Usag
     };
     // Each of them was read before.
     let Ok(plan) = plan() else { return Ok(()) };
+    if let Some(admin) = admin.as_ref().filter(|admin| !admin.is_local())
+        && !plan.checks_callers()
+    {
+        return Err(Usage::OpenCallbacks(OpenCallbacks(admin.to_string())));
+    }
     let path = format!("/gateway/{}", plan.stage);
     if !server.mounts.iter().any(|mount| mount.path == path)
         && let Ok(mount) = Mount::parse(&format!("{path}={GATEWAY}?deflate=off"))
@@ -236,8 +244,8 @@ fn unread(_: &str) -> Read<()> {
 }
 
 #[cfg(not(feature = "gateway"))]
-pub(super) fn settle(_: &GatewayWish, server: &mut Config) -> Result<(), Usage> {
-    check_mounts(server)
+pub(super) fn settle(_: &GatewayWish, serve: &mut Serve) -> Result<(), Usage> {
+    check_mounts(&serve.server)
 }
 
 /// The others mean nothing without a backend, so whoever gives one has forgotten it.

@@ -7,13 +7,27 @@ use super::read::Environment;
 use crate::behaviours::{DEPLOYMENTS, Mount};
 use crate::server::config::Kube;
 
+/// Who can connect to the main listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Programs of this machine.
+    Local,
+    /// Other machines too, as far as can be told.
+    Open,
+}
+
 /// What is said where no cluster is configured.
 pub const NOTHING: &str = "no API server is configured: see --kube";
+
+#[cfg(feature = "informer")]
+const OPEN: &str = "there is a kubeconfig, which is not used since other machines can connect to \
+                    --listen: --kube kubeconfig uses it";
 
 /// Where the API server is to be found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// Around this pod, else in a kubeconfig, else nowhere.
+    /// Around this pod; else in a kubeconfig, as long as only this machine can connect; else
+    /// nowhere.
     #[default]
     Auto,
     /// There is no such mount.
@@ -151,7 +165,7 @@ impl KubeWish {
     ///
     /// # Errors
     /// Why what was asked for cannot be had.
-    pub fn resolve(&self, _: Vec<crate::engine::File>) -> Result<Kube, String> {
+    pub fn resolve(&self, _: Vec<crate::engine::File>, _: Reach) -> Result<Kube, String> {
         Ok(Kube::Nothing("this build has no informer".to_owned()))
     }
 }
@@ -162,7 +176,7 @@ impl KubeWish {
     ///
     /// # Errors
     /// Why what was asked for cannot be had.
-    pub fn resolve(&self, files: Vec<crate::engine::File>) -> Result<Kube, String> {
+    pub fn resolve(&self, files: Vec<crate::engine::File>, reach: Reach) -> Result<Kube, String> {
         let account = format!("{ACCOUNT}/token");
         let in_pod = self.around.is_some() && files.iter().any(|file| file.name == account);
         let others = files.into_iter().filter(|file| file.name != account);
@@ -175,6 +189,8 @@ impl KubeWish {
                 .to_owned()),
             (Choice::Auto, Some(access)) if in_pod => watch(access, Vec::new()),
             (Choice::Auto, _) if configs.is_empty() => Ok(Kube::Nothing(NOTHING.to_owned())),
+            // The developer's own access is not shared with the network unless a flag asks for it.
+            (Choice::Auto, _) if reach == Reach::Open => Ok(Kube::Nothing(OPEN.to_owned())),
             (_, _) if configs.is_empty() => Err(format!(
                 "there is no kubeconfig: looked for {}",
                 if self.files.is_empty() { "$KUBECONFIG".into() } else { self.files.join(", ") }
@@ -217,4 +233,33 @@ impl KubeWish {
 #[cfg(not(feature = "informer"))]
 fn at(_: &str, _: &KubeWish) -> Kube {
     Kube::Nothing(NOTHING.to_owned())
+}
+
+#[cfg(all(test, feature = "informer"))]
+mod tests {
+    use super::*;
+    use crate::engine::File;
+
+    #[test]
+    fn auto_uses_a_kubeconfig_only_on_loopback() {
+        let config = "apiVersion: v1\ncurrent-context: c\nclusters:\n- name: k\n  cluster:\n    \
+                      server: http://127.0.0.1:1\ncontexts:\n- name: c\n  context:\n    \
+                      cluster: k\n";
+        let file = |name: &str, text: &str| File {
+            name: name.to_owned(),
+            bytes: text.as_bytes().to_vec(),
+            modified_ms: 0,
+        };
+        let wish = |choice| KubeWish { choice, files: vec!["c".to_owned()], ..KubeWish::default() };
+        let watches = |wish: &KubeWish, reach| {
+            let files = vec![file("c", config), file(&format!("{ACCOUNT}/token"), "t")];
+            matches!(wish.resolve(files, reach), Ok(Kube::Watch(_)))
+        };
+        assert!(watches(&wish(Choice::Auto), Reach::Local));
+        assert!(!watches(&wish(Choice::Auto), Reach::Open));
+        assert!(watches(&wish(Choice::Kubeconfig), Reach::Open));
+        // A service account belongs to the pod, whatever it listens on.
+        let around = Some(("10.96.0.1".to_owned(), "443".to_owned()));
+        assert!(watches(&KubeWish { around, ..wish(Choice::Auto) }, Reach::Open));
+    }
 }

@@ -38,11 +38,11 @@ use std::ffi::{OsStr, OsString};
 pub use connect::Connect;
 pub use goal::{Goal, Proof, Voucher};
 pub use healthcheck::Healthcheck;
-pub use kube::{Choice, KubeWish, NOTHING};
+pub use kube::{Choice, KubeWish, NOTHING, Reach};
 pub use load::{Form, Load};
 use read::Environment;
 pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve, TlsFiles};
-pub use usage::Usage;
+pub use usage::{OpenCallbacks, Usage};
 
 /// What the process is to do.
 #[derive(Clone, Debug)]

@@ -77,6 +77,18 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+impl Listen {
+    /// Whether only programs of this machine can connect.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Default { .. } => false,
+            Self::At(at) => at.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -187,6 +199,7 @@ pub(super) fn blank() -> Draft {
     let server = Config {
         mounts: Mount::defaults(),
         origins: Origins::Same,
+        admin_hosts: Vec::new(),
         faults: false,
         base_path: String::new(),
         deflate: Compression::USUAL,
@@ -248,7 +261,7 @@ pub(super) fn settle(
     let Serve { kube: wish, server, .. } = &mut draft.serve;
     server.kube = kube::settle(wish, &mut server.mounts, env);
     check_faults(&draft.serve.server)?;
-    gateway::settle(&draft.gateway, &mut draft.serve.server)?;
+    gateway::settle(&draft.gateway, &mut draft.serve)?;
     settle_drain(draft, env)
 }
 

@@ -67,6 +67,8 @@ pub enum Usage {
         /// Its name.
         flag: &'static str,
     },
+    /// A gateway that takes callbacks from other machines without authentication or a flag.
+    OpenCallbacks(OpenCallbacks),
     /// A value that cannot be used.
     BadValue {
         /// The flag or variable that it was given to.
@@ -102,6 +104,22 @@ pub enum Usage {
     },
 }
 
+/// An address at which other machines could send callbacks to a gateway that asks for no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenCallbacks(pub String);
+
+impl fmt::Display for OpenCallbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "other machines can send callbacks to the gateway through {}: it needs \
+             --gateway-token-file or --gateway-credentials-file, or --gateway-open to take them \
+             from anyone",
+            self.0
+        )
+    }
+}
+
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -126,6 +144,7 @@ impl fmt::Display for Usage {
             Self::GatewayWithout { flag } => {
                 write!(f, "--{flag} means nothing without --gateway-backend URL")
             }
+            Self::OpenCallbacks(open) => write!(f, "--admin-listen: {open}"),
             Self::NeedsFaults { mount, parameter } => {
                 write!(f, "--mount {mount:?}: {parameter} needs --faults")
             }

@@ -254,6 +254,16 @@ fn listed_origin(text: &str) -> Read<String> {
     })
 }
 
+/// A host's name without a port, as a browser puts it into `Host`.
+pub(super) fn host_name(text: &str) -> Read<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if (1..=253).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("must be a name without a port, such as admin.example".into())
+    }
+}
+
 /// A name that can stand in a header field: what is no visible ASCII becomes `-`.
 pub(super) fn name(text: &str) -> String {
     let visible = |c: char| if c.is_ascii_graphic() { c } else { '-' };

@@ -11,6 +11,8 @@ use super::refusal::Refusal;
 const SIZE_DIGITS: u8 = 8;
 /// Bytes of all chunks' sizes, extensions and line ends together.
 const FRAME_BYTES: u16 = 8 * 1024;
+/// Bytes of the trailer, which count as frames too.
+const TRAILER_BYTES: u32 = 4 * 1024;
 
 /// Where a body has got to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,16 +74,21 @@ impl Body {
     }
 }
 
-/// A request has no trailer: nobody needs one here, and a `Host` among its fields has been taken
-/// for the head's by others.
+/// The fields of a trailer are read past and dropped (RFC 9112 §7.1.2): a `Host` or a
+/// `Content-Length` among them must never be taken for one of the head's.
 fn chunks(allowed: u64) -> Chunks {
-    Chunks::new(Bounds { data: allowed, frames: FRAME_BYTES, trailer: 0, digits: SIZE_DIGITS })
+    Chunks::new(Bounds {
+        data: allowed,
+        frames: FRAME_BYTES,
+        trailer: TRAILER_BYTES,
+        digits: SIZE_DIGITS,
+    })
 }
 
 fn refusal(broken: Broken) -> Refusal {
     match broken {
-        Broken::Frame | Broken::Trailer => Refusal::ChunkInvalid,
-        Broken::Long => Refusal::BodyTooLarge,
+        Broken::Frame => Refusal::ChunkInvalid,
+        Broken::Long | Broken::Trailer => Refusal::BodyTooLarge,
     }
 }
 
@@ -141,7 +148,12 @@ mod tests {
             b"100000004\r\n",
             b"5;a\n",
             b"5;a\rb",
-            b"0\r\nHost: h\r\n\r\n",
+            b"0\r\nHost h\r\n\r\n",
+            b"0\r\nX: a\r\n b\r\n\r\n",
+            b"0\r\nX : a\r\n\r\n",
+            b"0\r\n: a\r\n\r\n",
+            b"0\r\nX: a\n\r\n",
+            b"0\r\nX: a\0\r\n\r\n",
             b"0\r\n\rX",
         ] {
             assert_eq!(chunked(bad), Err(Refusal::ChunkInvalid), "{bad:?}");
@@ -156,6 +168,11 @@ mod tests {
         assert_eq!(chunked(whole), Ok((whole.len(), true)));
         assert_eq!(&*payload(Framing::Chunked, whole), b"hello\r\n0\r\n\r\nabc");
         assert_eq!(&*payload(Framing::Chunked, b"0\r\n\r\n"), b"");
+        let trailed = b"2\r\nhi\r\n0\r\nHost: evil\r\nX:\r\n\r\n";
+        assert_eq!(chunked(&[&trailed[..], b"GET"].concat()), Ok((trailed.len(), true)));
+        assert_eq!(&*payload(Framing::Chunked, trailed), b"hi");
+        let long = [b"0\r\nX: ", &[b'y'; 5_000][..], b"\r\n\r\n"].concat();
+        assert_eq!(chunked(&long), Err(Refusal::BodyTooLarge));
         assert_eq!(&*payload(Framing::Length(3), b"5\r\n"), b"5\r\n");
     }
 

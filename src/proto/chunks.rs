@@ -17,7 +17,7 @@ pub(super) struct Bounds {
     pub(super) data: u64,
     /// Sizes, extensions, line ends and trailer together: a peer can make many more of those.
     pub(super) frames: u16,
-    /// The trailer; 0: there must be none.
+    /// The trailer.
     pub(super) trailer: u32,
     /// Digits of one chunk's size, at most 15: more would be no size that anyone takes.
     pub(super) digits: u8,

@@ -165,7 +165,9 @@ fn same_host(a: &str, b: &str) -> bool {
     same_name && !name_a.is_empty() && (port_a.is_empty() || port_b.is_empty() || port_a == port_b)
 }
 
-fn split_port(host: &str) -> (&str, &str) {
+/// The name and the port of a `Host`; a port that is not there is empty.
+#[must_use]
+pub fn split_port(host: &str) -> (&str, &str) {
     match host.rsplit_once(':') {
         // The last colon of `[::1]` is inside the brackets.
         Some((name, port)) if !port.contains(']') => (name, port),

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use httparse::{EMPTY_HEADER, Header};
 
+pub use super::path::{Slashes, decoded_path, percent_decoded};
+use super::path::{decode_unreserved, split_target};
 use super::refusal::Refusal;
 use crate::limits::HEAD_FIELDS;
 
@@ -104,6 +106,8 @@ pub struct Request<'h, 'b> {
     pub target: &'b str,
     /// The target's path, unreserved `%XX` decoded.
     pub path: Cow<'b, str>,
+    /// The same with every `%XX` left as it was sent.
+    pub raw_path: &'b str,
     /// The target's query, without its `?`.
     pub query: &'b str,
     /// 0 or 1.
@@ -147,6 +151,15 @@ pub fn parse<'h, 'b>(
     head: &'b [u8],
     fields: &'h mut Fields<'b>,
 ) -> Result<Request<'h, 'b>, Refusal> {
+    parse_with(head, fields, Slashes::Refused)
+}
+
+/// The same where a path may begin with several slashes.
+pub fn parse_with<'h, 'b>(
+    head: &'b [u8],
+    fields: &'h mut Fields<'b>,
+    slashes: Slashes,
+) -> Result<Request<'h, 'b>, Refusal> {
     let mut parsed = httparse::Request::new(&mut fields.0);
     match parsed.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
@@ -163,13 +176,14 @@ pub fn parse<'h, 'b>(
     let method = Method::parse(method_text)?;
     let host = host(headers, minor)?;
     let framing = framing(headers, minor)?;
-    let (path, query) = split_target(target, host, method_text)?;
+    let (path, query) = split_target(target, host, method_text, slashes)?;
     let upgrade = upgrade(headers);
     Ok(Request {
         method,
         method_text,
         target,
         path: decode_unreserved(path),
+        raw_path: path,
         query,
         minor,
         framing,
@@ -263,90 +277,6 @@ pub(super) fn decimal(text: &[u8]) -> Result<u64, Refusal> {
     text.iter()
         .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
         .ok_or(Refusal::BodyTooLarge)
-}
-
-/// Path and query of a target in origin form, or in absolute form when its host is `Host`'s.
-fn split_target<'b>(
-    target: &'b str,
-    host: &str,
-    method: &str,
-) -> Result<(&'b str, &'b str), Refusal> {
-    // `*` and CONNECT's authority name no path here; what is not served gets 405.
-    if (target == "*" && method == "OPTIONS") || method == "CONNECT" {
-        return Ok((target, ""));
-    }
-    let origin_form = match target.split_once("://") {
-        Some((scheme, rest)) if !target.starts_with('/') => {
-            let known =
-                ["http", "https", "ws", "wss"].iter().any(|s| scheme.eq_ignore_ascii_case(s));
-            let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-            if !known || !authority.eq_ignore_ascii_case(host) {
-                return Err(Refusal::TargetInvalid);
-            }
-            path
-        }
-        _ => target,
-    };
-    let origin_form = if origin_form.is_empty() { "/" } else { origin_form };
-    let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));
-    // `//evil/ws` and `\` have been read as a host by others, `#` as an end.
-    let fine = path.starts_with('/')
-        && !path.starts_with("//")
-        && target.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#');
-    if fine { Ok((path, query)) } else { Err(Refusal::TargetInvalid) }
-}
-
-/// RFC 3986 §6.2.2.2: `%XX` of an unreserved character is that character. Nothing else is
-/// decoded or resolved, so no two spellings of another path mean the same.
-fn decode_unreserved(path: &str) -> Cow<'_, str> {
-    if !path.contains('%') {
-        return Cow::Borrowed(path);
-    }
-    let mut decoded = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        decoded.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let byte = rest.get(1..3).and_then(hex_byte);
-        match byte {
-            Some(b) if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => {
-                decoded.push(char::from(b));
-                rest = &rest[3..];
-            }
-            _ => {
-                decoded.push('%');
-                rest = &rest[1..];
-            }
-        }
-    }
-    decoded.push_str(rest);
-    Cow::Owned(decoded)
-}
-
-fn hex_byte(digits: &str) -> Option<u8> {
-    let both = digits.bytes().all(|b| b.is_ascii_hexdigit());
-    both.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
-}
-
-/// A value of a query, all of its `%XX` decoded; `None` when that gives no text.
-#[must_use]
-pub fn percent_decoded(value: &str) -> Option<Cow<'_, str>> {
-    if !value.contains(['%', '+']) {
-        return Some(Cow::Borrowed(value));
-    }
-    let bytes = value.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&first) = bytes.get(at) {
-        let (byte, taken) = match first {
-            b'%' => (value.get(at + 1..at + 3).and_then(hex_byte)?, 3),
-            b'+' => (b' ', 1),
-            other => (other, 1),
-        };
-        decoded.push(byte);
-        at += taken;
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 fn persistence(headers: &[Header<'_>], minor: u8, upgrade: Upgrade, method: &str) -> Persistence {
@@ -450,16 +380,6 @@ mod tests {
         }
         for host in ["u@h", "h h", "h,i", "h/", "[::1", "[x]", "h:x", "h:1:2", "h:123456", "a]"] {
             assert!(!is_host(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn query_values() {
-        assert_eq!(percent_decoded("a%20b+c").as_deref(), Some("a b c"));
-        assert_eq!(percent_decoded("%E2%98%83").as_deref(), Some("☃"));
-        assert_eq!(percent_decoded("☃+"), Some(Cow::Borrowed("☃ ")));
-        for bad in ["%", "%4", "%zz", "%ff", "%é"] {
-            assert_eq!(percent_decoded(bad), None, "{bad}");
         }
     }
 }

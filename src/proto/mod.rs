@@ -11,6 +11,7 @@ pub mod http_client;
 pub mod intake;
 pub mod mask;
 pub mod message;
+mod path;
 pub mod refusal;
 pub mod response;
 pub mod talk;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::routes::{Later, Reply, json};
-use super::shared::Cx;
+use super::shared::{Cx, Order};
 use crate::proto::http::{Method, Request};
 use crate::proto::response::Response;
 use crate::units;
@@ -17,7 +17,7 @@ const SLEEP_S: u64 = 10;
 const SLEEP_S_MAX: u64 = 600;
 
 /// The value of a parameter of the query.
-fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
+pub(super) fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
     let mut pairs = request.query.split('&');
     pairs.find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -121,7 +121,7 @@ pub(super) fn shed(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
         return bad("percent: must be a number from 1 to 100, such as /shed?percent=20");
     };
     let count = (cx.shared.open.websockets * percent).div_ceil(100);
-    cx.shared.to_shed = count;
+    cx.shared.orders.push_back(Order::Shed { count });
     log::info!(target: "shed", peer:% = cx.peer, percent, count; "closing some WebSockets");
     let all = cx.shared.open.websockets;
     Reply::Now(Response::text(200, format!("closing {count} of {all} WebSockets\n")))

@@ -33,8 +33,9 @@ enum Origin {
     Directory,
 }
 
+/// One file, ready to be sent.
 #[derive(Debug)]
-struct Asset {
+pub(super) struct Asset {
     kind: &'static str,
     policy: Option<String>,
     modified_s: i64,
@@ -75,7 +76,7 @@ impl Assets {
     #[must_use]
     pub fn directory(files: Vec<File>) -> Self {
         let assets = files.into_iter().map(|file| {
-            let path = format!("/{}", encode(&file.name));
+            let path = format!("/{}", file.name);
             (path, Asset::new(&file.name, file.bytes, file.modified_ms, None))
         });
         Self { by_path: assets.collect(), origin: Origin::Directory }
@@ -86,22 +87,13 @@ impl Assets {
         self.origin == Origin::Directory
     }
 
-    fn find(&self, path: &str) -> Option<&Asset> {
+    /// By its name, with nothing encoded.
+    pub(super) fn find(&self, path: &str) -> Option<&Asset> {
         if path.ends_with('/') {
             self.by_path.get(&format!("{path}index.html"))
         } else {
             self.by_path.get(path)
         }
-    }
-
-    /// Whether there is a file at this path.
-    pub(super) fn has(&self, path: &str) -> bool {
-        self.find(path).is_some()
-    }
-
-    /// The answer to a GET or HEAD of this path.
-    pub(super) fn answer(&self, path: &str, request: &Request<'_, '_>) -> Option<Response<'_>> {
-        self.find(path).map(|asset| asset.answer(request))
     }
 }
 
@@ -118,7 +110,8 @@ impl Asset {
         }
     }
 
-    fn answer(&self, request: &Request<'_, '_>) -> Response<'_> {
+    /// The answer to a GET or HEAD of it.
+    pub(super) fn answer(&self, request: &Request<'_, '_>) -> Response<'_> {
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(request));
         let coding = gzip.unwrap_or(&self.plain);
         let fresh = match request.value("if-none-match") {
@@ -155,16 +148,28 @@ fn lists_tag(tags: &str, etag: &str) -> bool {
     })
 }
 
-/// Whether gzip is named in `Accept-Encoding` and not refused by a weight of zero.
+/// Whether gzip is named in `Accept-Encoding` and not refused by a weight of zero. That `*` stands
+/// for it is not enough: then nothing is compressed, which every client can read.
 fn accepts_gzip(request: &Request<'_, '_>) -> bool {
-    request.values("accept-encoding").flat_map(http::list_items).any(|item| {
+    let mut verdict = false;
+    for item in request.values("accept-encoding").flat_map(http::list_items) {
         let mut parts = item.split(|&b| b == b';').map(<[u8]>::trim_ascii);
-        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(b"gzip"));
-        let refused = parts.any(|part| {
-            part.strip_prefix(b"q=").is_some_and(|q| q.iter().all(|b| b"0.".contains(b)))
-        });
-        named && !refused
-    })
+        if parts.next().is_some_and(|name| name.eq_ignore_ascii_case(b"gzip")) {
+            if parts.any(is_zero_weight) {
+                return false;
+            }
+            verdict = true;
+        }
+    }
+    verdict
+}
+
+/// RFC 9110 §12.4.2: `q=0`, `q=0.0` and so on. The name of a parameter has any letter case; white
+/// space around `=` is no part of the grammar, and means nothing else.
+fn is_zero_weight(parameter: &[u8]) -> bool {
+    let mut halves = parameter.splitn(2, |&b| b == b'=').map(<[u8]>::trim_ascii);
+    let is_weight = halves.next().is_some_and(|name| name.eq_ignore_ascii_case(b"q"));
+    is_weight && halves.next().is_some_and(|q| q.iter().all(|b| b"0.".contains(b)))
 }
 
 /// The page as it is served: whoever reads it wants comments and indentation, a browser does not.
@@ -215,20 +220,6 @@ fn is_compressible(kind: &str) -> bool {
         || matches!(kind, "application/json" | "image/svg+xml" | "application/wasm")
 }
 
-/// A name as a request spells it: unreserved characters as they are, others as `%XX`.
-fn encode(name: &str) -> String {
-    let mut path = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            path.push('%');
-            path.push_str(&hex(&[byte]).to_ascii_uppercase());
-        }
-    }
-    path
-}
-
 fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
@@ -241,6 +232,32 @@ mod tests {
     use sha2::Sha256;
 
     use super::*;
+
+    #[test]
+    fn gzip_and_its_weights() {
+        let accepts = |value: &str| {
+            let head = format!("GET / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: {value}\r\n\r\n");
+            let mut fields = http::Fields::default();
+            accepts_gzip(&http::parse(head.as_bytes(), &mut fields).unwrap())
+        };
+        for value in ["gzip", "GZip;q=1", "br, gzip;q=0.001", "gzip; Q=0.5, *;q=0", "*;q=0, gzip"] {
+            assert!(accepts(value), "{value}");
+        }
+        for value in [
+            "",
+            "br",
+            "gzip;q=0",
+            "gzip;Q=0",
+            "gzip ; Q=0.000",
+            "gzip;q = 0",
+            "gzip; q =0.",
+            "*;q=0",
+            "identity;q=1, *;q=0",
+            "gzip;q=0, *;q=1",
+        ] {
+            assert!(!accepts(value), "{value}");
+        }
+    }
 
     #[test]
     fn the_page_is_small() {

@@ -15,6 +15,8 @@ pub struct Config {
     pub mounts: Vec<Mount>,
     /// Which `Origin` fields may open a WebSocket.
     pub origins: Origins,
+    /// Names, beside addresses and `localhost`, under which browsers may use the admin listener.
+    pub admin_hosts: Vec<String>,
     /// Fault endpoints, fault parameters and unbounded query parameters.
     pub faults: bool,
     /// Prefix of every path, `""` or `/x`: no slash at its end.

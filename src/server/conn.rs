@@ -17,7 +17,6 @@
 //! | Leaving    | Leaving                               | Leaving      | Leaving     | reset                  |
 
 use super::end::{BROKEN, End, Initiator, Why};
-use super::extras::Extras;
 use super::gateway;
 use super::http::{self, Http, Late};
 use super::pressure::{self as memory, Account};
@@ -110,7 +109,7 @@ impl Conn {
     }
 
     pub(super) fn is_websocket(&self) -> bool {
-        matches!(self.stage, Stage::WebSocket(_))
+        self.websocket().is_some()
     }
 
     /// The name of the stage, for the table of stages and inputs.
@@ -124,9 +123,9 @@ impl Conn {
         }
     }
 
-    pub(super) fn extras(&self) -> Option<&Extras> {
+    pub(super) fn websocket(&self) -> Option<&WebSocket> {
         match &self.stage {
-            Stage::WebSocket(socket) => socket.extras.as_deref(),
+            Stage::WebSocket(socket) => Some(socket),
             Stage::Upstream | Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => None,
         }
     }

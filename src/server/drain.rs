@@ -90,12 +90,12 @@ impl Drain {
         }
     }
 
-    /// The signal. After a hook that announced it before, there is nothing to wait for.
+    /// The signal. What is left of the delay is waited for: a hook, or an operator, may have
+    /// announced the drain before, and then part of the delay is over, or all of it.
     pub(super) fn signalled(&mut self, now: Now, plan: &DrainPlan) {
-        let delay_ms = if self.phase == Phase::Announced { 0 } else { plan.delay_ms };
         self.announce(now);
         self.signalled_ns = Some(now.mono_ns);
-        self.until_ns = Some(now.mono_ns + time::ms(delay_ms));
+        self.until_ns = Some(now.mono_ns.max(self.began_ns + time::ms(plan.delay_ms)));
     }
 
     /// Takes back what was announced, unless a signal came.
@@ -158,4 +158,39 @@ impl Drain {
 /// Over how long `n` connections are closed, one after the other.
 pub(super) fn spread_ns(window_ms: u64, n: usize) -> u64 {
     time::ms(window_ms.min(CLOSE_GAP_MS.saturating_mul(n as u64)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long after the signal the delay ends, which began so long before it.
+    fn left_ms(announced_ms: u64) -> u64 {
+        let plan = DrainPlan {
+            delay_ms: 5_000,
+            window_ms: 15_000,
+            timeout_ms: 25_000,
+            code: 1001,
+            reason: String::new(),
+            ready: DrainReady::Fail,
+            leaves_early: false,
+        };
+        let at = |ms| Now { mono_ns: time::ms(1_000 + ms), wall_ms: 0 };
+        let mut drain = Drain::default();
+        if announced_ms > 0 {
+            drain.announce(at(0));
+        }
+        let signal = at(announced_ms);
+        drain.signalled(signal, &plan);
+        (drain.next_deadline().unwrap() - signal.mono_ns) / 1_000_000
+    }
+
+    #[test]
+    fn a_signal_waits_for_what_is_left_of_the_delay() {
+        for (announced_ms, left) in
+            [(0, 5_000), (1, 4_999), (1_000, 4_000), (5_000, 0), (15_000, 0)]
+        {
+            assert_eq!(left_ms(announced_ms), left, "announced {announced_ms} ms before");
+        }
+    }
 }

@@ -7,10 +7,10 @@ use super::slow::{Slow, is_backed_up};
 use super::stats;
 use super::upgrade::{self, Opening};
 use super::websocket::WebSocket;
-use crate::engine::{Action, Id};
+use crate::engine::{Action, Door, Id};
 use crate::limits;
 use crate::proto::body::{self, Body};
-use crate::proto::http::{self, Fields, Framing, Method, Persistence, Request};
+use crate::proto::http::{self, Fields, Framing, Method, Persistence, Request, Slashes};
 use crate::proto::intake::{Intake, Progress};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{self, Delivery, Response};
@@ -172,7 +172,7 @@ impl Http {
             Progress::Waiting => Ok((0, Some(Then::More))),
             Progress::Head(end) => {
                 let mut fields = Fields::default();
-                let request = http::parse(&bytes[..end], &mut fields)?;
+                let request = http::parse_with(&bytes[..end], &mut fields, slashes(cx.door))?;
                 let wanted = routes::body_limit(&request, View::of(cx));
                 let most = wanted.unwrap_or(limits::DROPPED_BODY_BYTES);
                 if request.framing == Framing::Length(0) {
@@ -200,7 +200,7 @@ impl Http {
             }
             Progress::Whole(end) => {
                 let mut fields = Fields::default();
-                let request = http::parse(bytes, &mut fields)?;
+                let request = http::parse_with(bytes, &mut fields, slashes(cx.door))?;
                 let body = &bytes[self.intake.head_end()..end];
                 Ok((end, self.answer(&request, Sent::Whole(body), cx)))
             }
@@ -214,7 +214,7 @@ impl Http {
         bytes: &[u8],
     ) -> Result<(usize, Option<Then>), Refusal> {
         let mut fields = Fields::default();
-        let request = http::parse(bytes, &mut fields)?;
+        let request = http::parse_with(bytes, &mut fields, slashes(cx.door))?;
         match routes::body_limit(&request, View::of(cx)) {
             Some(_) => Ok((bytes.len(), self.answer(&request, Sent::Early, cx))),
             None => Err(Refusal::BodyTooLarge),
@@ -378,6 +378,15 @@ impl Http {
         cx.shared.work += work;
         cx.shared.metrics.answered((method, path, status), self.took_ms(cx));
         (delivery.persistence == Persistence::Close).then_some(Then::Over)
+    }
+}
+
+/// Old kubelets put two slashes before the path of a hook. Refused with 400, the hook would do
+/// nothing, and the kubelet would not report it.
+fn slashes(door: Door) -> Slashes {
+    match door {
+        Door::Main => Slashes::Refused,
+        Door::Admin => Slashes::Folded,
     }
 }
 

@@ -97,6 +97,15 @@ impl WebSocket {
         }
     }
 
+    /// Whether it is being closed already: a drain or a shed has set its end, or Close is sent.
+    pub(super) fn is_leaving(&self) -> bool {
+        match self.phase {
+            Phase::Open => false,
+            Phase::Ending { why, .. } => matches!(why, Why::Drain | Why::Shed),
+            Phase::CloseSent { .. } => true,
+        }
+    }
+
     /// What became due: pushes, delayed answers, keepalive, its end.
     pub(super) fn wake(&mut self, slow: Option<&Slow>, is_read: bool, cx: &mut Cx<'_>) -> Then {
         if let Phase::CloseSent { until, code } = self.phase {

@@ -8,6 +8,7 @@ mod backend;
 #[cfg(not(feature = "gateway"))]
 #[path = "backend/none.rs"]
 mod backend;
+mod browser;
 #[cfg(feature = "gateway")]
 mod callbacks;
 #[cfg(not(feature = "gateway"))]
@@ -74,9 +75,8 @@ use crate::slab::Slab;
 use config::Config;
 use conn::{Conn, Place};
 use drain::{Meaning, Phase};
-use end::Why;
 use pressure::Stage;
-use shared::Cx;
+use shared::{Cx, Order};
 
 /// The server.
 #[derive(Debug)]
@@ -225,14 +225,10 @@ impl Server {
     /// What a request asked for that concerns more than its own connection.
     fn obey(&mut self, now: Now) {
         self.tend(now);
-        let count = std::mem::take(&mut self.shared.to_shed);
-        if count > 0 {
-            let sockets = self.conns.iter().filter(|(_, conn)| conn.is_websocket());
-            let mut turns: Vec<Id> = sockets.map(|(id, _)| id).collect();
-            self.shared.rng.shuffle(&mut turns);
-            turns.truncate(count);
-            let spread_ns = drain::spread_ns(self.shared.config.drain.window_ms, count);
-            self.end_one_by_one(now, &turns, spread_ns, Why::Shed);
+        while let Some(order) = self.shared.orders.pop_front() {
+            match order {
+                Order::Shed { count } => self.shed(now, count),
+            }
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
+use super::assets::Asset;
 use super::config::Config;
 use super::shared::{Cx, Shared};
-use super::{admin, backend, callbacks, stats, whoami};
+use super::{admin, backend, browser, callbacks, stats, whoami};
 use crate::behaviours::Mount;
 use crate::engine::{Door, Peer};
 use crate::proto::handshake::{self, Origin};
-use crate::proto::http::{Method, Request, percent_decoded};
+use crate::proto::http::{self, Method, Request, percent_decoded};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
 
@@ -80,9 +81,20 @@ enum Answer {
     /// It looks and tells.
     Tells(fn(&Request<'_, '_>, View<'_>) -> Response<'static>),
     /// It may change something, or answer later. No page of another site may ask for it.
-    Does(fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
-    /// The same with a body of at most so many bytes, or the refusal of a longer one.
+    Does(Get, fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
+    /// The same with a body of at most so many bytes, or the refusal of a longer one. Its GET
+    /// only looks.
     Takes(u64, fn(&Request<'_, '_>, Taken<'_>, &mut Cx<'_>) -> Reply),
+}
+
+/// What a GET of a path does, where another method changes something. A GET that acts is for
+/// hooks, which can send nothing else: a browser sends one for every image of a page.
+#[derive(Clone, Copy, Debug)]
+enum Get {
+    Looks,
+    Acts,
+    /// It acts with this parameter in the query, and looks without it.
+    ActsWith(&'static str),
 }
 
 /// The body of a request, or why there is none.
@@ -155,6 +167,7 @@ const fn route(
 pub const ROUTES: &[Route] = {
     use Answer::{Does, Takes, Tells};
     use Doors::{Admin, Backend, Both, Faults, Figures, Gateway, Main};
+    use Get::{Acts, ActsWith, Looks};
     &[
         route("/healthz", Both, "200 `OK` as long as the loop turns", GET, Tells(health)),
         route("/livez", Both, "the same", GET, Tells(health)),
@@ -163,25 +176,27 @@ pub const ROUTES: &[Route] = {
         route("/version", Main, "the build, as JSON", GET, Tells(whoami::version)),
         route("/whoami", Main, "who serves, and the request as it came", GET,
             Tells(whoami::whoami)),
-        route("/metrics", Figures, "for Prometheus", GET, Does(stats::metrics)),
+        route("/metrics", Figures, "for Prometheus", GET, Does(Looks, stats::metrics)),
         route("/stats", Figures, "the same in short, as JSON, for people and KEDA", GET,
-            Does(stats::stats)),
+            Does(Looks, stats::stats)),
         route("/drain", Admin, "GET reports, and with `?wait=15s` is a preStop hook; POST begins, \
-            with `?cancel=1` takes back", GET_AND_POST, Does(admin::drain)),
-        route("/api/shutdown", Admin, "a preStop hook of 15 s: `Ok` after the wait", GET,
-            Does(admin::shutdown)),
-        route("/readyz/disable", Admin, "not ready, without draining", POST, Does(admin::disable)),
-        route("/readyz/enable", Admin, "ready again", POST, Does(admin::enable)),
+            with `?cancel=1` takes back", GET_AND_POST, Does(ActsWith("wait"), admin::drain)),
+        route("/api/shutdown", Admin, "a preStop hook of 15 s: `Ok` after the wait", GET_AND_POST,
+            Does(Acts, admin::shutdown)),
+        route("/readyz/disable", Admin, "not ready, without draining", POST,
+            Does(Acts, admin::disable)),
+        route("/readyz/enable", Admin, "ready again", POST, Does(Acts, admin::enable)),
         route("/shed", Admin, "`?percent=20` closes that share of the WebSockets", POST,
-            Does(admin::shed)),
-        route("/inemuri", Faults, "nothing is answered for 10 s, or `?seconds=`", GET,
-            Does(admin::inemuri)),
+            Does(Acts, admin::shed)),
+        route("/inemuri", Faults, "nothing is answered for 10 s, or `?seconds=`", GET_AND_POST,
+            Does(Acts, admin::inemuri)),
         route("/{stage}/@connections/{id}", Gateway, "POST sends to a WebSocket of the gateway, \
             GET looks at it, DELETE closes it", CALLBACK,
             Takes(CALLBACK_BYTES, callbacks::callback)),
         route("/@connections/{id}", Gateway, "the same", CALLBACK,
             Takes(CALLBACK_BYTES, callbacks::callback)),
-        route("/seppuku", Faults, "the process ends with status 69", GET, Does(admin::seppuku)),
+        route("/seppuku", Faults, "the process ends with status 69", GET_AND_POST,
+            Does(Acts, admin::seppuku)),
         route("/", Backend, "GET 200 `get`; POST 200 `default`, and the message's client gets \
             `Got message:<text>`", GET_AND_POST, Takes(MESSAGE_BYTES, backend::root)),
         route("/connect", Backend, "200 `connect`", POST, Takes(EVENT_BYTES, backend::connect)),
@@ -219,6 +234,16 @@ fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<&'static Route> {
 }
 
 impl Route {
+    /// Whether this is a GET that changes something.
+    fn acts_on_get(&self, request: &Request<'_, '_>) -> bool {
+        let acts = match self.answer {
+            Answer::Does(Get::Acts, _) => true,
+            Answer::Does(Get::ActsWith(name), _) => admin::param(request, name).is_some(),
+            Answer::Does(Get::Looks, _) | Answer::Tells(_) | Answer::Takes(..) => false,
+        };
+        acts && GET.contains(&request.method)
+    }
+
     /// A part in braces is any one part; the last one is all that is left, and not nothing.
     /// What stands in the table may be written with `%XX` as well.
     fn is_for(&self, path: &str) -> bool {
@@ -246,7 +271,7 @@ impl Route {
 pub(super) fn body_limit(request: &Request<'_, '_>, cx: View<'_>) -> Option<u64> {
     match find(request, cx)?.answer {
         Answer::Takes(most, _) => Some(most),
-        Answer::Tells(_) | Answer::Does(_) => None,
+        Answer::Tells(_) | Answer::Does(..) => None,
     }
 }
 
@@ -257,7 +282,7 @@ pub(super) fn label(request: &Request<'_, '_>, cx: View<'_>) -> &'static str {
     }
     let path = below(&cx.shared.config.base_path, &request.path).unwrap_or_default();
     match cx.door {
-        Door::Main if cx.shared.assets.has(path) => "file",
+        Door::Main if file(request, cx).is_some() => "file",
         Door::Main if find_mount(&cx.shared.config.mounts, path).is_some() => "mount",
         Door::Main | Door::Admin => "other",
     }
@@ -269,6 +294,13 @@ pub(super) fn command(
     body: Taken<'_>,
     cx: &mut Cx<'_>,
 ) -> Option<Reply> {
+    let forbidden =
+        |text: String| Some(Reply::Now(Response::text(Refusal::OriginForeign.status(), text)));
+    if cx.door == Door::Admin
+        && let Err(why) = browser::check(request, &cx.shared.config.admin_hosts)
+    {
+        return forbidden(why);
+    }
     let route = find(request, View::of(cx))?;
     if matches!(route.answer, Answer::Tells(_)) {
         return None;
@@ -276,18 +308,22 @@ pub(super) fn command(
     if !route.methods.contains(&request.method) {
         return Some(Reply::Now(other_method(request, route.methods)));
     }
-    if is_foreign(request) {
-        let text = "pages of other sites may not do this\n";
-        return Some(Reply::Now(Response::text(Refusal::OriginForeign.status(), text)));
+    match cx.door {
+        Door::Admin if route.acts_on_get(request) && browser::is_marked(request) => {
+            return forbidden(browser::USE_POST.to_owned());
+        }
+        Door::Main if is_foreign(request) => return forbidden(browser::FOREIGN.to_owned()),
+        Door::Admin | Door::Main => {}
     }
     match route.answer {
         Answer::Tells(_) => None,
-        Answer::Does(does) => Some(does(request, cx)),
+        Answer::Does(_, does) => Some(does(request, cx)),
         Answer::Takes(_, takes) => Some(takes(request, body, cx)),
     }
 }
 
-/// A web page must not reach the admin listener of the machine that it is shown on.
+/// A page of another site must not stop the server that it is shown beside. On the admin listener
+/// [`browser::check`] is stricter.
 fn is_foreign(request: &Request<'_, '_>) -> bool {
     let from_elsewhere = request.values("sec-fetch-site").any(|site| site == b"cross-site");
     from_elsewhere || !matches!(handshake::origin(request), Ok(Origin::Absent | Origin::Same))
@@ -302,12 +338,12 @@ pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'
         return if request.method == Method::Unserved { not_allowed(GET) } else { not_found(cx) };
     };
     let route = find(request, cx);
-    let file = cx.door == Door::Main && cx.shared.assets.has(path);
+    let file = file(request, cx);
     let mount = cx.door == Door::Main && find_mount(&cx.shared.config.mounts, path).is_some();
     if request.method == Method::Unserved {
         return not_allowed(route.map_or(GET, |route| route.methods));
     }
-    if route.is_none() && !file && !mount {
+    if route.is_none() && file.is_none() && !mount {
         return not_found(cx);
     }
     if !GET.contains(&request.method) {
@@ -316,8 +352,15 @@ pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'
     if let Some(Route { answer: Answer::Tells(tells), .. }) = route {
         return tells(request, cx);
     }
-    let served = if file { cx.shared.assets.answer(path, request) } else { None };
+    let served = file.map(|file| file.answer(request));
     served.unwrap_or_else(|| Response::refusal(Refusal::UpgradeMissing))
+}
+
+/// The file that a request asks for. A client sends characters such as `@` and `+` as they are or
+/// as `%XX`, so all of the path is decoded, from what was sent and once.
+fn file<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Option<&'a Asset> {
+    let path = http::decoded_path(request.raw_path).filter(|_| cx.door == Door::Main)?;
+    cx.shared.assets.find(below(&cx.shared.config.base_path, &path)?)
 }
 
 fn other_method(request: &Request<'_, '_>, methods: &[Method]) -> Response<'static> {

@@ -140,6 +140,10 @@ impl Conn {
         Account { memory: slow.memory + extras, queued: slow.queued }
     }
 
+    fn extras(&self) -> Option<&Extras> {
+        self.websocket()?.extras.as_deref()
+    }
+
     /// The same as it was counted the last time.
     pub(super) fn counted(&self) -> usize {
         let slow = self.slow.as_ref().map_or(0, |slow| slow.counted.memory);

@@ -49,8 +49,8 @@ pub struct Shared {
     pub(super) process: BTreeMap<String, f64>,
     /// An operator turned readiness off.
     pub(super) ready_off: bool,
-    /// So many `WebSockets` are to be closed.
-    pub(super) to_shed: usize,
+    /// What requests asked for that concerns other connections, in order.
+    pub(super) orders: VecDeque<Order>,
     pub(super) upstream: Upstream,
     pub(super) calls: Calls,
     pub(super) gateway: Front,
@@ -58,6 +58,14 @@ pub struct Shared {
     pub(super) tokens: Tokens,
     /// Requests that wait for somebody's word, and those words that have come.
     pub(super) words: BTreeMap<Id, Word>,
+}
+
+/// What a request asked for that concerns other connections. It is carried out as soon as the
+/// bytes that asked for it are read, so no more of them wait than one read can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// To close so many `WebSockets`.
+    Shed { count: usize },
 }
 
 /// What a request waits for.
@@ -130,7 +138,7 @@ impl Shared {
             work: 0,
             process: BTreeMap::new(),
             ready_off: false,
-            to_shed: 0,
+            orders: VecDeque::new(),
         }
     }
 

@@ -2,7 +2,8 @@
 //! `drain`'s business.
 
 use super::Server;
-use super::drain::Phase;
+use super::conn::Conn;
+use super::drain::{self, Phase};
 use super::end::Why;
 use super::shared::Shared;
 use crate::engine::{Action, Id, Now};
@@ -43,6 +44,17 @@ impl Server {
                 conn.end_at(Moment::at(now.mono_ns + offset_ns), why, &mut cx);
             }
         }
+    }
+
+    /// Closes so many `WebSockets`, in addition to those that are being closed already.
+    pub(super) fn shed(&mut self, now: Now, count: usize) {
+        let stays = |conn: &Conn| conn.websocket().is_some_and(|socket| !socket.is_leaving());
+        let sockets = self.conns.iter().filter(|(_, conn)| stays(conn));
+        let mut turns: Vec<Id> = sockets.map(|(id, _)| id).collect();
+        self.shared.rng.shuffle(&mut turns);
+        turns.truncate(count);
+        let spread_ns = drain::spread_ns(self.shared.config.drain.window_ms, turns.len());
+        self.end_one_by_one(now, &turns, spread_ns, Why::Shed);
     }
 
     /// Whoever is still here hears a last word, if there is room for it, and is cut off.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::routes::{View, json};
-use crate::proto::http::Request;
+use crate::proto::http::{Request, percent_decoded};
 use crate::proto::response::Response;
 
 pub(super) fn version(_: &Request<'_, '_>, _: View<'_>) -> Response<'static> {
@@ -28,7 +28,7 @@ struct WhoAmI<'a> {
     version: &'static str,
     peer: String,
     method: &'a str,
-    target: &'a str,
+    target: Cow<'a, str>,
     http_version: &'static str,
     headers: BTreeMap<&'a str, String>,
 }
@@ -37,8 +37,7 @@ pub(super) fn whoami(request: &Request<'_, '_>, cx: View<'_>) -> Response<'stati
     let identity = &cx.shared.config.identity;
     let mut headers: BTreeMap<&str, String> = BTreeMap::new();
     for (name, value) in request.fields() {
-        let value =
-            if is_secret(name) { Cow::Borrowed("***") } else { String::from_utf8_lossy(value) };
+        let value = shown(name, value);
         headers
             .entry(name)
             .and_modify(|all| *all = format!("{all}, {value}"))
@@ -52,28 +51,113 @@ pub(super) fn whoami(request: &Request<'_, '_>, cx: View<'_>) -> Response<'stati
         version: env!("CARGO_PKG_VERSION"),
         peer: cx.peer.to_string(),
         method: request.method_text,
-        target: request.target,
+        target: masked_url(request.target),
         http_version: if request.minor == 1 { "1.1" } else { "1.0" },
         headers,
     })
 }
 
-/// Fields whose values let their reader in somewhere.
-fn is_secret(name: &str) -> bool {
+/// Before the token, in the one subprotocol that the Kubernetes API gives a name for it.
+const KUBERNETES_BEARER: &str = "base64url.bearer.authorization.k8s.io.";
+/// A subprotocol that is longer is taken for a token: the longest registered one has 36 bytes.
+const PROTOCOL_BYTES: usize = 40;
+const MASK: &str = "***";
+
+/// Words that make a name that of a secret, wherever they stand in it.
+const SECRETS: [&str; 14] = [
+    "cookie",
+    "authorization",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "credential",
+    "api-key",
+    "api_key",
+    "apikey",
+    "jwt",
+    "assertion",
+    "signature",
+    "session",
+];
+
+/// A field's value without what would let its reader in somewhere.
+fn shown<'v>(name: &str, value: &'v [u8]) -> Cow<'v, str> {
     let name = name.to_ascii_lowercase();
-    let secret = [
-        "cookie",
-        "authorization",
-        "token",
-        "secret",
-        "password",
-        "credential",
-        "api-key",
-        "apikey",
-        "jwt",
-        "assertion",
-    ];
-    secret.iter().any(|word| name.contains(word))
+    let value = String::from_utf8_lossy(value);
+    if is_secret(&name) {
+        return Cow::Borrowed(MASK);
+    }
+    if name == "sec-websocket-protocol" {
+        return Cow::Owned(masked_protocols(&value));
+    }
+    match masked_url(&value) {
+        Cow::Borrowed(_) => value,
+        Cow::Owned(masked) => Cow::Owned(masked),
+    }
+}
+
+/// Whether a field of this name, in lower case, is a secret as a whole.
+fn is_secret(name: &str) -> bool {
+    has_secret_word(name)
+        || name.starts_with("x-amzn-oidc-")
+        || (name.ends_with("-key") && name != "sec-websocket-key")
+}
+
+fn has_secret_word(name: &str) -> bool {
+    SECRETS.iter().any(|word| name.contains(word))
+}
+
+/// A page can set no `Authorization` on a WebSocket, so tokens travel as subprotocols: as a part
+/// of one, or as the one behind `bearer` or the like.
+fn masked_protocols(list: &str) -> String {
+    let names_one = |item: &str| {
+        let item = item.to_ascii_lowercase();
+        has_secret_word(&item) || item.contains("bearer") || item == "auth"
+    };
+    let mut after_name = false;
+    let mut masked = Vec::new();
+    for item in list.split(',').map(str::trim) {
+        let is_name = names_one(item);
+        masked.push(if item.starts_with(KUBERNETES_BEARER) {
+            format!("{KUBERNETES_BEARER}{MASK}")
+        } else if after_name || item.len() > PROTOCOL_BYTES || item.starts_with("eyJ") {
+            MASK.to_owned()
+        } else if is_name {
+            match item.split_once(['.', '-', '|', '!', '+', '~']) {
+                Some((name, _)) => format!("{name}{}{MASK}", &item[name.len()..=name.len()]),
+                None => item.to_owned(),
+            }
+        } else {
+            item.to_owned()
+        });
+        after_name = is_name && !item.starts_with(KUBERNETES_BEARER);
+    }
+    masked.join(", ")
+}
+
+/// A URL, or the target of a request, whose query may have secrets: their names stay.
+fn masked_url(text: &str) -> Cow<'_, str> {
+    let Some(at) = text.find(['?', '#']) else { return Cow::Borrowed(text) };
+    let mut masked = text[..at].to_owned();
+    for part in text[at..].split_inclusive(['?', '#', '&', ';']) {
+        let separator = part.len() - usize::from(part.ends_with(['?', '#', '&', ';']));
+        match part[..separator].split_once('=') {
+            Some((name, _)) if is_secret_parameter(name) => {
+                masked.extend([name, "=", MASK, &part[separator..]]);
+            }
+            Some(_) | None => masked.push_str(part),
+        }
+    }
+    Cow::Owned(masked)
+}
+
+fn is_secret_parameter(name: &str) -> bool {
+    let Some(name) = percent_decoded(name) else { return true };
+    let name = name.to_ascii_lowercase();
+    has_secret_word(&name)
+        || name.ends_with("key")
+        || matches!(&*name, "code" | "sig" | "sign" | "pass" | "pwd" | "pw" | "auth" | "sid")
 }
 
 #[cfg(test)]
@@ -82,11 +166,58 @@ mod tests {
 
     #[test]
     fn secrets_are_masked() {
-        for name in ["Cookie", "Authorization", "X-Auth-Token", "X-API-Key"] {
-            assert!(is_secret(name), "{name}");
+        for name in [
+            "Cookie",
+            "Authorization",
+            "X-Auth-Token",
+            "X-API-Key",
+            "X-Amzn-Oidc-Data",
+            "X-Amzn-Oidc-Identity",
+            "X-Amzn-Oidc-Accesstoken",
+            "Ocp-Apim-Subscription-Key",
+        ] {
+            assert_eq!(shown(name, b"abc"), MASK, "{name}");
         }
-        for name in ["Host", "Sec-WebSocket-Key", "User-Agent"] {
-            assert!(!is_secret(name), "{name}");
+        for name in ["Host", "Sec-WebSocket-Key", "User-Agent", "Sec-WebSocket-Version"] {
+            assert_eq!(shown(name, b"abc"), "abc", "{name}");
+        }
+    }
+
+    #[test]
+    fn tokens_in_subprotocols_are_masked() {
+        for (list, want) in [
+            ("chat, v5.channel.k8s.io", "chat, v5.channel.k8s.io"),
+            (
+                "base64url.bearer.authorization.k8s.io.c2VjcmV0,base64.binary.k8s.io",
+                "base64url.bearer.authorization.k8s.io.***, base64.binary.k8s.io",
+            ),
+            ("Bearer, abc.def, chat", "Bearer, ***, chat"),
+            ("access_token, abc", "access_token, ***"),
+            ("bearer.c2VjcmV0", "bearer.***"),
+            ("chat, eyJhbGciOi.e30.x", "chat, ***"),
+            ("0123456789012345678901234567890123456789x", "***"),
+            ("protobuf.reliable.webpubsub.azure.v1", "protobuf.reliable.webpubsub.azure.v1"),
+        ] {
+            assert_eq!(shown("Sec-WebSocket-Protocol", list.as_bytes()), want);
+        }
+    }
+
+    #[test]
+    fn secrets_in_urls_are_masked() {
+        for (text, want) in [
+            ("/whoami", "/whoami"),
+            ("/whoami?a=1&b", "/whoami?a=1&b"),
+            ("/whoami?token=x&a=1&Access_Token=y", "/whoami?token=***&a=1&Access_Token=***"),
+            ("/whoami?access%5Ftoken=x", "/whoami?access%5Ftoken=***"),
+            ("/?id_token=a;code=b#password=c", "/?id_token=***;code=***#password=***"),
+            ("/?secret=&key=k&apiKey=k&sig=s", "/?secret=***&key=***&apiKey=***&sig=***"),
+            ("/?X-Amz-Signature=a&X-Amz-Date=b", "/?X-Amz-Signature=***&X-Amz-Date=b"),
+            ("https://h/cb?code=a?b=c", "https://h/cb?code=***?b=c"),
+            ("/?a=b=c&%zz=d", "/?a=b=c&%zz=***"),
+        ] {
+            assert_eq!(masked_url(text), want);
+            assert_eq!(shown("Referer", text.as_bytes()), want);
+            assert_eq!(shown("X-Original-URL", text.as_bytes()), want);
         }
     }
 }

@@ -139,6 +139,11 @@ def details(rendered):
     for name in set(rendered) - {"gowebsockettest-local", "least"}:
         asked = [container(rendered[name])[probe]["httpGet"]["port"] for probe in PROBES]
         equal(f"{name}: all three probes ask the admin port", asked, ["admin"] * 3)
+    for name, documents in rendered.items():
+        hung = [own["livenessProbe"].get("terminationGracePeriodSeconds")
+                for _, _, pod in pods(documents) for own in pod["containers"]
+                if "livenessProbe" in own]
+        equal(f"{name}: what hangs is killed after 5 s, not after its hook", set(hung), {5})
     defaults = rendered["defaults"]
     equal("requests 5m and 8Mi, limits 100m and 128Mi", container(defaults)["resources"], {
         "requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "128Mi"}})

@@ -53,6 +53,10 @@ def judged(found):
         for _, _, pod in pods(documents):
             in_time(name, pod)
             own = pod["containers"][0]
+            side = "admin" if any(port["name"] == "admin" for port in own["ports"]) else "http"
+            equal(f"{name}: what hangs is killed after 5 s, not after its hook; a startup probe",
+                  (own["livenessProbe"].get("terminationGracePeriodSeconds"),
+                   own.get("startupProbe", {}).get("httpGet")), (5, {"path": "/livez", "port": side}))
             equal(f"{name}: the image of this version", own["image"], f"wspulse:{version}")
             if name in TOGETHER:
                 continue
@@ -87,7 +91,7 @@ def rest(found):
     hosts = re.findall(r"//([\w-]+)\.websocket-eks\.svc", " ".join(front["args"] + back["args"]))
     equal("websocket-eks: each finds the other by a service", (len(hosts), set(hosts) - services),
           (2, set()))
-    aws, same = found["websocket-eks-aws"], ("ports", "livenessProbe", "readinessProbe", "resources")
+    aws, same = found["websocket-eks-aws"], ("ports", *kube.PROBES, "resources")
     theirs = container(aws)
     equal("websocket-eks-aws: the same backend", {key: theirs[key] for key in same},
           {key: back[key] for key in same})

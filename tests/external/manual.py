@@ -56,7 +56,7 @@ def bash():
         return text.split() or errors
 
     equal("bash: a command", complete("wspulse", "heal"), ["healthcheck"])
-    equal("bash: a flag of the server", complete("wspulse", "--admin"), ["--admin-listen"])
+    equal("bash: a flag of the server", complete("wspulse", "--admin-l"), ["--admin-listen"])
     equal("bash: a flag of a command", complete("wspulse", "load", "--cl"), ["--clients"])
     equal("bash: a value", complete("wspulse", "--drain-ready", "k"), ["keep"])
 
@@ -69,7 +69,7 @@ def fish():
         return sorted(row.split("\t")[0] for row in text.splitlines()) if code == 0 else errors
 
     equal("fish: a command", complete("wspulse heal"), ["healthcheck"])
-    equal("fish: a flag of the server", complete("wspulse --admin"), ["--admin-listen"])
+    equal("fish: a flag of the server", complete("wspulse --admin-l"), ["--admin-listen"])
     equal("fish: a flag of a command, and no other's", complete("wspulse load --cl"), ["--clients"])
     equal("fish: a value", complete("wspulse --drain-ready k"), ["keep"])
 

@@ -1,6 +1,7 @@
 //! The program as it is shipped: argv, environment, exit code, log lines, signals, real sockets.
 //! Nothing here waits longer than for the thing that it waits for: each wait has an end.
 
+mod exposure;
 mod health;
 #[cfg(feature = "gateway")]
 mod json;

@@ -226,10 +226,22 @@ fn bodies() -> Vec<Row> {
     let data =
         ["5\r\nhelloXX0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello0\r\n\r\n", "0\r\n\rX"];
     rows.extend(each("37", data, chunked, "400c"));
-    let trailers = ["0\r\nHost: evil\r\n\r\n", "0\r\nContent-Length: 5\r\n\r\n"];
-    rows.extend(each("38", trailers, chunked, "400c"));
-    let many = format!("0\r\n{}\r\n", "X: y\r\n".repeat(17));
-    rows.extend(each("38 17 trailers", [many], chunked, "400c"));
+    let trailer = |lines: &str| chunked(format!("5\r\nhello\r\n0\r\n{lines}\r\n").as_bytes());
+    // Read and dropped: none of them is a field of the head, nor of the request that follows.
+    for lines in [
+        "Host: evil\r\n",
+        "Content-Length: 500\r\n",
+        "Transfer-Encoding: gzip\r\nConnection: close\r\n",
+        "X:\r\n",
+    ] {
+        rows.push(row(&format!("38 trailer {}", lines.escape_debug()), trailer(lines), "200"));
+    }
+    rows.push(row("38 trailer of many lines", trailer(&"X: y\r\n".repeat(600)), "200"));
+    rows.push(row("38 trailer beyond its bound", trailer(&"X: y\r\n".repeat(700)), "413c"));
+    let broken = ["Host\r\n", "X : y\r\n", " X: y\r\n", "X: y\r\n z\r\n", "X: y\n", "X: \0\r\n"];
+    for lines in broken {
+        rows.push(row(&format!("38 trailer {}", lines.escape_debug()), trailer(lines), "400c"));
+    }
     let sent = |n: usize| [&length(n.to_string().as_bytes())[..], &vec![b'x'; n]].concat();
     rows.push(row("39 5 bytes", sent(5), "200"));
     rows.push(row("39 8192 bytes", sent(8_192), "200"));
