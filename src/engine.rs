@@ -180,7 +180,8 @@ pub enum Action {
     Reset(Id),
     /// Open a connection; [`Engine::connected`] tells how that went.
     Connect(Id, Target),
-    /// Take whoever waits at the main doors, then close them for good.
+    /// Accept whoever waits at the main doors, for a second at most, then close them for good;
+    /// [`Engine::doors_closed`] tells when that is done.
     StopAccepting,
     /// Read this, and hand it over with [`Engine::fetched`].
     Fetch(Source),

@@ -59,7 +59,7 @@ pub const HANDSHAKES_AT_ONCE: usize = 1_024;
 pub const TLS_BYTES: u64 = 12 * 1024;
 /// Timers in one turn.
 pub const TIMERS_PER_TURN: usize = 256;
-/// Main connections served before the admin side is asked again.
+/// Main connections served, or accepted, before the admin side is asked again.
 pub const SERVED_BEFORE_ADMIN: usize = 8;
 /// Bytes read from main connections before the admin side is asked again.
 pub const READ_BEFORE_ADMIN: usize = 256 * 1024;

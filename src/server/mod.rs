@@ -428,6 +428,7 @@ impl Engine for Server {
     }
 
     fn doors_closed(&mut self, now: Now) {
+        self.shared.drain.doors_closed = true;
         self.exit_if_empty(now);
     }
 

@@ -6,6 +6,7 @@
 mod backend;
 mod cluster;
 mod corpus;
+mod doors;
 mod echoes;
 #[cfg(feature = "gateway")]
 mod gateway;

@@ -46,6 +46,8 @@ pub struct Driver<E, O: Os> {
     shared: Box<[u8]>,
     /// The one out buffer.
     out: Out,
+    /// The engine wants no more connections; until then those that wait are accepted.
+    closing_until_ns: Option<u64>,
     /// The engine wants nothing to happen until then.
     frozen_until_ns: Option<u64>,
     exit: Option<u8>,
@@ -71,6 +73,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             events: Vec::new(),
             shared: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
             out: Out::default(),
+            closing_until_ns: None,
             frozen_until_ns: None,
             exit: None,
             tell_ns: None,
@@ -115,6 +118,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.serve_side(Door::Admin)?;
         self.serve_side(Door::Main)?;
         self.serve_costly()?;
+        self.close_doors_when_due();
         self.retry_stuck_doors(false);
         if self.engine.next_deadline().is_some_and(|due| due <= self.now.mono_ns) {
             self.engine.fire(self.now);
@@ -170,8 +174,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         let stuck = self.doorways.iter().filter_map(|doorway| match doorway.state {
             Queue::Stuck { until_ns } => Some(until_ns),
-            Queue::Empty | Queue::Waiting => None,
+            Queue::Empty | Queue::Waiting | Queue::Closed => None,
         });
+        let stuck = stuck.chain(self.closing_until_ns);
         let due = stuck.chain(self.engine.next_deadline()).chain(self.tell_ns).min()?;
         Some(Duration::from_nanos(due.saturating_sub(self.now.mono_ns)))
     }
@@ -243,14 +248,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn serve_side(&mut self, side: Door) -> io::Result<()> {
         for door in 0..self.doorways.len() {
             if self.doorways[door].side == side && self.doorways[door].state == Queue::Waiting {
-                self.accept(door, limits::ACCEPTS_PER_TURN);
+                self.accept(door)?;
             }
         }
         let ready = match side {
             Door::Admin => self.ready_admin.len(),
             Door::Main => self.ready_main.len(),
         };
-        let has_admin = self.doorways.iter().any(|doorway| doorway.side == Door::Admin);
+        let has_admin = self.has_admin();
         let (mut served, mut bytes) = (0, 0);
         for _ in 0..ready {
             if self.frozen_until_ns.is_some() {
@@ -283,6 +288,15 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.glance()?;
         }
         Ok(())
+    }
+
+    fn has_admin(&self) -> bool {
+        self.doorways.iter().any(|doorway| doorway.side == Door::Admin)
+    }
+
+    /// Whether nothing more is to be done in this turn.
+    fn is_halted(&self) -> bool {
+        self.frozen_until_ns.is_some() || self.exit.is_some()
     }
 
     fn glance(&mut self) -> io::Result<()> {
