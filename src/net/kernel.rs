@@ -171,14 +171,16 @@ fn spare_descriptor() -> Option<OsFile> {
     OsFile::open("/dev/null").ok()
 }
 
-/// Waits; a signal that interrupts has its own pipe.
-fn poll(poll: &mut Poll, batch: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-    match poll.poll(batch, timeout) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-            batch.clear();
-            Ok(())
+/// Waits; a signal that interrupts has its own pipe. After a SIGSTOP every wait is interrupted: it
+/// still has to tell what has arrived meanwhile.
+fn poll(poll: &mut Poll, batch: &mut Events, mut timeout: Option<Duration>) -> io::Result<()> {
+    loop {
+        match poll.poll(batch, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                timeout = Some(Duration::ZERO);
+            }
+            other => return other,
         }
-        other => other,
     }
 }
 

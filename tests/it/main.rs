@@ -21,6 +21,7 @@ mod scenarios;
 mod sim;
 mod squeeze;
 mod stages;
+mod standstill;
 mod sweep;
 mod tidy;
 #[cfg(feature = "tools")]
