@@ -24,6 +24,8 @@ pub enum Event {
     },
     /// The operator asks something.
     Signal(Signal),
+    /// The assets have been read: [`Os::take_assets`].
+    AssetsRead,
 }
 
 /// A connection to a peer. Dropping it closes it; what it has taken and not passed on,
@@ -95,6 +97,12 @@ pub trait Os {
     /// Shows this to whoever looks on. Most have nobody there.
     fn show(&mut self, _text: &str) {}
 
-    /// Reads files.
+    /// The assets that [`Os::fetch`] began to read.
+    fn take_assets(&mut self) -> io::Result<Vec<File>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    /// Reads files. `WouldBlock`: that goes on beside the loop, and [`Event::AssetsRead`] tells
+    /// when it is done.
     fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>>;
 }

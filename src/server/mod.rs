@@ -55,7 +55,7 @@ mod websocket;
 mod whoami;
 mod worker;
 
-pub use assets::Assets;
+pub use assets::{Assets, prepare};
 pub use http::PLAIN_WORDS;
 pub use routes::{Doors, ROUTES, Route};
 pub use shared::Shared;

@@ -117,7 +117,7 @@ impl Net {
             Event::Stream { id, .. } => {
                 self.wires.iter().any(|wire| wire.id == Some((id, Door::Admin)))
             }
-            Event::Signal(_) => false,
+            Event::Signal(_) | Event::AssetsRead => false,
         }
     }
 
@@ -449,6 +449,7 @@ impl Os for World {
             name: name.clone(),
             bytes: bytes.clone(),
             modified_ms: WALL_MS,
+            prepared: None,
         };
         Ok(files.iter().map(file).collect())
     }

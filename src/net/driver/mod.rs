@@ -14,7 +14,7 @@ use std::io;
 use std::time::Duration;
 
 use super::os::{Channel, Event, Os};
-use crate::engine::{Action, Door, Engine, Id, Now, Out};
+use crate::engine::{Action, Door, Engine, File, Id, Now, Out, Source};
 use crate::limits;
 use doors::{Doorway, Queue};
 use marks::Marks;
@@ -250,6 +250,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
                     self.engine.signal(self.now, signal);
                     self.act();
                 }
+                Event::AssetsRead => {
+                    let read = self.os.take_assets();
+                    self.hand_over(Source::Assets, read);
+                    self.act();
+                }
             }
         }
     }
@@ -375,17 +380,26 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 Action::Reset(id) => self.reset(id),
                 Action::Freeze { until_ns } => self.frozen_until_ns = Some(until_ns),
                 Action::StopAccepting => self.stop_accepting(),
-                Action::Fetch(source) => match self.os.fetch(&source) {
-                    Ok(files) => self.engine.fetched(self.now, source, files),
-                    Err(error) => {
-                        log::warn!(
-                            target: "reload", error:% = error;
-                            "cannot read files again, the old ones stay"
-                        );
-                    }
-                },
+                Action::Fetch(source) => {
+                    let read = self.os.fetch(&source);
+                    self.hand_over(source, read);
+                }
                 Action::Show(text) => self.os.show(&text),
                 Action::Exit(code) => self.exit = Some(code),
+            }
+        }
+    }
+
+    fn hand_over(&mut self, source: Source, read: io::Result<Vec<File>>) {
+        match read {
+            Ok(files) => self.engine.fetched(self.now, source, files),
+            // They are being read, and an event tells when they are.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                log::warn!(
+                    target: "reload", error:% = error;
+                    "cannot read files again, the old ones stay"
+                );
             }
         }
     }
