@@ -3,10 +3,10 @@
 //! driven by scenarios, by the simulation, by the fuzzer and by the operating system.
 //!
 //! How to drive an engine, in five steps:
-//! 1. A stream arrives: [`Engine::accepted`], or one that [`Action::Connect`] asked for:
-//!    [`Engine::connected`]. Its id lives until you call [`Engine::closed`],
-//!    exactly once: after an [`Action::Close`] or [`Action::Reset`], or after [`Engine::ended`]
-//!    with anything but [`HangUp::Eof`].
+//! 1. A stream arrives: [`Engine::accepted`], and as soon as it can carry an answer
+//!    [`Engine::ready`]; or one that [`Action::Connect`] asked for: [`Engine::connected`].
+//!    Its id lives until you call [`Engine::closed`], exactly once: after an [`Action::Close`] or
+//!    [`Action::Reset`], or after [`Engine::ended`] with anything but [`HangUp::Eof`].
 //! 2. It is readable: read into [`Engine::room`] (empty means paused: remember that the stream is
 //!    readable and wait for [`Action::Resume`]), then [`Engine::received`]; at its end or on an
 //!    error [`Engine::ended`].
@@ -218,6 +218,14 @@ pub trait Engine {
 
     /// A stream arrived. `None`: no place for it, turn it away.
     fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id>;
+
+    /// What is said to a stream that arrived can be read from now on: at once, or after its TLS
+    /// handshake. It comes before the first [`Engine::received`].
+    fn ready(&mut self, _now: Now, _id: Id) {}
+
+    /// Beside the engine, so many bytes are kept for this stream: half a TLS handshake, or records
+    /// that wait. Told whenever it is another number; at first it is 0.
+    fn held_outside(&mut self, _now: Now, _id: Id, _bytes: usize) {}
 
     /// Asked for by [`Action::Connect`]: the connection stands, or never will.
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out);

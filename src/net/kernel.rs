@@ -265,13 +265,13 @@ impl Os for Kernel {
         drop(self.reserve.take().ok_or(io::ErrorKind::Other)?);
         let mut accepted = self.accept(door);
         if let Ok((stream, _)) = &mut accepted {
+            // Under TLS nothing fits before the handshake.
             let written = stream.write(last_words);
-            if written.is_ok() {
-                stream.finish();
-                // Unread bytes would make the kernel reset the connection, last word included.
-                let drained = stream.read(&mut [0; 4096]);
-                drop(drained);
-            }
+            drop(written);
+            stream.finish();
+            // Unread bytes would make the kernel reset the connection, last word included.
+            let drained = stream.read(&mut [0; 4096]);
+            drop(drained);
         }
         let turned_away = accepted.map(drop);
         self.reserve = spare_descriptor();
@@ -340,7 +340,7 @@ impl Os for Kernel {
 
     fn take_assets(&mut self) -> io::Result<Vec<File>> {
         let waker = self.waker()?;
-        self.assets.as_mut().map_or(Err(io::ErrorKind::NotFound.into()), |a| a.take(waker))
+        self.assets.as_mut().ok_or(io::ErrorKind::NotFound)?.take(waker)
     }
 
     fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>> {

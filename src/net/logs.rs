@@ -1,6 +1,7 @@
 //! Logs without waiting: a line goes into a bounded queue, one thread writes it to standard error.
 //! A full queue, by lines or by bytes, drops the line and counts it, so that nobody who stops
-//! reading our standard error can stop the loop. It knows what a record looks like, not what is worth a record.
+//! reading our standard error can stop the loop. It knows what a record looks like, not what is
+//! worth a record.
 
 mod line;
 mod ration;

@@ -36,6 +36,11 @@ pub trait Channel: Read + Write {
         false
     }
 
+    /// What it keeps for its peer, beyond what every connection of its kind costs.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
     /// It and its peer do not understand each other yet: to serve it now costs as much as hundreds
     /// of messages.
     fn is_costly(&self) -> bool {

@@ -71,6 +71,7 @@ use crate::proto::http::Persistence;
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{Delivery, Response};
 use crate::slab::Slab;
+use crate::time::Moment;
 use config::Config;
 use conn::{Conn, Place};
 use drain::{Meaning, Phase};
@@ -246,16 +247,25 @@ impl Engine for Server {
             self.note_arrival(id);
         }
         log::debug!(target: "accept", conn:% = id, peer:% = peer; "accepted");
-        match place {
-            Place::Refused(_) => self.shared.actions.push_back(Action::Write(id)),
-            Place::Upstream => {}
-            Place::Main | Place::Admin => {
-                if let Some((conn, mut cx)) = self.with_silence(now, id) {
+        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+            match place {
+                // Whoever leads no handshake to its end by then holds up the exit.
+                Place::Refused(Refusal::Draining) => {
+                    conn.end_at(Moment::after(now, limits::LINGER_MS), Why::Drain, &mut cx);
+                }
+                Place::Refused(_) | Place::Main | Place::Admin | Place::Upstream => {
                     conn.settle(&mut cx);
                 }
             }
         }
         Some(id)
+    }
+
+    fn ready(&mut self, _: Now, id: Id) {
+        let refused = |conn: &Conn| matches!(conn.place, Place::Refused(_));
+        if self.conns.find(id).is_some_and(refused) {
+            self.shared.actions.push_back(Action::Write(id));
+        }
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {

@@ -10,6 +10,8 @@ pub(crate) mod running;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_client;
+#[cfg(feature = "tls")]
+mod tls_handshakes;
 #[cfg(all(feature = "tls", feature = "informer"))]
 mod tls_kube;
 #[cfg(all(feature = "tls", feature = "tools"))]
@@ -308,7 +310,8 @@ fn a_hangup_reads_the_files_again() {
 #[test]
 fn a_hangup_does_not_hold_up_the_loop() {
     let folder = Folder::new("many-assets");
-    let words: String = (0..150_000_u32).map(|n| format!("{:x} ", n.wrapping_mul(n))).collect();
+    let words: Vec<String> = (0..150_000_u32).map(|n| format!("{:x}", n.wrapping_mul(n))).collect();
+    let words = words.join(" ");
     for name in ["a", "b", "c", "d", "e", "f", "g"] {
         fs::write(folder.0.join(format!("{name}.txt")), &words[..1 << 20]).unwrap();
     }

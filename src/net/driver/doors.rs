@@ -152,12 +152,18 @@ impl<E: Engine, O: Os> Driver<E, O> {
             marks.set(Marks::READABLE);
         }
         if costly {
+            marks.set(Marks::SHAKING);
             self.costly.push_back((id, self.now.mono_ns));
         }
         if self.enter(stream, side, id, marks).is_err() {
             self.break_off(id);
-        } else if busy {
-            self.queue_first(id);
+        } else {
+            if !costly {
+                self.engine.ready(self.now, id);
+            }
+            if busy {
+                self.queue_first(id);
+            }
         }
         self.act();
     }
@@ -232,19 +238,19 @@ impl<E: Engine, O: Os> Driver<E, O> {
             }
             self.streams.resize_with(key + 1, || None);
         }
-        self.streams[key] = Some(Entry { stream, generation: id.generation, marks, side });
+        self.streams[key] = Some(Entry { stream, generation: id.generation, marks, side, held: 0 });
         watched
     }
 
     /// No place in the engine: a last word, as far as it fits.
     fn send_away(&mut self, mut stream: O::Stream) {
+        // Under TLS nothing fits before the handshake.
         let written = stream.write(self.engine.turned_away(self.now, Shortage::Places));
-        if written.is_ok() {
-            self.os.finish(&mut stream);
-            // Unread bytes would make the kernel reset the connection, last word included.
-            let drained = stream.read(&mut self.shared);
-            drop(drained);
-        }
+        drop(written);
+        self.os.finish(&mut stream);
+        // Unread bytes would make the kernel reset the connection, last word included.
+        let drained = stream.read(&mut self.shared);
+        drop(drained);
     }
 
     /// Descriptors have run out. Those who wait get a last word through a descriptor that was

@@ -31,6 +31,8 @@ struct Entry<S> {
     generation: u32,
     marks: Marks,
     side: Door,
+    /// What the engine was told that the stream keeps.
+    held: usize,
 }
 
 /// Drives an engine on an operating system.

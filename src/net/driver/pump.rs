@@ -87,6 +87,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
             entry.marks.set(Marks::BLOCKED);
         }
         let more = entry.stream.holds_more();
+        let is_ready = entry.marks.has(Marks::SHAKING) && !entry.stream.is_costly();
+        self.note_held(id);
+        if is_ready {
+            self.become_ready(id);
+        }
+        let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
         let read = match read {
             Ok(0) => {
                 entry.marks.take(Marks::READABLE);
@@ -121,6 +127,25 @@ impl<E: Engine, O: Os> Driver<E, O> {
         };
         self.act();
         read
+    }
+
+    /// Tells the engine what the stream keeps, if that is another number.
+    fn note_held(&mut self, id: Id) {
+        let Some(entry) = find(&mut self.streams, id) else { return };
+        let held = entry.stream.held_bytes();
+        if held != entry.held {
+            entry.held = held;
+            self.engine.held_outside(self.now, id, held);
+        }
+    }
+
+    /// The handshake is over. What waited for that is said before anything is received.
+    fn become_ready(&mut self, id: Id) {
+        let Some(entry) = find(&mut self.streams, id) else { return };
+        entry.marks.take(Marks::SHAKING);
+        self.engine.ready(self.now, id);
+        self.act();
+        self.flush(id);
     }
 
     fn hang_up(&mut self, id: Id, how: HangUp) {
@@ -165,6 +190,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.engine.keep(self.now, id, &self.shared, &mut self.out, taken);
         }
         self.out.clear();
+        if taken < total {
+            self.note_held(id);
+        }
     }
 
     /// Writes what the engine kept, now that the stream takes more.
@@ -194,6 +222,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 }
             }
         }
+        self.note_held(id);
         self.end_if_written(id);
         self.act();
     }

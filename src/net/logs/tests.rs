@@ -79,7 +79,7 @@ fn long_lines_fill_the_queue_by_their_bytes() {
     assert_eq!(text.lines().filter(|line| line.starts_with('x')).count(), 42);
     assert!(text.contains("dropped 58 log lines"));
     assert_eq!(logs.waiting.load(Ordering::Relaxed), 0);
-    logs.push(line.clone());
+    logs.push(line);
     assert_eq!(lines.try_iter().count(), 1, "there is room again");
 }
 

@@ -35,6 +35,16 @@ impl Engine for Watched {
         Some(id)
     }
 
+    fn ready(&mut self, now: Now, id: Id) {
+        self.lives(id);
+        self.server.ready(now, id);
+    }
+
+    fn held_outside(&mut self, now: Now, id: Id, bytes: usize) {
+        self.lives(id);
+        self.server.held_outside(now, id, bytes);
+    }
+
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         self.lives(id);
         self.server.connected(now, id, how, out);
