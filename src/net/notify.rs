@@ -244,7 +244,9 @@ mod tests {
     fn after_a_reload_it_is_ready_again() {
         let mut told = Told::new(None);
         told.news(at(1), open(0));
-        told.reloaded = true;
+        (told.reloaded, told.reads) = (true, true);
+        assert_eq!(told.news(at(2), open(0)), (String::new(), None), "files are being read");
+        told.reads = false;
         assert_eq!(told.news(at(2), open(0)), ("READY=1\n".to_owned(), None));
     }
 }

@@ -2,11 +2,13 @@
 //! they can be accepted must keep neither the admin side nor the end of the process waiting.
 
 use wspulse::engine::Signal;
+use wspulse::net::driver::Driver;
 
 use crate::hostile::Client;
-use crate::house::House;
+use crate::house::{self, House};
 use crate::peer;
-use crate::world::End;
+use crate::sim::watched::Watched;
+use crate::world::{End, Wires, World};
 
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
 const SECOND_NS: u64 = 1_000_000_000;
@@ -95,4 +97,20 @@ fn listeners_keep_their_numbers_when_others_are_closed() {
     house.settle();
     assert!(house.output(probe).starts_with(b"HTTP/1.1 200 "), "the admin listener is alive");
     house.send(keeps_it_open.wire, &peer::close(1001, ""));
+}
+
+/// Half a TLS handshake is kept by nobody whom the engine knows.
+#[test]
+fn what_a_stream_keeps_is_told_when_it_changes() {
+    let wires = Wires::new();
+    let mut driver = Driver::new(Watched::new(house::server(&[], 1)), World(wires.clone()));
+    let wire = wires.connect(0);
+    for held in [0, 5_000, 5_000, 9_000, 0] {
+        wires.0.borrow_mut().wires[wire].held = held;
+        wires.send(wire, b"G");
+        for _ in 0..3 {
+            driver.turn().unwrap();
+        }
+    }
+    assert_eq!(driver.engine().held, [5_000, 9_000, 0]);
 }

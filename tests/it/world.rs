@@ -85,6 +85,8 @@ pub(crate) struct Wire {
     /// Bytes that the system takes before the peer reads again.
     window: usize,
     blocked: bool,
+    /// What its stream says that it keeps.
+    pub(crate) held: usize,
     pub(crate) end: Option<End>,
 }
 
@@ -233,7 +235,11 @@ pub(crate) struct Stream {
     net: Wires,
 }
 
-impl Channel for Stream {}
+impl Channel for Stream {
+    fn held_bytes(&self) -> usize {
+        self.net.0.borrow().wires[self.wire].held
+    }
+}
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

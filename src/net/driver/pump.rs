@@ -87,11 +87,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
             entry.marks.set(Marks::BLOCKED);
         }
         let more = entry.stream.holds_more();
-        let is_ready = entry.marks.has(Marks::SHAKING) && !entry.stream.is_costly();
-        self.note_held(id);
-        if is_ready {
+        let broken = read.as_ref().is_err_and(|why| why.kind() != io::ErrorKind::WouldBlock);
+        if entry.marks.has(Marks::SHAKING) && !entry.stream.is_costly() && !broken {
             self.become_ready(id);
         }
+        self.note_held(id);
         let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
         let read = match read {
             Ok(0) => {

@@ -5,7 +5,7 @@
 //! command that repeats it: `SEED=… cargo test simulation`.
 
 mod net;
-mod watched;
+pub(crate) mod watched;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -14,11 +14,14 @@ pub(crate) struct Watched {
     living: BTreeSet<Id>,
     ended: BTreeSet<Id>,
     pub(crate) accepted: usize,
+    /// What it was told that streams keep, each time.
+    pub(crate) held: Vec<usize>,
 }
 
 impl Watched {
     pub(crate) fn new(server: Server) -> Self {
-        Self { server, living: BTreeSet::new(), ended: BTreeSet::new(), accepted: 0 }
+        let (living, ended) = (BTreeSet::new(), BTreeSet::new());
+        Self { server, living, ended, accepted: 0, held: Vec::new() }
     }
 
     fn lives(&self, id: Id) {
@@ -42,6 +45,7 @@ impl Engine for Watched {
 
     fn held_outside(&mut self, now: Now, id: Id, bytes: usize) {
         self.lives(id);
+        self.held.push(bytes);
         self.server.held_outside(now, id, bytes);
     }
 
