@@ -6,6 +6,7 @@ use super::marks::Marks;
 use super::{Channel, Driver, Entry, Os, find};
 use crate::engine::{Door, Engine, HangUp, Id, Shortage, Target, TlsFault};
 use crate::limits;
+use crate::time;
 
 /// Places are added this many at a time, see `slab`.
 const GROWTH: usize = 4096;
@@ -15,9 +16,6 @@ const RETRY_NS: u64 = 100_000_000;
 const REST_NS: u64 = 10_000_000;
 /// A handshake that has taken so long has to make room when there are too many.
 const SLOW_NS: u64 = 1_000_000_000;
-/// After the engine wants no more connections, how long those that wait are still accepted: as
-/// long as new ones keep coming, the queue never becomes empty.
-const CLOSING_NS: u64 = 1_000_000_000;
 
 /// A listener, and whether somebody may wait there.
 #[derive(Debug)]
@@ -65,7 +63,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         if self.closing_until_ns.is_some() || self.doors_are_closed() {
             return;
         }
-        self.closing_until_ns = Some(self.now.mono_ns + CLOSING_NS);
+        self.closing_until_ns = Some(self.now.mono_ns + time::ms(limits::LAST_ACCEPTS_MS));
         for doorway in self.doorways.iter_mut().filter(|doorway| doorway.side == Door::Main) {
             // That somebody waits may not have been told yet.
             doorway.state = Queue::Waiting;

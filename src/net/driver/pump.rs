@@ -87,11 +87,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
             entry.marks.set(Marks::BLOCKED);
         }
         let more = entry.stream.holds_more();
-        let broken = read.as_ref().is_err_and(|why| why.kind() != io::ErrorKind::WouldBlock);
-        if entry.marks.has(Marks::SHAKING) && !entry.stream.is_costly() && !broken {
-            self.become_ready(id);
+        // Of a plain stream neither is ever true.
+        if entry.marks.has(Marks::SHAKING) || entry.stream.held_bytes() != entry.held {
+            let broken = read.as_ref().is_err_and(|why| why.kind() != io::ErrorKind::WouldBlock);
+            if !broken {
+                self.become_ready(id);
+            }
+            self.note_held(id);
         }
-        self.note_held(id);
         let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
         let read = match read {
             Ok(0) => {
@@ -139,10 +142,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    /// The handshake is over. What waited for that is said before anything is received.
+    /// If the handshake has just ended: what waited for that is said before anything is received.
     fn become_ready(&mut self, id: Id) {
         let Some(entry) = find(&mut self.streams, id) else { return };
-        entry.marks.take(Marks::SHAKING);
+        if entry.stream.is_costly() || !entry.marks.take(Marks::SHAKING) {
+            return;
+        }
         self.engine.ready(self.now, id);
         self.act();
         self.flush(id);

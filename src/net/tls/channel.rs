@@ -12,12 +12,10 @@ use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerCon
 use super::super::stream::Socket;
 use super::trust;
 use crate::engine::TlsFault;
+use crate::limits::HANDSHAKE_BYTES;
 
 /// Our records that wait for the kernel.
 const UNSENT_BYTES: usize = 32 * 1024;
-/// All that a client says before it is understood. Its first message has half a KiB, 2 KiB with
-/// keys against quantum computers; `rustls` alone would keep 64 KiB of one that never ends.
-const HANDSHAKE_BYTES: usize = 12 * 1024;
 /// By so much the buffer of `rustls` grows for a read; each session has one such.
 const READ_BYTES: usize = 4 * 1024;
 /// What a record adds to the bytes in it.

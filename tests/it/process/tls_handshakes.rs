@@ -1,6 +1,7 @@
 //! TLS handshakes that the server does not want, or that never end: what they cost, and what their
 //! clients hear.
 
+use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -121,4 +122,21 @@ fn who_is_refused_and_leads_no_handshake_to_its_end_is_let_go() {
     // It may end with a reset: the 503 that nobody could read was never sent.
     let _ = silent.read_to_end(&mut heard);
     assert!(heard.is_empty(), "{heard:?}");
+}
+
+#[test]
+fn a_handshake_in_single_bytes_ends_with_the_head_timeout() {
+    let (folder, authority) = (Folder::new("tls-drip"), Authority::new());
+    authority.vouch(&folder, "a", 2100);
+    let server = start(&folder, "a", &["--head-timeout", "300ms"]);
+    let mut stream = TcpStream::connect(server.main).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    for byte in endless_hello(100) {
+        let gone = stream.write_all(&[byte]).is_err();
+        let waits = |why: io::Error| why.kind() == ErrorKind::WouldBlock;
+        if gone || !stream.read(&mut [0; 1]).is_err_and(waits) {
+            return;
+        }
+    }
+    panic!("it may go on for ever");
 }
