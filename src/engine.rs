@@ -3,10 +3,10 @@
 //! driven by scenarios, by the simulation, by the fuzzer and by the operating system.
 //!
 //! How to drive an engine, in five steps:
-//! 1. A stream arrives: [`Engine::accepted`], or one that [`Action::Connect`] asked for:
-//!    [`Engine::connected`]. Its id lives until you call [`Engine::closed`],
-//!    exactly once: after an [`Action::Close`] or [`Action::Reset`], or after [`Engine::ended`]
-//!    with anything but [`HangUp::Eof`].
+//! 1. A stream arrives: [`Engine::accepted`], and as soon as it can carry an answer
+//!    [`Engine::ready`]; or one that [`Action::Connect`] asked for: [`Engine::connected`].
+//!    Its id lives until you call [`Engine::closed`], exactly once: after an [`Action::Close`] or
+//!    [`Action::Reset`], or after [`Engine::ended`] with anything but [`HangUp::Eof`].
 //! 2. It is readable: read into [`Engine::room`] (empty means paused: remember that the stream is
 //!    readable and wait for [`Action::Resume`]), then [`Engine::received`]; at its end or on an
 //!    error [`Engine::ended`].
@@ -152,7 +152,22 @@ pub struct File {
     pub bytes: Vec<u8>,
     /// When it was last changed.
     pub modified_ms: i64,
+    /// What was made of it where it was read; none where that is left to whoever gets it.
+    pub prepared: Option<Prepared>,
 }
+
+/// What a file is served with, made beside the loop: to compress 8 MiB takes a third of a second,
+/// and ten times that where CPU is short.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// Its bytes compressed, where that is worth it, and the digest of those.
+    pub gzip: Option<(Vec<u8>, Digest)>,
+}
+
+/// Tells one version of a file from another.
+pub type Digest = [u8; 10];
 
 /// What an engine can ask to have read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,11 +195,12 @@ pub enum Action {
     Reset(Id),
     /// Open a connection; [`Engine::connected`] tells how that went.
     Connect(Id, Target),
-    /// Take whoever waits at the main doors, then close them for good.
+    /// Accept whoever waits at the main doors, for a second at most, then close them for good;
+    /// [`Engine::doors_closed`] tells when that is done.
     StopAccepting,
     /// Say how much memory is used, with [`Engine::weighed`].
     Weigh,
-    /// Read this, and hand it over with [`Engine::fetched`].
+    /// Read this, and hand it over with [`Engine::fetched`], at once or in a later turn.
     Fetch(Source),
     /// Do nothing at all until then: nothing but a signal is noticed.
     Freeze {
@@ -204,6 +220,14 @@ pub trait Engine {
 
     /// A stream arrived. `None`: no place for it, turn it away.
     fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id>;
+
+    /// What is said to a stream that arrived can be read from now on: at once, or after its TLS
+    /// handshake. It comes before the first [`Engine::received`].
+    fn ready(&mut self, _now: Now, _id: Id) {}
+
+    /// Beside the engine, so many bytes are kept for this stream: half a TLS handshake, or records
+    /// that wait. Told whenever it is another number; at first it is 0.
+    fn held_outside(&mut self, _now: Now, _id: Id, _bytes: usize) {}
 
     /// Asked for by [`Action::Connect`]: the connection stands, or never will.
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out);

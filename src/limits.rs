@@ -65,17 +65,23 @@ pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 pub const WRITE_AT_ONCE: usize = 512 * 1024;
 /// Connections accepted in one turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
+/// Once no more connections are wanted, those that wait are accepted for so long: a queue into
+/// which others come all the while never becomes empty.
+pub const LAST_ACCEPTS_MS: u64 = 1_000;
 /// Steps of TLS handshakes in one turn: each costs as much as hundreds of messages.
 pub const HANDSHAKES_PER_TURN: usize = 16;
 /// TLS handshakes under way.
 pub const HANDSHAKES_AT_ONCE: usize = 1_024;
+/// What a client says before its handshake is over. Its first message has half a KiB, 2 KiB with
+/// keys against quantum computers; `rustls` alone would keep 64 KiB of one that never ends.
+pub const HANDSHAKE_BYTES: usize = 12 * 1024;
 /// What a TLS connection costs beside what every connection costs.
 pub const TLS_BYTES: u64 = 12 * 1024;
 /// Timers in one turn.
 pub const TIMERS_PER_TURN: usize = 256;
 /// Timers that fire before what they cause is carried out.
 pub const TIMERS_AT_ONCE: usize = 16;
-/// Main connections served before the admin side is asked again.
+/// Main connections served, or accepted, before the admin side is asked again.
 pub const SERVED_BEFORE_ADMIN: usize = 8;
 /// Bytes read, inflated, produced and copied for main connections before the admin side is asked
 /// again.
@@ -126,6 +132,8 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("message that is compressed", "128 KiB", "sent uncompressed"),
     ("accepted per turn", "64", "next turn"),
     ("main connections before the admin side", "8, or 256 KiB", "admin is asked again"),
+    ("accepting at the stop", "1s", "the kernel resets"),
+    ("TLS handshake of a client", "12 KiB", "close"),
     ("TLS handshakes, steps per turn", "16", "next turn"),
     ("TLS handshakes under way", "1024", "wait; the oldest ends after 1s"),
     ("timers per turn", "256", "next turn"),

@@ -193,7 +193,7 @@ impl Pool {
     pub fn ask(&mut self, call: Call) -> Result<CallId, Full> {
         let id = CallId(self.next_call);
         let asking = Waiting { id, call, tries: 0 };
-        if let Err(asking) = self.start(asking) {
+        if let Some(asking) = self.start(asking) {
             if self.waiting.len() >= self.rules.waiting {
                 return Err(Full);
             }
@@ -255,7 +255,7 @@ impl Pool {
             && busy.written == Written::No
         {
             busy.written = Written::Perhaps;
-            out.extend_from_slice(&busy.asking.call.bytes.bytes());
+            out.extend_from_slice(busy.asking.call.bytes.bytes());
         }
     }
 
@@ -374,7 +374,7 @@ impl Pool {
     }
 
     /// Puts a request on its way, or gives it back: nothing is free.
-    fn start(&mut self, asking: Waiting) -> Result<(), Waiting> {
+    fn start(&mut self, asking: Waiting) -> Option<Waiting> {
         let target = &asking.call.target;
         let (mut to_target, mut idle, mut other) = (0, None, None);
         for (id, held) in self.lanes.iter() {
@@ -393,26 +393,24 @@ impl Pool {
         {
             held.state = State::busy(asking);
             self.orders.push_back(Order::Write(Lane(id)));
-            return Ok(());
+            return None;
         }
         if to_target >= self.rules.per_target {
-            return Err(asking);
+            return Some(asking);
         }
         if self.lanes.len() >= self.rules.connections {
             // Its place is free once the owner says so.
             if let Some((_, id)) = other {
                 self.leave(Lane(id));
             }
-            return Err(asking);
+            return Some(asking);
         }
         let target = target.clone();
         let state = State::Connecting { asking: Box::new(asking), until_ns: u64::MAX };
         // The table is full beyond any limit that a pool could have.
-        let Some(id) = self.lanes.insert(Held { target: target.clone(), state }) else {
-            return Ok(());
-        };
+        let id = self.lanes.insert(Held { target: target.clone(), state })?;
         self.orders.push_back(Order::Connect(Lane(id), target));
-        Ok(())
+        None
     }
 
     /// Something has become free; who waits longest goes first.
@@ -426,7 +424,7 @@ impl Pool {
                 continue;
             }
             let Some(asking) = self.waiting.remove(at) else { return };
-            if let Err(asking) = self.start(asking) {
+            if let Some(asking) = self.start(asking) {
                 taken.push(asking.call.target.clone());
                 self.waiting.insert(at, asking);
                 at += 1;

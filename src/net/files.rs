@@ -1,5 +1,5 @@
-//! Files: those of `--assets`, read at start and on SIGHUP, and small ones, such as tokens,
-//! whenever the program asks for them again.
+//! Files: those of `--assets`, read at start and on SIGHUP (`assets`), and small ones, such as
+//! tokens, whenever the program asks for them again.
 
 use std::fs;
 use std::io::{self, Read};
@@ -69,7 +69,8 @@ fn read_folder(
             let modified =
                 metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
             let modified_ms = modified.map_or(0, |at| i64::try_from(at.as_millis()).unwrap_or(0));
-            files.push(File { name: format!("{prefix}{name}"), bytes, modified_ms });
+            let name = format!("{prefix}{name}");
+            files.push(File { name, bytes, modified_ms, prepared: None });
         }
     }
     Ok(())
@@ -80,7 +81,9 @@ pub(super) fn found(paths: &[String]) -> Vec<File> {
     let mut found = Vec::new();
     for path in paths {
         match read_small(Path::new(path)) {
-            Ok(bytes) => found.push(File { name: path.clone(), bytes, modified_ms: 0 }),
+            Ok(bytes) => {
+                found.push(File { name: path.clone(), bytes, modified_ms: 0, prepared: None });
+            }
             Err(error) => log::warn!(target: "files", error:% = error; "cannot read a file"),
         }
     }

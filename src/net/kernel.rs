@@ -4,7 +4,7 @@
 use std::fs::File as OsFile;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::UnixStream;
@@ -15,6 +15,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use super::assets::AssetReader;
 use super::begun::{self, Outward};
 use super::memory::Gauge;
 use super::notify::Supervisor;
@@ -27,7 +28,7 @@ use crate::engine::{Door, File, Id, Now, Peer, Signal, Source, Standing, Target}
 /// Tokens of connections are `key | generation << 32`; these few lie where no key ever is.
 const ADMIN_SIDE: usize = usize::MAX;
 const ALARM: usize = usize::MAX - 1;
-const NAMES: usize = usize::MAX - 2;
+const WAKER: usize = usize::MAX - 2;
 const FIRST_SIGNAL: usize = usize::MAX - 8;
 const FIRST_DOOR: usize = usize::MAX - 4096;
 /// Events taken at once; the rest follow next turn.
@@ -43,7 +44,9 @@ pub(super) struct Kernel {
     signals: Vec<(Signal, UnixStream)>,
     /// Given up for a moment when no other descriptor is left.
     reserve: Option<OsFile>,
-    assets: Option<PathBuf>,
+    assets: Option<AssetReader>,
+    /// Threads beside the loop wake it by this.
+    waker: Option<Arc<Waker>>,
     supervisor: Option<Supervisor>,
     /// Wakes to the microsecond, where a poller's timeout counts in milliseconds.
     alarm: Option<OwnedFd>,
@@ -59,7 +62,7 @@ pub(super) struct Kernel {
 #[derive(Debug, Default)]
 pub(super) struct Duties {
     pub(super) listeners: Vec<(Door, Listener)>,
-    pub(super) assets: Option<PathBuf>,
+    pub(super) assets: Option<AssetReader>,
     pub(super) supervisor: Option<Supervisor>,
     pub(super) tls: Option<Keeper>,
     pub(super) memory: Option<Gauge>,
@@ -79,6 +82,7 @@ impl Kernel {
             signals,
             reserve: spare_descriptor(),
             assets: duties.assets,
+            waker: None,
             supervisor: duties.supervisor,
             alarm: None,
             untold: Vec::new(),
@@ -122,6 +126,16 @@ impl Kernel {
         }
     }
 
+    /// There is one for each poller.
+    fn waker(&mut self) -> io::Result<Arc<Waker>> {
+        if let Some(waker) = &self.waker {
+            return Ok(Arc::clone(waker));
+        }
+        let waker = Arc::new(Waker::new(self.main.registry(), Token(WAKER))?);
+        self.waker = Some(Arc::clone(&waker));
+        Ok(waker)
+    }
+
     fn side(&self, side: Door) -> &Poll {
         match side {
             Door::Main => &self.main,
@@ -136,7 +150,7 @@ impl Kernel {
             match event.token().0 {
                 ADMIN_SIDE => admin = true,
                 // What it woke us for is collected after every wait.
-                NAMES => {}
+                WAKER => {}
                 token if token >= FIRST_SIGNAL => {
                     if let Some((signal, pipe)) = self.signals.get_mut(token - FIRST_SIGNAL) {
                         take_all(pipe);
@@ -175,14 +189,16 @@ fn spare_descriptor() -> Option<OsFile> {
     OsFile::open("/dev/null").ok()
 }
 
-/// Waits; a signal that interrupts has its own pipe.
-fn poll(poll: &mut Poll, batch: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-    match poll.poll(batch, timeout) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-            batch.clear();
-            Ok(())
+/// Waits; a signal that interrupts has its own pipe. After a SIGSTOP every wait is interrupted: it
+/// still has to tell what has arrived meanwhile.
+fn poll(poll: &mut Poll, batch: &mut Events, mut timeout: Option<Duration>) -> io::Result<()> {
+    loop {
+        match poll.poll(batch, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                timeout = Some(Duration::ZERO);
+            }
+            other => return other,
         }
-        other => other,
     }
 }
 
@@ -200,6 +216,9 @@ impl Os for Kernel {
         poll(&mut self.main, &mut self.batch, timeout)?;
         if self.outward.resolver.is_busy() {
             self.outward.resolver.collect(clock::now(), events);
+        }
+        if self.assets.as_mut().is_some_and(AssetReader::has_finished) {
+            events.push(Event::AssetsRead);
         }
         if self.translate(events) { self.glance(events) } else { Ok(()) }
     }
@@ -250,13 +269,13 @@ impl Os for Kernel {
         drop(self.reserve.take().ok_or(io::ErrorKind::Other)?);
         let mut accepted = self.accept(door);
         if let Ok((stream, _)) = &mut accepted {
+            // Under TLS nothing fits before the handshake.
             let written = stream.write(last_words);
-            if written.is_ok() {
-                stream.finish();
-                // Unread bytes would make the kernel reset the connection, last word included.
-                let drained = stream.read(&mut [0; 4096]);
-                drop(drained);
-            }
+            drop(written);
+            stream.finish();
+            // Unread bytes would make the kernel reset the connection, last word included.
+            let drained = stream.read(&mut [0; 4096]);
+            drop(drained);
         }
         let turned_away = accepted.map(drop);
         self.reserve = spare_descriptor();
@@ -284,7 +303,7 @@ impl Os for Kernel {
         let token = Token(id.key as usize | (id.generation as usize) << 32);
         if let Stream::Begun(begun) = stream {
             if self.outward.resolver.needs_waker() {
-                let waker = Waker::new(self.main.registry(), Token(NAMES))?;
+                let waker = self.waker()?;
                 self.outward.resolver.set_waker(waker);
             }
             begun.watched(token, id, clock::now(), &mut self.outward);
@@ -313,7 +332,8 @@ impl Os for Kernel {
     }
 
     fn tell(&mut self, now: Now, standing: Standing) -> Option<u64> {
-        let supervisor = self.supervisor.as_mut().and_then(|told| told.tell(now, standing));
+        let reads = self.assets.as_ref().is_some_and(AssetReader::is_reading);
+        let supervisor = self.supervisor.as_mut().and_then(|told| told.tell(now, standing, reads));
         supervisor.into_iter().chain(self.tls.as_mut().map(|tls| tls.warn(now))).min()
     }
 
@@ -326,12 +346,21 @@ impl Os for Kernel {
         self.memory.as_ref().and_then(Gauge::used)
     }
 
+    fn take_assets(&mut self) -> io::Result<Vec<File>> {
+        let waker = self.waker()?;
+        self.assets.as_mut().ok_or(io::ErrorKind::NotFound)?.take(waker)
+    }
+
     fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>> {
-        match (source, &self.assets) {
-            (Source::Assets, Some(directory)) => files::read(directory),
-            (Source::Assets, None) => Err(io::ErrorKind::NotFound.into()),
-            (Source::Process, _) => Ok(process::figures()),
-            (Source::Files(paths), _) => Ok(files::found(paths)),
+        match source {
+            Source::Assets => {
+                let waker = self.waker()?;
+                let assets = self.assets.as_mut().ok_or(io::ErrorKind::NotFound)?;
+                assets.begin(waker)?;
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Source::Process => Ok(process::figures()),
+            Source::Files(paths) => Ok(files::found(paths)),
         }
     }
 }

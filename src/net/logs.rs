@@ -1,6 +1,7 @@
 //! Logs without waiting: a line goes into a bounded queue, one thread writes it to standard error.
-//! A full queue drops the line and counts it, so that nobody who stops reading our standard
-//! error can stop the loop. It knows what a record looks like, not what is worth a record.
+//! A full queue, by lines or by bytes, drops the line and counts it, so that nobody who stops
+//! reading our standard error can stop the loop. It knows what a record looks like, not what is
+//! worth a record.
 
 mod line;
 mod ration;
@@ -8,7 +9,7 @@ mod ration;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -23,6 +24,8 @@ use ration::{Ration, Verdict};
 
 /// Lines that wait for the writer.
 const QUEUE_LINES_MAX: usize = 1024;
+/// Bytes of those lines.
+const QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// How often the writer looks whether a burst is over, while there is one.
 const BURST_CHECK: Duration = Duration::from_millis(250);
 /// How long the writer leaves a descriptor alone that says that it would block.
@@ -51,6 +54,8 @@ struct Logs {
     queue: SyncSender<Item>,
     ration: Mutex<Ration>,
     dropped: AtomicU64,
+    /// Bytes of lines that are queued or being written.
+    waiting: AtomicUsize,
 }
 
 /// Turns logging on.
@@ -73,7 +78,7 @@ pub fn start(style: &LogStyle) -> io::Result<()> {
     let filter = env_logger::Builder::new().parse_filters(&style.filter).build();
     let level = filter.filter();
     let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
-    let logs = Logs { filter, shape, queue, ration: Mutex::default(), dropped: AtomicU64::new(0) };
+    let logs = Logs::new(filter, shape, queue);
     // The thread first: without it a last word must not end up in a queue that nobody empties.
     let writer = thread::Builder::new().name("logs".to_owned()).stack_size(STACK_BYTES);
     writer.spawn(move || write_lines(LOGS.wait(), &lines, to))?;
@@ -101,8 +106,12 @@ pub fn last_word(message: &str, timeout: Duration) {
         }
     };
     let end_ns = deadline(timeout);
+    let bytes = text.capacity();
+    logs.waiting.fetch_add(bytes, Ordering::Relaxed);
     if logs.wait_in_line(Item::Line(text), end_ns) {
         logs.flush_until(end_ns);
+    } else {
+        logs.waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -110,6 +119,12 @@ pub fn last_word(message: &str, timeout: Duration) {
 /// not hold up the exit. Says whether they were.
 pub fn flush(timeout: Duration) -> bool {
     LOGS.get().is_none_or(|logs| logs.flush_until(deadline(timeout)))
+}
+
+/// Bytes of lines that wait for whoever reads our standard error.
+#[must_use]
+pub fn waiting_bytes() -> usize {
+    LOGS.get().map_or(0, |logs| logs.waiting.load(Ordering::Relaxed))
 }
 
 impl Log for Logs {
@@ -144,8 +159,16 @@ impl Log for Logs {
 }
 
 impl Logs {
+    fn new(filter: env_logger::Logger, shape: Shape, queue: SyncSender<Item>) -> Self {
+        let (dropped, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Self { filter, shape, queue, ration: Mutex::default(), dropped, waiting }
+    }
+
     fn push(&self, line: String) {
-        if self.queue.try_send(Item::Line(line)).is_err() {
+        let bytes = line.capacity();
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > QUEUE_BYTES_MAX || self.queue.try_send(Item::Line(line)).is_err() {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -212,6 +235,7 @@ fn write_lines(logs: &Logs, lines: &Receiver<Item>, mut to: impl Write) {
         match next {
             Ok(Item::Line(text)) => {
                 put(&mut to, &text);
+                logs.waiting.fetch_sub(text.capacity(), Ordering::Relaxed);
                 // The mark of a burst may have found the queue full.
                 burst = true;
             }

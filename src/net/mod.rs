@@ -1,6 +1,7 @@
 //! The operating system: everything that reads a socket, a file, a clock or a signal, or starts a
 //! thread. It does not know that HTTP or WebSocket exist; it drives an [`Engine`](crate::engine).
 
+mod assets;
 mod begun;
 pub mod clock;
 pub mod driver;
@@ -33,6 +34,7 @@ use crate::options::{self, Listen, Reach, Serve};
 use crate::server::config::{Config, Kube};
 use crate::server::{self, Assets, Server};
 use crate::units::show_size;
+use assets::AssetReader;
 use driver::Driver;
 use kernel::{Duties, Kernel};
 use listen::Port;
@@ -153,7 +155,8 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     announce(&serve, &doors);
     let listeners = doors.into_iter().map(|open| (open.door, open.listener)).collect();
     let supervisor = Supervisor::found();
-    let duties = Duties { listeners, assets: serve.assets, supervisor, tls, memory };
+    let assets_again = serve.assets.map(|folder| AssetReader::new(folder, server::prepare));
+    let duties = Duties { listeners, assets: assets_again, supervisor, tls, memory };
     let kernel = Kernel::new(duties, signals).map_err(StartError::Kernel)?;
     let server = Server::new(serve.server, assets, seed());
     Driver::new(server, kernel).run().map_err(StartError::Kernel)

@@ -64,8 +64,8 @@ impl Resolver {
         self.waker.is_none()
     }
 
-    pub(super) fn set_waker(&mut self, waker: Waker) {
-        self.waker = Some(Arc::new(waker));
+    pub(super) fn set_waker(&mut self, waker: Arc<Waker>) {
+        self.waker = Some(waker);
     }
 
     /// Looks a name up for somebody, who is told when there is an answer.

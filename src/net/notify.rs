@@ -72,7 +72,9 @@ impl Supervisor {
     }
 
     /// Tells what there is to tell; says when there is more even if nothing happens.
-    pub(super) fn tell(&mut self, now: Now, standing: Standing) -> Option<u64> {
+    /// As long as files are read again, the reload is not done.
+    pub(super) fn tell(&mut self, now: Now, standing: Standing, reads: bool) -> Option<u64> {
+        self.told.reads = reads;
         let first = self.told.status.is_none();
         let (news, next_ns) = self.told.news(now, standing);
         if !news.is_empty() {
@@ -99,6 +101,8 @@ struct Told {
     status_ns: u64,
     stopping: bool,
     reloaded: bool,
+    /// Files are being read again.
+    reads: bool,
     watchdog: Option<Watchdog>,
 }
 
@@ -115,13 +119,21 @@ impl Told {
             every_ns: us.saturating_mul(500).max(BARK_NS_MIN),
             due_ns: 0,
         });
-        Self { status: None, status_ns: 0, stopping: false, reloaded: false, watchdog }
+        Self {
+            status: None,
+            status_ns: 0,
+            stopping: false,
+            reloaded: false,
+            reads: false,
+            watchdog,
+        }
     }
 
     /// The lines that are news, perhaps none, and when the next ones are due.
     fn news(&mut self, now: Now, standing: Standing) -> (String, Option<u64>) {
         let mut news = String::new();
-        if self.status.is_none() || std::mem::take(&mut self.reloaded) {
+        let done = !self.reads && std::mem::take(&mut self.reloaded);
+        if self.status.is_none() || done {
             news.push_str("READY=1\n");
         }
         let mut urgent = self.status.is_none();
@@ -232,7 +244,9 @@ mod tests {
     fn after_a_reload_it_is_ready_again() {
         let mut told = Told::new(None);
         told.news(at(1), open(0));
-        told.reloaded = true;
+        (told.reloaded, told.reads) = (true, true);
+        assert_eq!(told.news(at(2), open(0)), (String::new(), None), "files are being read");
+        told.reads = false;
         assert_eq!(told.news(at(2), open(0)), ("READY=1\n".to_owned(), None));
     }
 }

@@ -24,6 +24,8 @@ pub enum Event {
     },
     /// The operator asks something.
     Signal(Signal),
+    /// The assets have been read: [`Os::take_assets`].
+    AssetsRead,
 }
 
 /// A connection to a peer. Dropping it closes it; what it has taken and not passed on,
@@ -32,6 +34,11 @@ pub trait Channel: Read + Write {
     /// It stopped before the kernel had no more, or holds something back: no event will tell.
     fn holds_more(&self) -> bool {
         false
+    }
+
+    /// What it keeps for its peer, beyond what every connection of its kind costs.
+    fn held_bytes(&self) -> usize {
+        0
     }
 
     /// It and its peer do not understand each other yet: to serve it now costs as much as hundreds
@@ -100,6 +107,12 @@ pub trait Os {
         None
     }
 
-    /// Reads files.
+    /// The assets that [`Os::fetch`] began to read.
+    fn take_assets(&mut self) -> io::Result<Vec<File>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    /// Reads files. `WouldBlock`: that goes on beside the loop, and [`Event::AssetsRead`] tells
+    /// when it is done.
     fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>>;
 }

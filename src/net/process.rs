@@ -13,6 +13,7 @@ pub(super) fn figures() -> Vec<File> {
         name: name.to_owned(),
         bytes: value.into_bytes(),
         modified_ms: 0,
+        prepared: None,
     };
     let mut figures = Vec::new();
     if let Some(open) = open_descriptors() {

@@ -63,6 +63,13 @@ impl Channel for Stream {
         }
     }
 
+    fn held_bytes(&self) -> usize {
+        match self {
+            Self::Plain(_) | Self::Begun(_) => 0,
+            Self::Tls(tls) => tls.held_bytes(),
+        }
+    }
+
     fn is_costly(&self) -> bool {
         match self {
             Self::Plain(_) => false,

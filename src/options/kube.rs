@@ -249,6 +249,7 @@ mod tests {
             name: name.to_owned(),
             bytes: text.as_bytes().to_vec(),
             modified_ms: 0,
+            prepared: None,
         };
         let wish = |choice| KubeWish { choice, files: vec!["c".to_owned()], ..KubeWish::default() };
         let watches = |wish: &KubeWish, reach| {

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use sha1::{Digest, Sha1};
+use sha1::{Digest as _, Sha1};
 
-use crate::engine::{File, Now};
+use crate::engine::{Digest, File, Now, Prepared};
 use crate::proto::deflate;
 use crate::proto::http::{self, Request};
 use crate::proto::response::Response;
@@ -50,10 +50,26 @@ struct Coding {
 }
 
 impl Coding {
-    fn new(bytes: Vec<u8>) -> Self {
-        let etag = format!("\"{}\"", hex(&Sha1::digest(&bytes)[..10]));
-        Self { bytes, etag }
+    fn new(bytes: Vec<u8>, digest: Digest) -> Self {
+        Self { bytes, etag: format!("\"{}\"", hex(&digest)) }
     }
+}
+
+/// What a file is served with. It takes its time, so that a reload has it done beside the loop.
+#[must_use]
+pub fn prepare(name: &str, bytes: &[u8]) -> Prepared {
+    let gzip = if is_compressible(kind(name)) { deflate::gzip(bytes) } else { None };
+    let gzip = gzip.map(|gzip| {
+        let digest = digest(&gzip);
+        (gzip, digest)
+    });
+    Prepared { digest: digest(bytes), gzip }
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    let mut digest = Digest::default();
+    digest.copy_from_slice(&Sha1::digest(bytes)[..size_of::<Digest>()]);
+    digest
 }
 
 impl Assets {
@@ -61,7 +77,9 @@ impl Assets {
     #[must_use]
     pub fn embedded(now: Now) -> Self {
         let bytes = dense(PAGE).into_bytes();
-        let page = Asset::new("index.html", bytes, now.wall_ms, Some(page_policy()));
+        let name = "index.html".to_owned();
+        let file = File { name, bytes, modified_ms: now.wall_ms, prepared: None };
+        let page = Asset::new(file, Some(page_policy()));
         let by_path = BTreeMap::from([("/index.html".to_owned(), page)]);
         Self { by_path, origin: Origin::Embedded }
     }
@@ -77,7 +95,7 @@ impl Assets {
     pub fn directory(files: Vec<File>) -> Self {
         let assets = files.into_iter().map(|file| {
             let path = format!("/{}", file.name);
-            (path, Asset::new(&file.name, file.bytes, file.modified_ms, None))
+            (path, Asset::new(file, None))
         });
         Self { by_path: assets.collect(), origin: Origin::Directory }
     }
@@ -98,15 +116,15 @@ impl Assets {
 }
 
 impl Asset {
-    fn new(name: &str, bytes: Vec<u8>, modified_ms: i64, policy: Option<String>) -> Self {
-        let kind = kind(name);
-        let gzip = if is_compressible(kind) { deflate::gzip(&bytes) } else { None };
+    fn new(file: File, policy: Option<String>) -> Self {
+        let File { name, bytes, modified_ms, prepared } = file;
+        let prepared = prepared.unwrap_or_else(|| prepare(&name, &bytes));
         Self {
-            kind,
+            kind: kind(&name),
             policy,
             modified_s: modified_ms.div_euclid(1000),
-            plain: Coding::new(bytes),
-            gzip: gzip.map(Coding::new),
+            plain: Coding::new(bytes, prepared.digest),
+            gzip: prepared.gzip.map(|(bytes, digest)| Coding::new(bytes, digest)),
         }
     }
 

@@ -83,9 +83,9 @@ impl Calls {
     pub(super) fn ask(&mut self, call: Call, asker: Asker) -> Result<CallId, Full> {
         let question_bytes = call.bytes.cost();
         let id = self.pool.ask(call)?;
-        let asked = Asked { asker, reply: Reply::default(), question_bytes };
-        self.bytes += asked.cost();
-        self.asked.insert(id, asked);
+        let known = Asked { asker, reply: Reply::default(), question_bytes };
+        self.bytes += known.cost();
+        self.asked.insert(id, known);
         Ok(id)
     }
 

@@ -142,7 +142,7 @@ impl Conn {
 
     /// When memory is short, a peer is not read that does not read.
     fn is_read(&self, memory_is_short: bool) -> bool {
-        !self.is_paused() && !(memory_is_short && !self.unsent().is_empty())
+        !self.is_paused() && (!memory_is_short || self.unsent().is_empty())
     }
 
     /// The peer has ended its side while it is not read. One that an answer is owed to does not
@@ -150,6 +150,14 @@ impl Conn {
     pub(super) fn hung_up(&mut self, cx: &mut Cx<'_>) {
         if matches!(&self.stage, Stage::Http(http) if http.owes_an_answer()) {
             self.leave(cx);
+            self.settle(cx);
+        }
+    }
+
+    /// Its stream holds so many bytes of which nothing can be seen from here: half a TLS record.
+    pub(super) fn held_outside(&mut self, bytes: usize, cx: &mut Cx<'_>) {
+        if bytes > 0 || self.slow.is_some() {
+            self.slow.get_or_insert_default().outside = bytes;
             self.settle(cx);
         }
     }

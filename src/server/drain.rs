@@ -57,6 +57,8 @@ pub(super) struct Drain {
     signalled_ns: Option<u64>,
     /// When the present phase ends.
     until_ns: Option<u64>,
+    /// The main listeners are closed: until then more connections may come.
+    pub(super) doors_closed: bool,
     /// `WebSockets` that were closed as the protocol has it, and those that were cut.
     pub(super) clean: u64,
     pub(super) forced: u64,

@@ -56,7 +56,7 @@ mod websocket;
 mod whoami;
 mod worker;
 
-pub use assets::Assets;
+pub use assets::{Assets, prepare};
 pub use http::PLAIN_WORDS;
 pub use routes::{Doors, ROUTES, Route};
 pub use shared::Shared;
@@ -72,9 +72,11 @@ use crate::proto::http::Persistence;
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{Delivery, Response};
 use crate::slab::Slab;
+use crate::time::Moment;
 use config::Config;
 use conn::{Conn, Place};
 use drain::{Meaning, Phase};
+use end::Why;
 use pressure::Stage;
 use shared::{Cx, Order};
 
@@ -250,17 +252,26 @@ impl Engine for Server {
             self.note_arrival(id);
         }
         log::debug!(target: "accept", conn:% = id, peer:% = peer; "accepted");
-        match place {
-            Place::Refused(_) => self.shared.actions.push_back(Action::Write(id)),
-            Place::Upstream => {}
-            Place::Main | Place::Admin => {
-                if let Some((conn, mut cx)) = self.with_silence(now, id) {
+        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+            match place {
+                // Whoever leads no handshake to its end by then holds up the exit.
+                Place::Refused(Refusal::Draining) => {
+                    conn.end_at(Moment::after(now, limits::LINGER_MS), Why::Drain, &mut cx);
+                }
+                Place::Refused(_) | Place::Main | Place::Admin | Place::Upstream => {
                     conn.settle(&mut cx);
                 }
             }
         }
         self.weigh(now);
         Some(id)
+    }
+
+    fn ready(&mut self, _: Now, id: Id) {
+        let refused = |conn: &Conn| matches!(conn.place, Place::Refused(_));
+        if self.conns.find(id).is_some_and(refused) {
+            self.shared.actions.push_back(Action::Write(id));
+        }
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
@@ -314,6 +325,13 @@ impl Engine for Server {
             conn.ended(how, &mut cx);
         }
         self.tend(now);
+        self.weigh(now);
+    }
+
+    fn held_outside(&mut self, now: Now, id: Id, bytes: usize) {
+        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+            conn.held_outside(bytes, &mut cx);
+        }
         self.weigh(now);
     }
 
@@ -442,6 +460,7 @@ impl Engine for Server {
     }
 
     fn doors_closed(&mut self, now: Now) {
+        self.shared.drain.doors_closed = true;
         self.exit_if_empty(now);
     }
 

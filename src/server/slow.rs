@@ -20,6 +20,8 @@ pub(super) struct Slow {
     pub(super) skip: u64,
     /// What the peer has not taken.
     pub(super) outbox: Outbox,
+    /// What its stream holds outside of the server.
+    pub(super) outside: usize,
     /// Since when the peer has taken nothing of it.
     pub(super) stalled_since: Option<Moment>,
     /// What the account knows of this.
@@ -40,7 +42,11 @@ pub(super) enum Hold {
 
 impl Slow {
     pub(super) fn is_idle(&self) -> bool {
-        self.input.is_none() && self.message.is_none() && self.skip == 0 && self.outbox.is_empty()
+        self.input.is_none()
+            && self.message.is_none()
+            && self.skip == 0
+            && self.outside == 0
+            && self.outbox.is_empty()
     }
 
     /// What it costs. Behind output that waits, the kernel's buffers are full as well.
@@ -51,6 +57,7 @@ impl Slow {
         let own = heap::cost(size_of::<Self>())
             + self.input.as_ref().map_or(0, Block::cost)
             + message
+            + self.outside
             + self.outbox.cost();
         Account { memory: own + in_kernel, queued }
     }

@@ -45,7 +45,7 @@ impl Worker {
     /// Takes in the oldest message of a connection that has none in here.
     pub(super) fn enter(&mut self, turn: u64, whose: Id, ms: u64, now: Now) {
         self.waiting.insert(turn, Job { whose, ms });
-        self.current.get_or_insert(Current { turn, done_ns: now.mono_ns + time::ms(ms) });
+        self.current.get_or_insert_with(|| Current { turn, done_ns: now.mono_ns + time::ms(ms) });
     }
 
     /// The connection has left. What is being worked on for it takes its time all the same.

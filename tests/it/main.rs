@@ -6,6 +6,7 @@
 mod backend;
 mod cluster;
 mod corpus;
+mod doors;
 mod echoes;
 #[cfg(feature = "gateway")]
 mod gateway;
@@ -20,6 +21,7 @@ mod scenarios;
 mod sim;
 mod squeeze;
 mod stages;
+mod standstill;
 mod sweep;
 mod tidy;
 #[cfg(feature = "tools")]

@@ -11,6 +11,8 @@ pub(crate) mod running;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_client;
+#[cfg(feature = "tls")]
+mod tls_handshakes;
 #[cfg(all(feature = "tls", feature = "informer"))]
 mod tls_kube;
 #[cfg(all(feature = "tls", feature = "tools"))]
@@ -303,6 +305,48 @@ fn a_hangup_reads_the_files_again() {
     server.signal("HUP");
     assert_eq!(server.wait_for("reload")["level"], "warn");
     assert!(client.get("/").ends_with(" \"two\""), "what cannot be read again stays");
+}
+
+/// To compress all of them took seconds where CPU is short, and nobody was served meanwhile.
+#[cfg(feature = "deflate")]
+#[test]
+fn a_hangup_does_not_hold_up_the_loop() {
+    let folder = Folder::new("many-assets");
+    let words: Vec<String> = (0..150_000_u32).map(|n| format!("{:x}", n.wrapping_mul(n))).collect();
+    let words = words.join(" ");
+    for name in ["a", "b", "c", "d", "e", "f", "g"] {
+        fs::write(folder.0.join(format!("{name}.txt")), &words[..1 << 20]).unwrap();
+    }
+    let mut server = Server::start(&["--assets", folder.0.to_str().unwrap()]);
+    let mut admin = Client::connect(server.admin);
+    assert!(admin.get("/healthz").starts_with("200 "));
+    for _ in 0..3 {
+        server.signal("HUP");
+        assert!(admin.get("/healthz").starts_with("200 "));
+    }
+    assert!(server.lines.try_recv().is_err(), "it answers only when the files are read");
+    // However often it was asked for: one more time after the one that had begun.
+    assert_eq!(server.wait_for("reload")["files"], 7);
+    assert_eq!(server.wait_for("reload")["files"], 7);
+    server.signal("TERM");
+    assert_eq!(server.exit(), Some(0));
+    assert_eq!(server.logged("reload").len(), 2);
+}
+
+/// SIGSTOP interrupts the wait: what arrives until SIGCONT was found only after the timers.
+#[test]
+fn a_pong_that_came_while_the_process_was_stopped_counts() {
+    let server = Server::start(&["--ping-interval", "100ms", "--pong-timeout", "200ms"]);
+    let mut client = Client::upgraded(server.main, "/echo", &[]);
+    assert_eq!(client.line(), "ping (8 bytes)");
+    server.signal("STOP");
+    client.send(&frame(0x8a, b""));
+    // Nothing can tell that a timeout has passed in a process that is stopped.
+    assert!(client.is_left_alone(300));
+    server.signal("CONT");
+    assert_eq!(client.line(), "ping (8 bytes)");
+    client.send(&text("still here"));
+    assert_eq!(client.line(), "text \"still here\"");
 }
 
 #[test]

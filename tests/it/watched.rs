@@ -23,6 +23,8 @@ pub(crate) struct Watched {
     living: BTreeSet<Id>,
     ended: BTreeSet<Id>,
     pub(crate) accepted: usize,
+    /// What it was told that streams keep, each time.
+    pub(crate) held: Vec<usize>,
     /// Bytes that its calls have allocated and not freed.
     allocated: i64,
     most_connections: usize,
@@ -35,6 +37,7 @@ impl Watched {
             living: BTreeSet::new(),
             ended: BTreeSet::new(),
             accepted: 0,
+            held: Vec::new(),
             allocated: 0,
             most_connections: 0,
         }
@@ -94,6 +97,17 @@ impl Engine for Watched {
         assert!(!self.ended.contains(&id), "{id} is given again");
         self.accepted += 1;
         Some(id)
+    }
+
+    fn ready(&mut self, now: Now, id: Id) {
+        self.lives(id);
+        self.call(|server| server.ready(now, id));
+    }
+
+    fn held_outside(&mut self, now: Now, id: Id, bytes: usize) {
+        self.lives(id);
+        self.held.push(bytes);
+        self.call(|server| server.held_outside(now, id, bytes));
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {

@@ -23,6 +23,16 @@ pub(crate) struct Net {
     pub(crate) wires: Vec<Wire>,
     knocking: [VecDeque<usize>; 2],
     events: Vec<Event>,
+    /// Events that one wait takes; the rest follow with the next. 0: all of them.
+    pub(crate) batch: usize,
+    /// How long the system takes for one accept.
+    pub(crate) accept_ns: u64,
+    /// Whoever is accepted at the main door is followed by another.
+    pub(crate) reconnects: bool,
+    /// Accepted, accepted since the admin side was asked, and the most that this has been.
+    pub(crate) accepts: usize,
+    unasked: usize,
+    pub(crate) most_unasked: usize,
     /// Nothing happened and nothing is due before the limit.
     pub(crate) quiet: bool,
     pub(crate) doors_closed: bool,
@@ -75,6 +85,8 @@ pub(crate) struct Wire {
     /// Bytes that the system takes before the peer reads again.
     window: usize,
     blocked: bool,
+    /// What its stream says that it keeps.
+    pub(crate) held: usize,
     pub(crate) end: Option<End>,
 }
 
@@ -98,6 +110,30 @@ impl Net {
             self.quiet = true;
         }
         self.now_ns = wake_ns.min(self.limit_ns.max(self.now_ns));
+    }
+
+    /// Whether an event concerns the admin side.
+    fn is_admin(&self, event: Event) -> bool {
+        match event {
+            Event::Knock(door) => door == 1,
+            Event::Stream { id, .. } => {
+                self.wires.iter().any(|wire| wire.id == Some((id, Door::Admin)))
+            }
+            Event::Signal(_) | Event::AssetsRead => false,
+        }
+    }
+
+    /// An accept takes its time; somebody may come meanwhile.
+    fn note_accept(&mut self, door: usize) {
+        self.now_ns += self.accept_ns;
+        self.accepts += 1;
+        self.unasked += 1;
+        self.most_unasked = self.most_unasked.max(self.unasked);
+        assert!(self.accepts < 100_000, "it accepts without end");
+        if self.reconnects && door == 0 {
+            self.wires.push(Wire { window: usize::MAX, ..Wire::default() });
+            self.knocking[0].push_back(self.wires.len() - 1);
+        }
     }
 
     fn tell(&mut self, wire: usize, readable: bool, writable: bool) {
@@ -134,6 +170,11 @@ impl Wires {
         let mut net = self.0.borrow_mut();
         net.wires.push(Wire { window: usize::MAX, ..Wire::default() });
         let wire = net.wires.len() - 1;
+        if door == 0 && net.doors_closed {
+            // Nobody listens there any more.
+            net.wires[wire].end = Some(End::Reset);
+            return wire;
+        }
         net.knocking[door].push_back(wire);
         net.events.push(Event::Knock(door));
         wire
@@ -194,7 +235,11 @@ pub(crate) struct Stream {
     net: Wires,
 }
 
-impl Channel for Stream {}
+impl Channel for Stream {
+    fn held_bytes(&self) -> usize {
+        self.net.0.borrow().wires[self.wire].held
+    }
+}
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -301,7 +346,10 @@ impl Os for World {
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         let mut net = self.0.0.borrow_mut();
-        events.append(&mut net.events);
+        let all = net.events.len();
+        let taken = if net.batch == 0 { all } else { all.min(net.batch) };
+        events.extend(net.events.drain(..taken));
+        net.unasked = 0;
         if events.is_empty() && timeout != Some(Duration::ZERO) {
             net.let_time_pass(timeout);
         }
@@ -318,7 +366,13 @@ impl Os for World {
         Ok(())
     }
 
-    fn glance(&mut self, _events: &mut Vec<Event>) -> io::Result<()> {
+    fn glance(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        let net = &mut *self.0.0.borrow_mut();
+        net.unasked = 0;
+        let all = std::mem::take(&mut net.events);
+        let (mut admin, others) = all.into_iter().partition(|event| net.is_admin(*event));
+        net.events = others;
+        events.append(&mut admin);
         Ok(())
     }
 
@@ -338,6 +392,7 @@ impl Os for World {
         }
         net.descriptors -= 1;
         let wire = net.knocking[door].pop_front().unwrap();
+        net.note_accept(door);
         let port = 50_000 + u16::try_from(wire % 10_000).unwrap();
         let peer = Peer::new(([192, 0, 2, 1], port).into());
         Ok((Stream { wire, net: self.0.clone() }, peer))
@@ -400,6 +455,7 @@ impl Os for World {
             name: name.clone(),
             bytes: bytes.clone(),
             modified_ms: WALL_MS,
+            prepared: None,
         };
         Ok(files.iter().map(file).collect())
     }

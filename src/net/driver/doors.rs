@@ -6,6 +6,7 @@ use super::marks::Marks;
 use super::{Channel, Driver, Entry, Os, find};
 use crate::engine::{Door, Engine, HangUp, Id, Shortage, Target, TlsFault};
 use crate::limits;
+use crate::time;
 
 /// Places are added this many at a time, see `slab`.
 const GROWTH: usize = 4096;
@@ -51,28 +52,73 @@ pub(super) enum Queue {
     Stuck {
         until_ns: u64,
     },
+    /// Its listener is closed. The entry stays: events name listeners by their place in the list.
+    Closed,
 }
 
 impl<E: Engine, O: Os> Driver<E, O> {
+    /// The main listeners are to be closed once nobody waits there, see
+    /// [`Driver::close_doors_when_due`].
     pub(super) fn stop_accepting(&mut self) {
-        for door in 0..self.doorways.len() {
-            if self.doorways[door].side == Door::Main {
-                self.accept(door, usize::MAX);
-            }
+        if self.closing_until_ns.is_some() || self.doors_are_closed() {
+            return;
         }
-        self.os.close_doors();
-        self.doorways
-            .retain(|doorway| doorway.side == Door::Admin || doorway.state == Queue::Empty);
-        self.engine.doors_closed(self.now);
+        self.closing_until_ns = Some(self.now.mono_ns + time::ms(limits::LAST_ACCEPTS_MS));
+        for doorway in self.doorways.iter_mut().filter(|doorway| doorway.side == Door::Main) {
+            // That somebody waits may not have been told yet.
+            doorway.state = Queue::Waiting;
+        }
     }
 
-    /// Takes in those who wait, up to the budget.
-    pub(super) fn accept(&mut self, door: usize, budget: usize) {
+    /// Closes the main listeners when the queue is empty, or when it has been accepted from for
+    /// long enough; whoever waits then is reset by the kernel.
+    pub(super) fn close_doors_when_due(&mut self) {
+        let Some(until_ns) = self.closing_until_ns else { return };
+        let is_empty = |doorway: &Doorway| match doorway.state {
+            Queue::Empty | Queue::Closed => true,
+            Queue::Waiting | Queue::Stuck { .. } => false,
+        };
+        let mut main = self.doorways.iter().filter(|doorway| doorway.side == Door::Main);
+        if self.now.mono_ns < until_ns && !main.all(is_empty) {
+            return;
+        }
+        self.closing_until_ns = None;
+        self.os.close_doors();
+        for doorway in self.doorways.iter_mut().filter(|doorway| doorway.side == Door::Main) {
+            doorway.state = Queue::Closed;
+        }
+        self.engine.doors_closed(self.now);
+        self.act();
+    }
+
+    fn doors_are_closed(&self) -> bool {
+        let mut main = self.doorways.iter().filter(|doorway| doorway.side == Door::Main);
+        main.any(|doorway| doorway.state == Queue::Closed)
+    }
+
+    /// Takes in those who wait, up to the budget of a turn. Between two shares of it the admin side
+    /// is asked: to take in 64 costs milliseconds, and a hundred times that where CPU is short.
+    pub(super) fn accept(&mut self, door: usize) -> io::Result<()> {
+        let asks_admin = self.doorways[door].side == Door::Main && self.has_admin();
+        for _ in 0..limits::ACCEPTS_PER_TURN / limits::SERVED_BEFORE_ADMIN {
+            if !self.accept_share(door) || self.is_halted() {
+                break;
+            }
+            if asks_admin {
+                self.glance()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether more may be taken in at once.
+    fn accept_share(&mut self, door: usize) -> bool {
         let side = self.doorways[door].side;
-        for _ in 0..budget {
+        for _ in 0..limits::SERVED_BEFORE_ADMIN {
             // The last ones are taken in whatever they cost.
-            if side == Door::Main && budget != usize::MAX && !self.can_greet(door) {
-                return;
+            let is_last_call = self.closing_until_ns.is_some();
+            if side == Door::Main && !is_last_call && !self.can_greet(door) {
+                return false;
             }
             match self.os.accept(door) {
                 Ok((stream, peer)) => match self.engine.accepted(self.now, side, peer) {
@@ -81,13 +127,17 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.doorways[door].state = Queue::Empty;
-                    return;
+                    return false;
                 }
-                Err(error) if is_exhaustion(&error) => return self.turn_away(door, &error),
+                Err(error) if is_exhaustion(&error) => {
+                    self.turn_away(door, &error);
+                    return false;
+                }
                 // That one hung up before it was taken in; the next one may not have.
                 Err(_) => {}
             }
         }
+        true
     }
 
     fn welcome(&mut self, stream: O::Stream, side: Door, id: Id) {
@@ -100,12 +150,18 @@ impl<E: Engine, O: Os> Driver<E, O> {
             marks.set(Marks::READABLE);
         }
         if costly {
+            marks.set(Marks::SHAKING);
             self.costly.push_back((id, self.now.mono_ns));
         }
         if self.enter(stream, side, id, marks).is_err() {
             self.break_off(id);
-        } else if busy {
-            self.queue_first(id);
+        } else {
+            if !costly {
+                self.engine.ready(self.now, id);
+            }
+            if busy {
+                self.queue_first(id);
+            }
         }
         self.act();
     }
@@ -180,19 +236,19 @@ impl<E: Engine, O: Os> Driver<E, O> {
             }
             self.streams.resize_with(key + 1, || None);
         }
-        self.streams[key] = Some(Entry { stream, generation: id.generation, marks, side });
+        self.streams[key] = Some(Entry { stream, generation: id.generation, marks, side, held: 0 });
         watched
     }
 
     /// No place in the engine: a last word, as far as it fits.
     fn send_away(&mut self, mut stream: O::Stream) {
+        // Under TLS nothing fits before the handshake.
         let written = stream.write(self.engine.turned_away(self.now, Shortage::Places));
-        if written.is_ok() {
-            self.os.finish(&mut stream);
-            // Unread bytes would make the kernel reset the connection, last word included.
-            let drained = stream.read(&mut self.shared);
-            drop(drained);
-        }
+        drop(written);
+        self.os.finish(&mut stream);
+        // Unread bytes would make the kernel reset the connection, last word included.
+        let drained = stream.read(&mut self.shared);
+        drop(drained);
     }
 
     /// Descriptors have run out. Those who wait get a last word through a descriptor that was

@@ -24,6 +24,9 @@ impl Marks {
     /// Begun by us, and it does not stand yet.
     pub(super) const CONNECTING: u16 = 256;
 
+    /// Its TLS handshake goes on: what is said to it could not be read.
+    pub(super) const SHAKING: u16 = 512;
+
     pub(super) fn has(self, mark: u16) -> bool {
         self.0 & mark != 0
     }

@@ -14,10 +14,16 @@ use std::io;
 use std::time::Duration;
 
 use super::os::{Channel, Event, Os};
-use crate::engine::{Action, Door, Engine, Id, Now, Out};
+use crate::engine::{Action, Door, Engine, File, Id, Now, Out, Source};
 use crate::limits;
 use doors::{Doorway, Queue};
 use marks::Marks;
+
+/// A deadline that has been missed by so much was missed by a standstill, or the loop is too slow.
+const LATE_NS: u64 = 10_000_000;
+
+/// Actions in a row after which the clock is asked again.
+const ACTIONS_PER_LOOK: usize = 8;
 
 #[derive(Debug)]
 struct Entry<S> {
@@ -25,6 +31,8 @@ struct Entry<S> {
     generation: u32,
     marks: Marks,
     side: Door,
+    /// What the engine was told that the stream keeps.
+    held: usize,
 }
 
 /// Drives an engine on an operating system.
@@ -46,6 +54,8 @@ pub struct Driver<E, O: Os> {
     shared: Box<[u8]>,
     /// The one out buffer.
     out: Out,
+    /// The engine wants no more connections; until then those that wait are accepted.
+    closing_until_ns: Option<u64>,
     /// The engine wants nothing to happen until then.
     frozen_until_ns: Option<u64>,
     exit: Option<u8>,
@@ -71,6 +81,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             events: Vec::new(),
             shared: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
             out: Out::default(),
+            closing_until_ns: None,
             frozen_until_ns: None,
             exit: None,
             tell_ns: None,
@@ -105,16 +116,17 @@ impl<E: Engine, O: Os> Driver<E, O> {
         if let Some(until_ns) = self.frozen_until_ns.take() {
             return self.stand_still(until_ns);
         }
+        let before_ns = self.now.mono_ns;
         let timeout = self.timeout();
-        let mut events = std::mem::take(&mut self.events);
-        let waited = self.os.wait(timeout, &mut events);
-        self.now = self.os.now();
-        self.note(&mut events);
-        self.events = events;
-        waited?;
+        self.wait(timeout)?;
+        let may_be_late = self.now.mono_ns - before_ns >= LATE_NS;
+        if may_be_late && self.engine.next_deadline().is_some_and(|due| self.is_late(due)) {
+            self.catch_up()?;
+        }
         self.serve_side(Door::Admin)?;
         self.serve_side(Door::Main)?;
         self.serve_costly()?;
+        self.close_doors_when_due();
         self.retry_stuck_doors(false);
         self.fire()?;
         self.act();
@@ -146,13 +158,47 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let mut events = std::mem::take(&mut self.events);
         let slept = self.os.sleep(left, &mut events);
         self.now = self.os.now();
-        if self.now.mono_ns < until_ns {
+        let goes_on = self.now.mono_ns < until_ns;
+        if goes_on {
             self.frozen_until_ns = Some(until_ns);
         }
         self.note(&mut events);
         self.events = events;
         slept?;
+        if !goes_on {
+            self.catch_up()?;
+        }
         Ok(self.exit)
+    }
+
+    /// Sleeps until something happens, and notes it; returns how much happened.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let mut events = std::mem::take(&mut self.events);
+        let waited = self.os.wait(timeout, &mut events);
+        self.now = self.os.now();
+        let happened = events.len();
+        self.note(&mut events);
+        self.events = events;
+        waited.map(|()| happened)
+    }
+
+    fn is_late(&self, due_ns: u64) -> bool {
+        due_ns + LATE_NS <= self.now.mono_ns
+    }
+
+    /// After a standstill (SIGSTOP, no CPU) more has happened than one wait tells. All of it is
+    /// noted, and served in this turn, before a timer fires: otherwise peers would be closed for
+    /// not having said what lies in the kernel's buffers.
+    fn catch_up(&mut self) -> io::Result<()> {
+        // Whatever changes again meanwhile is told behind all the others.
+        let mut left = self.streams.len() + self.doorways.len();
+        while left > 0 && !self.is_halted() {
+            match self.wait(Some(Duration::ZERO))? {
+                0 => break,
+                happened => left = left.saturating_sub(happened),
+            }
+        }
+        Ok(())
     }
 
     fn tell(&mut self) {
@@ -186,8 +232,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         let stuck = self.doorways.iter().filter_map(|doorway| match doorway.state {
             Queue::Stuck { until_ns } => Some(until_ns),
-            Queue::Empty | Queue::Waiting => None,
+            Queue::Empty | Queue::Waiting | Queue::Closed => None,
         });
+        let stuck = stuck.chain(self.closing_until_ns);
         let due = stuck.chain(self.engine.next_deadline()).chain(self.tell_ns).min()?;
         Some(Duration::from_nanos(due.saturating_sub(self.now.mono_ns)))
     }
@@ -219,6 +266,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 }
                 Event::Signal(signal) => {
                     self.engine.signal(self.now, signal);
+                    self.act();
+                }
+                Event::AssetsRead => {
+                    let read = self.os.take_assets();
+                    self.hand_over(Source::Assets, read);
                     self.act();
                 }
             }
@@ -259,14 +311,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn serve_side(&mut self, side: Door) -> io::Result<()> {
         for door in 0..self.doorways.len() {
             if self.doorways[door].side == side && self.doorways[door].state == Queue::Waiting {
-                self.accept(door, limits::ACCEPTS_PER_TURN);
+                self.accept(door)?;
             }
         }
         let ready = match side {
             Door::Admin => self.ready_admin.len(),
             Door::Main => self.ready_main.len(),
         };
-        let has_admin = self.doorways.iter().any(|doorway| doorway.side == Door::Admin);
+        let has_admin = self.has_admin();
         let (mut served, mut bytes) = (0, 0);
         for _ in 0..ready {
             if self.frozen_until_ns.is_some() {
@@ -301,6 +353,15 @@ impl<E: Engine, O: Os> Driver<E, O> {
         Ok(())
     }
 
+    fn has_admin(&self) -> bool {
+        self.doorways.iter().any(|doorway| doorway.side == Door::Admin)
+    }
+
+    /// Whether nothing more is to be done in this turn.
+    fn is_halted(&self) -> bool {
+        self.frozen_until_ns.is_some() || self.exit.is_some()
+    }
+
     fn glance(&mut self) -> io::Result<()> {
         let mut events = std::mem::take(&mut self.events);
         let glanced = self.os.glance(&mut events);
@@ -313,7 +374,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// Carries out everything that the engine asks for.
     fn act(&mut self) {
+        let mut done: usize = 0;
         while let Some(action) = self.engine.poll() {
+            done += 1;
+            if done.is_multiple_of(ACTIONS_PER_LOOK) {
+                // Of many pings the last must not be dated as the first, if no CPU is to be had.
+                self.now = self.os.now();
+            }
             match action {
                 Action::Write(id) => {
                     self.engine.render(self.now, id, &mut self.out);
@@ -331,22 +398,31 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 Action::Reset(id) => self.reset(id),
                 Action::Freeze { until_ns } => self.frozen_until_ns = Some(until_ns),
                 Action::StopAccepting => self.stop_accepting(),
-                Action::Fetch(source) => match self.os.fetch(&source) {
-                    Ok(files) => self.engine.fetched(self.now, source, files),
-                    Err(error) => {
-                        log::warn!(
-                            target: "reload", error:% = error;
-                            "cannot read files again, the old ones stay"
-                        );
-                    }
-                },
                 Action::Weigh => {
                     if let Some(used) = self.os.memory_used() {
                         self.engine.weighed(self.now, used);
                     }
                 }
+                Action::Fetch(source) => {
+                    let read = self.os.fetch(&source);
+                    self.hand_over(source, read);
+                }
                 Action::Show(text) => self.os.show(&text),
                 Action::Exit(code) => self.exit = Some(code),
+            }
+        }
+    }
+
+    fn hand_over(&mut self, source: Source, read: io::Result<Vec<File>>) {
+        match read {
+            Ok(files) => self.engine.fetched(self.now, source, files),
+            // They are being read, and an event tells when they are.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                log::warn!(
+                    target: "reload", error:% = error;
+                    "cannot read files again, the old ones stay"
+                );
             }
         }
     }

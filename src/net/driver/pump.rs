@@ -95,6 +95,15 @@ impl<E: Engine, O: Os> Driver<E, O> {
             entry.marks.set(Marks::BLOCKED);
         }
         let more = entry.stream.holds_more();
+        // Of a plain stream neither is ever true.
+        if entry.marks.has(Marks::SHAKING) || entry.stream.held_bytes() != entry.held {
+            let broken = read.as_ref().is_err_and(|why| why.kind() != io::ErrorKind::WouldBlock);
+            if !broken {
+                self.become_ready(id);
+            }
+            self.note_held(id);
+        }
+        let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
         let read = match read {
             Ok(0) => {
                 entry.marks.take(Marks::READABLE);
@@ -129,6 +138,27 @@ impl<E: Engine, O: Os> Driver<E, O> {
         };
         self.act();
         read
+    }
+
+    /// Tells the engine what the stream keeps, if that is another number.
+    fn note_held(&mut self, id: Id) {
+        let Some(entry) = find(&mut self.streams, id) else { return };
+        let held = entry.stream.held_bytes();
+        if held != entry.held {
+            entry.held = held;
+            self.engine.held_outside(self.now, id, held);
+        }
+    }
+
+    /// If the handshake has just ended: what waited for that is said before anything is received.
+    fn become_ready(&mut self, id: Id) {
+        let Some(entry) = find(&mut self.streams, id) else { return };
+        if entry.stream.is_costly() || !entry.marks.take(Marks::SHAKING) {
+            return;
+        }
+        self.engine.ready(self.now, id);
+        self.act();
+        self.flush(id);
     }
 
     fn hang_up(&mut self, id: Id, how: HangUp) {
@@ -173,6 +203,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.engine.keep(self.now, id, &self.shared, &mut self.out, taken);
         }
         self.out.clear();
+        if taken < total {
+            self.note_held(id);
+        }
     }
 
     /// Writes what the engine kept, now that the stream takes more.
@@ -202,6 +235,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 }
             }
         }
+        self.note_held(id);
         self.end_if_written(id);
         self.act();
     }

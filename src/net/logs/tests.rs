@@ -6,8 +6,7 @@ use std::sync::Arc;
 fn logs(filter: &str) -> (Logs, Receiver<Item>) {
     let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
     let filter = env_logger::Builder::new().parse_filters(filter).build();
-    let ration = Mutex::default();
-    (Logs { filter, shape: Shape::Text, queue, ration, dropped: AtomicU64::new(0) }, lines)
+    (Logs::new(filter, Shape::Text, queue), lines)
 }
 
 fn say(logs: &Logs, level: Level, kind: &str, message: &str) {
@@ -65,6 +64,36 @@ fn a_full_queue_drops_and_tells() {
     assert_eq!(text.lines().filter(|line| line.starts_with("line ")).count(), QUEUE_LINES_MAX);
     let told = text.lines().find(|line| line.contains("dropped")).unwrap();
     assert!(told.ends_with("warn  dropped 3 log lines"), "{told}");
+}
+
+/// 1024 lines of 6 KiB each were 6 MiB that no account had.
+#[test]
+fn long_lines_fill_the_queue_by_their_bytes() {
+    let (logs, lines) = logs("info");
+    let line = format!("{}\n", "x".repeat(6 * 1024 - 1));
+    for _ in 0..100 {
+        logs.push(line.clone());
+    }
+    assert_eq!(logs.waiting.load(Ordering::Relaxed), 42 * 6 * 1024);
+    let text = written(&logs, &lines);
+    assert_eq!(text.lines().filter(|line| line.starts_with('x')).count(), 42);
+    assert!(text.contains("dropped 58 log lines"));
+    assert_eq!(logs.waiting.load(Ordering::Relaxed), 0);
+    logs.push(line);
+    assert_eq!(lines.try_iter().count(), 1, "there is room again");
+}
+
+/// Whatever a record holds, its line is short.
+#[test]
+fn a_line_is_bounded() {
+    let nasty = "\u{1b}".repeat(100_000);
+    for shape in [Shape::Text, Shape::Json] {
+        let pairs = [("payload", nasty.as_str())];
+        let mut record = Record::builder();
+        record.level(Level::Info).target("payload").key_values(&pairs);
+        let line = line::render(shape, 0, &record.args(format_args!("{nasty}")).build());
+        assert!(line.len() < 16 * 1024, "{} bytes", line.len());
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! TLS between a socket and the loop, which must not notice: what the peer says comes out of
 //! `read`, and a byte counts as written once the kernel has what became of it, all but one.
-//! Nothing is kept beyond one record of the peer and [`UNSENT_BYTES`] of ours.
+//! Nothing is kept beyond [`HANDSHAKE_BYTES`] or one record of the peer and [`UNSENT_BYTES`] of
+//! ours.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -11,9 +12,14 @@ use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerCon
 use super::super::stream::Socket;
 use super::trust;
 use crate::engine::TlsFault;
+use crate::limits::HANDSHAKE_BYTES;
 
 /// Our records that wait for the kernel.
 const UNSENT_BYTES: usize = 32 * 1024;
+/// By so much the buffer of `rustls` grows for a read; each session has one such.
+const READ_BYTES: usize = 4 * 1024;
+/// What a record adds to the bytes in it.
+const RECORD_BYTES: usize = 22;
 /// Read from the kernel in one go: an endless row of empty records must not hold up the others.
 const PULLED_BYTES: usize = 128 * 1024;
 
@@ -29,6 +35,18 @@ pub(in crate::net) struct Tls {
     withheld: usize,
     /// The last words to a peer that does not speak TLS, in clear.
     plain_words: &'static [u8],
+    held: Held,
+}
+
+/// What the session keeps, as far as it can be known from outside.
+#[derive(Debug, Default)]
+struct Held {
+    /// Of a handshake, or of a record, that is not complete.
+    incoming: usize,
+    /// Understood, and not read.
+    unread: usize,
+    /// Our records that wait for the kernel.
+    queued: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +91,7 @@ impl Tls {
     fn new(socket: Socket, mut session: Connection, plain_words: &'static [u8]) -> Self {
         session.set_buffer_limit(Some(UNSENT_BYTES));
         let (state, rest) = (State::Fresh, Rest::Nothing);
-        Self { socket, session, state, rest, withheld: 0, plain_words }
+        Self { socket, session, state, rest, withheld: 0, plain_words, held: Held::default() }
     }
 
     pub(in crate::net) fn socket(&mut self) -> &mut Socket {
@@ -82,6 +100,13 @@ impl Tls {
 
     pub(in crate::net) fn is_shaking(&self) -> bool {
         self.session.is_handshaking() && self.state != State::Broken
+    }
+
+    /// What it keeps beyond what every session costs.
+    pub(in crate::net) fn held_bytes(&self) -> usize {
+        let Held { incoming, unread, queued } = self.held;
+        let buffer = (incoming + READ_BYTES).next_power_of_two();
+        buffer - READ_BYTES + unread + queued
     }
 
     pub(in crate::net) fn holds_more(&self) -> bool {
@@ -111,7 +136,10 @@ impl Tls {
             match self.session.reader().read(&mut buffer[n..]) {
                 // The peer's last word.
                 Ok(0) => return Ok(n),
-                Ok(more) => n += more,
+                Ok(more) => {
+                    n += more;
+                    self.held.unread = self.held.unread.saturating_sub(more);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) if n > 0 => return Ok(n),
                 Err(error) => return self.cut_off(error),
@@ -165,13 +193,33 @@ impl Tls {
                 return Err(self.answer_plainly());
             }
         }
-        let ended = match self.session.process_new_packets() {
-            Ok(state) => state.peer_has_closed(),
+        let (unread, ended) = match self.session.process_new_packets() {
+            Ok(state) => (state.plaintext_bytes_to_read(), state.peer_has_closed()),
             Err(error) => return Err(self.give_up(&error)),
         };
+        self.note_pulled(bytes, unread)?;
         self.push()?;
         // The peer's last word is something that is still to be read.
         Ok(Pulled { bytes, short: short && !ended })
+    }
+
+    /// Counts what is not complete; a client that says too much before it is understood is refused.
+    fn note_pulled(&mut self, bytes: usize, unread: usize) -> io::Result<()> {
+        self.held.unread = unread;
+        let shaking = self.session.is_handshaking();
+        self.held.incoming = match unread {
+            0 if shaking => self.held.incoming + bytes,
+            0 => (self.held.incoming + bytes).min(UNSENT_BYTES),
+            // A record was complete, and what is left of this read is less than a read.
+            _ => 0,
+        };
+        let is_client = matches!(self.session, Connection::Server(_));
+        if shaking && is_client && self.held.incoming > HANDSHAKE_BYTES {
+            log::debug!(target: "tls", bytes = self.held.incoming; "handshake is too long");
+            self.hang_up();
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(())
     }
 
     /// A handshake begins with another byte: whoever speaks plainly should learn what is wrong.
@@ -206,7 +254,7 @@ impl Tls {
         while self.session.wants_write() {
             match self.session.write_tls(&mut self.socket) {
                 Ok(0) => return Ok(false),
-                Ok(_) => {}
+                Ok(n) => self.held.queued = self.held.queued.saturating_sub(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -215,6 +263,7 @@ impl Tls {
                 }
             }
         }
+        self.held.queued = 0;
         Ok(true)
     }
 
@@ -224,8 +273,8 @@ impl Tls {
 
     pub(in crate::net) fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.session.is_handshaking() {
-            // A refusal that nobody could read yet: let it be said.
-            return Ok(pieces.iter().map(|piece| piece.len()).sum());
+            // Nobody could read it yet: it is kept until they understand each other.
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         self.flush()?;
         let (mut taken, mut skipped) = (0, std::mem::take(&mut self.withheld));
@@ -235,6 +284,7 @@ impl Tls {
             skipped -= piece.len() - left.len();
             while !left.is_empty() {
                 let n = self.session.writer().write(left)?;
+                self.held.queued += n + RECORD_BYTES;
                 taken += n;
                 left = &left[n..];
                 if !left.is_empty() && !self.push()? {
@@ -255,12 +305,12 @@ impl Tls {
 
     /// Our last word, then the end.
     pub(in crate::net) fn finish(&mut self) {
+        if self.session.is_handshaking() {
+            // To go on with it would be work for nobody.
+            return self.hang_up();
+        }
         self.say_goodbye();
         self.socket.finish();
-        if self.session.is_handshaking() {
-            // It would be work for nobody.
-            self.state = State::Broken;
-        }
     }
 
     fn say_goodbye(&mut self) {
@@ -312,5 +362,53 @@ impl Read for Source<'_> {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::net::UnixStream;
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    /// What the peer holds, and the server's side.
+    fn pair() -> (UnixStream, Tls) {
+        let (peer, ours) = UnixStream::pair().unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider);
+        let config = config.with_protocol_versions(rustls::DEFAULT_VERSIONS).unwrap();
+        let shown = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(shown.signing_key.serialize_der()).unwrap();
+        let chain = vec![shown.cert.der().clone()];
+        let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
+        (peer, Tls::accept(Socket::Unix(ours), Arc::new(config), &[]).unwrap())
+    }
+
+    #[test]
+    fn half_a_handshake_is_told_and_has_an_end() {
+        let (mut peer, mut tls) = pair();
+        assert_eq!(tls.held_bytes(), 0);
+        // The beginning of a ClientHello with 65 000 bytes, in a record of 16 000.
+        peer.write_all(&[0x16, 3, 1, 0x3e, 0x80, 1, 0, 0xfd, 0xe8]).unwrap();
+        let mut said = 9;
+        while said < HANDSHAKE_BYTES {
+            let error = tls.read(&mut [0; 64]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            assert!((said..=16 * 1024).contains(&tls.held_bytes()), "{said}");
+            peer.write_all(&[3; 1000]).unwrap();
+            said += 1000;
+        }
+        let error = tls.read(&mut [0; 64]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(!tls.is_shaking(), "nothing more is done for it");
+    }
+
+    /// An answer before the handshake would be lost; the engine keeps it until then.
+    #[test]
+    fn nothing_is_written_before_the_handshake() {
+        let (_peer, mut tls) = pair();
+        let error = tls.write(&[IoSlice::new(b"too early")]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -19,6 +19,10 @@ impl Tls {
         match *self {}
     }
 
+    pub(in crate::net) fn held_bytes(&self) -> usize {
+        match *self {}
+    }
+
     pub(in crate::net) fn holds_more(&self) -> bool {
         match *self {}
     }

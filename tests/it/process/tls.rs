@@ -58,8 +58,8 @@ fn path(folder: &Folder, name: &str) -> String {
 }
 
 /// A socket that takes and gives no more than so many bytes at once.
-struct Narrow {
-    socket: TcpStream,
+pub(super) struct Narrow {
+    pub(super) socket: TcpStream,
     bytes: usize,
 }
 
@@ -80,8 +80,8 @@ impl Write for Narrow {
     }
 }
 
-struct Secured {
-    stream: StreamOwned<ClientConnection, Narrow>,
+pub(super) struct Secured {
+    pub(super) stream: StreamOwned<ClientConnection, Narrow>,
     reader: Reader,
     lines: Vec<String>,
 }
@@ -109,21 +109,21 @@ impl Secured {
         Self { stream, reader: Reader::default(), lines: Vec::new() }
     }
 
-    fn usual(server: &Server, authority: &Authority) -> Self {
+    pub(super) fn usual(server: &Server, authority: &Authority) -> Self {
         Self::connect(server.main, authority, usize::MAX, &rustls::version::TLS13)
     }
 
-    fn upgraded(mut self) -> Self {
+    pub(super) fn upgraded(mut self) -> Self {
         self.send(&upgrade("/echo", &[]));
         assert!(self.line().starts_with("101 "));
         self
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub(super) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
-    fn line(&mut self) -> String {
+    pub(super) fn line(&mut self) -> String {
         while self.lines.is_empty() {
             let mut bytes = vec![0; 64 * 1024];
             let n = self.stream.read(&mut bytes).unwrap();
