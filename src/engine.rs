@@ -254,7 +254,7 @@ pub trait Engine {
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize);
 
     /// The peer has ended its side while it is not read: [`Engine::room`] was empty.
-    fn hung_up(&mut self, _now: Now, _id: Id) {}
+    fn hung_up(&mut self, _now: Now, _id: Id, _out: &mut Out) {}
 
     /// What waits to be written, in order; only as much as lies in one piece.
     fn unsent(&self, id: Id) -> &[u8];

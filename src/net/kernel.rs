@@ -169,6 +169,7 @@ impl Kernel {
                     readable: event.is_readable() || event.is_error(),
                     writable: event.is_writable() || event.is_error() || event.is_write_closed(),
                     ended: event.is_read_closed() || event.is_error(),
+                    broken: event.is_error(),
                 }),
             }
         }
@@ -310,7 +311,13 @@ impl Os for Kernel {
         }
         let Some(socket) = stream.socket() else { return Ok(()) };
         if socket.watch(self.side(side).registry(), token)? {
-            self.untold.push(Event::Stream { id, readable: true, writable: true, ended: true });
+            self.untold.push(Event::Stream {
+                id,
+                readable: true,
+                writable: true,
+                ended: true,
+                broken: false,
+            });
         }
         Ok(())
     }

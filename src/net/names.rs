@@ -153,7 +153,7 @@ impl Resolver {
 
     fn tell(&mut self, id: Id) {
         let (readable, writable, ended) = (false, true, false);
-        self.news.push(Event::Stream { id, readable, writable, ended });
+        self.news.push(Event::Stream { id, readable, writable, ended, broken: false });
     }
 }
 

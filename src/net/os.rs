@@ -21,6 +21,8 @@ pub enum Event {
         writable: bool,
         /// The end follows the bytes that are there, and no further event will say so.
         ended: bool,
+        /// It is dead in both directions.
+        broken: bool,
     },
     /// The operator asks something.
     Signal(Signal),

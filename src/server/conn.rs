@@ -148,9 +148,18 @@ impl Conn {
     /// The peer has ended its side while it is not read. One that an answer is owed to does not
     /// wait for it any more, as far as anybody can tell, and its place is free for another.
     pub(super) fn hung_up(&mut self, cx: &mut Cx<'_>) {
-        if matches!(&self.stage, Stage::Http(http) if http.owes_an_answer()) {
-            self.leave(cx);
-            self.settle(cx);
+        match &self.stage {
+            Stage::Http(http) if http.owes_an_answer() => {
+                self.leave(cx);
+                self.settle(cx);
+            }
+            // It sent more than can wait for an answer, and has left without a Close.
+            Stage::WebSocket(socket) if socket.is_full() => self.ended(HangUp::Eof, cx),
+            Stage::Http(_)
+            | Stage::WebSocket(_)
+            | Stage::Upstream
+            | Stage::Lingering { .. }
+            | Stage::Leaving => {}
         }
     }
 

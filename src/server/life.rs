@@ -25,6 +25,7 @@ impl WebSocket {
         self.phase = Phase::CloseSent { until: Moment::after(cx.now, wait_ms), code };
         self.keepalive.stop();
         self.drop_waiting(cx);
+        cx.act(Action::Resume(cx.id));
     }
 
     /// The peer sends no more and has not said Close: what it asked for is answered all the same.
@@ -162,8 +163,12 @@ impl WebSocket {
         if was_full && !self.is_full() { Then::Hold } else { Then::More }
     }
 
-    fn is_full(&self) -> bool {
-        self.behaviour.is_full() || self.extras.as_ref().is_some_and(|extras| extras.is_full())
+    /// Whether so much waits for an answer that the peer is not read.
+    pub(super) fn is_full(&self) -> bool {
+        // After our Close only the peer's is of interest, and it has to be read.
+        self.phase_takes_messages()
+            && (self.behaviour.is_full()
+                || self.extras.as_ref().is_some_and(|extras| extras.is_full()))
     }
 
     /// Whether its end waits a little for an answer that is under way.

@@ -335,10 +335,12 @@ impl Engine for Server {
         self.weigh(now);
     }
 
-    fn hung_up(&mut self, now: Now, id: Id) {
-        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+    fn hung_up(&mut self, now: Now, id: Id, out: &mut Out) {
+        if let Some((conn, mut cx)) = self.with(now, id, out) {
             conn.hung_up(&mut cx);
         }
+        self.tend(now);
+        self.weigh(now);
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {

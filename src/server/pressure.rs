@@ -62,17 +62,17 @@ impl Stage {
 const STAGES: [(u64, Stage); 3] = [(97, Stage::Out), (92, Stage::Short), (75, Stage::Tight)];
 
 /// Closing begins at the stage *short* and ends here, in percent of the limit.
-const RELIEVED_PERCENT: u64 = 90;
+const RELIEVED_PERCENT: u64 = 85;
 /// What may be allocated at once must leave this many percent of the limit in use, or less.
 const FILLED_PERCENT: u64 = 96;
 /// The kernel is asked again when the account has changed by this much, or by this part of the
 /// limit.
 const READ_AFTER_BYTES: u64 = 1024 * 1024;
-const READ_AFTER_PART: u64 = 64;
+const READ_AFTER_PART: u64 = 128;
 /// It is asked again after so long, if the account has changed at all: more often while memory is
 /// scarce, and then also when nothing has changed.
 const READ_AFTER_MS: u64 = 100;
-const READ_AFTER_MS_SCARCE: u64 = 5;
+const READ_AFTER_MS_SCARCE: u64 = 2;
 const READ_AFTER_MS_WAITING: u64 = 250;
 /// From here on memory is called scarce, in percent of the limit.
 const SCARCE_PERCENT: u64 = 60;
@@ -311,7 +311,7 @@ mod tests {
         pressure.weigh(owned(0));
         pressure.read(at(0), 95 * MIB as u64);
         pressure.weigh(owned(0));
-        assert_eq!(pressure.excess(), 5 * MIB as u64);
+        assert_eq!(pressure.excess(), 10 * MIB as u64);
         pressure.relieved(5 * MIB as u64);
         assert_eq!(pressure.excess(), 0, "first a fresh reading");
         // The allocator keeps what was freed.
@@ -326,6 +326,6 @@ mod tests {
         pressure.relieved(2 * MIB as u64);
         pressure.read(at(15), 96 * MIB as u64);
         pressure.weigh(owned(0));
-        assert_eq!(pressure.excess(), 6 * MIB as u64);
+        assert_eq!(pressure.excess(), 11 * MIB as u64);
     }
 }

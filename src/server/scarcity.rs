@@ -62,18 +62,20 @@ impl Server {
             .map(|(id, conn)| (each + (conn.counted() + gateway.cost_of(id)) as u64, id))
             .collect();
         let mut freed = 0;
+        // Those that are closed keep their places for a while: what they owned counts as freed.
         while freed < excess
+            && self.shared.pressure.excess() > 0
             && let Some((owned, id)) = owners.pop()
         {
             if let Some((conn, mut cx)) = self.with_silence(now, id) {
                 conn.make_room(&mut cx);
                 freed += owned;
             }
+            self.follow_pressure();
         }
         if freed > 0 {
             self.shared.pressure.relieved(freed);
             self.tend(now);
-            self.follow_pressure();
         }
     }
 

@@ -123,9 +123,7 @@ impl WebSocket {
 
     /// Whether the peer is not read for now.
     pub(super) fn is_paused(&self, slow: Option<&Slow>, out_len: usize) -> bool {
-        is_backed_up(slow, out_len)
-            || self.behaviour.is_full()
-            || self.extras.as_ref().is_some_and(|extras| extras.is_full())
+        is_backed_up(slow, out_len) || self.is_full()
     }
 
     /// Frames in `buffer[from..to]`; returns how far they were used.

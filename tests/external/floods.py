@@ -346,7 +346,7 @@ class Offers(Client):
     """Asks for an upgrade that waits for a backend, with four thousand subprotocols."""
 
     path = "/gateway/prod"
-    fields = "Sec-WebSocket-Protocol: " + ",".join("abcdefgh"[n % 8] for n in range(3800)) + "\r\n"
+    fields = "Sec-WebSocket-Protocol: " + ",".join(f"{n:x}" for n in range(1600)) + "\r\n"
 
 
 KINDS = {kind.__name__.lower(): kind for kind in (

@@ -141,9 +141,9 @@ impl Engine for Watched {
         self.say(out, |server, out| server.ended(now, id, how, out));
     }
 
-    fn hung_up(&mut self, now: Now, id: Id) {
+    fn hung_up(&mut self, now: Now, id: Id, out: &mut Out) {
         self.lives(id);
-        self.call(|server| server.hung_up(now, id));
+        self.say(out, |server, out| server.hung_up(now, id, out));
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {

@@ -145,6 +145,7 @@ impl Net {
             readable: readable || dead,
             writable: writable || dead,
             ended,
+            broken: dead,
         });
     }
 

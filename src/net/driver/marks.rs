@@ -21,6 +21,8 @@ impl Marks {
     pub(super) const FINISH: u16 = 64;
     /// To be closed once all is written.
     pub(super) const CLOSE: u16 = 128;
+    /// Dead in both directions: what it has sent before can still be read.
+    pub(super) const BROKEN: u16 = 512;
     /// Begun by us, and it does not stand yet.
     pub(super) const CONNECTING: u16 = 256;
 

@@ -248,7 +248,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                         doorway.knock(self.now.mono_ns);
                     }
                 }
-                Event::Stream { id, readable, writable, ended } => {
+                Event::Stream { id, readable, writable, ended, broken } => {
                     let Some(entry) = find(&mut self.streams, id) else { continue };
                     let waits = entry.marks.has(Marks::BLOCKED | Marks::CONNECTING);
                     if readable {
@@ -256,6 +256,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
                     }
                     if ended {
                         entry.marks.set(Marks::READABLE | Marks::ENDED);
+                    }
+                    if broken {
+                        entry.marks.set(Marks::BROKEN);
                     }
                     if writable && waits {
                         entry.marks.set(Marks::WRITABLE);

@@ -82,8 +82,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let room = self.engine.room(id, &mut self.shared);
         if room.is_empty() {
             // Paused. The mark stays, and `Action::Resume` brings it back here.
-            if entry.marks.has(Marks::ENDED) {
-                self.engine.hung_up(self.now, id);
+            if entry.marks.has(Marks::BROKEN) {
+                self.break_off(id);
+                self.act();
+            } else if entry.marks.has(Marks::ENDED) {
+                self.engine.hung_up(self.now, id, &mut self.out);
+                self.deliver(id);
                 self.act();
             }
             return (0, false);

@@ -139,6 +139,7 @@ impl Net {
             readable: readable || w.reset,
             writable: writable || w.reset,
             ended,
+            broken: w.reset,
         };
         self.events[side as usize].push_back(event);
     }
@@ -361,7 +362,8 @@ impl Os for Host {
             let key = net.rng.below(20) as u32;
             let generation = net.rng.below(3) as u32;
             let id = Id { key, generation };
-            events.push(Event::Stream { id, readable: true, writable: true, ended: false });
+            let (readable, writable, ended, broken) = (true, true, false, false);
+            events.push(Event::Stream { id, readable, writable, ended, broken });
         }
         Ok(())
     }
