@@ -16,19 +16,18 @@ pub(super) struct Reverse {
 /// What stands around a message; as long as all but the message itself.
 const BRACES: &str = r#"{"message":"","time":"2026-11-28T10:00:00.000Z"}"#;
 
-/// The answer: `message` backwards, then the time. Written here and not by a serializer, since a
+/// Appends the answer: `message` backwards, then the time. Written here and not by a serializer, since a
 /// message of control characters becomes six times as long, and its length must be known before.
-fn answer(message: &str, time: &str) -> Vec<u8> {
-    let mut answer = Vec::with_capacity(BRACES.len() + escaped_length(message));
+fn answer(answer: &mut Vec<u8>, message: &str, time: &str) {
     answer.extend_from_slice(br#"{"message":""#);
     if message.is_ascii() {
         for byte in message.bytes().rev() {
-            escape(&mut answer, byte);
+            escape(answer, byte);
         }
     } else {
         for character in message.chars().rev() {
             match u8::try_from(character) {
-                Ok(byte) if byte.is_ascii() => escape(&mut answer, byte),
+                Ok(byte) if byte.is_ascii() => escape(answer, byte),
                 _ => answer.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
@@ -36,7 +35,6 @@ fn answer(message: &str, time: &str) -> Vec<u8> {
     answer.extend_from_slice(br#"","time":""#);
     answer.extend_from_slice(time.as_bytes());
     answer.extend_from_slice(br#""}"#);
-    answer
 }
 
 /// An ASCII character as it stands in a JSON string (RFC 8259 §7).
@@ -81,12 +79,13 @@ impl Behaviour for Reverse {
         let (Kind::Text, Ok(text)) = (kind, std::str::from_utf8(payload)) else {
             return Answer::Close(1003, "text only");
         };
-        if let Err(refused) = ctx.check_size(BRACES.len() + escaped_length(text)) {
+        let length = BRACES.len() + escaped_length(text);
+        if let Err(refused) = ctx.check_size(length) {
             return refused;
         }
-        let answer = answer(text, &time::rfc3339(ctx.now.wall_ms));
-        *ctx.work += answer.len() as u64;
-        ctx.send(Kind::Text, &answer);
+        let time = time::rfc3339(ctx.now.wall_ms);
+        *ctx.work += length as u64;
+        ctx.send_made(Kind::Text, length, |json| answer(json, text, &time));
         Answer::Nothing
     }
 
@@ -119,10 +118,10 @@ mod tests {
             let reversed: String = text.chars().rev().collect();
             let reversed = serde_json::to_string(&reversed).unwrap();
             let json = format!("{{\"message\":{reversed},\"time\":\"{time}\"}}");
-            let answer = answer(text, time);
-            assert_eq!(String::from_utf8(answer.clone()).unwrap(), json);
-            assert_eq!(answer.len(), BRACES.len() + escaped_length(text));
-            assert_eq!(answer.capacity(), answer.len());
+            let mut written = Vec::new();
+            answer(&mut written, text, time);
+            assert_eq!(written.len(), BRACES.len() + escaped_length(text));
+            assert_eq!(String::from_utf8(written).unwrap(), json);
         }
     }
 }

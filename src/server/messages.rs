@@ -80,7 +80,8 @@ impl WebSocket {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let limit = cx.shared.config.limits.max_message;
-        let memory = cx.shared.room().memory;
+        // An answer may be as long again.
+        let memory = cx.shared.room().memory / 2;
         let inflated =
             cx.shared.codec.inflate(kind, wire, limit.min(memory), &mut cx.shared.blocks);
         let inflated = inflated.map_err(|fault| match fault {
