@@ -77,6 +77,8 @@ pub const HANDSHAKES_AT_ONCE: usize = 1_024;
 pub const HANDSHAKE_BYTES: usize = 12 * 1024;
 /// What a TLS connection costs beside what every connection costs.
 pub const TLS_BYTES: u64 = 12 * 1024;
+/// Bytes read, inflated, produced and copied for main connections in one turn.
+pub const WORK_OF_A_TURN: usize = 1024 * 1024;
 /// Timers in one turn.
 pub const TIMERS_PER_TURN: usize = 256;
 /// Timers that fire before what they cause is carried out.

@@ -16,8 +16,9 @@ pub(super) struct Reverse {
 /// What stands around a message; as long as all but the message itself.
 const BRACES: &str = r#"{"message":"","time":"2026-11-28T10:00:00.000Z"}"#;
 
-/// Appends the answer: `message` backwards, then the time. Written here and not by a serializer, since a
-/// message of control characters becomes six times as long, and its length must be known before.
+/// Appends the answer: `message` backwards, then the time. Written here and not by a serializer,
+/// since a message of control characters becomes six times as long, and its length must be known
+/// before.
 fn answer(answer: &mut Vec<u8>, message: &str, time: &str) {
     answer.extend_from_slice(br#"{"message":""#);
     if message.is_ascii() {

@@ -271,6 +271,13 @@ class Once(Client):
         return self.piece
 
 
+class Hellos(Client):
+    """The beginning of a TLS handshake message that never ends."""
+
+    def opening(self):
+        return b"\x16\x03\x01" + (11000).to_bytes(2, "big") + b"\x01\x00\xf0\x00" + bytes(10996)
+
+
 class Parked(Once):
     """As many messages of a byte as can wait to be answered."""
 
@@ -351,7 +358,7 @@ class Offers(Client):
 
 KINDS = {kind.__name__.lower(): kind for kind in (
     Gets, Echoes, Pings, Handshakes, Silent, Fragments, Halves, Slowloris, Idle, Good, Large,
-    Unfinished, Texts, Parked, Leavers, Controls, UnreadControls, Bombs, SlowBombs, UnreadBombs, Offers)}
+    Unfinished, Texts, Once, Hellos, Parked, Leavers, Controls, UnreadControls, Bombs, SlowBombs, UnreadBombs, Offers)}
 
 
 class Flood:

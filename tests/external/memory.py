@@ -7,6 +7,7 @@ of 16 to 128 MiB, alone and together, with all that the kernel holds for it.
 """
 
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -122,6 +123,35 @@ def attack(mib):
         at_rest(server, sink, what, base)
 
 
+def handshakes(mib):
+    """Half a TLS handshake, as long as may be sent, and not a byte more."""
+    what = f"{mib} MiB, half TLS handshakes"
+    group = limited(what, memory=mib * MIB)
+    if group is None:
+        return
+    cert, key = harness.SCRATCH / "memory.pem", harness.SCRATCH / "memory.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                    "-days", "9", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(cert)],
+                   check=True, capture_output=True, timeout=20)
+    tls = ("--tls-cert", str(cert), "--tls-key", str(key))
+    with group, Server(*tls, prefix=group.prefix) as server:
+        base = metric(server, "server_accounted_bytes") + 4096
+        load = flood(server, "hellos", HELD_S, 20 * mib)
+        most, accounted, end = 0, 0, time.monotonic() + HELD_S
+        while time.monotonic() < end and server.process.poll() is None:
+            most = max(most, group.usage())
+            accounted = max(accounted, metric(server, "server_accounted_bytes"))
+            time.sleep(0.01)
+        did = outcome(load)
+        print(f"# {what}: {most / mib / MIB:.2f} of the limit, {accounted / MIB:.1f} MiB accounted, {did['counts']}, "
+              f"{did['open']} open", flush=True)
+        equal(f"{what}: no kill, and it runs", (group.kills(), server.process.poll()), (0, None))
+        check(f"{what}: below the limit", most < mib * MIB, most)
+        check(f"{what}: what they hold is accounted", accounted >= 0.8 * 11000 * min(did["open"], 64), accounted)
+        harness.until(lambda: metric(server, "server_accounted_bytes") <= base, 15)
+        check(f"{what}: the account is at its base", metric(server, "server_accounted_bytes") <= base)
+
+
 def main():
     harness.require_binary()
     harness.raise_descriptor_limit()
@@ -129,6 +159,7 @@ def main():
     for mib in SIZES:
         if not words or str(mib) in words:
             harness.section(attack, mib)
+            harness.section(handshakes, mib)
     harness.finish()
 
 

@@ -12,9 +12,12 @@ import json
 import os
 import random
 import resource
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -113,19 +116,24 @@ def limited(what, **limits):
 # ---- CPU ------------------------------------------------------------------------------------
 
 LOADS = (("gets", 64, "64 connections × 16 pipelined GETs"), ("echoes", 64, "64 connections flooding 4-byte echoes"),
-         ("pings", 64, "64 connections flooding pings"), ("handshakes", 64, "64 clients that upgrade, leave and return"))
+         ("pings", 64, "64 connections flooding pings"), ("handshakes", 64, "64 clients that upgrade, leave and return"),
+         ("slowbombs", 8, "8 clients with compressed bombs at 35 KB/s, on /socket", "/socket"),
+         ("bombs", 8, "8 clients flooding compressed bombs, on /echo", "/echo"),
+         ("controls", 8, "8 clients whose answers become six times as long", "/socket"),
+         ("leavers", 16, "16 clients that leave work behind and return", "/throttled"),
+         ("parked", 64, "64 clients that return with delayed messages", "/websocket"))
 PROBED_S = {100: 7, 10: 21}  # at 10m one stall in a hundred must not decide
-ADMIN_MS = {100: 250, 10: 500}
+ADMIN_MS = {100: 250, 10: 1000}
 
 
-def starve(milli, kind, connections, what):
+def starve(milli, kind, connections, what, path=None):
     """Health while a flood is on and the CPU is almost nothing."""
     what = f"{milli}m CPU, {what}"
     group = limited(what, cpu_milli=milli)
     if group is None:
         return
     with group, Server(prefix=group.prefix, budget_s=30) as server:
-        load = flood(server, kind, PROBED_S[milli] + 2, connections)
+        load = flood(server, kind, PROBED_S[milli] + 2, connections, *([path] if path else []))
         time.sleep(1)
         used_s, since = cpu_s(server), time.monotonic()
         probes = Probes(server)
@@ -139,6 +147,57 @@ def starve(milli, kind, connections, what):
         probes.share(door, 1) for door in probes.took_s) < 1000, f"{probes} {probes.failed[:3]}")
     check(f"{what}: admin p99 ≤ {ADMIN_MS[milli]} ms",
           probes.share("admin", 0.99) <= ADMIN_MS[milli], probes)
+
+
+def hangups(milli=100):
+    """Files are read and compressed again each second, beside the loop."""
+    what = f"{milli}m CPU, SIGHUP each second with 7 MiB of files"
+    group = limited(what, cpu_milli=milli)
+    if group is None:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="wspulse-assets-"))
+    words = random.Random(7)
+    for number in range(7):
+        text = " ".join(str(words.randrange(10**6)) for _ in range(150_000))
+        (folder / f"{number}.txt").write_text(text[:MIB])
+    with group, Server("--assets", str(folder), prefix=group.prefix, budget_s=60) as server:
+        probes, end = Probes(server), time.monotonic() + PROBED_S[milli]
+        while time.monotonic() < end:
+            os.kill(server.process.pid, signal.SIGHUP)
+            time.sleep(1)
+        probes.stop()
+    shutil.rmtree(folder)
+    print(f"# {what}: {probes}", flush=True)
+    check(f"{what}: every probe is answered, within 1 s", not probes.failed and max(
+        probes.share(door, 1) for door in probes.took_s) < 1000, f"{probes} {probes.failed[:3]}")
+    check(f"{what}: admin p99 ≤ {ADMIN_MS[milli]} ms", probes.share("admin", 0.99) <= ADMIN_MS[milli], probes)
+
+
+def stopped(milli=100, clients=1000):
+    """SIGTERM under clients that come again and again, and a thousand that do not answer a Close."""
+    what = f"{milli}m CPU, SIGTERM with {clients} clients that stay and 64 that return"
+    group = limited(what, cpu_milli=milli)
+    if group is None:
+        return
+    with group, Server("--profile", "plain", prefix=group.prefix, budget_s=30) as server:
+        stay = flood(server, "once", 40, clients, "once")
+        steady(server, 'websocket_connections_active{mount="/echo"}')
+        back = flood(server, "handshakes", 40, 64)
+        time.sleep(1)
+        probes, since = Probes(server), time.monotonic()
+        os.kill(server.process.pid, signal.SIGTERM)
+        while server.process.poll() is None and time.monotonic() - since < 30:
+            time.sleep(0.01)
+        took_s = time.monotonic() - since
+        probes.stop()
+        for load in (stay, back):
+            load.kill()
+    # The main listener closes, and at the very end the admin listener does.
+    admin_s = [took for took in probes.took_s["admin"]]
+    silent_s = max(admin_s, default=9)
+    print(f"# {what}: exit {server.process.returncode} after {took_s:.2f} s, {probes}", flush=True)
+    check(f"{what}: the hard stop of 8 s is kept within 1 s", took_s <= 9, f"{took_s:.2f} s")
+    check(f"{what}: the admin side is never silent for a second", silent_s < 1, probes)
 
 
 # ---- memory ---------------------------------------------------------------------------------
@@ -337,7 +396,7 @@ def side_by_side(*calls):
 # At 10m one after the other as well: side by side, the kernel alone lets a process that does
 # nothing but spin stand still for 800 ms, where it is 400 ms alone.
 GROUPS = {
-    "cpu_100m": [(starve, 100, *load) for load in LOADS],
+    "cpu_100m": [(starve, 100, *load) for load in LOADS] + [(hangups,), (stopped,)],
     "cpu_10m": [(starve, 10, *load) for load in LOADS],
     "memory": [(crush, mib) for mib in (16, 32, 128)],
     "fragments": [(fragments,)],

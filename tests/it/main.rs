@@ -26,5 +26,7 @@ mod sweep;
 mod tidy;
 #[cfg(feature = "tools")]
 mod tools;
+#[cfg(feature = "gateway")]
+mod traceable;
 mod watched;
 mod world;

@@ -45,6 +45,8 @@ pub struct Driver<E, O: Os> {
     doorways: Vec<Doorway>,
     ready_admin: VecDeque<Id>,
     ready_main: VecDeque<Id>,
+    /// Main streams to be served before timers fire again.
+    round: usize,
     /// Main streams that are ready and costly: few of them a turn.
     ready_costly: VecDeque<Id>,
     /// Those that may still be costly, and since when, the oldest first.
@@ -76,6 +78,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             doorways,
             ready_admin: VecDeque::new(),
             ready_main: VecDeque::new(),
+            round: 0,
             ready_costly: VecDeque::new(),
             costly: VecDeque::new(),
             events: Vec::new(),
@@ -128,7 +131,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.serve_costly()?;
         self.close_doors_when_due();
         self.retry_stuck_doors(false);
-        self.fire()?;
+        if self.round == 0 {
+            self.fire()?;
+        }
         self.act();
         self.tell();
         Ok(self.exit)
@@ -292,6 +297,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn queue_first(&mut self, id: Id) {
         if let Some(ready) = self.list_for(id) {
             ready.push_front(id);
+            self.round += usize::from(self.round > 0);
         }
     }
 
@@ -309,7 +315,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         })
     }
 
-    /// Serves each stream that is ready now once; those that have more come again next turn.
+    /// Accepts, and serves those that are ready; those that have more come again next turn.
     /// Between main streams the admin side is asked again, so that no flood can keep it waiting.
     fn serve_side(&mut self, side: Door) -> io::Result<()> {
         for door in 0..self.doorways.len() {
@@ -317,30 +323,51 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 self.accept(door)?;
             }
         }
-        let ready = match side {
-            Door::Admin => self.ready_admin.len(),
-            Door::Main => self.ready_main.len(),
-        };
-        let has_admin = self.has_admin();
-        let (mut served, mut bytes) = (0, 0);
-        for _ in 0..ready {
-            if self.frozen_until_ns.is_some() {
+        match side {
+            Door::Admin => self.serve_admin(),
+            Door::Main => return self.serve_round(),
+        }
+        Ok(())
+    }
+
+    fn serve_admin(&mut self) {
+        for _ in 0..self.ready_admin.len() {
+            if self.is_frozen() {
                 break;
             }
-            let next = match side {
-                Door::Admin => self.ready_admin.pop_front(),
-                Door::Main => self.ready_main.pop_front(),
+            let Some(id) = self.ready_admin.pop_front() else { break };
+            self.serve(id);
+        }
+    }
+
+    /// Serves main streams up to the work of a turn: those that are left go first in the next one,
+    /// behind whoever is new. A round ends when everyone has been served who was ready when it
+    /// began, and only then do timers fire: what has arrived is read first.
+    fn serve_round(&mut self) -> io::Result<()> {
+        if self.round == 0 {
+            self.round = self.ready_main.len();
+        }
+        let has_admin = self.has_admin();
+        let (mut served, mut work, mut turn) = (0, 0, 0);
+        while self.round > 0 && turn < limits::WORK_OF_A_TURN && !self.is_frozen() {
+            self.round -= 1;
+            let Some(id) = self.ready_main.pop_front() else {
+                self.round = 0;
+                break;
             };
-            let Some(id) = next else { break };
-            bytes += self.serve(id);
-            served += 1;
-            let due = served >= limits::SERVED_BEFORE_ADMIN || bytes >= limits::READ_BEFORE_ADMIN;
-            if side == Door::Main && has_admin && due {
-                (served, bytes) = (0, 0);
+            let done = self.serve(id);
+            (served, work, turn) = (served + 1, work + done, turn + done);
+            let due = served >= limits::SERVED_BEFORE_ADMIN || work >= limits::READ_BEFORE_ADMIN;
+            if has_admin && due {
+                (served, work) = (0, 0);
                 self.glance()?;
             }
         }
         Ok(())
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.frozen_until_ns.is_some()
     }
 
     /// A flood of handshakes gets a share of each turn, and the admin side is asked after each.

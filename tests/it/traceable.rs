@@ -1,0 +1,209 @@
+//! Each message, Close and reset reaches the client that it was meant for and no other: clients on
+//! several mounts, a backend that answers when it likes, callbacks, closings for several reasons at
+//! once, and peers that leave in the middle, from seeds.
+
+use std::collections::BTreeMap;
+
+use wspulse::rng::Rng;
+
+use crate::house::House;
+use crate::peer::{self, Reader};
+use crate::world::{Dials, End};
+
+const SEEDS: u64 = 300;
+const STEPS: u64 = 120;
+const CLIENTS: usize = 8;
+
+#[derive(Default)]
+struct Client {
+    wire: usize,
+    reader: Reader,
+    path: &'static str,
+    /// By which callbacks find it.
+    id: Option<String>,
+    /// A callback asked for its end.
+    deleted: bool,
+    /// It has left by itself.
+    left: bool,
+    over: bool,
+}
+
+struct Play {
+    house: House,
+    rng: Rng,
+    clients: Vec<Client>,
+    /// The admin listener's answers are not looked at, only that there are some.
+    admin: usize,
+    /// Requests that wait for an answer: where, and whether it is to a new client.
+    asked: Vec<usize>,
+    shed: bool,
+}
+
+impl Play {
+    fn new(seed: u64) -> Self {
+        let args = "--gateway-backend http://127.0.0.1:8501 --gateway-open --ping-interval 0 \
+                    --max-age 3s --max-age-jitter 30%";
+        let args: Vec<&str> = args.split_whitespace().collect();
+        let mut house = House::seeded(&args, seed);
+        house.wires.0.borrow_mut().dials = Dials::Taken;
+        let admin = house.wires.connect(1);
+        house.settle();
+        let rng = Rng::new(seed);
+        Self { house, rng, clients: Vec::new(), admin, asked: Vec::new(), shed: false }
+    }
+
+    /// One of those that have not left.
+    fn some(&mut self) -> Option<usize> {
+        let here = |client: &&Client| !client.left && !client.over;
+        let count = self.clients.iter().filter(here).count() as u64;
+        let at = self.rng.below(count.max(1)) as usize;
+        let mut here = (0..self.clients.len()).filter(|at| here(&&self.clients[*at]));
+        here.nth(at)
+    }
+
+    fn step(&mut self) {
+        match self.rng.below(12) {
+            0..3 if self.clients.len() < CLIENTS => self.open(),
+            0..5 => self.send(),
+            5..8 => self.answer(),
+            8 => self.call_back(false),
+            9 => self.call_back(true),
+            10 if self.rng.below(8) == 0 => self.shed(),
+            10 => self.leave(),
+            _ => self.house.pass(self.rng.below(400)),
+        }
+        self.house.settle();
+        self.serve();
+        self.look();
+    }
+
+    fn open(&mut self) {
+        let paths = ["/gateway/prod", "/gateway/prod", "/socket", "/echo", "/echo?delay=300ms"];
+        let path = paths[self.rng.below(5) as usize];
+        let wire = self.house.connect();
+        self.house.send(wire, &peer::upgrade(path, &[]));
+        let mut client = Client { wire, path, ..Client::default() };
+        if path == "/gateway/prod" {
+            client.id = self.serve();
+        }
+        self.clients.push(client);
+    }
+
+    /// Its own name, so that nobody else can be told it in good order.
+    fn send(&mut self) {
+        if let Some(at) = self.some() {
+            self.house.wires.send(self.clients[at].wire, &peer::text(&format!("<{at}>")));
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(at) = self.some() {
+            self.clients[at].left = true;
+            let wire = self.clients[at].wire;
+            match self.rng.below(3) {
+                0 => self.house.wires.reset(wire),
+                1 => self.house.wires.fin(wire),
+                _ => self.house.wires.send(wire, &peer::frame(0x88, &1000_u16.to_be_bytes())),
+            }
+        }
+    }
+
+    fn shed(&mut self) {
+        self.shed = true;
+        let shed = b"POST /shed?percent=50 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        self.house.wires.send(self.admin, shed);
+    }
+
+    fn call_back(&mut self, close: bool) {
+        let Some(at) = self.some() else { return };
+        let Some(id) = self.clients[at].id.clone() else { return };
+        let text = format!("<{at}>");
+        let (method, body) = if close { ("DELETE", "") } else { ("POST", &*text) };
+        let request = format!(
+            "{method} /@connections/{id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n\
+             {body}",
+            body.len()
+        );
+        self.clients[at].deleted |= close;
+        self.house.wires.send(self.admin, request.as_bytes());
+    }
+
+    /// Takes requests in; the connection id of one that asks about a new client.
+    fn serve(&mut self) -> Option<String> {
+        let dialled = self.house.wires.0.borrow().dialled.clone();
+        let mut fresh = None;
+        for wire in dialled {
+            let asked = String::from_utf8(self.house.wires.take_output(wire)).unwrap();
+            for request in asked.split("POST ").skip(1) {
+                self.asked.push(wire);
+                let id =
+                    request.split("ConnectionId: ").nth(1).filter(|_| request.starts_with("/c"));
+                fresh = fresh.or_else(|| id.map(|id| id.split("\r\n").next().unwrap().to_owned()));
+            }
+        }
+        fresh
+    }
+
+    /// The backend answers one of those that wait, or hangs up.
+    fn answer(&mut self) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let wire = self.asked.swap_remove(self.rng.below(self.asked.len() as u64) as usize);
+        if self.house.end(wire).is_some() {
+            return;
+        }
+        if self.rng.below(12) == 0 {
+            return self.house.wires.reset(wire);
+        }
+        self.house.wires.send(wire, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    }
+
+    /// What each client hears is meant for it.
+    fn look(&mut self) {
+        self.house.wires.take_output(self.admin);
+        for (at, client) in self.clients.iter_mut().enumerate() {
+            let heard = client.reader.read(&self.house.wires.take_output(client.wire));
+            for line in heard {
+                // Names are numbers of one digit; `reverse` turns what stands around them.
+                let name = line.split(['<', '>']).nth(1).filter(|_| line.contains('<'));
+                if let Some(name) = name {
+                    assert_eq!(name, at.to_string(), "{at} on {} hears {line}", client.path);
+                }
+                if line.starts_with("close") {
+                    let explained = match &*line {
+                        "close 1000 \"\"" => client.deleted || client.left,
+                        "close 1001 \"shed\"" => self.shed,
+                        "close 1001 \"max age\"" => true,
+                        _ => client.left,
+                    };
+                    assert!(explained, "{at} on {} hears {line}", client.path);
+                    client.over = true;
+                }
+            }
+            match self.house.wires.end(client.wire) {
+                Some(End::Reset) => panic!("{at} on {} was reset", client.path),
+                Some(_) => client.over = true,
+                None => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_meant_for_one_reaches_no_other() {
+    let mut heard = BTreeMap::new();
+    for seed in 0..SEEDS {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut play = Play::new(seed);
+            for _ in 0..STEPS {
+                play.step();
+            }
+            play.clients.iter().filter(|client| client.over).count()
+        });
+        let over = outcome.unwrap_or_else(|_| panic!("seed {seed}"));
+        *heard.entry(over).or_insert(0) += 1;
+    }
+    // A play in which nothing ends would show nothing.
+    assert!(heard.iter().any(|(over, plays)| *over >= 4 && *plays >= 10), "{heard:?}");
+}
