@@ -121,7 +121,7 @@ LOADS = (("gets", 64, "64 connections × 16 pipelined GETs"), ("echoes", 64, "64
          ("bombs", 8, "8 clients flooding compressed bombs, on /echo", "/echo"),
          ("controls", 8, "8 clients whose answers become six times as long", "/socket"),
          ("leavers", 16, "16 clients that leave work behind and return", "/throttled"),
-         ("parked", 64, "64 clients that return with delayed messages", "/websocket"))
+         ("leavers", 16, "16 clients that leave a turn of echoes behind and return", "/websocket"))
 PROBED_S = {100: 7, 10: 21}  # at 10m one stall in a hundred must not decide
 ADMIN_MS = {100: 250, 10: 1000}
 

@@ -9,6 +9,7 @@ mod deflate;
 mod floods;
 mod frames;
 mod http;
+mod memory;
 mod slow;
 mod upgrade;
 

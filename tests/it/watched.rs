@@ -1,8 +1,10 @@
 //! The server, watched: every id that it gives is used only while it lives, and ends once; and what
 //! it allocates is in its account, after every call.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Deref;
+use std::rc::Rc;
 
 use allocation_counter::measure;
 use wspulse::engine::{
@@ -12,6 +14,8 @@ use wspulse::server::Server;
 
 /// What the server may have allocated beside its tables and what connections own.
 const BASE_BYTES: i64 = 64 * 1024;
+/// What a process uses that owns nothing for a connection.
+pub(crate) const PROCESS_BYTES: u64 = 5_900 * 1024;
 /// What a connection may have allocated beside what its account says: its place in each table, at
 /// the most crowded moment so far.
 const PLACE_BYTES: i64 = 256;
@@ -28,6 +32,8 @@ pub(crate) struct Watched {
     /// Bytes that its calls have allocated and not freed.
     allocated: i64,
     most_connections: usize,
+    /// What a kernel would say that the process uses.
+    pub(crate) used: Rc<Cell<u64>>,
 }
 
 impl Watched {
@@ -40,6 +46,7 @@ impl Watched {
             held: Vec::new(),
             allocated: 0,
             most_connections: 0,
+            used: Rc::default(),
         }
     }
 
@@ -68,6 +75,7 @@ impl Watched {
 
     /// The account covers four fifths of what is allocated above the base.
     fn judge(&mut self) {
+        self.used.set(PROCESS_BYTES + self.server.memory() as u64);
         self.most_connections = self.most_connections.max(self.server.connections());
         let places = i64::try_from(self.most_connections).unwrap() * PLACE_BYTES;
         let base = BASE_BYTES + i64::try_from(self.server.shared_memory()).unwrap();

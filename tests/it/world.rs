@@ -2,7 +2,7 @@
 //! and one fault at a stated call. What epoll promises is promised here, and no more: a change is
 //! told once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
@@ -49,6 +49,8 @@ pub(crate) struct Net {
     /// Those that will never come about.
     lost: Vec<usize>,
     pub(crate) files: Option<Vec<(String, Vec<u8>)>>,
+    /// What the kernel says of the process' memory, where a test wants that.
+    pub(crate) used: Option<Rc<Cell<u64>>>,
 }
 
 /// What becomes of a connection that the system was asked for.
@@ -447,6 +449,10 @@ impl Os for World {
 
     fn close_doors(&mut self) {
         self.0.0.borrow_mut().doors_closed = true;
+    }
+
+    fn memory_used(&mut self) -> Option<u64> {
+        self.0.0.borrow().used.as_ref().map(|used| used.get())
     }
 
     fn fetch(&mut self, _source: &Source) -> io::Result<Vec<File>> {

@@ -19,7 +19,7 @@ use wspulse::server::Server;
 use wspulse::time;
 
 use crate::house;
-use crate::watched::Watched;
+use crate::watched::{PROCESS_BYTES, Watched};
 use net::{Host, Net, Odds, Side};
 
 const SEEDS: u64 = 1_000;
@@ -60,6 +60,8 @@ struct Draw {
     odds: Odds,
     /// When the server is asked to stop.
     stop_ms: Option<u64>,
+    /// The server's memory limit.
+    limit_mib: Option<u64>,
 }
 
 impl Draw {
@@ -121,7 +123,10 @@ impl Draw {
         let mounts = "--mount /work=echo?work=5ms";
         let args =
             format!("--max-message {MAX_MESSAGE} --profile {profile} --pong-timeout 50s {mounts}");
-        Self { args: args.split(' ').map(str::to_owned).collect(), plan, odds, stop_ms }
+        let mut args: Vec<String> = args.split(' ').map(str::to_owned).collect();
+        let limit_mib = (rng.below(6) == 0).then_some(8);
+        args.extend(limit_mib.map(|mib| format!("--memory-limit={mib}MiB")));
+        Self { args, plan, odds, stop_ms, limit_mib }
     }
 
     fn is_faultless(&self) -> bool {
@@ -158,13 +163,14 @@ fn simulation() {
 fn run(seed: u64) {
     let draw = Draw::new(seed);
     let args: Vec<&str> = draw.args.iter().map(String::as_str).collect();
-    let server = house::server(&args, seed);
+    let server = Watched::new(house::server(&args, seed));
+    let used = draw.limit_mib.map(|_| server.used.clone());
     let net = Rc::new(RefCell::new(Net::new(seed, draw.odds)));
     let mut simulation = Simulation {
-        server: Driver::new(Watched::new(server), Host { side: Side::Server, net: net.clone() }),
+        server: Driver::new(server, Host { side: Side::Server, net: net.clone(), used }),
         clients: Driver::new(
             Load::new(draw.plan.clone(), seed),
-            Host { side: Side::Client, net: net.clone() },
+            Host { side: Side::Client, net: net.clone(), used: None },
         ),
         net,
         server_exit: None,
@@ -187,7 +193,7 @@ impl Simulation {
             }
             if self.server_exit.is_none() {
                 self.server_exit = self.server.turn().unwrap();
-                self.check();
+                self.check(draw);
                 if self.server_exit.is_some() {
                     self.net.borrow_mut().process_ends(Side::Server);
                 }
@@ -236,7 +242,7 @@ impl Simulation {
     }
 
     /// After each step of the server.
-    fn check(&self) {
+    fn check(&self, draw: &Draw) {
         let server = self.engine();
         let bound = server.connections() * (2 * (MAX_MESSAGE + 64 * 1024) + 256 * 1024);
         assert!(
@@ -252,6 +258,11 @@ impl Simulation {
             server.connections()
         );
         assert!(server.timers() <= server.connections());
+        // The guard holds: what one read may add comes on top of the line where closing begins.
+        if let Some(mib) = draw.limit_mib {
+            let most = (mib << 20) - PROCESS_BYTES + 2 * MAX_MESSAGE as u64;
+            assert!(server.memory() as u64 <= most, "{} B of {mib} MiB", server.memory());
+        }
     }
 
     fn judge(&mut self, draw: &Draw) {
@@ -271,13 +282,13 @@ impl Simulation {
             Outcome::Closed(1001)
             | Outcome::Dismissed(1001)
             | Outcome::Refused(503)
-            | Outcome::NotConnected(Why::Refused) => stops,
+            | Outcome::NotConnected(Why::Refused) => stops || draw.limit_mib.is_some(),
             _ => false,
         });
         let all = count(&|_| true);
         let harmed = self.net.borrow().harmed() as u64;
         assert!(
-            all - fine <= harmed,
+            all - fine <= harmed || draw.limit_mib.is_some(),
             "{} of {all} ended badly, {harmed} were harmed: {ends:?}",
             all - fine
         );
@@ -285,12 +296,13 @@ impl Simulation {
         if let (Life::Messages(messages), WhenLost::Reconnect) =
             (draw.plan.life, draw.plan.when_lost)
             && !stops
+            && draw.limit_mib.is_none()
             && self.report().still_down == 0
         {
             let report = self.report();
             assert_eq!(report.answered, report.connected * messages, "somebody has not come back");
         }
-        if draw.is_faultless() && !stops {
+        if draw.is_faultless() && !stops && draw.limit_mib.is_none() {
             let report = self.report();
             assert_eq!(report.answered, report.sent, "an answer is missing");
         }

@@ -1,7 +1,7 @@
 //! Faulty wires in virtual time, with an operating system at each end. What can go wrong is drawn
 //! from a seed; what goes wrong on a wire is written down, so that it is no excuse for another.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
@@ -339,6 +339,8 @@ impl Drop for Stream {
 pub(crate) struct Host {
     pub(crate) side: Side,
     pub(crate) net: Shared,
+    /// What the kernel says of this process' memory, where somebody limits it.
+    pub(crate) used: Option<Rc<Cell<u64>>>,
 }
 
 impl Os for Host {
@@ -462,6 +464,10 @@ impl Os for Host {
             net.wires[wire].harmed = true;
             net.destroy(wire);
         }
+    }
+
+    fn memory_used(&mut self) -> Option<u64> {
+        self.used.as_ref().map(|used| used.get())
     }
 
     fn fetch(&mut self, _source: &Source) -> io::Result<Vec<File>> {

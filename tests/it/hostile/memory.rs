@@ -1,0 +1,111 @@
+//! Everything that makes the server hold memory, at random, against a limit: the guard closes as
+//! many as it takes and nobody for nothing, and nothing is left behind.
+
+use wspulse::rng::Rng;
+
+use crate::house::House;
+use crate::peer::{self, frame, text};
+use crate::watched::PROCESS_BYTES;
+
+const SEEDS: u64 = 30;
+const STEPS: u64 = 200;
+const LIMIT: u64 = 16 << 20;
+const MIB: usize = 1 << 20;
+
+struct Attack {
+    house: House,
+    rng: Rng,
+    wires: Vec<usize>,
+    /// It asks for nothing and is told nothing.
+    bystander: usize,
+}
+
+impl Attack {
+    fn new(seed: u64) -> Self {
+        let mut house = House::seeded(&["--memory-limit", "16MiB", "--ping-interval", "0"], seed);
+        let used = house.driver.engine().used.clone();
+        house.wires.0.borrow_mut().used = Some(used);
+        let bystander = house.connect();
+        house.send(bystander, &peer::upgrade("/echo", &[]));
+        house.output(bystander);
+        Self { house, rng: Rng::new(seed), wires: Vec::new(), bystander }
+    }
+
+    fn step(&mut self) {
+        let some = self.rng.below(self.wires.len().max(1) as u64) as usize;
+        let Some(&wire) = self.wires.get(some) else { return self.come() };
+        match self.rng.below(20) {
+            0..6 if self.wires.len() < 60 => self.come(),
+            6 => {
+                self.wires.swap_remove(some);
+                match self.rng.below(2) {
+                    0 => self.house.wires.reset(wire),
+                    _ => self.house.wires.fin(wire),
+                }
+            }
+            // It reads nothing any more.
+            7 | 8 => self.house.wires.window(wire, 0),
+            9 | 10 => self.house.wires.send(wire, &text("a").repeat(1500)),
+            11..14 => {
+                let size = [1000, 60_000, 200_000, MIB][self.rng.below(4) as usize];
+                self.house.wires.send(wire, &frame(0x82, &vec![7; size]));
+            }
+            14 => self.house.wires.send(wire, &frame(0x81, &vec![1; MIB])),
+            // The beginning of a message.
+            15..18 => {
+                let whole = frame(0x82, &vec![7; MIB]);
+                self.house.wires.send(wire, &whole[..self.rng.below(MIB as u64) as usize]);
+            }
+            _ => self.house.pass(self.rng.below(200)),
+        }
+        self.house.settle();
+        self.check();
+    }
+
+    fn come(&mut self) {
+        let paths = ["/echo", "/echo?delay=5s", "/throttled", "/socket", "/websocket"];
+        let wire = self.house.connect();
+        let path = paths[self.rng.below(5) as usize];
+        self.house.send(wire, &peer::upgrade(path, &[]));
+        self.wires.push(wire);
+    }
+
+    fn check(&mut self) {
+        for wire in &self.wires {
+            self.house.wires.take_output(*wire);
+        }
+        let server = self.house.driver.engine();
+        assert_eq!(server.memory(), server.memory_counted(), "the account is wrong");
+        // From 92 % on connections are closed; what one read and its answer may add comes on top.
+        let most = LIMIT / 100 * 92 - PROCESS_BYTES + 2 * MIB as u64;
+        assert!(server.memory() as u64 <= most, "{} bytes", server.memory());
+    }
+
+    fn end(mut self) {
+        self.house.send(self.bystander, &text("unharmed"));
+        let said = self.house.output(self.bystander);
+        assert!(said.ends_with(b"unharmed"), "who owns nothing is closed: {said:?}");
+        assert_eq!(self.house.end(self.bystander), None);
+        for wire in &self.wires {
+            self.house.wires.reset(*wire);
+        }
+        self.house.settle();
+        self.house.pass(40_000);
+        let server = self.house.driver.engine();
+        assert_eq!((server.connections(), server.memory(), server.timers()), (1, 0, 0));
+    }
+}
+
+#[test]
+fn the_guard_closes_until_it_suffices() {
+    for seed in 0..SEEDS {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut attack = Attack::new(seed);
+            for _ in 0..STEPS {
+                attack.step();
+            }
+            attack.end();
+        });
+        assert!(outcome.is_ok(), "seed {seed}");
+    }
+}
