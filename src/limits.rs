@@ -120,7 +120,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("request head", "8192 B", "431"),
     ("header fields", "100", "431"),
     ("body where none is expected", "8 KiB, 10s", "413 and close; 408"),
-    ("linger after a refusal", "256 KiB, 2s", "close"),
+    ("linger after the last byte is taken", "256 KiB, 2s", "close"),
     ("close handshake", "10s, while draining 5s", "close"),
     ("output waiting, high / low water", "64 KiB / 32 KiB", "stop reading that peer / go on"),
     ("output waiting, hard cap", "256 KiB, or one message + 64 KiB", "1013, reset after 2s"),

@@ -506,8 +506,8 @@ impl Conn {
         if let Stage::WebSocket(socket) = &mut self.stage
             && let Some(extras) = &mut socket.extras
         {
-            let cost = Account { memory: extras.cost(), queued: 0 };
-            account.update(&mut extras.counted, cost);
+            let memory = extras.cost(config.memory.pinned());
+            account.update(&mut extras.counted, Account { memory, queued: 0 });
         }
         match self.next_deadline(cx) {
             Some(at_ns) => cx.shared.timers.set(cx.id.key, at_ns),

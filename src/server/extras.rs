@@ -178,13 +178,16 @@ impl Extras {
         self.waiting = Queue::default();
     }
 
-    /// What it owns, itself included.
-    pub(super) fn cost(&self) -> usize {
+    /// What it owns, itself included. While it is full its peer is not read, and `pinned` says what
+    /// the kernel holds for such a peer, both ways.
+    pub(super) fn cost(&self, pinned: usize) -> usize {
         let texts = self.greeting.as_ref().map_or(0, String::capacity)
             + self.close.as_ref().map_or(0, |(_, _, reason)| reason.capacity())
             + self.forwarded.as_ref().map_or(0, |forwarded| forwarded.len());
         let turn = if self.wait.work > 0 { worker::ENTRY_BYTES } else { 0 };
-        heap::cost(size_of::<Self>()) + heap::cost(texts) + turn + self.waiting.cost()
+        let in_kernel = if self.is_full() { pinned / 2 } else { 0 };
+        let own = heap::cost(size_of::<Self>()) + heap::cost(texts) + turn;
+        own + self.waiting.cost() + in_kernel
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {

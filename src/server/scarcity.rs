@@ -12,6 +12,9 @@ use crate::engine::{Action, Id, Now};
 use crate::limits;
 use crate::time::Moment;
 
+/// Connections are closed if they own at least this part of what is missing.
+const RELIEF_PART: u64 = 4;
+
 impl Server {
     /// Looks at the account, now that it may have changed. Closes connections while memory is
     /// short, and asks the kernel how much is used when its last figure is too old.
@@ -50,6 +53,7 @@ impl Server {
     }
 
     /// Closes the connections that own most, until what they owned makes up for what is missing.
+    /// Where all of them together own next to nothing of that, none is closed.
     fn relieve(&mut self, now: Now) {
         let excess = self.shared.pressure.excess();
         if excess == 0 {
@@ -58,9 +62,13 @@ impl Server {
         let each = self.shared.pressure.connection_bytes();
         let gateway = &self.shared.gateway;
         let owners = self.conns.iter().filter(|(_, conn)| conn.can_make_room());
-        let mut owners: BinaryHeap<(u64, Id)> = owners
-            .map(|(id, conn)| (each + (conn.counted() + gateway.cost_of(id)) as u64, id))
-            .collect();
+        let weigh = |conn: &Conn, id| each + (conn.counted() + gateway.cost_of(id)) as u64;
+        let mut owners: BinaryHeap<(u64, Id)> =
+            owners.map(|(id, conn)| (weigh(conn, id), id)).collect();
+        let owned: u64 = owners.iter().map(|(owned, _)| owned).sum();
+        if owned < excess / RELIEF_PART {
+            return;
+        }
         let mut freed = 0;
         // Those that are closed keep their places for a while: what they owned counts as freed.
         while freed < excess
@@ -138,7 +146,7 @@ impl Conn {
     /// What this connection owns beyond its place in the table, counted anew.
     pub(super) fn cost(&self, pinned: usize) -> Account {
         let slow = self.slow.as_ref().map(|slow| slow.cost(pinned)).unwrap_or_default();
-        let extras = self.extras().map_or(0, Extras::cost);
+        let extras = self.extras().map_or(0, |extras| extras.cost(pinned));
         Account { memory: slow.memory + extras, queued: slow.queued }
     }
 

@@ -59,7 +59,7 @@ impl Pending {
             + heap::cost(self.offered.len())
             + heap::cost(answer)
             + heap::cost(size_of_val(&*self.behaviour))
-            + self.extras.as_ref().map_or(0, |extras| extras.cost())
+            + self.extras.as_ref().map_or(0, |extras| extras.cost(0))
     }
 
     /// Says 101, and from then on it is a WebSocket.
