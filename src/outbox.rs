@@ -174,7 +174,7 @@ impl Default for Blocks {
 }
 
 impl Blocks {
-    /// Keeps no map for its next use: for whoever does not call [`Blocks::fire`].
+    /// Keeps no map for its next use: for owners that do not call [`Blocks::fire`].
     #[must_use]
     pub fn without_idle() -> Self {
         Self { idle_max: 0, ..Self::default() }

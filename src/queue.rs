@@ -11,7 +11,7 @@ const HEADER: usize = 8 + 8 + 4 + 1;
 /// A message that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting<'q> {
-    /// When it is due; whoever needs no time says 0.
+    /// When it is due; 0 where that does not matter.
     pub due_ns: u64,
     /// Its turn among others, until [`Queue::next_turn`] has passed it.
     pub turn: Option<u64>,
@@ -49,7 +49,7 @@ impl Queue {
         self.memory.as_ref().map_or(0, Block::cost)
     }
 
-    /// How many bytes the messages have, with what stands in front of each.
+    /// How many bytes the messages have, with their headers.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.memory.as_ref().map_or(0, Block::len)

@@ -1,6 +1,6 @@
 //! Memory against its limit. Two figures, two uses: what the kernel says decides whether memory is
 //! short; the account of what each connection owns says what has changed since the kernel was last
-//! asked, and whom to close. Where the kernel cannot be asked, the account stands for both.
+//! asked, and whom to close. Where the kernel cannot be asked, the account is used for both.
 
 use super::config::MemoryPlan;
 use crate::engine::Now;
@@ -153,7 +153,7 @@ impl Pressure {
         self.counted = owned + demand.connections as u64 * self.connection_bytes;
         self.estimate = match self.reading {
             Some(reading) => (reading.used + self.counted).saturating_sub(reading.counted),
-            // Another quarter for what nobody counts: page tables, what has come and is not read.
+            // Another quarter for what is not counted: page tables, bytes that are not read yet.
             None => (BASE_BYTES + self.counted) / 4 * 5,
         };
         let reached = |percent: u64| self.estimate >= limit / 100 * percent;

@@ -121,9 +121,9 @@ impl Server {
         false
     }
 
-    /// Probes must find a place on the admin listener whoever holds the others: the connection goes
-    /// that has had its place for longest without an answer being owed to it, else the latest of
-    /// those that wait for one. Says whether one did.
+    /// Makes a place on the admin listener, so that probes are answered although all places are
+    /// taken: closes the oldest connection that is not owed an answer, else the newest of those
+    /// that are. Returns whether there was one.
     pub(super) fn make_admin_place(&mut self, now: Now) -> bool {
         let admin = self.conns.iter().filter(|(_, conn)| conn.place == Place::Admin);
         let rank = admin.filter_map(|(id, conn)| Some((conn.admin_rank(now)?, id)));

@@ -340,9 +340,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    /// Serves main streams up to the work of a turn: those that are left go first in the next one,
-    /// behind whoever is new. A round ends when everyone has been served who was ready when it
-    /// began, and only then do timers fire: what has arrived is read first.
+    /// Serves main streams up to the work of a turn. Those that are left go first in the next turn,
+    /// behind new connections. A round ends when every stream that was ready at its beginning has
+    /// been served, and timers fire only then: what has arrived is read first.
     fn serve_round(&mut self) -> io::Result<()> {
         if self.round == 0 {
             self.round = self.ready_main.len();

@@ -1,5 +1,5 @@
 //! Everything that makes the server hold memory, at random, against a limit: the guard closes as
-//! many as it takes and nobody for nothing, and nothing is left behind.
+//! many connections as it takes, none that owns nothing, and nothing is left behind.
 
 use wspulse::rng::Rng;
 
