@@ -182,11 +182,15 @@ impl Blocks {
 
     /// An empty block for about `size` bytes.
     pub fn take(&mut self, size: usize) -> Block {
+        if size + HEADROOM < MAP_MIN { Block::heap() } else { self.map(size, size) }
+    }
+
+    /// A map with room for so many bytes, of which so many are expected.
+    fn map(&mut self, size: usize, expected: usize) -> Block {
         let size = size + HEADROOM;
-        if size < MAP_MIN {
-            return Block::heap();
-        }
         let fits = |map: &Map| map.bytes.len() >= size && map.bytes.len() <= 4 * size;
+        // What an earlier message has touched is memory: a small one must not pin much of it.
+        let fits = |map: &Map| fits(map) && map.touched <= 2 * expected.max(4096);
         if let Some(at) = self.idle.iter().position(fits) {
             return Block::map(self.idle.swap_remove(at));
         }
@@ -199,7 +203,7 @@ impl Blocks {
     /// A block with these bytes.
     pub fn with(&mut self, bytes: &[u8]) -> Block {
         let mut block = if bytes.len() > HEAP_MAX - HEADROOM {
-            self.take(bytes.len().max(MAP_MIN))
+            self.map(bytes.len().max(MAP_MIN), bytes.len())
         } else {
             Block::heap()
         };
@@ -386,7 +390,7 @@ impl Chunk {
             chunk.extend_from_slice(bytes);
             return Self::Bytes(chunk);
         }
-        let mut block = blocks.take(room.max(MAP_MIN));
+        let mut block = blocks.map(room.max(MAP_MIN), room);
         blocks.append(&mut block, bytes);
         Self::Block(block)
     }

@@ -22,9 +22,7 @@ const BRACES: &str = r#"{"message":"","time":"2026-11-28T10:00:00.000Z"}"#;
 fn answer(answer: &mut Vec<u8>, message: &str, time: &str) {
     answer.extend_from_slice(br#"{"message":""#);
     if message.is_ascii() {
-        for byte in message.bytes().rev() {
-            escape(answer, byte);
-        }
+        reverse_ascii(answer, message.as_bytes());
     } else {
         for character in message.chars().rev() {
             match u8::try_from(character) {
@@ -57,14 +55,38 @@ fn escape(json: &mut Vec<u8>, byte: u8) {
     json.extend_from_slice(&[b'\\', short]);
 }
 
+/// Appends ASCII backwards, eight bytes at a time where none of them is escaped.
+fn reverse_ascii(json: &mut Vec<u8>, bytes: &[u8]) {
+    for chunk in bytes.rchunks(8) {
+        match chunk.try_into().map(u64::from_le_bytes) {
+            Ok(word) if is_plain(word) => json.extend_from_slice(&word.to_be_bytes()),
+            Ok(_) | Err(_) => chunk.iter().rev().for_each(|byte| escape(json, *byte)),
+        }
+    }
+}
+
+/// Whether none of these eight bytes is escaped in a JSON string: no control character, quotation
+/// mark or backslash. Each byte is compared within the word: a borrow into its top bit tells.
+fn is_plain(word: u64) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const TOPS: u64 = u64::from_le_bytes([0x80; 8]);
+    let has_less = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word & TOPS;
+    let has = |byte: u8| has_less(word ^ (ONES * u64::from(byte)), 1);
+    has_less(word, 0x20) | has(b'"') | has(b'\\') == 0
+}
+
 /// How many bytes a text has in a JSON string.
 fn escaped_length(text: &str) -> usize {
-    let length = |byte: u8| match byte {
+    let length = |byte: &u8| match byte {
         b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
         0x00..0x20 => 6,
         _ => 1,
     };
-    text.bytes().map(length).sum()
+    let lengths = text.as_bytes().chunks(8).map(|chunk| match chunk.try_into() {
+        Ok(word) if is_plain(u64::from_le_bytes(word)) => 8,
+        Ok(_) | Err(_) => chunk.iter().map(length).sum::<usize>(),
+    });
+    lengths.sum()
 }
 
 impl Behaviour for Reverse {
@@ -115,7 +137,8 @@ mod tests {
         let ascii: String = (0..128).map(char::from).collect();
         let mixed: String = (0..0x1_f600).step_by(37).filter_map(char::from_u32).collect();
         let time = "2026-11-28T10:00:00.000Z";
-        for text in ["", "abc", "\u{0}", "é\"x\\", &ascii, &mixed] {
+        for text in ["", "abc", "twelve bytes", "eight by\u{1f}", "\u{0}", "é\"x\\", &ascii, &mixed]
+        {
             let reversed: String = text.chars().rev().collect();
             let reversed = serde_json::to_string(&reversed).unwrap();
             let json = format!("{{\"message\":{reversed},\"time\":\"{time}\"}}");

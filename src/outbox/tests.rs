@@ -64,6 +64,17 @@ fn a_map_that_was_used_before_costs_what_was_touched() {
     assert_eq!((blocks.idle_bytes(), blocks.take(2 * MAP_MIN).cost()), (0, 4096));
 }
 
+/// A few kilobytes took a map of which an earlier message had touched 300, and cost as much.
+#[test]
+fn a_little_takes_no_map_of_which_much_was_touched() {
+    let mut blocks = Blocks::default();
+    let mut block = blocks.take(3 * MAP_MIN);
+    blocks.append(&mut block, &vec![1; 3 * MAP_MIN]);
+    blocks.give_back(block, 0);
+    assert!(blocks.with(&[1; 5000]).cost() <= 8192);
+    assert!(blocks.take(3 * MAP_MIN).cost() >= 3 * MAP_MIN, "a large one takes it");
+}
+
 #[test]
 fn a_block_grows_with_what_arrives() {
     let mut blocks = Blocks::default();
