@@ -2,8 +2,8 @@
 //! other in the order in which they came, each for its time. It does not stop the loop: pings,
 //! pushes and probes go on.
 //!
-//! A message is kept by its connection. The worker has one entry for each connection that waits, for
-//! its oldest message: what a connection has in here is bounded and leaves with it.
+//! A message is kept by its connection. The worker has one entry for each connection that waits,
+//! for its oldest message: what a connection has in here is bounded and leaves with it.
 
 use std::collections::BTreeMap;
 
