@@ -150,13 +150,12 @@ fn simulation() {
     // With one seed, RUST_LOG=debug tells the story.
     let logs = number("SEED").map(|_| env_logger::builder().is_test(true).try_init());
     assert!(logs.is_none_or(|logs| logs.is_ok()));
-    let seeds: Vec<u64> = match number("SEED") {
-        Some(seed) => vec![seed],
-        None => {
-            let first = number("FIRST").unwrap_or(0);
-            let seeds = first..first + number("SEEDS").unwrap_or(SEEDS);
-            FOUND_LATER.into_iter().chain(seeds).collect()
-        }
+    let seeds: Vec<u64> = if let Some(seed) = number("SEED") {
+        vec![seed]
+    } else {
+        let first = number("FIRST").unwrap_or(0);
+        let seeds = first..first + number("SEEDS").unwrap_or(SEEDS);
+        FOUND_LATER.into_iter().chain(seeds).collect()
     };
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| run(seed));
