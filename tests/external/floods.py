@@ -279,10 +279,10 @@ class Hellos(Client):
 
 
 class Parked(Once):
-    """More messages of a byte than can wait to be answered: the others wait in the kernel."""
+    """As many messages of a byte as can wait to be answered."""
 
     query = "?delay=10s"
-    piece = frame(0x81, b"x") * 9216
+    piece = frame(0x81, b"x") * 1024
 
 
 class Leavers(Parked):

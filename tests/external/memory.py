@@ -92,7 +92,7 @@ def hold(what, group, server, loads, mib, seconds=HELD_S):
 
 def at_rest(server, sink, what, base):
     """Waits until nothing of an attack is left in the account."""
-    harness.until(lambda: sink.drop() or metric(server, "server_accounted_bytes") <= base, 15)
+    harness.until(lambda: sink.drop() or metric(server, "server_accounted_bytes") <= base, 30)
     check(f"{what}: the account is at its base", metric(server, "server_accounted_bytes") <= base,
           metric(server, "server_accounted_bytes"))
     harness.until(lambda: metric(server, "server_memory_stage") == 0, 10)
