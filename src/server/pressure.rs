@@ -59,7 +59,9 @@ impl Stage {
 }
 
 /// Where the stages begin, in percent of the limit.
-const STAGES: [(u64, Stage); 3] = [(97, Stage::Out), (92, Stage::Short), (75, Stage::Tight)];
+const STAGES: [(u64, Stage); 3] =
+    [(97, Stage::Out), (92, Stage::Short), (TIGHT_PERCENT, Stage::Tight)];
+const TIGHT_PERCENT: u64 = 75;
 
 /// Closing begins at the stage *short* and ends here, in percent of the limit.
 const RELIEVED_PERCENT: u64 = 85;
@@ -115,6 +117,8 @@ pub(super) struct Pressure {
     reading: Option<Reading>,
     /// The kernel was asked and has not said anything.
     is_asked: bool,
+    /// What the process used before its first connection.
+    base: u64,
     relief: Relief,
 }
 
@@ -128,6 +132,7 @@ impl Pressure {
             counted: 0,
             reading: None,
             is_asked: false,
+            base: 0,
             relief: Relief::Unneeded,
         }
     }
@@ -156,13 +161,17 @@ impl Pressure {
             // Another quarter for what is not counted: page tables, bytes that are not read yet.
             None => (BASE_BYTES + self.counted) / 4 * 5,
         };
-        let reached = |percent: u64| self.estimate >= limit / 100 * percent;
-        let stage = stage_where(reached);
-        let next = if stage >= self.stage {
-            stage
-        } else {
-            stage_where(|percent| reached(percent - HYSTERESIS)).min(self.stage)
+        // What the kernel may still come to hold for peers that are not read is promised already.
+        let promised =
+            self.base + demand.owned as u64 + demand.connections as u64 * self.connection_bytes;
+        let (estimate, base) = (self.estimate, limit / 100);
+        let stage_at = |below: u64| {
+            let stage = stage_where(|percent| estimate >= base * (percent - below));
+            let is_tight = promised >= base * (TIGHT_PERCENT - below);
+            if is_tight { stage.max(Stage::Tight) } else { stage }
         };
+        let stage = stage_at(0);
+        let next = if stage >= self.stage { stage } else { stage_at(HYSTERESIS).min(self.stage) };
         std::mem::replace(&mut self.stage, next) != next
     }
 
@@ -175,7 +184,7 @@ impl Pressure {
                 let changed = self.counted.abs_diff(reading.counted);
                 let is_scarce = self.estimate >= limit / 100 * SCARCE_PERCENT;
                 let after_ms = match (changed > 0, is_scarce) {
-                    (true, true) => READ_AFTER_MS_SCARCE,
+                    (_, true) => READ_AFTER_MS_SCARCE,
                     (true, false) => READ_AFTER_MS,
                     (false, _) if self.stage > Stage::Ease => READ_AFTER_MS_WAITING,
                     (false, _) => return false,
@@ -190,6 +199,9 @@ impl Pressure {
     /// The kernel says that so many bytes are used.
     pub(super) fn read(&mut self, now: Now, used: u64) {
         self.is_asked = false;
+        if self.reading.is_none() {
+            self.base = used.saturating_sub(self.counted).min(BASE_BYTES);
+        }
         self.reading = Some(Reading { used, counted: self.counted, at_ns: now.mono_ns });
         self.relief = match self.relief {
             _ if self.limit.is_none_or(|limit| used < limit / 100 * RELIEVED_PERCENT) => {
