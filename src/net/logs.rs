@@ -121,12 +121,6 @@ pub fn flush(timeout: Duration) -> bool {
     LOGS.get().is_none_or(|logs| logs.flush_until(deadline(timeout)))
 }
 
-/// Bytes of lines that wait for whoever reads our standard error.
-#[must_use]
-pub fn waiting_bytes() -> usize {
-    LOGS.get().map_or(0, |logs| logs.waiting.load(Ordering::Relaxed))
-}
-
 impl Log for Logs {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.filter.enabled(metadata)

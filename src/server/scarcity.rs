@@ -69,10 +69,10 @@ impl Server {
         if owned < excess / RELIEF_PART {
             return;
         }
-        let mut freed = 0;
+        let (mut freed, target) = (0, self.shared.pressure.estimate() - excess);
         // Those that are closed keep their places for a while: what they owned counts as freed.
         while freed < excess
-            && self.shared.pressure.excess() > 0
+            && self.shared.pressure.estimate() > target
             && let Some((owned, id)) = owners.pop()
         {
             if let Some((conn, mut cx)) = self.with_silence(now, id) {

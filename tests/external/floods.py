@@ -282,7 +282,7 @@ class Parked(Once):
     """As many messages of a byte as can wait to be answered."""
 
     query = "?delay=10s"
-    piece = frame(0x81, b"x") * 1024
+    piece = frame(0x81, b"x") * 9216
 
 
 class Leavers(Parked):
