@@ -6,14 +6,13 @@
 //! * [`engine`]: the contract between the program and what drives it.
 //! * [`server`]: the program without I/O: bytes and `now` in, actions out.
 //! * [`proto`]: wire formats: HTTP heads, the handshake, frames, messages.
-//! * [`informer`]: what an API server knows of Deployments, for many viewers.
+//! * [`parts`]: the extras that a server can be given: the feed of Deployments, the gateway, its
+//!   sample backend.
 //! * [`aws`]: signatures and credentials, as AWS has them.
-//! * [`gateway`]: `WebSockets` in front, plain HTTP behind, as API Gateway does it.
-//! * [`backend`]: the sample REST service behind a gateway.
 //! * [`load`]: many clients, on the same contract as the server.
 //! * [`healthcheck`]: one question to a server, for probes.
 //! * [`connect`]: one client, and somebody at a terminal.
-//! * [`pool`]: connections that are kept for the next HTTP request.
+//! * [`calls`]: HTTP requests of our own, over connections that are kept for the next one.
 //! * [`target`]: where a connection of our own goes, and whom it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
 //! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`],
@@ -24,23 +23,18 @@ compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux
 
 #[cfg(feature = "gateway")]
 pub mod aws;
-#[cfg(feature = "gateway")]
-pub mod backend;
 pub mod behaviours;
+pub mod calls;
 pub mod connect;
 pub mod engine;
-#[cfg(feature = "gateway")]
-pub mod gateway;
 pub mod healthcheck;
 pub mod heap;
-#[cfg(feature = "informer")]
-pub mod informer;
 pub mod limits;
 pub mod load;
 pub mod net;
 pub mod options;
 pub mod outbox;
-pub mod pool;
+pub mod parts;
 pub mod proto;
 pub mod queue;
 pub mod rng;

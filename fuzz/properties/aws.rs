@@ -32,9 +32,9 @@ mod check {
     use wspulse::aws::keys::Keys;
     use wspulse::aws::sigv4::Scope;
     use wspulse::aws::{Credentials, Secret, dynamodb};
+    use wspulse::calls::pool::{Call, News, Order, Pool, Reply, Rules};
     use wspulse::engine::{HangUp, Now, Target};
     use wspulse::outbox::Block;
-    use wspulse::pool::{Call, News, Order, Pool, Reply, Rules};
     use wspulse::proto::http_client::{self, Event, Limits};
 
     use super::super::input::Cuts;

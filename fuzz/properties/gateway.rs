@@ -16,12 +16,12 @@ mod model {
     use std::collections::BTreeMap;
 
     use wspulse::behaviours::Kind;
+    use wspulse::calls::pool::{Failure, Reply};
     use wspulse::engine::{HangUp, Id, Now};
-    use wspulse::gateway::plan::{Backend, routes};
-    use wspulse::gateway::{
+    use wspulse::parts::gateway::plan::{Backend, routes};
+    use wspulse::parts::gateway::{
         Expression, Format, Gateway, Plan, Step, Verdict, Visitor, Why, Wish, names,
     };
-    use wspulse::pool::{Failure, Reply};
 
     /// Connections at once.
     const PLACES: u32 = 4;

@@ -96,7 +96,7 @@ impl Session {
         if let Some(max_message) = max_message {
             config.limits.max_message = max_message;
         }
-        let mut server = Server::new(config, Assets::directory(Vec::new()), 1);
+        let mut server = Server::new(config, Vec::new(), Assets::directory(Vec::new()), 1);
         let peer = Peer::new(([192, 0, 2, 1], 50_000).into());
         let id = server.accepted(NOW, Door::Main, peer).expect("the first one has a place");
         let mut session = Self {

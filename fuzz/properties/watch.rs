@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 #[cfg(feature = "informer")]
 use wspulse::engine::{HangUp, Id, Now};
 #[cfg(feature = "informer")]
-use wspulse::informer::access::Access;
+use wspulse::parts::informer::access::Access;
 #[cfg(feature = "informer")]
-use wspulse::informer::{Format, Informer, Plan, Step, Wish};
+use wspulse::parts::informer::{Format, Informer, Plan, Step, Wish};
 
 #[cfg(feature = "informer")]
 use super::input::{self, Cuts};

@@ -1,24 +1,14 @@
 //! What a mount says on an open WebSocket. A behaviour is one file, one `impl` and one line in
 //! [`TABLE`]; it reaches nothing but its [`Ctx`], so it can harm nothing but its connection.
 
-#[cfg(feature = "informer")]
-mod deployments;
-#[cfg(not(feature = "informer"))]
-#[path = "deployments/none.rs"]
-mod deployments;
 mod echo;
-#[cfg(feature = "gateway")]
-mod gateway;
-#[cfg(not(feature = "gateway"))]
-#[path = "gateway/none.rs"]
-mod gateway;
+mod mount;
 mod params;
 mod pushes;
 mod reverse;
+mod sockets;
 
 use crate::engine::{Id, Now};
-#[cfg(feature = "informer")]
-use crate::informer::Feed;
 use crate::limits::{COMPRESSED_BYTES_MAX, COMPRESSING_WORK};
 use crate::outbox::Out;
 use crate::proto::deflate::{Agreed, Codec};
@@ -26,8 +16,10 @@ pub use crate::proto::frame::Kind;
 use crate::proto::frame::{self};
 use crate::rng::Rng;
 
-pub use params::{BadParam, Params, Source, WireFault};
+pub use mount::{Catalogue, Mount};
+pub use params::{BadParam, OwnParam, Params, Source, WireFault};
 pub use pushes::Pushes;
+pub use sockets::{PartSocket, Sizes, Sockets, State};
 
 /// One connection's side of a conversation.
 pub trait Behaviour: core::fmt::Debug {
@@ -69,17 +61,8 @@ pub trait Behaviour: core::fmt::Debug {
 
     /// What it takes, if that is less than the server does.
     fn sizes(&self) -> Sizes {
-        Sizes { message: usize::MAX, frame: u64::MAX }
+        Sizes::ANY
     }
-}
-
-/// Bytes of a message and of one of its frames, at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// All of its frames together.
-    pub message: usize,
-    /// Each of them.
-    pub frame: u64,
 }
 
 /// What to do after a message, beyond what the behaviour sent through its [`Ctx`].
@@ -137,12 +120,8 @@ pub struct Ctx<'a> {
     pub room: Room,
     /// Counts the bytes that are produced and copied.
     pub work: &'a mut u64,
-    /// What a cluster runs, or why that is not known.
-    #[cfg(feature = "informer")]
-    pub deployments: Result<&'a mut Feed, &'a str>,
-    /// Who hands messages to a backend, if there is one.
-    #[cfg(feature = "gateway")]
-    pub gateway: Option<&'a mut crate::gateway::Gateway>,
+    /// The part that speaks for this connection, if one does.
+    pub part: Option<&'a mut dyn Sockets>,
 }
 
 impl Ctx<'_> {
@@ -204,7 +183,13 @@ pub fn is_compressed(length: usize, room: Room) -> bool {
 }
 
 /// Appends a message, compressed if that makes it smaller.
-fn write(agreed: Agreed, codec: &mut Codec, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write(
+    agreed: Agreed,
+    codec: &mut Codec,
+    kind: Kind,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) {
     if !codec.compress(agreed, kind, payload, out) {
         frame::write_message(out, kind, payload);
     }
@@ -291,130 +276,46 @@ pub struct Entry {
     pub about: &'static str,
     /// Whether it speaks any subprotocol that a client offers.
     pub speaks_any: bool,
+    /// Parameters that only this behaviour has.
+    pub params: &'static [OwnParam],
+    /// The part that speaks for its WebSockets, by its name.
+    pub part: Option<&'static str>,
     /// Makes one for a connection.
-    pub new: fn(&Params) -> Box<dyn Behaviour>,
+    pub new: fn() -> Box<dyn Behaviour>,
 }
 
-/// The behaviour that needs a cluster.
-pub const DEPLOYMENTS: &str = "deployments";
-/// The behaviour that needs a backend.
-pub const GATEWAY: &str = "gateway";
-/// What the one says that needs a cluster, without one.
-const NO_CLIENT: &str = "Error getting Kubernetes client";
-
-/// Every behaviour there is.
+/// The behaviours that need no part.
 pub const TABLE: &[Entry] = &[
     Entry {
         name: "echo",
         about: "every message back as it came, text and binary",
         speaks_any: true,
-        new: |_| Box::new(echo::Echo),
+        params: &[],
+        part: None,
+        new: || Box::new(echo::Echo),
     },
     Entry {
         name: "reverse",
         about: "a welcome, each text backwards as JSON, and a sign of life every 5 s",
         speaks_any: false,
-        new: |_| Box::new(reverse::Reverse::default()),
-    },
-    Entry {
-        name: DEPLOYMENTS,
-        about: "the Deployments of a cluster, as they change",
-        speaks_any: false,
-        new: |params| Box::new(deployments::Deployments::new(params)),
-    },
-    Entry {
-        name: GATEWAY,
-        about: "every message as an HTTP request to `--gateway-backend`",
-        speaks_any: false,
-        new: |_| Box::new(gateway::Gateway::new()),
+        params: &[],
+        part: None,
+        new: || Box::new(reverse::Reverse::default()),
     },
 ];
 
-/// The mounts that are there unless `--mount` replaces them.
-pub const DEFAULT_MOUNTS: &[&str] = &[
+/// Their mounts unless `--mount` replaces them.
+const DEFAULT_MOUNTS: &[&str] = &[
     "/websocket=echo?randping=3s",
     "/ws=echo",
     "/echo=echo",
     "/=echo",
     "/socket=reverse",
     "/throttled=echo?work=100ms",
-    "/api/wds/logs=deployments?deflate=off",
 ];
 
-/// A path, what it says, and how.
-#[derive(Clone, Debug)]
-pub struct Mount {
-    /// The path, without the base path.
-    pub path: String,
-    /// The text that it was made from.
-    pub text: String,
-    /// What it says.
-    pub entry: &'static Entry,
-    /// How it says it, unless the URL's query asks otherwise.
-    pub params: Params,
-}
-
-impl Mount {
-    /// Reads `PATH=BEHAVIOUR[?PARAMS]`.
-    ///
-    /// # Errors
-    /// A sentence that says what would be right.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (path, rest) = text.split_once('=').ok_or_else(|| {
-            "must be PATH=BEHAVIOUR[?PARAMS], such as /chat=echo?every=5s".to_owned()
-        })?;
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-        if !path.starts_with('/') || path.starts_with("//") || !path.bytes().all(plain) {
-            return Err(format!(
-                "path {path:?} must begin with one / and have only letters, digits and -._~"
-            ));
-        }
-        let (name, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let entry = TABLE.iter().find(|entry| entry.name == name).ok_or_else(|| {
-            let names: Vec<&str> = TABLE.iter().map(|entry| entry.name).collect();
-            format!("behaviour {name:?} is unknown; there are: {}", names.join(", "))
-        })?;
-        if let Some((name, known)) = Params::unknown(query) {
-            return Err(format!("parameter {name:?} is unknown; there are: {}", known.join(", ")));
-        }
-        let mut params = Params::default();
-        params.take(query, Source::Trusted).map_err(|bad| bad.to_string())?;
-        Ok(Self { path: path.to_owned(), text: text.to_owned(), entry, params })
-    }
-
-    /// Whether it is one of those.
-    #[must_use]
-    pub fn is_default(&self) -> bool {
-        DEFAULT_MOUNTS.contains(&self.text.as_str())
-    }
-
-    /// The mounts that are there unless `--mount` replaces them.
-    #[must_use]
-    pub fn defaults() -> Vec<Self> {
-        DEFAULT_MOUNTS.iter().filter_map(|text| Self::parse(text).ok()).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_default_mount_is_one() {
-        assert_eq!(Mount::defaults().len(), DEFAULT_MOUNTS.len());
-    }
-
-    #[test]
-    fn bad_mounts_say_what_would_be_right() {
-        for (text, hint) in [
-            ("/x", "PATH=BEHAVIOUR"),
-            ("x=echo", "must begin with one /"),
-            ("//x=echo", "must begin with one /"),
-            ("/x=shout", "there are: echo, reverse"),
-            ("/x=echo?every=soon", "parameter every"),
-            ("/x=echo?dellay=1s", "parameter \"dellay\" is unknown; there are: delay, "),
-        ] {
-            assert!(Mount::parse(text).unwrap_err().contains(hint), "{text}");
-        }
-    }
+/// The behaviours of this table, and their mounts.
+#[must_use]
+pub fn catalogue() -> Catalogue {
+    Catalogue { entries: TABLE.iter().collect(), mounts: DEFAULT_MOUNTS.to_vec() }
 }

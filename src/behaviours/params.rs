@@ -52,14 +52,23 @@ pub struct Params {
     pub close_reason: String,
     /// `fault`: what goes wrong.
     pub fault: Option<WireFault>,
-    /// `format`: JSON instead of sentences.
-    pub json: bool,
-    /// `namespace`: only what is in it; empty: everything.
-    pub namespace: String,
-    /// `name`: only what is called so; empty: everything.
-    pub name: String,
     /// `token-file`: a file with the token that a client needs; empty: it needs none.
     pub token_file: String,
+    /// Parameters that only this behaviour has, as they were given.
+    pub own: Vec<(&'static str, String)>,
+}
+
+/// A parameter that only one behaviour has.
+#[derive(Debug)]
+pub struct OwnParam {
+    /// Its name.
+    pub name: &'static str,
+    /// What its value must be.
+    pub want: &'static str,
+    /// Whether a value can be used.
+    pub accepts: fn(&str) -> bool,
+    /// Whether a URL may not change what the mount says.
+    pub is_fixed: bool,
 }
 
 /// What goes wrong on purpose.
@@ -190,12 +199,6 @@ const PARAMS: &[(&str, &str, Set)] = &[
             fault.map(|(_, fault)| p.fault = Some(*fault)).is_some()
         },
     ),
-    ("format", "text or json", |p, v, _| {
-        p.json = v == "json";
-        p.json || v == "text"
-    }),
-    ("namespace", "a name", |p, v, _| name(v, &mut p.namespace)),
-    ("name", "a name", |p, v, _| name(v, &mut p.name)),
     ("token-file", "the path of a file (only from --mount)", |p, v, s| {
         v.clone_into(&mut p.token_file);
         s == Source::Trusted && !v.is_empty()
@@ -213,16 +216,6 @@ impl Params {
     }
 }
 
-/// What Kubernetes calls things; a mount's own choice is not changed by the URL.
-fn name(value: &str, into: &mut String) -> bool {
-    let sound = value.len() <= 253
-        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    if into.is_empty() {
-        value.clone_into(into);
-    }
-    sound
-}
-
 fn duration(value: &str, fits: impl Fn(u64) -> bool, into: &mut u64) -> bool {
     let duration_ms = units::duration_ms(value).filter(|&ms| ms <= TIME_MS_MAX && fits(ms));
     duration_ms.map(|ms| *into = ms).is_some()
@@ -230,29 +223,55 @@ fn duration(value: &str, fits: impl Fn(u64) -> bool, into: &mut u64) -> bool {
 
 impl Params {
     /// Takes `a=1&b=2` on top of what is already set; the first bad value refuses the whole.
-    pub fn take(&mut self, query: &str, source: Source) -> Result<(), BadParam> {
+    pub fn take(
+        &mut self,
+        query: &str,
+        source: Source,
+        own: &'static [OwnParam],
+    ) -> Result<(), BadParam> {
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some(&(name, want, set)) = PARAMS.iter().find(|row| row.0 == name) else {
-                continue;
-            };
-            let value = crate::proto::http::percent_decoded(value);
-            let taken = value.is_some_and(|value| set(self, &value, source));
-            if !taken {
-                return Err(BadParam { name, want });
+            let value = || crate::proto::http::percent_decoded(value);
+            if let Some(&(name, want, set)) = PARAMS.iter().find(|row| row.0 == name) {
+                let taken = value().is_some_and(|value| set(self, &value, source));
+                if !taken {
+                    return Err(BadParam { name, want });
+                }
+            } else if let Some(row) = own.iter().find(|row| row.name == name) {
+                let value = value().filter(|value| (row.accepts)(value));
+                let value = value.ok_or(BadParam { name: row.name, want: row.want })?;
+                self.take_own(row, &value);
             }
         }
         Ok(())
     }
 
+    fn take_own(&mut self, row: &OwnParam, value: &str) {
+        match self.own.iter_mut().find(|(name, _)| *name == row.name) {
+            Some((_, known)) if row.is_fixed && !known.is_empty() => {}
+            Some((_, known)) => value.clone_into(known),
+            None => self.own.push((row.name, value.to_owned())),
+        }
+    }
+
+    /// A parameter that only this behaviour has; empty if it was not given.
+    #[must_use]
+    pub fn own(&self, name: &str) -> &str {
+        self.own.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+    }
+
     /// The first name that means nothing, and those that do: in a flag it is a slip of the pen,
     /// where a URL may carry what is meant for somebody else.
     #[must_use]
-    pub fn unknown(query: &str) -> Option<(&str, Vec<&'static str>)> {
+    pub fn unknown<'q>(
+        query: &'q str,
+        own: &'static [OwnParam],
+    ) -> Option<(&'q str, Vec<&'static str>)> {
         let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-        let known = |name: &&str| name.is_empty() || PARAMS.iter().any(|row| row.0 == *name);
-        let unknown = names.into_iter().find(|name| !known(name))?;
-        Some((unknown, PARAMS.iter().map(|row| row.0).collect()))
+        let known: Vec<&'static str> =
+            PARAMS.iter().map(|row| row.0).chain(own.iter().map(|row| row.name)).collect();
+        let unknown = names.into_iter().find(|name| !name.is_empty() && !known.contains(name))?;
+        Some((unknown, known))
     }
 }
 
@@ -262,7 +281,7 @@ mod tests {
 
     fn take(query: &str, source: Source) -> Result<Params, BadParam> {
         let mut params = Params::default();
-        params.take(query, source).map(|()| params)
+        params.take(query, source, &[]).map(|()| params)
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::engine::Door;
 use crate::healthcheck::{Healthcheck, Plan as Question};
 use crate::limits;
 use crate::options::{self, Listen, Reach, Serve};
-use crate::server::config::{Config, Kube};
+use crate::server::config::{Config, Surface};
 use crate::server::{self, Assets, Server};
 use crate::units::show_size;
 use assets::AssetReader;
@@ -60,15 +60,12 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
-    /// Anyone could post to the gateway's clients through a socket that was passed.
-    #[cfg(feature = "gateway")]
-    Callbacks(options::OpenCallbacks),
+    /// What a part is told cannot be done.
+    Part(String),
     /// What a supervisor passed cannot be listened on.
     Passed(PassedError),
     /// The directory of `--assets` cannot be served.
     Assets(io::Error),
-    /// The API server that was asked for cannot be found.
-    Kube(String),
     /// The certificate of `--tls-cert` cannot be shown.
     Tls(KeepError),
     /// The kernel refuses what every server needs.
@@ -98,10 +95,8 @@ impl fmt::Display for StartError {
                 };
                 write!(f, "{flag}: cannot listen on {address}: {error}: {remedy}")
             }
-            #[cfg(feature = "gateway")]
-            Self::Callbacks(open) => write!(f, "LISTEN_FDS: {open}"),
+            Self::Part(why) => f.write_str(why),
             Self::Passed(error) => error.fmt(f),
-            Self::Kube(why) => write!(f, "--kube: {why}"),
             Self::Assets(error) => write!(f, "--assets: cannot serve {error}"),
             Self::Tls(error) => error.fmt(f),
             Self::Kernel(error) => write!(f, "the kernel does not let this server run: {error}"),
@@ -116,25 +111,16 @@ impl fmt::Display for StartError {
 /// When it cannot start, or the kernel no longer tells what happens.
 pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Result<u8, StartError> {
     let passed = passed.map_err(StartError::Passed)?;
-    #[cfg(feature = "gateway")]
-    check_callbacks(&serve, &passed)?;
+    check_passed(&serve, &passed)?;
     let assets = match &serve.assets {
         Some(directory) => Assets::directory(files::read(directory).map_err(StartError::Assets)?),
-        None if serve.server.is_backend() => Assets::none(),
+        None if serve.server.surface == Surface::Bare => Assets::none(),
         None => Assets::embedded(clock::now()),
     };
-    let kube = serve.kube.paths();
-    if !kube.is_empty() {
-        let found = serve.kube.resolve(files::present(&kube), reach(&serve, &passed));
-        let found = found.map_err(StartError::Kube)?;
-        // A build that could show none anyway has nothing to complain of.
-        if let Kube::Nothing(why) = &found
-            && cfg!(feature = "informer")
-            && *why != options::NOTHING
-        {
-            log::warn!(target: "kube", error = why.as_str(); "no Deployments are shown");
-        }
-        serve.server.kube = found;
+    let paths = serve.parts.paths();
+    if !paths.is_empty() {
+        let reach = reach(&serve, &passed);
+        serve.parts.resolve(files::present(&paths), reach).map_err(StartError::Part)?;
     }
     let tls = serve.tls.clone().map(|files| {
         Keeper::open(tls::Files { cert: files.cert, key: files.key }, server::PLAIN_WORDS)
@@ -144,11 +130,8 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     serve.server.memory.unseen_bytes = if tls.is_some() { limits::TLS_BYTES } else { 0 };
     let memory = gauge(&mut serve.server.memory.limit).map_err(StartError::Kernel)?;
     serve.server.fit_memory();
-    share_out(descriptors, &mut serve.server);
-    #[cfg(feature = "gateway")]
-    if let Some(plan) = &mut serve.server.gateway {
-        plan.draw = draw;
-    }
+    share_out(descriptors, serve.parts.descriptors(), &mut serve.server);
+    serve.parts.draw_from(draw);
     let doors = open_doors(&serve, passed)?;
     // Before anyone is told that we are here, they can tell us to stop.
     let signals = signals::pipes().map_err(StartError::Kernel)?;
@@ -158,7 +141,8 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let assets_again = serve.assets.map(|folder| AssetReader::new(folder, server::prepare));
     let duties = Duties { listeners, assets: assets_again, supervisor, tls, memory };
     let kernel = Kernel::new(duties, signals).map_err(StartError::Kernel)?;
-    let server = Server::new(serve.server, assets, seed());
+    let seed = seed();
+    let server = Server::new(serve.server, serve.parts.build(seed), assets, seed);
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
 }
 
@@ -173,16 +157,11 @@ fn reach(serve: &Serve, passed: &[Passed]) -> Reach {
     if is_local { Reach::Local } else { Reach::Open }
 }
 
-/// Callbacks from everywhere are taken only where that is said; options know no passed socket.
-#[cfg(feature = "gateway")]
-fn check_callbacks(serve: &Serve, passed: &[Passed]) -> Result<(), StartError> {
-    let open = |passed: &&Passed| passed.door == Door::Admin && !passed.is_local();
-    match (&serve.server.gateway, passed.iter().find(open)) {
-        (Some(plan), Some(passed)) if !plan.checks_callers() => {
-            Err(StartError::Callbacks(options::OpenCallbacks(passed.address.clone())))
-        }
-        _ => Ok(()),
-    }
+/// What is passed can be reached from other machines; options know no passed socket.
+fn check_passed(serve: &Serve, passed: &[Passed]) -> Result<(), StartError> {
+    let open = passed.iter().find(|passed| passed.door == Door::Admin && !passed.is_local());
+    let checked = open.map_or(Ok(()), |passed| serve.parts.check_admin(&passed.address));
+    checked.map_err(|why| StartError::Part(format!("LISTEN_FDS: {why}")))
 }
 
 /// A door that can be knocked at.
@@ -240,7 +219,9 @@ fn announce(serve: &Serve, doors: &[OpenDoor]) {
         };
         let address = &*open.address;
         match (open.door, address.rsplit_once(':')) {
-            (Door::Main, Some((host, port))) if host != "unix" && !server.is_backend() => {
+            (Door::Main, Some((host, port)))
+                if host != "unix" && server.surface == Surface::Full =>
+            {
                 log::info!(
                     target: "listening", door, address,
                     page:% = format_args!("{scheme}://localhost:{port}{}/", server.base_path);
@@ -293,13 +274,11 @@ fn gauge(limit: &mut Option<u64>) -> io::Result<Option<Gauge>> {
 
 /// Decides how many descriptors go to whom: a quarter of few, 128 of many, stay free, one half for
 /// the admin side and one for refusals. With none left even a probe would be turned away.
-fn share_out(descriptors: u64, server: &mut Config) {
+fn share_out(descriptors: u64, of_parts: usize, server: &mut Config) {
     let spare = (descriptors / 4).min(2 * limits::ADMIN_CONNECTIONS as u64);
     // Half of what is left may go to requests of our own and to callbacks, where there are such.
     let left = descriptors.saturating_sub(OWN_DESCRIPTORS + spare);
-    let own = (limits::OWN_CONNECTIONS + limits::CALLBACK_CONNECTIONS) as u64;
-    let own = if server.has_gateway() { own } else { 0 };
-    let room = left - own.min(left / 2);
+    let room = left - (of_parts as u64).min(left / 2);
     let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
     let places = server.memory.places().unwrap_or(usize::MAX);
     let refused = usize::try_from(spare / 2).unwrap_or(usize::MAX);
@@ -316,7 +295,6 @@ fn share_out(descriptors: u64, server: &mut Config) {
 }
 
 /// An id that nobody can guess.
-#[cfg(feature = "gateway")]
 fn draw(_: u64) -> Option<[u8; 16]> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).is_ok().then_some(bytes)

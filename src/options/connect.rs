@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::asked::{Asked, Asks, Flags, row};
 use super::help::{self, Page};
 use super::read::{self, Environment, Given};
-use super::table::{Fallback, Group, Takes};
+use super::table::{Fallback, Group, Table, Takes};
 use super::values;
 use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::connect::Plan;
@@ -21,7 +21,7 @@ Each flag has a twin in the environment: --wait is WSPULSE_WAIT. The flag wins.\
 };
 
 /// Its flags.
-pub(super) const FLAGS: &[Group<Draft>] = &[
+pub(super) const FLAGS: Table<Draft> = &[&[
     Group {
         title: "What is done",
         flags: &[
@@ -69,7 +69,7 @@ pub(super) const FLAGS: &[Group<Draft>] = &[
         brief: false,
     },
     Group { title: "What is asked for", flags: Flags::<Draft>::ALL, brief: false },
-];
+]];
 
 /// Everything that `wspulse connect` is told.
 #[derive(Clone, Debug)]

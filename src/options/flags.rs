@@ -6,22 +6,28 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::serve::{Ask, Draft, Listen, LogFormat, Profile};
-use super::table::{Fallback, Flag, Group, Taken, Takes};
+use super::table::{Fallback, Flag, Group, Table, Taken, Takes};
 use super::values::{self, Address};
-use super::{gateway, kube};
 use crate::behaviours::Mount;
+use crate::parts;
 use crate::server::config::{DrainReady, Origins};
 use crate::units::{show_duration, show_size};
 
 /// The table.
-pub(super) const SERVE: &[Group<Draft>] = &[
-    Group { title: "Addresses and paths", flags: PLACES, brief: false },
-    Group { title: "Limits", flags: LIMITS, brief: false },
-    Group { title: "Stopping", flags: STOPPING, brief: false },
-    Group { title: "Logs", flags: LOGS, brief: false },
-    Group { title: "Fine tuning, the gateway (see the README)", flags: TUNING, brief: true },
-    Group { title: "", flags: gateway::FLAGS, brief: true },
-    Group { title: "Asking", flags: ASKING, brief: false },
+pub(crate) const SERVE: Table<Draft> = &[
+    &[
+        Group { title: "Addresses and paths", flags: PLACES, brief: false },
+        Group { title: "Limits", flags: MESSAGES, brief: false },
+        Group { title: "", flags: LIMITS, brief: false },
+        Group { title: "Stopping", flags: STOPPING, brief: false },
+        Group { title: "Logs", flags: LOGS, brief: false },
+    ],
+    parts::FLAGS,
+    &[
+        Group { title: "Fine tuning (see the README)", flags: TIMEOUTS, brief: true },
+        Group { title: "", flags: TUNING, brief: true },
+        Group { title: "Asking", flags: ASKING, brief: false },
+    ],
 ];
 
 const PLACES: &[Flag<Draft>] = &[
@@ -104,15 +110,6 @@ const PLACES: &[Flag<Draft>] = &[
         show: |d| d.serve.server.deflate.to_string(),
     },
     Flag {
-        name: "kube",
-        takes: Takes::One("WHERE"),
-        fallback: Fallback::Is("auto"),
-        help: "API server: auto, off, in-cluster, kubeconfig or a URL",
-        take: |d, v| set(&mut d.serve.kube.choice, kube::choice(v)),
-        show: |d| kube::show(&d.serve.kube.choice),
-    },
-    gateway::BACKEND,
-    Flag {
         name: "faults",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
@@ -122,15 +119,16 @@ const PLACES: &[Flag<Draft>] = &[
     },
 ];
 
-pub(super) const LIMITS: &[Flag<Draft>] = &[
-    Flag {
-        name: "max-message",
-        takes: Takes::One("SIZE"),
-        fallback: Fallback::Is("1MiB"),
-        help: "largest message, all of its fragments together",
-        take: |d, v| set(&mut d.serve.server.limits.max_message, values::message_size(v)),
-        show: |d| u64::try_from(d.serve.server.limits.max_message).map_or(String::new(), show_size),
-    },
+const MESSAGES: &[Flag<Draft>] = &[Flag {
+    name: "max-message",
+    takes: Takes::One("SIZE"),
+    fallback: Fallback::Is("1MiB"),
+    help: "largest message, all of its fragments together",
+    take: |d, v| set(&mut d.serve.server.limits.max_message, values::message_size(v)),
+    show: |d| u64::try_from(d.serve.server.limits.max_message).map_or(String::new(), show_size),
+}];
+
+pub(crate) const LIMITS: &[Flag<Draft>] = &[
     Flag {
         name: "max-connections",
         takes: Takes::One("N|auto"),
@@ -152,7 +150,7 @@ pub(super) const LIMITS: &[Flag<Draft>] = &[
     },
 ];
 
-pub(super) const TUNING: &[Flag<Draft>] = &[
+pub(crate) const TIMEOUTS: &[Flag<Draft>] = &[
     Flag {
         name: "head-timeout",
         takes: Takes::One("TIME"),
@@ -177,6 +175,9 @@ pub(super) const TUNING: &[Flag<Draft>] = &[
         take: |d, v| set(&mut d.serve.server.limits.send_timeout_ms, values::time(v)),
         show: |d| show_duration(d.serve.server.limits.send_timeout_ms),
     },
+];
+
+const TUNING: &[Flag<Draft>] = &[
     Flag {
         name: "base-path",
         takes: Takes::One("/PREFIX"),
@@ -237,30 +238,6 @@ pub(super) const TUNING: &[Flag<Draft>] = &[
         show: |d| show_duration(d.serve.server.limits.pong_timeout_ms),
     },
     Flag {
-        name: "kube-context",
-        takes: Takes::One("NAME"),
-        fallback: Fallback::From { text: "its current one", source: "the kubeconfig" },
-        help: "context of the kubeconfig",
-        take: |d, v| set(&mut d.serve.kube.context, Ok(v.to_owned())),
-        show: |d| visible(&d.serve.kube.context),
-    },
-    Flag {
-        name: "kube-namespace",
-        takes: Takes::One("NAME"),
-        fallback: Fallback::From { text: "all", source: "nothing" },
-        help: "watch only this namespace",
-        take: |d, v| set(&mut d.serve.kube.namespace, kube::namespace(v)),
-        show: |d| visible(&d.serve.kube.namespace),
-    },
-    Flag {
-        name: "kube-watch",
-        takes: Takes::One("WHEN"),
-        fallback: Fallback::Is("viewers"),
-        help: "viewers: while there are any, and 60 s more; or always",
-        take: |d, v| set(&mut d.serve.kube.always, values::word(v, WATCHES)),
-        show: |d| named(WATCHES, d.serve.kube.always),
-    },
-    Flag {
         name: "drain-code",
         takes: Takes::One("CODE"),
         fallback: Fallback::Is("1001"),
@@ -294,7 +271,7 @@ pub(super) const TUNING: &[Flag<Draft>] = &[
     },
 ];
 
-pub(super) const STOPPING: &[Flag<Draft>] = &[
+pub(crate) const STOPPING: &[Flag<Draft>] = &[
     Flag {
         name: "profile",
         takes: Takes::One("NAME"),
@@ -334,7 +311,7 @@ pub(super) const STOPPING: &[Flag<Draft>] = &[
     },
 ];
 
-pub(super) const LOGS: &[Flag<Draft>] = &[
+pub(crate) const LOGS: &[Flag<Draft>] = &[
     Flag {
         name: "log-level",
         takes: Takes::One("LEVEL"),
@@ -360,7 +337,7 @@ pub(super) const LOGS: &[Flag<Draft>] = &[
     },
 ];
 
-pub(super) const ASKING: &[Flag<Draft>] = &[
+pub(crate) const ASKING: &[Flag<Draft>] = &[
     Flag {
         name: "print-config",
         takes: Takes::Nothing,
@@ -381,7 +358,6 @@ pub(super) const ASKING: &[Flag<Draft>] = &[
 
 const PROFILES: &[(&str, Option<Profile>)] =
     &[("auto", None), ("kubernetes", Some(Profile::Kubernetes)), ("plain", Some(Profile::Plain))];
-const WATCHES: &[(&str, bool)] = &[("viewers", false), ("always", true)];
 const READY: &[(&str, DrainReady)] = &[("fail", DrainReady::Fail), ("keep", DrainReady::Keep)];
 const FORMATS: &[(&str, LogFormat)] =
     &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -389,12 +365,12 @@ const LEVELS: &[(&str, ())] =
     &[("error", ()), ("warn", ()), ("info", ()), ("debug", ()), ("trace", ()), ("off", ())];
 
 /// Writes a value where it belongs.
-pub(super) fn set<T>(place: &mut T, value: Result<T, std::borrow::Cow<'static, str>>) -> Taken {
+pub(crate) fn set<T>(place: &mut T, value: Result<T, std::borrow::Cow<'static, str>>) -> Taken {
     value.map(|value| *place = value)
 }
 
 /// One more address of the main listener.
-pub(super) fn listen(d: &mut Draft, v: &str) -> Taken {
+pub(crate) fn listen(d: &mut Draft, v: &str) -> Taken {
     values::address(v).map(|at| match at {
         Address::Full(at) => d.serve.listen.push(Listen::At(at)),
         Address::Unix(path) => d.serve.listen.push(Listen::Unix(path.into())),
@@ -403,12 +379,12 @@ pub(super) fn listen(d: &mut Draft, v: &str) -> Taken {
 }
 
 /// The main listener's default address, with another port.
-pub(super) fn every_address(port: u16) -> Vec<Listen> {
+pub(crate) fn every_address(port: u16) -> Vec<Listen> {
     vec![Listen::Default { port }]
 }
 
 /// Without an address the admin listener stays on the loopback: what it does is not for everyone.
-pub(super) fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'static, str>> {
+pub(crate) fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'static, str>> {
     if text == "off" {
         return Ok(None);
     }
@@ -422,10 +398,10 @@ pub(super) fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'stat
 
 /// Replaces the mount of the same path, so that a default can be changed.
 fn mount(draft: &mut Draft, text: &str) -> Taken {
-    let new = Mount::parse(text)?;
+    let new = Mount::parse(text, &parts::catalogue())?;
     let mounts = &mut draft.serve.server.mounts;
     match mounts.iter_mut().find(|old| old.path == new.path) {
-        Some(old) if old.is_default() => *old = new,
+        Some(old) if old.is_default => *old = new,
         Some(_) => return Err(format!("{} is mounted twice: leave one out", new.path).into()),
         None => mounts.push(new),
     }
@@ -440,7 +416,7 @@ fn ask(draft: &mut Draft, text: &str, what: Ask) -> Taken {
     Ok(())
 }
 
-pub(super) fn on_off(on: bool) -> String {
+pub(crate) fn on_off(on: bool) -> String {
     if on { "on" } else { "off" }.to_owned()
 }
 
@@ -449,17 +425,17 @@ fn shown_path(path: Option<&PathBuf>) -> String {
 }
 
 /// Text as it is, or in quotes where it could not be seen otherwise.
-fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let plain = !text.is_empty() && !text.chars().any(char::is_control);
     if plain { text.to_owned() } else { format!("{text:?}") }
 }
 
-pub(super) fn joined(parts: impl Iterator<Item = String>) -> String {
+pub(crate) fn joined(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
 /// The word for a value.
-fn named<T: PartialEq + Copy>(words: &[(&str, T)], value: T) -> String {
+pub(crate) fn named<T: PartialEq + Copy>(words: &[(&str, T)], value: T) -> String {
     let found = words.iter().find(|(_, v)| *v == value);
     found.map_or(String::new(), |(name, _)| (*name).to_owned())
 }

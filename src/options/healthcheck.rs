@@ -10,7 +10,7 @@ use super::goal::{self, Doubting, Doubts, Goal, Proof, Voucher};
 use super::help::{self, Page};
 use super::read::{self, Environment, Given};
 use super::serve::Listen;
-use super::table::{Fallback, Flag, Group, Takes};
+use super::table::{Fallback, Flag, Group, Table, Takes};
 use super::values::{self, Address};
 use super::{Command, Surroundings, Usage, every_flag, flags};
 use crate::engine::Target;
@@ -28,7 +28,7 @@ WSPULSE_LISTEN or PORT ([::]:8080). Prints one line; exit code 0 when the answer
 };
 
 /// Its flags.
-pub(super) const FLAGS: &[Group<Draft>] = &[Group {
+pub(super) const FLAGS: Table<Draft> = &[&[Group {
     title: "Options",
     brief: false,
     flags: &[
@@ -51,7 +51,7 @@ pub(super) const FLAGS: &[Group<Draft>] = &[Group {
         row("insecure", Takes::Nothing, Fallback::Off, goal::INSECURE, goal::insecure),
         row("ca-file", Takes::One("FILE"), Fallback::Off, goal::CA_FILE, goal::ca_file),
     ],
-}];
+}]];
 
 /// What the flags are written into.
 pub(super) struct Draft {

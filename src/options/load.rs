@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::asked::{Asked, Asks, Flags, row};
 use super::help::{self, Page};
 use super::read::{self, Environment, Given};
-use super::table::{Fallback, Flag, Group, Takes};
+use super::table::{Fallback, Flag, Group, Table, Takes};
 use super::values;
 use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::behaviours::Kind;
@@ -24,11 +24,11 @@ Each flag has a twin in the environment: --max-p99 is WSPULSE_MAX_P99. The flag 
 };
 
 /// Its flags.
-pub(super) const FLAGS: &[Group<Draft>] = &[
+pub(super) const FLAGS: Table<Draft> = &[&[
     Group { title: "What the clients do", flags: WORK, brief: false },
     Group { title: "What they ask for", flags: Flags::<Draft>::ALL, brief: false },
     Group { title: "What is expected", flags: EXPECTED, brief: false },
-];
+]];
 
 const WORK: &[Flag<Draft>] = &[
     row("clients", Takes::One("N"), Fallback::Is("10"), "at once", |d, v| {

@@ -4,8 +4,9 @@
 use std::fmt::Write;
 
 use super::help::Page;
-use super::table::{Flag, Group, Takes, twin};
-use super::{backend, connect, flags, healthcheck, load, serve};
+use super::table::{self, Flag, Table, Takes, twin};
+use super::{connect, flags, healthcheck, load, serve};
+use crate::parts;
 
 /// A command and its flags.
 struct Chapter {
@@ -15,7 +16,7 @@ struct Chapter {
 }
 
 /// One flag.
-struct Entry {
+pub(crate) struct Entry {
     name: &'static str,
     /// What follows it; empty for a switch.
     value: &'static str,
@@ -45,17 +46,24 @@ impl Entry {
 }
 
 fn chapters() -> Vec<Chapter> {
-    fn chapter<D>(name: &'static str, page: &'static Page, table: &'static [Group<D>]) -> Chapter {
-        let flags = table.iter().flat_map(|group| group.flags).map(Entry::new).collect();
-        Chapter { name, page, flags }
+    fn chapter<D>(name: &'static str, page: &'static Page, table: Table<D>) -> Chapter {
+        Chapter { name, page, flags: entries(table) }
     }
-    vec![
+    let own = [
         chapter("serve", &serve::PAGE, flags::SERVE),
         chapter("healthcheck", &healthcheck::PAGE, healthcheck::FLAGS),
         chapter("load", &load::PAGE, load::FLAGS),
         chapter("connect", &connect::PAGE, connect::FLAGS),
-        chapter("backend", &backend::PAGE, backend::FLAGS),
-    ]
+    ];
+    let of_parts = parts::COMMANDS.iter().map(|verb| (verb.chapter)());
+    own.into_iter()
+        .chain(of_parts.map(|(name, page, flags)| Chapter { name, page, flags }))
+        .collect()
+}
+
+/// The flags of a table, as the manual shows them.
+pub(crate) fn entries<D>(table: Table<D>) -> Vec<Entry> {
+    table::flags(table).map(Entry::new).collect()
 }
 
 /// The manual page, for `man`.
@@ -214,7 +222,7 @@ mod tests {
     #[test]
     fn no_command_is_forgotten() {
         let chapters: Vec<_> = super::chapters().iter().map(|chapter| chapter.name).collect();
-        let verbs: Vec<_> = super::super::VERBS.iter().map(|verb| verb.name).collect();
+        let verbs: Vec<_> = super::super::verbs().map(|verb| verb.name).collect();
         assert_eq!(chapters, verbs);
     }
 }

@@ -8,41 +8,38 @@
     allow(dead_code, unused_imports, reason = "their flags are still known")
 )]
 mod asked;
-mod backend;
 #[cfg_attr(
     not(feature = "tools"),
     allow(dead_code, unused_imports, reason = "their flags are still known")
 )]
 mod connect;
-mod flags;
-mod gateway;
+pub(crate) mod flags;
 mod goal;
 mod healthcheck;
-mod help;
-mod kube;
+pub(crate) mod help;
 #[cfg_attr(
     not(feature = "tools"),
     allow(dead_code, unused_imports, reason = "their flags are still known")
 )]
 mod load;
 pub mod manual;
-mod read;
-mod serve;
-mod show;
-mod table;
+pub(crate) mod read;
+pub(crate) mod serve;
+pub(crate) mod show;
+pub(crate) mod table;
 mod usage;
-mod values;
+pub(crate) mod values;
 
 use std::ffi::{OsStr, OsString};
 
+use crate::parts;
 pub use connect::Connect;
 pub use goal::{Goal, Proof, Voucher};
 pub use healthcheck::Healthcheck;
-pub use kube::{Choice, KubeWish, NOTHING, Reach};
 pub use load::{Form, Load};
 use read::Environment;
 pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve, TlsFiles};
-pub use usage::{OpenCallbacks, Usage};
+pub use usage::Usage;
 
 /// What the process is to do.
 #[derive(Clone, Debug)]
@@ -70,26 +67,45 @@ pub struct Surroundings {
     pub host_name: String,
 }
 
-/// A command: `wspulse NAME`.
-struct Verb {
-    name: &'static str,
-    /// Its flags' twins are shared: a variable that any command knows is no error.
-    flag_names: fn() -> Vec<&'static str>,
-    help: fn() -> String,
-    parse: fn(Vec<OsString>, &Environment, &Surroundings) -> Result<Command, Usage>,
-    /// Whether this build can do it.
-    is_built: bool,
+/// Who can connect to the main listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Programs of this machine.
+    Local,
+    /// Other machines too, as far as can be told.
+    Open,
 }
 
-/// The commands; the first is meant when none is named.
+/// A command: `wspulse NAME`.
+pub(crate) struct Verb {
+    pub(crate) name: &'static str,
+    /// Its flags' twins are shared: a variable that any command knows is no error.
+    pub(crate) flag_names: fn() -> Vec<&'static str>,
+    pub(crate) help: fn() -> String,
+    pub(crate) parse: Parse,
+    /// Whether this build can do it.
+    pub(crate) is_built: bool,
+}
+
+type Parse = fn(Vec<OsString>, &Environment, &Surroundings) -> Result<Command, Usage>;
+
+/// The commands, those of parts behind the others.
+fn verbs() -> impl Iterator<Item = &'static Verb> {
+    VERBS.iter().chain(parts::COMMANDS.iter().map(|command| &command.verb))
+}
+
+/// The command that is meant when none is named.
+const SERVE: Verb = Verb {
+    name: "serve",
+    flag_names: || table::names(flags::SERVE),
+    help: || help::screen(&serve::PAGE, flags::SERVE),
+    parse: serve::parse,
+    is_built: true,
+};
+
+/// The commands that are not a part's.
 const VERBS: &[Verb] = &[
-    Verb {
-        name: "serve",
-        flag_names: || table::names(flags::SERVE),
-        help: || help::screen(&serve::PAGE, flags::SERVE),
-        parse: serve::parse,
-        is_built: true,
-    },
+    SERVE,
     Verb {
         name: "healthcheck",
         flag_names: || table::names(healthcheck::FLAGS),
@@ -117,13 +133,6 @@ const VERBS: &[Verb] = &[
         parse: not_built,
         is_built: cfg!(feature = "tools"),
     },
-    Verb {
-        name: "backend",
-        flag_names: || table::names(backend::FLAGS),
-        help: || help::screen(&backend::PAGE, backend::FLAGS),
-        parse: backend::parse,
-        is_built: true,
-    },
 ];
 
 /// A server in a small image need not carry what measures servers.
@@ -135,7 +144,7 @@ fn not_built(_: Vec<OsString>, _: &Environment, _: &Surroundings) -> Result<Comm
 /// The command that this word is, if it has a help of its own in this build.
 #[must_use]
 pub fn command_with_help(word: &OsStr) -> Option<&'static str> {
-    let mut others = VERBS[1..].iter().filter(|verb| verb.is_built);
+    let mut others = verbs().filter(|verb| verb.is_built && verb.name != SERVE.name);
     others.find(|verb| word == verb.name).map(|verb| verb.name)
 }
 
@@ -155,7 +164,7 @@ pub fn parse(
         args.remove(0);
     }
     let verb = match word.as_deref() {
-        None => &VERBS[0],
+        None => &SERVE,
         Some("help") => return help_for(&args).map(Command::Print),
         Some(word) => find(word)?,
     };
@@ -165,36 +174,36 @@ pub fn parse(
 /// The rows of the README's tables of flags, in Markdown: a name for each, and its rows.
 #[must_use]
 pub fn readme_rows() -> Vec<(&'static str, String)> {
-    vec![
+    let own = [
         ("flags", help::rows(flags::SERVE)),
         ("healthcheck", help::rows(healthcheck::FLAGS)),
         ("load flags", help::rows(load::FLAGS)),
         ("connect flags", help::rows(connect::FLAGS)),
-        ("backend flags", help::rows(backend::FLAGS)),
-    ]
+    ];
+    own.into_iter().chain(parts::COMMANDS.iter().map(|command| (command.rows)())).collect()
 }
 
 /// `wspulse help [COMMAND]`.
 fn help_for(args: &[OsString]) -> Result<String, Usage> {
     let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     match words.as_slice() {
-        [] => Ok((VERBS[0].help)()),
-        [word] if word == "--help" || word == "-h" => Ok((VERBS[0].help)()),
+        [] => Ok((SERVE.help)()),
+        [word] if word == "--help" || word == "-h" => Ok((SERVE.help)()),
         [word] => find(word).map(|verb| (verb.help)()),
         [_, extra, ..] => Err(Usage::Unexpected(extra.clone().into_owned())),
     }
 }
 
 fn find(word: &str) -> Result<&'static Verb, Usage> {
-    VERBS.iter().find(|verb| verb.name == word).ok_or_else(|| {
-        let names = VERBS.iter().map(|verb| verb.name.to_owned()).chain(["help".to_owned()]);
+    verbs().find(|verb| verb.name == word).ok_or_else(|| {
+        let names = verbs().map(|verb| verb.name.to_owned()).chain(["help".to_owned()]);
         Usage::UnknownCommand { given: word.to_owned(), near: usage::nearest(word, names) }
     })
 }
 
 /// The flags of every command: a variable is unknown only when it is unknown to all of them.
-fn every_flag() -> Vec<&'static str> {
-    VERBS.iter().flat_map(|verb| (verb.flag_names)()).collect()
+pub(crate) fn every_flag() -> Vec<&'static str> {
+    verbs().flat_map(|verb| (verb.flag_names)()).collect()
 }
 
 #[cfg(test)]

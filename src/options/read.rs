@@ -7,7 +7,7 @@ use std::fmt;
 
 use lexopt::Arg;
 
-use super::table::{Fallback, Flag, Group, Takes, flags, twin};
+use super::table::{Fallback, Flag, Table, Takes, flags, twin};
 use super::usage::{Usage, nearest};
 
 /// What an environment variable of ours begins with.
@@ -17,10 +17,10 @@ const PREFIX: &str = "WSPULSE_";
 const HEADER: &str = "header";
 
 /// The variables that are text.
-pub(super) struct Environment(BTreeMap<String, String>);
+pub(crate) struct Environment(BTreeMap<String, String>);
 
 /// What argv holds.
-pub(super) enum Given {
+pub(crate) enum Given {
     Help,
     Version,
     Values {
@@ -30,15 +30,25 @@ pub(super) enum Given {
     },
 }
 
+impl<D> Filled<D> {
+    /// Whether this flag of the table, or its twin, was given.
+    #[allow(dead_code, reason = "only parts ask, and a build may have none")]
+    pub(crate) fn was_given(&self, table: Table<D>, name: &str) -> bool {
+        let origins = flags(table).zip(&self.origins);
+        let given = |origin: &Origin| matches!(origin, Origin::Flag | Origin::Variable(_));
+        origins.into_iter().any(|(flag, origin)| flag.name == name && given(origin))
+    }
+}
+
 /// A draft with every flag taken, and for each flag of the table where its value came from.
-pub(super) struct Filled<D> {
-    pub(super) draft: D,
-    pub(super) origins: Vec<Origin>,
+pub(crate) struct Filled<D> {
+    pub(crate) draft: D,
+    pub(crate) origins: Vec<Origin>,
 }
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     Flag,
     Variable(String),
     Default,
@@ -58,7 +68,7 @@ impl fmt::Display for Origin {
 
 impl Environment {
     /// Refuses a variable of ours that is not text; one of somebody else is none of our business.
-    pub(super) fn new(pairs: Vec<(OsString, OsString)>) -> Result<Self, Usage> {
+    pub(crate) fn new(pairs: Vec<(OsString, OsString)>) -> Result<Self, Usage> {
         let mut variables = BTreeMap::new();
         for (name, value) in pairs {
             let ours = name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
@@ -80,12 +90,12 @@ impl Environment {
     }
 
     /// The value of a variable, if it is set to anything.
-    pub(super) fn filled(&self, name: &str) -> Option<&str> {
+    pub(crate) fn filled(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Refuses a variable of ours that is the twin of none of these flags.
-    pub(super) fn check(&self, known: &[&str]) -> Result<(), Usage> {
+    pub(crate) fn check(&self, known: &[&str]) -> Result<(), Usage> {
         let twins: Vec<String> = known.iter().map(|name| twin(name)).collect();
         let stranger = self.0.iter().find(|(name, value)| {
             name.starts_with(PREFIX) && !twins.contains(name) && !injected(name, value)
@@ -115,8 +125,8 @@ fn injected(name: &str, value: &str) -> bool {
 
 /// Reads argv, with at most so many words that are no flags. `--help` and `--version` win over
 /// whatever follows them and over the environment.
-pub(super) fn args<D>(
-    table: &'static [Group<D>],
+pub(crate) fn args<D>(
+    table: Table<D>,
     args: Vec<OsString>,
     words_max: usize,
 ) -> Result<Given, Usage> {
@@ -170,8 +180,8 @@ fn value<D>(flag: &Flag<D>, parser: &mut lexopt::Parser) -> Result<String, Usage
 }
 
 /// Takes for each flag what is given, or else what holds without it.
-pub(super) fn fill<D>(
-    table: &'static [Group<D>],
+pub(crate) fn fill<D>(
+    table: Table<D>,
     mut given: BTreeMap<&'static str, Vec<String>>,
     env: &Environment,
     mut draft: D,

@@ -5,20 +5,20 @@ use core::net::SocketAddr;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::gateway::{self, GatewayWish};
 use super::help::Page;
 use super::read::{self, Environment, Given};
 use super::values::{self, Origin};
-use super::{Command, KubeWish, Surroundings, Usage, backend, every_flag, flags, help, kube, show};
+use super::{Command, Surroundings, Usage, every_flag, flags, help, show};
 use crate::behaviours::Mount;
 use crate::limits::{DRAIN_CLOSE_WAIT_MS, REFUSED_CONNECTIONS};
+use crate::parts;
 use crate::proto::deflate::Compression;
 use crate::server::config::{
-    Config, DrainPlan, DrainReady, Identity, Kube, Limits, MaxAge, MemoryPlan, Origins,
+    Config, DrainPlan, DrainReady, Identity, Limits, MaxAge, MemoryPlan, Origins, Surface,
 };
 
 /// What its help says.
-pub(super) const PAGE: Page = Page {
+pub(crate) const PAGE: Page = Page {
     about: "a small WebSocket server: echoes, probes, drains, and shows what your path does",
     synopsis: "usage: wspulse [serve] [OPTIONS]   run the server (serve may be left out)
        wspulse healthcheck [URL]   ask whether it is healthy
@@ -48,8 +48,8 @@ pub struct Serve {
     pub profile: Profile,
     /// What is logged, and how.
     pub log: LogStyle,
-    /// Whose Deployments are shown, as far as that can be said without reading a file.
-    pub kube: KubeWish,
+    /// What the parts are told.
+    pub parts: parts::Plans,
     /// What the server itself is told.
     pub server: Config,
 }
@@ -129,32 +129,31 @@ pub enum LogFormat {
 }
 
 /// What the flags are written into.
-pub(super) struct Draft {
-    pub(super) serve: Serve,
-    pub(super) ask: Ask,
-    pub(super) origins: Vec<Origin>,
-    pub(super) gateway: GatewayWish,
-    pub(super) tls_cert: Option<PathBuf>,
-    pub(super) tls_key: Option<PathBuf>,
+pub(crate) struct Draft {
+    pub(crate) serve: Serve,
+    pub(crate) ask: Ask,
+    pub(crate) origins: Vec<Origin>,
+    #[allow(dead_code, reason = "a build may have no parts")]
+    pub(crate) parts: parts::Drafts,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     /// None is `auto`.
-    pub(super) profile: Option<Profile>,
-    pub(super) delay_ms: Option<u64>,
-    pub(super) window_ms: Option<u64>,
-    pub(super) timeout_ms: Option<u64>,
-    /// What `wspulse backend` is told beside.
-    pub(super) backend: backend::Wish,
+    pub(crate) profile: Option<Profile>,
+    pub(crate) delay_ms: Option<u64>,
+    pub(crate) window_ms: Option<u64>,
+    pub(crate) timeout_ms: Option<u64>,
 }
 
 /// What is wanted of the options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(crate) enum Ask {
     Serve,
     Check,
     Print,
 }
 
 /// Reads what follows `wspulse [serve]`.
-pub(super) fn parse(
+pub(crate) fn parse(
     args: Vec<OsString>,
     env: &Environment,
     surroundings: &Surroundings,
@@ -166,8 +165,8 @@ pub(super) fn parse(
     };
     env.check(&every_flag())?;
     let mut filled = read::fill(flags::SERVE, given, env, blank())?;
-    gateway::check(&filled.draft)?;
     settle(&mut filled.draft, env, surroundings)?;
+    parts::settle(&mut filled, env)?;
     Ok(match filled.draft.ask {
         Ask::Serve => Command::Serve(Box::new(filled.draft.serve)),
         Ask::Check => Command::Check(Box::new(filled.draft.serve)),
@@ -176,7 +175,7 @@ pub(super) fn parse(
 }
 
 /// The draft before any flag: what has a default in the table is overwritten by it.
-pub(super) fn blank() -> Draft {
+pub(crate) fn blank() -> Draft {
     let limits = Limits {
         max_message: 0,
         max_connections: 0,
@@ -197,7 +196,7 @@ pub(super) fn blank() -> Draft {
         leaves_early: false,
     };
     let server = Config {
-        mounts: Mount::defaults(),
+        mounts: Mount::defaults(&parts::catalogue()),
         origins: Origins::Same,
         admin_hosts: Vec::new(),
         faults: false,
@@ -209,11 +208,7 @@ pub(super) fn blank() -> Draft {
         memory: MemoryPlan::default(),
         limits,
         drain,
-        kube: Kube::Off,
-        #[cfg(feature = "gateway")]
-        gateway: None,
-        #[cfg(feature = "gateway")]
-        backend: None,
+        surface: Surface::Full,
     };
     let serve = Serve {
         listen: Vec::new(),
@@ -223,26 +218,25 @@ pub(super) fn blank() -> Draft {
         tls: None,
         profile: Profile::Plain,
         log: LogStyle { filter: "info".to_owned(), format: LogFormat::Auto },
-        kube: KubeWish::default(),
+        parts: parts::Plans::default(),
         server,
     };
     Draft {
         serve,
         ask: Ask::Serve,
         origins: Vec::new(),
-        gateway: GatewayWish::default(),
+        parts: parts::Drafts::default(),
         tls_cert: None,
         tls_key: None,
         profile: None,
         delay_ms: None,
         window_ms: None,
         timeout_ms: None,
-        backend: backend::Wish::default(),
     }
 }
 
 /// What follows from several flags, or from the surroundings.
-pub(super) fn settle(
+pub(crate) fn settle(
     draft: &mut Draft,
     env: &Environment,
     around: &Surroundings,
@@ -258,10 +252,7 @@ pub(super) fn settle(
     };
     draft.serve.server.origins = settled_origins(&draft.origins)?;
     draft.serve.server.identity = identity(env, around);
-    let Serve { kube: wish, server, .. } = &mut draft.serve;
-    server.kube = kube::settle(wish, &mut server.mounts, env);
     check_faults(&draft.serve.server)?;
-    gateway::settle(&draft.gateway, &mut draft.serve)?;
     settle_drain(draft, env)
 }
 

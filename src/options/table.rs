@@ -4,24 +4,24 @@
 use std::borrow::Cow;
 
 /// One flag, with its twin in the environment.
-pub(super) struct Flag<D: 'static> {
+pub(crate) struct Flag<D: 'static> {
     /// `drain-window`, from which `--drain-window` and `WSPULSE_DRAIN_WINDOW` are made.
-    pub(super) name: &'static str,
-    pub(super) takes: Takes,
-    pub(super) fallback: Fallback<D>,
+    pub(crate) name: &'static str,
+    pub(crate) takes: Takes,
+    pub(crate) fallback: Fallback<D>,
     /// A line of help, in plain words.
-    pub(super) help: &'static str,
+    pub(crate) help: &'static str,
     /// Writes a value into the draft, or says what it must be.
-    pub(super) take: fn(&mut D, &str) -> Taken,
+    pub(crate) take: fn(&mut D, &str) -> Taken,
     /// The effective value; empty for a flag that is no setting, such as `--check`.
-    pub(super) show: fn(&D) -> String,
+    pub(crate) show: fn(&D) -> String,
 }
 
 /// What a row's `take` answers: an error is a clause such as `must be a port`.
-pub(super) type Taken = Result<(), Cow<'static, str>>;
+pub(crate) type Taken = Result<(), Cow<'static, str>>;
 
 /// What follows a flag on the command line.
-pub(super) enum Takes {
+pub(crate) enum Takes {
     /// Nothing: it is switched on. Its twin takes 1, 0, true or false.
     Nothing,
     /// One value, named by this placeholder; of several the last one counts.
@@ -31,7 +31,7 @@ pub(super) enum Takes {
 }
 
 /// What holds when neither the flag nor its twin is given.
-pub(super) enum Fallback<D: 'static> {
+pub(crate) enum Fallback<D: 'static> {
     /// A switch that is off, or a thing that is not there.
     Off,
     /// This value, taken as if it had been given, so that help cannot lie about it.
@@ -43,16 +43,16 @@ pub(super) enum Fallback<D: 'static> {
 }
 
 /// Flags under one heading; without a title they belong to the group above.
-pub(super) struct Group<D: 'static> {
-    pub(super) title: &'static str,
-    pub(super) flags: &'static [Flag<D>],
+pub(crate) struct Group<D: 'static> {
+    pub(crate) title: &'static str,
+    pub(crate) flags: &'static [Flag<D>],
     /// Help only names them: few will turn them, and a screen has an end.
-    pub(super) brief: bool,
+    pub(crate) brief: bool,
 }
 
 impl<D> Flag<D> {
     /// `--name VALUE`, as help shows it.
-    pub(super) fn usage(&self) -> String {
+    pub(crate) fn usage(&self) -> String {
         match self.takes {
             Takes::Nothing => format!("--{}", self.name),
             Takes::One(value) | Takes::Many(value) => format!("--{} {value}", self.name),
@@ -60,7 +60,7 @@ impl<D> Flag<D> {
     }
 
     /// The value that holds when none is given, in words.
-    pub(super) fn default_text(&self) -> &'static str {
+    pub(crate) fn default_text(&self) -> &'static str {
         match self.fallback {
             Fallback::Off => "",
             Fallback::Is("") => "empty",
@@ -72,16 +72,24 @@ impl<D> Flag<D> {
 }
 
 /// The variable that stands for a flag.
-pub(super) fn twin(name: &str) -> String {
+pub(crate) fn twin(name: &str) -> String {
     format!("WSPULSE_{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
+/// The flags of a command: groups of its own, and groups that parts bring.
+pub(crate) type Table<D> = &'static [&'static [Group<D>]];
+
+/// The groups of a table, in order.
+pub(crate) fn groups<D>(table: Table<D>) -> impl Iterator<Item = &'static Group<D>> {
+    table.iter().copied().flatten()
+}
+
 /// The flags of all groups, in order.
-pub(super) fn flags<D>(table: &'static [Group<D>]) -> impl Iterator<Item = &'static Flag<D>> {
-    table.iter().flat_map(|group| group.flags)
+pub(crate) fn flags<D>(table: Table<D>) -> impl Iterator<Item = &'static Flag<D>> {
+    groups(table).flat_map(|group| group.flags)
 }
 
 /// The names of all flags.
-pub(super) fn names<D>(table: &'static [Group<D>]) -> Vec<&'static str> {
+pub(crate) fn names<D>(table: Table<D>) -> Vec<&'static str> {
     flags(table).map(|flag| flag.name).collect()
 }

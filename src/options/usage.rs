@@ -57,18 +57,8 @@ pub enum Usage {
         /// What of it is harmful.
         parameter: &'static str,
     },
-    /// A mount of the gateway, and no backend.
-    NeedsBackend {
-        /// The mount as it was given.
-        mount: String,
-    },
-    /// A flag of the gateway, which is not there.
-    GatewayWithout {
-        /// Its name.
-        flag: &'static str,
-    },
-    /// A gateway that takes callbacks from other machines without authentication or a flag.
-    OpenCallbacks(OpenCallbacks),
+    /// What a part cannot use: a sentence that names flags and values.
+    Sentence(String),
     /// A value that cannot be used.
     BadValue {
         /// The flag or variable that it was given to.
@@ -104,27 +94,11 @@ pub enum Usage {
     },
 }
 
-/// An address at which other machines could send callbacks to a gateway that asks for no token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenCallbacks(pub String);
-
-impl fmt::Display for OpenCallbacks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "other machines can send callbacks to the gateway through {}: it needs \
-             --gateway-token-file or --gateway-credentials-file, or --gateway-open to take them \
-             from anyone",
-            self.0
-        )
-    }
-}
-
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownCommand { given, near: None } => {
-                let names: Vec<_> = super::VERBS.iter().map(|verb| verb.name).collect();
+                let names: Vec<_> = super::verbs().map(|verb| verb.name).collect();
                 unknown(f, "command", given, None)?;
                 write!(f, "; there are {} and help", names.join(", "))
             }
@@ -138,13 +112,7 @@ impl fmt::Display for Usage {
             }
             Self::NotText { name } => write!(f, "{name}: the value is not UTF-8 text"),
             Self::BadValue { name, value, why } => write!(f, "{name} {value:?}: {why}"),
-            Self::NeedsBackend { mount } => {
-                write!(f, "--mount {mount:?}: gateway needs --gateway-backend URL")
-            }
-            Self::GatewayWithout { flag } => {
-                write!(f, "--{flag} means nothing without --gateway-backend URL")
-            }
-            Self::OpenCallbacks(open) => write!(f, "--admin-listen: {open}"),
+            Self::Sentence(sentence) => f.write_str(sentence),
             Self::NeedsFaults { mount, parameter } => {
                 write!(f, "--mount {mount:?}: {parameter} needs --faults")
             }

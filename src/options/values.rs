@@ -24,13 +24,13 @@ type Read<T> = Result<T, Cow<'static, str>>;
 
 /// Where to listen: `ADDR:PORT`, a port on whatever the default address is, or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(crate) enum Address {
     Full(SocketAddr),
     Port(u16),
     Unix(String),
 }
 
-pub(super) fn address(text: &str) -> Read<Address> {
+pub(crate) fn address(text: &str) -> Read<Address> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path).map(|path| Address::Unix(path.to_owned()));
     }
@@ -62,7 +62,7 @@ pub(super) fn address(text: &str) -> Read<Address> {
 }
 
 /// A path that a Unix socket can have.
-pub(super) fn socket_path(path: &str) -> Read<&str> {
+pub(crate) fn socket_path(path: &str) -> Read<&str> {
     match path.len() {
         0 => Err("must have a path, such as unix:/run/x.sock".into()),
         // What begins so is a name without a file, to others.
@@ -72,13 +72,13 @@ pub(super) fn socket_path(path: &str) -> Read<&str> {
     }
 }
 
-pub(super) fn port(text: &str) -> Read<u16> {
+pub(crate) fn port(text: &str) -> Read<u16> {
     let number = text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
     number.ok_or_else(|| "must have a port from 0 to 65535".into())
 }
 
 /// A switch's value in the environment.
-pub(super) fn switch(text: &str) -> Read<bool> {
+pub(crate) fn switch(text: &str) -> Read<bool> {
     match text {
         "1" | "true" => Ok(true),
         "0" | "false" => Ok(false),
@@ -87,7 +87,7 @@ pub(super) fn switch(text: &str) -> Read<bool> {
 }
 
 /// One of a few words.
-pub(super) fn word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Read<T> {
+pub(crate) fn word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Read<T> {
     let found = words.iter().find(|(name, _)| *name == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
@@ -97,14 +97,14 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Read<T> 
 }
 
 /// A time of at least a millisecond: for what would make no sense at once.
-pub(super) fn time(text: &str) -> Read<u64> {
+pub(crate) fn time(text: &str) -> Read<u64> {
     match time_or_zero(text)? {
         0 => Err("must be longer than 0".into()),
         ms => Ok(ms),
     }
 }
 
-pub(super) fn time_or_zero(text: &str) -> Read<u64> {
+pub(crate) fn time_or_zero(text: &str) -> Read<u64> {
     match units::duration_ms(text) {
         Some(ms) if ms <= TIME_MS_MAX => Ok(ms),
         Some(_) => Err("must be at most 24h".into()),
@@ -113,7 +113,7 @@ pub(super) fn time_or_zero(text: &str) -> Read<u64> {
 }
 
 /// A message's size: never below a control frame's, never so large that it would be a typing error.
-pub(super) fn message_size(text: &str) -> Read<usize> {
+pub(crate) fn message_size(text: &str) -> Read<usize> {
     let size = units::size(text).ok_or("must be a size such as 64KiB or 1MiB")?;
     match usize::try_from(size) {
         Ok(size) if (125..=1 << 30).contains(&size) => Ok(size),
@@ -122,7 +122,7 @@ pub(super) fn message_size(text: &str) -> Read<usize> {
 }
 
 /// A build without compression cannot be told to compress.
-pub(super) fn compression(text: &str) -> Read<Compression> {
+pub(crate) fn compression(text: &str) -> Read<Compression> {
     match Compression::parse(text) {
         Some(Compression::On(_)) if !deflate::BUILT => {
             Err("must be off: this build has no compression".into())
@@ -133,7 +133,7 @@ pub(super) fn compression(text: &str) -> Read<Compression> {
 }
 
 /// A file of a certificate or a key; a build without TLS has no use for them.
-pub(super) fn tls_file(text: &str) -> Read<Option<PathBuf>> {
+pub(crate) fn tls_file(text: &str) -> Read<Option<PathBuf>> {
     match text {
         _ if cfg!(not(feature = "tls")) => Err("cannot be used: this build has no TLS".into()),
         "" => Err("must be a file".into()),
@@ -142,7 +142,7 @@ pub(super) fn tls_file(text: &str) -> Read<Option<PathBuf>> {
 }
 
 /// A number of connections; `auto` is 0.
-pub(super) fn connections(text: &str) -> Read<usize> {
+pub(crate) fn connections(text: &str) -> Read<usize> {
     if text == "auto" {
         return Ok(0);
     }
@@ -151,7 +151,7 @@ pub(super) fn connections(text: &str) -> Read<usize> {
 }
 
 /// Memory to stay below; `auto` is found by whoever can look.
-pub(super) fn memory(text: &str) -> Read<Option<u64>> {
+pub(crate) fn memory(text: &str) -> Read<Option<u64>> {
     if text == "auto" {
         return Ok(None);
     }
@@ -163,14 +163,14 @@ pub(super) fn memory(text: &str) -> Read<Option<u64>> {
 }
 
 /// A count of at least 1.
-pub(super) fn count(text: &str, most: u64) -> Read<u64> {
+pub(crate) fn count(text: &str, most: u64) -> Read<u64> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let count = text.parse().ok().filter(|count| digits && (1..=most).contains(count));
     count.ok_or_else(|| format!("must be a number from 1 to {most}").into())
 }
 
 /// `200/s` or `0.5/s`, without the unit as well: the nanoseconds from one to the next.
-pub(super) fn interval_ns(text: &str) -> Read<u64> {
+pub(crate) fn interval_ns(text: &str) -> Read<u64> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let rate = number.parse::<f64>().ok().filter(|rate| plain && (0.001..=1e6).contains(rate));
@@ -179,13 +179,13 @@ pub(super) fn interval_ns(text: &str) -> Read<u64> {
     interval.ok_or_else(|| "must be a rate from 0.001/s to 1000000/s".into())
 }
 
-pub(super) fn percent(text: &str) -> Read<u64> {
+pub(crate) fn percent(text: &str) -> Read<u64> {
     let number = text.strip_suffix('%').unwrap_or(text);
     let percent = number.parse().ok().filter(|percent| *percent <= 100);
     percent.ok_or_else(|| "must be from 0% to 100%".into())
 }
 
-pub(super) fn close_code(text: &str) -> Read<u16> {
+pub(crate) fn close_code(text: &str) -> Read<u16> {
     let code = text.parse().ok().filter(|c| CLOSE_CODES.iter().any(|range| range.contains(c)));
     code.ok_or_else(|| {
         "must be a close code that a server may send: 1000 to 1003, 1007 to 1014 or 3000 to 4999"
@@ -193,7 +193,7 @@ pub(super) fn close_code(text: &str) -> Read<u16> {
     })
 }
 
-pub(super) fn close_reason(text: &str) -> Read<String> {
+pub(crate) fn close_reason(text: &str) -> Read<String> {
     match text.len() {
         0..=REASON_BYTES_MAX => Ok(text.to_owned()),
         n => Err(format!("must be at most {REASON_BYTES_MAX} bytes, and is {n}").into()),
@@ -202,7 +202,7 @@ pub(super) fn close_reason(text: &str) -> Read<String> {
 
 /// A prefix of paths, without a slash at its end. Only characters that nobody needs to encode:
 /// paths are decoded before they are compared, the prefix is not.
-pub(super) fn base_path(text: &str) -> Read<String> {
+pub(crate) fn base_path(text: &str) -> Read<String> {
     let path = text.trim_end_matches('/');
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     let sound = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
@@ -215,13 +215,13 @@ pub(super) fn base_path(text: &str) -> Read<String> {
 
 /// What `--origin` takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     Same,
     Any,
     Listed(String),
 }
 
-pub(super) fn origin(text: &str) -> Read<Origin> {
+pub(crate) fn origin(text: &str) -> Read<Origin> {
     match text {
         "same" => Ok(Origin::Same),
         "any" => Ok(Origin::Any),
@@ -255,7 +255,7 @@ fn listed_origin(text: &str) -> Read<String> {
 }
 
 /// A host's name without a port, as a browser puts it into `Host`.
-pub(super) fn host_name(text: &str) -> Read<String> {
+pub(crate) fn host_name(text: &str) -> Read<String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     if (1..=253).contains(&text.len()) && text.bytes().all(plain) {
         Ok(text.to_ascii_lowercase())
@@ -265,7 +265,7 @@ pub(super) fn host_name(text: &str) -> Read<String> {
 }
 
 /// A name that can stand in a header field: what is no visible ASCII becomes `-`.
-pub(super) fn name(text: &str) -> String {
+pub(crate) fn name(text: &str) -> String {
     let visible = |c: char| if c.is_ascii_graphic() { c } else { '-' };
     text.trim().chars().take(253).map(visible).collect()
 }

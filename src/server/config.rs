@@ -35,26 +35,17 @@ pub struct Config {
     pub memory: MemoryPlan,
     /// How the server stops.
     pub drain: DrainPlan,
-    /// Whose Deployments are shown.
-    pub kube: Kube,
-    /// Who takes the messages of the gateway, if anybody does.
-    #[cfg(feature = "gateway")]
-    pub gateway: Option<Box<crate::gateway::Plan>>,
-    /// What `wspulse backend` is told, if this server is one.
-    #[cfg(feature = "gateway")]
-    pub backend: Option<Box<crate::backend::Plan>>,
+    /// What is served beside the paths of parts.
+    pub surface: Surface,
 }
 
-/// Whose Deployments are shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kube {
-    /// Nobody's: there is no such mount.
-    Off,
-    /// Nobody's, for this reason.
-    Nothing(String),
-    /// Those of this cluster.
-    #[cfg(feature = "informer")]
-    Watch(Box<crate::informer::Plan>),
+/// What is served beside the paths of parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    /// Everything.
+    Full,
+    /// Health and figures, on the main listener: no page, and no WebSockets.
+    Bare,
 }
 
 /// How old a WebSocket gets, so that load spreads again after a scale-up.
@@ -123,33 +114,6 @@ pub struct Limits {
 }
 
 impl Config {
-    /// Whether there is a gateway.
-    #[must_use]
-    pub fn has_gateway(&self) -> bool {
-        #[cfg(feature = "gateway")]
-        let has = self.gateway.is_some();
-        #[cfg(not(feature = "gateway"))]
-        let has = false;
-        has
-    }
-
-    /// Whether it wants something itself, beyond what its peers want.
-    #[must_use]
-    pub fn has_own_affairs(&self) -> bool {
-        let watches = !matches!(self.kube, Kube::Off | Kube::Nothing(_));
-        watches || self.has_gateway() || self.is_backend()
-    }
-
-    /// Whether this server is the sample backend.
-    #[must_use]
-    pub fn is_backend(&self) -> bool {
-        #[cfg(feature = "gateway")]
-        let is = self.backend.is_some();
-        #[cfg(not(feature = "gateway"))]
-        let is = false;
-        is
-    }
-
     /// Makes what is set by default fit into little memory.
     pub fn fit_memory(&mut self) {
         self.memory.socket_buffer = self.memory.limit.and_then(small_buffer);

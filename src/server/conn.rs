@@ -5,8 +5,7 @@
 //! peer still sends is read and dropped, since closing over unread bytes makes the kernel send an
 //! RST, and that would take our last word away from a peer that has not read it yet. *Leaving*:
 //! nothing is read any more; what the peer has not taken is flushed, then the stream is closed.
-//! A connection of our own, *Upstream*, belongs to the informer or carries our requests; its owner
-//! also ends it.
+//! A connection of our own, *Upstream*, belongs to a part, which also ends it.
 //!
 //! | from \ on  | input                                 | end of input | stream dead | deadline               |
 //! |------------|---------------------------------------|--------------|-------------|------------------------|
@@ -17,11 +16,12 @@
 //! | Leaving    | Leaving                               | Leaving      | Leaving     | reset                  |
 
 use super::end::{BROKEN, End, Initiator, Why};
-use super::gateway;
 use super::http::{self, Http, Late};
+use super::part::PartId;
 use super::pressure::{self as memory, Account};
 use super::shared::{Cx, Shared};
 use super::slow::{Slow, is_backed_up, is_held};
+use super::upgrade;
 use super::websocket::{self, WebSocket};
 use crate::engine::{Action, Door, HangUp, Peer};
 use crate::limits;
@@ -38,6 +38,8 @@ pub(super) struct Conn {
     pub(super) since: Moment,
     pub(super) stage: Stage,
     pub(super) slow: Option<Box<Slow>>,
+    /// The part that it concerns: that opened it, or that speaks for it.
+    pub(super) part: Option<PartId>,
 }
 
 /// Which of the counted places a connection takes.
@@ -47,11 +49,7 @@ pub(super) enum Place {
     /// Beyond the cap, or after the end of accepting: it only hears 503.
     Refused(Refusal),
     Admin,
-    /// Opened by ourselves.
-    #[cfg_attr(
-        not(any(feature = "informer", feature = "gateway")),
-        expect(dead_code, reason = "nobody opens one")
-    )]
+    /// Opened for a part.
     Upstream,
 }
 
@@ -60,11 +58,7 @@ pub(super) enum Place {
 pub(super) enum Stage {
     Http(Http),
     WebSocket(WebSocket),
-    /// The informer's, or one that carries requests.
-    #[cfg_attr(
-        not(any(feature = "informer", feature = "gateway")),
-        expect(dead_code, reason = "nobody opens one")
-    )]
+    /// A part opened it, and says what goes over it.
     Upstream,
     /// Our side is shut; drops so many more bytes, for so long.
     Lingering {
@@ -92,13 +86,20 @@ impl Conn {
             since: Moment::at(cx.now.mono_ns),
             stage: Stage::Http(Http::new(cx)),
             slow: None,
+            part: None,
         }
     }
 
-    /// One that we open; nobody asks who is at its other end.
-    #[cfg(any(feature = "informer", feature = "gateway"))]
-    pub(super) fn upstream(since: Moment) -> Self {
-        Self { peer: Peer::Unix, place: Place::Upstream, since, stage: Stage::Upstream, slow: None }
+    /// One that a part opens; who is at its other end is not looked at.
+    pub(super) fn upstream(part: PartId, since: Moment) -> Self {
+        Self {
+            peer: Peer::Unix,
+            place: Place::Upstream,
+            since,
+            stage: Stage::Upstream,
+            slow: None,
+            part: Some(part),
+        }
     }
 
     pub(super) fn door(&self) -> Door {
@@ -232,9 +233,10 @@ impl Conn {
                 }
             }
             Stage::Upstream => {
-                let out = &mut cx.out.bytes;
-                cx.shared.upstream.received(cx.now, cx.id, &shared[..n], out);
-                cx.shared.calls.received(cx.now, cx.id, &shared[..n]);
+                if let Some(part) = cx.part {
+                    let (bytes, out) = (&shared[..n], &mut cx.out.bytes);
+                    cx.shared.parts.call(part).received(cx.now, cx.id, bytes, out);
+                }
             }
             Stage::Lingering { bytes, .. } => {
                 *bytes = bytes.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
@@ -292,8 +294,9 @@ impl Conn {
                 self.leave(cx);
             }
             (Stage::Upstream, _) => {
-                cx.shared.upstream.ended(cx.now, cx.id, how);
-                cx.shared.calls.ended(cx.id, how);
+                if let Some(part) = cx.part {
+                    cx.shared.parts.call(part).ended(cx.now, cx.id, how);
+                }
                 self.leave(cx);
             }
             (Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving, _) => {
@@ -307,8 +310,8 @@ impl Conn {
         let whole = cx.out.len() <= taken;
         let slow = self.slow.get_or_insert_default();
         slow.outbox.keep(cx.out, shared, taken, &mut cx.shared.blocks, cx.now.mono_ns);
-        if matches!(self.stage, Stage::Upstream) {
-            cx.shared.calls.kept(cx.id, taken);
+        if let (Stage::Upstream, Some(part)) = (&self.stage, cx.part) {
+            cx.shared.parts.call(part).kept(cx.id, taken);
         }
         if !whole && slow.stalled_since.is_none() {
             slow.stalled_since = Some(Moment::at(cx.now.mono_ns));
@@ -342,8 +345,8 @@ impl Conn {
         slow.outbox.sent(n, &mut cx.shared.blocks, cx.now.mono_ns);
         let left = slow.outbox.len();
         slow.stalled_since = (left > 0).then(|| Moment::at(cx.now.mono_ns));
-        if matches!(self.stage, Stage::Upstream) {
-            cx.shared.calls.sent(cx.id);
+        if let (Stage::Upstream, Some(part)) = (&self.stage, cx.part) {
+            cx.shared.parts.call(part).sent(cx.id);
         }
         let was_unread = cx.shared.pressure.stage() >= memory::Stage::Short && left == 0;
         let has_room = before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES;
@@ -385,7 +388,11 @@ impl Conn {
                     return self.reset(cx);
                 }
             }
-            Stage::Upstream => cx.shared.calls.render(cx.id, &mut cx.out.bytes),
+            Stage::Upstream => {
+                if let Some(part) = cx.part {
+                    cx.shared.parts.call(part).render(cx.id, &mut cx.out.bytes);
+                }
+            }
             Stage::Lingering { .. } | Stage::Leaving => {}
         }
         self.settle(cx);
@@ -402,7 +409,7 @@ impl Conn {
             Late::Told | Late::Idle => self.linger(cx),
             Late::Silent => self.leave(cx),
             Late::Answered => cx.act(Action::Resume(cx.id)),
-            Late::Verdict => match gateway::conclude(cx) {
+            Late::Verdict => match upgrade::conclude(cx) {
                 Ok(socket) => {
                     self.open(socket, cx);
                     // Frames may have come with the request.
@@ -439,6 +446,7 @@ impl Conn {
 
     pub(super) fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
         self.log_open(&socket, cx);
+        self.part = cx.part;
         self.stage = Stage::WebSocket(socket);
     }
 

@@ -4,10 +4,8 @@
 
 use serde::Serialize;
 
-use super::config::Config;
-use super::gateway;
 use super::pressure::Account;
-use super::shared::Cx;
+use super::shared::{Cx, Shared};
 use super::worker::{self, Worker};
 use crate::behaviours::{Ctx, Kind, Params, Pushes, WireFault};
 use crate::outbox::Block;
@@ -43,15 +41,15 @@ struct Wait {
 /// Who serves, as `hello=1` says it: the fields of `/whoami` in another order, and both orders have
 /// been seen by clients.
 #[derive(Debug, Serialize)]
-struct Hello<'a, G> {
+struct Hello<'a> {
     pod: &'a str,
     node: Option<&'a str>,
     namespace: Option<&'a str>,
     zone: Option<&'a str>,
     version: &'a str,
     connection: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gateway: Option<G>,
+    #[serde(flatten, serialize_with = "entries")]
+    of_parts: &'a [(&'static str, serde_json::Value)],
 }
 
 impl Extras {
@@ -61,10 +59,9 @@ impl Extras {
         forwarded: Option<Box<str>>,
         cx: &Cx<'_>,
     ) -> Option<Box<Self>> {
-        let config = &cx.shared.config;
         let extras = Self {
             pushes: Pushes::new(params, cx.now.mono_ns),
-            greeting: params.hello.then(|| hello(config, cx.id.to_string())),
+            greeting: params.hello.then(|| hello(cx.shared, cx.id.to_string())),
             wait: Wait { delay: params.delay_ms, work: params.work_ms, block: params.block_ms },
             waiting: Queue::default(),
             takes_no_more: false,
@@ -207,8 +204,8 @@ pub(super) enum Taken {
     Fatal,
 }
 
-fn hello(config: &Config, connection: String) -> String {
-    let identity = &config.identity;
+fn hello(shared: &Shared, connection: String) -> String {
+    let identity = &shared.config.identity;
     let hello = Hello {
         pod: &identity.pod,
         node: identity.node.as_deref(),
@@ -216,8 +213,16 @@ fn hello(config: &Config, connection: String) -> String {
         zone: identity.zone.as_deref(),
         version: env!("CARGO_PKG_VERSION"),
         connection,
-        gateway: gateway::shown(config),
+        of_parts: &shared.greetings,
     };
     // Strings always serialize.
     serde_json::to_string(&hello).unwrap_or_default()
+}
+
+/// Pairs as the fields of an object, in their order.
+pub(super) fn entries<S: serde::Serializer>(
+    pairs: &[(&'static str, serde_json::Value)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }

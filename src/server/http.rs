@@ -247,7 +247,8 @@ impl Http {
     /// Looks at the deadline.
     pub(super) fn wake(&mut self, cx: &mut Cx<'_>) -> Late {
         if let Awaits::Answer(Owed { what: Later::Verdict, .. }) = self.awaits {
-            let due = cx.shared.gateway.has_verdict(cx.id) || self.deadline.has_come(cx.now);
+            let decided = cx.part.is_none_or(|part| cx.shared.parts.get(part).has_verdict(cx.id));
+            let due = decided || self.deadline.has_come(cx.now);
             return if due { Late::Verdict } else { Late::No };
         }
         if let Awaits::Answer(owed) = self.awaits
@@ -309,7 +310,7 @@ impl Http {
         Late::Answered
     }
 
-    /// The backend does not want it to be a WebSocket.
+    /// The part does not let it be a WebSocket.
     pub(super) fn refuse_upgrade(&self, response: &Response<'_>, cx: &mut Cx<'_>) {
         let status = response.status;
         cx.shared.metrics.handshake_failed(if status == 503 { "unavailable" } else { "backend" });

@@ -18,6 +18,7 @@ impl Conn {
     pub(super) fn receive_http(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
         let Stage::Http(http) = &mut self.stage else { return };
         let (used, then) = http.receive(self.slow.as_deref(), cx, &shared[..n]);
+        self.part = cx.part;
         match then {
             http::Then::More => self.keep(&shared[used..n], Hold::Incomplete, cx),
             http::Then::Hold => self.keep(&shared[used..n], Hold::Held, cx),
@@ -36,6 +37,7 @@ impl Conn {
         let Some(input) = slow.input.take() else { return };
         slow.hold = Hold::Incomplete;
         let (used, then) = http.receive(Some(slow), cx, input.bytes());
+        self.part = cx.part;
         match then {
             http::Then::More => self.put_back(input, used, Hold::Incomplete, cx),
             http::Then::Hold => self.put_back(input, used, Hold::Held, cx),

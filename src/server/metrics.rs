@@ -117,7 +117,7 @@ impl Metrics {
 
 /// Times, by how long they were.
 #[derive(Debug)]
-pub(super) struct Histogram {
+pub struct Histogram {
     bounds_ns: [u64; 12],
     /// One for each bound, and one for what is beyond the last.
     counts: [u64; 13],
@@ -126,7 +126,8 @@ pub(super) struct Histogram {
 
 impl Histogram {
     /// Of requests and their answers.
-    pub(super) fn latency() -> Self {
+    #[must_use]
+    pub fn latency() -> Self {
         Self::new(LATENCY_MS.map(|ms| ms * MS))
     }
 
@@ -134,7 +135,8 @@ impl Histogram {
         Self { bounds_ns, counts: [0; 13], sum_ns: 0 }
     }
 
-    pub(super) fn observe_ns(&mut self, ns: u64) {
+    /// Adds one.
+    pub fn observe_ns(&mut self, ns: u64) {
         let at = self.bounds_ns.partition_point(|bound| *bound < ns);
         self.counts[at] += 1;
         self.sum_ns = self.sum_ns.saturating_add(ns);

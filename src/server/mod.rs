@@ -3,22 +3,7 @@
 
 mod admin;
 mod assets;
-#[cfg(feature = "gateway")]
-mod backend;
-#[cfg(not(feature = "gateway"))]
-#[path = "backend/none.rs"]
-mod backend;
 mod browser;
-#[cfg(feature = "gateway")]
-mod callbacks;
-#[cfg(not(feature = "gateway"))]
-#[path = "callbacks/none.rs"]
-mod callbacks;
-#[cfg(feature = "gateway")]
-mod calls;
-#[cfg(not(feature = "gateway"))]
-#[path = "calls/none.rs"]
-mod calls;
 pub mod config;
 mod conn;
 mod drain;
@@ -26,17 +11,14 @@ mod echoes;
 mod end;
 mod extras;
 mod faults;
-#[cfg(feature = "gateway")]
-mod gateway;
-#[cfg(not(feature = "gateway"))]
-#[path = "gateway/none.rs"]
-mod gateway;
 mod http;
 mod input;
 mod keepalive;
 mod life;
 mod messages;
 mod metrics;
+pub mod part;
+mod parts;
 mod pressure;
 mod record;
 mod routes;
@@ -45,22 +27,18 @@ mod shared;
 mod slow;
 mod stats;
 mod stop;
-mod tokens;
+pub mod tokens;
 mod upgrade;
-#[cfg(feature = "informer")]
-mod upstream;
-#[cfg(not(feature = "informer"))]
-#[path = "upstream/none.rs"]
-mod upstream;
 mod websocket;
 mod whoami;
 mod worker;
 
 pub use assets::{Assets, prepare};
 pub use http::PLAIN_WORDS;
-pub use routes::{Doors, ROUTES, Route};
+pub use metrics::Histogram;
+pub use routes::{Doors, Later, ROUTES, Reply, Route, Taken, json};
 pub use shared::Shared;
-pub use stats::{METRICS, Metric};
+pub use stats::{METRICS, Metric, MetricKind, Page};
 
 use std::collections::VecDeque;
 
@@ -77,6 +55,7 @@ use config::Config;
 use conn::{Conn, Place};
 use drain::{Meaning, Phase};
 use end::Why;
+use part::Part;
 use pressure::Stage;
 use shared::{Cx, Order};
 
@@ -95,16 +74,18 @@ pub struct Server {
 impl Server {
     /// A server that was told everything and has no connection yet. The seed is for jitter.
     #[must_use]
-    pub fn new(config: Config, assets: Assets, seed: u64) -> Self {
+    pub fn new(config: Config, parts: Vec<Box<dyn Part>>, assets: Assets, seed: u64) -> Self {
         let mut server = Self {
             conns: Slab::default(),
-            shared: Shared::new(config, assets, seed),
+            shared: Shared::new(config, parts, assets, seed),
             silence: Out::default(),
             last_words: Vec::new(),
             arrivals: VecDeque::new(),
         };
-        let tokens = server.shared.tokens.source().map(Action::Fetch);
-        server.shared.actions.extend(tokens);
+        let Shared { tokens, parts, actions, .. } = &mut server.shared;
+        let of_parts = parts.iter().map(|(_, part)| part.initial_files());
+        let of_parts = of_parts.filter(|files| !files.is_empty()).map(Source::Files);
+        actions.extend(tokens.source().into_iter().chain(of_parts).map(Action::Fetch));
         server
     }
 
@@ -129,8 +110,8 @@ impl Server {
     /// Bytes that no connection owns: tables, and the states that compress and inflate for all.
     #[must_use]
     pub fn shared_memory(&self) -> usize {
-        let Shared { codec, timers, calls, .. } = &self.shared;
-        self.conns.cost() + timers.cost() + calls.table_memory() + codec.cost()
+        let Shared { codec, timers, parts, .. } = &self.shared;
+        self.conns.cost() + timers.cost() + parts.table_cost() + codec.cost()
     }
 
     /// The same as [`Server::memory`], counted connection by connection: for tests of the account.
@@ -153,8 +134,7 @@ impl Server {
         let before = self.shared.actions.len();
         let sources = assets.into_iter().chain(self.shared.tokens.source());
         self.shared.actions.extend(sources.map(Action::Fetch));
-        self.shared.upstream.reload(now);
-        self.shared.rest.reload();
+        self.shared.parts.reload(now);
         self.tend(now);
         if self.shared.actions.len() == before {
             log::info!(target: "reload", "there is no --assets to be read again");
@@ -169,16 +149,17 @@ impl Server {
         out: &'s mut Out,
     ) -> Option<(&'s mut Conn, Cx<'s>)> {
         let conn = self.conns.find_mut(id)?;
-        let (door, peer) = (conn.door(), conn.peer);
-        Some((conn, Cx { now, id, door, peer, shared: &mut self.shared, out }))
+        let (door, peer, part) = (conn.door(), conn.peer, conn.part);
+        Some((conn, Cx { now, id, door, peer, part, shared: &mut self.shared, out }))
     }
 
     /// The same for calls that have nothing to say.
     fn with_silence(&mut self, now: Now, id: Id) -> Option<(&mut Conn, Cx<'_>)> {
         let conn = self.conns.find_mut(id)?;
-        let (door, peer) = (conn.door(), conn.peer);
+        let (door, peer, part) = (conn.door(), conn.peer, conn.part);
         debug_assert!(self.silence.is_empty(), "a silent call said something");
-        Some((conn, Cx { now, id, door, peer, shared: &mut self.shared, out: &mut self.silence }))
+        let (shared, out) = (&mut self.shared, &mut self.silence);
+        Some((conn, Cx { now, id, door, peer, part, shared, out }))
     }
 
     fn place(&mut self, now: Now, door: Door) -> Option<Place> {
@@ -186,9 +167,7 @@ impl Server {
         let cap = self.shared.config.limits.max_connections;
         match door {
             Door::Admin => {
-                let callbacks = self.shared.config.has_gateway();
-                let more = if callbacks { limits::CALLBACK_CONNECTIONS } else { 0 };
-                let is_free = open.admin < limits::ADMIN_CONNECTIONS + more;
+                let is_free = open.admin < self.shared.admin_connections;
                 (is_free || self.make_admin_place(now)).then_some(Place::Admin)
             }
             Door::Main if self.shared.pressure.stage() == Stage::Out => None,
@@ -208,19 +187,6 @@ impl Server {
             Place::Refused(_) => &mut open.refused,
             Place::Admin => &mut open.admin,
             Place::Upstream => &mut open.upstream,
-        }
-    }
-
-    /// Whoever is ours and not a peer may want something after anything that happened.
-    fn tend(&mut self, now: Now) {
-        if !self.shared.config.has_own_affairs() {
-            return;
-        }
-        self.tend_upstream(now);
-        self.tend_gateway(now);
-        self.tend_backend(now);
-        while self.tend_calls(now) {
-            self.tend_gateway(now);
         }
     }
 
@@ -244,8 +210,8 @@ impl Engine for Server {
         }
         // The id is known only once the place is taken, so the stage is entered after that.
         let nobody = Id { key: 0, generation: 0 };
-        let cx =
-            Cx { now, id: nobody, door, peer, shared: &mut self.shared, out: &mut self.silence };
+        let (shared, out) = (&mut self.shared, &mut self.silence);
+        let cx = Cx { now, id: nobody, door, peer, part: None, shared, out };
         let id = self.conns.insert(Conn::new(peer, place, &cx))?;
         *self.count(place) += 1;
         if place == Place::Main {
@@ -276,8 +242,9 @@ impl Engine for Server {
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
-            cx.shared.upstream.connected(now, id, how, &mut cx.out.bytes);
-            cx.shared.calls.connected(id, how);
+            if let Some(part) = cx.part {
+                cx.shared.parts.call(part).connected(now, id, how, &mut cx.out.bytes);
+            }
             if how.is_err() {
                 conn.reset(&mut cx);
             }
@@ -359,6 +326,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with_silence(now, id) {
             conn.sent(n, &mut cx);
         }
+        self.tend(now);
         self.weigh(now);
     }
 
@@ -378,10 +346,11 @@ impl Engine for Server {
         let Some(conn) = self.conns.remove(id) else { return };
         self.shared.timers.cancel(id.key);
         *self.count(conn.place) -= 1;
-        self.shared.upstream.closed(now, id);
-        self.shared.calls.closed(id);
         self.shared.words.remove(&id);
-        self.shared.gateway.gone(id);
+        self.shared.take_pending(id);
+        if let Some(part) = conn.part {
+            self.shared.parts.call(part).closed(now, id);
+        }
         self.tend(now);
         self.weigh(now);
         log::debug!(target: "accept", conn:% = id; "closed");
@@ -394,9 +363,8 @@ impl Engine for Server {
             self.shared.metrics.lag.observe_ns(now.mono_ns.saturating_sub(due_ns));
         }
         self.shared.blocks.fire(now.mono_ns);
-        self.fire_upstream(now);
-        self.fire_calls(now);
-        self.fire_backend(now);
+        self.shared.parts.fire(now);
+        self.tend(now);
         self.weigh(now);
         if let Some(deed) = self.shared.faults.fire(now) {
             self.shared.actions.push_back(deed);
@@ -444,18 +412,14 @@ impl Engine for Server {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let Shared {
-            timers, drain, blocks, worker, faults, upstream, calls, rest, pressure, ..
-        } = &self.shared;
+        let Shared { timers, drain, blocks, worker, faults, parts, pressure, .. } = &self.shared;
         let deadlines = [
             timers.next_deadline(),
             drain.next_deadline(),
             blocks.next_deadline(),
             worker.next_deadline(),
             faults.next_deadline(),
-            upstream.next_deadline(),
-            calls.next_deadline(),
-            rest.next_deadline(),
+            parts.next_deadline(),
             pressure.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
@@ -481,8 +445,7 @@ impl Engine for Server {
             }
             Source::Files(paths) => {
                 self.shared.tokens.fetched(&files);
-                self.shared.upstream.fetched(now, &files);
-                self.shared.rest.fetched(now, &paths, &files);
+                self.shared.parts.fetched(now, &paths, &files);
                 self.tend(now);
             }
         }

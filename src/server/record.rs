@@ -34,7 +34,9 @@ impl Conn {
             "connection closed"
         );
         let drops_messages = end == BROKEN || end == MEMORY_SHORT;
-        cx.shared.gateway.left(cx.now, cx.id, end.code, drops_messages);
+        if let Some(part) = cx.part {
+            cx.shared.parts.call(part).left(cx.now, cx.id, end.code, drops_messages);
+        }
         cx.shared.open.websockets -= 1;
         cx.shared.metrics.closed(socket.mount, end, self.since.ms_ago(cx.now));
         if let Stage::WebSocket(socket) = &mut self.stage {

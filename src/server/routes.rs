@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 use super::assets::Asset;
-use super::config::Config;
+use super::config::{Config, Surface};
+use super::part::{Asked, PartId};
+use super::parts::Parts;
 use super::shared::{Cx, Shared};
-use super::{admin, backend, browser, callbacks, stats, whoami};
+use super::{admin, browser, stats, whoami};
 use crate::behaviours::Mount;
 use crate::engine::{Door, Peer};
 use crate::proto::handshake::{self, Origin};
@@ -20,6 +22,8 @@ pub struct Route {
     pub path: &'static str,
     /// Where it is served.
     pub doors: Doors,
+    /// What it needs beside that, for the README; empty: nothing.
+    pub condition: &'static str,
     /// What it answers, for the README.
     pub about: &'static str,
     methods: &'static [Method],
@@ -37,26 +41,20 @@ pub enum Doors {
     Both,
     /// On both, and only with `--faults`.
     Faults,
-    /// On the admin listener, and only with `--gateway-backend`.
-    Gateway,
-    /// On the admin listener, and by `wspulse backend`.
+    /// On the admin listener, and on the main one where nothing else is served.
     Figures,
-    /// By `wspulse backend` only.
-    Backend,
 }
 
 impl Doors {
     fn opens(self, door: Door, config: &Config) -> bool {
-        if config.is_backend() {
-            return matches!(self, Self::Both | Self::Figures | Self::Backend);
+        if config.surface == Surface::Bare {
+            return matches!(self, Self::Both | Self::Figures);
         }
         match self {
             Self::Main => door == Door::Main,
             Self::Admin | Self::Figures => door == Door::Admin,
             Self::Both => true,
             Self::Faults => config.faults,
-            Self::Gateway => door == Door::Admin && config.has_gateway(),
-            Self::Backend => false,
         }
     }
 
@@ -68,9 +66,7 @@ impl Doors {
             Self::Admin => "admin",
             Self::Both => "both",
             Self::Faults => "both, with `--faults`",
-            Self::Gateway => "admin, with `--gateway-backend`",
             Self::Figures => "admin, backend",
-            Self::Backend => "backend",
         }
     }
 }
@@ -82,9 +78,9 @@ enum Answer {
     Tells(fn(&Request<'_, '_>, View<'_>) -> Response<'static>),
     /// It may change something, or answer later. No page of another site may ask for it.
     Does(Get, fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
-    /// The same with a body of at most so many bytes, or the refusal of a longer one. Its GET
-    /// only looks.
-    Takes(u64, fn(&Request<'_, '_>, Taken<'_>, &mut Cx<'_>) -> Reply),
+    /// A part answers, with a body of at most so many bytes, or the refusal of a longer one. Its
+    /// GET only looks.
+    OfPart(u64),
 }
 
 /// What a GET of a path does, where another method changes something. A GET that acts is for
@@ -98,28 +94,36 @@ enum Get {
 }
 
 /// The body of a request, or why there is none.
-pub(super) type Taken<'b> = Result<&'b [u8], Refusal>;
+pub type Taken<'b> = Result<&'b [u8], Refusal>;
 
 /// What comes of a request.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub enum Reply {
+    /// This answer.
     Now(Response<'static>),
-    Later { after_ms: u64, what: Later },
+    /// An answer that comes by itself.
+    Later {
+        /// When it comes at the latest.
+        after_ms: u64,
+        /// What it is.
+        what: Later,
+    },
 }
 
 /// An answer that is written when its time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Later {
+pub enum Later {
     /// 200 `Ok`, after the wait of a preStop hook.
     Drain,
+    /// The same, of `/api/shutdown`.
     Shutdown,
     /// What needs a look at the kernel's figures first.
     Metrics,
+    /// The same, of `/stats`.
     Stats,
-    /// A WebSocket, if a backend lets it in.
+    /// A WebSocket, if a part lets it in.
     Verdict,
-    /// What [`Shared::answer`] says, or 504.
-    #[allow(dead_code, reason = "the sample backend answers with it")]
+    /// What a part answers with [`Order::Answer`](super::part::Order), or 504.
     Word,
 }
 
@@ -140,16 +144,8 @@ impl Later {
     }
 }
 
-/// A message for a WebSocket of the gateway.
-const CALLBACK_BYTES: u64 = 128 * 1024;
-/// A message as the gateway posts it: 128 KiB, each byte of which may be written as six.
-const MESSAGE_BYTES: u64 = 1024 * 1024;
-/// An event without a message.
-const EVENT_BYTES: u64 = 256 * 1024;
-
 const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
-const CALLBACK: &[Method] = &[Method::Get, Method::Head, Method::Post, Method::Delete];
 const GET_AND_POST: &[Method] = &[Method::Get, Method::Head, Method::Post];
 
 const fn route(
@@ -159,14 +155,38 @@ const fn route(
     methods: &'static [Method],
     answer: Answer,
 ) -> Route {
-    Route { path, doors, about, methods, answer }
+    Route { path, doors, condition: "", about, methods, answer }
 }
 
-/// Every path of the HTTP side but for files and mounts.
+impl Route {
+    /// A path that a part answers, with bodies of at most so many bytes.
+    #[must_use]
+    pub const fn of_part(
+        path: &'static str,
+        (doors, condition): (Doors, &'static str),
+        about: &'static str,
+        methods: &'static [Method],
+        body_bytes: u64,
+    ) -> Self {
+        let answer = Answer::OfPart(body_bytes);
+        Self { path, doors, condition, about, methods, answer }
+    }
+
+    /// Where it is served, for the README.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self.condition {
+            "" => self.doors.name().to_owned(),
+            condition => format!("{}, {condition}", self.doors.name()),
+        }
+    }
+}
+
+/// The server's own paths; files, mounts and the paths of parts come behind them.
 #[rustfmt::skip]
 pub const ROUTES: &[Route] = {
-    use Answer::{Does, Takes, Tells};
-    use Doors::{Admin, Backend, Both, Faults, Figures, Gateway, Main};
+    use Answer::{Does, Tells};
+    use Doors::{Admin, Both, Faults, Figures, Main};
     use Get::{Acts, ActsWith, Looks};
     &[
         route("/healthz", Both, "200 `OK` as long as the loop turns", GET, Tells(health)),
@@ -190,18 +210,24 @@ pub const ROUTES: &[Route] = {
             Does(Acts, admin::shed)),
         route("/inemuri", Faults, "nothing is answered for 10 s, or `?seconds=`", GET_AND_POST,
             Does(Acts, admin::inemuri)),
-        route("/{stage}/@connections/{id}", Gateway, "POST sends to a WebSocket of the gateway, \
-            GET looks at it, DELETE closes it", CALLBACK,
-            Takes(CALLBACK_BYTES, callbacks::callback)),
-        route("/@connections/{id}", Gateway, "the same", CALLBACK,
-            Takes(CALLBACK_BYTES, callbacks::callback)),
         route("/seppuku", Faults, "the process ends with status 69", GET_AND_POST,
             Does(Acts, admin::seppuku)),
-        route("/", Backend, "GET 200 `get`; POST 200 `default`, and the message's client gets \
-            `Got message:<text>`", GET_AND_POST, Takes(MESSAGE_BYTES, backend::root)),
-        route("/connect", Backend, "200 `connect`", POST, Takes(EVENT_BYTES, backend::connect)),
     ]
 };
+
+/// The paths of a server, and the parts that answer some of them.
+#[derive(Debug)]
+pub(super) struct RouteTable(Vec<(&'static Route, Option<PartId>)>);
+
+impl RouteTable {
+    pub(super) fn new(parts: &Parts) -> Self {
+        let own = ROUTES.iter().map(|route| (route, None));
+        let of_parts = parts
+            .iter()
+            .flat_map(|(id, part)| part.routes().iter().map(move |route| (route, Some(id))));
+        Self(own.chain(of_parts).collect())
+    }
+}
 
 /// What an answer can depend on, beside the request.
 #[derive(Clone, Copy, Debug)]
@@ -226,11 +252,12 @@ pub(super) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
     }
 }
 
-/// The row of a request's path.
-fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<&'static Route> {
+/// The row of a request's path, and the part that answers it.
+fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<(&'static Route, Option<PartId>)> {
     let config = &cx.shared.config;
     let path = below(&config.base_path, &request.path)?;
-    ROUTES.iter().find(|route| route.is_for(path) && route.doors.opens(cx.door, config))
+    let mut rows = cx.shared.routes.0.iter().copied();
+    rows.find(|(route, _)| route.is_for(path) && route.doors.opens(cx.door, config))
 }
 
 impl Route {
@@ -239,7 +266,7 @@ impl Route {
         let acts = match self.answer {
             Answer::Does(Get::Acts, _) => true,
             Answer::Does(Get::ActsWith(name), _) => admin::param(request, name).is_some(),
-            Answer::Does(Get::Looks, _) | Answer::Tells(_) | Answer::Takes(..) => false,
+            Answer::Does(Get::Looks, _) | Answer::Tells(_) | Answer::OfPart(_) => false,
         };
         acts && GET.contains(&request.method)
     }
@@ -269,15 +296,15 @@ impl Route {
 
 /// How long a body may be that this request's path wants; `None`: it wants none.
 pub(super) fn body_limit(request: &Request<'_, '_>, cx: View<'_>) -> Option<u64> {
-    match find(request, cx)?.answer {
-        Answer::Takes(most, _) => Some(most),
+    match find(request, cx)?.0.answer {
+        Answer::OfPart(most) => Some(most),
         Answer::Tells(_) | Answer::Does(..) => None,
     }
 }
 
 /// What the metrics call a request's path: one of few names, whatever is asked for.
 pub(super) fn label(request: &Request<'_, '_>, cx: View<'_>) -> &'static str {
-    if let Some(route) = find(request, cx) {
+    if let Some((route, _)) = find(request, cx) {
         return route.path;
     }
     let path = below(&cx.shared.config.base_path, &request.path).unwrap_or_default();
@@ -301,7 +328,7 @@ pub(super) fn command(
     {
         return forbidden(why);
     }
-    let route = find(request, View::of(cx))?;
+    let (route, part) = find(request, View::of(cx))?;
     if matches!(route.answer, Answer::Tells(_)) {
         return None;
     }
@@ -318,8 +345,28 @@ pub(super) fn command(
     match route.answer {
         Answer::Tells(_) => None,
         Answer::Does(_, does) => Some(does(request, cx)),
-        Answer::Takes(_, takes) => Some(takes(request, body, cx)),
+        Answer::OfPart(_) => part.map(|part| ask_part(part, route, request, body, cx)),
     }
+}
+
+fn ask_part(
+    part: PartId,
+    route: &'static Route,
+    request: &Request<'_, '_>,
+    body: Taken<'_>,
+    cx: &mut Cx<'_>,
+) -> Reply {
+    let Shared { config, parts, rng, .. } = &mut *cx.shared;
+    parts.call(part).respond(Asked {
+        now: cx.now,
+        id: cx.id,
+        peer: cx.peer,
+        route: route.path,
+        path: below(&config.base_path, &request.path).unwrap_or_default(),
+        request,
+        body,
+        rng,
+    })
 }
 
 /// A page of another site must not stop the server that it is shown beside. On the admin listener
@@ -337,7 +384,7 @@ pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'
     let Some(path) = below(&cx.shared.config.base_path, &request.path) else {
         return if request.method == Method::Unserved { not_allowed(GET) } else { not_found(cx) };
     };
-    let route = find(request, cx);
+    let route = find(request, cx).map(|(route, _)| route);
     let file = file(request, cx);
     let mount = cx.door == Door::Main && find_mount(&cx.shared.config.mounts, path).is_some();
     if request.method == Method::Unserved {
@@ -383,10 +430,11 @@ fn allow(methods: &[Method]) -> String {
 /// Names the endpoints, since whoever mistypes one asks for exactly that.
 pub(super) fn not_found(cx: View<'_>) -> Response<'static> {
     let config = &cx.shared.config;
-    let open = |route: &&Route| route.doors.opens(cx.door, config);
-    let routes = ROUTES.iter().filter(open).map(|route| route.path);
+    let open = |route: &&'static Route| route.doors.opens(cx.door, config);
+    let routes = cx.shared.routes.0.iter().map(|(route, _)| *route);
+    let routes = routes.filter(open).map(|route| route.path);
     let mut paths: Vec<String> = routes.map(|path| format!("{}{path}", config.base_path)).collect();
-    if cx.door == Door::Main && !config.is_backend() {
+    if cx.door == Door::Main && config.surface == Surface::Full {
         paths.insert(0, format!("{}/", config.base_path));
         let mounts = config.mounts.iter().filter(|mount| mount.path != "/");
         paths.extend(mounts.map(|mount| format!("{}{} (WebSocket)", config.base_path, mount.path)));
@@ -403,15 +451,17 @@ fn api_health(_: &Request<'_, '_>, _: View<'_>) -> Response<'static> {
 }
 
 fn ready(_: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
-    match cx.shared.why_unready() {
-        Some(why) => Response::text(503, format!("{why}\n")),
-        None if cx.shared.rest.is_degraded() => Response::text(200, "OK, sessions degraded\n"),
-        None => Response::text(200, "OK\n"),
+    if let Some(why) = cx.shared.why_unready() {
+        return Response::text(503, format!("{why}\n"));
     }
+    let remarks = cx.shared.parts.iter().filter_map(|(_, part)| part.remark());
+    let words: Vec<&str> = ["OK"].into_iter().chain(remarks).collect();
+    Response::text(200, format!("{}\n", words.join(", ")))
 }
 
 /// An answer of JSON.
-pub(super) fn json(value: &impl Serialize) -> Response<'static> {
+#[must_use]
+pub fn json(value: &impl Serialize) -> Response<'static> {
     // None of our values can fail to serialize.
     let mut body = serde_json::to_vec(value).unwrap_or_default();
     body.push(b'\n');

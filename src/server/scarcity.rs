@@ -60,9 +60,10 @@ impl Server {
             return;
         }
         let each = self.shared.pressure.connection_bytes();
-        let gateway = &self.shared.gateway;
+        let shared = &self.shared;
         let owners = self.conns.iter().filter(|(_, conn)| conn.can_make_room());
-        let weigh = |conn: &Conn, id| each + (conn.counted() + gateway.cost_of(id)) as u64;
+        let weigh =
+            |conn: &Conn, id| each + (conn.counted() + shared.cost_elsewhere(conn.part, id)) as u64;
         let mut owners: BinaryHeap<(u64, Id)> =
             owners.map(|(id, conn)| (weigh(conn, id), id)).collect();
         let owned: u64 = owners.iter().map(|(owned, _)| owned).sum();

@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::assets::Assets;
-use super::backend::Rest;
-use super::calls::Calls;
 use super::config::Config;
 use super::drain::Drain;
 use super::faults::Faults;
-use super::gateway::Front;
 use super::metrics::Metrics;
+use super::part::{self, Part, PartId};
+use super::parts::Parts;
 use super::pressure::{Account, Pressure, Stage};
+use super::routes::RouteTable;
 use super::tokens::Tokens;
-use super::upstream::Upstream;
+use super::upgrade::Pending;
 use super::worker::Worker;
-use crate::behaviours::Room;
+use crate::behaviours::{Mount, Room};
 use crate::engine::{Action, Door, Id, Now, Out, Peer};
 use crate::limits;
 use crate::outbox::Blocks;
@@ -51,10 +51,18 @@ pub struct Shared {
     pub(super) ready_off: bool,
     /// What requests asked for that concerns other connections, in order.
     pub(super) orders: VecDeque<Order>,
-    pub(super) upstream: Upstream,
-    pub(super) calls: Calls,
-    pub(super) gateway: Front,
-    pub(super) rest: Rest,
+    pub(super) parts: Parts,
+    /// The part that speaks for each mount, in the order of the mounts.
+    pub(super) speakers: Vec<Option<PartId>>,
+    /// Paths, and who answers them.
+    pub(super) routes: RouteTable,
+    /// Fields that parts add to the first message of a connection with `hello=1`.
+    pub(super) greetings: Vec<(&'static str, serde_json::Value)>,
+    /// Places on the admin listener.
+    pub(super) admin_connections: usize,
+    /// Upgrades of which a part has not decided yet.
+    pending: BTreeMap<Id, Pending>,
+    pending_bytes: usize,
     pub(super) tokens: Tokens,
     /// Requests that wait for somebody's word, and those words that have come.
     pub(super) words: BTreeMap<Id, Word>,
@@ -109,18 +117,33 @@ impl Date {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, assets: Assets, seed: u64) -> Self {
+    pub(super) fn new(
+        config: Config,
+        parts: Vec<Box<dyn Part>>,
+        assets: Assets,
+        seed: u64,
+    ) -> Self {
+        let parts = Parts::new(parts);
+        let mounts = &config.mounts;
+        let speaker = |mount: &Mount| mount.entry.part.and_then(|name| parts.find(name));
+        let speakers: Vec<Option<PartId>> = mounts.iter().map(speaker).collect();
+        let greeting = |(id, part): (PartId, &dyn Part)| {
+            let own = mounts.iter().zip(&speakers).filter(|(_, speaker)| **speaker == Some(id));
+            part.hello(&own.map(|(mount, _)| &*mount.path).collect::<Vec<_>>())
+        };
+        let admin: usize = parts.iter().map(|(_, part)| part.admin_connections()).sum();
+        let token_files = mounts.iter().map(|mount| mount.params.token_file.clone());
         Self {
             metrics: Metrics::new(config.mounts.len()),
             pressure: Pressure::new(config.memory),
-            upstream: Upstream::new(&config.kube, seed),
-            calls: Calls::new(),
-            #[cfg(feature = "gateway")]
-            gateway: Front::new(config.gateway.as_deref(), seed),
-            #[cfg(not(feature = "gateway"))]
-            gateway: Front::new(),
-            rest: Rest::new(&config, seed),
-            tokens: Tokens::new(&config),
+            tokens: Tokens::new(token_files),
+            routes: RouteTable::new(&parts),
+            greetings: parts.iter().filter_map(greeting).collect(),
+            admin_connections: limits::ADMIN_CONNECTIONS + admin,
+            pending: BTreeMap::new(),
+            pending_bytes: 0,
+            speakers,
+            parts,
             words: BTreeMap::new(),
             config,
             assets,
@@ -152,10 +175,33 @@ impl Shared {
         self.date.refresh(now);
     }
 
-    /// What those own that are no connections, as the account has it.
+    /// What parts and pending upgrades own, as the account has it.
     pub(super) fn owned(&self) -> usize {
-        let Self { upstream, calls, gateway, rest, .. } = self;
-        upstream.memory() + calls.memory() + gateway.memory() + rest.memory()
+        self.parts.memory() + self.pending_bytes
+    }
+
+    /// An upgrade waits for the decision of a part.
+    pub(super) fn add_pending(&mut self, id: Id, pending: Pending) {
+        self.take_pending(id);
+        let bytes = pending.cost();
+        self.pending_bytes += bytes;
+        self.account.memory += bytes;
+        self.pending.insert(id, pending);
+    }
+
+    /// It waits no more.
+    pub(super) fn take_pending(&mut self, id: Id) -> Option<Pending> {
+        let pending = self.pending.remove(&id)?;
+        let bytes = pending.cost();
+        self.pending_bytes -= bytes;
+        self.account.memory -= bytes;
+        Some(pending)
+    }
+
+    /// Bytes that are owned for a connection elsewhere: by its part, or as a pending upgrade.
+    pub(super) fn cost_elsewhere(&self, part: Option<PartId>, id: Id) -> usize {
+        let Some(part) = part else { return 0 };
+        self.parts.get(part).cost_of(id) + self.pending.get(&id).map_or(0, Pending::cost)
     }
 
     /// How many bytes an answer to one message may have.
@@ -188,8 +234,6 @@ impl Shared {
     }
 
     /// The word that a request waits for, see [`Later::Word`](super::routes::Later).
-    #[cfg(feature = "gateway")]
-    #[allow(dead_code, reason = "the sample backend answers with it")]
     pub(super) fn answer(&mut self, whose: Id, response: Response<'static>) {
         if let Some(word) = self.words.get_mut(&whose) {
             word.response = Some(response);
@@ -199,7 +243,7 @@ impl Shared {
 
     /// Seconds after which a refused client may come back: not all of them at once.
     pub(super) fn retry_after(&mut self) -> String {
-        (1 + self.rng.below(5)).to_string()
+        part::retry_after(&mut self.rng)
     }
 }
 
@@ -210,6 +254,8 @@ pub(super) struct Cx<'a> {
     pub(super) id: Id,
     pub(super) door: Door,
     pub(super) peer: Peer,
+    /// The part that the connection concerns.
+    pub(super) part: Option<PartId>,
     pub(super) shared: &'a mut Shared,
     pub(super) out: &'a mut Out,
 }

@@ -34,18 +34,42 @@ pub struct Metric {
     pub labels: &'static str,
     /// What it tells.
     pub about: &'static str,
-    kind: Kind,
-    show: fn(&Shared, &mut Page<'_>),
+    kind: MetricKind,
+    show: Show,
 }
 
+/// Who fills it in.
+#[derive(Debug)]
+enum Show {
+    Server(fn(&Shared, &mut Page<'_>)),
+    Part,
+}
+
+/// What Prometheus may do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum MetricKind {
+    /// Only grows.
     Counter,
+    /// Goes up and down.
     Gauge,
+    /// Times, by how long they were.
     Histogram,
 }
 
-impl Kind {
+impl Metric {
+    /// One that a part fills in.
+    #[must_use]
+    pub const fn of_part(
+        name: &'static str,
+        labels: &'static str,
+        about: &'static str,
+        kind: MetricKind,
+    ) -> Self {
+        Self { name, labels, about, kind, show: Show::Part }
+    }
+}
+
+impl MetricKind {
     fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -59,16 +83,16 @@ const fn metric(
     name: &'static str,
     labels: &'static str,
     about: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     show: fn(&Shared, &mut Page<'_>),
 ) -> Metric {
-    Metric { name, labels, about, kind, show }
+    Metric { name, labels, about, kind, show: Show::Server(show) }
 }
 
-/// Every metric.
+/// The server's own metrics.
 #[rustfmt::skip]
 pub const METRICS: &[Metric] = {
-    use Kind::{Counter, Gauge, Histogram};
+    use MetricKind::{Counter, Gauge, Histogram};
     &[
         metric("websocket_connections_active", "mount", "Open WebSockets", Gauge,
             |s, p| each_mount(s, p, |count| count.active)),
@@ -116,34 +140,6 @@ pub const METRICS: &[Metric] = {
             |s, p| p.value(s.pressure.stage() as u64)),
         metric("server_accounted_bytes", "", "Memory that connections own", Gauge,
             |s, p| p.value(s.account.memory as u64)),
-        metric("gateway_requests_total", "route, outcome",
-            "Requests to the gateway's backend that were answered, or were not", Counter,
-            |s, p| for (route, outcome, count) in s.gateway.requests() {
-                p.row(&[("route", route), ("outcome", outcome)], count);
-            }),
-        metric("gateway_request_duration_seconds", "", "From such a request to its answer",
-            Histogram, |s, p| p.histogram(&s.gateway.took)),
-        metric("gateway_disconnects_dropped_total", "",
-            "`$disconnect`s that were not sent, since too many were under way", Counter,
-            |s, p| p.value(s.gateway.dropped())),
-        metric("informer_synced", "", "1 while what is known of Deployments is up to date", Gauge,
-            |s, p| p.value(u64::from(s.upstream.is_synced()))),
-        metric("informer_relists_total", "", "Lists that were taken again", Counter,
-            |s, p| p.value(s.upstream.figures().relists)),
-        metric("informer_watch_errors_total", "",
-            "Watches that failed, and what of lists and watches could not be read", Counter,
-            |s, p| p.value(s.upstream.figures().watch_errors)),
-        metric("backend_messages_total", "", "Messages that the gateway posted", Counter, backend),
-        metric("backend_messages_in_hand", "", "Messages not answered yet", Gauge, backend),
-        metric("backend_callbacks_total", "status",
-            "Answers to clients, by what the gateway said; `none`: nothing", Counter, backend),
-        metric("backend_sessions", "", "Sessions in memory", Gauge, backend),
-        metric("backend_sessions_created_total", "", "Sessions that began", Counter, backend),
-        metric("backend_sessions_deleted_total", "", "Sessions of connections that are gone",
-            Counter, backend),
-        metric("backend_sessions_degraded", "", "1 while the table does not do", Gauge, backend),
-        metric("backend_session_errors_total", "reason", "Messages that were not counted", Counter,
-            backend),
         metric("accept_errors_total", "error", "Clients that were turned away at the door",
             Counter, |s, p| {
                 p.row(&[("error", "descriptors")], s.metrics.accept_errors);
@@ -165,15 +161,6 @@ pub const METRICS: &[Metric] = {
     ]
 };
 
-/// Takes labels and a value.
-pub(super) type Row<'a> = &'a mut dyn FnMut(&[(&str, &str)], u64);
-
-/// What only `wspulse backend` counts.
-fn backend(shared: &Shared, page: &mut Page<'_>) {
-    let name = page.name;
-    shared.rest.each(name, &mut |labels, value| page.row(labels, value));
-}
-
 fn each_mount(shared: &Shared, page: &mut Page<'_>, show: fn(&super::metrics::MountCount) -> u64) {
     for (mount, count) in shared.config.mounts.iter().zip(&shared.metrics.mounts) {
         page.row(&[("mount", &mount.path)], show(count));
@@ -182,18 +169,26 @@ fn each_mount(shared: &Shared, page: &mut Page<'_>, show: fn(&super::metrics::Mo
 
 /// The page in the making, at one metric's rows.
 #[derive(Debug)]
-struct Page<'a> {
+pub struct Page<'a> {
     text: &'a mut String,
     name: &'static str,
 }
 
-impl Page<'_> {
-    fn value(&mut self, value: u64) {
+impl<'a> Page<'a> {
+    fn begin(text: &'a mut String, metric: &Metric) -> Self {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP {} {}.", metric.name, metric.about);
+        let _ = writeln!(text, "# TYPE {} {}", metric.name, metric.kind.name());
+        Self { text, name: metric.name }
+    }
+
+    /// The only row.
+    pub fn value(&mut self, value: u64) {
         self.row(&[], value);
     }
 
     /// A row. Label values are ours or were checked: none has a quote or a line end.
-    fn row(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    pub fn row(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         self.line("", labels, value);
     }
 
@@ -211,7 +206,8 @@ impl Page<'_> {
         self.row(&[("opcode", "binary")], binary);
     }
 
-    fn histogram(&mut self, times: &Histogram) {
+    /// The rows of a histogram.
+    pub fn histogram(&mut self, times: &Histogram) {
         for (bound_s, count) in times.buckets() {
             self.line("_bucket", &[("le", &bound_s.to_string())], count);
         }
@@ -232,9 +228,15 @@ impl Page<'_> {
 pub(super) fn metrics_page(shared: &Shared) -> Response<'static> {
     let mut text = String::new();
     for metric in METRICS {
-        let _ = writeln!(text, "# HELP {} {}.", metric.name, metric.about);
-        let _ = writeln!(text, "# TYPE {} {}", metric.name, metric.kind.name());
-        (metric.show)(shared, &mut Page { text: &mut text, name: metric.name });
+        let mut page = Page::begin(&mut text, metric);
+        if let Show::Server(show) = metric.show {
+            show(shared, &mut page);
+        }
+    }
+    for (_, part) in shared.parts.iter() {
+        for metric in part.metrics() {
+            part.show(metric.name, &mut Page::begin(&mut text, metric));
+        }
     }
     let mut response = Response::text(200, text);
     response.fields = vec![("Content-Type", "text/plain; version=0.0.4; charset=utf-8".into())];
@@ -243,18 +245,16 @@ pub(super) fn metrics_page(shared: &Shared) -> Response<'static> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Stats<'a, B: Serialize> {
+struct Stats<'a> {
     connections: Connections<'a>,
     messages: Both,
     bytes: Both,
     lag_ms: Quantiles,
     draining: bool,
     memory: Memory,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gateway: Option<Gateway>,
     process: &'a BTreeMap<String, f64>,
-    #[serde(flatten)]
-    backend: Option<B>,
+    #[serde(flatten, serialize_with = "super::extras::entries")]
+    of_parts: Vec<(&'static str, serde_json::Value)>,
 }
 
 #[derive(Serialize)]
@@ -276,15 +276,6 @@ struct Both {
 struct Quantiles {
     p50: Option<f64>,
     p99: Option<f64>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Gateway {
-    connections: usize,
-    in_flight: usize,
-    answered: u64,
-    failed: u64,
 }
 
 #[derive(Serialize)]
@@ -320,14 +311,7 @@ pub(super) fn stats_page(shared: &Shared, now: Now) -> Response<'static> {
             limit: shared.pressure.limit(),
             stage: shared.pressure.stage() as u8,
         },
-        gateway: shared.gateway.numbers().map(|(connections, in_flight)| {
-            let sum = |ok: bool| {
-                let requests = shared.gateway.requests();
-                requests.filter(|(_, outcome, _)| (*outcome == "ok") == ok).map(|(.., n)| n).sum()
-            };
-            Gateway { connections, in_flight, answered: sum(true), failed: sum(false) }
-        }),
         process: &shared.process,
-        backend: shared.rest.summary(now),
+        of_parts: shared.parts.iter().flat_map(|(_, part)| part.stats(now)).collect(),
     })
 }

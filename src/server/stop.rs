@@ -71,7 +71,7 @@ impl Server {
         if self.shared.drain.phase == Phase::Closing
             && self.shared.drain.doors_closed
             && open.main + open.refused == 0
-            && !self.shared.gateway.is_busy()
+            && !self.shared.parts.is_busy()
         {
             self.shared.drain.stop();
             self.exit(now);

@@ -2,6 +2,7 @@
 
 use super::config::Origins;
 use super::extras::Extras;
+use super::part::{Admission, Verdict, Visit};
 use super::pressure::Stage;
 use super::routes::{self, View};
 use super::shared::{Cx, Shared};
@@ -15,7 +16,6 @@ use crate::proto::handshake::{self, Offer, Origin};
 use crate::proto::http::{Request, Upgrade};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{self, Response, Switch};
-#[cfg(feature = "gateway")]
 use crate::{engine::Id, heap};
 
 type Refused = Box<Response<'static>>;
@@ -25,8 +25,7 @@ type Refused = Box<Response<'static>>;
 pub(super) enum Opening {
     /// A WebSocket.
     Now(WebSocket),
-    /// The same, if a backend says so.
-    #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "nobody else is asked"))]
+    /// The same, if its part decides so.
     Later,
 }
 
@@ -35,7 +34,6 @@ pub(super) enum Opening {
 pub(super) struct Pending {
     accept: String,
     /// The subprotocols that the client offers, with commas between.
-    #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "nobody else chooses"))]
     offered: Box<str>,
     deflate: Option<(String, Agreed)>,
     behaviour: Box<dyn Behaviour>,
@@ -45,13 +43,11 @@ pub(super) struct Pending {
 
 impl Pending {
     /// Whether the client offers this subprotocol.
-    #[cfg(feature = "gateway")]
-    pub(super) fn offers(&self, subprotocol: &str) -> bool {
+    fn offers(&self, subprotocol: &str) -> bool {
         self.offered.split(',').any(|offered| offered == subprotocol)
     }
 
     /// What it owns, its place in a table included.
-    #[cfg(feature = "gateway")]
     pub(super) fn cost(&self) -> usize {
         let answer = self.deflate.as_ref().map_or(0, |(answer, _)| answer.capacity());
         heap::tree_entry::<(Id, Self)>()
@@ -96,11 +92,10 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> 
     let config = &cx.shared.config;
     let mount = &config.mounts[index];
     let params = params(request, mount, config.faults)?;
+    let speaker = cx.shared.speakers[index];
     let subprotocol = choose(&offer, mount, &params.subprotocols).map(str::to_owned);
     let index = u16::try_from(index).map_err(|_| refuse(Refusal::NotFound))?;
-    let behaviour = (mount.entry.new)(&params);
-    #[cfg(feature = "gateway")]
-    let asks_backend = mount.entry.name == crate::behaviours::GATEWAY;
+    let behaviour = (mount.entry.new)();
     if cx.shared.drain.phase.refuses() {
         return Err(Box::new(try_later(Refusal::Draining, cx.shared)));
     }
@@ -115,12 +110,39 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> 
     let offered = offer.subprotocols.join(",").into();
     let pending =
         Pending { accept: offer.accept, offered, deflate, behaviour, extras, mount: index };
-    #[cfg(feature = "gateway")]
-    if asks_backend {
-        super::gateway::knock(request, pending, cx);
-        return Ok(Opening::Later);
+    if let Some(part) = speaker {
+        cx.part = Some(part);
+        let (now, id, peer) = (cx.now, cx.id, cx.peer);
+        let visit = Visit { now, id, peer, request, params: &params };
+        match cx.shared.parts.call(part).admit(&visit) {
+            Admission::Now => {}
+            Admission::Pending => {
+                cx.shared.add_pending(id, pending);
+                return Ok(Opening::Later);
+            }
+        }
     }
     Ok(Opening::Now(pending.open(subprotocol.as_deref(), cx)))
+}
+
+/// A part has decided on a pending upgrade, or has had its time for that.
+pub(super) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
+    cx.shared.refresh_date(cx.now);
+    let pending = cx.shared.take_pending(cx.id);
+    let (Some(part), Some(pending)) = (cx.part, pending) else {
+        return Err(Response::refusal(Refusal::Overloaded));
+    };
+    if cx.shared.drain.phase.refuses() {
+        cx.shared.parts.call(part).closed(cx.now, cx.id);
+        return Err(try_later(Refusal::Draining, cx.shared));
+    }
+    match cx.shared.parts.call(part).verdict(cx.now, cx.id) {
+        Verdict::Welcome(chosen) => {
+            let chosen = chosen.filter(|chosen| pending.offers(chosen));
+            Ok(pending.open(chosen.as_deref(), cx))
+        }
+        Verdict::Refused(response) => Err(response),
+    }
 }
 
 /// What to say of compression, and what it means for messages.
@@ -136,7 +158,7 @@ fn agree(offer: &Offer<'_>, wanted: Compression) -> Option<(String, Agreed)> {
 fn params(request: &Request<'_, '_>, mount: &Mount, faults: bool) -> Result<Params, Refused> {
     let mut params = mount.params.clone();
     let source = if faults { Source::Trusted } else { Source::Url };
-    match params.take(request.query, source) {
+    match params.take(request.query, source, mount.entry.params) {
         Ok(()) => Ok(params),
         Err(bad) => Err(Box::new(Response::text(400, format!("{bad}\n")))),
     }

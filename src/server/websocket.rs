@@ -6,7 +6,7 @@ use super::extras::{Extras, Taken};
 use super::keepalive::Keepalive;
 use super::shared::{Cx, Shared};
 use super::slow::{Slow, is_backed_up};
-use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Sizes, Tally, WireFault};
+use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Sizes, Sockets, Tally, WireFault};
 use crate::engine::Action;
 use crate::limits;
 use crate::outbox::MAP_MIN;
@@ -450,10 +450,7 @@ pub(super) fn ctx<'a>(
         out: cx.out,
         waiting: 0,
         work: &mut shared.work,
-        #[cfg(feature = "informer")]
-        deployments: shared.upstream.feed(),
-        #[cfg(feature = "gateway")]
-        gateway: shared.gateway.inner.as_deref_mut(),
+        part: cx.part.map(|part| shared.parts.call(part) as &mut dyn Sockets),
     }
 }
 

@@ -32,7 +32,8 @@ pub(crate) fn server(args: &[&str], seed: u64) -> Server {
     if serve.server.limits.max_connections == 0 {
         serve.server.limits.max_connections = 1000;
     }
-    Server::new(serve.server, Assets::embedded(Now::default()), seed)
+    let parts = serve.parts.build(seed);
+    Server::new(serve.server, parts, Assets::embedded(Now::default()), seed)
 }
 
 impl House {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wspulse::{behaviours, limits, options, server};
+use wspulse::{limits, options, parts, server};
 
 /// Heads that teach more than one file: theory, contract, map, grammar.
 const LONG_HEADS: [&str; 4] =
@@ -243,9 +243,10 @@ fn tests() -> String {
 fn every_row_of_a_table_is_told_and_tried() {
     let (readme, scenarios) = (read("README.md"), tests());
     let mut wrong = Vec::new();
-    let behaviours = behaviours::TABLE.iter().map(|entry| entry.name);
-    let mounts = behaviours::DEFAULT_MOUNTS.iter().filter_map(|mount| mount.split('=').next());
-    let routes = server::ROUTES.iter().map(|route| route.path);
+    let catalogue = parts::catalogue();
+    let behaviours = catalogue.entries.iter().map(|entry| entry.name);
+    let mounts = catalogue.mounts.iter().filter_map(|mount| mount.split('=').next());
+    let routes = server::ROUTES.iter().chain(parts::routes()).map(|route| route.path);
     for name in behaviours.chain(mounts).chain(routes) {
         if !readme.contains(&format!("`{name}`")) {
             wrong.push(format!("README.md lacks `{name}`"));
@@ -281,18 +282,20 @@ fn every_status_and_close_code_is_tried() {
     judge(&untried.map(|code| format!("nobody tries {code}")).collect::<Vec<_>>());
 }
 
+/// A build without some feature has fewer rows.
 #[test]
+#[cfg(all(feature = "gateway", feature = "informer"))]
 fn the_readme_has_the_tables() {
     let mut rows = String::from("| limit | value | beyond it |\n|---|---|---|\n");
     for (name, value, over) in limits::TABLE {
         writeln!(rows, "| {name} | {value} | {over} |").unwrap();
     }
     let mut paths = String::from("| path | on | answer |\n|---|---|---|\n");
-    for route in server::ROUTES {
-        writeln!(paths, "| `{}` | {} | {} |", route.path, route.doors.name(), route.about).unwrap();
+    for route in server::ROUTES.iter().chain(parts::routes()) {
+        writeln!(paths, "| `{}` | {} | {} |", route.path, route.place(), route.about).unwrap();
     }
     let mut metrics = String::from("| metric | labels | |\n|---|---|---|\n");
-    for metric in server::METRICS {
+    for metric in server::METRICS.iter().chain(parts::metrics()) {
         writeln!(metrics, "| `{}` | {} | {} |", metric.name, metric.labels, metric.about).unwrap();
     }
     let tables = [("limits", rows), ("paths", paths), ("metrics", metrics)];

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use wspulse::engine::{HangUp, Id, Now};
-use wspulse::informer::access::Access;
-use wspulse::informer::{Encoded, Format, Informer, Plan, Step, Then, Wish};
+use wspulse::parts::informer::access::Access;
+use wspulse::parts::informer::{Encoded, Format, Informer, Plan, Step, Then, Wish};
 use wspulse::rng::Rng;
 
 use super::api::{Api, Object, Odds, Talk};

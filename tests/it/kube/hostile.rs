@@ -2,7 +2,7 @@
 //! is taken again; nothing is believed that was not said, and nobody panics.
 
 use wspulse::engine::HangUp;
-use wspulse::informer::Format;
+use wspulse::parts::informer::Format;
 
 use super::talk::{Told, WATCH, chunk, list};
 

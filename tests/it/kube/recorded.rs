@@ -1,7 +1,7 @@
 //! What API servers 1.20.2 and 1.36.2 really said (`tests/fixtures/kube`), cut anywhere.
 
 use wspulse::engine::HangUp;
-use wspulse::informer::Format;
+use wspulse::parts::informer::Format;
 
 use super::talk::{Told, WATCH, chunk, list};
 

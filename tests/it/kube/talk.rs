@@ -1,8 +1,8 @@
 //! An informer that is told what to hear: whatever it asks, these bytes are the answer.
 
 use wspulse::engine::{HangUp, Id, Now};
-use wspulse::informer::access::Access;
-use wspulse::informer::{Format, Informer, Plan, Step, Wish};
+use wspulse::parts::informer::access::Access;
+use wspulse::parts::informer::{Format, Informer, Plan, Step, Wish};
 
 /// An informer, its one viewer, and the clock.
 pub(super) struct Told {

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
+use wspulse::parts;
 use wspulse::server::ROUTES;
 
 use super::running::{Client, PATIENCE, PROGRAM, Server};
@@ -34,8 +35,8 @@ fn agreeable() -> (String, Receiver<String>) {
 
 /// The paths that answer with JSON.
 fn answer_json(client: &mut Client, id: &str, there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let rows =
-        ROUTES.iter().filter(|row| there(row.doors.name()) && !NOT_ASKED.contains(&row.path));
+    let rows = ROUTES.iter().chain(parts::routes());
+    let rows = rows.filter(|row| there(&row.place()) && !NOT_ASKED.contains(&row.path));
     let asked = rows.filter(|row| {
         let path = row.path.replace("{stage}", "prod").replace("{id}", id);
         let line = client.get(&path);
@@ -51,10 +52,15 @@ fn no_key_stands_twice() {
     let server = Server::start(&["--faults", "--gateway-backend", &url, "--memory-limit", "1GiB"]);
     let _member = Client::upgraded(server.main, "/gateway/prod", &[]);
     let id = ids.recv_timeout(PATIENCE).unwrap();
-    let main = |doors: &str| doors == "main" || doors.starts_with("both");
+    let main = |place: &str| {
+        place == "main" || (place.starts_with("both") && !place.contains("wspulse backend"))
+    };
     let found = answer_json(&mut Client::connect(server.main), &id, main);
     assert_eq!(found, ["/version", "/whoami"]);
-    let admin = |doors: &str| doors.starts_with("admin") || doors.starts_with("both");
+    let admin = |place: &str| {
+        place.starts_with("admin")
+            || (place.starts_with("both") && !place.contains("wspulse backend"))
+    };
     let found = answer_json(&mut Client::connect(server.admin), &id, admin);
     let callbacks = ["/{stage}/@connections/{id}", "/@connections/{id}"];
     assert_eq!(found, [&["/stats", "/drain"][..], &callbacks].concat());
@@ -72,6 +78,8 @@ fn no_key_stands_twice_in_the_backend() {
     let mut server = Server::spawn(command);
     server.wait_for("start");
     let said = server.logged("listening")[0]["address"].as_str().unwrap().parse().unwrap();
-    let all = |doors: &str| doors == "both" || doors.ends_with("backend");
+    let all = |place: &str| {
+        place == "both" || place.contains("wspulse backend") || place == "admin, backend"
+    };
     assert_eq!(answer_json(&mut Client::connect(said), "", all), ["/stats"]);
 }

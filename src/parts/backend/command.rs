@@ -1,0 +1,145 @@
+//! The command `wspulse backend`: a server with other paths, so that most of its flags are the
+//! server's own.
+
+use std::ffi::OsString;
+
+use crate::limits;
+use crate::options::flags::{self, set};
+use crate::options::help::{self, Page};
+use crate::options::read::{self, Environment, Given};
+use crate::options::serve::{self, Ask, Draft};
+use crate::options::table::{self, Fallback, Flag, Group, Table, Takes};
+use crate::options::{
+    Command, Listen, Surroundings, Usage, Verb, every_flag, manual, show, values,
+};
+use crate::parts;
+use crate::server::config::Surface;
+
+/// Where it listens.
+const PORT: u16 = 8501;
+
+/// What its help says.
+pub(crate) const PAGE: Page = Page {
+    about: "the sample REST service behind the gateway",
+    synopsis: "usage: wspulse backend [OPTIONS]
+GET / is answered `get`, POST /connect `connect`, and POST / `default`: then the client whose
+message it was is sent `Got message:<text>`. Also /healthz, /readyz, /metrics, /stats.",
+    foot:
+        "dynamodb, and a --gateway of AWS, need AWS_REGION and credentials: AWS_ACCESS_KEY_ID with
+AWS_SECRET_ACCESS_KEY, EKS Pod Identity, or IRSA.\n",
+};
+
+/// Its flags.
+pub(crate) const FLAGS: Table<Draft> = &[&[
+    Group { title: "The service", flags: SERVICE, brief: false },
+    Group { title: "Limits", flags: flags::LIMITS, brief: false },
+    Group { title: "Stopping", flags: flags::STOPPING, brief: false },
+    Group { title: "Logs", flags: flags::LOGS, brief: false },
+    Group { title: "Fine tuning", flags: flags::TIMEOUTS, brief: true },
+    Group { title: "Asking", flags: flags::ASKING, brief: false },
+]];
+
+/// The command.
+pub(crate) const COMMAND: parts::Command = parts::Command {
+    verb: Verb {
+        name: NAME,
+        flag_names: || table::names(FLAGS),
+        help: || help::screen(&PAGE, FLAGS),
+        parse,
+        is_built: true,
+    },
+    rows: || ("backend flags", help::rows(FLAGS)),
+    chapter: || (NAME, &PAGE, manual::entries(FLAGS)),
+};
+
+const NAME: &str = "backend";
+
+const SERVICE: &[Flag<Draft>] = &[
+    Flag {
+        name: "listen",
+        takes: Takes::Many("ADDR"),
+        fallback: Fallback::Variable {
+            name: "PORT",
+            take: |d, v| set(&mut d.serve.listen, values::port(v).map(flags::every_address)),
+            text: "[::]:8501",
+        },
+        help: "where to serve: :80, [::1]:80, unix:/x; repeatable",
+        take: flags::listen,
+        show: |d| flags::joined(d.serve.listen.iter().map(Listen::to_string)),
+    },
+    Flag {
+        name: "gateway",
+        takes: Takes::One("URL"),
+        fallback: Fallback::Is("http://127.0.0.1:8081"),
+        help: "gateway to answer its clients through",
+        take: |d, v| d.parts.backend.take_gateway(v),
+        show: |d| d.parts.backend.gateway.clone(),
+    },
+    Flag {
+        name: "gateway-token-file",
+        takes: Takes::One("FILE"),
+        fallback: Fallback::Off,
+        help: "shown to that gateway as a bearer token; read again",
+        take: |d, v| set(&mut d.parts.backend.token_file, Ok(v.to_owned())),
+        show: |d| d.parts.backend.token_file.clone(),
+    },
+    Flag {
+        name: "sessions",
+        takes: Takes::One("WHERE"),
+        fallback: Fallback::Is("memory"),
+        help: "memory, or dynamodb:TABLE, which backends can share",
+        take: |d, v| d.parts.backend.take_sessions(v),
+        show: |d| d.parts.backend.sessions.clone(),
+    },
+    Flag {
+        name: "dynamodb-endpoint",
+        takes: Takes::One("URL"),
+        fallback: Fallback::From { text: "AWS' own", source: "AWS_REGION" },
+        help: "anything that speaks DynamoDB's protocol",
+        take: |d, v| d.parts.backend.take_endpoint(v),
+        show: |d| d.parts.backend.endpoint.clone(),
+    },
+    Flag {
+        name: "create-table",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "make the table if it is not there",
+        take: |d, v| set(&mut d.parts.backend.create, values::switch(v)),
+        show: |d| flags::on_off(d.parts.backend.create),
+    },
+];
+
+/// Reads what follows `wspulse backend`.
+pub(crate) fn parse(
+    args: Vec<OsString>,
+    env: &Environment,
+    surroundings: &Surroundings,
+) -> Result<Command, Usage> {
+    let given = match read::args(FLAGS, args, 0)? {
+        Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
+        Given::Version => return Ok(Command::Print(help::version())),
+        Given::Values { flags, .. } => flags,
+    };
+    env.check(&every_flag())?;
+    let mut filled = read::fill(FLAGS, given, env, blank())?;
+    let draft = &mut filled.draft;
+    if draft.serve.listen.is_empty() {
+        draft.serve.listen.push(Listen::Default { port: PORT });
+    }
+    serve::settle(draft, env, surroundings)?;
+    draft.parts.backend.settle(&mut draft.serve.parts, env)?;
+    Ok(match filled.draft.ask {
+        Ask::Serve => Command::Serve(Box::new(filled.draft.serve)),
+        Ask::Check => Command::Check(Box::new(filled.draft.serve)),
+        Ask::Print => Command::Print(show::screen(FLAGS, &filled)),
+    })
+}
+
+/// The server's draft without what a backend does not have.
+fn blank() -> Draft {
+    let mut draft = serve::blank();
+    draft.serve.server.mounts = Vec::new();
+    draft.serve.server.surface = Surface::Bare;
+    draft.serve.server.limits.max_message = limits::READ_BYTES_PER_TURN;
+    draft
+}

@@ -1,0 +1,104 @@
+//! What the flags of `wspulse backend` mean together.
+
+use super::sessions::{Place, Wanted};
+use super::{Auth, Gateway, Plan};
+use crate::aws::credentials::Plan as Identity;
+use crate::aws::dynamodb;
+use crate::aws::endpoint::Endpoint;
+use crate::options::Usage;
+use crate::options::read::Environment;
+use crate::options::table::Taken;
+use crate::parts::Plans;
+
+/// What the flags say, each of which is sound by itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wish {
+    pub(super) gateway: String,
+    pub(super) token_file: String,
+    pub(super) sessions: String,
+    pub(super) endpoint: String,
+    pub(super) create: bool,
+}
+
+const SESSIONS: &str = "must be memory, or dynamodb:TABLE with a name of 3 to 255 of A-Za-z0-9_.-";
+
+impl Wish {
+    pub(super) fn take_gateway(&mut self, value: &str) -> Taken {
+        Gateway::parse(value)?;
+        value.clone_into(&mut self.gateway);
+        Ok(())
+    }
+
+    pub(super) fn take_endpoint(&mut self, value: &str) -> Taken {
+        Endpoint::parse(value)?;
+        value.clone_into(&mut self.endpoint);
+        Ok(())
+    }
+
+    pub(super) fn take_sessions(&mut self, value: &str) -> Taken {
+        if value != "memory" && !table(value).is_some_and(dynamodb::is_table) {
+            return Err(SESSIONS.into());
+        }
+        value.clone_into(&mut self.sessions);
+        Ok(())
+    }
+
+    /// What follows from all of them, and from the environment.
+    pub(super) fn settle(&self, plans: &mut Plans, env: &Environment) -> Result<(), Usage> {
+        let bad = |name: &str, value: &str, why: &str| Usage::BadValue {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            why: why.to_owned(),
+        };
+        let mut gateway =
+            Gateway::parse(&self.gateway).map_err(|why| bad("--gateway", &self.gateway, why))?;
+        if !self.token_file.is_empty() {
+            if matches!(gateway.auth, Auth::Signed(_)) {
+                return Err(Usage::Unclear(
+                    "--gateway-token-file is for our own gateway: requests to AWS are signed",
+                ));
+            }
+            gateway.auth = Auth::Token(self.token_file.clone());
+        }
+        let table = table(&self.sessions);
+        if table.is_none() && (self.create || !self.endpoint.is_empty()) {
+            return Err(Usage::Unclear(
+                "--create-table and --dynamodb-endpoint need --sessions dynamodb:TABLE",
+            ));
+        }
+        let for_whom = match (table, &gateway.auth) {
+            (Some(_), _) => Some(("--sessions", &self.sessions)),
+            (None, Auth::Signed(_)) => Some(("--gateway", &self.gateway)),
+            (None, Auth::Nobody | Auth::Token(_)) => None,
+        };
+        let identity = for_whom.map(|(flag, value)| {
+            let read = Identity::read(&|name| env.filled(name).map(str::to_owned));
+            read.map_err(|missing| bad(flag, value, &missing.to_string()))
+        });
+        let identity = identity.transpose()?;
+        let sessions = match (table, &identity) {
+            (Some(table), Some(identity)) => Place::Table(self.wanted(table, identity)?),
+            _ => Place::Memory,
+        };
+        let provider = identity.map(|identity| identity.provider);
+        plans.backend = Some(Box::new(Plan { gateway, sessions, provider }));
+        Ok(())
+    }
+
+    fn wanted(&self, table: &str, identity: &Identity) -> Result<Wanted, Usage> {
+        let region = identity.region.clone();
+        let endpoint = if self.endpoint.is_empty() {
+            Endpoint::of_aws("dynamodb", &region)
+        } else {
+            Endpoint::parse(&self.endpoint).ok()
+        };
+        let endpoint = endpoint.ok_or(Usage::Unclear(
+            "AWS' own DynamoDB needs TLS, which this build does not speak: use --dynamodb-endpoint",
+        ))?;
+        Ok(Wanted { name: table.to_owned(), endpoint, region, create: self.create })
+    }
+}
+
+fn table(sessions: &str) -> Option<&str> {
+    sessions.strip_prefix("dynamodb:")
+}

@@ -1,0 +1,312 @@
+//! `wspulse backend` as a part of the server: its requests are routes, its own calls go over
+//! connections that are opened for it, and its answers are given when they are ready.
+
+use std::collections::VecDeque;
+
+use serde_json::json;
+
+use super::{Ask, Backend, Plan, Silence, Step, Taken};
+use crate::behaviours::{Answer, Close, Ctx, Kind, Sockets};
+use crate::calls::pool::Lane;
+use crate::calls::{self, Calls, Outcome};
+use crate::engine::{File, HangUp, Id, Now};
+use crate::proto::http::Method;
+use crate::proto::response::Response;
+use crate::server::part::{Asked, Order, Part};
+use crate::server::{Doors, Later, Metric, MetricKind, Page, Reply, Route};
+
+/// A request waits longer than all that it waits for may take together.
+const PATIENCE_MS: u64 = 20_000;
+/// A message as the gateway posts it: 128 KiB, each byte of which may be written as six.
+const MESSAGE_BYTES: u64 = 1024 * 1024;
+/// An event without a message.
+const EVENT_BYTES: u64 = 256 * 1024;
+
+const WHERE: (Doors, &str) = (Doors::Both, "`wspulse backend` only");
+
+/// Its paths.
+pub const ROUTES: &[Route] = &[
+    Route::of_part(
+        "/",
+        WHERE,
+        "GET 200 `get`; POST 200 `default`, and the message's client gets `Got message:<text>`",
+        &[Method::Get, Method::Head, Method::Post],
+        MESSAGE_BYTES,
+    ),
+    Route::of_part("/connect", WHERE, "200 `connect`", &[Method::Post], EVENT_BYTES),
+];
+
+const fn counter(name: &'static str, labels: &'static str, about: &'static str) -> Metric {
+    Metric::of_part(name, labels, about, MetricKind::Counter)
+}
+
+const fn gauge(name: &'static str, about: &'static str) -> Metric {
+    Metric::of_part(name, "", about, MetricKind::Gauge)
+}
+
+/// Its metrics.
+pub const METRICS: &[Metric] = &[
+    counter("backend_messages_total", "", "Messages that the gateway posted"),
+    gauge("backend_messages_in_hand", "Messages not answered yet"),
+    counter(
+        "backend_callbacks_total",
+        "status",
+        "Answers to clients, by what the gateway said; `none`: nothing",
+    ),
+    gauge("backend_sessions", "Sessions in memory"),
+    counter("backend_sessions_created_total", "", "Sessions that began"),
+    counter("backend_sessions_deleted_total", "", "Sessions of connections that are gone"),
+    gauge("backend_sessions_degraded", "1 while the session table is unavailable"),
+    counter("backend_session_errors_total", "reason", "Messages that were not counted"),
+];
+
+/// The part. The seed is for jitter.
+#[must_use]
+pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
+    Box::new(Service {
+        backend: Backend::new(plan, seed),
+        begun: false,
+        calls: Calls::new(),
+        connecting: None,
+        orders: VecDeque::new(),
+    })
+}
+
+#[derive(Debug)]
+struct Service {
+    backend: Backend,
+    /// Whether it was called for the first time.
+    begun: bool,
+    calls: Calls<Ask>,
+    /// The connection that was just asked for.
+    connecting: Option<Lane>,
+    orders: VecDeque<Order>,
+}
+
+impl Service {
+    /// Carries out what the backend and its calls want, until neither wants anything.
+    fn turn(&mut self, now: Now) {
+        self.follow_backend(now);
+        loop {
+            while let Some((ask, outcome)) = self.calls.outcome() {
+                // When a connection is established does not matter to it.
+                let Outcome::Ended(how) = outcome else { continue };
+                let how = how.as_ref().map(|reply| (reply.status, &*reply.body));
+                let how = how.map_err(|failure| Silence::Failed(*failure));
+                self.backend.heard(now, ask, how);
+                self.follow_backend(now);
+            }
+            match self.calls.poll(now) {
+                Some(calls::Step::Connect(lane, target)) => {
+                    // What follows has to wait until it is known which connection that is.
+                    self.connecting = Some(lane);
+                    return self.orders.push_back(Order::Connect(target));
+                }
+                Some(calls::Step::Write(id)) => self.orders.push_back(Order::Write(id)),
+                Some(calls::Step::Close(id)) => self.orders.push_back(Order::Close(id)),
+                None => return,
+            }
+        }
+    }
+
+    fn follow_backend(&mut self, now: Now) {
+        let mut answers = Vec::new();
+        while let Some(step) = self.backend.poll(now) {
+            match step {
+                Step::Call(ask, call) => {
+                    if self.calls.ask(*call, ask).is_err() {
+                        self.backend.heard(now, ask, Err(Silence::Full));
+                    }
+                }
+                Step::Read => {
+                    self.orders.push_back(Order::Read(self.backend.files().to_vec()));
+                }
+                Step::Answer(whose) => {
+                    answers.push(Order::Answer(whose, Response::text(200, "default")));
+                }
+                Step::Fail(why) => {
+                    log::error!(target: "sessions", "{why}");
+                    self.orders.push_back(Order::Exit(1));
+                }
+            }
+        }
+        self.orders.extend(answers);
+    }
+
+    fn post(&mut self, mut asked: Asked<'_, '_, '_>) -> Reply {
+        let body = match asked.body {
+            Ok(body) => body,
+            Err(refusal) => return Reply::Now(Response::refusal(refusal)),
+        };
+        let named = asked.request.value("connectionid");
+        match self.backend.posted(asked.now, asked.id, named, body) {
+            Ok(Taken::InHand) => Reply::Later { after_ms: PATIENCE_MS, what: Later::Word },
+            Ok(Taken::Nothing) => Reply::Now(Response::text(200, "default")),
+            Ok(Taken::Full) => {
+                let response = Response::text(503, "too many messages are in hand\n");
+                Reply::Now(response.with("Retry-After", asked.retry_after()))
+            }
+            Err(wrong) => Reply::Now(Response::text(400, format!("{wrong}\n"))),
+        }
+    }
+}
+
+/// It has no WebSockets.
+impl Sockets for Service {
+    fn message(&mut self, _kind: Kind, _payload: &[u8], _ctx: &mut Ctx<'_>) -> Answer {
+        Answer::Nothing
+    }
+
+    fn woken(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
+        None
+    }
+}
+
+impl Part for Service {
+    fn name(&self) -> &'static str {
+        "backend"
+    }
+
+    fn routes(&self) -> &'static [Route] {
+        ROUTES
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    fn respond(&mut self, asked: Asked<'_, '_, '_>) -> Reply {
+        match (asked.route, asked.request.method) {
+            ("/", Method::Post) => self.post(asked),
+            ("/", _) => Reply::Now(Response::text(200, "get")),
+            _ => {
+                self.backend.greeted(asked.now);
+                Reply::Now(Response::text(200, "connect"))
+            }
+        }
+    }
+
+    fn show(&self, metric: &str, page: &mut Page<'_>) {
+        let figures = &self.backend.figures;
+        match metric {
+            "backend_messages_total" => page.value(figures.messages),
+            "backend_messages_in_hand" => page.value(self.backend.in_hand() as u64),
+            "backend_callbacks_total" => {
+                for (status, count) in &figures.callbacks {
+                    let status = status.map_or_else(|| "none".to_owned(), |code| code.to_string());
+                    page.row(&[("status", &status)], count);
+                }
+            }
+            "backend_sessions" => {
+                if let Some(sessions) = self.backend.sessions() {
+                    page.value(sessions as u64);
+                }
+            }
+            "backend_sessions_created_total" => page.value(figures.created),
+            "backend_sessions_deleted_total" => page.value(figures.deleted),
+            "backend_sessions_degraded" => page.value(u64::from(self.backend.is_degraded())),
+            _ => {
+                for (reason, count) in &figures.errors {
+                    page.row(&[("reason", reason)], count);
+                }
+            }
+        }
+    }
+
+    fn stats(&self, now: Now) -> Vec<(&'static str, serde_json::Value)> {
+        let figures = &self.backend.figures;
+        let requests = json!({
+            "total": figures.rate.total(),
+            "perSecond": figures.rate.per_second(now),
+        });
+        let work = json!({
+            "messages": figures.messages,
+            "inHand": self.backend.in_hand(),
+            "sessions": self.backend.sessions(),
+            "degraded": self.backend.is_degraded(),
+        });
+        vec![("requests", requests), ("backend", work)]
+    }
+
+    fn remark(&self) -> Option<&'static str> {
+        self.backend.is_degraded().then_some("sessions degraded")
+    }
+
+    fn opened_connection(&mut self, id: Option<Id>) {
+        if let Some(lane) = self.connecting.take() {
+            self.calls.opened(lane, id);
+        }
+    }
+
+    fn connected(&mut self, _now: Now, id: Id, how: Result<(), HangUp>, _out: &mut Vec<u8>) {
+        self.calls.connected(id, how);
+    }
+
+    fn received(&mut self, now: Now, id: Id, bytes: &[u8], _out: &mut Vec<u8>) {
+        self.calls.received(now, id, bytes);
+    }
+
+    fn render(&mut self, id: Id, out: &mut Vec<u8>) {
+        self.calls.render(id, out);
+    }
+
+    fn kept(&mut self, id: Id, taken: usize) {
+        self.calls.kept(id, taken);
+    }
+
+    fn sent(&mut self, id: Id) {
+        self.calls.sent(id);
+    }
+
+    fn ended(&mut self, _now: Now, id: Id, how: HangUp) {
+        self.calls.ended(id, how);
+    }
+
+    fn closed(&mut self, _now: Now, id: Id) {
+        self.calls.closed(id);
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        if !self.begun {
+            return Some(0);
+        }
+        self.backend.next_deadline().into_iter().chain(self.calls.next_deadline()).min()
+    }
+
+    fn fire(&mut self, now: Now) {
+        let due = |due_ns: Option<u64>| due_ns.is_some_and(|due_ns| due_ns <= now.mono_ns);
+        self.calls.fire(now);
+        if !self.begun || due(self.backend.next_deadline()) {
+            self.begun = true;
+            self.backend.fire(now);
+        }
+    }
+
+    fn fetched(&mut self, now: Now, paths: &[String], files: &[File]) {
+        if self.backend.files() == paths {
+            for File { name, bytes, .. } in files {
+                self.backend.fetched(name, bytes);
+            }
+            self.backend.read(now);
+        }
+    }
+
+    fn reload(&mut self, _now: Now) {
+        self.backend.reload();
+    }
+
+    fn poll(&mut self, now: Now) -> Option<Order> {
+        if self.orders.is_empty() {
+            self.turn(now);
+        }
+        self.orders.pop_front()
+    }
+
+    fn cost(&self) -> usize {
+        self.backend.memory() + self.calls.cost()
+    }
+
+    fn table_cost(&self) -> usize {
+        self.calls.table_cost()
+    }
+}

@@ -1,0 +1,187 @@
+//! How backends reach a WebSocket: `POST`, `GET` and `DELETE` on `@connections/{id}`, with the
+//! statuses and names of errors that AWS' own clients know. Who may is decided here.
+
+use serde::Serialize;
+
+use super::{Gateway, Outcome, Plan, Wish};
+use crate::aws::keys::Keys;
+use crate::aws::sigv4::{self, Parts};
+use crate::behaviours::Kind;
+use crate::engine::{File, Now, Peer};
+use crate::proto::http::{Method, Request, percent_decoded};
+use crate::proto::response::Response;
+use crate::server::json;
+use crate::server::part::Asked;
+use crate::server::tokens::{self, Tokens};
+use crate::time;
+
+/// A message for a WebSocket of the gateway.
+pub(super) const CALLBACK_BYTES: u64 = 128 * 1024;
+/// What a signature must be good for.
+const SERVICE: &str = "execute-api";
+const MARK: &str = "/@connections/";
+
+/// Who may send callbacks: the token and the access keys, as their files have them.
+#[derive(Debug)]
+pub(super) struct Guard {
+    token_file: String,
+    tokens: Tokens,
+    keys_file: String,
+    keys: Keys,
+}
+
+impl Guard {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            token_file: plan.token_file.clone(),
+            tokens: Tokens::new([plan.token_file.clone()].into_iter()),
+            keys_file: plan.credentials_file.clone(),
+            keys: Keys::default(),
+        }
+    }
+
+    /// What is to be read.
+    pub(super) fn files(&self) -> Vec<String> {
+        let keys = Some(self.keys_file.clone()).filter(|file| !file.is_empty());
+        self.tokens.paths().into_iter().chain(keys).collect()
+    }
+
+    /// Whether it is time to read them again; the answer is yes once.
+    pub(super) fn are_old(&mut self, now: Now) -> bool {
+        !self.files().is_empty() && self.tokens.are_old(now)
+    }
+
+    pub(super) fn fetched(&mut self, files: &[File]) {
+        self.tokens.fetched(files);
+        for File { name, bytes, .. } in files {
+            if *name != self.keys_file {
+                continue;
+            }
+            match Keys::parse(bytes) {
+                Ok(read) => self.keys = read,
+                Err(why) => log::warn!(
+                    target: "credentials", reason:% = why;
+                    "--gateway-credentials-file cannot be used: {}",
+                    tokens::holds(!self.keys.is_empty())
+                ),
+            }
+        }
+    }
+
+    /// Whether this peer may do that; if not, what it would need.
+    fn check(&self, asked: &Asked<'_, '_, '_>, plan: &Plan) -> Result<(), &'static str> {
+        let request = asked.request;
+        let is_near = match asked.peer {
+            Peer::Tcp { ip, .. } => ip.is_loopback(),
+            Peer::Unix => true,
+        };
+        if self.token_file.is_empty() && self.keys_file.is_empty() {
+            let may = is_near || plan.open;
+            let why = "callbacks are taken from this machine only, see --gateway-token-file";
+            return if may { Ok(()) } else { Err(why) };
+        }
+        if !self.token_file.is_empty() && self.tokens.is_bearer(request, &self.token_file) {
+            return Ok(());
+        }
+        if self.keys_file.is_empty() {
+            return Err("a token is needed, in Authorization: Bearer");
+        }
+        if self.keys.is_empty() {
+            return Err("no credentials are known");
+        }
+        let fields: Vec<(&str, &[u8])> = request.fields().collect();
+        let parts = Parts {
+            method: request.method_text,
+            target: request.target,
+            fields: &fields,
+            body: asked.body.unwrap_or_default(),
+        };
+        sigv4::verify(&parts, SERVICE, &self.keys, asked.now.wall_ms)
+            .map_err(sigv4::Denied::sentence)
+    }
+}
+
+/// Answers `/{stage}/@connections/{id}` and `/@connections/{id}`.
+pub(super) fn answer(
+    gateway: &mut Gateway,
+    guard: &mut Guard,
+    asked: &Asked<'_, '_, '_>,
+) -> Response<'static> {
+    if let Err(why) = guard.check(asked, gateway.plan()) {
+        return error(403, "ForbiddenException", &format!("Forbidden: {why}"));
+    }
+    let path = percent_decoded(asked.path).unwrap_or_default();
+    let Some((stage, id)) = path.split_once(MARK) else {
+        return error(410, "GoneException", "Gone");
+    };
+    let known = &gateway.plan().stage;
+    if !stage.is_empty() && stage.strip_prefix('/') != Some(known) {
+        let why = format!("Forbidden: the stage is {known}, see --gateway-stage");
+        return error(403, "ForbiddenException", &why);
+    }
+    let wish = match asked.request.method {
+        Method::Delete => Wish::Close,
+        Method::Get | Method::Head => Wish::Look,
+        Method::Post | Method::Options | Method::Unserved => match asked.body {
+            Err(_) => return error(413, "PayloadTooLargeException", "Payload too large"),
+            Ok(bytes) if is_binary(asked.request) => Wish::Post(Kind::Binary, bytes),
+            Ok(bytes) if simdutf8::basic::from_utf8(bytes).is_ok() => Wish::Post(Kind::Text, bytes),
+            Ok(_) => {
+                let why = "the body is not UTF-8: binary needs Content-Type \
+                           application/octet-stream";
+                return error(400, "BadRequestException", why);
+            }
+        },
+    };
+    told(gateway.callback(asked.now, id, wish))
+}
+
+fn is_binary(request: &Request<'_, '_>) -> bool {
+    let kind = request.value("content-type").unwrap_or_default();
+    kind.split(';')
+        .next()
+        .is_some_and(|k| k.trim().eq_ignore_ascii_case("application/octet-stream"))
+}
+
+fn told(outcome: Outcome) -> Response<'static> {
+    match outcome {
+        Outcome::Queued => Response::empty(200),
+        Outcome::Closing => Response::empty(204),
+        Outcome::Gone => error(410, "GoneException", "Gone"),
+        Outcome::Full => {
+            let why = "the client does not take what waits for it";
+            error(429, "LimitExceededException", why).with("Retry-After", "1")
+        }
+        Outcome::Seen { connected_at_ms, source_ip, user_agent, last_active_ms } => json(&Seen {
+            connected_at: time::rfc3339(connected_at_ms),
+            identity: Identity { source_ip, user_agent },
+            last_active_at: time::rfc3339(last_active_ms),
+        }),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Seen {
+    connected_at: String,
+    identity: Identity,
+    last_active_at: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    source_ip: String,
+    user_agent: String,
+}
+
+/// As AWS' clients expect it: they take the name from the field.
+fn error(status: u16, name: &'static str, message: &str) -> Response<'static> {
+    #[derive(Serialize)]
+    struct Message<'a> {
+        message: &'a str,
+    }
+    let mut response = json(&Message { message });
+    response.status = status;
+    response.with("x-amzn-ErrorType", name)
+}

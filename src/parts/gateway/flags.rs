@@ -1,0 +1,253 @@
+//! The flags of the gateway: where its backend is and how it speaks to it. Without a backend they
+//! mean nothing.
+
+use std::borrow::Cow;
+
+use super::part::BEHAVIOUR;
+use super::plan::{Backend, domain, routes, stage};
+use super::{Expression, Format, Plan, names};
+use crate::behaviours::Mount;
+use crate::options::flags::{named, set};
+use crate::options::read::Filled;
+use crate::options::serve::Draft;
+use crate::options::table::{Fallback, Flag, Group, Takes};
+use crate::options::{self, Usage, values};
+use crate::parts;
+
+/// The flags.
+pub(crate) const MAIN: Group<Draft> =
+    Group { title: "The gateway (see the README)", flags: &[BACKEND], brief: false };
+
+/// Those that few will need.
+pub(crate) const MORE: Group<Draft> = Group { title: "", flags: FLAGS, brief: true };
+
+type Read<T> = Result<T, Cow<'static, str>>;
+
+/// What is asked for, as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wish {
+    backend: String,
+    stage: String,
+    route: String,
+    routes: String,
+    format: Format,
+    domain: String,
+    reply: bool,
+    binary: bool,
+    time_scale: u64,
+    token_file: String,
+    credentials_file: String,
+    open: bool,
+}
+
+const FORMS: &[(&str, Format)] =
+    &[("template", Format::Template), ("proxy", Format::Proxy), ("event", Format::Event)];
+const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false)];
+
+/// Beside the others: what everyone needs.
+const BACKEND: Flag<Draft> = Flag {
+    name: "gateway-backend",
+    takes: Takes::One("URL"),
+    fallback: Fallback::Off,
+    help: "messages of /gateway/STAGE become HTTP requests to this; see the README",
+    take: |d, v| set(&mut d.parts.gateway.backend, checked(v, backend)),
+    show: |d| shown(&d.parts.gateway.backend),
+};
+
+const FLAGS: &[Flag<Draft>] = &[
+    Flag {
+        name: "gateway-stage",
+        takes: Takes::One("NAME"),
+        fallback: Fallback::Is("prod"),
+        help: "name of the gateway's stage: its path, and what backends are told",
+        take: |d, v| set(&mut d.parts.gateway.stage, checked(v, stage)),
+        show: |d| shown(&d.parts.gateway.stage),
+    },
+    Flag {
+        name: "gateway-route",
+        takes: Takes::One("EXPRESSION"),
+        fallback: Fallback::Off,
+        help: "what of a message says its route, such as $request.body.action",
+        take: |d, v| set(&mut d.parts.gateway.route, checked(v, expression)),
+        show: |d| shown(&d.parts.gateway.route),
+    },
+    Flag {
+        name: "gateway-routes",
+        takes: Takes::One("KEY=URL,…"),
+        fallback: Fallback::Off,
+        help: "routes, each with a backend of its own, or a key alone for the usual one",
+        take: |d, v| set(&mut d.parts.gateway.routes, checked(v, routes)),
+        show: |d| shown(&d.parts.gateway.routes),
+    },
+    Flag {
+        name: "gateway-format",
+        takes: Takes::One("FORMAT"),
+        fallback: Fallback::Is("template"),
+        help: "what backends get: template, proxy (the message as it is) or event (as AWS)",
+        take: |d, v| set(&mut d.parts.gateway.format, values::word(v, FORMS)),
+        show: |d| named(FORMS, d.parts.gateway.format),
+    },
+    Flag {
+        name: "gateway-domain",
+        takes: Takes::One("HOST"),
+        fallback: Fallback::From { text: "Host at connect", source: "the client" },
+        help: "domain that backends are told",
+        take: |d, v| set(&mut d.parts.gateway.domain, checked(v, domain)),
+        show: |d| shown(&d.parts.gateway.domain),
+    },
+    Flag {
+        name: "gateway-reply",
+        takes: Takes::One("on|off"),
+        fallback: Fallback::Is("off"),
+        help: "send the body of a backend's answer back to the client",
+        take: |d, v| set(&mut d.parts.gateway.reply, values::word(v, SWITCH)),
+        show: |d| named(SWITCH, d.parts.gateway.reply),
+    },
+    Flag {
+        name: "gateway-binary",
+        takes: Takes::One("on|off"),
+        fallback: Fallback::Is("off"),
+        help: "take binary messages, as base64 where JSON is sent; else they end with 1003",
+        take: |d, v| set(&mut d.parts.gateway.binary, values::word(v, SWITCH)),
+        show: |d| named(SWITCH, d.parts.gateway.binary),
+    },
+    Flag {
+        name: "gateway-time-scale",
+        takes: Takes::One("N"),
+        fallback: Fallback::Is("1"),
+        help: "for tests: 60 makes the life of 2 h two minutes, and the idle 10 min 10 s",
+        take: |d, v| set(&mut d.parts.gateway.time_scale, values::count(v, 7_200)),
+        show: |d| d.parts.gateway.time_scale.to_string(),
+    },
+    Flag {
+        name: "gateway-token-file",
+        takes: Takes::One("FILE"),
+        fallback: Fallback::Off,
+        help: "token that callbacks need, in Authorization: Bearer; read again each minute",
+        take: |d, v| set(&mut d.parts.gateway.token_file, file(v)),
+        show: |d| shown(&d.parts.gateway.token_file),
+    },
+    Flag {
+        name: "gateway-credentials-file",
+        takes: Takes::One("FILE"),
+        fallback: Fallback::Off,
+        help: "access keys whose signatures (SigV4) callbacks may have instead",
+        take: |d, v| set(&mut d.parts.gateway.credentials_file, file(v)),
+        show: |d| shown(&d.parts.gateway.credentials_file),
+    },
+    Flag {
+        name: "gateway-open",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "without either, take callbacks from other machines as well",
+        take: |d, v| set(&mut d.parts.gateway.open, values::switch(v)),
+        show: |d| named(SWITCH, d.parts.gateway.open),
+    },
+];
+
+fn shown(text: &str) -> String {
+    if text.is_empty() { "none".to_owned() } else { text.to_owned() }
+}
+
+fn file(path: &str) -> Read<String> {
+    if path.is_empty() { Err("must be a file".into()) } else { Ok(path.to_owned()) }
+}
+
+/// The text, if it can be read.
+fn checked<T>(text: &str, read: fn(&str) -> Read<T>) -> Read<String> {
+    read(text).map(|_| text.to_owned())
+}
+
+fn backend(text: &str) -> Read<Backend> {
+    Backend::parse(text)
+}
+
+fn expression(text: &str) -> Read<Expression> {
+    Expression::parse(text)
+}
+
+/// Adds the mount, and makes the plan.
+pub(crate) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
+    let wish = filled.draft.parts.gateway.clone();
+    if wish.backend.is_empty() {
+        return check_without(filled);
+    }
+    // Each of them was read before.
+    let Ok(plan) = plan(&wish) else { return Ok(()) };
+    let serve = &mut filled.draft.serve;
+    if let Some(admin) = serve.admin.as_ref().filter(|admin| !admin.is_local()) {
+        let open = plan.check_callers(&admin.to_string());
+        open.map_err(|why| Usage::Sentence(format!("--admin-listen: {why}")))?;
+    }
+    let path = format!("/gateway/{}", plan.stage);
+    let mounts = &mut serve.server.mounts;
+    if !mounts.iter().any(|mount| mount.path == path) {
+        let text = format!("{path}={}?deflate=off", BEHAVIOUR.name);
+        mounts.extend(Mount::parse(&text, &parts::catalogue()).ok());
+    }
+    serve.parts.gateway = Some(Box::new(plan));
+    Ok(())
+}
+
+fn plan(wish: &Wish) -> Read<Plan> {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Ok(Plan {
+        backend: backend(&wish.backend)?,
+        stage: wish.stage.clone(),
+        expression: some(&wish.route).as_deref().map(expression).transpose()?,
+        routes: some(&wish.routes).as_deref().map_or(Ok(Vec::new()), routes)?,
+        format: wish.format,
+        domain: some(&wish.domain),
+        reply: wish.reply,
+        binary: wish.binary,
+        time_scale: wish.time_scale,
+        open: wish.open,
+        token_file: wish.token_file.clone(),
+        credentials_file: wish.credentials_file.clone(),
+        draw: names::counted,
+    })
+}
+
+/// The other flags, and a mount of the gateway, mean nothing without a backend.
+fn check_without(filled: &Filled<Draft>) -> Result<(), Usage> {
+    let given = |flag: &&Flag<Draft>| filled.was_given(options::flags::SERVE, flag.name);
+    if let Some(flag) = FLAGS.iter().find(given) {
+        let why = format!("--{} means nothing without --gateway-backend URL", flag.name);
+        return Err(Usage::Sentence(why));
+    }
+    let mounts = &filled.draft.serve.server.mounts;
+    match mounts.iter().find(|mount| mount.entry.name == BEHAVIOUR.name) {
+        Some(mount) => Err(Usage::Sentence(format!(
+            "--mount {:?}: gateway needs --gateway-backend URL",
+            mount.text
+        ))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(arguments: &str) -> String {
+        let args = arguments.split_whitespace().map(Into::into);
+        let parsed = options::parse(args, Vec::new(), &options::Surroundings::default());
+        parsed.err().map(|usage| usage.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_other_flags_need_a_backend() {
+        for (flag, value) in [
+            ("gateway-stage", "blue"),
+            ("gateway-routes", "a=http://127.0.0.1:1"),
+            ("gateway-reply", "on"),
+            // It is the default, but it was given.
+            ("gateway-reply", "off"),
+            ("gateway-time-scale", "60"),
+            ("gateway-open", ""),
+        ] {
+            let sentence = format!("--{flag} means nothing without --gateway-backend URL");
+            assert_eq!(refusal(&format!("--{flag} {value}")), sentence);
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The gateway as a part of the server: its requests go over connections that are opened for it,
+//! its WebSockets wait for the backend's word, and callbacks reach them by `@connections`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::json;
+
+use super::callbacks::{self, CALLBACK_BYTES, Guard};
+use super::{FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, Visitor, Why};
+use crate::behaviours::{Answer, Close, Ctx, Entry, Kind, PartSocket, Sizes, Sockets, State};
+use crate::calls::pool::{CallId, Lane};
+use crate::calls::{self, Calls, Outcome};
+use crate::engine::{File, HangUp, Id, Now, Peer};
+use crate::limits::{self, HIGH_WATER_BYTES, LOW_WATER_BYTES};
+use crate::proto::http::{Method, percent_decoded, visible_ascii};
+use crate::proto::response::Response;
+use crate::server::part::{Admission, Asked, Order, Part, Verdict as Decision, Visit};
+use crate::server::{Doors, Histogram, Metric, MetricKind, Page, Reply, Route};
+
+const NAME: &str = "gateway";
+/// Pairs of a query that backends are told of.
+const QUERY_PAIRS: usize = 64;
+
+/// The behaviour that it speaks for.
+pub const BEHAVIOUR: Entry = Entry {
+    name: "gateway",
+    about: "every message as an HTTP request to `--gateway-backend`",
+    speaks_any: false,
+    params: &[],
+    part: Some(NAME),
+    new: || Box::new(PartSocket::new(Sizes { message: MESSAGE_BYTES, frame: FRAME_BYTES })),
+};
+
+const CALLBACK: &[Method] = &[Method::Get, Method::Head, Method::Post, Method::Delete];
+const WHERE: (Doors, &str) = (Doors::Admin, "with `--gateway-backend`");
+
+/// Its paths.
+pub const ROUTES: &[Route] = &[
+    Route::of_part(
+        "/{stage}/@connections/{id}",
+        WHERE,
+        "POST sends to a WebSocket of the gateway, GET looks at it, DELETE closes it",
+        CALLBACK,
+        CALLBACK_BYTES,
+    ),
+    Route::of_part("/@connections/{id}", WHERE, "the same", CALLBACK, CALLBACK_BYTES),
+];
+
+/// Its metrics.
+pub const METRICS: &[Metric] = &[
+    Metric::of_part(
+        "gateway_requests_total",
+        "route, outcome",
+        "Requests to the gateway's backend that were answered, or were not",
+        MetricKind::Counter,
+    ),
+    Metric::of_part(
+        "gateway_request_duration_seconds",
+        "",
+        "From such a request to its answer",
+        MetricKind::Histogram,
+    ),
+    Metric::of_part(
+        "gateway_disconnects_dropped_total",
+        "",
+        "`$disconnect`s that were not sent, since too many were under way",
+        MetricKind::Counter,
+    ),
+];
+
+/// The part. The seed is for ids of requests.
+#[must_use]
+pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
+    Box::new(Front {
+        guard: Guard::new(&plan),
+        gateway: Gateway::new(plan, seed),
+        calls: Calls::new(),
+        by_ticket: BTreeMap::new(),
+        connecting: None,
+        orders: VecDeque::new(),
+        took: Histogram::latency(),
+    })
+}
+
+#[derive(Debug)]
+struct Front {
+    gateway: Gateway,
+    /// Who may send callbacks.
+    guard: Guard,
+    calls: Calls<u64>,
+    /// Requests that are under way, by the gateway's number.
+    by_ticket: BTreeMap<u64, CallId>,
+    /// The connection that was just asked for.
+    connecting: Option<Lane>,
+    orders: VecDeque<Order>,
+    took: Histogram,
+}
+
+impl Front {
+    /// Carries out what the gateway and its requests want, until neither wants anything.
+    fn turn(&mut self, now: Now) {
+        self.follow_gateway(now);
+        loop {
+            let mut has_outcome = false;
+            while let Some((ticket, outcome)) = self.calls.outcome() {
+                has_outcome = true;
+                match outcome {
+                    Outcome::Connected => self.gateway.reached(ticket),
+                    Outcome::Ended(how) => {
+                        self.by_ticket.remove(&ticket);
+                        self.gateway.answered(now, ticket, how.map_err(Why::Failed));
+                    }
+                }
+            }
+            match self.calls.poll(now) {
+                Some(calls::Step::Connect(lane, target)) => {
+                    // What follows has to wait until it is known which connection that is.
+                    self.connecting = Some(lane);
+                    return self.orders.push_back(Order::Connect(target));
+                }
+                Some(calls::Step::Write(id)) => self.orders.push_back(Order::Write(id)),
+                Some(calls::Step::Close(id)) => self.orders.push_back(Order::Close(id)),
+                None if has_outcome => self.follow_gateway(now),
+                None => return,
+            }
+        }
+    }
+
+    fn follow_gateway(&mut self, now: Now) {
+        while let Some(step) = self.gateway.poll() {
+            match step {
+                Step::Ask(ticket, call) => match self.calls.ask(call, ticket) {
+                    Ok(id) => drop(self.by_ticket.insert(ticket, id)),
+                    Err(_) => self.gateway.answered(now, ticket, Err(Why::Busy)),
+                },
+                Step::Forget(ticket) => {
+                    if let Some(id) = self.by_ticket.remove(&ticket) {
+                        self.calls.forget(id);
+                    }
+                }
+                Step::Wake(id) => self.orders.push_back(Order::Write(id)),
+            }
+        }
+        for took_ns in self.gateway.figures.took_ns.drain(..) {
+            self.took.observe_ns(took_ns);
+        }
+    }
+
+    /// Sends what was pushed, as far as it goes; true when that was all.
+    fn flush(&mut self, ctx: &mut Ctx<'_>, most: usize) -> bool {
+        while ctx.out.len() < most {
+            let Some((kind, bytes)) = self.gateway.take_push(ctx.now, ctx.id) else { return true };
+            ctx.send(kind, bytes.bytes());
+        }
+        false
+    }
+}
+
+impl Sockets for Front {
+    fn message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer {
+        if kind == Kind::Binary && !self.gateway.plan().binary {
+            return Answer::Close(1003, "binary messages are not taken");
+        }
+        if payload.len() > MESSAGE_BYTES {
+            return Answer::Close(1009, "message too big");
+        }
+        self.gateway.message(ctx.now, ctx.id, kind, payload);
+        Answer::Nothing
+    }
+
+    fn woken(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
+        // What it has not taken comes first; it is woken again when it has.
+        if ctx.waiting < LOW_WATER_BYTES && !self.flush(ctx, HIGH_WATER_BYTES) {
+            self.gateway.wake(ctx.id);
+        }
+        self.gateway.close_due(ctx.now, ctx.id)
+    }
+
+    fn closing(&mut self, code: u16, reason: &str, ctx: &mut Ctx<'_>) {
+        self.flush(ctx, usize::MAX);
+        self.gateway.closing(ctx.id, code, reason);
+    }
+
+    fn state(&self, id: Id) -> State {
+        let is_full = self.gateway.is_full(id);
+        State {
+            due_ns: self.gateway.deadline_ns(id),
+            is_full,
+            is_busy: is_full || self.gateway.is_busy(id),
+        }
+    }
+}
+
+impl Part for Front {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn routes(&self) -> &'static [Route] {
+        ROUTES
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    /// Where the gateway is, and a message for each of its routes.
+    fn hello(&self, mounts: &[&str]) -> Option<(&'static str, serde_json::Value)> {
+        let plan = self.gateway.plan();
+        let mut routes = BTreeMap::from([("$default", "hello".to_owned())]);
+        if let Some(expression) = &plan.expression {
+            let keys = plan.routes.iter().map(|(key, _)| &**key);
+            routes.extend(keys.map(|key| (key, expression.example(key))));
+        }
+        Some(("gateway", json!({ "mounts": mounts, "routes": routes })))
+    }
+
+    fn admin_connections(&self) -> usize {
+        limits::CALLBACK_CONNECTIONS
+    }
+
+    fn initial_files(&self) -> Vec<String> {
+        self.guard.files()
+    }
+
+    fn respond(&mut self, asked: Asked<'_, '_, '_>) -> Reply {
+        let response = callbacks::answer(&mut self.gateway, &mut self.guard, &asked);
+        if self.guard.are_old(asked.now) {
+            self.orders.push_back(Order::Read(self.guard.files()));
+        }
+        log::debug!(
+            target: "callback", method = asked.request.method_text, status = response.status,
+            peer:% = asked.peer;
+            "callback"
+        );
+        Reply::Now(response)
+    }
+
+    fn show(&self, metric: &str, page: &mut Page<'_>) {
+        let figures = &self.gateway.figures;
+        match metric {
+            "gateway_requests_total" => {
+                for ((route, outcome), count) in &figures.requests {
+                    page.row(&[("route", route), ("outcome", outcome)], count);
+                }
+            }
+            "gateway_request_duration_seconds" => page.histogram(&self.took),
+            _ => page.value(figures.dropped),
+        }
+    }
+
+    fn stats(&self, _now: Now) -> Vec<(&'static str, serde_json::Value)> {
+        let sum = |ok: bool| -> u64 {
+            let requests = self.gateway.figures.requests.iter();
+            requests.filter(|((_, outcome), _)| (*outcome == "ok") == ok).map(|(_, n)| n).sum()
+        };
+        let numbers = json!({
+            "connections": self.gateway.sessions().0,
+            "inFlight": self.gateway.flights(),
+            "answered": sum(true),
+            "failed": sum(false),
+        });
+        vec![("gateway", numbers)]
+    }
+
+    /// Asks the backend whether this request may become a WebSocket.
+    fn admit(&mut self, visit: &Visit<'_, '_, '_>) -> Admission {
+        let request = visit.request;
+        let source_ip = match visit.peer {
+            Peer::Tcp { ip, .. } => ip.to_string(),
+            Peer::Unix => "unix".to_owned(),
+        };
+        let pairs = request.query.split('&').filter(|pair| !pair.is_empty()).take(QUERY_PAIRS);
+        let query = pairs.filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((percent_decoded(name)?.into_owned(), percent_decoded(value)?.into_owned()))
+        });
+        let fields =
+            request.fields().filter_map(|(name, value)| Some((name, visible_ascii(value)?)));
+        let visitor = Visitor {
+            source_ip,
+            user_agent: request.value("user-agent").unwrap_or_default(),
+            host: request.value("host").unwrap_or_default(),
+            fields: fields.collect(),
+            query: query.collect(),
+        };
+        self.gateway.knock(visit.now, visit.id, &visitor);
+        Admission::Pending
+    }
+
+    fn has_verdict(&self, id: Id) -> bool {
+        self.gateway.has_verdict(id)
+    }
+
+    fn verdict(&mut self, now: Now, id: Id) -> Decision {
+        match self.gateway.verdict(now, id) {
+            Verdict::Welcome(chosen) => Decision::Welcome(chosen),
+            Verdict::Refused(status @ (401 | 403)) => {
+                Decision::Refused(Response::text(status, "the backend does not let you in\n"))
+            }
+            Verdict::Refused(_) => Decision::Refused(Response::text(
+                502,
+                "the backend cannot be asked whether you may come in\n",
+            )),
+        }
+    }
+
+    fn left(&mut self, now: Now, id: Id, code: u16, drops_messages: bool) {
+        self.gateway.left(now, id, code, drops_messages);
+    }
+
+    fn opened_connection(&mut self, id: Option<Id>) {
+        if let Some(lane) = self.connecting.take() {
+            self.calls.opened(lane, id);
+        }
+    }
+
+    fn connected(&mut self, _now: Now, id: Id, how: Result<(), HangUp>, _out: &mut Vec<u8>) {
+        self.calls.connected(id, how);
+    }
+
+    fn received(&mut self, now: Now, id: Id, bytes: &[u8], _out: &mut Vec<u8>) {
+        self.calls.received(now, id, bytes);
+    }
+
+    fn render(&mut self, id: Id, out: &mut Vec<u8>) {
+        self.calls.render(id, out);
+    }
+
+    fn kept(&mut self, id: Id, taken: usize) {
+        self.calls.kept(id, taken);
+    }
+
+    fn sent(&mut self, id: Id) {
+        self.calls.sent(id);
+    }
+
+    fn ended(&mut self, _now: Now, id: Id, how: HangUp) {
+        self.calls.ended(id, how);
+    }
+
+    fn closed(&mut self, _now: Now, id: Id) {
+        self.calls.closed(id);
+        self.gateway.gone(id);
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        self.calls.next_deadline()
+    }
+
+    fn fire(&mut self, now: Now) {
+        self.calls.fire(now);
+    }
+
+    fn fetched(&mut self, _now: Now, _paths: &[String], files: &[File]) {
+        self.guard.fetched(files);
+    }
+
+    fn reload(&mut self, _now: Now) {
+        let files = self.guard.files();
+        if !files.is_empty() {
+            self.orders.push_back(Order::Read(files));
+        }
+    }
+
+    fn poll(&mut self, now: Now) -> Option<Order> {
+        if self.orders.is_empty() {
+            self.turn(now);
+        }
+        self.orders.pop_front()
+    }
+
+    fn cost(&self) -> usize {
+        self.gateway.cost() + self.calls.cost()
+    }
+
+    fn table_cost(&self) -> usize {
+        self.calls.table_cost()
+    }
+
+    fn cost_of(&self, id: Id) -> usize {
+        self.gateway.cost_of(id)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.gateway.sessions().1 > 0
+    }
+}

@@ -1,0 +1,341 @@
+//! What the backend is asked, in each format. What a client sent stands only where a value
+//! stands: in JSON it is escaped, and no field, path or length is made of it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::names::Name;
+use super::plan::{Format, Plan};
+use super::session::Session;
+use super::{MESSAGE_BYTES, TIMEOUT_MS};
+use crate::calls::pool::Call;
+use crate::engine::Now;
+use crate::outbox::Block;
+use crate::proto::frame::Kind;
+use crate::proto::http_client::{Limits, Request, Unsendable};
+use crate::rng::Rng;
+use crate::time;
+
+/// The head of an answer, at most; its body may be as long as a message.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// Who knocks.
+#[derive(Clone, Debug)]
+pub struct Visitor<'a> {
+    /// Where from.
+    pub source_ip: String,
+    /// What it calls itself; empty, if it does not or not readably.
+    pub user_agent: &'a str,
+    /// Its `Host`.
+    pub host: &'a str,
+    /// Its fields, those that are visible ASCII.
+    pub fields: Vec<(&'a str, &'a str)>,
+    /// The pairs of its query, decoded.
+    pub query: Vec<(String, String)>,
+}
+
+/// The route of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Connect,
+    Disconnect,
+    Default,
+    /// The plan's, by its place.
+    Key(usize),
+}
+
+impl Route {
+    pub(super) fn label(self, plan: &Plan) -> &str {
+        match self {
+            Self::Connect => "$connect",
+            Self::Disconnect => "$disconnect",
+            Self::Default => "$default",
+            Self::Key(at) => plan.routes.get(at).map_or("$default", |(key, _)| key),
+        }
+    }
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub(super) enum Letter<'a> {
+    Connect(&'a Visitor<'a>),
+    Message(Kind, &'a [u8]),
+    Disconnect(u16, &'a str),
+}
+
+impl Letter<'_> {
+    pub(super) fn route(&self, plan: &Plan) -> Route {
+        match self {
+            Self::Connect(_) => Route::Connect,
+            Self::Disconnect(..) => Route::Disconnect,
+            Self::Message(_, payload) => {
+                let key = plan.expression.as_ref().and_then(|e| e.select(payload));
+                let place = key.and_then(|key| plan.routes.iter().position(|(k, _)| *k == key));
+                place.map_or(Route::Default, Route::Key)
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Which of the backends a route goes to.
+    pub(super) fn backend(&self, route: &Route) -> usize {
+        match route {
+            Route::Key(at) if self.routes.get(*at).is_some_and(|(_, own)| own.is_some()) => {
+                1 + self.routes[..*at].iter().filter(|(_, own)| own.is_some()).count()
+            }
+            Route::Connect | Route::Disconnect | Route::Default | Route::Key(_) => 0,
+        }
+    }
+}
+
+/// An id for a request; it only has to be new.
+pub(super) fn id(rng: &mut Rng) -> String {
+    let mut bytes = [0; 11];
+    bytes[..8].copy_from_slice(&rng.below(u64::MAX).to_be_bytes());
+    bytes[8..].copy_from_slice(&rng.below(1 << 24).to_be_bytes()[5..]);
+    URL_SAFE.encode(bytes)
+}
+
+/// What a client hears that gets no answer.
+pub(super) fn error_frame(name: Name, request: &str) -> Vec<u8> {
+    let frame = Frame {
+        message: "Internal server error",
+        connection_id: name.to_string(),
+        request_id: request,
+    };
+    // Strings always serialize.
+    serde_json::to_vec(&frame).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Frame<'a> {
+    message: &'a str,
+    connection_id: String,
+    request_id: &'a str,
+}
+
+/// All that a request can say.
+pub(super) struct Told<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) now: Now,
+    pub(super) name: Name,
+    pub(super) session: &'a Session,
+    pub(super) flight: &'a super::Flight,
+}
+
+impl Told<'_> {
+    /// The request.
+    pub(super) fn call(&self, letter: &Letter<'_>) -> Result<Call, Unsendable> {
+        let backend = self.plan.backends().nth(self.flight.backend).unwrap_or(&self.plan.backend);
+        let is_message = matches!(letter, Letter::Message(..));
+        let path = if is_message { backend.path.clone() } else { backend.connect_path() };
+        let (kind, body) = self.body(letter);
+        let name = self.name.to_string();
+        let mut fields = vec![("User-Agent", concat!("wspulse/", env!("CARGO_PKG_VERSION")))];
+        if !is_message || self.plan.format == Format::Proxy {
+            fields.push(("ConnectionId", &name));
+        }
+        if !body.is_empty() {
+            fields.push(("Content-Type", kind));
+        }
+        let request = Request {
+            method: "POST",
+            target: &path,
+            host: &backend.host,
+            fields: &fields,
+            body: &body,
+        };
+        let mut bytes = Vec::with_capacity(body.len() + 256);
+        request.write(&mut bytes)?;
+        Ok(Call {
+            target: backend.target.clone(),
+            bytes: Block::of(&bytes),
+            asked: request.asked(),
+            limits: Limits { head_bytes: HEAD_BYTES, body_bytes: MESSAGE_BYTES as u64 },
+            deadline_ns: self.now.mono_ns + time::ms(TIMEOUT_MS),
+        })
+    }
+
+    fn body(&self, letter: &Letter<'_>) -> (&'static str, Vec<u8>) {
+        const JSON: &str = "application/json";
+        match (self.plan.format, letter) {
+            (Format::Event, _) => (JSON, self.event(letter)),
+            (Format::Template | Format::Proxy, Letter::Connect(_) | Letter::Disconnect(..)) => {
+                (JSON, Vec::new())
+            }
+            (Format::Proxy, Letter::Message(Kind::Binary, payload)) => {
+                ("application/octet-stream", payload.to_vec())
+            }
+            (Format::Proxy, Letter::Message(Kind::Text, payload)) => {
+                let json = serde_json::from_slice::<&RawValue>(payload).is_ok();
+                (if json { JSON } else { "text/plain; charset=utf-8" }, payload.to_vec())
+            }
+            (Format::Template, Letter::Message(kind, payload)) => {
+                let template = Template {
+                    connection: self.name.to_string(),
+                    body: text(*kind, payload),
+                    domain: &self.session.domain,
+                    stage: &self.plan.stage,
+                    is_base64_encoded: *kind == Kind::Binary,
+                };
+                (JSON, serde_json::to_vec(&template).unwrap_or_default())
+            }
+        }
+    }
+
+    /// The event that AWS makes of it.
+    fn event(&self, letter: &Letter<'_>) -> Vec<u8> {
+        let request = &*self.flight.request;
+        let (event_type, visitor, message) = match letter {
+            Letter::Connect(visitor) => ("CONNECT", Some(*visitor), None),
+            Letter::Message(kind, payload) => ("MESSAGE", None, Some((*kind, *payload))),
+            Letter::Disconnect(..) => ("DISCONNECT", None, None),
+        };
+        let (code, reason) = match letter {
+            Letter::Disconnect(code, reason) => (Some(*code), Some(*reason)),
+            Letter::Connect(_) | Letter::Message(..) => (None, None),
+        };
+        let body = message.map(|(kind, payload)| text(kind, payload));
+        let event = Event {
+            headers: visitor.map(|visitor| Pairs(last_of_each(&visitor.fields))),
+            multi_value_headers: visitor.map(|visitor| Lists(&visitor.fields)),
+            query_string_parameters: visitor
+                .filter(|visitor| !visitor.query.is_empty())
+                .map(|visitor| Pairs(last_of_each(&visitor.query))),
+            request_context: Context {
+                route_key: self.flight.route.label(self.plan),
+                message_id: message.map(|_| request),
+                disconnect_status_code: code,
+                disconnect_reason: reason,
+                event_type,
+                extended_request_id: request,
+                request_time: time::log_date(self.now.wall_ms),
+                message_direction: "IN",
+                stage: &self.plan.stage,
+                connected_at: self.session.connected_at_ms,
+                request_time_epoch: self.now.wall_ms,
+                identity: Identity {
+                    user_agent: &self.session.user_agent,
+                    source_ip: &self.session.source_ip,
+                },
+                request_id: request,
+                domain_name: &self.session.domain,
+                connection_id: self.name.to_string(),
+                api_id: "wspulse",
+            },
+            body,
+            is_base64_encoded: message.is_some_and(|(kind, _)| kind == Kind::Binary),
+        };
+        serde_json::to_vec(&event).unwrap_or_default()
+    }
+}
+
+/// A message as JSON can have it.
+fn text(kind: Kind, payload: &[u8]) -> String {
+    match kind {
+        Kind::Text => String::from_utf8_lossy(payload).into_owned(),
+        Kind::Binary => STANDARD.encode(payload),
+    }
+}
+
+#[derive(Serialize)]
+struct Template<'a> {
+    #[serde(rename = "myConnectionIdProperty")]
+    connection: String,
+    #[serde(rename = "myBody")]
+    body: String,
+    domain: &'a str,
+    stage: &'a str,
+    #[serde(rename = "isBase64Encoded", skip_serializing_if = "is_false")]
+    is_base64_encoded: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<Pairs<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    multi_value_headers: Option<Lists<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query_string_parameters: Option<Pairs<'a>>,
+    request_context: Context<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    is_base64_encoded: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Context<'a> {
+    route_key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disconnect_status_code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disconnect_reason: Option<&'a str>,
+    event_type: &'a str,
+    extended_request_id: &'a str,
+    request_time: String,
+    message_direction: &'a str,
+    stage: &'a str,
+    connected_at: i64,
+    request_time_epoch: i64,
+    identity: Identity<'a>,
+    request_id: &'a str,
+    domain_name: &'a str,
+    connection_id: String,
+    api_id: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'a> {
+    user_agent: &'a str,
+    source_ip: &'a str,
+}
+
+/// Names with a value each.
+struct Pairs<'a>(Vec<(&'a str, &'a str)>);
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+/// Names with all of their values.
+struct Lists<'a>(&'a [(&'a str, &'a str)]);
+
+impl Serialize for Lists<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let lists = last_of_each(self.0).into_iter().map(|(name, _)| {
+            let same = self.0.iter().filter(|(other, _)| *other == name);
+            (name, same.map(|(_, value)| *value).collect::<Vec<&str>>())
+        });
+        serializer.collect_map(lists)
+    }
+}
+
+/// The last pair of each name.
+fn last_of_each<A: AsRef<str>, B: AsRef<str>>(pairs: &[(A, B)]) -> Vec<(&str, &str)> {
+    let mut last: Vec<(&str, &str)> = Vec::new();
+    for (name, value) in pairs {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        match last.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => last.push((name, value)),
+        }
+    }
+    last
+}

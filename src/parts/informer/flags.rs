@@ -1,0 +1,304 @@
+//! The flags of the informer: whose Deployments are shown. What lies in files is found by whoever
+//! can read them.
+
+use std::borrow::Cow;
+
+use super::part::BEHAVIOUR;
+use super::{Kube, access::Access};
+use crate::engine::File;
+use crate::options::flags::{named, set, visible};
+use crate::options::read::Environment;
+use crate::options::serve::Draft;
+use crate::options::table::{Fallback, Flag, Group, Takes};
+use crate::options::{Reach, values};
+
+/// The flags.
+pub(crate) const MAIN: Group<Draft> =
+    Group { title: "Deployments of a cluster", flags: &[WHERE], brief: false };
+
+/// Those that few will need.
+pub(crate) const MORE: Group<Draft> = Group { title: "", flags: HOW, brief: true };
+
+const WHERE: Flag<Draft> = Flag {
+    name: "kube",
+    takes: Takes::One("WHERE"),
+    fallback: Fallback::Is("auto"),
+    help: "API server: auto, off, in-cluster, kubeconfig or a URL",
+    take: |d, v| set(&mut d.parts.informer.choice, choice(v)),
+    show: |d| show(&d.parts.informer.choice),
+};
+
+const HOW: &[Flag<Draft>] = &[
+    Flag {
+        name: "kube-context",
+        takes: Takes::One("NAME"),
+        fallback: Fallback::From { text: "its current one", source: "the kubeconfig" },
+        help: "context of the kubeconfig",
+        take: |d, v| set(&mut d.parts.informer.context, Ok(v.to_owned())),
+        show: |d| visible(&d.parts.informer.context),
+    },
+    Flag {
+        name: "kube-namespace",
+        takes: Takes::One("NAME"),
+        fallback: Fallback::From { text: "all", source: "nothing" },
+        help: "watch only this namespace",
+        take: |d, v| set(&mut d.parts.informer.namespace, namespace(v)),
+        show: |d| visible(&d.parts.informer.namespace),
+    },
+    Flag {
+        name: "kube-watch",
+        takes: Takes::One("WHEN"),
+        fallback: Fallback::Is("viewers"),
+        help: "viewers: while there are any, and 60 s more; or always",
+        take: |d, v| set(&mut d.parts.informer.always, values::word(v, WATCHES)),
+        show: |d| named(WATCHES, d.parts.informer.always),
+    },
+];
+
+const WATCHES: &[(&str, bool)] = &[("viewers", false), ("always", true)];
+
+/// What is said where no cluster is configured.
+const NOTHING: &str = "no API server is configured: see --kube";
+const OPEN: &str = "there is a kubeconfig, which is not used since other machines can connect to \
+                    --listen: --kube kubeconfig uses it";
+
+/// Where the API server is to be found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Around this pod; else in a kubeconfig, as long as only this machine can connect; else
+    /// nowhere.
+    #[default]
+    Auto,
+    /// There is no such mount.
+    Off,
+    /// Around this pod.
+    InCluster,
+    /// In a kubeconfig.
+    Kubeconfig,
+    /// Here.
+    Url(String),
+}
+
+/// All that is needed to look for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubeWish {
+    /// Where.
+    pub choice: Choice,
+    /// Which context of the kubeconfig; empty: its current one.
+    pub context: String,
+    /// Only this namespace; empty: all.
+    pub namespace: String,
+    /// Whether it is watched although nobody looks.
+    pub always: bool,
+    /// What Kubernetes tells a pod: the API server's host and port.
+    pub around: Option<(String, String)>,
+    /// Files that may be kubeconfigs, the first before the others.
+    pub files: Vec<String>,
+}
+
+/// Where a pod finds its service account.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+type Read<T> = Result<T, Cow<'static, str>>;
+
+fn choice(text: &str) -> Read<Choice> {
+    match text {
+        "auto" => Ok(Choice::Auto),
+        "off" => Ok(Choice::Off),
+        "in-cluster" => Ok(Choice::InCluster),
+        "kubeconfig" => Ok(Choice::Kubeconfig),
+        url if url.contains("://") => {
+            let access = Access::from_url(url);
+            access?;
+            Ok(Choice::Url(url.to_owned()))
+        }
+        _ => Err("must be auto, off, in-cluster, kubeconfig or a URL such as \
+                  http://127.0.0.1:8001"
+            .into()),
+    }
+}
+
+fn show(choice: &Choice) -> String {
+    match choice {
+        Choice::Auto => "auto",
+        Choice::Off => "off",
+        Choice::InCluster => "in-cluster",
+        Choice::Kubeconfig => "kubeconfig",
+        Choice::Url(url) => url,
+    }
+    .to_owned()
+}
+
+/// A namespace, or nothing: all of them.
+fn namespace(text: &str) -> Read<String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if text.len() <= 63 && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a namespace: at most 63 of a to z, 0 to 9 and -".into())
+    }
+}
+
+/// What the environment adds; and what can be told without reading a file.
+pub(crate) fn settle(draft: &mut Draft, env: &Environment) {
+    let wish = &mut draft.parts.informer;
+    let around =
+        ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"].map(|name| env.filled(name));
+    if let [Some(host), Some(port)] = around {
+        wish.around = Some((host.to_owned(), port.to_owned()));
+    }
+    wish.files = match (env.filled("KUBECONFIG"), env.filled("HOME")) {
+        (Some(list), _) => {
+            list.split(':').filter(|path| !path.is_empty()).map(Into::into).collect()
+        }
+        (None, Some(home)) => vec![format!("{}/.kube/config", home.trim_end_matches('/'))],
+        (None, None) => Vec::new(),
+    };
+    let kube = match &wish.choice {
+        Choice::Off => {
+            draft.serve.server.mounts.retain(|mount| mount.entry.name != BEHAVIOUR.name);
+            return;
+        }
+        Choice::Url(url) => at(url, wish),
+        Choice::Auto | Choice::InCluster | Choice::Kubeconfig => Kube::Nothing(NOTHING.to_owned()),
+    };
+    draft.serve.parts.informer = Some(Setup { wish: wish.clone(), kube });
+}
+
+/// What the informer is told: by flags, and by the files that they name once these are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    wish: KubeWish,
+    /// Whose Deployments are shown.
+    pub kube: Kube,
+}
+
+impl Setup {
+    /// Files that have to be read before it can be said whose Deployments are shown.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        self.wish.paths()
+    }
+
+    /// Takes into account what those files say.
+    ///
+    /// # Errors
+    /// Why what was asked for cannot be had.
+    pub fn resolve(&mut self, files: Vec<File>, reach: Reach) -> Result<(), String> {
+        let found = self.wish.resolve(files, reach).map_err(|why| format!("--kube: {why}"))?;
+        if let Kube::Nothing(why) = &found
+            && why != NOTHING
+        {
+            log::warn!(target: "kube", error = why.as_str(); "no Deployments are shown");
+        }
+        self.kube = found;
+        Ok(())
+    }
+}
+
+fn at(url: &str, wish: &KubeWish) -> Kube {
+    match Access::from_url(url) {
+        Ok(access) => Kube::Watch(Box::new(wish.plan(access, Vec::new()))),
+        Err(bad) => Kube::Nothing(bad.to_owned()),
+    }
+}
+
+impl KubeWish {
+    /// Files that have to be read before it can be said whose Deployments are shown.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        match self.choice {
+            Choice::Off | Choice::Url(_) => Vec::new(),
+            Choice::Auto | Choice::InCluster | Choice::Kubeconfig => {
+                let mut paths = self.files.clone();
+                paths.push(format!("{ACCOUNT}/token"));
+                paths
+            }
+        }
+    }
+}
+
+impl KubeWish {
+    /// What follows from the files of [`KubeWish::paths`] that there are.
+    ///
+    /// # Errors
+    /// Why what was asked for cannot be had.
+    pub fn resolve(&self, files: Vec<File>, reach: Reach) -> Result<Kube, String> {
+        let account = format!("{ACCOUNT}/token");
+        let in_pod = self.around.is_some() && files.iter().any(|file| file.name == account);
+        let others = files.into_iter().filter(|file| file.name != account);
+        let configs: Vec<_> = others.map(|file| (file.name, file.bytes)).collect();
+        let watch = |access, from| Ok(Kube::Watch(Box::new(self.plan(access, from))));
+        match (&self.choice, self.account()) {
+            (Choice::InCluster, Some(access)) => watch(access, Vec::new()),
+            (Choice::InCluster, None) => Err("in-cluster, but this is no pod: \
+                KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set"
+                .to_owned()),
+            (Choice::Auto, Some(access)) if in_pod => watch(access, Vec::new()),
+            (Choice::Auto, _) if configs.is_empty() => Ok(Kube::Nothing(NOTHING.to_owned())),
+            // The developer's own access is not shared with the network unless a flag asks for it.
+            (Choice::Auto, _) if reach == Reach::Open => Ok(Kube::Nothing(OPEN.to_owned())),
+            (_, _) if configs.is_empty() => Err(format!(
+                "there is no kubeconfig: looked for {}",
+                if self.files.is_empty() { "$KUBECONFIG".into() } else { self.files.join(", ") }
+            )),
+            (choice, _) => match super::kubeconfig::read(&configs, &self.context) {
+                Ok(access) => watch(access, self.files.clone()),
+                // Nobody asked for this one.
+                Err(why) if *choice == Choice::Auto => Ok(Kube::Nothing(why.to_string())),
+                Err(why) => Err(why.to_string()),
+            },
+        }
+    }
+
+    /// The API server around this pod, which knows it by its service account.
+    fn account(&self) -> Option<Access> {
+        use super::access::{Pem, Tls, Token};
+        use crate::proto::url::Place;
+        let (host, port) = self.around.as_ref()?;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let place = Place::read(&format!("{host}:{port}"), None).ok()?;
+        let authority = Pem::File(format!("{ACCOUNT}/ca.crt"));
+        let tls = Some(Tls { authority, ..Tls::default() });
+        let token = Token::File(format!("{ACCOUNT}/token"));
+        Some(Access { place, prefix: String::new(), tls, token })
+    }
+
+    /// The plan for this API server, which stands in these files, if it does.
+    fn plan(&self, access: Access, files: Vec<String>) -> super::Plan {
+        let kubeconfig = super::Kubeconfig { files, context: self.context.clone() };
+        let origin = Some(kubeconfig).filter(|kubeconfig| !kubeconfig.files.is_empty());
+        let (namespace, always) = (self.namespace.clone(), self.always);
+        super::Plan { access, namespace, always, origin }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::File;
+
+    #[test]
+    fn auto_uses_a_kubeconfig_only_on_loopback() {
+        let config = "apiVersion: v1\ncurrent-context: c\nclusters:\n- name: k\n  cluster:\n    \
+                      server: http://127.0.0.1:1\ncontexts:\n- name: c\n  context:\n    \
+                      cluster: k\n";
+        let file = |name: &str, text: &str| File {
+            name: name.to_owned(),
+            bytes: text.as_bytes().to_vec(),
+            modified_ms: 0,
+            prepared: None,
+        };
+        let wish = |choice| KubeWish { choice, files: vec!["c".to_owned()], ..KubeWish::default() };
+        let watches = |wish: &KubeWish, reach| {
+            let files = vec![file("c", config), file(&format!("{ACCOUNT}/token"), "t")];
+            matches!(wish.resolve(files, reach), Ok(Kube::Watch(_)))
+        };
+        assert!(watches(&wish(Choice::Auto), Reach::Local));
+        assert!(!watches(&wish(Choice::Auto), Reach::Open));
+        assert!(watches(&wish(Choice::Kubeconfig), Reach::Open));
+        // A service account belongs to the pod, whatever it listens on.
+        let around = Some(("10.96.0.1".to_owned(), "443".to_owned()));
+        assert!(watches(&KubeWish { around, ..wish(Choice::Auto) }, Reach::Open));
+    }
+}
