@@ -16,7 +16,7 @@
 //! * [`pool`]: connections that are kept for the next HTTP request.
 //! * [`target`]: where a connection of our own goes, and whom it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
-//! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`],
+//! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`], [`listen`],
 //!   [`heap`], [`queue`]: the nouns; they know nothing of the rest.
 
 #[cfg(not(target_os = "linux"))]
@@ -36,6 +36,7 @@ pub mod heap;
 #[cfg(feature = "informer")]
 pub mod informer;
 pub mod limits;
+pub mod listen;
 pub mod load;
 pub mod net;
 pub mod options;

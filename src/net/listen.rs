@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use super::stream::Listener;
 use super::unix;
 use crate::limits;
-use crate::options::Listen;
+use crate::listen::Listen;
 
 /// How long the kernel keeps on offering bytes that a peer does not acknowledge.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
