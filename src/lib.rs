@@ -10,12 +10,12 @@
 //! * [`aws`]: signatures and credentials, as AWS has them.
 //! * [`gateway`]: `WebSockets` in front, plain HTTP behind, as API Gateway does it.
 //! * [`backend`]: the sample REST service behind a gateway.
-//! * [`load`]: many clients, on the same contract as the server.
+//! * [`load`], [`connect`]: many clients or one at a terminal, on the same contract.
 //! * [`healthcheck`]: one question to a server, for probes.
-//! * [`connect`]: one client, and somebody at a terminal.
 //! * [`pool`]: connections that are kept for the next HTTP request.
 //! * [`target`]: where a connection of our own goes, and whom it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
+//! * [`run`]: composition: options, an engine and `net` become a running command.
 //! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`], [`listen`],
 //!   [`heap`], [`queue`]: the nouns; they know nothing of the rest.
 
@@ -45,6 +45,7 @@ pub mod pool;
 pub mod proto;
 pub mod queue;
 pub mod rng;
+pub mod run;
 pub mod server;
 pub mod slab;
 pub mod target;
