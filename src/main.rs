@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn serve_until_exit(serve: Serve) -> u8 {
     // Before any other descriptor is opened and any thread started.
     let passed = passed::take();
-    if let Err(error) = logs::start(&serve.log) {
+    if let Err(error) = run::start_logs(&serve.log) {
         logs::last_word(&format!("cannot start the log writer: {error}"), LAST_LINES);
         return FAILED;
     }

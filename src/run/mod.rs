@@ -7,7 +7,7 @@ mod clients;
 mod serve;
 
 pub use clients::{Ears, ToolError, connect, drive, healthcheck, load, measure};
-pub use serve::{StartError, serve};
+pub use serve::{StartError, serve, start_logs};
 
 use crate::net::clock;
 

@@ -3,7 +3,7 @@
 //! or WebSocket; the server that it drives does. `net::driver` is the loop.
 
 use core::fmt;
-use std::io;
+use std::io::{self, IsTerminal};
 
 use super::seed;
 use crate::engine::Door;
@@ -13,13 +13,14 @@ use crate::net::assets::AssetReader;
 use crate::net::driver::Driver;
 use crate::net::kernel::{Duties, Kernel};
 use crate::net::listen::{self, Port};
+use crate::net::logs::{self, Shape};
 use crate::net::memory::Gauge;
 use crate::net::notify::Supervisor;
 use crate::net::passed::{Passed, PassedError};
 use crate::net::stream::Listener;
 use crate::net::tls::{self, KeepError, Keeper};
 use crate::net::{clock, files, process, signals, unix};
-use crate::options::{self, Reach, Serve};
+use crate::options::{self, LogFormat, LogStyle, Reach, Serve};
 use crate::server::config::{Config, Kube};
 use crate::server::{self, Assets, Server};
 use crate::units::show_size;
@@ -86,6 +87,19 @@ impl fmt::Display for StartError {
             Self::Kernel(error) => write!(f, "the kernel does not let this server run: {error}"),
         }
     }
+}
+
+/// Starts the logs in the style of the options: `auto` is text on a terminal, JSON otherwise.
+///
+/// # Errors
+/// When the thread of the log writer cannot be started.
+pub fn start_logs(style: &LogStyle) -> io::Result<()> {
+    let shape = match style.format {
+        LogFormat::Text => Shape::Text,
+        LogFormat::Auto if io::stderr().is_terminal() => Shape::Text,
+        LogFormat::Auto | LogFormat::Json => Shape::Json,
+    };
+    logs::start(&style.filter, shape)
 }
 
 /// Runs the server until it exits and returns the exit code. Sockets that the supervisor
