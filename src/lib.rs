@@ -6,16 +6,15 @@
 //! * [`engine`]: the contract between the program and what drives it.
 //! * [`server`]: the program without I/O: bytes and `now` in, actions out.
 //! * [`proto`]: wire formats: HTTP heads, the handshake, frames, messages.
-//! * [`parts`]: the extras that a server can be given: the feed of Deployments, the gateway, its
-//!   sample backend.
+//! * [`parts`]: extras of the server: the feed of Deployments, the gateway, its sample backend.
 //! * [`aws`]: signatures and credentials, as AWS has them.
-//! * [`load`]: many clients, on the same contract as the server.
+//! * [`load`], [`connect`]: many clients or one at a terminal, on the same contract.
 //! * [`healthcheck`]: one question to a server, for probes.
-//! * [`connect`]: one client, and somebody at a terminal.
 //! * [`calls`]: HTTP requests of our own, over connections that are kept for the next one.
 //! * [`target`]: where a connection of our own goes, and whom it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
-//! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`],
+//! * [`run`]: composition: options, an engine and `net` become a running command.
+//! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`], [`listen`],
 //!   [`heap`], [`queue`]: the nouns; they know nothing of the rest.
 
 #[cfg(not(target_os = "linux"))]
@@ -30,6 +29,7 @@ pub mod engine;
 pub mod healthcheck;
 pub mod heap;
 pub mod limits;
+pub mod listen;
 pub mod load;
 pub mod net;
 pub mod options;
@@ -38,6 +38,7 @@ pub mod parts;
 pub mod proto;
 pub mod queue;
 pub mod rng;
+pub mod run;
 pub mod server;
 pub mod slab;
 pub mod target;

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use wspulse::net::{self, logs, passed};
+use wspulse::net::{logs, passed, process};
 use wspulse::options::{self, Command, Serve, Surroundings, Usage};
+use wspulse::run;
 
 /// A failure while running: an address in use, a file that cannot be read.
 const FAILED: u8 = 1;
@@ -16,24 +17,24 @@ const USAGE: u8 = 2;
 const LAST_LINES: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
-    let surroundings = Surroundings { host_name: net::host_name() };
+    let surroundings = Surroundings { host_name: process::host_name() };
     let args = env::args_os().skip(1);
     let code = match options::parse(args, env::vars_os().collect(), &surroundings) {
-        Ok(Command::Serve(serve)) => run(*serve),
+        Ok(Command::Serve(serve)) => serve_until_exit(*serve),
         Ok(Command::Check(_)) => print("the settings can be used\n"),
-        Ok(Command::Healthcheck(asked)) => match net::healthcheck(asked) {
+        Ok(Command::Healthcheck(asked)) => match run::healthcheck(asked) {
             Ok((code, line)) => code.max(print(&format!("{line}\n"))),
             Err(error) => {
                 print(&format!("the kernel does not let this run: {error}\n")).max(FAILED)
             }
         },
         #[cfg(feature = "tools")]
-        Ok(Command::Load(load)) => match net::measure(*load) {
+        Ok(Command::Load(load)) => match run::measure(*load) {
             Ok((code, report)) => code.max(print(&report)),
             Err(error) => fail(&error),
         },
         #[cfg(feature = "tools")]
-        Ok(Command::Connect(connect)) => match net::connect(*connect) {
+        Ok(Command::Connect(connect)) => match run::connect(*connect) {
             Ok(code) => code,
             Err(error) => fail(&error),
         },
@@ -43,14 +44,14 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(serve: Serve) -> u8 {
+fn serve_until_exit(serve: Serve) -> u8 {
     // Before any other descriptor is opened and any thread started.
     let passed = passed::take();
-    if let Err(error) = logs::start(&serve.log) {
+    if let Err(error) = run::start_logs(&serve.log) {
         logs::last_word(&format!("cannot start the log writer: {error}"), LAST_LINES);
         return FAILED;
     }
-    match net::serve(serve, passed) {
+    match run::serve(serve, passed) {
         Ok(code) => {
             logs::flush(LAST_LINES);
             code
@@ -72,7 +73,7 @@ fn print(text: &str) -> u8 {
 }
 
 #[cfg(feature = "tools")]
-fn fail(error: &net::ToolError) -> u8 {
+fn fail(error: &run::ToolError) -> u8 {
     // As with a wrong flag: the exit code says it still.
     let _ = writeln!(io::stderr(), "wspulse: {error}");
     FAILED

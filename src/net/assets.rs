@@ -14,13 +14,13 @@ use crate::engine::{File, Prepared};
 
 /// What is made of a file, by its name and its bytes: a function that takes its time, and nothing
 /// else.
-pub(super) type Prepare = fn(&str, &[u8]) -> Prepared;
+pub(crate) type Prepare = fn(&str, &[u8]) -> Prepared;
 
 type Read = io::Result<Vec<File>>;
 
 /// Reads the directory whenever it is asked to.
 #[derive(Debug)]
-pub(super) struct AssetReader {
+pub(crate) struct AssetReader {
     directory: PathBuf,
     prepare: Prepare,
     state: State,
@@ -37,7 +37,7 @@ enum State {
 }
 
 impl AssetReader {
-    pub(super) fn new(directory: PathBuf, prepare: Prepare) -> Self {
+    pub(crate) fn new(directory: PathBuf, prepare: Prepare) -> Self {
         Self { directory, prepare, state: State::Idle, again: false }
     }
 

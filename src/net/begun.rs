@@ -21,7 +21,7 @@ pub(super) struct Outward {
 
 /// How far it is.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(crate) struct Begun {
     step: Step,
     /// Whom the certificate must be for, and who may vouch for that.
     secured: Option<(Box<str>, Trust)>,

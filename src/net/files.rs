@@ -15,7 +15,7 @@ const DEPTH: usize = 16;
 /// Reads a whole directory. Links are followed, as Kubernetes mounts files through them, but not
 /// out of the directory: a link to `/etc` would serve files that were never meant to be. Names with
 /// a dot in front are left out, among them the folders that those links point to.
-pub(super) fn read(directory: &Path) -> io::Result<Vec<File>> {
+pub(crate) fn read(directory: &Path) -> io::Result<Vec<File>> {
     let mut files = Vec::new();
     let mut left = limits::ASSETS_BYTES;
     let root = fs::canonicalize(directory).map_err(|error| named(directory, &error))?;
@@ -91,13 +91,13 @@ pub(super) fn found(paths: &[String]) -> Vec<File> {
 }
 
 /// Those of these files that there are.
-pub(super) fn present(paths: &[String]) -> Vec<File> {
+pub(crate) fn present(paths: &[String]) -> Vec<File> {
     let there = paths.iter().filter(|path| Path::new(path).try_exists().unwrap_or(true));
     found(&there.cloned().collect::<Vec<_>>())
 }
 
 /// A file, no further than it would be served.
-pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let file = fs::File::open(path).map_err(|error| named(path, &error))?;
     let mut bytes = Vec::new();
     file.take(limits::ASSET_BYTES).read_to_end(&mut bytes).map_err(|error| named(path, &error))?;

@@ -36,7 +36,7 @@ const EVENTS: usize = 1024;
 
 /// The kernel.
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     main: Poll,
     admin: Poll,
     batch: Events,
@@ -60,17 +60,17 @@ pub(super) struct Kernel {
 
 /// What a kernel is for; without any of it, only connections of our own are opened.
 #[derive(Debug, Default)]
-pub(super) struct Duties {
-    pub(super) listeners: Vec<(Door, Listener)>,
-    pub(super) assets: Option<AssetReader>,
-    pub(super) supervisor: Option<Supervisor>,
-    pub(super) tls: Option<Keeper>,
-    pub(super) memory: Option<Gauge>,
+pub(crate) struct Duties {
+    pub(crate) listeners: Vec<(Door, Listener)>,
+    pub(crate) assets: Option<AssetReader>,
+    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) tls: Option<Keeper>,
+    pub(crate) memory: Option<Gauge>,
 }
 
 impl Kernel {
     /// Watches these listeners and signals.
-    pub(super) fn new(duties: Duties, signals: Vec<(Signal, UnixStream)>) -> io::Result<Self> {
+    pub(crate) fn new(duties: Duties, signals: Vec<(Signal, UnixStream)>) -> io::Result<Self> {
         let (main, admin) = (Poll::new()?, Poll::new()?);
         let nested = admin.as_raw_fd();
         main.registry().register(&mut SourceFd(&nested), Token(ADMIN_SIDE), Interest::READABLE)?;
@@ -103,7 +103,7 @@ impl Kernel {
     }
 
     /// For engines that measure: wakes them when they want it, not up to a millisecond later.
-    pub(super) fn wake_exactly(mut self) -> io::Result<Self> {
+    pub(crate) fn wake_exactly(mut self) -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let alarm = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let source = &mut SourceFd(&alarm.as_raw_fd());

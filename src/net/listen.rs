@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use super::stream::Listener;
 use super::unix;
 use crate::limits;
-use crate::options::Listen;
+use crate::listen::Listen;
 
 /// How long the kernel keeps on offering bytes that a peer does not acknowledge.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
@@ -19,13 +19,13 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Whether several processes may listen on the same port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Port {
+pub(crate) enum Port {
     Own,
     Shared,
 }
 
 /// Binds and listens; says where, since port 0 takes any.
-pub(super) fn listen(listen: &Listen, port: Port) -> io::Result<(Listener, String)> {
+pub(crate) fn listen(listen: &Listen, port: Port) -> io::Result<(Listener, String)> {
     match listen {
         Listen::At(address) => bind(*address, port),
         Listen::Unix(path) => Ok((unix::listen(path)?, listen.to_string())),
@@ -71,7 +71,7 @@ pub(super) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
 
 /// Makes the buffers of accepted sockets so small, which they inherit as well. Unix sockets do
 /// not; but whoever connects there is on this machine, and one of few.
-pub(super) fn limit_buffers(listener: &Listener, bytes: u32) -> io::Result<()> {
+pub(crate) fn limit_buffers(listener: &Listener, bytes: u32) -> io::Result<()> {
     let Listener::Tcp(listener) = listener else { return Ok(()) };
     let socket = SockRef::from(listener);
     socket.set_send_buffer_size(bytes as usize)?;

@@ -7,7 +7,7 @@ mod line;
 mod ration;
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -18,8 +18,7 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::clock;
-use crate::options::{LogFormat, LogStyle};
-use line::Shape;
+pub use line::Shape;
 use ration::{Ration, Verdict};
 
 /// Lines that wait for the writer.
@@ -58,24 +57,19 @@ struct Logs {
     waiting: AtomicUsize,
 }
 
-/// Turns logging on.
+/// Turns logging on: `filter` is a level, or what `env_logger` reads from `RUST_LOG`.
 ///
 /// # Errors
-/// When the system gives no thread or no descriptor.
+/// When there is no thread or no descriptor for the writer.
 ///
 /// # Panics
 /// The second time: there is one logger.
-pub fn start(style: &LogStyle) -> io::Result<()> {
+pub fn start(filter: &str, shape: Shape) -> io::Result<()> {
     let stderr = io::stderr();
-    let shape = match style.format {
-        LogFormat::Text => Shape::Text,
-        LogFormat::Auto if stderr.is_terminal() => Shape::Text,
-        LogFormat::Auto | LogFormat::Json => Shape::Json,
-    };
     // A descriptor of its own: the lock of `std::io::stderr` would let a blocked writer hold up
     // whoever else prints a last word.
     let to = File::from(stderr.as_fd().try_clone_to_owned()?);
-    let filter = env_logger::Builder::new().parse_filters(&style.filter).build();
+    let filter = env_logger::Builder::new().parse_filters(filter).build();
     let level = filter.filter();
     let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
     let logs = Logs::new(filter, shape, queue);

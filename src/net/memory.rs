@@ -32,7 +32,7 @@ enum Version {
 
 /// Tells how much memory is used, from files that stay open: none may be free when it is asked.
 #[derive(Debug)]
-pub(super) struct Gauge {
+pub(crate) struct Gauge {
     files: Files,
 }
 
@@ -54,12 +54,12 @@ enum Files {
 
 impl Gauge {
     /// Of this process alone.
-    pub(super) fn of_process() -> io::Result<Self> {
+    pub(crate) fn of_process() -> io::Result<Self> {
         Ok(Self { files: Files::Process { statm: File::open("/proc/self/statm")? } })
     }
 
     /// Of the control group that grants least, and what that is.
-    pub(super) fn of_group() -> Option<(u64, io::Result<Self>)> {
+    pub(crate) fn of_group() -> Option<(u64, io::Result<Self>)> {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let group = narrowest(&groups, Path::new("/sys/fs/cgroup"))?;
         Some((group.limit, Self::open(&group)))

@@ -23,7 +23,7 @@ const READY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The way to the service manager.
 #[derive(Debug)]
-pub(super) struct Supervisor {
+pub(crate) struct Supervisor {
     socket: UnixDatagram,
     address: SocketAddr,
     told: Told,
@@ -31,7 +31,7 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// The one that the environment names, if there is one.
-    pub(super) fn found() -> Option<Self> {
+    pub(crate) fn found() -> Option<Self> {
         let name = env::var("NOTIFY_SOCKET").ok().filter(|name| !name.is_empty())?;
         let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let for_us = env::var_os("WATCHDOG_PID").is_none()

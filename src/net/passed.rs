@@ -22,14 +22,14 @@ const FIRST: usize = 3;
 /// A socket that was passed, and where it listens.
 #[derive(Debug)]
 pub struct Passed {
-    pub(super) door: Door,
-    pub(super) listener: Listener,
-    pub(super) address: String,
+    pub(crate) door: Door,
+    pub(crate) listener: Listener,
+    pub(crate) address: String,
 }
 
 impl Passed {
     /// Whether only programs of this machine can connect, as far as its address tells.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         let at = self.address.parse::<std::net::SocketAddr>();
         match &self.listener {
             Listener::Tcp(_) => at.is_ok_and(|at| at.ip().to_canonical().is_loopback()),

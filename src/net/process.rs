@@ -1,9 +1,9 @@
-//! What the kernel counts for this process, read when somebody asks for it.
+//! What the kernel counts and limits for this process, and the name of its host.
 
 use std::fs;
 
 use rustix::param::{clock_ticks_per_second, page_size};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::engine::File;
 
@@ -44,10 +44,27 @@ pub(super) fn figures() -> Vec<File> {
 }
 
 /// How many descriptors are open.
-pub(super) fn open_descriptors() -> Option<u64> {
+pub(crate) fn open_descriptors() -> Option<u64> {
     let open = fs::read_dir("/proc/self/fd").ok()?;
     // The directory that is being read is open as well.
     Some((open.count() as u64).saturating_sub(1))
+}
+
+/// Raises the soft limit of descriptors to the hard limit, since an idle connection costs little
+/// more than its descriptor. Returns the limit.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+    now.current.unwrap_or(1 << 20)
+}
+
+/// The name of this host.
+#[must_use]
+pub fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
 }
 
 fn boot_s() -> Option<f64> {

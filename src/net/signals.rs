@@ -14,12 +14,12 @@ const STOP: (Signal, &[c_int]) = (Signal::Stop, &[SIGTERM, SIGINT]);
 const OTHERS: [(Signal, &[c_int]); 2] = [(Signal::Report, &[SIGUSR1]), (Signal::Reload, &[SIGHUP])];
 
 /// A pipe for each thing that an operator can ask for.
-pub(super) fn pipes() -> io::Result<Vec<(Signal, UnixStream)>> {
+pub(crate) fn pipes() -> io::Result<Vec<(Signal, UnixStream)>> {
     [STOP].into_iter().chain(OTHERS).map(pipe_for).collect()
 }
 
 /// For a program that can only be told to stop; the other signals do what they do anywhere.
-pub(super) fn stop_pipe() -> io::Result<Vec<(Signal, UnixStream)>> {
+pub(crate) fn stop_pipe() -> io::Result<Vec<(Signal, UnixStream)>> {
     pipe_for(STOP).map(|pipe| vec![pipe])
 }
 

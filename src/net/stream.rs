@@ -18,7 +18,7 @@ use crate::engine::Peer;
 
 /// A connection to a peer.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Plain(Socket),
     Tls(Box<Tls>),
     /// Of our own, and it does not stand yet.
@@ -116,7 +116,7 @@ impl Write for Stream {
 
 /// What the kernel calls a connection.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
     Terminal(Terminal),
@@ -220,7 +220,7 @@ impl Write for Socket {
 
 /// Where connections come in.
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix {
         /// Goes first: as long as somebody listens, the file is surely ours.

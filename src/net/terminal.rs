@@ -13,7 +13,7 @@ const PIECE: usize = 4096;
 
 /// Whoever started this process.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     input: io::Stdin,
     output: io::Stdout,
 }

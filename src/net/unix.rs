@@ -14,7 +14,7 @@ use crate::limits;
 
 /// The file of a socket that we made.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     /// Device and inode: a file of the same name that somebody else put there is not ours.
     identity: (u64, u64),
@@ -76,7 +76,7 @@ fn make_way(path: &Path, address: &SockAddr, in_use: io::Error) -> io::Result<()
 }
 
 /// What helps when [`listen`] has failed like this.
-pub(super) fn remedy(kind: io::ErrorKind) -> &'static str {
+pub(crate) fn remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::AddrInUse => "stop what listens there, or choose another path",
         io::ErrorKind::AlreadyExists => "only a socket that nobody uses is replaced: move it away",

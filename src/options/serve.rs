@@ -1,7 +1,5 @@
 //! The options of `wspulse serve`: from the draft that its flags fill to what each owner is told.
 
-use core::fmt;
-use core::net::SocketAddr;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -11,6 +9,7 @@ use super::values::{self, Origin};
 use super::{Command, Surroundings, Usage, every_flag, flags, help, show};
 use crate::behaviours::Mount;
 use crate::limits::{DRAIN_CLOSE_WAIT_MS, REFUSED_CONNECTIONS};
+pub use crate::listen::Listen;
 use crate::parts;
 use crate::proto::deflate::Compression;
 use crate::server::config::{
@@ -61,42 +60,6 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key, in PEM.
     pub key: PathBuf,
-}
-
-/// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// Every address of the host: `[::]`, or `0.0.0.0` on a host without IPv6.
-    Default {
-        /// The port; 0 takes any.
-        port: u16,
-    },
-    /// This address and port.
-    At(SocketAddr),
-    /// A Unix socket with this path.
-    Unix(PathBuf),
-}
-
-impl Listen {
-    /// Whether only programs of this machine can connect.
-    #[must_use]
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Default { .. } => false,
-            Self::At(at) => at.ip().to_canonical().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default { port } => write!(f, "[::]:{port}"),
-            Self::At(at) => at.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// Whose grace period the drain must fit.

@@ -58,7 +58,7 @@ pub(crate) fn load(spec: &[&str]) -> io::Result<()> {
             _ => Life::Messages(number(6) as u64),
         },
     };
-    let report = wspulse::net::load(plan).map_err(|error| io::Error::other(error.to_string()))?;
+    let report = wspulse::run::load(plan).map_err(|error| io::Error::other(error.to_string()))?;
     // A client whose server answers the Close without its code ends with 1005.
     let clean = [1000, 1005].map(|code| report.ends.get(&Outcome::Closed(code)).unwrap_or(&0));
     if clean.into_iter().sum::<u64>() != report.ends.values().sum::<u64>() {

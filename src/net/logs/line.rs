@@ -13,7 +13,7 @@ const PART_BYTES_MAX: usize = 1024;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub enum Shape {
     /// `2026-11-21T03:18:00.123Z info  closed mount=/ws`
     Text,
     /// `{"ts":"2026-11-21T03:18:00.123Z","level":"info","event":"close","message":"closed",…}`

@@ -25,7 +25,7 @@ const PULLED_BYTES: usize = 128 * 1024;
 
 /// A socket with TLS around it.
 #[derive(Debug)]
-pub(in crate::net) struct Tls {
+pub(crate) struct Tls {
     socket: Socket,
     session: Connection,
     state: State,

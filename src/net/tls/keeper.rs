@@ -34,7 +34,7 @@ const KEY: &str = "--tls-key";
 
 /// What the main doors show.
 #[derive(Debug)]
-pub(in crate::net) struct Keeper {
+pub(crate) struct Keeper {
     files: Files,
     config: Arc<ServerConfig>,
     /// Outlives certificates: whoever was here before need not begin anew.
@@ -52,10 +52,7 @@ type Stamp = [(u64, u64, u64, i64, i64); 2];
 
 impl Keeper {
     /// Reads a certificate and its key. `plain_words` is what those hear who do not speak TLS.
-    pub(in crate::net) fn open(
-        files: Files,
-        plain_words: &'static [u8],
-    ) -> Result<Self, KeepError> {
+    pub(crate) fn open(files: Files, plain_words: &'static [u8]) -> Result<Self, KeepError> {
         let stamp = stamp(&files);
         let tickets = ring::Ticketer::new().map_err(|_| KeepError::Wrong {
             flag: KEY,

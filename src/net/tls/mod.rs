@@ -15,9 +15,11 @@ mod trust;
 #[cfg(feature = "tls")]
 pub(super) use channel::Tls;
 #[cfg(feature = "tls")]
-pub(super) use keeper::Keeper;
+pub(crate) use keeper::Keeper;
 #[cfg(not(feature = "tls"))]
-pub(super) use none::{Keeper, Tls, Trusts};
+pub(crate) use none::Keeper;
+#[cfg(not(feature = "tls"))]
+pub(super) use none::{Tls, Trusts};
 #[cfg(feature = "tls")]
 pub(super) use trust::Trusts;
 
@@ -27,11 +29,11 @@ use std::path::PathBuf;
 
 /// Where the certificate of the main doors lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Files {
+pub(crate) struct Files {
     /// The certificate and those between it and its root.
-    pub(super) cert: PathBuf,
+    pub(crate) cert: PathBuf,
     /// Its private key.
-    pub(super) key: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// Why a certificate and its key cannot be used.

@@ -8,7 +8,7 @@ use crate::engine::{Now, TlsFault, Trust};
 
 /// Never there.
 #[derive(Debug)]
-pub(in crate::net) enum Tls {}
+pub(crate) enum Tls {}
 
 impl Tls {
     pub(in crate::net) fn socket(&mut self) -> &mut Socket {
@@ -54,10 +54,10 @@ impl Tls {
 
 /// Never there.
 #[derive(Debug)]
-pub(in crate::net) enum Keeper {}
+pub(crate) enum Keeper {}
 
 impl Keeper {
-    pub(in crate::net) fn open(files: Files, _: &'static [u8]) -> Result<Self, KeepError> {
+    pub(crate) fn open(files: Files, _: &'static [u8]) -> Result<Self, KeepError> {
         let what = "is of no use: this build has no TLS";
         Err(KeepError::Wrong { flag: "--tls-cert", path: files.cert, what })
     }

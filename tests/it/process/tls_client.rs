@@ -4,8 +4,8 @@
 use wspulse::behaviours::Kind;
 use wspulse::engine::{HangUp, Roots, Target, TlsFault, Trust};
 use wspulse::load::{Answers, Life, Load, Outcome, Pace, Partner, Plan, Report, WhenLost, Why};
-use wspulse::net::{self, Ears};
 use wspulse::proto::upgrade::Ask;
+use wspulse::run::{self, Ears};
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn run(target: Target, clients: usize, partner: Partner) -> Report {
         patience_ms: 3_000,
         progress_ms: None,
     };
-    let (code, load) = net::drive(Load::new(plan, 1), Ears::Shut).unwrap();
+    let (code, load) = run::drive(Load::new(plan, 1), Ears::Shut).unwrap();
     assert_eq!(code, 0);
     load.report().clone()
 }

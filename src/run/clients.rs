@@ -1,35 +1,39 @@
-//! The commands that are clients: files are read, descriptors are counted, then an engine
-//! is driven until it is done.
+//! The commands that open connections: `healthcheck`, `load`, `connect`. Each reads the file of
+//! `--ca-file`, builds its engine and drives it until it is done. The engines, and the protocols
+//! that they speak, are in the modules of the same names.
 
 use core::fmt;
 use std::io::{self, IsTerminal};
 
-use super::driver::Driver;
-use super::kernel::{Duties, Kernel};
-use super::{clock, files, process, raise_descriptor_limit, seed, signals};
+use super::seed;
 use crate::connect::Connect;
 use crate::engine::{Engine, Target};
+use crate::healthcheck::{Healthcheck, Plan as Question};
 use crate::load::{self, Load, Pace, Plan, Report};
+use crate::net::driver::Driver;
+use crate::net::kernel::{Duties, Kernel};
+use crate::net::process::raise_descriptor_limit;
+use crate::net::{clock, files, process, signals};
 use crate::options::{self, Form, Goal};
 
-/// How often the line of progress is shown.
+/// Interval of the progress line.
 const PROGRESS_MS: u64 = 1_000;
 
-/// Why a client could not begin.
+/// Why a client could not start.
 #[derive(Debug)]
 pub enum ToolError {
     /// The file of `--ca-file` cannot be read.
     Authorities(io::Error),
     /// More clients than descriptors.
     Descriptors {
-        /// Clients that were asked for.
+        /// Clients of the plan.
         clients: usize,
-        /// Descriptors that this process may have.
+        /// The limit of descriptors of this process.
         limit: u64,
-        /// Those that it has.
+        /// Descriptors that are open already.
         used: u64,
     },
-    /// The kernel refuses what every program needs.
+    /// A system call that every client needs failed.
     Kernel(io::Error),
 }
 
@@ -55,10 +59,30 @@ impl fmt::Display for ToolError {
     }
 }
 
-/// Runs clients until they are done; says what came of it.
+/// `wspulse healthcheck`: asks a server whether it is healthy; returns the exit code and one line
+/// for the user.
 ///
 /// # Errors
-/// When the kernel does not let it run, or has too few descriptors.
+/// When a system call that every client needs fails.
+pub fn healthcheck(asked: options::Healthcheck) -> io::Result<(u8, String)> {
+    let began_ns = clock::now().mono_ns;
+    let options::Healthcheck { goal, host, path, url, timeout_ms } = asked;
+    let targets = match targets(goal) {
+        Ok(targets) => targets,
+        Err(error) => return Ok((1, format!("{url}: {error}"))),
+    };
+    let question = Question { targets, host, path, timeout_ms };
+    let kernel = Kernel::new(Duties::default(), signals::pipes()?)?;
+    let mut driver = Driver::new(Healthcheck::new(question, began_ns), kernel);
+    let code = driver.run()?;
+    let verdict = driver.engine().verdict();
+    Ok((code, format!("{url}: {}", verdict.map_or(String::new(), ToString::to_string))))
+}
+
+/// Runs the clients of a plan until they are done; returns their measurements.
+///
+/// # Errors
+/// When a system call fails, or the descriptor limit is too low for the clients.
 pub fn load(plan: Plan) -> Result<Report, ToolError> {
     let limit = raise_descriptor_limit();
     let kernel = Kernel::new(Duties::default(), signals::stop_pipe()?)?;
@@ -75,10 +99,10 @@ pub fn load(plan: Plan) -> Result<Report, ToolError> {
     Ok(driver.engine().report().clone())
 }
 
-/// `wspulse load`: the exit code, and the report.
+/// `wspulse load`: runs the plan; returns the exit code and the report.
 ///
 /// # Errors
-/// When it cannot begin.
+/// When the client cannot start.
 pub fn measure(told: options::Load) -> Result<(u8, String), ToolError> {
     let options::Load { url, goal, mut plan, thresholds, form } = told;
     plan.targets = targets(goal)?;
@@ -86,7 +110,7 @@ pub fn measure(told: options::Load) -> Result<(u8, String), ToolError> {
     plan.progress_ms = watched.then_some(PROGRESS_MS);
     let report = load(plan.clone());
     if watched {
-        // What follows stands where the line of progress was.
+        // The report replaces the progress line.
         eprint!("\r\x1b[K");
     }
     let report = report?;
@@ -98,10 +122,10 @@ pub fn measure(told: options::Load) -> Result<(u8, String), ToolError> {
     Ok((report.exit_code(&missed), text))
 }
 
-/// `wspulse connect`: the exit code. What is said goes through standard input and output.
+/// `wspulse connect`: returns the exit code. Messages go through standard input and output.
 ///
 /// # Errors
-/// When it cannot begin.
+/// When the client cannot start.
 pub fn connect(told: options::Connect) -> Result<u8, ToolError> {
     let options::Connect { goal, mut plan } = told;
     plan.targets = targets(goal)?;
@@ -112,20 +136,20 @@ pub fn connect(told: options::Connect) -> Result<u8, ToolError> {
     Ok(driver.run()?)
 }
 
-/// Whether signals are for the engine, or do what they always do.
+/// Whether the engine receives SIGTERM and SIGINT, or the signals keep their default action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ears {
-    /// The engine hears them.
+    /// The engine receives them.
     Open,
-    /// The engine is not the only thing that this process does.
+    /// They keep their default action: the process does more than run this engine.
     Shut,
 }
 
-/// Runs an engine that opens connections and takes none, until it wants the process to end;
-/// returns the exit code, and the engine as it was then.
+/// Runs an engine that opens connections and accepts none, until it asks for an exit; returns the
+/// exit code and the engine in its last state.
 ///
 /// # Errors
-/// When the kernel does not let it run.
+/// When a system call that every client needs fails.
 pub fn drive<E: Engine>(engine: E, ears: Ears) -> io::Result<(u8, E)> {
     raise_descriptor_limit();
     let signals = match ears {
@@ -137,8 +161,8 @@ pub fn drive<E: Engine>(engine: E, ears: Ears) -> io::Result<(u8, E)> {
     Ok((code, driver.into_engine()))
 }
 
-/// Where a client connects to, once the file is read that it may need for that.
-pub(super) fn targets(goal: Goal) -> Result<Vec<Target>, ToolError> {
+/// The addresses that a client connects to. Reads the file of `--ca-file` if the goal has one.
+fn targets(goal: Goal) -> Result<Vec<Target>, ToolError> {
     let file = goal.file().map(files::read_small).transpose().map_err(ToolError::Authorities)?;
     Ok(goal.targets(&file.unwrap_or_default()))
 }

@@ -1,0 +1,42 @@
+//! The address of a listener: one noun for the options that read it and the sockets that bind it.
+//! (`core::net` is arithmetic on addresses; it opens nothing.)
+
+use core::fmt;
+use core::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The address of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Every address of the host: `[::]`, or `0.0.0.0` on a host without IPv6.
+    Default {
+        /// The port; 0 lets the kernel choose one.
+        port: u16,
+    },
+    /// This address and port.
+    At(SocketAddr),
+    /// A Unix socket with this path.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether only programs on this machine can connect.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Default { .. } => false,
+            Self::At(at) => at.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default { port } => write!(f, "[::]:{port}"),
+            Self::At(at) => at.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

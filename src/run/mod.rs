@@ -1,0 +1,22 @@
+//! Composition: what a command was told becomes an engine, an operating system for it, and a
+//! driver that runs the one on the other. It reads files and binds sockets before the loop starts,
+//! and is the only place that knows options, engines and `net` at once. `serve` is the server,
+//! `clients` are the commands that open connections.
+
+mod clients;
+mod serve;
+
+pub use clients::{Ears, ToolError, connect, drive, healthcheck, load, measure};
+pub use serve::{StartError, serve, start_logs};
+
+use crate::net::clock;
+
+/// The seed of an engine's jitter; ids and masks come from the kernel directly.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        // A kernel without entropy: the clock spreads jitter well enough.
+        Err(_) => clock::now().wall_ms.unsigned_abs(),
+    }
+}
