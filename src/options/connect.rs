@@ -21,7 +21,7 @@ Each flag has a twin in the environment: --wait is WSPULSE_WAIT. The flag wins.\
 };
 
 /// Its flags.
-pub(super) const FLAGS: Table<Draft> = &[&[
+pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
     Group {
         title: "What is done",
         flags: &[
@@ -69,7 +69,7 @@ pub(super) const FLAGS: Table<Draft> = &[&[
         brief: false,
     },
     Group { title: "What is asked for", flags: Flags::<Draft>::ALL, brief: false },
-]];
+]);
 
 /// Everything that `wspulse connect` is told.
 #[derive(Clone, Debug)]

@@ -14,21 +14,21 @@ use crate::server::config::{DrainReady, Origins};
 use crate::units::{show_duration, show_size};
 
 /// The table.
-pub(crate) const SERVE: Table<Draft> = &[
-    &[
+pub(crate) const SERVE: &Table<Draft> = &Table {
+    first: &[
         Group { title: "Addresses and paths", flags: PLACES, brief: false },
         Group { title: "Limits", flags: MESSAGES, brief: false },
         Group { title: "", flags: LIMITS, brief: false },
         Group { title: "Stopping", flags: STOPPING, brief: false },
         Group { title: "Logs", flags: LOGS, brief: false },
     ],
-    parts::FLAGS,
-    &[
+    of_parts: parts::FLAGS,
+    last: &[
         Group { title: "Fine tuning (see the README)", flags: TIMEOUTS, brief: true },
         Group { title: "", flags: TUNING, brief: true },
         Group { title: "Asking", flags: ASKING, brief: false },
     ],
-];
+};
 
 const PLACES: &[Flag<Draft>] = &[
     Flag {

@@ -28,7 +28,7 @@ WSPULSE_LISTEN or PORT ([::]:8080). Prints one line; exit code 0 when the answer
 };
 
 /// Its flags.
-pub(super) const FLAGS: Table<Draft> = &[&[Group {
+pub(super) const FLAGS: &Table<Draft> = &Table::of(&[Group {
     title: "Options",
     brief: false,
     flags: &[
@@ -51,7 +51,7 @@ pub(super) const FLAGS: Table<Draft> = &[&[Group {
         row("insecure", Takes::Nothing, Fallback::Off, goal::INSECURE, goal::insecure),
         row("ca-file", Takes::One("FILE"), Fallback::Off, goal::CA_FILE, goal::ca_file),
     ],
-}]];
+}]);
 
 /// What the flags are written into.
 pub(super) struct Draft {

@@ -20,7 +20,7 @@ pub(crate) fn version() -> String {
 }
 
 /// One screen: a line a flag.
-pub(crate) fn screen<D>(page: &Page, table: Table<D>) -> String {
+pub(crate) fn screen<D>(page: &Page, table: &Table<D>) -> String {
     let lines = groups(table).filter(|group| !group.brief).flat_map(|group| group.flags);
     let width = lines.map(|flag| flag.usage().len()).max().unwrap_or(0);
     let mut text = format!("{}: {}\n{}\n", version().trim_end(), page.about, page.synopsis);
@@ -48,7 +48,7 @@ pub(crate) fn screen<D>(page: &Page, table: Table<D>) -> String {
 }
 
 /// One row a flag, for the README's table.
-pub(crate) fn rows<D>(table: Table<D>) -> String {
+pub(crate) fn rows<D>(table: &Table<D>) -> String {
     let mut text = String::from("| flag | variable | default | |\n|---|---|---|---|\n");
     for flag in flags(table) {
         let usage = flag.usage().replace('|', "\\|");

@@ -24,11 +24,11 @@ Each flag has a twin in the environment: --max-p99 is WSPULSE_MAX_P99. The flag 
 };
 
 /// Its flags.
-pub(super) const FLAGS: Table<Draft> = &[&[
+pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
     Group { title: "What the clients do", flags: WORK, brief: false },
     Group { title: "What they ask for", flags: Flags::<Draft>::ALL, brief: false },
     Group { title: "What is expected", flags: EXPECTED, brief: false },
-]];
+]);
 
 const WORK: &[Flag<Draft>] = &[
     row("clients", Takes::One("N"), Fallback::Is("10"), "at once", |d, v| {

@@ -46,7 +46,7 @@ impl Entry {
 }
 
 fn chapters() -> Vec<Chapter> {
-    fn chapter<D>(name: &'static str, page: &'static Page, table: Table<D>) -> Chapter {
+    fn chapter<D>(name: &'static str, page: &'static Page, table: &Table<D>) -> Chapter {
         Chapter { name, page, flags: entries(table) }
     }
     let own = [
@@ -55,14 +55,14 @@ fn chapters() -> Vec<Chapter> {
         chapter("load", &load::PAGE, load::FLAGS),
         chapter("connect", &connect::PAGE, connect::FLAGS),
     ];
-    let of_parts = parts::COMMANDS.iter().map(|verb| (verb.chapter)());
+    let of_parts = parts::commands().map(|verb| (verb.chapter)());
     own.into_iter()
         .chain(of_parts.map(|(name, page, flags)| Chapter { name, page, flags }))
         .collect()
 }
 
 /// The flags of a table, as the manual shows them.
-pub(crate) fn entries<D>(table: Table<D>) -> Vec<Entry> {
+pub(crate) fn entries<D>(table: &Table<D>) -> Vec<Entry> {
     table::flags(table).map(Entry::new).collect()
 }
 

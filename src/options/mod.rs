@@ -42,7 +42,7 @@ pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve, TlsFiles};
 pub use usage::Usage;
 
 /// What the process is to do.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Command {
     /// Run the server.
     Serve(Box<Serve>),
@@ -91,7 +91,7 @@ type Parse = fn(Vec<OsString>, &Environment, &Surroundings) -> Result<Command, U
 
 /// The commands, those of parts behind the others.
 fn verbs() -> impl Iterator<Item = &'static Verb> {
-    VERBS.iter().chain(parts::COMMANDS.iter().map(|command| &command.verb))
+    VERBS.iter().chain(parts::commands().map(|command| &command.verb))
 }
 
 /// The command that is meant when none is named.
@@ -180,7 +180,7 @@ pub fn readme_rows() -> Vec<(&'static str, String)> {
         ("load flags", help::rows(load::FLAGS)),
         ("connect flags", help::rows(connect::FLAGS)),
     ];
-    own.into_iter().chain(parts::COMMANDS.iter().map(|command| (command.rows)())).collect()
+    own.into_iter().chain(parts::commands().map(|command| (command.rows)())).collect()
 }
 
 /// `wspulse help [COMMAND]`.

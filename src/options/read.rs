@@ -33,7 +33,7 @@ pub(crate) enum Given {
 impl<D> Filled<D> {
     /// Whether this flag of the table, or its twin, was given.
     #[allow(dead_code, reason = "only parts ask, and a build may have none")]
-    pub(crate) fn was_given(&self, table: Table<D>, name: &str) -> bool {
+    pub(crate) fn was_given(&self, table: &Table<D>, name: &str) -> bool {
         let origins = flags(table).zip(&self.origins);
         let given = |origin: &Origin| matches!(origin, Origin::Flag | Origin::Variable(_));
         origins.into_iter().any(|(flag, origin)| flag.name == name && given(origin))
@@ -126,7 +126,7 @@ fn injected(name: &str, value: &str) -> bool {
 /// Reads argv, with at most so many words that are no flags. `--help` and `--version` win over
 /// whatever follows them and over the environment.
 pub(crate) fn args<D>(
-    table: Table<D>,
+    table: &Table<D>,
     args: Vec<OsString>,
     words_max: usize,
 ) -> Result<Given, Usage> {
@@ -181,7 +181,7 @@ fn value<D>(flag: &Flag<D>, parser: &mut lexopt::Parser) -> Result<String, Usage
 
 /// Takes for each flag what is given, or else what holds without it.
 pub(crate) fn fill<D>(
-    table: Table<D>,
+    table: &Table<D>,
     mut given: BTreeMap<&'static str, Vec<String>>,
     env: &Environment,
     mut draft: D,

@@ -31,7 +31,7 @@ pub(crate) const PAGE: Page = Page {
 };
 
 /// Everything that `wspulse serve` is told.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Serve {
     /// Where the main listener listens, one or more.
     pub listen: Vec<Listen>,
@@ -48,7 +48,7 @@ pub struct Serve {
     /// What is logged, and how.
     pub log: LogStyle,
     /// What the parts are told.
-    pub parts: parts::Plans,
+    pub parts: Vec<Box<dyn parts::Plan>>,
     /// What the server itself is told.
     pub server: Config,
 }
@@ -181,7 +181,7 @@ pub(crate) fn blank() -> Draft {
         tls: None,
         profile: Profile::Plain,
         log: LogStyle { filter: "info".to_owned(), format: LogFormat::Auto },
-        parts: parts::Plans::default(),
+        parts: Vec::new(),
         server,
     };
     Draft {

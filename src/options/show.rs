@@ -9,7 +9,7 @@ use crate::limits;
 /// Values longer than this do not push the column of origins any further.
 const VALUE_COLUMNS_MAX: usize = 28;
 
-pub(crate) fn screen<D>(table: Table<D>, filled: &Filled<D>) -> String {
+pub(crate) fn screen<D>(table: &Table<D>, filled: &Filled<D>) -> String {
     let rows: Vec<(&str, String, String)> = flags(table)
         .zip(&filled.origins)
         .map(|(flag, origin)| (flag.name, (flag.show)(&filled.draft), origin.to_string()))

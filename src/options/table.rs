@@ -76,20 +76,31 @@ pub(crate) fn twin(name: &str) -> String {
     format!("WSPULSE_{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
-/// The flags of a command: groups of its own, and groups that parts bring.
-pub(crate) type Table<D> = &'static [&'static [Group<D>]];
+/// The flags of a command: groups of its own, and between them those that parts bring.
+pub(crate) struct Table<D: 'static> {
+    pub(crate) first: &'static [Group<D>],
+    pub(crate) of_parts: &'static [&'static [Group<D>]],
+    pub(crate) last: &'static [Group<D>],
+}
+
+impl<D> Table<D> {
+    /// The flags of a command that parts have nothing to do with.
+    pub(crate) const fn of(groups: &'static [Group<D>]) -> Self {
+        Self { first: groups, of_parts: &[], last: &[] }
+    }
+}
 
 /// The groups of a table, in order.
-pub(crate) fn groups<D>(table: Table<D>) -> impl Iterator<Item = &'static Group<D>> {
-    table.iter().copied().flatten()
+pub(crate) fn groups<D>(table: &Table<D>) -> impl Iterator<Item = &'static Group<D>> {
+    table.first.iter().chain(table.of_parts.iter().copied().flatten()).chain(table.last)
 }
 
 /// The flags of all groups, in order.
-pub(crate) fn flags<D>(table: Table<D>) -> impl Iterator<Item = &'static Flag<D>> {
+pub(crate) fn flags<D>(table: &Table<D>) -> impl Iterator<Item = &'static Flag<D>> {
     groups(table).flat_map(|group| group.flags)
 }
 
 /// The names of all flags.
-pub(crate) fn names<D>(table: Table<D>) -> Vec<&'static str> {
+pub(crate) fn names<D>(table: &Table<D>) -> Vec<&'static str> {
     flags(table).map(|flag| flag.name).collect()
 }

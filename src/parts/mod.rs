@@ -1,13 +1,6 @@
-//! The parts that this build has: the only place that knows all of them. A part is a folder here
-//! and one row in each function; without its feature both are not compiled, and nothing else
-//! changes.
-
-#[cfg(feature = "gateway")]
-pub mod backend;
-#[cfg(feature = "gateway")]
-pub mod gateway;
-#[cfg(feature = "informer")]
-pub mod informer;
+//! The parts that this build has, and what is known of a part before it is there. This is the only
+//! file that knows all of them: a part is a folder and one line of [`parts!`]. Where that line is
+//! missing, nothing else changes.
 
 use crate::behaviours::{self, Catalogue, Entry};
 use crate::engine::File;
@@ -20,125 +13,49 @@ use crate::options::{Reach, Usage, Verb};
 use crate::server::part::Part;
 use crate::server::{Metric, Route};
 
-/// What each part was told by flags and files; a part that is not told anything is not there.
-#[derive(Clone, Debug, Default)]
-pub struct Plans {
-    /// Whose Deployments are shown.
-    #[cfg(feature = "informer")]
-    pub informer: Option<informer::flags::Setup>,
-    /// Where messages of the gateway go.
-    #[cfg(feature = "gateway")]
-    pub gateway: Option<Box<gateway::Plan>>,
-    /// What `wspulse backend` does.
-    #[cfg(feature = "gateway")]
-    pub backend: Option<Box<backend::Plan>>,
+/// Declares the parts. Each is a module with `BRINGS`, a type `Draft` that its flags are written
+/// into, and a function `settle` that makes its [`Plan`] of them.
+macro_rules! parts {
+    ($($(#[$built:meta])* $name:ident,)*) => {
+        $($(#[$built])* pub mod $name;)*
+
+        /// What the flags of parts are written into.
+        #[derive(Default)]
+        pub(crate) struct Drafts {
+            $($(#[$built])* pub(crate) $name: $name::Draft,)*
+        }
+
+        const BROUGHT: &[Brings] = &[$($(#[$built])* $name::BRINGS,)*];
+
+        /// The flags of `wspulse serve` that parts bring.
+        pub(crate) const FLAGS: &[&[Group<Draft>]] = &[$($(#[$built])* $name::BRINGS.flags,)*];
+
+        /// What follows from the flags of parts, for `wspulse serve`.
+        #[allow(unused_variables, clippy::unnecessary_wraps, reason = "a build may have no parts")]
+        pub(crate) fn settle(filled: &mut Filled<Draft>, env: &Environment) -> Result<(), Usage> {
+            $($(#[$built])* $name::settle(filled, env)?;)*
+            Ok(())
+        }
+    };
 }
 
-impl Plans {
-    /// The parts that a server is given. The seed is for jitter.
-    #[must_use]
-    pub fn build(self, seed: u64) -> Vec<Box<dyn Part>> {
-        let parts: Vec<Option<Box<dyn Part>>> = vec![
-            #[cfg(feature = "informer")]
-            self.informer.map(|setup| informer::part::new(setup.kube, seed)),
-            #[cfg(feature = "gateway")]
-            self.gateway.map(|plan| gateway::part::new(*plan, seed)),
-            #[cfg(feature = "gateway")]
-            self.backend.map(|plan| backend::part::new(*plan, seed)),
-        ];
-        // A build without parts has no use for it.
-        let _ = seed;
-        parts.into_iter().flatten().collect()
-    }
-
-    /// Files that have to be read before it can be said what parts do.
-    #[must_use]
-    pub fn paths(&self) -> Vec<String> {
-        let paths: Vec<Option<Vec<String>>> = vec![
-            #[cfg(feature = "informer")]
-            self.informer.as_ref().map(informer::flags::Setup::paths),
-        ];
-        paths.into_iter().flatten().flatten().collect()
-    }
-
-    /// Takes into account what those files say, as far as they are there.
-    ///
-    /// # Errors
-    /// Why what was asked for cannot be had.
-    pub fn resolve(&mut self, files: Vec<File>, reach: Reach) -> Result<(), String> {
-        #[cfg(feature = "informer")]
-        if let Some(setup) = &mut self.informer {
-            return setup.resolve(files, reach);
-        }
-        let _ = (files, reach);
-        Ok(())
-    }
-
-    /// Whether parts may be reached at this address of the admin listener, from other machines.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn check_admin(&self, address: &str) -> Result<(), String> {
-        #[cfg(feature = "gateway")]
-        if let Some(plan) = &self.gateway {
-            return plan.check_callers(address);
-        }
-        let _ = address;
-        Ok(())
-    }
-
-    /// Takes ids that cannot be guessed from here. Without it they are counted, for tests.
-    pub fn draw_from(&mut self, draw: fn(u64) -> Option<[u8; 16]>) {
-        #[cfg(feature = "gateway")]
-        if let Some(plan) = &mut self.gateway {
-            plan.draw = draw;
-        }
-        let _ = draw;
-    }
-
-    /// Descriptors that connections of parts may need, and those that they are reached by.
-    #[must_use]
-    pub fn descriptors(&self) -> usize {
-        #[cfg(feature = "gateway")]
-        if self.gateway.is_some() {
-            return crate::limits::OWN_CONNECTIONS + crate::limits::CALLBACK_CONNECTIONS;
-        }
-        0
-    }
+parts! {
+    #[cfg(feature = "informer")] informer,
+    #[cfg(feature = "gateway")] gateway,
+    #[cfg(feature = "gateway")] backend,
 }
 
-/// What flags are written into, before they are looked at together.
-#[derive(Clone, Default)]
-pub(crate) struct Drafts {
-    #[cfg(feature = "informer")]
-    pub(crate) informer: informer::flags::KubeWish,
-    #[cfg(feature = "gateway")]
-    pub(crate) gateway: gateway::flags::Wish,
-    #[cfg(feature = "gateway")]
-    pub(crate) backend: backend::flags::Wish,
-}
-
-/// The flags of `wspulse serve` that parts bring.
-pub(crate) const FLAGS: &[Group<Draft>] = &[
-    #[cfg(feature = "informer")]
-    informer::flags::MAIN,
-    #[cfg(feature = "informer")]
-    informer::flags::MORE,
-    #[cfg(feature = "gateway")]
-    gateway::flags::MAIN,
-    #[cfg(feature = "gateway")]
-    gateway::flags::MORE,
-];
-
-/// What follows from the flags of parts, for `wspulse serve`.
-#[allow(clippy::unnecessary_wraps, reason = "a build may have no part that can refuse")]
-pub(crate) fn settle(filled: &mut Filled<Draft>, env: &Environment) -> Result<(), Usage> {
-    #[cfg(feature = "informer")]
-    informer::flags::settle(&mut filled.draft, env);
-    #[cfg(feature = "gateway")]
-    gateway::flags::settle(filled)?;
-    let _ = (filled, env);
-    Ok(())
+/// What a part brings, whether it is used or not.
+pub(crate) struct Brings {
+    pub(crate) behaviour: Option<&'static Entry>,
+    /// The default mounts of the behaviour.
+    pub(crate) mounts: &'static [&'static str],
+    pub(crate) routes: &'static [Route],
+    pub(crate) metrics: &'static [Metric],
+    /// Flags of `wspulse serve`.
+    #[allow(dead_code, reason = "read by what `parts!` makes, where there are parts")]
+    pub(crate) flags: &'static [Group<Draft>],
+    pub(crate) command: Option<Command>,
 }
 
 /// A command that a part brings.
@@ -148,53 +65,72 @@ pub(crate) struct Command {
     pub(crate) chapter: fn() -> (&'static str, &'static Page, Vec<manual::Entry>),
 }
 
-/// The commands that parts bring.
-pub(crate) const COMMANDS: &[Command] = &[
-    #[cfg(feature = "gateway")]
-    backend::command::COMMAND,
-];
+/// A source of ids.
+pub type Draw = fn(u64) -> Option<[u8; 16]>;
 
-/// What a part brings that is known without having one.
-struct Brought {
-    behaviour: Option<(&'static Entry, &'static [&'static str])>,
-    routes: &'static [Route],
-    metrics: &'static [Metric],
+/// What a part is told at start.
+pub trait Plan: core::fmt::Debug {
+    /// The part. The seed is for jitter.
+    fn build(self: Box<Self>, seed: u64) -> Box<dyn Part>;
+
+    /// Files that have to be read before it can be said what it does.
+    fn paths(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Takes into account what those files say, as far as they are there.
+    ///
+    /// # Errors
+    /// Why what was asked for cannot be had.
+    fn resolve(&mut self, _files: &[File], _reach: Reach) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether other machines may reach it at this address of the admin listener.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_admin(&self, _address: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Takes ids from here that cannot be guessed. Without it they are counted, for tests.
+    fn draw_from(&mut self, _draw: Draw) {}
+
+    /// Descriptors that it may need: for connections that it opens, and for those that reach it.
+    fn descriptors(&self) -> usize {
+        0
+    }
 }
 
-const BROUGHT: &[Brought] = &[
-    #[cfg(feature = "informer")]
-    Brought {
-        behaviour: Some((&informer::part::BEHAVIOUR, informer::part::MOUNTS)),
-        routes: &[],
-        metrics: informer::part::METRICS,
-    },
-    #[cfg(feature = "gateway")]
-    Brought {
-        behaviour: Some((&gateway::part::BEHAVIOUR, &[])),
-        routes: gateway::part::ROUTES,
-        metrics: gateway::part::METRICS,
-    },
-    #[cfg(feature = "gateway")]
-    Brought { behaviour: None, routes: backend::part::ROUTES, metrics: backend::part::METRICS },
-];
+/// Makes the parts that a server is given. The seed is for jitter.
+#[must_use]
+pub fn build(plans: Vec<Box<dyn Plan>>, seed: u64) -> Vec<Box<dyn Part>> {
+    plans.into_iter().map(|plan| plan.build(seed)).collect()
+}
 
 /// All behaviours of this build, and their mounts.
 #[must_use]
 pub fn catalogue() -> Catalogue {
     let mut all = behaviours::catalogue();
-    for (entry, mounts) in BROUGHT.iter().filter_map(|brought| brought.behaviour) {
-        all.entries.push(entry);
-        all.mounts.extend(mounts);
+    for part in BROUGHT {
+        all.entries.extend(part.behaviour);
+        all.mounts.extend(part.mounts);
     }
     all
 }
 
 /// The paths that parts bring, for documents.
 pub fn routes() -> impl Iterator<Item = &'static Route> {
-    BROUGHT.iter().flat_map(|brought| brought.routes)
+    BROUGHT.iter().flat_map(|part| part.routes)
 }
 
 /// The metrics that parts bring, for documents.
 pub fn metrics() -> impl Iterator<Item = &'static Metric> {
-    BROUGHT.iter().flat_map(|brought| brought.metrics)
+    BROUGHT.iter().flat_map(|part| part.metrics)
+}
+
+/// The commands that parts bring.
+pub(crate) fn commands() -> impl Iterator<Item = &'static Command> {
+    BROUGHT.iter().filter_map(|part| part.command.as_ref())
 }

@@ -21,6 +21,7 @@ use crate::net::stream::Listener;
 use crate::net::tls::{self, KeepError, Keeper};
 use crate::net::{clock, files, process, signals, unix};
 use crate::options::{LogFormat, LogStyle, Reach, Serve};
+use crate::parts;
 use crate::server::config::{Config, Surface};
 use crate::server::{self, Assets, Server};
 use crate::units::show_size;
@@ -110,10 +111,10 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
         None if serve.server.surface == Surface::Bare => Assets::none(),
         None => Assets::embedded(clock::now()),
     };
-    let paths = serve.parts.paths();
-    if !paths.is_empty() {
-        let reach = reach(&serve, &passed);
-        serve.parts.resolve(files::present(&paths), reach).map_err(StartError::Part)?;
+    let reach = reach(&serve, &passed);
+    for plan in &mut serve.parts {
+        plan.resolve(&files::present(&plan.paths()), reach).map_err(StartError::Part)?;
+        plan.draw_from(draw);
     }
     let tls = serve.tls.clone().map(|files| {
         Keeper::open(tls::Files { cert: files.cert, key: files.key }, server::PLAIN_WORDS)
@@ -123,8 +124,8 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     serve.server.memory.unseen_bytes = if tls.is_some() { limits::TLS_BYTES } else { 0 };
     let memory = gauge(&mut serve.server.memory.limit).map_err(StartError::Kernel)?;
     serve.server.fit_memory();
-    share_out(descriptors, serve.parts.descriptors(), &mut serve.server);
-    serve.parts.draw_from(draw);
+    let of_parts = serve.parts.iter().map(|plan| plan.descriptors()).sum();
+    share_out(descriptors, of_parts, &mut serve.server);
     let open = open_listeners(&serve, passed)?;
     // Signals are caught before the server is announced: a supervisor may stop it at once.
     let signals = signals::pipes().map_err(StartError::Kernel)?;
@@ -135,7 +136,7 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let duties = Duties { listeners, assets: assets_again, supervisor, tls, memory };
     let kernel = Kernel::new(duties, signals).map_err(StartError::Kernel)?;
     let seed = seed();
-    let server = Server::new(serve.server, serve.parts.build(seed), assets, seed);
+    let server = Server::new(serve.server, parts::build(serve.parts, seed), assets, seed);
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
 }
 
@@ -154,7 +155,9 @@ fn reach(serve: &Serve, passed: &[Passed]) -> Reach {
 /// do not know passed sockets, which are checked here.
 fn check_passed(serve: &Serve, passed: &[Passed]) -> Result<(), StartError> {
     let open = passed.iter().find(|passed| passed.door == Door::Admin && !passed.is_local());
-    let checked = open.map_or(Ok(()), |passed| serve.parts.check_admin(&passed.address));
+    let Some(passed) = open else { return Ok(()) };
+    let mut checks = serve.parts.iter().map(|plan| plan.check_admin(&passed.address));
+    let checked = checks.find(Result::is_err).unwrap_or(Ok(()));
     checked.map_err(|why| StartError::Part(format!("LISTEN_FDS: {why}")))
 }
 

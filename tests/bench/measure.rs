@@ -10,7 +10,7 @@ use wspulse::proto::upgrade::Ask;
 
 use crate::servers::{Server, on_core};
 
-pub(crate) const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 7;
 const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
 /// Name; clients, bytes, messages under way, and how long they go on.

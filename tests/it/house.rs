@@ -32,7 +32,7 @@ pub(crate) fn server(args: &[&str], seed: u64) -> Server {
     if serve.server.limits.max_connections == 0 {
         serve.server.limits.max_connections = 1000;
     }
-    let parts = serve.parts.build(seed);
+    let parts = wspulse::parts::build(serve.parts, seed);
     Server::new(serve.server, parts, Assets::embedded(Now::default()), seed)
 }
 

@@ -30,14 +30,14 @@ AWS_SECRET_ACCESS_KEY, EKS Pod Identity, or IRSA.\n",
 };
 
 /// Its flags.
-pub(crate) const FLAGS: Table<Draft> = &[&[
+pub(crate) const FLAGS: &Table<Draft> = &Table::of(&[
     Group { title: "The service", flags: SERVICE, brief: false },
     Group { title: "Limits", flags: flags::LIMITS, brief: false },
     Group { title: "Stopping", flags: flags::STOPPING, brief: false },
     Group { title: "Logs", flags: flags::LOGS, brief: false },
     Group { title: "Fine tuning", flags: flags::TIMEOUTS, brief: true },
     Group { title: "Asking", flags: flags::ASKING, brief: false },
-]];
+]);
 
 /// The command.
 pub(crate) const COMMAND: parts::Command = parts::Command {
@@ -127,7 +127,8 @@ pub(crate) fn parse(
         draft.serve.listen.push(Listen::Default { port: PORT });
     }
     serve::settle(draft, env, surroundings)?;
-    draft.parts.backend.settle(&mut draft.serve.parts, env)?;
+    let plan = draft.parts.backend.settle(env)?;
+    draft.serve.parts.push(Box::new(plan));
     Ok(match filled.draft.ask {
         Ask::Serve => Command::Serve(Box::new(filled.draft.serve)),
         Ask::Check => Command::Check(Box::new(filled.draft.serve)),

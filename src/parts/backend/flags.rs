@@ -8,7 +8,6 @@ use crate::aws::endpoint::Endpoint;
 use crate::options::Usage;
 use crate::options::read::Environment;
 use crate::options::table::Taken;
-use crate::parts::Plans;
 
 /// What the flags say, each of which is sound by itself.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +43,7 @@ impl Wish {
     }
 
     /// What follows from all of them, and from the environment.
-    pub(super) fn settle(&self, plans: &mut Plans, env: &Environment) -> Result<(), Usage> {
+    pub(super) fn settle(&self, env: &Environment) -> Result<Plan, Usage> {
         let bad = |name: &str, value: &str, why: &str| Usage::BadValue {
             name: name.to_owned(),
             value: value.to_owned(),
@@ -81,8 +80,7 @@ impl Wish {
             _ => Place::Memory,
         };
         let provider = identity.map(|identity| identity.provider);
-        plans.backend = Some(Box::new(Plan { gateway, sessions, provider }));
-        Ok(())
+        Ok(Plan { gateway, sessions, provider })
     }
 
     fn wanted(&self, table: &str, identity: &Identity) -> Result<Wanted, Usage> {

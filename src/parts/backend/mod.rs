@@ -18,6 +18,7 @@ pub use message::{Message, Wrong};
 
 use std::collections::VecDeque;
 
+use super::Brings;
 use crate::aws::call::From;
 use crate::aws::credentials::{Keyring, Provider, Trouble};
 use crate::aws::dynamodb::Operation;
@@ -25,9 +26,30 @@ use crate::aws::secret::Secret;
 use crate::aws::sigv4::Scope;
 use crate::calls::pool::{Call, Failure};
 use crate::engine::{Id, Now};
+use crate::options::Usage;
+use crate::options::read::{Environment, Filled};
+use crate::options::serve as options;
+use crate::server::part::Part;
 use crate::time;
+pub(crate) use flags::Wish as Draft;
 use hand::{Half, Hand, Hands};
 use sessions::{Event, Memory, Place, Table};
+
+/// What the part brings.
+pub(super) const BRINGS: Brings = Brings {
+    behaviour: None,
+    mounts: &[],
+    routes: part::ROUTES,
+    metrics: part::METRICS,
+    flags: &[],
+    command: Some(command::COMMAND),
+};
+
+/// `wspulse serve` is no backend: the command of that name makes the plan.
+#[expect(clippy::unnecessary_wraps, reason = "all parts have this form")]
+pub(super) fn settle(_: &mut Filled<options::Draft>, _: &Environment) -> Result<(), Usage> {
+    Ok(())
+}
 
 /// Messages in hand at once; who comes then is told to come later.
 pub const IN_HAND_MAX: usize = 4_096;
@@ -47,6 +69,12 @@ pub struct Plan {
     pub sessions: Place,
     /// Who gives credentials, if any are needed.
     pub provider: Option<Provider>,
+}
+
+impl super::Plan for Plan {
+    fn build(self: Box<Self>, seed: u64) -> Box<dyn Part> {
+        part::new(*self, seed)
+    }
 }
 
 impl Plan {

@@ -12,14 +12,13 @@ use crate::options::read::Filled;
 use crate::options::serve::Draft;
 use crate::options::table::{Fallback, Flag, Group, Takes};
 use crate::options::{self, Usage, values};
-use crate::parts;
+use crate::parts::{self, Plan as _};
 
 /// The flags.
-pub(crate) const MAIN: Group<Draft> =
-    Group { title: "The gateway (see the README)", flags: &[BACKEND], brief: false };
-
-/// Those that few will need.
-pub(crate) const MORE: Group<Draft> = Group { title: "", flags: FLAGS, brief: true };
+pub(super) const GROUPS: &[Group<Draft>] = &[
+    Group { title: "The gateway (see the README)", flags: &[BACKEND], brief: false },
+    Group { title: "", flags: FLAGS, brief: true },
+];
 
 type Read<T> = Result<T, Cow<'static, str>>;
 
@@ -167,7 +166,7 @@ fn expression(text: &str) -> Read<Expression> {
 }
 
 /// Adds the mount, and makes the plan.
-pub(crate) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
+pub(super) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
     let wish = filled.draft.parts.gateway.clone();
     if wish.backend.is_empty() {
         return check_without(filled);
@@ -176,7 +175,7 @@ pub(crate) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
     let Ok(plan) = plan(&wish) else { return Ok(()) };
     let serve = &mut filled.draft.serve;
     if let Some(admin) = serve.admin.as_ref().filter(|admin| !admin.is_local()) {
-        let open = plan.check_callers(&admin.to_string());
+        let open = plan.check_admin(&admin.to_string());
         open.map_err(|why| Usage::Sentence(format!("--admin-listen: {why}")))?;
     }
     let path = format!("/gateway/{}", plan.stage);
@@ -185,7 +184,7 @@ pub(crate) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
         let text = format!("{path}={}?deflate=off", BEHAVIOUR.name);
         mounts.extend(Mount::parse(&text, &parts::catalogue()).ok());
     }
-    serve.parts.gateway = Some(Box::new(plan));
+    serve.parts.push(Box::new(plan));
     Ok(())
 }
 

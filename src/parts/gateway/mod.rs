@@ -24,13 +24,32 @@ use crate::proto::frame::Kind;
 use crate::queue::{Queue, Waiting};
 use crate::rng::Rng;
 use crate::time;
+use super::Brings;
+use crate::options::read::{Environment, Filled};
+use crate::options::{serve as options, Usage};
 use circuit::Circuit;
+pub(crate) use flags::Wish as Draft;
 use names::Name;
 pub use plan::{Format, Plan};
 use request::Letter;
 pub use request::Visitor;
 pub use select::Expression;
 use session::{Flight, Session, Stage};
+
+/// What the part brings.
+pub(super) const BRINGS: Brings = Brings {
+    behaviour: Some(&part::BEHAVIOUR),
+    mounts: &[],
+    routes: part::ROUTES,
+    metrics: part::METRICS,
+    flags: flags::GROUPS,
+    command: None,
+};
+
+/// Makes the part's plan of its flags.
+pub(super) fn settle(filled: &mut Filled<options::Draft>, _: &Environment) -> Result<(), Usage> {
+    flags::settle(filled)
+}
 
 /// A message, all of its frames together, as API Gateway has it; also one that is pushed.
 pub const MESSAGE_BYTES: usize = 128 * 1024;

@@ -5,8 +5,6 @@ use core::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// What is asked for a name: how many there were before. `None`: there is no randomness.
-pub type Draw = fn(u64) -> Option<[u8; 16]>;
 
 /// The id of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

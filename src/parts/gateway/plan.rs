@@ -3,10 +3,13 @@
 
 use std::borrow::Cow;
 
-use super::names::Draw;
+use super::part;
 use super::select::Expression;
 use crate::proto::http::is_host;
 use crate::proto::url::{Parts, Speech};
+use crate::limits;
+use crate::parts::{self, Draw};
+use crate::server::part::Part;
 use crate::target::Target;
 
 /// A key of a route is no longer.
@@ -48,12 +51,20 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether callers are authenticated, or the operator has decided against that. The address of
-    /// the caller is no substitute: behind the sidecar of a mesh all callers have 127.0.0.6.
-    ///
-    /// # Errors
-    /// Why callbacks that other machines send to this address cannot be taken.
-    pub fn check_callers(&self, address: &str) -> Result<(), String> {
+    /// The backend, and those of routes that have their own.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
+        [&self.backend].into_iter().chain(self.routes.iter().filter_map(|(_, own)| own.as_ref()))
+    }
+}
+
+impl parts::Plan for Plan {
+    fn build(self: Box<Self>, seed: u64) -> Box<dyn Part> {
+        part::new(*self, seed)
+    }
+
+    /// Callers have to be authenticated, unless the operator has decided against that. The address
+    /// of the caller is no substitute: behind the sidecar of a mesh all callers have 127.0.0.6.
+    fn check_admin(&self, address: &str) -> Result<(), String> {
         if self.open || !self.token_file.is_empty() || !self.credentials_file.is_empty() {
             return Ok(());
         }
@@ -64,9 +75,12 @@ impl Plan {
         ))
     }
 
-    /// The backend, and those of routes that have their own.
-    pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
-        [&self.backend].into_iter().chain(self.routes.iter().filter_map(|(_, own)| own.as_ref()))
+    fn draw_from(&mut self, draw: Draw) {
+        self.draw = draw;
+    }
+
+    fn descriptors(&self) -> usize {
+        limits::OWN_CONNECTIONS + limits::CALLBACK_CONNECTIONS
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::part::BEHAVIOUR;
+use super::part::{self, BEHAVIOUR};
 use super::{Kube, access::Access};
 use crate::engine::File;
 use crate::options::flags::{named, set, visible};
@@ -11,13 +11,14 @@ use crate::options::read::Environment;
 use crate::options::serve::Draft;
 use crate::options::table::{Fallback, Flag, Group, Takes};
 use crate::options::{Reach, values};
+use crate::parts::Plan;
+use crate::server::part::Part;
 
 /// The flags.
-pub(crate) const MAIN: Group<Draft> =
-    Group { title: "Deployments of a cluster", flags: &[WHERE], brief: false };
-
-/// Those that few will need.
-pub(crate) const MORE: Group<Draft> = Group { title: "", flags: HOW, brief: true };
+pub(super) const GROUPS: &[Group<Draft>] = &[
+    Group { title: "Deployments of a cluster", flags: &[WHERE], brief: false },
+    Group { title: "", flags: HOW, brief: true },
+];
 
 const WHERE: Flag<Draft> = Flag {
     name: "kube",
@@ -140,7 +141,7 @@ fn namespace(text: &str) -> Read<String> {
 }
 
 /// What the environment adds; and what can be told without reading a file.
-pub(crate) fn settle(draft: &mut Draft, env: &Environment) {
+pub(super) fn settle(draft: &mut Draft, env: &Environment) {
     let wish = &mut draft.parts.informer;
     let around =
         ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"].map(|name| env.filled(name));
@@ -162,29 +163,29 @@ pub(crate) fn settle(draft: &mut Draft, env: &Environment) {
         Choice::Url(url) => at(url, wish),
         Choice::Auto | Choice::InCluster | Choice::Kubeconfig => Kube::Nothing(NOTHING.to_owned()),
     };
-    draft.serve.parts.informer = Some(Setup { wish: wish.clone(), kube });
+    draft.serve.parts.push(Box::new(Setup { wish: wish.clone(), kube }));
 }
 
 /// What the informer is told: by flags, and by the files that they name once these are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setup {
+#[derive(Debug)]
+struct Setup {
     wish: KubeWish,
-    /// Whose Deployments are shown.
-    pub kube: Kube,
+    kube: Kube,
 }
 
-impl Setup {
-    /// Files that have to be read before it can be said whose Deployments are shown.
-    #[must_use]
-    pub fn paths(&self) -> Vec<String> {
+impl Plan for Setup {
+    fn build(self: Box<Self>, seed: u64) -> Box<dyn Part> {
+        part::new(self.kube, seed)
+    }
+
+    fn paths(&self) -> Vec<String> {
         self.wish.paths()
     }
 
-    /// Takes into account what those files say.
-    ///
-    /// # Errors
-    /// Why what was asked for cannot be had.
-    pub fn resolve(&mut self, files: Vec<File>, reach: Reach) -> Result<(), String> {
+    fn resolve(&mut self, files: &[File], reach: Reach) -> Result<(), String> {
+        if self.wish.paths().is_empty() {
+            return Ok(());
+        }
         let found = self.wish.resolve(files, reach).map_err(|why| format!("--kube: {why}"))?;
         if let Kube::Nothing(why) = &found
             && why != NOTHING
@@ -223,11 +224,12 @@ impl KubeWish {
     ///
     /// # Errors
     /// Why what was asked for cannot be had.
-    pub fn resolve(&self, files: Vec<File>, reach: Reach) -> Result<Kube, String> {
+    fn resolve(&self, files: &[File], reach: Reach) -> Result<Kube, String> {
         let account = format!("{ACCOUNT}/token");
         let in_pod = self.around.is_some() && files.iter().any(|file| file.name == account);
-        let others = files.into_iter().filter(|file| file.name != account);
-        let configs: Vec<_> = others.map(|file| (file.name, file.bytes)).collect();
+        let others = files.iter().filter(|file| file.name != account);
+        let configs: Vec<_> =
+            others.map(|file| (file.name.clone(), file.bytes.clone())).collect();
         let watch = |access, from| Ok(Kube::Watch(Box::new(self.plan(access, from))));
         match (&self.choice, self.account()) {
             (Choice::InCluster, Some(access)) => watch(access, Vec::new()),
@@ -292,7 +294,7 @@ mod tests {
         let wish = |choice| KubeWish { choice, files: vec!["c".to_owned()], ..KubeWish::default() };
         let watches = |wish: &KubeWish, reach| {
             let files = vec![file("c", config), file(&format!("{ACCOUNT}/token"), "t")];
-            matches!(wish.resolve(files, reach), Ok(Kube::Watch(_)))
+            matches!(wish.resolve(&files, reach), Ok(Kube::Watch(_)))
         };
         assert!(watches(&wish(Choice::Auto), Reach::Local));
         assert!(!watches(&wish(Choice::Auto), Reach::Open));

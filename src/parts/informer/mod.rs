@@ -22,17 +22,38 @@ mod yaml;
 
 pub use feed::{Feed, Then, Wish};
 pub use part::Kube;
+pub(crate) use flags::KubeWish as Draft;
 pub use words::{Encoded, Format};
 
 use std::collections::VecDeque;
 
 use crate::engine::{HangUp, Now, Target};
+use crate::options::read::{Environment, Filled};
+use crate::options::{serve as options, Usage};
+use super::Brings;
 use crate::rng::Rng;
 use crate::time;
 use access::{Access, Secrets};
 use asking::{Asking, Question};
 use backoff::Backoff;
 use trouble::Trouble;
+
+/// What the part brings.
+pub(super) const BRINGS: Brings = Brings {
+    behaviour: Some(&part::BEHAVIOUR),
+    mounts: part::MOUNTS,
+    routes: &[],
+    metrics: part::METRICS,
+    flags: flags::GROUPS,
+    command: None,
+};
+
+/// Makes the part's plan of its flags.
+#[expect(clippy::unnecessary_wraps, reason = "all parts have this form")]
+pub(super) fn settle(filled: &mut Filled<options::Draft>, env: &Environment) -> Result<(), Usage> {
+    flags::settle(&mut filled.draft, env);
+    Ok(())
+}
 
 /// Viewers that are woken in one turn.
 pub const WOKEN_PER_TURN: usize = limits::WOKEN_PER_TURN;
