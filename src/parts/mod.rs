@@ -1,5 +1,5 @@
 //! The parts that this build has, and what is known of a part before it is there. This is the only
-//! file that knows all of them: a part is a folder and one line of [`parts!`]. Where that line is
+//! file that knows all of them: a part is a folder and one line of `parts!`. Where that line is
 //! missing, nothing else changes.
 
 use crate::behaviours::{self, Catalogue, Entry};

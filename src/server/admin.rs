@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::routes::{Later, Reply, json};
+use super::route::{Later, Reply, json};
 use super::shared::{Cx, Order};
 use crate::proto::http::{Method, Request};
 use crate::proto::response::Response;

@@ -1,10 +1,14 @@
 //! What the server is told once, at start: one small struct for each owner.
 //! It does not know where a value came from; `options` does.
 
-use super::pressure::{BASE_BYTES, CONNECTION_BYTES};
 use crate::behaviours::Mount;
 use crate::proto::deflate::Compression;
 
+/// What the process has before its first connection.
+pub(super) const BASE_BYTES: u64 = 3 * 1024 * 1024;
+/// A connection: its place with us; its socket, file and poll entry in the kernel, and a page of
+/// what is on its way.
+const CONNECTION_BYTES: u64 = 8 * 1024;
 /// What a stalled peer pins where buffers grow as far as the kernel lets them.
 const UNLIMITED_PINNED: usize = 4 * 1024 * 1024;
 

@@ -2,13 +2,17 @@
 //! keepalive of their own, an end in sight, a fault, a forwarded address. Most have nothing of
 //! this and no `Extras`.
 
+use std::collections::VecDeque;
+
 use serde::Serialize;
 
+use super::config::Identity;
+use super::faults::Faults;
 use super::pressure::Account;
-use super::shared::{Cx, Shared};
 use super::worker::{self, Worker};
 use crate::behaviours::{Ctx, Kind, Params, Pushes, WireFault};
-use crate::outbox::Block;
+use crate::engine::{Action, Id, Now};
+use crate::outbox::{Block, Blocks};
 use crate::queue::{Queue, Waiting};
 use crate::{heap, limits, time};
 
@@ -57,11 +61,12 @@ impl Extras {
     pub(super) fn new(
         params: &Params,
         forwarded: Option<Box<str>>,
-        cx: &Cx<'_>,
+        now: Now,
+        hello: impl FnOnce() -> String,
     ) -> Option<Box<Self>> {
         let extras = Self {
-            pushes: Pushes::new(params, cx.now.mono_ns),
-            greeting: params.hello.then(|| hello(cx.shared, cx.id.to_string())),
+            pushes: Pushes::new(params, now.mono_ns),
+            greeting: params.hello.then(hello),
             wait: Wait { delay: params.delay_ms, work: params.work_ms, block: params.block_ms },
             waiting: Queue::default(),
             takes_no_more: false,
@@ -121,39 +126,48 @@ impl Extras {
     }
 
     /// Takes a message that is answered later, or never; `None`: it is answered now.
-    pub(super) fn take(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Option<Taken> {
+    pub(super) fn take(
+        &mut self,
+        (kind, payload): (Kind, &[u8]),
+        (now, id): (Now, Id),
+        means: Means<'_>,
+    ) -> Option<Taken> {
         if self.fault == Some(WireFault::Reset) {
             return Some(Taken::Fatal);
         }
         if self.wait == Wait::default() {
             return None;
         }
-        let mut due_ns = cx.now.mono_ns + time::ms(self.wait.delay);
+        let Means { worker, faults, blocks, actions } = means;
+        let mut due_ns = now.mono_ns + time::ms(self.wait.delay);
         if self.wait.block > 0 {
-            let freeze = cx.shared.faults.freeze(cx.now, self.wait.block);
-            cx.act(freeze);
-            due_ns = due_ns.max(cx.shared.faults.frozen_until_ns());
+            actions.push_back(faults.freeze(now, self.wait.block));
+            due_ns = due_ns.max(faults.frozen_until_ns());
         }
-        let turn = (self.wait.work > 0).then(|| cx.shared.worker.next_turn());
+        let turn = (self.wait.work > 0).then(|| worker.next_turn());
         if let Some(turn) = turn
             && self.waiting.turn().is_none()
         {
-            cx.shared.worker.enter(turn, cx.id, self.wait.work, cx.now);
+            worker.enter(turn, id, self.wait.work, now);
         }
         let message = Waiting { due_ns, turn, kind, payload };
-        self.waiting.push(message, &mut cx.shared.blocks);
+        self.waiting.push(message, blocks);
         Some(Taken::Later)
     }
 
     /// The next message that may be answered by `due_ns`.
-    pub(super) fn next_delayed(&mut self, due_ns: u64, cx: &mut Cx<'_>) -> Option<(Kind, Block)> {
+    pub(super) fn next_delayed(
+        &mut self,
+        due_ns: u64,
+        now: Now,
+        blocks: &mut Blocks,
+    ) -> Option<(Kind, Block)> {
         let first = self.waiting.first()?;
         if first.due_ns > due_ns || first.turn.is_some() {
             return None;
         }
-        let blocks = &mut cx.shared.blocks;
         let taken = (first.kind, blocks.with(first.payload));
-        self.waiting.pop(blocks, cx.now);
+        self.waiting.pop(blocks, now);
         Some(taken)
     }
 
@@ -195,6 +209,15 @@ impl Extras {
     }
 }
 
+/// What a message that waits may need of the server.
+#[derive(Debug)]
+pub(super) struct Means<'a> {
+    pub(super) worker: &'a mut Worker,
+    pub(super) faults: &'a mut Faults,
+    pub(super) blocks: &'a mut Blocks,
+    pub(super) actions: &'a mut VecDeque<Action>,
+}
+
 /// What became of a message that is not answered now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -204,8 +227,12 @@ pub(super) enum Taken {
     Fatal,
 }
 
-fn hello(shared: &Shared, connection: String) -> String {
-    let identity = &shared.config.identity;
+/// The first message of a connection with `hello=1`.
+pub(super) fn hello(
+    identity: &Identity,
+    of_parts: &[(&'static str, serde_json::Value)],
+    connection: String,
+) -> String {
     let hello = Hello {
         pod: &identity.pod,
         node: identity.node.as_deref(),
@@ -213,7 +240,7 @@ fn hello(shared: &Shared, connection: String) -> String {
         zone: identity.zone.as_deref(),
         version: env!("CARGO_PKG_VERSION"),
         connection,
-        of_parts: &shared.greetings,
+        of_parts,
     };
     // Strings always serialize.
     serde_json::to_string(&hello).unwrap_or_default()

@@ -1,8 +1,10 @@
 //! The HTTP stage: requests in, answers out, until one of them is an upgrade or the last.
 //! What a path answers is `routes`' business.
 
-use super::routes::{self, Later, Reply, View};
-use super::shared::{Cx, Word};
+use super::route::{Later, Reply};
+use super::route_table::Match;
+use super::routes;
+use super::shared::{Cx, View, Word};
 use super::slow::{Slow, is_backed_up};
 use super::stats;
 use super::upgrade::{self, Opening};
@@ -173,15 +175,16 @@ impl Http {
             Progress::Head(end) => {
                 let mut fields = Fields::default();
                 let request = http::parse_with(&bytes[..end], &mut fields, slashes(cx.door))?;
-                let wanted = routes::body_limit(&request, View::of(cx));
+                let found = routes::find(&request, View::of(cx));
+                let wanted = found.and_then(|found| found.route.body_bytes);
                 let most = wanted.unwrap_or(limits::DROPPED_BODY_BYTES);
                 if request.framing == Framing::Length(0) {
-                    return Ok((end, self.answer(&request, Sent::Whole(&[]), cx)));
+                    return Ok((end, self.answer(&request, Sent::Whole(&[]), found, cx)));
                 }
                 // A refused body, or one that waits for permission in vain, is answered without it.
                 let refused = wanted.is_none() && request.expects_continue;
                 let Some(body) = Body::new(request.framing, most).ok().filter(|_| !refused) else {
-                    return Ok((end, self.answer(&request, Sent::Early, cx)));
+                    return Ok((end, self.answer(&request, Sent::Early, found, cx)));
                 };
                 if request.expects_continue && bytes.len() == end {
                     cx.out.bytes.extend_from_slice(response::CONTINUE);
@@ -192,7 +195,8 @@ impl Http {
                     Err(Refusal::BodyTooLarge) => self.too_large(cx, bytes),
                     progress => match progress? {
                         Progress::Whole(all) => {
-                            Ok((all, self.answer(&request, Sent::Whole(&bytes[end..all]), cx)))
+                            let sent = Sent::Whole(&bytes[end..all]);
+                            Ok((all, self.answer(&request, sent, found, cx)))
                         }
                         Progress::Waiting | Progress::Head(_) => Ok((0, Some(Then::More))),
                     },
@@ -202,7 +206,8 @@ impl Http {
                 let mut fields = Fields::default();
                 let request = http::parse_with(bytes, &mut fields, slashes(cx.door))?;
                 let body = &bytes[self.intake.head_end()..end];
-                Ok((end, self.answer(&request, Sent::Whole(body), cx)))
+                let found = routes::find(&request, View::of(cx));
+                Ok((end, self.answer(&request, Sent::Whole(body), found, cx)))
             }
         }
     }
@@ -215,8 +220,9 @@ impl Http {
     ) -> Result<(usize, Option<Then>), Refusal> {
         let mut fields = Fields::default();
         let request = http::parse_with(bytes, &mut fields, slashes(cx.door))?;
-        match routes::body_limit(&request, View::of(cx)) {
-            Some(_) => Ok((bytes.len(), self.answer(&request, Sent::Early, cx))),
+        let found = routes::find(&request, View::of(cx));
+        match found.and_then(|found| found.route.body_bytes) {
+            Some(_) => Ok((bytes.len(), self.answer(&request, Sent::Early, found, cx))),
             None => Err(Refusal::BodyTooLarge),
         }
     }
@@ -325,6 +331,7 @@ impl Http {
         &mut self,
         request: &Request<'_, '_>,
         sent: Sent<'_>,
+        found: Option<Match>,
         cx: &mut Cx<'_>,
     ) -> Option<Then> {
         let reply = match upgrade::upgrade(request, cx) {
@@ -338,12 +345,13 @@ impl Http {
             }
             None => match sent {
                 Sent::Whole(body) => {
-                    routes::command(request, Ok(&body::payload(request.framing, body)), cx)
+                    let body = body::payload(request.framing, body);
+                    routes::command(request, Ok(&body), found, cx)
                 }
-                Sent::Early => routes::command(request, Err(Refusal::BodyTooLarge), cx),
+                Sent::Early => routes::command(request, Err(Refusal::BodyTooLarge), found, cx),
             },
         };
-        let path = routes::label(request, View::of(cx));
+        let path = routes::label(request, found, View::of(cx));
         let method = request.method;
         let may_last = request.persistence == Persistence::KeepAlive
             && matches!(sent, Sent::Whole(_))
@@ -368,7 +376,7 @@ impl Http {
             Some(Reply::Now(response)) => response,
             None => {
                 let view = View { door: cx.door, peer: cx.peer, shared: cx.shared };
-                routes::respond(request, view)
+                routes::respond(request, found, view)
             }
         };
         log_access(request, response.status, cx.id);

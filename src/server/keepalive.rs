@@ -1,9 +1,10 @@
 //! Pings, whatever the traffic: what lies between may forget a connection that only listens.
 
-use super::shared::Cx;
+use super::config::Limits;
 use super::slow::Slow;
 use crate::engine::Now;
 use crate::proto::frame;
+use crate::rng::Rng;
 use crate::time::{self, Moment};
 
 /// So that ten thousand pings do not fall on one moment.
@@ -29,9 +30,9 @@ pub(super) enum Pulse {
 
 impl Keepalive {
     /// Pings at the mount's own gap, or at the server's; a gap of 0 sends none.
-    pub(super) fn new(own_ms: Option<u64>, cx: &mut Cx<'_>) -> Self {
-        let heard = Moment::at(cx.now.mono_ns);
-        Self { heard, next_ping: plan(own_ms, cx), asked: None }
+    pub(super) fn new(own_ms: Option<u64>, now: Now, limits: &Limits, rng: &mut Rng) -> Self {
+        let heard = Moment::at(now.mono_ns);
+        Self { heard, next_ping: plan(own_ms, now, limits, rng), asked: None }
     }
 
     /// Something came: the only thing that is done for each read.
@@ -39,13 +40,12 @@ impl Keepalive {
         self.heard = Moment::at(now.mono_ns);
     }
 
-    /// A pong: ours carry the moment of their ping, others may be anything.
-    pub(super) fn answered(&self, payload: &[u8], cx: &mut Cx<'_>) {
-        if let (Some(_), Ok(bytes)) = (self.asked, payload.try_into())
-            && let Some(round_trip_ns) = cx.now.mono_ns.checked_sub(u64::from_be_bytes(bytes))
-        {
-            cx.shared.metrics.ping_rtt.observe_ns(round_trip_ns);
-        }
+    /// A pong came: the round trip since its ping, in nanoseconds. Our pings carry the moment at
+    /// which they were sent; other pongs may carry anything.
+    pub(super) fn answered(&self, payload: &[u8], now: Now) -> Option<u64> {
+        self.asked?;
+        let sent_ns = u64::from_be_bytes(payload.try_into().ok()?);
+        now.mono_ns.checked_sub(sent_ns)
     }
 
     /// The peer was not read until now: an answer to the ping may wait among what it has sent, and
@@ -67,22 +67,23 @@ impl Keepalive {
         &mut self,
         own_ms: Option<u64>,
         slow: Option<&Slow>,
-        cx: &mut Cx<'_>,
+        now: Now,
+        (limits, rng): (&Limits, &mut Rng),
+        out: &mut Vec<u8>,
     ) -> Pulse {
-        let now = cx.now;
         if let Some(asked) = self.asked {
             if self.heard.ms_ago(now) <= asked.ms_ago(now) {
                 self.asked = None;
-            } else if asked.ms_ago(now) >= cx.shared.config.limits.pong_timeout_ms {
+            } else if asked.ms_ago(now) >= limits.pong_timeout_ms {
                 return Pulse::Lost;
             }
         }
         if self.next_ping.is_some_and(|when| when.has_come(now)) {
-            self.next_ping = plan(own_ms, cx);
+            self.next_ping = plan(own_ms, now, limits, rng);
             // A ping behind output that the peer does not take would measure nothing; the send
             // timeout watches over that peer.
             if self.asked.is_none() && slow.is_none_or(|slow| slow.outbox.is_empty()) {
-                frame::write_ping(&mut cx.out.bytes, &now.mono_ns.to_be_bytes());
+                frame::write_ping(out, &now.mono_ns.to_be_bytes());
                 let asked = Moment::at(now.mono_ns);
                 self.asked = Some(asked);
                 // An answer may come within this very tick: what was heard before is older.
@@ -92,14 +93,14 @@ impl Keepalive {
         Pulse::Fine
     }
 
-    pub(super) fn next_deadline(&self, cx: &Cx<'_>) -> Option<u64> {
-        let timeout_ns = time::ms(cx.shared.config.limits.pong_timeout_ms);
-        let lost_ns = self.asked.map(|asked| asked.ns(cx.now) + timeout_ns);
-        self.next_ping.map(|when| when.ns(cx.now)).into_iter().chain(lost_ns).min()
+    pub(super) fn next_deadline(&self, now: Now, limits: &Limits) -> Option<u64> {
+        let timeout_ns = time::ms(limits.pong_timeout_ms);
+        let lost_ns = self.asked.map(|asked| asked.ns(now) + timeout_ns);
+        self.next_ping.map(|when| when.ns(now)).into_iter().chain(lost_ns).min()
     }
 }
 
-fn plan(own_ms: Option<u64>, cx: &mut Cx<'_>) -> Option<Moment> {
-    let gap_ms = own_ms.unwrap_or(cx.shared.config.limits.ping_interval_ms);
-    (gap_ms > 0).then(|| Moment::after(cx.now, cx.shared.rng.around(gap_ms, JITTER_PERCENT)))
+fn plan(own_ms: Option<u64>, now: Now, limits: &Limits, rng: &mut Rng) -> Option<Moment> {
+    let gap_ms = own_ms.unwrap_or(limits.ping_interval_ms);
+    (gap_ms > 0).then(|| Moment::after(now, rng.around(gap_ms, JITTER_PERCENT)))
 }

@@ -2,7 +2,7 @@
 
 use super::end::{BROKEN, End, Initiator, MEMORY_SHORT, MEMORY_SHORT_REASON, Why};
 use super::keepalive::Pulse;
-use super::shared::Cx;
+use super::shared::{Cx, Shared};
 use super::slow::Slow;
 use super::websocket::{Phase, Then, WebSocket, ctx};
 use crate::behaviours::{Answer, Close, Ctx};
@@ -64,8 +64,10 @@ impl WebSocket {
 
     fn answer_until(&mut self, due_ns: u64, cx: &mut Cx<'_>) {
         while self.phase_takes_messages()
-            && let Some((kind, payload)) =
-                self.extras.as_mut().and_then(|extras| extras.next_delayed(due_ns, cx))
+            && let Some((kind, payload)) = self
+                .extras
+                .as_mut()
+                .and_then(|extras| extras.next_delayed(due_ns, cx.now, &mut cx.shared.blocks))
         {
             if self.answer(kind, payload.bytes(), cx) == Answer::Same {
                 ctx(&mut self.tally, self.deflate, cx).send(kind, payload.bytes());
@@ -155,7 +157,10 @@ impl WebSocket {
         if !is_read {
             self.keepalive.read_again(cx.now);
         }
-        if self.keepalive.wake(own_ms, slow, cx) == Pulse::Lost {
+        let Shared { config, rng, .. } = &mut *cx.shared;
+        let settings = (&config.limits, rng);
+        let pulse = self.keepalive.wake(own_ms, slow, cx.now, settings, &mut cx.out.bytes);
+        if pulse == Pulse::Lost {
             cx.shared.metrics.pong_timeouts += 1;
             frame::write_close(&mut cx.out.bytes, 1011, "keepalive ping timeout");
             return Then::Over(End { code: 1011, initiator: Initiator::Server });
@@ -215,7 +220,7 @@ impl WebSocket {
             Phase::Ending { when, .. } => Some(when.ns(now)),
             Phase::Open => None,
         };
-        let keepalive = self.keepalive.next_deadline(cx);
+        let keepalive = self.keepalive.next_deadline(now, &cx.shared.config.limits);
         let extras = self.extras.as_ref().and_then(|extras| extras.next_deadline());
         let behaviour = self.behaviour.next_deadline();
         phase.into_iter().chain(keepalive).chain(extras).chain(behaviour).min()

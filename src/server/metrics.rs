@@ -1,6 +1,7 @@
 //! What is counted: plain integers, added to where things happen. How they look is in `stats`.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::end::{End, Initiator};
 use crate::behaviours::Traffic;
@@ -168,6 +169,98 @@ impl Histogram {
         }
         let found = self.buckets().find(|(_, so_far)| *so_far as f64 >= wanted);
         Some(found.map_or(last_s, |(bound_s, _)| bound_s) * 1000.0)
+    }
+}
+
+/// One metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its labels, for documents.
+    pub labels: &'static str,
+    /// What it tells.
+    pub about: &'static str,
+    kind: MetricKind,
+}
+
+/// What Prometheus may do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Times, by how long they were.
+    Histogram,
+}
+
+impl Metric {
+    /// A metric that its owner fills in.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        labels: &'static str,
+        about: &'static str,
+        kind: MetricKind,
+    ) -> Self {
+        Self { name, labels, about, kind }
+    }
+}
+
+impl MetricKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// The page in the making, at one metric's rows.
+#[derive(Debug)]
+pub struct Page<'a> {
+    text: &'a mut String,
+    name: &'static str,
+}
+
+impl<'a> Page<'a> {
+    /// Writes the head of a metric.
+    pub(super) fn begin(text: &'a mut String, metric: &Metric) -> Self {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP {} {}.", metric.name, metric.about);
+        let _ = writeln!(text, "# TYPE {} {}", metric.name, metric.kind.name());
+        Self { text, name: metric.name }
+    }
+
+    /// The only row.
+    pub fn value(&mut self, value: u64) {
+        self.row(&[], value);
+    }
+
+    /// A row. Label values are ours or were checked: none has a quote or a line end.
+    pub fn row(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.line("", labels, value);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> =
+            labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let labels =
+            if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "{}{suffix}{labels} {value}", self.name);
+    }
+
+    /// The rows of a histogram.
+    pub fn histogram(&mut self, times: &Histogram) {
+        for (bound_s, count) in times.buckets() {
+            self.line("_bucket", &[("le", &bound_s.to_string())], count);
+        }
+        self.line("_bucket", &[("le", "+Inf")], times.count());
+        self.line("_sum", &[], times.sum_s());
+        self.line("_count", &[], times.count());
     }
 }
 

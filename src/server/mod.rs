@@ -17,10 +17,14 @@ mod keepalive;
 mod life;
 mod messages;
 mod metrics;
+mod orders;
 pub mod part;
 mod parts;
+mod pending;
 mod pressure;
 mod record;
+mod route;
+mod route_table;
 mod routes;
 mod scarcity;
 mod shared;
@@ -35,10 +39,11 @@ mod worker;
 
 pub use assets::{Assets, prepare};
 pub use http::PLAIN_WORDS;
-pub use metrics::Histogram;
-pub use routes::{Doors, Later, ROUTES, Reply, Route, Taken, json};
+pub use metrics::{Histogram, Metric, MetricKind, Page};
+pub use route::{Doors, Later, Reply, Route, Taken, json};
+pub use routes::routes;
 pub use shared::Shared;
-pub use stats::{METRICS, Metric, MetricKind, Page};
+pub use stats::metrics;
 
 use std::collections::VecDeque;
 
@@ -56,7 +61,9 @@ use conn::{Conn, Place};
 use drain::{Meaning, Phase};
 use end::Why;
 use part::Part;
+use parts::Parts;
 use pressure::Stage;
+use route_table::RouteTable;
 use shared::{Cx, Order};
 
 /// The server.
@@ -75,9 +82,11 @@ impl Server {
     /// A server that was told everything and has no connection yet. The seed is for jitter.
     #[must_use]
     pub fn new(config: Config, parts: Vec<Box<dyn Part>>, assets: Assets, seed: u64) -> Self {
+        let parts = Parts::new(parts);
+        let routes = RouteTable::new(routes(), &parts);
         let mut server = Self {
             conns: Slab::default(),
-            shared: Shared::new(config, parts, assets, seed),
+            shared: Shared::new(config, (parts, routes), assets, seed),
             silence: Out::default(),
             last_words: Vec::new(),
             arrivals: VecDeque::new(),

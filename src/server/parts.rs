@@ -1,14 +1,9 @@
 //! The parts that a server was given: who is called, and what becomes of their orders. None of
 //! them is called in a turn in which nothing concerned it.
 
-use super::Server;
-use super::conn::Conn;
-use super::drain::Phase;
 use super::part::{Order, Part, PartId};
 use super::pressure::Account;
-use super::shared::Shared;
-use crate::engine::{Action, File, Now, Source};
-use crate::time::Moment;
+use crate::engine::{File, Now};
 
 /// The parts.
 #[derive(Debug, Default)]
@@ -72,7 +67,7 @@ impl Parts {
         self.next_deadline
     }
 
-    fn note_deadline(&mut self) {
+    pub(super) fn note_deadline(&mut self) {
         self.next_deadline = self.all.iter().filter_map(|slot| slot.part.next_deadline()).min();
     }
 
@@ -103,58 +98,27 @@ impl Parts {
             self.is_dirty = true;
         }
     }
-}
 
-impl Server {
-    /// Carries out what parts want, after anything that may have made them want something.
-    pub(super) fn tend(&mut self, now: Now) {
-        if !std::mem::take(&mut self.shared.parts.is_dirty) {
-            return;
-        }
-        for at in 0..self.shared.parts.all.len() {
-            while let Some(order) = self.shared.parts.all[at].part.poll(now) {
-                self.follow(now, PartId(at as u8), order);
-            }
-            let Shared { parts, account, .. } = &mut self.shared;
-            let Slot { part, counted } = &mut parts.all[at];
-            let memory = part.cost();
-            if memory != counted.memory {
-                account.update(counted, Account { memory, queued: 0 });
-            }
-        }
-        self.shared.parts.note_deadline();
-        if self.shared.drain.phase == Phase::Closing {
-            self.exit_if_empty(now);
-        }
+    /// Whether a part was called since this was last asked.
+    pub(super) fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.is_dirty)
     }
 
-    fn follow(&mut self, now: Now, part: PartId, order: Order) {
-        let action = match order {
-            Order::Connect(target) => {
-                let id = self.conns.insert(Conn::upstream(part, Moment::at(now.mono_ns)));
-                self.shared.parts.call(part).opened_connection(id);
-                let Some(id) = id else { return };
-                self.shared.open.upstream += 1;
-                Action::Connect(id, target)
-            }
-            Order::Write(id) => Action::Write(id),
-            Order::Close(id) => {
-                let waits = self.conns.find(id).is_some_and(|conn| !conn.unsent().is_empty());
-                // Output that is not wanted any more is not worth waiting for.
-                if waits { Action::Reset(id) } else { Action::Close(id) }
-            }
-            Order::Reset(id) => Action::Reset(id),
-            Order::Read(paths) => Action::Fetch(Source::Files(paths)),
-            Order::Answer(id, response) => return self.shared.answer(id, response),
-            Order::Exit(status) => Action::Exit(status),
-        };
-        self.shared.actions.push_back(action);
+    pub(super) fn ids(&self) -> impl Iterator<Item = PartId> + use<> {
+        (0..self.all.len() as u8).map(PartId)
     }
 
-    /// What a part says that it knows: for tests.
-    #[must_use]
-    pub fn contents(&self, part: &str) -> Vec<(String, String, String)> {
-        let part = self.shared.parts.find(part).map(|id| self.shared.parts.get(id));
-        part.map_or_else(Vec::new, Part::contents)
+    /// What it wants next.
+    pub(super) fn poll(&mut self, now: Now, id: PartId) -> Option<Order> {
+        self.all[usize::from(id.0)].part.poll(now)
+    }
+
+    /// Takes down what it owns now.
+    pub(super) fn settle(&mut self, id: PartId, account: &mut Account) {
+        let Slot { part, counted } = &mut self.all[usize::from(id.0)];
+        let memory = part.cost();
+        if memory != counted.memory {
+            account.update(counted, Account { memory, queued: 0 });
+        }
     }
 }

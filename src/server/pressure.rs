@@ -2,15 +2,10 @@
 //! short; the account of what each connection owns says what has changed since the kernel was last
 //! asked, and whom to close. Where the kernel cannot be asked, the account is used for both.
 
-use super::config::MemoryPlan;
+use super::config::{BASE_BYTES, MemoryPlan};
 use crate::engine::Now;
 use crate::time;
 
-/// What the process has before its first connection.
-pub(super) const BASE_BYTES: u64 = 3 * 1024 * 1024;
-/// A connection: its place with us; its socket, file and poll entry in the kernel, and a page of
-/// what is on its way.
-pub(super) const CONNECTION_BYTES: u64 = 8 * 1024;
 /// A stage is left this many percent below where it was entered, or it would flutter.
 const HYSTERESIS: u64 = 5;
 

@@ -1,75 +1,18 @@
-//! Which path answers what. One row a path in [`ROUTES`]; files and mounts come behind them.
-
-use serde::Serialize;
+//! Which path answers what. One row a path in [`ROWS`]; files and mounts come behind them.
 
 use super::assets::Asset;
-use super::config::{Config, Surface};
+use super::config::Surface;
 use super::part::{Asked, PartId};
-use super::parts::Parts;
-use super::shared::{Cx, Shared};
+use super::route::{Doors, Reply, Route, Taken};
+use super::route_table::{Match, Origin};
+use super::shared::{Cx, Shared, View};
 use super::{admin, browser, stats, whoami};
 use crate::behaviours::Mount;
-use crate::engine::{Door, Peer};
-use crate::proto::handshake::{self, Origin};
-use crate::proto::http::{self, Method, Request, percent_decoded};
+use crate::engine::Door;
+use crate::proto::handshake::{self, Origin as Page};
+use crate::proto::http::{self, Method, Request};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
-
-/// One path of the HTTP side.
-#[derive(Debug)]
-pub struct Route {
-    /// The path, below the base path.
-    pub path: &'static str,
-    /// Where it is served.
-    pub doors: Doors,
-    /// What it needs beside that, for the README; empty: nothing.
-    pub condition: &'static str,
-    /// What it answers, for the README.
-    pub about: &'static str,
-    methods: &'static [Method],
-    answer: Answer,
-}
-
-/// Where a path is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doors {
-    /// On the main listener.
-    Main,
-    /// On the admin listener.
-    Admin,
-    /// On both.
-    Both,
-    /// On both, and only with `--faults`.
-    Faults,
-    /// On the admin listener, and on the main one where nothing else is served.
-    Figures,
-}
-
-impl Doors {
-    fn opens(self, door: Door, config: &Config) -> bool {
-        if config.surface == Surface::Bare {
-            return matches!(self, Self::Both | Self::Figures);
-        }
-        match self {
-            Self::Main => door == Door::Main,
-            Self::Admin | Self::Figures => door == Door::Admin,
-            Self::Both => true,
-            Self::Faults => config.faults,
-        }
-    }
-
-    /// The word for the README.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Main => "main",
-            Self::Admin => "admin",
-            Self::Both => "both",
-            Self::Faults => "both, with `--faults`",
-            Self::Figures => "admin, backend",
-        }
-    }
-}
 
 /// How a path answers.
 #[derive(Clone, Copy, Debug)]
@@ -78,9 +21,6 @@ enum Answer {
     Tells(fn(&Request<'_, '_>, View<'_>) -> Response<'static>),
     /// It may change something, or answer later. No page of another site may ask for it.
     Does(Get, fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
-    /// A part answers, with a body of at most so many bytes, or the refusal of a longer one. Its
-    /// GET only looks.
-    OfPart(u64),
 }
 
 /// What a GET of a path does, where another method changes something. A GET that acts is for
@@ -93,60 +33,12 @@ enum Get {
     ActsWith(&'static str),
 }
 
-/// The body of a request, or why there is none.
-pub type Taken<'b> = Result<&'b [u8], Refusal>;
-
-/// What comes of a request.
-#[derive(Debug)]
-pub enum Reply {
-    /// This answer.
-    Now(Response<'static>),
-    /// An answer that comes by itself.
-    Later {
-        /// When it comes at the latest.
-        after_ms: u64,
-        /// What it is.
-        what: Later,
-    },
-}
-
-/// An answer that is written when its time has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Later {
-    /// 200 `Ok`, after the wait of a preStop hook.
-    Drain,
-    /// The same, of `/api/shutdown`.
-    Shutdown,
-    /// What needs a look at the kernel's figures first.
-    Metrics,
-    /// The same, of `/stats`.
-    Stats,
-    /// A WebSocket, if a part lets it in.
-    Verdict,
-    /// What a part answers with [`Order::Answer`](super::part::Order), or 504.
-    Word,
-}
-
-impl Later {
-    pub(super) fn path(self) -> &'static str {
-        match self {
-            Self::Drain => "/drain",
-            Self::Shutdown => "/api/shutdown",
-            Self::Metrics => "/metrics",
-            Self::Stats => "/stats",
-            Self::Verdict => "mount",
-            Self::Word => "word",
-        }
-    }
-
-    pub(super) fn is_due_at_once(self) -> bool {
-        matches!(self, Self::Metrics | Self::Stats)
-    }
-}
-
 const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 const GET_AND_POST: &[Method] = &[Method::Get, Method::Head, Method::Post];
+
+/// A row of the table: a path, and how it answers.
+type Row = (Route, Answer);
 
 const fn route(
     path: &'static str,
@@ -154,37 +46,13 @@ const fn route(
     about: &'static str,
     methods: &'static [Method],
     answer: Answer,
-) -> Route {
-    Route { path, doors, condition: "", about, methods, answer }
-}
-
-impl Route {
-    /// A path that a part answers, with bodies of at most so many bytes.
-    #[must_use]
-    pub const fn of_part(
-        path: &'static str,
-        (doors, condition): (Doors, &'static str),
-        about: &'static str,
-        methods: &'static [Method],
-        body_bytes: u64,
-    ) -> Self {
-        let answer = Answer::OfPart(body_bytes);
-        Self { path, doors, condition, about, methods, answer }
-    }
-
-    /// Where it is served, for the README.
-    #[must_use]
-    pub fn place(&self) -> String {
-        match self.condition {
-            "" => self.doors.name().to_owned(),
-            condition => format!("{}, {condition}", self.doors.name()),
-        }
-    }
+) -> Row {
+    (Route { path, doors, condition: "", about, methods, body_bytes: None }, answer)
 }
 
 /// The server's own paths; files, mounts and the paths of parts come behind them.
 #[rustfmt::skip]
-pub const ROUTES: &[Route] = {
+const ROWS: &[Row] = {
     use Answer::{Does, Tells};
     use Doors::{Admin, Both, Faults, Figures, Main};
     use Get::{Acts, ActsWith, Looks};
@@ -196,9 +64,9 @@ pub const ROUTES: &[Route] = {
         route("/version", Main, "the build, as JSON", GET, Tells(whoami::version)),
         route("/whoami", Main, "who serves, and the request as it came", GET,
             Tells(whoami::whoami)),
-        route("/metrics", Figures, "for Prometheus", GET, Does(Looks, stats::metrics)),
+        route("/metrics", Figures, "for Prometheus", GET, Does(Looks, stats::ask_metrics)),
         route("/stats", Figures, "the same in short, as JSON, for people and KEDA", GET,
-            Does(Looks, stats::stats)),
+            Does(Looks, stats::ask_stats)),
         route("/drain", Admin, "GET reports, and with `?wait=15s` is a preStop hook; POST begins, \
             with `?cancel=1` takes back", GET_AND_POST, Does(ActsWith("wait"), admin::drain)),
         route("/api/shutdown", Admin, "a preStop hook of 15 s: `Ok` after the wait", GET_AND_POST,
@@ -215,32 +83,9 @@ pub const ROUTES: &[Route] = {
     ]
 };
 
-/// The paths of a server, and the parts that answer some of them.
-#[derive(Debug)]
-pub(super) struct RouteTable(Vec<(&'static Route, Option<PartId>)>);
-
-impl RouteTable {
-    pub(super) fn new(parts: &Parts) -> Self {
-        let own = ROUTES.iter().map(|route| (route, None));
-        let of_parts = parts
-            .iter()
-            .flat_map(|(id, part)| part.routes().iter().map(move |route| (route, Some(id))));
-        Self(own.chain(of_parts).collect())
-    }
-}
-
-/// What an answer can depend on, beside the request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct View<'a> {
-    pub(super) door: Door,
-    pub(super) peer: Peer,
-    pub(super) shared: &'a Shared,
-}
-
-impl<'a> View<'a> {
-    pub(super) fn of(cx: &'a Cx<'_>) -> Self {
-        Self { door: cx.door, peer: cx.peer, shared: cx.shared }
-    }
+/// The server's own paths.
+pub fn routes() -> impl Iterator<Item = &'static Route> {
+    ROWS.iter().map(|(route, _)| route)
 }
 
 /// The path without the base path.
@@ -252,60 +97,29 @@ pub(super) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
     }
 }
 
-/// The row of a request's path, and the part that answers it.
-fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<(&'static Route, Option<PartId>)> {
+/// The row of a request's path.
+pub(super) fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<Match> {
     let config = &cx.shared.config;
     let path = below(&config.base_path, &request.path)?;
-    let mut rows = cx.shared.routes.0.iter().copied();
-    rows.find(|(route, _)| route.is_for(path) && route.doors.opens(cx.door, config))
+    cx.shared.routes.open(cx.door, config).find(|row| row.route.is_for(path))
 }
 
-impl Route {
+impl Answer {
     /// Whether this is a GET that changes something.
-    fn acts_on_get(&self, request: &Request<'_, '_>) -> bool {
-        let acts = match self.answer {
-            Answer::Does(Get::Acts, _) => true,
-            Answer::Does(Get::ActsWith(name), _) => admin::param(request, name).is_some(),
-            Answer::Does(Get::Looks, _) | Answer::Tells(_) | Answer::OfPart(_) => false,
+    fn acts_on_get(self, request: &Request<'_, '_>) -> bool {
+        let acts = match self {
+            Self::Does(Get::Acts, _) => true,
+            Self::Does(Get::ActsWith(name), _) => admin::param(request, name).is_some(),
+            Self::Does(Get::Looks, _) | Self::Tells(_) => false,
         };
         acts && GET.contains(&request.method)
-    }
-
-    /// A part in braces is any one part; the last one is all that is left, and not nothing.
-    /// What stands in the table may be written with `%XX` as well.
-    fn is_for(&self, path: &str) -> bool {
-        if !self.path.contains('{') {
-            return self.path == path;
-        }
-        let (mut row, mut asked) = (self.path.split('/').peekable(), path.split('/'));
-        while let Some(known) = row.next() {
-            let Some(part) = asked.next() else { return false };
-            if !known.starts_with('{') {
-                if percent_decoded(part).as_deref() != Some(known) {
-                    return false;
-                }
-            } else if part.is_empty() && (row.peek().is_some() || asked.next().is_none()) {
-                return false;
-            } else if row.peek().is_none() {
-                return true;
-            }
-        }
-        asked.next().is_none()
-    }
-}
-
-/// How long a body may be that this request's path wants; `None`: it wants none.
-pub(super) fn body_limit(request: &Request<'_, '_>, cx: View<'_>) -> Option<u64> {
-    match find(request, cx)?.0.answer {
-        Answer::OfPart(most) => Some(most),
-        Answer::Tells(_) | Answer::Does(..) => None,
     }
 }
 
 /// What the metrics call a request's path: one of few names, whatever is asked for.
-pub(super) fn label(request: &Request<'_, '_>, cx: View<'_>) -> &'static str {
-    if let Some((route, _)) = find(request, cx) {
-        return route.path;
+pub(super) fn label(request: &Request<'_, '_>, found: Option<Match>, cx: View<'_>) -> &'static str {
+    if let Some(found) = found {
+        return found.route.path;
     }
     let path = below(&cx.shared.config.base_path, &request.path).unwrap_or_default();
     match cx.door {
@@ -319,6 +133,7 @@ pub(super) fn label(request: &Request<'_, '_>, cx: View<'_>) -> &'static str {
 pub(super) fn command(
     request: &Request<'_, '_>,
     body: Taken<'_>,
+    found: Option<Match>,
     cx: &mut Cx<'_>,
 ) -> Option<Reply> {
     let forbidden =
@@ -328,24 +143,31 @@ pub(super) fn command(
     {
         return forbidden(why);
     }
-    let (route, part) = find(request, View::of(cx))?;
-    if matches!(route.answer, Answer::Tells(_)) {
+    let Match { route, from } = found?;
+    let answer = match from {
+        Origin::Server(row) => Some(ROWS[row].1),
+        Origin::Part(_) => None,
+    };
+    if matches!(answer, Some(Answer::Tells(_))) {
         return None;
     }
     if !route.methods.contains(&request.method) {
         return Some(Reply::Now(other_method(request, route.methods)));
     }
     match cx.door {
-        Door::Admin if route.acts_on_get(request) && browser::is_marked(request) => {
+        Door::Admin
+            if answer.is_some_and(|answer| answer.acts_on_get(request))
+                && browser::is_marked(request) =>
+        {
             return forbidden(browser::USE_POST.to_owned());
         }
         Door::Main if is_foreign(request) => return forbidden(browser::FOREIGN.to_owned()),
         Door::Admin | Door::Main => {}
     }
-    match route.answer {
-        Answer::Tells(_) => None,
-        Answer::Does(_, does) => Some(does(request, cx)),
-        Answer::OfPart(_) => part.map(|part| ask_part(part, route, request, body, cx)),
+    match (answer, from) {
+        (Some(Answer::Does(_, does)), _) => Some(does(request, cx)),
+        (_, Origin::Part(part)) => Some(ask_part(part, route, request, body, cx)),
+        (Some(Answer::Tells(_)) | None, Origin::Server(_)) => None,
     }
 }
 
@@ -373,30 +195,35 @@ fn ask_part(
 /// [`browser::check`] is stricter.
 fn is_foreign(request: &Request<'_, '_>) -> bool {
     let from_elsewhere = request.values("sec-fetch-site").any(|site| site == b"cross-site");
-    from_elsewhere || !matches!(handshake::origin(request), Ok(Origin::Absent | Origin::Same))
+    from_elsewhere || !matches!(handshake::origin(request), Ok(Page::Absent | Page::Same))
 }
 
 /// Answers a well-formed request that neither wants to be a WebSocket nor changes anything.
-pub(super) fn respond<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Response<'a> {
+pub(super) fn respond<'a>(
+    request: &Request<'_, '_>,
+    found: Option<Match>,
+    cx: View<'a>,
+) -> Response<'a> {
     if request.target == "*" {
         return not_allowed(GET);
     }
     let Some(path) = below(&cx.shared.config.base_path, &request.path) else {
         return if request.method == Method::Unserved { not_allowed(GET) } else { not_found(cx) };
     };
-    let route = find(request, cx).map(|(route, _)| route);
     let file = file(request, cx);
     let mount = cx.door == Door::Main && find_mount(&cx.shared.config.mounts, path).is_some();
     if request.method == Method::Unserved {
-        return not_allowed(route.map_or(GET, |route| route.methods));
+        return not_allowed(found.map_or(GET, |found| found.route.methods));
     }
-    if route.is_none() && file.is_none() && !mount {
+    if found.is_none() && file.is_none() && !mount {
         return not_found(cx);
     }
     if !GET.contains(&request.method) {
         return other_method(request, GET);
     }
-    if let Some(Route { answer: Answer::Tells(tells), .. }) = route {
+    if let Some(Match { from: Origin::Server(row), .. }) = found
+        && let Answer::Tells(tells) = ROWS[row].1
+    {
         return tells(request, cx);
     }
     let served = file.map(|file| file.answer(request));
@@ -430,9 +257,7 @@ fn allow(methods: &[Method]) -> String {
 /// Names the endpoints, since whoever mistypes one asks for exactly that.
 pub(super) fn not_found(cx: View<'_>) -> Response<'static> {
     let config = &cx.shared.config;
-    let open = |route: &&'static Route| route.doors.opens(cx.door, config);
-    let routes = cx.shared.routes.0.iter().map(|(route, _)| *route);
-    let routes = routes.filter(open).map(|route| route.path);
+    let routes = cx.shared.routes.open(cx.door, config).map(|row| row.route.path);
     let mut paths: Vec<String> = routes.map(|path| format!("{}{path}", config.base_path)).collect();
     if cx.door == Door::Main && config.surface == Surface::Full {
         paths.insert(0, format!("{}/", config.base_path));
@@ -459,15 +284,6 @@ fn ready(_: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
     Response::text(200, format!("{}\n", words.join(", ")))
 }
 
-/// An answer of JSON.
-#[must_use]
-pub fn json(value: &impl Serialize) -> Response<'static> {
-    // None of our values can fail to serialize.
-    let mut body = serde_json::to_vec(value).unwrap_or_default();
-    body.push(b'\n');
-    Response::json(body)
-}
-
 pub(super) fn find_mount<'m>(mounts: &'m [Mount], path: &str) -> Option<(usize, &'m Mount)> {
     mounts.iter().enumerate().find(|(_, mount)| mount.path == path)
 }
@@ -483,17 +299,5 @@ mod tests {
         assert_eq!(below("/x", "/x"), Some("/"));
         assert_eq!(below("/x", "/xy"), None);
         assert_eq!(below("/x", "/ws"), None);
-    }
-
-    #[test]
-    fn parts_in_braces_are_any() {
-        let answer = Answer::Tells(health);
-        let row = route("/{stage}/@x/{id}", Doors::Both, "", GET, answer);
-        for path in ["/p/@x/1", "/p/%40x/1", "/p/@x/1/2", "/p/@x//", "/p/@x/..", "/p/@x/%2f"] {
-            assert!(row.is_for(path), "{path}");
-        }
-        for path in ["/p/@x/", "/p/@x", "//@x/1", "/p/y/1", "/@x/1", "/p/q/@x/1", "", "/"] {
-            assert!(!row.is_for(path), "{path}");
-        }
     }
 }

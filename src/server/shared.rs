@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, VecDeque};
 use super::assets::Assets;
 use super::config::Config;
 use super::drain::Drain;
+use super::extras::Means;
 use super::faults::Faults;
 use super::metrics::Metrics;
 use super::part::{self, Part, PartId};
 use super::parts::Parts;
+use super::pending::Pending;
 use super::pressure::{Account, Pressure, Stage};
-use super::routes::RouteTable;
+use super::route_table::RouteTable;
 use super::tokens::Tokens;
-use super::upgrade::Pending;
 use super::worker::Worker;
 use crate::behaviours::{Mount, Room};
 use crate::engine::{Action, Door, Id, Now, Out, Peer};
@@ -119,11 +120,10 @@ impl Date {
 impl Shared {
     pub(super) fn new(
         config: Config,
-        parts: Vec<Box<dyn Part>>,
+        (parts, routes): (Parts, RouteTable),
         assets: Assets,
         seed: u64,
     ) -> Self {
-        let parts = Parts::new(parts);
         let mounts = &config.mounts;
         let speaker = |mount: &Mount| mount.entry.part.and_then(|name| parts.find(name));
         let speakers: Vec<Option<PartId>> = mounts.iter().map(speaker).collect();
@@ -137,7 +137,7 @@ impl Shared {
             metrics: Metrics::new(config.mounts.len()),
             pressure: Pressure::new(config.memory),
             tokens: Tokens::new(token_files),
-            routes: RouteTable::new(&parts),
+            routes,
             greetings: parts.iter().filter_map(greeting).collect(),
             admin_connections: limits::ADMIN_CONNECTIONS + admin,
             pending: BTreeMap::new(),
@@ -204,6 +204,12 @@ impl Shared {
         self.parts.get(part).cost_of(id) + self.pending.get(&id).map_or(0, Pending::cost)
     }
 
+    /// What a message that waits may need.
+    pub(super) fn means(&mut self) -> Means<'_> {
+        let Self { worker, faults, blocks, actions, .. } = self;
+        Means { worker, faults, blocks, actions }
+    }
+
     /// How many bytes an answer to one message may have.
     pub(super) fn room(&self) -> Room {
         let cap = limits::output_cap(self.config.limits.max_message);
@@ -233,7 +239,7 @@ impl Shared {
         if crowded { usual.min(limits::CROWDED_KEEPALIVE_MS) } else { usual }
     }
 
-    /// The word that a request waits for, see [`Later::Word`](super::routes::Later).
+    /// The word that a request waits for, see [`Later::Word`](super::route::Later).
     pub(super) fn answer(&mut self, whose: Id, response: Response<'static>) {
         if let Some(word) = self.words.get_mut(&whose) {
             word.response = Some(response);
@@ -244,6 +250,20 @@ impl Shared {
     /// Seconds after which a refused client may come back: not all of them at once.
     pub(super) fn retry_after(&mut self) -> String {
         part::retry_after(&mut self.rng)
+    }
+}
+
+/// What an answer can depend on that changes nothing, beside the request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) door: Door,
+    pub(super) peer: Peer,
+    pub(super) shared: &'a Shared,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn of(cx: &'a Cx<'_>) -> Self {
+        Self { door: cx.door, peer: cx.peer, shared: cx.shared }
     }
 }
 

@@ -2,81 +2,26 @@
 //! for people and KEDA.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::metrics::Histogram;
-use super::routes::{Later, Reply, json};
+use super::metrics::{Metric, MetricKind, Page};
+use super::route::{Later, Reply, json};
 use super::shared::{Cx, Shared};
 use crate::engine::{Action, Now, Source};
 use crate::proto::http::Request;
 use crate::proto::response::Response;
 
 /// Asks the kernel for what only it knows; the answer follows at once.
-pub(super) fn metrics(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(super) fn ask_metrics(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     cx.act(Action::Fetch(Source::Process));
     Reply::Later { after_ms: 0, what: Later::Metrics }
 }
 
 /// The same for `/stats`.
-pub(super) fn stats(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(super) fn ask_stats(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     cx.act(Action::Fetch(Source::Process));
     Reply::Later { after_ms: 0, what: Later::Stats }
-}
-
-/// One metric.
-#[derive(Debug)]
-pub struct Metric {
-    /// Its name.
-    pub name: &'static str,
-    /// Its labels, for the README.
-    pub labels: &'static str,
-    /// What it tells.
-    pub about: &'static str,
-    kind: MetricKind,
-    show: Show,
-}
-
-/// Who fills it in.
-#[derive(Debug)]
-enum Show {
-    Server(fn(&Shared, &mut Page<'_>)),
-    Part,
-}
-
-/// What Prometheus may do with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Only grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Times, by how long they were.
-    Histogram,
-}
-
-impl Metric {
-    /// One that a part fills in.
-    #[must_use]
-    pub const fn of_part(
-        name: &'static str,
-        labels: &'static str,
-        about: &'static str,
-        kind: MetricKind,
-    ) -> Self {
-        Self { name, labels, about, kind, show: Show::Part }
-    }
-}
-
-impl MetricKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
 }
 
 const fn metric(
@@ -84,14 +29,21 @@ const fn metric(
     labels: &'static str,
     about: &'static str,
     kind: MetricKind,
-    show: fn(&Shared, &mut Page<'_>),
-) -> Metric {
-    Metric { name, labels, about, kind, show: Show::Server(show) }
+    show: Show,
+) -> (Metric, Show) {
+    (Metric::new(name, labels, about, kind), show)
 }
 
+/// Writes the rows of a metric.
+type Show = fn(&Shared, &mut Page<'_>);
+
 /// The server's own metrics.
+pub fn metrics() -> impl Iterator<Item = &'static Metric> {
+    ROWS.iter().map(|(metric, _)| metric)
+}
+
 #[rustfmt::skip]
-pub const METRICS: &[Metric] = {
+const ROWS: &[(Metric, Show)] = {
     use MetricKind::{Counter, Gauge, Histogram};
     &[
         metric("websocket_connections_active", "mount", "Open WebSockets", Gauge,
@@ -110,9 +62,9 @@ pub const METRICS: &[Metric] = {
         metric("websocket_connection_duration_seconds", "", "How long WebSockets lived", Histogram,
             |s, p| p.histogram(&s.metrics.lives)),
         metric("websocket_messages_received_total", "opcode", "Messages from peers", Counter,
-            |s, p| p.by_kind(s.metrics.traffic.messages_in)),
+            |s, p| by_kind(p, s.metrics.traffic.messages_in)),
         metric("websocket_messages_sent_total", "opcode", "Messages to peers", Counter,
-            |s, p| p.by_kind(s.metrics.traffic.messages_out)),
+            |s, p| by_kind(p, s.metrics.traffic.messages_out)),
         metric("websocket_received_bytes_total", "", "Payload bytes from peers", Counter,
             |s, p| p.value(s.metrics.traffic.bytes_in)),
         metric("websocket_sent_bytes_total", "", "Payload bytes to peers", Counter,
@@ -147,19 +99,31 @@ pub const METRICS: &[Metric] = {
                 p.row(&[("error", "evicted")], s.metrics.evicted);
             }),
         metric("process_open_fds", "", "Open descriptors", Gauge,
-            |s, p| p.process(s, "open_fds")),
+            |s, p| of_process(s, p, "open_fds")),
         metric("process_max_fds", "", "Descriptors that may be open", Gauge,
-            |s, p| p.process(s, "max_fds")),
+            |s, p| of_process(s, p, "max_fds")),
         metric("process_resident_memory_bytes", "", "Resident memory", Gauge,
-            |s, p| p.process(s, "resident_memory_bytes")),
+            |s, p| of_process(s, p, "resident_memory_bytes")),
         metric("process_cpu_seconds_total", "", "CPU time", Counter,
-            |s, p| p.process(s, "cpu_seconds")),
+            |s, p| of_process(s, p, "cpu_seconds")),
         metric("process_start_time_seconds", "", "When the process began, since 1970", Gauge,
-            |s, p| p.process(s, "start_time_seconds")),
+            |s, p| of_process(s, p, "start_time_seconds")),
         metric("build_info", "version", "Always 1", Gauge,
             |_, p| p.row(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64)),
     ]
 };
+
+fn by_kind(page: &mut Page<'_>, [text, binary]: [u64; 2]) {
+    page.row(&[("opcode", "text")], text);
+    page.row(&[("opcode", "binary")], binary);
+}
+
+/// What the kernel told; a row that it did not tell is left out.
+fn of_process(shared: &Shared, page: &mut Page<'_>, name: &str) {
+    if let Some(value) = shared.process.get(name) {
+        page.row(&[], value);
+    }
+}
 
 fn each_mount(shared: &Shared, page: &mut Page<'_>, show: fn(&super::metrics::MountCount) -> u64) {
     for (mount, count) in shared.config.mounts.iter().zip(&shared.metrics.mounts) {
@@ -167,71 +131,11 @@ fn each_mount(shared: &Shared, page: &mut Page<'_>, show: fn(&super::metrics::Mo
     }
 }
 
-/// The page in the making, at one metric's rows.
-#[derive(Debug)]
-pub struct Page<'a> {
-    text: &'a mut String,
-    name: &'static str,
-}
-
-impl<'a> Page<'a> {
-    fn begin(text: &'a mut String, metric: &Metric) -> Self {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "# HELP {} {}.", metric.name, metric.about);
-        let _ = writeln!(text, "# TYPE {} {}", metric.name, metric.kind.name());
-        Self { text, name: metric.name }
-    }
-
-    /// The only row.
-    pub fn value(&mut self, value: u64) {
-        self.row(&[], value);
-    }
-
-    /// A row. Label values are ours or were checked: none has a quote or a line end.
-    pub fn row(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.line("", labels, value);
-    }
-
-    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let labels: Vec<String> =
-            labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-        let labels =
-            if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.text, "{}{suffix}{labels} {value}", self.name);
-    }
-
-    fn by_kind(&mut self, [text, binary]: [u64; 2]) {
-        self.row(&[("opcode", "text")], text);
-        self.row(&[("opcode", "binary")], binary);
-    }
-
-    /// The rows of a histogram.
-    pub fn histogram(&mut self, times: &Histogram) {
-        for (bound_s, count) in times.buckets() {
-            self.line("_bucket", &[("le", &bound_s.to_string())], count);
-        }
-        self.line("_bucket", &[("le", "+Inf")], times.count());
-        self.line("_sum", &[], times.sum_s());
-        self.line("_count", &[], times.count());
-    }
-
-    /// What the kernel told; a row that it did not tell is left out.
-    fn process(&mut self, shared: &Shared, name: &str) {
-        if let Some(value) = shared.process.get(name) {
-            self.row(&[], value);
-        }
-    }
-}
-
 /// `/metrics`
 pub(super) fn metrics_page(shared: &Shared) -> Response<'static> {
     let mut text = String::new();
-    for metric in METRICS {
-        let mut page = Page::begin(&mut text, metric);
-        if let Show::Server(show) = metric.show {
-            show(shared, &mut page);
-        }
+    for (metric, show) in ROWS {
+        show(shared, &mut Page::begin(&mut text, metric));
     }
     for (_, part) in shared.parts.iter() {
         for metric in part.metrics() {

@@ -4,10 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::shared::Cx;
-use crate::engine::{Action, File, Now, Source};
+use crate::engine::{File, Now, Source};
 use crate::proto::http::{Request, percent_decoded};
-use crate::proto::response::Response;
 use crate::time;
 
 /// After that, they are read again.
@@ -71,6 +69,14 @@ impl Tokens {
         self.is_token(path, bearer(request).unwrap_or_default())
     }
 
+    /// The same, or in the parameter `access_token` of the URL: a page cannot set the field.
+    pub(super) fn admits(&self, request: &Request<'_, '_>, path: &str) -> bool {
+        let in_url = request.query.split('&').find_map(|pair| pair.strip_prefix("access_token="));
+        let in_url = in_url.and_then(percent_decoded);
+        let given = bearer(request).or(in_url.as_deref()).unwrap_or_default();
+        self.is_token(path, given)
+    }
+
     fn is_token(&self, path: &str, given: &str) -> bool {
         let token = self.by_path.get(path).map_or(&[][..], Vec::as_slice);
         !token.is_empty() && is_same(token, given.as_bytes())
@@ -81,33 +87,6 @@ impl Tokens {
 #[must_use]
 pub fn holds(had_one: bool) -> &'static str {
     if had_one { "what it said before holds" } else { "nobody is let in by it" }
-}
-
-/// Lets in a client that has the mount's token, in `Authorization` or, since a page cannot set
-/// that, in the URL.
-pub(super) fn check(
-    request: &Request<'_, '_>,
-    path: &str,
-    cx: &mut Cx<'_>,
-) -> Result<(), Box<Response<'static>>> {
-    if path.is_empty() {
-        return Ok(());
-    }
-    if cx.shared.tokens.are_old(cx.now)
-        && let Some(source) = cx.shared.tokens.source()
-    {
-        cx.act(Action::Fetch(source));
-    }
-    let bearer = bearer(request);
-    let in_url = request.query.split('&').find_map(|pair| pair.strip_prefix("access_token="));
-    let in_url = in_url.and_then(percent_decoded);
-    let given = bearer.or(in_url.as_deref()).unwrap_or_default();
-    if cx.shared.tokens.is_token(path, given) {
-        return Ok(());
-    }
-    let refusal =
-        Response::text(401, "a token is needed: Authorization: Bearer or ?access_token=\n");
-    Err(Box::new(refusal.with("WWW-Authenticate", "Bearer")))
 }
 
 fn bearer<'b>(request: &Request<'_, 'b>) -> Option<&'b str> {

@@ -1,22 +1,21 @@
 //! The upgrade: which request becomes which WebSocket, and with what.
 
 use super::config::Origins;
-use super::extras::Extras;
+use super::extras::{self, Extras};
 use super::part::{Admission, Verdict, Visit};
+use super::pending::Pending;
 use super::pressure::Stage;
-use super::routes::{self, View};
-use super::shared::{Cx, Shared};
-use super::tokens;
+use super::routes;
+use super::shared::{Cx, Shared, View};
 use super::websocket::WebSocket;
-use crate::behaviours::{Behaviour, Mount, Params, Source, WireFault};
-use crate::engine::Door;
+use crate::behaviours::{Mount, Params, Source, WireFault};
+use crate::engine::{Action, Door};
 use crate::limits;
 use crate::proto::deflate::{Agreed, Compression};
 use crate::proto::handshake::{self, Offer, Origin};
 use crate::proto::http::{Request, Upgrade};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{self, Response, Switch};
-use crate::{engine::Id, heap};
 
 type Refused = Box<Response<'static>>;
 
@@ -27,46 +26,6 @@ pub(super) enum Opening {
     Now(WebSocket),
     /// The same, if its part decides so.
     Later,
-}
-
-/// A WebSocket of which only the word is missing that it may be one.
-#[derive(Debug)]
-pub(super) struct Pending {
-    accept: String,
-    /// The subprotocols that the client offers, with commas between.
-    offered: Box<str>,
-    deflate: Option<(String, Agreed)>,
-    behaviour: Box<dyn Behaviour>,
-    extras: Option<Box<Extras>>,
-    mount: u16,
-}
-
-impl Pending {
-    /// Whether the client offers this subprotocol.
-    fn offers(&self, subprotocol: &str) -> bool {
-        self.offered.split(',').any(|offered| offered == subprotocol)
-    }
-
-    /// What it owns, its place in a table included.
-    pub(super) fn cost(&self) -> usize {
-        let answer = self.deflate.as_ref().map_or(0, |(answer, _)| answer.capacity());
-        heap::tree_entry::<(Id, Self)>()
-            + heap::cost(self.accept.capacity())
-            + heap::cost(self.offered.len())
-            + heap::cost(answer)
-            + heap::cost(size_of_val(&*self.behaviour))
-            + self.extras.as_ref().map_or(0, |extras| extras.cost(0))
-    }
-
-    /// Says 101, and from then on it is a WebSocket.
-    pub(super) fn open(self, subprotocol: Option<&str>, cx: &mut Cx<'_>) -> WebSocket {
-        let Self { accept, deflate, behaviour, extras, mount, .. } = self;
-        let extension = deflate.as_ref().map(|(answer, _)| answer.as_str());
-        let switch = Switch { accept: &accept, subprotocol, extension };
-        let stamp = cx.shared.stamp();
-        response::switch(&mut cx.out.bytes, stamp, &switch);
-        WebSocket::open(behaviour, extras, mount, deflate.map(|(_, agreed)| agreed), cx)
-    }
 }
 
 /// Opens a WebSocket, or says why not; `None` when the request does not ask for one.
@@ -88,7 +47,7 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> 
     let offer = handshake::check(request).map_err(|refusal| Box::new(refused_upgrade(refusal)))?;
     check_origin(request, &config.origins)?;
     let token_file = mount.params.token_file.clone();
-    tokens::check(request, &token_file, cx)?;
+    check_token(request, &token_file, cx)?;
     let config = &cx.shared.config;
     let mount = &config.mounts[index];
     let params = params(request, mount, config.faults)?;
@@ -105,7 +64,11 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> 
     if params.fault == Some(WireFault::Status503) {
         return Err(Box::new(try_later(Refusal::OnPurpose, cx.shared)));
     }
-    let extras = Extras::new(&params, forwarded(request), cx);
+    let extras = {
+        let Shared { config, greetings, .. } = &*cx.shared;
+        let hello = || extras::hello(&config.identity, greetings, cx.id.to_string());
+        Extras::new(&params, forwarded(request), cx.now, hello)
+    };
     let deflate = agree(&offer, params.deflate.unwrap_or(cx.shared.config.deflate));
     let offered = offer.subprotocols.join(",").into();
     let pending =
@@ -122,7 +85,7 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> 
             }
         }
     }
-    Ok(Opening::Now(pending.open(subprotocol.as_deref(), cx)))
+    Ok(Opening::Now(open_pending(pending, subprotocol.as_deref(), cx)))
 }
 
 /// A part has decided on a pending upgrade, or has had its time for that.
@@ -139,10 +102,20 @@ pub(super) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> 
     match cx.shared.parts.call(part).verdict(cx.now, cx.id) {
         Verdict::Welcome(chosen) => {
             let chosen = chosen.filter(|chosen| pending.offers(chosen));
-            Ok(pending.open(chosen.as_deref(), cx))
+            Ok(open_pending(pending, chosen.as_deref(), cx))
         }
         Verdict::Refused(response) => Err(response),
     }
+}
+
+/// Sends 101; from then on it is a WebSocket.
+fn open_pending(pending: Pending, subprotocol: Option<&str>, cx: &mut Cx<'_>) -> WebSocket {
+    let Pending { accept, deflate, behaviour, extras, mount, .. } = pending;
+    let extension = deflate.as_ref().map(|(answer, _)| answer.as_str());
+    let switch = Switch { accept: &accept, subprotocol, extension };
+    let stamp = cx.shared.stamp();
+    response::switch(&mut cx.out.bytes, stamp, &switch);
+    WebSocket::open(behaviour, extras, mount, deflate.map(|(_, agreed)| agreed), cx)
 }
 
 /// What to say of compression, and what it means for messages.
@@ -171,6 +144,24 @@ fn refused_upgrade(refusal: Refusal) -> Response<'static> {
 
 pub(super) fn try_later(refusal: Refusal, shared: &mut Shared) -> Response<'static> {
     Response::refusal(refusal).with("Retry-After", shared.retry_after())
+}
+
+/// Lets in a client that has the mount's token.
+fn check_token(request: &Request<'_, '_>, path: &str, cx: &mut Cx<'_>) -> Result<(), Refused> {
+    if path.is_empty() {
+        return Ok(());
+    }
+    if cx.shared.tokens.are_old(cx.now)
+        && let Some(source) = cx.shared.tokens.source()
+    {
+        cx.act(Action::Fetch(source));
+    }
+    if cx.shared.tokens.admits(request, path) {
+        return Ok(());
+    }
+    let refusal =
+        Response::text(401, "a token is needed: Authorization: Bearer or ?access_token=\n");
+    Err(Box::new(refusal.with("WWW-Authenticate", "Bearer")))
 }
 
 /// A page may connect to its own host, and where the operator lets it.

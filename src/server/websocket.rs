@@ -76,11 +76,15 @@ impl WebSocket {
         deflate: Option<Agreed>,
         cx: &mut Cx<'_>,
     ) -> Self {
+        let phase = first_phase(extras.as_deref(), cx);
+        let Shared { config, rng, .. } = &mut *cx.shared;
+        let own_ms = extras.as_ref().and_then(|extras| extras.ping_ms);
+        let keepalive = Keepalive::new(own_ms, cx.now, &config.limits, rng);
         let mut opened = Self {
             behaviour,
             tally: Tally::default(),
-            phase: first_phase(extras.as_deref(), cx),
-            keepalive: Keepalive::new(extras.as_ref().and_then(|extras| extras.ping_ms), cx),
+            phase,
+            keepalive,
             bite: Bite::Small,
             deflate,
             mount,
@@ -346,16 +350,19 @@ impl WebSocket {
             );
         }
         match &mut self.extras {
-            Some(extras) => match extras.take(kind, payload, cx) {
-                Some(Taken::Fatal) => {
-                    // What follows of this read is ignored; the stream is gone after it.
-                    self.phase = Phase::CloseSent { until: Moment::at(cx.now.mono_ns), code: 1006 };
-                    cx.act(Action::Reset(cx.id));
-                    Answer::Nothing
+            Some(extras) => {
+                match extras.take((kind, payload), (cx.now, cx.id), cx.shared.means()) {
+                    Some(Taken::Fatal) => {
+                        // What follows of this read is ignored; the stream is gone after it.
+                        self.phase =
+                            Phase::CloseSent { until: Moment::at(cx.now.mono_ns), code: 1006 };
+                        cx.act(Action::Reset(cx.id));
+                        Answer::Nothing
+                    }
+                    Some(Taken::Later) => Answer::Nothing,
+                    None => self.answer(kind, payload, cx),
                 }
-                Some(Taken::Later) => Answer::Nothing,
-                None => self.answer(kind, payload, cx),
-            },
+            }
             None => self.answer(kind, payload, cx),
         }
     }
@@ -405,7 +412,9 @@ impl WebSocket {
                 Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Client })))
             }
             Opcode::Pong => {
-                self.keepalive.answered(payload, cx);
+                if let Some(round_trip_ns) = self.keepalive.answered(payload, cx.now) {
+                    cx.shared.metrics.ping_rtt.observe_ns(round_trip_ns);
+                }
                 Ok(Step::Again)
             }
             Opcode::Ping | Opcode::Start(_) | Opcode::Continuation => Ok(Step::Again),

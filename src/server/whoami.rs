@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::routes::{View, json};
+use super::route::json;
+use super::shared::View;
 use crate::proto::http::{Request, percent_decoded};
 use crate::proto::response::Response;
 

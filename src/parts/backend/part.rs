@@ -37,11 +37,11 @@ pub const ROUTES: &[Route] = &[
 ];
 
 const fn counter(name: &'static str, labels: &'static str, about: &'static str) -> Metric {
-    Metric::of_part(name, labels, about, MetricKind::Counter)
+    Metric::new(name, labels, about, MetricKind::Counter)
 }
 
 const fn gauge(name: &'static str, about: &'static str) -> Metric {
-    Metric::of_part(name, "", about, MetricKind::Gauge)
+    Metric::new(name, "", about, MetricKind::Gauge)
 }
 
 /// Its metrics.

@@ -48,19 +48,19 @@ pub const ROUTES: &[Route] = &[
 
 /// Its metrics.
 pub const METRICS: &[Metric] = &[
-    Metric::of_part(
+    Metric::new(
         "gateway_requests_total",
         "route, outcome",
         "Requests to the gateway's backend that were answered, or were not",
         MetricKind::Counter,
     ),
-    Metric::of_part(
+    Metric::new(
         "gateway_request_duration_seconds",
         "",
         "From such a request to its answer",
         MetricKind::Histogram,
     ),
-    Metric::of_part(
+    Metric::new(
         "gateway_disconnects_dropped_total",
         "",
         "`$disconnect`s that were not sent, since too many were under way",

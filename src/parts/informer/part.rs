@@ -47,19 +47,19 @@ fn is_name(value: &str) -> bool {
 
 /// Its metrics.
 pub const METRICS: &[Metric] = &[
-    Metric::of_part(
+    Metric::new(
         "informer_synced",
         "",
         "1 while what is known of Deployments is up to date",
         MetricKind::Gauge,
     ),
-    Metric::of_part(
+    Metric::new(
         "informer_relists_total",
         "",
         "Lists that were taken again",
         MetricKind::Counter,
     ),
-    Metric::of_part(
+    Metric::new(
         "informer_watch_errors_total",
         "",
         "Watches that failed, and what of lists and watches could not be read",

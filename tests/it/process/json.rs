@@ -6,8 +6,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
-use wspulse::parts;
-use wspulse::server::ROUTES;
+use wspulse::{parts, server};
 
 use super::running::{Client, PATIENCE, PROGRAM, Server};
 
@@ -35,7 +34,7 @@ fn agreeable() -> (String, Receiver<String>) {
 
 /// The paths that answer with JSON.
 fn answer_json(client: &mut Client, id: &str, there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let rows = ROUTES.iter().chain(parts::routes());
+    let rows = server::routes().chain(parts::routes());
     let rows = rows.filter(|row| there(&row.place()) && !NOT_ASKED.contains(&row.path));
     let asked = rows.filter(|row| {
         let path = row.path.replace("{stage}", "prod").replace("{id}", id);

@@ -1,0 +1,59 @@
+//! What parts want of the server, carried out.
+
+use super::Server;
+use super::conn::Conn;
+use super::drain::Phase;
+use super::part::{Order, Part, PartId};
+use super::shared::Shared;
+use crate::engine::{Action, Now, Source};
+use crate::time::Moment;
+
+impl Server {
+    /// Carries out what parts want, after anything that may have made them want something.
+    pub(super) fn tend(&mut self, now: Now) {
+        if !self.shared.parts.take_dirty() {
+            return;
+        }
+        for part in self.shared.parts.ids() {
+            while let Some(order) = self.shared.parts.poll(now, part) {
+                self.follow(now, part, order);
+            }
+            let Shared { parts, account, .. } = &mut self.shared;
+            parts.settle(part, account);
+        }
+        self.shared.parts.note_deadline();
+        if self.shared.drain.phase == Phase::Closing {
+            self.exit_if_empty(now);
+        }
+    }
+
+    fn follow(&mut self, now: Now, part: PartId, order: Order) {
+        let action = match order {
+            Order::Connect(target) => {
+                let id = self.conns.insert(Conn::upstream(part, Moment::at(now.mono_ns)));
+                self.shared.parts.call(part).opened_connection(id);
+                let Some(id) = id else { return };
+                self.shared.open.upstream += 1;
+                Action::Connect(id, target)
+            }
+            Order::Write(id) => Action::Write(id),
+            Order::Close(id) => {
+                let waits = self.conns.find(id).is_some_and(|conn| !conn.unsent().is_empty());
+                // Output that is not wanted any more is not worth waiting for.
+                if waits { Action::Reset(id) } else { Action::Close(id) }
+            }
+            Order::Reset(id) => Action::Reset(id),
+            Order::Read(paths) => Action::Fetch(Source::Files(paths)),
+            Order::Answer(id, response) => return self.shared.answer(id, response),
+            Order::Exit(status) => Action::Exit(status),
+        };
+        self.shared.actions.push_back(action);
+    }
+
+    /// What a part says that it knows: for tests.
+    #[must_use]
+    pub fn contents(&self, part: &str) -> Vec<(String, String, String)> {
+        let part = self.shared.parts.find(part).map(|id| self.shared.parts.get(id));
+        part.map_or_else(Vec::new, Part::contents)
+    }
+}
