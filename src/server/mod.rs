@@ -1,49 +1,30 @@
 //! The program without I/O: connections and what they share, driven through [`Engine`].
 //! Each call finds its connection and hands it the rest; what happens then is `conn`'s business.
 
-mod admin;
-mod assets;
-mod browser;
 pub mod config;
 mod conn;
-mod drain;
-mod echoes;
 mod end;
-mod extras;
-mod faults;
 mod http;
-mod input;
-mod keepalive;
-mod life;
-mod messages;
-mod metrics;
+mod ops;
 mod orders;
 pub mod part;
 mod parts;
-mod pending;
-mod pressure;
-mod record;
 mod route;
 mod route_table;
-mod routes;
 mod scarcity;
 mod shared;
 mod slow;
-mod stats;
 mod stop;
-pub mod tokens;
-mod upgrade;
 mod websocket;
-mod whoami;
-mod worker;
 
-pub use assets::{Assets, prepare};
 pub use http::PLAIN_WORDS;
-pub use metrics::{Histogram, Metric, MetricKind, Page};
+pub use http::assets::{Assets, prepare};
+pub use http::routes::routes;
+pub use http::tokens;
+pub use ops::metrics::{Histogram, Metric, MetricKind, Page};
+pub use ops::stats::metrics;
 pub use route::{Doors, Later, Reply, Route, Taken, json};
-pub use routes::routes;
 pub use shared::Shared;
-pub use stats::metrics;
 
 use std::collections::VecDeque;
 
@@ -58,11 +39,11 @@ use crate::slab::Slab;
 use crate::time::Moment;
 use config::Config;
 use conn::{Conn, Place};
-use drain::{Meaning, Phase};
 use end::Why;
+use ops::drain::{Meaning, Phase};
+use ops::pressure::Stage;
 use part::Part;
 use parts::Parts;
-use pressure::Stage;
 use route_table::RouteTable;
 use shared::{Cx, Order};
 

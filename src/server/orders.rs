@@ -1,11 +1,11 @@
 //! What parts want of the server, carried out.
 
 use super::Server;
-use super::conn::Conn;
-use super::drain::Phase;
-use super::part::{Order, Part, PartId};
-use super::shared::Shared;
 use crate::engine::{Action, Now, Source};
+use crate::server::conn::Conn;
+use crate::server::ops::drain::Phase;
+use crate::server::part::{Order, Part, PartId};
+use crate::server::shared::Shared;
 use crate::time::Moment;
 
 impl Server {

@@ -8,8 +8,8 @@ use crate::proto::http::Request;
 use crate::proto::response::Response;
 use crate::rng::Rng;
 
-use super::metrics::{Metric, Page};
-use super::route::{Reply, Route, Taken};
+use crate::server::ops::metrics::{Metric, Page};
+use crate::server::route::{Reply, Route, Taken};
 
 /// Which part, by its place in the list that the server was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

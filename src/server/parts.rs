@@ -1,9 +1,9 @@
 //! The parts that a server was given: who is called, and what becomes of their orders. None of
 //! them is called in a turn in which nothing concerned it.
 
-use super::part::{Order, Part, PartId};
-use super::pressure::Account;
 use crate::engine::{File, Now};
+use crate::server::ops::pressure::Account;
+use crate::server::part::{Order, Part, PartId};
 
 /// The parts.
 #[derive(Debug, Default)]

@@ -3,11 +3,11 @@
 
 use serde::Serialize;
 
-use super::config::{Config, Surface};
 use crate::engine::Door;
 use crate::proto::http::{Method, percent_decoded};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
+use crate::server::config::{Config, Surface};
 
 /// One path of the HTTP side.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ pub enum Later {
     Stats,
     /// A WebSocket, if a part lets it in.
     Verdict,
-    /// What a part answers with [`Order::Answer`](super::part::Order), or 504.
+    /// What a part answers with [`Order::Answer`](crate::server::part::Order), or 504.
     Word,
 }
 

@@ -1,10 +1,10 @@
 //! The paths of one server: its own, and those of the parts that it was given.
 
-use super::config::Config;
-use super::part::PartId;
-use super::parts::Parts;
-use super::route::Route;
 use crate::engine::Door;
+use crate::server::config::Config;
+use crate::server::part::PartId;
+use crate::server::parts::Parts;
+use crate::server::route::Route;
 
 /// The paths of a server.
 #[derive(Debug)]

@@ -3,13 +3,13 @@
 use std::collections::BinaryHeap;
 
 use super::Server;
-use super::conn::{Conn, Place, Stage};
-use super::end::MEMORY_SHORT;
-use super::extras::Extras;
-use super::pressure::{self, Account, Demand};
-use super::shared::{Cx, Shared};
 use crate::engine::{Action, Id, Now};
 use crate::limits;
+use crate::server::conn::{Conn, Place, Stage};
+use crate::server::end::MEMORY_SHORT;
+use crate::server::ops::pressure::{self, Account, Demand};
+use crate::server::shared::{Cx, Shared};
+use crate::server::websocket::extras::Extras;
 use crate::time::Moment;
 
 /// Connections are closed if they own at least this part of what is missing.

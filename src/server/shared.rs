@@ -3,19 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::assets::Assets;
-use super::config::Config;
-use super::drain::Drain;
-use super::extras::Means;
-use super::faults::Faults;
-use super::metrics::Metrics;
-use super::part::{self, Part, PartId};
-use super::parts::Parts;
-use super::pending::Pending;
-use super::pressure::{Account, Pressure, Stage};
-use super::route_table::RouteTable;
-use super::tokens::Tokens;
-use super::worker::Worker;
 use crate::behaviours::{Mount, Room};
 use crate::engine::{Action, Door, Id, Now, Out, Peer};
 use crate::limits;
@@ -23,6 +10,19 @@ use crate::outbox::Blocks;
 use crate::proto::deflate::Codec;
 use crate::proto::response::{Response, Stamp};
 use crate::rng::Rng;
+use crate::server::config::Config;
+use crate::server::http::assets::Assets;
+use crate::server::http::pending::Pending;
+use crate::server::http::tokens::Tokens;
+use crate::server::ops::drain::Drain;
+use crate::server::ops::metrics::Metrics;
+use crate::server::ops::pressure::{Account, Pressure, Stage};
+use crate::server::part::{self, Part, PartId};
+use crate::server::parts::Parts;
+use crate::server::route_table::RouteTable;
+use crate::server::websocket::extras::Means;
+use crate::server::websocket::faults::Faults;
+use crate::server::websocket::worker::Worker;
 use crate::time;
 use crate::timers::Timers;
 
@@ -239,7 +239,7 @@ impl Shared {
         if crowded { usual.min(limits::CROWDED_KEEPALIVE_MS) } else { usual }
     }
 
-    /// The word that a request waits for, see [`Later::Word`](super::route::Later).
+    /// The word that a request waits for, see [`Later::Word`](crate::server::route::Later).
     pub(super) fn answer(&mut self, whose: Id, response: Response<'static>) {
         if let Some(word) = self.words.get_mut(&whose) {
             word.response = Some(response);

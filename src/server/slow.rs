@@ -1,10 +1,10 @@
 //! What a connection owns only while something is unfinished: a partial head, frame or message,
 //! or output that the peer has not taken. Most connections are idle and own none of this.
 
-use super::pressure::Account;
 use crate::engine::Now;
 use crate::outbox::{Block, Outbox};
 use crate::proto::message::Assembly;
+use crate::server::ops::pressure::Account;
 use crate::time::Moment;
 use crate::{heap, limits};
 

@@ -2,11 +2,11 @@
 //! `drain`'s business.
 
 use super::Server;
-use super::conn::Conn;
-use super::drain::{self, Phase};
-use super::end::Why;
-use super::shared::Shared;
 use crate::engine::{Action, Id, Now};
+use crate::server::conn::Conn;
+use crate::server::end::Why;
+use crate::server::ops::drain::{self, Phase};
+use crate::server::shared::Shared;
 use crate::time::Moment;
 
 impl Server {

@@ -1,18 +1,21 @@
 //! Which path answers what. One row a path in [`ROWS`]; files and mounts come behind them.
 
-use super::assets::Asset;
-use super::config::Surface;
-use super::part::{Asked, PartId};
-use super::route::{Doors, Reply, Route, Taken};
-use super::route_table::{Match, Origin};
-use super::shared::{Cx, Shared, View};
-use super::{admin, browser, stats, whoami};
 use crate::behaviours::Mount;
 use crate::engine::Door;
 use crate::proto::handshake::{self, Origin as Page};
 use crate::proto::http::{self, Method, Request};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
+use crate::server::config::Surface;
+use crate::server::http::assets::Asset;
+use crate::server::http::browser;
+use crate::server::http::whoami;
+use crate::server::ops::admin;
+use crate::server::ops::stats;
+use crate::server::part::{Asked, PartId};
+use crate::server::route::{Doors, Reply, Route, Taken};
+use crate::server::route_table::{Match, Origin};
+use crate::server::shared::{Cx, Shared, View};
 
 /// How a path answers.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +92,7 @@ pub fn routes() -> impl Iterator<Item = &'static Route> {
 }
 
 /// The path without the base path.
-pub(super) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
+pub(in crate::server) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
     let rest = path.strip_prefix(base)?;
     match rest {
         "" if !base.is_empty() => Some("/"),
@@ -98,7 +101,7 @@ pub(super) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
 }
 
 /// The row of a request's path.
-pub(super) fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<Match> {
+pub(in crate::server) fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<Match> {
     let config = &cx.shared.config;
     let path = below(&config.base_path, &request.path)?;
     cx.shared.routes.open(cx.door, config).find(|row| row.route.is_for(path))
@@ -117,7 +120,11 @@ impl Answer {
 }
 
 /// What the metrics call a request's path: one of few names, whatever is asked for.
-pub(super) fn label(request: &Request<'_, '_>, found: Option<Match>, cx: View<'_>) -> &'static str {
+pub(in crate::server) fn label(
+    request: &Request<'_, '_>,
+    found: Option<Match>,
+    cx: View<'_>,
+) -> &'static str {
     if let Some(found) = found {
         return found.route.path;
     }
@@ -130,7 +137,7 @@ pub(super) fn label(request: &Request<'_, '_>, found: Option<Match>, cx: View<'_
 }
 
 /// Carries out a request that may change something; `None` when it only wants to be told.
-pub(super) fn command(
+pub(in crate::server) fn command(
     request: &Request<'_, '_>,
     body: Taken<'_>,
     found: Option<Match>,
@@ -199,7 +206,7 @@ fn is_foreign(request: &Request<'_, '_>) -> bool {
 }
 
 /// Answers a well-formed request that neither wants to be a WebSocket nor changes anything.
-pub(super) fn respond<'a>(
+pub(in crate::server) fn respond<'a>(
     request: &Request<'_, '_>,
     found: Option<Match>,
     cx: View<'a>,
@@ -255,7 +262,7 @@ fn allow(methods: &[Method]) -> String {
 }
 
 /// Names the endpoints, since whoever mistypes one asks for exactly that.
-pub(super) fn not_found(cx: View<'_>) -> Response<'static> {
+pub(in crate::server) fn not_found(cx: View<'_>) -> Response<'static> {
     let config = &cx.shared.config;
     let routes = cx.shared.routes.open(cx.door, config).map(|row| row.route.path);
     let mut paths: Vec<String> = routes.map(|path| format!("{}{path}", config.base_path)).collect();
@@ -284,7 +291,10 @@ fn ready(_: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
     Response::text(200, format!("{}\n", words.join(", ")))
 }
 
-pub(super) fn find_mount<'m>(mounts: &'m [Mount], path: &str) -> Option<(usize, &'m Mount)> {
+pub(in crate::server) fn find_mount<'m>(
+    mounts: &'m [Mount],
+    path: &str,
+) -> Option<(usize, &'m Mount)> {
     mounts.iter().enumerate().find(|(_, mount)| mount.path == path)
 }
 

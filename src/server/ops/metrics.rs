@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::end::{End, Initiator};
 use crate::behaviours::Traffic;
 use crate::proto::http::Method;
+use crate::server::end::{End, Initiator};
 
 /// Lives that paths are famous for cutting short: load balancers and proxies give up at these.
 const LIFE_S: [u64; 12] = [1, 5, 15, 30, 60, 100, 240, 300, 600, 1800, 3600, 7200];
@@ -14,35 +14,35 @@ const LATENCY_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500,
 
 /// Everything that is counted for the whole process.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(in crate::server) struct Metrics {
     /// By mount, in the order of the mounts.
-    pub(super) mounts: Vec<MountCount>,
-    pub(super) handshake_failures: BTreeMap<&'static str, u64>,
-    pub(super) closes: BTreeMap<(Class, Initiator), u64>,
-    pub(super) lives: Histogram,
-    pub(super) traffic: Traffic,
-    pub(super) ping_rtt: Histogram,
-    pub(super) pong_timeouts: u64,
+    pub(in crate::server) mounts: Vec<MountCount>,
+    pub(in crate::server) handshake_failures: BTreeMap<&'static str, u64>,
+    pub(in crate::server) closes: BTreeMap<(Class, Initiator), u64>,
+    pub(in crate::server) lives: Histogram,
+    pub(in crate::server) traffic: Traffic,
+    pub(in crate::server) ping_rtt: Histogram,
+    pub(in crate::server) pong_timeouts: u64,
     /// By method, path of the table, and status.
-    pub(super) requests: BTreeMap<(Method, &'static str, u16), u64>,
-    pub(super) request_time: Histogram,
-    pub(super) lag: Histogram,
-    pub(super) accept_errors: u64,
-    pub(super) turned_away: u64,
-    pub(super) evicted: u64,
+    pub(in crate::server) requests: BTreeMap<(Method, &'static str, u16), u64>,
+    pub(in crate::server) request_time: Histogram,
+    pub(in crate::server) lag: Histogram,
+    pub(in crate::server) accept_errors: u64,
+    pub(in crate::server) turned_away: u64,
+    pub(in crate::server) evicted: u64,
 }
 
 /// The `WebSockets` of one mount.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct MountCount {
-    pub(super) active: u64,
-    pub(super) total: u64,
+pub(in crate::server) struct MountCount {
+    pub(in crate::server) active: u64,
+    pub(in crate::server) total: u64,
 }
 
 /// A close code as the metrics name it: peers choose theirs freely from 3000 on, and must not
 /// choose how many rows there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Class {
+pub(in crate::server) enum Class {
     Code(u16),
     /// 3000 to 3999: registered.
     Registered,
@@ -59,7 +59,7 @@ impl Class {
         }
     }
 
-    pub(super) fn name(self) -> String {
+    pub(in crate::server) fn name(self) -> String {
         match self {
             Self::Code(code) => code.to_string(),
             Self::Registered => "3xxx".to_owned(),
@@ -69,7 +69,7 @@ impl Class {
 }
 
 impl Metrics {
-    pub(super) fn new(mounts: usize) -> Self {
+    pub(in crate::server) fn new(mounts: usize) -> Self {
         Self {
             mounts: vec![MountCount::default(); mounts],
             handshake_failures: BTreeMap::new(),
@@ -87,14 +87,14 @@ impl Metrics {
         }
     }
 
-    pub(super) fn opened(&mut self, mount: u16) {
+    pub(in crate::server) fn opened(&mut self, mount: u16) {
         if let Some(count) = self.mounts.get_mut(usize::from(mount)) {
             count.active += 1;
             count.total += 1;
         }
     }
 
-    pub(super) fn closed(&mut self, mount: u16, end: End, life_ms: u64) {
+    pub(in crate::server) fn closed(&mut self, mount: u16, end: End, life_ms: u64) {
         if let Some(count) = self.mounts.get_mut(usize::from(mount)) {
             count.active -= 1;
         }
@@ -102,11 +102,11 @@ impl Metrics {
         self.lives.observe_ns(life_ms * MS);
     }
 
-    pub(super) fn handshake_failed(&mut self, reason: &'static str) {
+    pub(in crate::server) fn handshake_failed(&mut self, reason: &'static str) {
         *self.handshake_failures.entry(reason).or_default() += 1;
     }
 
-    pub(super) fn answered(
+    pub(in crate::server) fn answered(
         &mut self,
         (method, path, status): (Method, &'static str, u16),
         took_ms: u64,
@@ -143,16 +143,16 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
-    pub(super) fn count(&self) -> u64 {
+    pub(in crate::server) fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    pub(super) fn sum_s(&self) -> f64 {
+    pub(in crate::server) fn sum_s(&self) -> f64 {
         self.sum_ns as f64 / 1e9
     }
 
     /// Bounds in seconds, and how many were no longer.
-    pub(super) fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
+    pub(in crate::server) fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let mut so_far = 0;
         self.bounds_ns.iter().zip(&self.counts).map(move |(bound, count)| {
             so_far += count;
@@ -161,7 +161,7 @@ impl Histogram {
     }
 
     /// The bound below which this share of the times lies, in milliseconds; none without times.
-    pub(super) fn quantile_ms(&self, share: f64) -> Option<f64> {
+    pub(in crate::server) fn quantile_ms(&self, share: f64) -> Option<f64> {
         let wanted = self.count() as f64 * share;
         let last_s = self.bounds_ns[11] as f64 / 1e9;
         if self.count() == 0 {
@@ -227,7 +227,7 @@ pub struct Page<'a> {
 
 impl<'a> Page<'a> {
     /// Writes the head of a metric.
-    pub(super) fn begin(text: &'a mut String, metric: &Metric) -> Self {
+    pub(in crate::server) fn begin(text: &'a mut String, metric: &Metric) -> Self {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# HELP {} {}.", metric.name, metric.about);
         let _ = writeln!(text, "# TYPE {} {}", metric.name, metric.kind.name());

@@ -1,13 +1,13 @@
 //! What becomes of received bytes in each stage, and of those that cannot be used yet.
 //! A stage is changed only through `conn`.
 
-use super::conn::{Conn, Stage};
-use super::http;
-use super::shared::Cx;
-use super::slow::Hold;
-use super::websocket;
 use crate::engine::Action;
 use crate::outbox::Block;
+use crate::server::conn::{Conn, Stage};
+use crate::server::http;
+use crate::server::shared::Cx;
+use crate::server::slow::Hold;
+use crate::server::websocket;
 
 /// Held input goes back through the read buffer in stretches: moving what is left of it costs
 /// less than what is done with it.
@@ -15,7 +15,7 @@ const HELD_STRETCH_BYTES: usize = 16 * 1024;
 
 impl Conn {
     /// Requests that lie whole in the read buffer, and what is left of them.
-    pub(super) fn receive_http(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
+    pub(in crate::server) fn receive_http(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
         let Stage::Http(http) = &mut self.stage else { return };
         let (used, then) = http.receive(self.slow.as_deref(), cx, &shared[..n]);
         self.part = cx.part;
@@ -32,7 +32,7 @@ impl Conn {
     }
 
     /// The same for requests that came in parts, which lie in memory of their own.
-    pub(super) fn receive_kept_http(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+    pub(in crate::server) fn receive_kept_http(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
         let (Stage::Http(http), Some(slow)) = (&mut self.stage, &mut self.slow) else { return };
         let Some(input) = slow.input.take() else { return };
         slow.hold = Hold::Incomplete;
@@ -53,7 +53,7 @@ impl Conn {
     }
 
     /// Frames in `shared[from..to]`, and what is left of them.
-    pub(super) fn receive_frames(
+    pub(in crate::server) fn receive_frames(
         &mut self,
         (from, to): (usize, usize),
         shared: &mut [u8],
@@ -69,7 +69,7 @@ impl Conn {
     }
 
     /// A stretch of the frames that were held back.
-    pub(super) fn receive_held(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+    pub(in crate::server) fn receive_held(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
         let (Stage::WebSocket(socket), Some(slow)) = (&mut self.stage, &mut self.slow) else {
             return;
         };

@@ -1,31 +1,31 @@
 //! An upgrade that has no fault, before its 101: at once, or when a part has decided.
 
-use super::extras::Extras;
 use crate::behaviours::Behaviour;
 use crate::engine::Id;
 use crate::heap;
 use crate::proto::deflate::Agreed;
+use crate::server::websocket::extras::Extras;
 
 /// A WebSocket of which only the word is missing that it may be one.
 #[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) accept: String,
+pub(in crate::server) struct Pending {
+    pub(in crate::server) accept: String,
     /// The subprotocols that the client offers, with commas between.
-    pub(super) offered: Box<str>,
-    pub(super) deflate: Option<(String, Agreed)>,
-    pub(super) behaviour: Box<dyn Behaviour>,
-    pub(super) extras: Option<Box<Extras>>,
-    pub(super) mount: u16,
+    pub(in crate::server) offered: Box<str>,
+    pub(in crate::server) deflate: Option<(String, Agreed)>,
+    pub(in crate::server) behaviour: Box<dyn Behaviour>,
+    pub(in crate::server) extras: Option<Box<Extras>>,
+    pub(in crate::server) mount: u16,
 }
 
 impl Pending {
     /// Whether the client offers this subprotocol.
-    pub(super) fn offers(&self, subprotocol: &str) -> bool {
+    pub(in crate::server) fn offers(&self, subprotocol: &str) -> bool {
         self.offered.split(',').any(|offered| offered == subprotocol)
     }
 
     /// What it owns, its place in a table included.
-    pub(super) fn cost(&self) -> usize {
+    pub(in crate::server) fn cost(&self) -> usize {
         let answer = self.deflate.as_ref().map_or(0, |(answer, _)| answer.capacity());
         heap::tree_entry::<(Id, Self)>()
             + heap::cost(self.accept.capacity())

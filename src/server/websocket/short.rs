@@ -2,20 +2,20 @@
 //! in one pass. Nobody is asked about each of them; whatever is out of the ordinary is left to the
 //! usual way, frame by frame, which says the same at three times the instructions.
 
-use super::shared::Cx;
-use super::websocket::{Bite, WebSocket};
 use crate::limits;
 use crate::proto::frame::{self, CONTROL_MAX, Fault};
 use crate::proto::mask;
+use crate::server::shared::Cx;
+use crate::server::websocket::{Bite, WebSocket};
 
 /// What is made ready of the out buffer at once.
 const ROOM_BYTES: usize = 4 * 1024;
 
 /// What went the short way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Echoed {
+pub(in crate::server) struct Echoed {
     /// How far the input was used.
-    pub(super) used: usize,
+    pub(in crate::server) used: usize,
     /// How much room the echoes took.
     said: usize,
     /// Messages, by kind.
@@ -24,7 +24,7 @@ pub(super) struct Echoed {
 }
 
 impl Echoed {
-    pub(super) fn frames(&self) -> usize {
+    pub(in crate::server) fn frames(&self) -> usize {
         (self.messages[0] + self.messages[1]) as usize
     }
 
@@ -51,7 +51,11 @@ impl Echoed {
 impl WebSocket {
     /// Echoes the short messages at the front of `input`, if that is all that there is to do.
     /// Nothing of an earlier message is unfinished.
-    pub(super) fn echo_short(&mut self, input: &[u8], cx: &mut Cx<'_>) -> Result<Echoed, Fault> {
+    pub(in crate::server) fn echo_short(
+        &mut self,
+        input: &[u8],
+        cx: &mut Cx<'_>,
+    ) -> Result<Echoed, Fault> {
         let mut echoed = Echoed::default();
         if !frame::begins_short(input) || !self.takes_the_short_way(cx) {
             return Ok(echoed);

@@ -15,36 +15,39 @@
 //! | Upstream   | Upstream                              | Leaving      | Leaving     | reset                  |
 //! | Leaving    | Leaving                               | Leaving      | Leaving     | reset                  |
 
-use super::end::{BROKEN, End, Initiator, Why};
-use super::http::{self, Http, Late};
-use super::part::PartId;
-use super::pressure::{self as memory, Account};
-use super::shared::{Cx, Shared};
-use super::slow::{Slow, is_backed_up, is_held};
-use super::upgrade;
-use super::websocket::{self, WebSocket};
+mod input;
+mod record;
+
 use crate::engine::{Action, Door, HangUp, Peer};
 use crate::limits;
 use crate::outbox::Block;
 use crate::proto::frame;
 use crate::proto::refusal::Refusal;
+use crate::server::end::{BROKEN, End, Initiator, Why};
+use crate::server::http::upgrade;
+use crate::server::http::{self, Http, Late};
+use crate::server::ops::pressure::{self as memory, Account};
+use crate::server::part::PartId;
+use crate::server::shared::{Cx, Shared};
+use crate::server::slow::{Slow, is_backed_up, is_held};
+use crate::server::websocket::{self, WebSocket};
 use crate::time::Moment;
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Conn {
-    pub(super) peer: Peer,
-    pub(super) place: Place,
-    pub(super) since: Moment,
-    pub(super) stage: Stage,
-    pub(super) slow: Option<Box<Slow>>,
+pub(in crate::server) struct Conn {
+    pub(in crate::server) peer: Peer,
+    pub(in crate::server) place: Place,
+    pub(in crate::server) since: Moment,
+    pub(in crate::server) stage: Stage,
+    pub(in crate::server) slow: Option<Box<Slow>>,
     /// The part that it concerns: that opened it, or that speaks for it.
-    pub(super) part: Option<PartId>,
+    pub(in crate::server) part: Option<PartId>,
 }
 
 /// Which of the counted places a connection takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::server) enum Place {
     Main,
     /// Beyond the cap, or after the end of accepting: it only hears 503.
     Refused(Refusal),
@@ -55,7 +58,7 @@ pub(super) enum Place {
 
 /// What a connection is at present.
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(in crate::server) enum Stage {
     Http(Http),
     WebSocket(WebSocket),
     /// A part opened it, and says what goes over it.
@@ -71,7 +74,7 @@ pub(super) enum Stage {
 
 /// How long a connection lingers over output that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(in crate::server) enum Patience {
     /// As long as the peer takes some of it; its time begins when all is taken.
     UntilTaken,
     /// Not at all: too much of it waits.
@@ -79,7 +82,7 @@ pub(super) enum Patience {
 }
 
 impl Conn {
-    pub(super) fn new(peer: Peer, place: Place, cx: &Cx<'_>) -> Self {
+    pub(in crate::server) fn new(peer: Peer, place: Place, cx: &Cx<'_>) -> Self {
         Self {
             peer,
             place,
@@ -91,7 +94,7 @@ impl Conn {
     }
 
     /// One that a part opens; who is at its other end is not looked at.
-    pub(super) fn upstream(part: PartId, since: Moment) -> Self {
+    pub(in crate::server) fn upstream(part: PartId, since: Moment) -> Self {
         Self {
             peer: Peer::Unix,
             place: Place::Upstream,
@@ -102,19 +105,19 @@ impl Conn {
         }
     }
 
-    pub(super) fn door(&self) -> Door {
+    pub(in crate::server) fn door(&self) -> Door {
         match self.place {
             Place::Main | Place::Refused(_) | Place::Upstream => Door::Main,
             Place::Admin => Door::Admin,
         }
     }
 
-    pub(super) fn is_websocket(&self) -> bool {
+    pub(in crate::server) fn is_websocket(&self) -> bool {
         self.websocket().is_some()
     }
 
     /// The name of the stage, for the table of stages and inputs.
-    pub(super) fn stage_name(&self) -> &'static str {
+    pub(in crate::server) fn stage_name(&self) -> &'static str {
         match self.stage {
             Stage::Http(_) => "http",
             Stage::WebSocket(_) => "websocket",
@@ -124,7 +127,7 @@ impl Conn {
         }
     }
 
-    pub(super) fn websocket(&self) -> Option<&WebSocket> {
+    pub(in crate::server) fn websocket(&self) -> Option<&WebSocket> {
         match &self.stage {
             Stage::WebSocket(socket) => Some(socket),
             Stage::Upstream | Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => None,
@@ -148,7 +151,7 @@ impl Conn {
 
     /// The peer has ended its side while it is not read. One that an answer is owed to does not
     /// wait for it any more, as far as anybody can tell, and its place is free for another.
-    pub(super) fn hung_up(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn hung_up(&mut self, cx: &mut Cx<'_>) {
         match &self.stage {
             Stage::Http(http) if http.owes_an_answer() => {
                 self.leave(cx);
@@ -165,7 +168,7 @@ impl Conn {
     }
 
     /// Its stream holds so many bytes of which nothing can be seen from here: half a TLS record.
-    pub(super) fn held_outside(&mut self, bytes: usize, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn held_outside(&mut self, bytes: usize, cx: &mut Cx<'_>) {
         if bytes > 0 || self.slow.is_some() {
             self.slow.get_or_insert_default().outside = bytes;
             self.settle(cx);
@@ -173,7 +176,7 @@ impl Conn {
     }
 
     /// Where the next bytes go.
-    pub(super) fn room<'a>(
+    pub(in crate::server) fn room<'a>(
         &'a mut self,
         memory_is_short: bool,
         shared: &'a mut [u8],
@@ -199,7 +202,7 @@ impl Conn {
         &mut shared[remnant..end]
     }
 
-    pub(super) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
+    pub(in crate::server) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
         match &mut self.stage {
             Stage::Http(_) => match &mut self.slow {
                 Some(slow) if slow.input.is_some() => {
@@ -249,7 +252,7 @@ impl Conn {
         self.settle(cx);
     }
 
-    pub(super) fn resume(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+    pub(in crate::server) fn resume(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
         let slow = self.slow.as_deref();
         match &mut self.stage {
             Stage::Http(http) if !is_backed_up(slow, 0) && !http.owes_an_answer() => {
@@ -273,7 +276,7 @@ impl Conn {
         self.settle(cx);
     }
 
-    pub(super) fn ended(&mut self, how: HangUp, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn ended(&mut self, how: HangUp, cx: &mut Cx<'_>) {
         match (&mut self.stage, how) {
             (Stage::Leaving, HangUp::Eof) => return,
             (Stage::WebSocket(socket), HangUp::Eof) => {
@@ -306,7 +309,7 @@ impl Conn {
         self.settle(cx);
     }
 
-    pub(super) fn keep_output(&mut self, shared: &[u8], taken: usize, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn keep_output(&mut self, shared: &[u8], taken: usize, cx: &mut Cx<'_>) {
         let whole = cx.out.len() <= taken;
         let slow = self.slow.get_or_insert_default();
         slow.outbox.keep(cx.out, shared, taken, &mut cx.shared.blocks, cx.now.mono_ns);
@@ -335,11 +338,11 @@ impl Conn {
         self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until, patience };
     }
 
-    pub(super) fn unsent(&self) -> &[u8] {
+    pub(in crate::server) fn unsent(&self) -> &[u8] {
         self.slow.as_ref().map_or(&[], |slow| slow.outbox.unsent())
     }
 
-    pub(super) fn sent(&mut self, n: usize, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn sent(&mut self, n: usize, cx: &mut Cx<'_>) {
         let Some(slow) = &mut self.slow else { return };
         let before = slow.outbox.len();
         slow.outbox.sent(n, &mut cx.shared.blocks, cx.now.mono_ns);
@@ -366,7 +369,7 @@ impl Conn {
     }
 
     /// A deadline may have come; it may also have moved.
-    pub(super) fn wake(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn wake(&mut self, cx: &mut Cx<'_>) {
         if self.is_stalled(cx) {
             if self.is_websocket() {
                 self.log_end(BROKEN, cx);
@@ -424,7 +427,7 @@ impl Conn {
     }
 
     /// Sets the moment of its end.
-    pub(super) fn end_at(&mut self, when: Moment, why: Why, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn end_at(&mut self, when: Moment, why: Why, cx: &mut Cx<'_>) {
         match &mut self.stage {
             Stage::Http(http) => http.end_at(when, cx),
             Stage::WebSocket(socket) => socket.end_at(when, why, cx.now),
@@ -434,7 +437,7 @@ impl Conn {
     }
 
     /// The end of all patience: a last Close that may or may not fit, and the stream is reset.
-    pub(super) fn cut(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn cut(&mut self, cx: &mut Cx<'_>) {
         if let Stage::WebSocket(socket) = &mut self.stage {
             if self.slow.as_ref().is_none_or(|slow| slow.outbox.is_empty()) {
                 socket.close_at_last(cx);
@@ -444,7 +447,7 @@ impl Conn {
         self.stage = Stage::Leaving;
     }
 
-    pub(super) fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
         self.log_open(&socket, cx);
         self.part = cx.part;
         self.stage = Stage::WebSocket(socket);
@@ -458,13 +461,13 @@ impl Conn {
         }
     }
 
-    pub(super) fn close_websocket(&mut self, end: End, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn close_websocket(&mut self, end: End, cx: &mut Cx<'_>) {
         self.log_end(end, cx);
         self.linger(cx);
     }
 
     /// Our last word is said.
-    pub(super) fn linger(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn linger(&mut self, cx: &mut Cx<'_>) {
         self.drop_input();
         let until = Moment::after(cx.now, limits::LINGER_MS);
         let patience = Patience::UntilTaken;
@@ -473,18 +476,18 @@ impl Conn {
     }
 
     /// Whatever waits: the peer learns at once.
-    pub(super) fn reset(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn reset(&mut self, cx: &mut Cx<'_>) {
         self.stage = Stage::Leaving;
         cx.act(Action::Reset(cx.id));
     }
 
-    pub(super) fn leave(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn leave(&mut self, cx: &mut Cx<'_>) {
         self.drop_input();
         self.stage = Stage::Leaving;
         cx.act(Action::Close(cx.id));
     }
 
-    pub(super) fn drop_input(&mut self) {
+    pub(in crate::server) fn drop_input(&mut self) {
         if let Some(slow) = &mut self.slow {
             slow.input = None;
             slow.message = None;
@@ -500,7 +503,7 @@ impl Conn {
 
     /// After every event: memory that is no longer needed goes, what is left is counted, and the
     /// timer is set.
-    pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn settle(&mut self, cx: &mut Cx<'_>) {
         let Shared { account, config, .. } = &mut *cx.shared;
         if let Some(slow) = &mut self.slow {
             let is_idle = slow.is_idle();
@@ -524,7 +527,7 @@ impl Conn {
     }
 
     /// The stream is gone. A WebSocket that nobody closed before broke just now.
-    pub(super) fn gone(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn gone(&mut self, cx: &mut Cx<'_>) {
         self.log_end(BROKEN, cx);
         if let Some(slow) = &mut self.slow {
             cx.shared.account.update(&mut slow.counted, Account::default());
@@ -534,7 +537,7 @@ impl Conn {
 
     /// The worker is done with one of its messages. Returns the turn of its next one, and how long
     /// that takes.
-    pub(super) fn work_done(&mut self) -> Option<(u64, u64)> {
+    pub(in crate::server) fn work_done(&mut self) -> Option<(u64, u64)> {
         let Stage::WebSocket(socket) = &mut self.stage else { return None };
         socket.work_done()
     }

@@ -1,13 +1,13 @@
 //! What becomes of a whole message, by where it lies: in the read buffer, in a block of its own,
 //! or compressed in one of them. An echo goes out from where it lies, if that is worth it.
 
-use super::shared::Cx;
-use super::websocket::{Bite, WebSocket, ctx};
 use crate::behaviours::{Answer, Kind, is_compressed};
 use crate::limits;
 use crate::outbox::Block;
 use crate::proto::deflate::Inflated;
 use crate::proto::frame::{self, Fault};
+use crate::server::shared::Cx;
+use crate::server::websocket::{Bite, WebSocket, ctx};
 
 /// An echo up to this size is copied to the other answers; a larger one goes out from where it
 /// lies, since by then the copy costs more than another piece in the write.
@@ -15,7 +15,7 @@ const COPIED_ECHO_BYTES: usize = 8 * 1024;
 
 impl WebSocket {
     /// A message that lies whole in the read buffer.
-    pub(super) fn message_in_buffer(
+    pub(in crate::server) fn message_in_buffer(
         &mut self,
         kind: Kind,
         buffer: &mut [u8],
@@ -44,7 +44,12 @@ impl WebSocket {
     }
 
     /// A message that lies in a block of its own.
-    pub(super) fn message_in_block(&mut self, kind: Kind, mut block: Block, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn message_in_block(
+        &mut self,
+        kind: Kind,
+        mut block: Block,
+        cx: &mut Cx<'_>,
+    ) {
         let length = block.len();
         if self.take_message(kind, block.bytes(), cx) != Answer::Same {
             return cx.shared.blocks.give_back(block, cx.now.mono_ns);
@@ -73,7 +78,7 @@ impl WebSocket {
     }
 
     /// A message as it came over the wire, of which all has come.
-    pub(super) fn compressed_message(
+    pub(in crate::server) fn compressed_message(
         &mut self,
         kind: Kind,
         wire: &[u8],

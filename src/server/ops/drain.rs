@@ -1,9 +1,9 @@
 //! How the server stops: announce, stop accepting, close one connection after the other, hard
 //! stop. Each phase ends at a time; this file knows the times, `stop.rs` carries the phases out.
 
-use super::config::{DrainPlan, DrainReady};
 use crate::engine::Now;
 use crate::limits;
+use crate::server::config::{DrainPlan, DrainReady};
 use crate::time;
 
 /// Between two signals that are both meant.
@@ -15,7 +15,7 @@ const CLOSE_GAP_MS: u64 = 20;
 
 /// How far the server is on its way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::server) enum Phase {
     /// Not at all.
     #[default]
     Serving,
@@ -29,7 +29,7 @@ pub(super) enum Phase {
 
 impl Phase {
     /// The word for a report.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::server) fn name(self) -> &'static str {
         match self {
             Self::Serving => "serving",
             Self::Announced => "announced",
@@ -39,7 +39,7 @@ impl Phase {
     }
 
     /// Whether new connections and upgrades are refused.
-    pub(super) fn refuses(self) -> bool {
+    pub(in crate::server) fn refuses(self) -> bool {
         match self {
             Self::Serving | Self::Announced => false,
             Self::Closing | Self::Stopped => true,
@@ -49,8 +49,8 @@ impl Phase {
 
 /// The clock of a drain.
 #[derive(Debug, Default)]
-pub(super) struct Drain {
-    pub(super) phase: Phase,
+pub(in crate::server) struct Drain {
+    pub(in crate::server) phase: Phase,
     /// When it was announced.
     began_ns: u64,
     /// When a signal asked for it.
@@ -58,15 +58,15 @@ pub(super) struct Drain {
     /// When the present phase ends.
     until_ns: Option<u64>,
     /// The main listeners are closed: until then more connections may come.
-    pub(super) doors_closed: bool,
+    pub(in crate::server) doors_closed: bool,
     /// `WebSockets` that were closed as the protocol has it, and those that were cut.
-    pub(super) clean: u64,
-    pub(super) forced: u64,
+    pub(in crate::server) clean: u64,
+    pub(in crate::server) forced: u64,
 }
 
 /// What a signal means, by when it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(in crate::server) enum Meaning {
     /// Begin to drain.
     Begin,
     /// A repeat that a restarted supervisor sends: ignored.
@@ -76,7 +76,7 @@ pub(super) enum Meaning {
 }
 
 impl Drain {
-    pub(super) fn meaning(&self, now: Now) -> Meaning {
+    pub(in crate::server) fn meaning(&self, now: Now) -> Meaning {
         match self.signalled_ns {
             None => Meaning::Begin,
             Some(first_ns) if now.mono_ns < first_ns + time::ms(REPEAT_MS) => Meaning::Repeat,
@@ -85,7 +85,7 @@ impl Drain {
     }
 
     /// A preStop hook, or an operator: readiness fails until a signal comes.
-    pub(super) fn announce(&mut self, now: Now) {
+    pub(in crate::server) fn announce(&mut self, now: Now) {
         if self.phase == Phase::Serving {
             self.phase = Phase::Announced;
             self.began_ns = now.mono_ns;
@@ -94,14 +94,14 @@ impl Drain {
 
     /// The signal. What is left of the delay is waited for: a hook, or an operator, may have
     /// announced the drain before, and then part of the delay is over, or all of it.
-    pub(super) fn signalled(&mut self, now: Now, plan: &DrainPlan) {
+    pub(in crate::server) fn signalled(&mut self, now: Now, plan: &DrainPlan) {
         self.announce(now);
         self.signalled_ns = Some(now.mono_ns);
         self.until_ns = Some(now.mono_ns.max(self.began_ns + time::ms(plan.delay_ms)));
     }
 
     /// Takes back what was announced, unless a signal came.
-    pub(super) fn cancel(&mut self) -> bool {
+    pub(in crate::server) fn cancel(&mut self) -> bool {
         let cancelled = self.phase == Phase::Announced && self.signalled_ns.is_none();
         if cancelled {
             self.phase = Phase::Serving;
@@ -111,7 +111,7 @@ impl Drain {
 
     /// Begins to close; returns over how long `n` connections are spread. Window and timeout
     /// count from the announcement, since whoever will kill us counts from there as well.
-    pub(super) fn close(&mut self, now: Now, plan: &DrainPlan, n: usize) -> u64 {
+    pub(in crate::server) fn close(&mut self, now: Now, plan: &DrainPlan, n: usize) -> u64 {
         self.phase = Phase::Closing;
         (self.clean, self.forced) = (0, 0);
         let left_ms =
@@ -122,43 +122,43 @@ impl Drain {
         spread_ns(window_ms, n)
     }
 
-    pub(super) fn stop(&mut self) {
+    pub(in crate::server) fn stop(&mut self) {
         self.phase = Phase::Stopped;
         self.until_ns = None;
     }
 
-    pub(super) fn next_deadline(&self) -> Option<u64> {
+    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
         self.until_ns
     }
 
     /// When the hard stop comes at the latest; none as long as a drain can be taken back.
-    pub(super) fn ends_ns(&self, plan: &DrainPlan) -> Option<u64> {
+    pub(in crate::server) fn ends_ns(&self, plan: &DrainPlan) -> Option<u64> {
         let least_ms = plan.delay_ms + WINDOW_MS_MIN + limits::DRAIN_CLOSE_WAIT_MS;
         let late_ns = self.signalled_ns? + time::ms(least_ms);
         Some(late_ns.max(self.began_ns + time::ms(plan.timeout_ms)))
     }
 
-    pub(super) fn phase_is_over(&self, now: Now) -> bool {
+    pub(in crate::server) fn phase_is_over(&self, now: Now) -> bool {
         self.until_ns.is_some_and(|until| until <= now.mono_ns)
     }
 
-    pub(super) fn elapsed_ms(&self, now: Now) -> u64 {
+    pub(in crate::server) fn elapsed_ms(&self, now: Now) -> u64 {
         (now.mono_ns - self.began_ns) / 1_000_000
     }
 
     /// Whether answers say that the connection ends.
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(in crate::server) fn is_under_way(&self) -> bool {
         self.phase != Phase::Serving
     }
 
     /// Whether `/readyz` fails.
-    pub(super) fn is_unready(&self, plan: &DrainPlan) -> bool {
+    pub(in crate::server) fn is_unready(&self, plan: &DrainPlan) -> bool {
         self.is_under_way() && plan.ready == DrainReady::Fail
     }
 }
 
 /// Over how long `n` connections are closed, one after the other.
-pub(super) fn spread_ns(window_ms: u64, n: usize) -> u64 {
+pub(in crate::server) fn spread_ns(window_ms: u64, n: usize) -> u64 {
     time::ms(window_ms.min(CLOSE_GAP_MS.saturating_mul(n as u64)))
 }
 

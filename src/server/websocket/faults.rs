@@ -11,7 +11,7 @@ const SEPPUKU: u8 = 69;
 
 /// Deeds that are to come, and the one that is under way.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
+pub(in crate::server) struct Faults {
     /// When to stand still, and for how long.
     sleep: Option<(u64, u64)>,
     /// When to end.
@@ -21,34 +21,34 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn sleep_soon(&mut self, now: Now, for_ms: u64) {
+    pub(in crate::server) fn sleep_soon(&mut self, now: Now, for_ms: u64) {
         self.sleep = Some((now.mono_ns + time::ms(FUSE_MS), for_ms));
     }
 
-    pub(super) fn exit_soon(&mut self, now: Now) {
+    pub(in crate::server) fn exit_soon(&mut self, now: Now) {
         self.exit_ns = Some(now.mono_ns + time::ms(FUSE_MS));
     }
 
     /// Stands still for so long, after whatever it stands still for already.
-    pub(super) fn freeze(&mut self, now: Now, for_ms: u64) -> Action {
+    pub(in crate::server) fn freeze(&mut self, now: Now, for_ms: u64) -> Action {
         self.frozen_until_ns = self.frozen_until_ns.max(now.mono_ns) + time::ms(for_ms);
         Action::Freeze { until_ns: self.frozen_until_ns }
     }
 
-    pub(super) fn frozen_until_ns(&self) -> u64 {
+    pub(in crate::server) fn frozen_until_ns(&self) -> u64 {
         self.frozen_until_ns
     }
 
-    pub(super) fn is_frozen(&self, now: Now) -> bool {
+    pub(in crate::server) fn is_frozen(&self, now: Now) -> bool {
         now.mono_ns < self.frozen_until_ns
     }
 
-    pub(super) fn next_deadline(&self) -> Option<u64> {
+    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
         self.sleep.map(|(at_ns, _)| at_ns).into_iter().chain(self.exit_ns).min()
     }
 
     /// The deed that is due.
-    pub(super) fn fire(&mut self, now: Now) -> Option<Action> {
+    pub(in crate::server) fn fire(&mut self, now: Now) -> Option<Action> {
         if self.exit_ns.is_some_and(|at_ns| at_ns <= now.mono_ns) {
             return Some(Action::Exit(SEPPUKU));
         }

@@ -1,14 +1,14 @@
 //! The HTTP stage: requests in, answers out, until one of them is an upgrade or the last.
 //! What a path answers is `routes`' business.
 
-use super::route::{Later, Reply};
-use super::route_table::Match;
-use super::routes;
-use super::shared::{Cx, View, Word};
-use super::slow::{Slow, is_backed_up};
-use super::stats;
-use super::upgrade::{self, Opening};
-use super::websocket::WebSocket;
+pub(in crate::server) mod assets;
+mod browser;
+pub(in crate::server) mod pending;
+pub(in crate::server) mod routes;
+pub mod tokens;
+pub(in crate::server) mod upgrade;
+mod whoami;
+
 use crate::engine::{Action, Door, Id};
 use crate::limits;
 use crate::proto::body::{self, Body};
@@ -16,7 +16,14 @@ use crate::proto::http::{self, Fields, Framing, Method, Persistence, Request, Sl
 use crate::proto::intake::{Intake, Progress};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{self, Delivery, Response};
+use crate::server::ops::stats;
+use crate::server::route::{Later, Reply};
+use crate::server::route_table::Match;
+use crate::server::shared::{Cx, View, Word};
+use crate::server::slow::{Slow, is_backed_up};
+use crate::server::websocket::WebSocket;
 use crate::time::{self, Moment};
+use upgrade::Opening;
 
 /// What a peer hears that speaks plainly to a door with TLS, before it is anybody's connection.
 pub const PLAIN_WORDS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
@@ -24,7 +31,7 @@ pub const PLAIN_WORDS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/
 
 /// A connection that speaks HTTP.
 #[derive(Debug)]
-pub(super) struct Http {
+pub(in crate::server) struct Http {
     intake: Intake,
     deadline: Moment,
     awaits: Awaits,
@@ -59,7 +66,7 @@ struct Owed {
 
 /// What the stage wants after some input.
 #[derive(Debug)]
-pub(super) enum Then {
+pub(in crate::server) enum Then {
     /// More bytes.
     More,
     /// To be called again with the bytes that it has not used.
@@ -74,7 +81,7 @@ pub(super) enum Then {
 
 /// What a deadline that has passed means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Late {
+pub(in crate::server) enum Late {
     /// It has not passed.
     No,
     /// The peer was told that it is too slow.
@@ -90,18 +97,18 @@ pub(super) enum Late {
 }
 
 impl Http {
-    pub(super) fn new(cx: &Cx<'_>) -> Self {
+    pub(in crate::server) fn new(cx: &Cx<'_>) -> Self {
         let deadline = Moment::after(cx.now, cx.shared.config.limits.head_timeout_ms);
         Self { intake: Intake::default(), deadline, awaits: Awaits::First, began_ms: 0 }
     }
 
     /// Whether it gives an answer before it wants more bytes.
-    pub(super) fn owes_an_answer(&self) -> bool {
+    pub(in crate::server) fn owes_an_answer(&self) -> bool {
         matches!(self.awaits, Awaits::Answer(_))
     }
 
     /// Requests in `bytes`, which begin with what was not used before. Returns how many were used.
-    pub(super) fn receive(
+    pub(in crate::server) fn receive(
         &mut self,
         slow: Option<&Slow>,
         cx: &mut Cx<'_>,
@@ -229,7 +236,7 @@ impl Http {
 
     /// Its turn in a drain. Until then a request that is on its way is answered; half a request
     /// gets a little longer.
-    pub(super) fn end_at(&mut self, when: Moment, cx: &Cx<'_>) {
+    pub(in crate::server) fn end_at(&mut self, when: Moment, cx: &Cx<'_>) {
         let grace_ns = match self.awaits {
             Awaits::First | Awaits::Dismissal => {
                 self.awaits = Awaits::Dismissal;
@@ -246,12 +253,12 @@ impl Http {
         }
     }
 
-    pub(super) fn next_deadline(&self, cx: &Cx<'_>) -> u64 {
+    pub(in crate::server) fn next_deadline(&self, cx: &Cx<'_>) -> u64 {
         self.deadline.ns(cx.now)
     }
 
     /// Looks at the deadline.
-    pub(super) fn wake(&mut self, cx: &mut Cx<'_>) -> Late {
+    pub(in crate::server) fn wake(&mut self, cx: &mut Cx<'_>) -> Late {
         if let Awaits::Answer(Owed { what: Later::Verdict, .. }) = self.awaits {
             let decided = cx.part.is_none_or(|part| cx.shared.parts.get(part).has_verdict(cx.id));
             let due = decided || self.deadline.has_come(cx.now);
@@ -317,7 +324,7 @@ impl Http {
     }
 
     /// The part does not let it be a WebSocket.
-    pub(super) fn refuse_upgrade(&self, response: &Response<'_>, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn refuse_upgrade(&self, response: &Response<'_>, cx: &mut Cx<'_>) {
         let status = response.status;
         cx.shared.metrics.handshake_failed(if status == 503 { "unavailable" } else { "backend" });
         cx.shared.metrics.answered((Method::Get, Later::Verdict.path(), status), self.took_ms(cx));
@@ -422,7 +429,7 @@ enum Sent<'b> {
 }
 
 /// Refuses what is no request; nothing after it is looked at.
-pub(super) fn refuse(refusal: Refusal, cx: &mut Cx<'_>) {
+pub(in crate::server) fn refuse(refusal: Refusal, cx: &mut Cx<'_>) {
     cx.shared.refresh_date(cx.now);
     log::debug!(
         target: "refused", conn:% = cx.id, status = refusal.status(), reason = refusal.sentence();

@@ -17,7 +17,7 @@ use crate::time;
 const SCRIPT_SHA256: &str = "YwMiRF6s52dmq1aAAY5qsqcWELrsfjMT8jJ6zrkMQMM=";
 /// The same of its `<style>`.
 const STYLE_SHA256: &str = "+AznRb4I8AXRVa6riZQYqI68jFkmK5pvcS3sflwHkOU=";
-const PAGE: &str = include_str!("../../assets/index.html");
+const PAGE: &str = include_str!("../../../assets/index.html");
 
 /// Files by path.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ enum Origin {
 
 /// One file, ready to be sent.
 #[derive(Debug)]
-pub(super) struct Asset {
+pub(in crate::server) struct Asset {
     kind: &'static str,
     policy: Option<String>,
     modified_s: i64,
@@ -101,12 +101,12 @@ impl Assets {
     }
 
     /// Whether there is a directory that they can be read from again.
-    pub(super) fn can_be_read_again(&self) -> bool {
+    pub(in crate::server) fn can_be_read_again(&self) -> bool {
         self.origin == Origin::Directory
     }
 
     /// By its name, with nothing encoded.
-    pub(super) fn find(&self, path: &str) -> Option<&Asset> {
+    pub(in crate::server) fn find(&self, path: &str) -> Option<&Asset> {
         if path.ends_with('/') {
             self.by_path.get(&format!("{path}index.html"))
         } else {
@@ -129,7 +129,7 @@ impl Asset {
     }
 
     /// The answer to a GET or HEAD of it.
-    pub(super) fn answer(&self, request: &Request<'_, '_>) -> Response<'_> {
+    pub(in crate::server) fn answer(&self, request: &Request<'_, '_>) -> Response<'_> {
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(request));
         let coding = gzip.unwrap_or(&self.plain);
         let fresh = match request.value("if-none-match") {

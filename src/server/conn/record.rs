@@ -1,14 +1,14 @@
 //! Where a WebSocket's life is written down: two log lines, the metrics, how many are open.
 
-use super::conn::{Conn, Stage};
-use super::end::{BROKEN, End, MEMORY_SHORT};
-use super::pressure::Account;
-use super::shared::Cx;
-use super::websocket::WebSocket;
+use crate::server::conn::{Conn, Stage};
+use crate::server::end::{BROKEN, End, MEMORY_SHORT};
+use crate::server::ops::pressure::Account;
+use crate::server::shared::Cx;
+use crate::server::websocket::WebSocket;
 
 impl Conn {
     /// One line for each WebSocket, when it begins.
-    pub(super) fn log_open(&self, socket: &WebSocket, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn log_open(&self, socket: &WebSocket, cx: &mut Cx<'_>) {
         let mount = &cx.shared.config.mounts[usize::from(socket.mount)].path;
         log::info!(
             target: "open", conn:% = cx.id, mount = mount.as_str(), peer:% = self.peer,
@@ -20,7 +20,7 @@ impl Conn {
     }
 
     /// One line for each WebSocket, when it ends.
-    pub(super) fn log_end(&mut self, end: End, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn log_end(&mut self, end: End, cx: &mut Cx<'_>) {
         let Stage::WebSocket(socket) = &self.stage else { return };
         let mount = &cx.shared.config.mounts[usize::from(socket.mount)].path;
         let tally = socket.tally;

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::route::{Later, Reply, json};
-use super::shared::{Cx, Order};
 use crate::proto::http::{Method, Request};
 use crate::proto::response::Response;
+use crate::server::route::{Later, Reply, json};
+use crate::server::shared::{Cx, Order};
 use crate::units;
 
 /// What the preStop hook of the guide waits, so that its manifest works as it is.
@@ -17,7 +17,7 @@ const SLEEP_S: u64 = 10;
 const SLEEP_S_MAX: u64 = 600;
 
 /// The value of a parameter of the query.
-pub(super) fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
+pub(in crate::server) fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
     let mut pairs = request.query.split('&');
     pairs.find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -48,12 +48,12 @@ fn announce(cx: &mut Cx<'_>) {
 }
 
 /// `/api/shutdown`
-pub(super) fn shutdown(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn shutdown(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     announce_and_wait(Later::Shutdown, SHUTDOWN_MS, cx)
 }
 
 /// `/drain`
-pub(super) fn drain(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn drain(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     if let Some(wait) = param(request, "wait") {
         return match units::duration_ms(wait).filter(|&ms| ms <= WAIT_MS_MAX) {
             Some(ms) => announce_and_wait(Later::Drain, ms, cx),
@@ -101,21 +101,21 @@ fn report(cx: &Cx<'_>) -> Reply {
 }
 
 /// `/readyz/disable`
-pub(super) fn disable(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn disable(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     log::info!(target: "ready", peer:% = cx.peer; "readiness turned off");
     cx.shared.ready_off = true;
     said("not ready\n")
 }
 
 /// `/readyz/enable`
-pub(super) fn enable(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn enable(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     log::info!(target: "ready", peer:% = cx.peer; "readiness turned on");
     cx.shared.ready_off = false;
     said("ready\n")
 }
 
 /// `/shed`
-pub(super) fn shed(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn shed(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     let percent = param(request, "percent").and_then(|text| text.parse().ok());
     let Some(percent @ 1..=100) = percent else {
         return bad("percent: must be a number from 1 to 100, such as /shed?percent=20");
@@ -128,7 +128,7 @@ pub(super) fn shed(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
 }
 
 /// `/inemuri`: a nap in the middle of everything.
-pub(super) fn inemuri(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn inemuri(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     let seconds = match param(request, "seconds") {
         None => Some(SLEEP_S),
         Some(text) => text.parse().ok().filter(|s| (1..=SLEEP_S_MAX).contains(s)),
@@ -142,7 +142,7 @@ pub(super) fn inemuri(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
 }
 
 /// `/seppuku`
-pub(super) fn seppuku(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn seppuku(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     log::warn!(target: "faults", peer:% = cx.peer; "asked to die");
     cx.shared.faults.exit_soon(cx.now);
     said("Terminating\n")

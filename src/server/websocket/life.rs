@@ -1,19 +1,25 @@
 //! The life of a WebSocket beside its frames: what its timers do, and how it ends.
 
-use super::end::{BROKEN, End, Initiator, MEMORY_SHORT, MEMORY_SHORT_REASON, Why};
-use super::keepalive::Pulse;
-use super::shared::{Cx, Shared};
-use super::slow::Slow;
-use super::websocket::{Phase, Then, WebSocket, ctx};
 use crate::behaviours::{Answer, Close, Ctx};
 use crate::engine::{Action, Now};
 use crate::limits;
 use crate::proto::frame::{self, Fault};
+use crate::server::end::{BROKEN, End, Initiator, MEMORY_SHORT, MEMORY_SHORT_REASON, Why};
+use crate::server::shared::{Cx, Shared};
+use crate::server::slow::Slow;
+use crate::server::websocket::keepalive::Pulse;
+use crate::server::websocket::{Phase, Then, WebSocket, ctx};
 use crate::time::{self, Moment};
 
 impl WebSocket {
     /// Begins the close handshake from our side.
-    pub(super) fn close(&mut self, code: u16, reason: &str, wait_ms: u64, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn close(
+        &mut self,
+        code: u16,
+        reason: &str,
+        wait_ms: u64,
+        cx: &mut Cx<'_>,
+    ) {
         self.answer_delayed(cx);
         if !self.phase_takes_messages() {
             // One of those answers was a Close.
@@ -29,7 +35,7 @@ impl WebSocket {
     }
 
     /// The peer sends no more and has not said Close: what it asked for is answered all the same.
-    pub(super) fn end_of_input(&mut self, cx: &mut Cx<'_>) -> End {
+    pub(in crate::server) fn end_of_input(&mut self, cx: &mut Cx<'_>) -> End {
         if let Phase::CloseSent { code, .. } = self.phase {
             return End { code, initiator: Initiator::Server };
         }
@@ -39,7 +45,7 @@ impl WebSocket {
     }
 
     /// The process ends: a last Close, unless one was sent.
-    pub(super) fn close_at_last(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn close_at_last(&mut self, cx: &mut Cx<'_>) {
         if self.phase_takes_messages() {
             self.close_for(Why::Drain, 0, cx);
         }
@@ -58,7 +64,7 @@ impl WebSocket {
 
     /// Messages that `delay` held back are answered now rather than never. Those that wait for
     /// the worker are not: their turn has not come.
-    pub(super) fn answer_delayed(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn answer_delayed(&mut self, cx: &mut Cx<'_>) {
         self.answer_until(u64::MAX, cx);
     }
 
@@ -77,19 +83,19 @@ impl WebSocket {
     }
 
     /// The worker is done with one of its messages.
-    pub(super) fn work_done(&mut self) -> Option<(u64, u64)> {
+    pub(in crate::server) fn work_done(&mut self) -> Option<(u64, u64)> {
         self.extras.as_mut().and_then(|extras| extras.work_done())
     }
 
     /// Messages that wait will not be answered any more.
-    pub(super) fn drop_waiting(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn drop_waiting(&mut self, cx: &mut Cx<'_>) {
         if let Some(extras) = &mut self.extras {
             extras.drop_waiting(&mut cx.shared.worker);
         }
     }
 
     /// Sets the moment of its end, unless that comes before.
-    pub(super) fn end_at(&mut self, when: Moment, why: Why, now: Now) {
+    pub(in crate::server) fn end_at(&mut self, when: Moment, why: Why, now: Now) {
         let is_first = match self.phase {
             Phase::Open => true,
             Phase::Ending { when: planned, .. } => when.ns(now) < planned.ns(now),
@@ -101,7 +107,7 @@ impl WebSocket {
     }
 
     /// Whether it is being closed already: a drain or a shed has set its end, or Close is sent.
-    pub(super) fn is_leaving(&self) -> bool {
+    pub(in crate::server) fn is_leaving(&self) -> bool {
         match self.phase {
             Phase::Open => false,
             Phase::Ending { why, .. } => matches!(why, Why::Drain | Why::Shed),
@@ -110,7 +116,12 @@ impl WebSocket {
     }
 
     /// What became due: pushes, delayed answers, keepalive, its end.
-    pub(super) fn wake(&mut self, slow: Option<&Slow>, is_read: bool, cx: &mut Cx<'_>) -> Then {
+    pub(in crate::server) fn wake(
+        &mut self,
+        slow: Option<&Slow>,
+        is_read: bool,
+        cx: &mut Cx<'_>,
+    ) -> Then {
         if let Phase::CloseSent { until, code } = self.phase {
             let over = Then::Over(End { code, initiator: Initiator::Server });
             return if until.has_come(cx.now) { over } else { Then::More };
@@ -169,7 +180,7 @@ impl WebSocket {
     }
 
     /// Whether so much waits for an answer that the peer is not read.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::server) fn is_full(&self) -> bool {
         // After our Close only the peer's is of interest, and it has to be read.
         self.phase_takes_messages()
             && (self.behaviour.is_full()
@@ -182,19 +193,23 @@ impl WebSocket {
     }
 
     /// Sends the Close that the behaviour has asked for; says whether it did.
-    pub(super) fn close_as_asked(&mut self, close: Option<Close>, cx: &mut Cx<'_>) -> bool {
+    pub(in crate::server) fn close_as_asked(
+        &mut self,
+        close: Option<Close>,
+        cx: &mut Cx<'_>,
+    ) -> bool {
         let Some(Close { code, reason }) = close else { return false };
         self.close(code, &reason, limits::CLOSE_WAIT_MS, cx);
         true
     }
 
     /// Whether it is about to be closed since memory is short.
-    pub(super) fn makes_room(&self) -> bool {
+    pub(in crate::server) fn makes_room(&self) -> bool {
         matches!(self.phase, Phase::Ending { why: Why::Memory, .. })
     }
 
     /// Drops what waits in it; its Close follows at once.
-    pub(super) fn make_room(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn make_room(&mut self, cx: &mut Cx<'_>) {
         self.drop_waiting(cx);
         self.phase = Phase::Ending { when: Moment::at(cx.now.mono_ns), why: Why::Memory };
         cx.act(Action::Write(cx.id));
@@ -205,7 +220,7 @@ impl WebSocket {
     }
 
     /// When [`WebSocket::wake`] has something to do.
-    pub(super) fn next_deadline(&self, slow: Option<&Slow>, cx: &Cx<'_>) -> Option<u64> {
+    pub(in crate::server) fn next_deadline(&self, slow: Option<&Slow>, cx: &Cx<'_>) -> Option<u64> {
         let now = cx.now;
         let phase = match self.phase {
             Phase::CloseSent { until, .. } => return Some(until.ns(now)),

@@ -2,8 +2,8 @@
 //! short; the account of what each connection owns says what has changed since the kernel was last
 //! asked, and whom to close. Where the kernel cannot be asked, the account is used for both.
 
-use super::config::{BASE_BYTES, MemoryPlan};
 use crate::engine::Now;
+use crate::server::config::{BASE_BYTES, MemoryPlan};
 use crate::time;
 
 /// A stage is left this many percent below where it was entered, or it would flutter.
@@ -11,16 +11,16 @@ const HYSTERESIS: u64 = 5;
 
 /// What connections own beyond their places, kept up to date as they change.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Account {
+pub(in crate::server) struct Account {
     /// Bytes of memory.
-    pub(super) memory: usize,
+    pub(in crate::server) memory: usize,
     /// Bytes of output that waits, which is part of it.
-    pub(super) queued: usize,
+    pub(in crate::server) queued: usize,
 }
 
 impl Account {
     /// One owner's share has changed; `counted` is what it was the last time.
-    pub(super) fn update(&mut self, counted: &mut Self, now: Self) {
+    pub(in crate::server) fn update(&mut self, counted: &mut Self, now: Self) {
         self.memory = self.memory + now.memory - counted.memory;
         self.queued = self.queued + now.queued - counted.queued;
         *counted = now;
@@ -29,7 +29,7 @@ impl Account {
 
 /// How short memory is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(in crate::server) enum Stage {
     /// Not at all.
     #[default]
     Ease = 0,
@@ -43,7 +43,7 @@ pub(super) enum Stage {
 
 impl Stage {
     /// What it means, for the log.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::server) fn name(self) -> &'static str {
         match self {
             Self::Ease => "at ease",
             Self::Tight => "tight, upgrades are refused",
@@ -76,9 +76,9 @@ const SCARCE_PERCENT: u64 = 60;
 
 /// What the account says: bytes that are owned, and connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Demand {
-    pub(super) owned: usize,
-    pub(super) connections: usize,
+pub(in crate::server) struct Demand {
+    pub(in crate::server) owned: usize,
+    pub(in crate::server) connections: usize,
 }
 
 /// The kernel's figure, and what the account said at that moment.
@@ -102,7 +102,7 @@ enum Relief {
 }
 
 #[derive(Debug)]
-pub(super) struct Pressure {
+pub(in crate::server) struct Pressure {
     limit: Option<u64>,
     /// What a connection costs that does nothing.
     connection_bytes: u64,
@@ -118,7 +118,7 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
-    pub(super) fn new(plan: MemoryPlan) -> Self {
+    pub(in crate::server) fn new(plan: MemoryPlan) -> Self {
         Self {
             limit: plan.limit,
             connection_bytes: plan.connection_bytes(),
@@ -132,21 +132,21 @@ impl Pressure {
         }
     }
 
-    pub(super) fn stage(&self) -> Stage {
+    pub(in crate::server) fn stage(&self) -> Stage {
         self.stage
     }
 
-    pub(super) fn limit(&self) -> Option<u64> {
+    pub(in crate::server) fn limit(&self) -> Option<u64> {
         self.limit
     }
 
     /// What is used, as far as it is known: the kernel's figure and what has changed since.
-    pub(super) fn estimate(&self) -> u64 {
+    pub(in crate::server) fn estimate(&self) -> u64 {
         self.estimate
     }
 
     /// Looks at what is owned; says whether the stage is another one.
-    pub(super) fn weigh(&mut self, demand: Demand) -> bool {
+    pub(in crate::server) fn weigh(&mut self, demand: Demand) -> bool {
         let Some(limit) = self.limit else { return false };
         // A quarter more for the gaps of the allocator.
         let owned = demand.owned as u64 + demand.owned as u64 / 4;
@@ -171,7 +171,7 @@ impl Pressure {
     }
 
     /// Whether the kernel is to be asked now. Says so once: [`Pressure::read`] is the answer.
-    pub(super) fn asks_kernel(&mut self, now: Now) -> bool {
+    pub(in crate::server) fn asks_kernel(&mut self, now: Now) -> bool {
         let Some(limit) = self.limit.filter(|_| !self.is_asked) else { return false };
         self.is_asked = match self.reading {
             None => true,
@@ -192,7 +192,7 @@ impl Pressure {
     }
 
     /// The kernel says that so many bytes are used.
-    pub(super) fn read(&mut self, now: Now, used: u64) {
+    pub(in crate::server) fn read(&mut self, now: Now, used: u64) {
         self.is_asked = false;
         if self.reading.is_none() {
             self.base = used.saturating_sub(self.counted).min(BASE_BYTES);
@@ -211,13 +211,13 @@ impl Pressure {
     }
 
     /// When the kernel is asked again although nothing happens.
-    pub(super) fn next_deadline(&self) -> Option<u64> {
+    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
         let reading = self.reading.filter(|_| self.stage > Stage::Ease && !self.is_asked)?;
         Some(reading.at_ns + time::ms(READ_AFTER_MS_WAITING))
     }
 
     /// How much is to be freed by closing connections; once for each reading.
-    pub(super) fn excess(&self) -> u64 {
+    pub(in crate::server) fn excess(&self) -> u64 {
         let Some(limit) = self.limit.filter(|_| self.stage >= Stage::Short) else { return 0 };
         match (self.relief, self.reading) {
             (Relief::Underway { .. }, Some(_)) => return 0,
@@ -230,20 +230,20 @@ impl Pressure {
     }
 
     /// Connections were closed that owned so much.
-    pub(super) fn relieved(&mut self, freed: u64) {
+    pub(in crate::server) fn relieved(&mut self, freed: u64) {
         let used = self.reading.map_or(self.estimate, |reading| reading.used);
         self.relief = Relief::Underway { used, freed };
     }
 
     /// How many bytes may be allocated at once.
-    pub(super) fn room(&self) -> usize {
+    pub(in crate::server) fn room(&self) -> usize {
         let Some(limit) = self.limit else { return usize::MAX };
         usize::try_from((limit / 100 * FILLED_PERCENT).saturating_sub(self.estimate))
             .unwrap_or(usize::MAX)
     }
 
     /// What a connection costs that does nothing.
-    pub(super) fn connection_bytes(&self) -> u64 {
+    pub(in crate::server) fn connection_bytes(&self) -> u64 {
         self.connection_bytes
     }
 }

@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::metrics::{Metric, MetricKind, Page};
-use super::route::{Later, Reply, json};
-use super::shared::{Cx, Shared};
 use crate::engine::{Action, Now, Source};
 use crate::proto::http::Request;
 use crate::proto::response::Response;
+use crate::server::ops::metrics::{Metric, MetricKind, Page};
+use crate::server::route::{Later, Reply, json};
+use crate::server::shared::{Cx, Shared};
 
 /// Asks the kernel for what only it knows; the answer follows at once.
-pub(super) fn ask_metrics(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn ask_metrics(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     cx.act(Action::Fetch(Source::Process));
     Reply::Later { after_ms: 0, what: Later::Metrics }
 }
 
 /// The same for `/stats`.
-pub(super) fn ask_stats(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn ask_stats(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
     cx.act(Action::Fetch(Source::Process));
     Reply::Later { after_ms: 0, what: Later::Stats }
 }
@@ -125,14 +125,18 @@ fn of_process(shared: &Shared, page: &mut Page<'_>, name: &str) {
     }
 }
 
-fn each_mount(shared: &Shared, page: &mut Page<'_>, show: fn(&super::metrics::MountCount) -> u64) {
+fn each_mount(
+    shared: &Shared,
+    page: &mut Page<'_>,
+    show: fn(&crate::server::ops::metrics::MountCount) -> u64,
+) {
     for (mount, count) in shared.config.mounts.iter().zip(&shared.metrics.mounts) {
         page.row(&[("mount", &mount.path)], show(count));
     }
 }
 
 /// `/metrics`
-pub(super) fn metrics_page(shared: &Shared) -> Response<'static> {
+pub(in crate::server) fn metrics_page(shared: &Shared) -> Response<'static> {
     let mut text = String::new();
     for (metric, show) in ROWS {
         show(shared, &mut Page::begin(&mut text, metric));
@@ -157,7 +161,7 @@ struct Stats<'a> {
     draining: bool,
     memory: Memory,
     process: &'a BTreeMap<String, f64>,
-    #[serde(flatten, serialize_with = "super::extras::entries")]
+    #[serde(flatten, serialize_with = "crate::server::websocket::extras::entries")]
     of_parts: Vec<(&'static str, serde_json::Value)>,
 }
 
@@ -191,7 +195,7 @@ struct Memory {
 }
 
 /// `/stats`
-pub(super) fn stats_page(shared: &Shared, now: Now) -> Response<'static> {
+pub(in crate::server) fn stats_page(shared: &Shared, now: Now) -> Response<'static> {
     let traffic = &shared.metrics.traffic;
     let lag = &shared.metrics.lag;
     let mounts = shared.config.mounts.iter().zip(&shared.metrics.mounts);

@@ -1,13 +1,5 @@
 //! The upgrade: which request becomes which WebSocket, and with what.
 
-use super::config::Origins;
-use super::extras::{self, Extras};
-use super::part::{Admission, Verdict, Visit};
-use super::pending::Pending;
-use super::pressure::Stage;
-use super::routes;
-use super::shared::{Cx, Shared, View};
-use super::websocket::WebSocket;
 use crate::behaviours::{Mount, Params, Source, WireFault};
 use crate::engine::{Action, Door};
 use crate::limits;
@@ -16,12 +8,20 @@ use crate::proto::handshake::{self, Offer, Origin};
 use crate::proto::http::{Request, Upgrade};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::{self, Response, Switch};
+use crate::server::config::Origins;
+use crate::server::http::pending::Pending;
+use crate::server::http::routes;
+use crate::server::ops::pressure::Stage;
+use crate::server::part::{Admission, Verdict, Visit};
+use crate::server::shared::{Cx, Shared, View};
+use crate::server::websocket::WebSocket;
+use crate::server::websocket::extras::{self, Extras};
 
 type Refused = Box<Response<'static>>;
 
 /// What comes of an upgrade that has no fault.
 #[derive(Debug)]
-pub(super) enum Opening {
+pub(in crate::server) enum Opening {
     /// A WebSocket.
     Now(WebSocket),
     /// The same, if its part decides so.
@@ -29,7 +29,7 @@ pub(super) enum Opening {
 }
 
 /// Opens a WebSocket, or says why not; `None` when the request does not ask for one.
-pub(super) fn upgrade(
+pub(in crate::server) fn upgrade(
     request: &Request<'_, '_>,
     cx: &mut Cx<'_>,
 ) -> Option<Result<Opening, Refused>> {
@@ -89,7 +89,7 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> 
 }
 
 /// A part has decided on a pending upgrade, or has had its time for that.
-pub(super) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
+pub(in crate::server) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
     cx.shared.refresh_date(cx.now);
     let pending = cx.shared.take_pending(cx.id);
     let (Some(part), Some(pending)) = (cx.part, pending) else {
@@ -142,7 +142,7 @@ fn refused_upgrade(refusal: Refusal) -> Response<'static> {
     if refusal == Refusal::MethodNotAllowed { response.with("Allow", "GET") } else { response }
 }
 
-pub(super) fn try_later(refusal: Refusal, shared: &mut Shared) -> Response<'static> {
+pub(in crate::server) fn try_later(refusal: Refusal, shared: &mut Shared) -> Response<'static> {
     Response::refusal(refusal).with("Retry-After", shared.retry_after())
 }
 

@@ -11,17 +11,17 @@ use crate::engine::{Id, Now};
 use crate::{heap, time};
 
 /// What a connection that waits costs in here.
-pub(super) const ENTRY_BYTES: usize = heap::tree_entry::<(u64, Job)>();
+pub(in crate::server) const ENTRY_BYTES: usize = heap::tree_entry::<(u64, Job)>();
 
 /// The oldest message of a connection, and how long it takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Job {
+pub(in crate::server) struct Job {
     whose: Id,
     ms: u64,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Worker {
+pub(in crate::server) struct Worker {
     /// The oldest message of each connection that waits.
     waiting: BTreeMap<u64, Job>,
     current: Option<Current>,
@@ -37,29 +37,29 @@ struct Current {
 
 impl Worker {
     /// The turn of a message that came just now.
-    pub(super) fn next_turn(&mut self) -> u64 {
+    pub(in crate::server) fn next_turn(&mut self) -> u64 {
         self.turns += 1;
         self.turns
     }
 
     /// Takes in the oldest message of a connection that has none in here.
-    pub(super) fn enter(&mut self, turn: u64, whose: Id, ms: u64, now: Now) {
+    pub(in crate::server) fn enter(&mut self, turn: u64, whose: Id, ms: u64, now: Now) {
         self.waiting.insert(turn, Job { whose, ms });
         self.current.get_or_insert_with(|| Current { turn, done_ns: now.mono_ns + time::ms(ms) });
     }
 
     /// The connection has left. What is being worked on for it takes its time all the same.
-    pub(super) fn leave(&mut self, turn: u64) {
+    pub(in crate::server) fn leave(&mut self, turn: u64) {
         self.waiting.remove(&turn);
     }
 
-    pub(super) fn next_deadline(&self) -> Option<u64> {
+    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
         self.current.map(|current| current.done_ns)
     }
 
     /// Whose message is done by now. The next one was begun at that very moment, however late this
     /// is asked; `next` takes note that a connection's message is done, and tells its next one.
-    pub(super) fn finish(
+    pub(in crate::server) fn finish(
         &mut self,
         now: Now,
         mut next: impl FnMut(Id) -> Option<(u64, u64)>,

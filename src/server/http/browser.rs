@@ -8,14 +8,14 @@ use crate::proto::handshake::split_port;
 use crate::proto::http::{self, Request};
 
 /// Sent to a page of another origin.
-pub(super) const FOREIGN: &str = "pages of other sites may not do this\n";
+pub(in crate::server) const FOREIGN: &str = "pages of other sites may not do this\n";
 /// Sent in answer to a browser's GET that would change something.
-pub(super) const USE_POST: &str = "a GET by a browser changes nothing here: use POST\n";
+pub(in crate::server) const USE_POST: &str = "a GET by a browser changes nothing here: use POST\n";
 
 /// Whether a browser sent it, as far as its fields show. A page can neither add nor take away
 /// most of them. `Accept-Language` and `Referer` count too: a GET of the page's own origin has no
 /// `Origin`, and a browser sends `Sec-Fetch-*` only to hosts that it trusts.
-pub(super) fn is_marked(request: &Request<'_, '_>) -> bool {
+pub(in crate::server) fn is_marked(request: &Request<'_, '_>) -> bool {
     request.fields().any(|(name, value)| {
         let name = name.to_ascii_lowercase();
         match name.as_str() {
@@ -36,7 +36,7 @@ fn is_wanted_by_browsers(item: &[u8]) -> bool {
 
 /// Checks a request to the admin listener; the error says why a browser's request is refused. Other
 /// clients may name any host: kubelets, Prometheus and backends use names of a cluster.
-pub(super) fn check(request: &Request<'_, '_>, names: &[String]) -> Result<(), String> {
+pub(in crate::server) fn check(request: &Request<'_, '_>, names: &[String]) -> Result<(), String> {
     if !is_marked(request) {
         return Ok(());
     }

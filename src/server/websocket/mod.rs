@@ -1,11 +1,14 @@
 //! The WebSocket stage: frames in, answers out (RFC 6455). What its timers do and how it ends is
 //! in `life`. It says when it is over; what becomes of the connection then is `conn`'s business.
 
-use super::end::{End, Initiator, Why};
-use super::extras::{Extras, Taken};
-use super::keepalive::Keepalive;
-use super::shared::{Cx, Shared};
-use super::slow::{Slow, is_backed_up};
+pub(in crate::server) mod extras;
+pub(in crate::server) mod faults;
+mod keepalive;
+mod life;
+mod messages;
+mod short;
+pub(in crate::server) mod worker;
+
 use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Sizes, Sockets, Tally, WireFault};
 use crate::engine::Action;
 use crate::limits;
@@ -14,6 +17,11 @@ use crate::proto::deflate::{self, Agreed};
 use crate::proto::frame::{self, Fault, Header, Opcode};
 use crate::proto::mask;
 use crate::proto::message::Assembly;
+use crate::server::end::{End, Initiator, Why};
+use crate::server::shared::{Cx, Shared};
+use crate::server::slow::{Slow, is_backed_up};
+use crate::server::websocket::extras::{Extras, Taken};
+use crate::server::websocket::keepalive::Keepalive;
 use crate::time::Moment;
 
 /// A first read that is to find a header: small enough to be copied for nothing.
@@ -23,7 +31,7 @@ const SMALL_BITE_BYTES: usize = 16 * 1024;
 
 /// How much to read, by what came last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bite {
+pub(in crate::server) enum Bite {
     /// More small frames than a turn takes; or nothing yet.
     Small,
     Usual,
@@ -34,20 +42,20 @@ pub(super) enum Bite {
 
 /// An open WebSocket.
 #[derive(Debug)]
-pub(super) struct WebSocket {
-    pub(super) behaviour: Box<dyn Behaviour>,
-    pub(super) extras: Option<Box<Extras>>,
-    pub(super) tally: Tally,
-    pub(super) phase: Phase,
-    pub(super) keepalive: Keepalive,
-    pub(super) bite: Bite,
-    pub(super) deflate: Option<Agreed>,
-    pub(super) mount: u16,
+pub(in crate::server) struct WebSocket {
+    pub(in crate::server) behaviour: Box<dyn Behaviour>,
+    pub(in crate::server) extras: Option<Box<Extras>>,
+    pub(in crate::server) tally: Tally,
+    pub(in crate::server) phase: Phase,
+    pub(in crate::server) keepalive: Keepalive,
+    pub(in crate::server) bite: Bite,
+    pub(in crate::server) deflate: Option<Agreed>,
+    pub(in crate::server) mount: u16,
 }
 
 /// How far the close handshake is (RFC 6455 §7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::server) enum Phase {
     /// Not begun.
     Open,
     /// To be begun at this moment.
@@ -58,7 +66,7 @@ pub(super) enum Phase {
 
 /// What the stage wants after some input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(in crate::server) enum Then {
     /// More bytes.
     More,
     /// To be called again with the bytes that it has not used.
@@ -69,7 +77,7 @@ pub(super) enum Then {
 
 impl WebSocket {
     /// A WebSocket that was just opened; says what there is to say at once.
-    pub(super) fn open(
+    pub(in crate::server) fn open(
         behaviour: Box<dyn Behaviour>,
         extras: Option<Box<Extras>>,
         mount: u16,
@@ -99,17 +107,17 @@ impl WebSocket {
     }
 
     /// What the log shows of who stands behind a proxy.
-    pub(super) fn forwarded(&self) -> Option<&str> {
+    pub(in crate::server) fn forwarded(&self) -> Option<&str> {
         self.extras.as_ref().and_then(|extras| extras.forwarded.as_deref())
     }
 
     /// Whether messages leave its deadline where it is.
-    pub(super) fn keeps_its_deadline(&self) -> bool {
+    pub(in crate::server) fn keeps_its_deadline(&self) -> bool {
         self.extras.is_none()
     }
 
     /// How much to read when nothing has begun.
-    pub(super) fn appetite(&self) -> usize {
+    pub(in crate::server) fn appetite(&self) -> usize {
         match self.bite {
             Bite::Small => SMALL_BITE_BYTES,
             Bite::Usual => limits::READ_BYTES_PER_TURN,
@@ -118,7 +126,7 @@ impl WebSocket {
     }
 
     /// How much to read in the middle of a message.
-    pub(super) fn appetite_for_more(&self) -> usize {
+    pub(in crate::server) fn appetite_for_more(&self) -> usize {
         match self.bite {
             Bite::Small => SMALL_BITE_BYTES,
             Bite::Usual | Bite::Header => limits::READ_BYTES_PER_TURN,
@@ -126,12 +134,12 @@ impl WebSocket {
     }
 
     /// Whether the peer is not read for now.
-    pub(super) fn is_paused(&self, slow: Option<&Slow>, out_len: usize) -> bool {
+    pub(in crate::server) fn is_paused(&self, slow: Option<&Slow>, out_len: usize) -> bool {
         is_backed_up(slow, out_len) || self.is_full()
     }
 
     /// Frames in `buffer[from..to]`; returns how far they were used.
-    pub(super) fn receive(
+    pub(in crate::server) fn receive(
         &mut self,
         slow: &mut Option<Box<Slow>>,
         cx: &mut Cx<'_>,
@@ -233,7 +241,7 @@ impl WebSocket {
     }
 
     /// After our Close, what the peer still sends is of no interest (RFC 6455 §5.5.1).
-    pub(super) fn phase_takes_messages(&self) -> bool {
+    pub(in crate::server) fn phase_takes_messages(&self) -> bool {
         !matches!(self.phase, Phase::CloseSent { .. })
     }
 
@@ -298,7 +306,7 @@ impl WebSocket {
     }
 
     /// `n` bytes were read straight into the message's own block.
-    pub(super) fn receive_into_block(
+    pub(in crate::server) fn receive_into_block(
         &mut self,
         slow: &mut Slow,
         cx: &mut Cx<'_>,
@@ -332,7 +340,12 @@ impl WebSocket {
     }
 
     /// Hands a message over, or keeps it for later.
-    pub(super) fn take_message(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Answer {
+    pub(in crate::server) fn take_message(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        cx: &mut Cx<'_>,
+    ) -> Answer {
         self.tally.received(payload.len());
         cx.shared.work += payload.len() as u64;
         cx.shared.metrics.traffic.received(kind, payload.len());
@@ -368,7 +381,12 @@ impl WebSocket {
     }
 
     /// What the behaviour says to a message; the same message is for the caller to send.
-    pub(super) fn answer(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> Answer {
+    pub(in crate::server) fn answer(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        cx: &mut Cx<'_>,
+    ) -> Answer {
         match self.behaviour.on_message(kind, payload, &mut ctx(&mut self.tally, self.deflate, cx))
         {
             Answer::Close(code, reason) => {
@@ -388,7 +406,7 @@ impl WebSocket {
         self.extras.as_ref().is_some_and(|extras| extras.fault == Some(fault))
     }
 
-    pub(super) fn count_sent(&mut self, kind: Kind, bytes: usize, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn count_sent(&mut self, kind: Kind, bytes: usize, cx: &mut Cx<'_>) {
         self.tally.sent(bytes);
         cx.shared.metrics.traffic.sent(kind, bytes);
     }
@@ -422,7 +440,7 @@ impl WebSocket {
     }
 
     /// RFC 6455 §7.1.7: a fault of the peer ends the WebSocket, with a Close that names it.
-    pub(super) fn fail(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Then {
+    pub(in crate::server) fn fail(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Then {
         let (code, reason) = (fault.close_code(), fault.reason());
         log::debug!(target: "fault", conn:% = cx.id, code, reason; "peer's fault");
         if self.phase_takes_messages() {
@@ -441,7 +459,7 @@ enum Step {
     Done(Then),
 }
 
-pub(super) fn ctx<'a>(
+pub(in crate::server) fn ctx<'a>(
     tally: &'a mut Tally,
     deflate: Option<Agreed>,
     cx: &'a mut Cx<'_>,

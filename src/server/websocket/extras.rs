@@ -6,19 +6,19 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use super::config::Identity;
-use super::faults::Faults;
-use super::pressure::Account;
-use super::worker::{self, Worker};
 use crate::behaviours::{Ctx, Kind, Params, Pushes, WireFault};
 use crate::engine::{Action, Id, Now};
 use crate::outbox::{Block, Blocks};
 use crate::queue::{Queue, Waiting};
+use crate::server::config::Identity;
+use crate::server::ops::pressure::Account;
+use crate::server::websocket::faults::Faults;
+use crate::server::websocket::worker::{self, Worker};
 use crate::{heap, limits, time};
 
 /// What a WebSocket has beyond its behaviour.
 #[derive(Debug)]
-pub(super) struct Extras {
+pub(in crate::server) struct Extras {
     pushes: Option<Pushes>,
     greeting: Option<String>,
     wait: Wait,
@@ -27,11 +27,11 @@ pub(super) struct Extras {
     takes_no_more: bool,
     /// After how long it is closed, and what is said then.
     close: Option<(u64, u16, String)>,
-    pub(super) fault: Option<WireFault>,
-    pub(super) ping_ms: Option<u64>,
-    pub(super) forwarded: Option<Box<str>>,
+    pub(in crate::server) fault: Option<WireFault>,
+    pub(in crate::server) ping_ms: Option<u64>,
+    pub(in crate::server) forwarded: Option<Box<str>>,
     /// What the account knows of this.
-    pub(super) counted: Account,
+    pub(in crate::server) counted: Account,
 }
 
 /// What stands between a message and its answer, in milliseconds.
@@ -58,7 +58,7 @@ struct Hello<'a> {
 
 impl Extras {
     /// The extras that these parameters ask for; `None` when there are none.
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         params: &Params,
         forwarded: Option<Box<str>>,
         now: Now,
@@ -90,7 +90,7 @@ impl Extras {
     }
 
     /// What goes out at once.
-    pub(super) fn greet(&mut self, ctx: &mut Ctx<'_>) {
+    pub(in crate::server) fn greet(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(greeting) = self.greeting.take() {
             ctx.send(Kind::Text, greeting.as_bytes());
         }
@@ -98,35 +98,35 @@ impl Extras {
     }
 
     /// Says what is due.
-    pub(super) fn speak(&mut self, ctx: &mut Ctx<'_>) {
+    pub(in crate::server) fn speak(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(pushes) = &mut self.pushes {
             pushes.speak(ctx);
         }
     }
 
-    pub(super) fn close_after_ms(&self) -> Option<u64> {
+    pub(in crate::server) fn close_after_ms(&self) -> Option<u64> {
         self.close.as_ref().map(|(ms, ..)| *ms)
     }
 
     /// What `close_after` says at last.
-    pub(super) fn last_words(&mut self) -> (u16, String) {
+    pub(in crate::server) fn last_words(&mut self) -> (u16, String) {
         self.close.take().map_or_else(Default::default, |(_, code, reason)| (code, reason))
     }
 
     /// Whether the peer is not read: too much waits, or its end has come.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::server) fn is_full(&self) -> bool {
         self.waiting.len() >= limits::DELAYED_MESSAGES
             || self.waiting.bytes() >= limits::DELAYED_BYTES
             || self.takes_no_more
             || self.fault == Some(WireFault::StallRead)
     }
 
-    pub(super) fn take_no_more(&mut self) {
+    pub(in crate::server) fn take_no_more(&mut self) {
         self.takes_no_more = true;
     }
 
     /// Takes a message that is answered later, or never; `None`: it is answered now.
-    pub(super) fn take(
+    pub(in crate::server) fn take(
         &mut self,
         (kind, payload): (Kind, &[u8]),
         (now, id): (Now, Id),
@@ -156,7 +156,7 @@ impl Extras {
     }
 
     /// The next message that may be answered by `due_ns`.
-    pub(super) fn next_delayed(
+    pub(in crate::server) fn next_delayed(
         &mut self,
         due_ns: u64,
         now: Now,
@@ -173,16 +173,16 @@ impl Extras {
 
     /// The worker is done with the first message that waited for it. Returns the turn of the next
     /// one, and how long it takes.
-    pub(super) fn work_done(&mut self) -> Option<(u64, u64)> {
+    pub(in crate::server) fn work_done(&mut self) -> Option<(u64, u64)> {
         self.waiting.next_turn().map(|turn| (turn, self.wait.work))
     }
 
-    pub(super) fn awaits_worker(&self) -> bool {
+    pub(in crate::server) fn awaits_worker(&self) -> bool {
         self.waiting.first().is_some_and(|first| first.turn.is_some())
     }
 
     /// Messages that wait will not be answered any more.
-    pub(super) fn drop_waiting(&mut self, worker: &mut Worker) {
+    pub(in crate::server) fn drop_waiting(&mut self, worker: &mut Worker) {
         if let Some(turn) = self.waiting.turn() {
             worker.leave(turn);
         }
@@ -191,7 +191,7 @@ impl Extras {
 
     /// What it owns, itself included. While it is full its peer is not read, and `pinned` says what
     /// the kernel holds for such a peer, both ways.
-    pub(super) fn cost(&self, pinned: usize) -> usize {
+    pub(in crate::server) fn cost(&self, pinned: usize) -> usize {
         let texts = self.greeting.as_ref().map_or(0, String::capacity)
             + self.close.as_ref().map_or(0, |(_, _, reason)| reason.capacity())
             + self.forwarded.as_ref().map_or(0, |forwarded| forwarded.len());
@@ -201,7 +201,7 @@ impl Extras {
         own + self.waiting.cost() + in_kernel
     }
 
-    pub(super) fn next_deadline(&self) -> Option<u64> {
+    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
         let push_ns = self.pushes.as_ref().and_then(Pushes::next_deadline);
         let answer_ns =
             self.waiting.first().filter(|first| first.turn.is_none()).map(|first| first.due_ns);
@@ -211,16 +211,16 @@ impl Extras {
 
 /// What a message that waits may need of the server.
 #[derive(Debug)]
-pub(super) struct Means<'a> {
-    pub(super) worker: &'a mut Worker,
-    pub(super) faults: &'a mut Faults,
-    pub(super) blocks: &'a mut Blocks,
-    pub(super) actions: &'a mut VecDeque<Action>,
+pub(in crate::server) struct Means<'a> {
+    pub(in crate::server) worker: &'a mut Worker,
+    pub(in crate::server) faults: &'a mut Faults,
+    pub(in crate::server) blocks: &'a mut Blocks,
+    pub(in crate::server) actions: &'a mut VecDeque<Action>,
 }
 
 /// What became of a message that is not answered now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(in crate::server) enum Taken {
     /// It is answered when its time has come.
     Later,
     /// The connection breaks on it.
@@ -228,7 +228,7 @@ pub(super) enum Taken {
 }
 
 /// The first message of a connection with `hello=1`.
-pub(super) fn hello(
+pub(in crate::server) fn hello(
     identity: &Identity,
     of_parts: &[(&'static str, serde_json::Value)],
     connection: String,
@@ -247,7 +247,7 @@ pub(super) fn hello(
 }
 
 /// Pairs as the fields of an object, in their order.
-pub(super) fn entries<S: serde::Serializer>(
+pub(in crate::server) fn entries<S: serde::Serializer>(
     pairs: &[(&'static str, serde_json::Value)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

@@ -1,10 +1,10 @@
 //! Pings, whatever the traffic: what lies between may forget a connection that only listens.
 
-use super::config::Limits;
-use super::slow::Slow;
 use crate::engine::Now;
 use crate::proto::frame;
 use crate::rng::Rng;
+use crate::server::config::Limits;
+use crate::server::slow::Slow;
 use crate::time::{self, Moment};
 
 /// So that ten thousand pings do not fall on one moment.
@@ -12,7 +12,7 @@ const JITTER_PERCENT: u64 = 20;
 
 /// When the next ping goes, and whether the last one was answered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keepalive {
+pub(in crate::server) struct Keepalive {
     /// When the last byte came.
     heard: Moment,
     /// When the next ping goes; none: never.
@@ -23,26 +23,31 @@ pub(super) struct Keepalive {
 
 /// Whether the peer lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pulse {
+pub(in crate::server) enum Pulse {
     Fine,
     Lost,
 }
 
 impl Keepalive {
     /// Pings at the mount's own gap, or at the server's; a gap of 0 sends none.
-    pub(super) fn new(own_ms: Option<u64>, now: Now, limits: &Limits, rng: &mut Rng) -> Self {
+    pub(in crate::server) fn new(
+        own_ms: Option<u64>,
+        now: Now,
+        limits: &Limits,
+        rng: &mut Rng,
+    ) -> Self {
         let heard = Moment::at(now.mono_ns);
         Self { heard, next_ping: plan(own_ms, now, limits, rng), asked: None }
     }
 
     /// Something came: the only thing that is done for each read.
-    pub(super) fn heard(&mut self, now: Now) {
+    pub(in crate::server) fn heard(&mut self, now: Now) {
         self.heard = Moment::at(now.mono_ns);
     }
 
     /// A pong came: the round trip since its ping, in nanoseconds. Our pings carry the moment at
     /// which they were sent; other pongs may carry anything.
-    pub(super) fn answered(&self, payload: &[u8], now: Now) -> Option<u64> {
+    pub(in crate::server) fn answered(&self, payload: &[u8], now: Now) -> Option<u64> {
         self.asked?;
         let sent_ns = u64::from_be_bytes(payload.try_into().ok()?);
         now.mono_ns.checked_sub(sent_ns)
@@ -50,7 +55,7 @@ impl Keepalive {
 
     /// The peer was not read until now: an answer to the ping may wait among what it has sent, and
     /// has its whole time from here.
-    pub(super) fn read_again(&mut self, now: Now) {
+    pub(in crate::server) fn read_again(&mut self, now: Now) {
         if let Some(asked) = &mut self.asked
             && self.heard.ms_ago(now) > asked.ms_ago(now)
         {
@@ -58,12 +63,12 @@ impl Keepalive {
         }
     }
 
-    pub(super) fn stop(&mut self) {
+    pub(in crate::server) fn stop(&mut self) {
         (self.next_ping, self.asked) = (None, None);
     }
 
     /// Sends the ping that is due, and looks whether the last one was answered in time.
-    pub(super) fn wake(
+    pub(in crate::server) fn wake(
         &mut self,
         own_ms: Option<u64>,
         slow: Option<&Slow>,
@@ -93,7 +98,7 @@ impl Keepalive {
         Pulse::Fine
     }
 
-    pub(super) fn next_deadline(&self, now: Now, limits: &Limits) -> Option<u64> {
+    pub(in crate::server) fn next_deadline(&self, now: Now, limits: &Limits) -> Option<u64> {
         let timeout_ns = time::ms(limits.pong_timeout_ms);
         let lost_ns = self.asked.map(|asked| asked.ns(now) + timeout_ns);
         self.next_ping.map(|when| when.ns(now)).into_iter().chain(lost_ns).min()
