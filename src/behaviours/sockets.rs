@@ -5,7 +5,7 @@ use super::{Answer, Behaviour, Close, Ctx, Kind};
 use crate::engine::Id;
 
 /// All WebSockets of a part. Which one is meant says [`Ctx::id`].
-pub trait Sockets: core::fmt::Debug {
+pub trait Sockets {
     /// The upgrade was answered.
     fn opened(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
         None
@@ -23,6 +23,13 @@ pub trait Sockets: core::fmt::Debug {
     /// What the server has to know of a WebSocket without asking each time.
     fn state(&self, _id: Id) -> State {
         State::default()
+    }
+}
+
+/// Its state is not shown: the code for that would be carried for every part.
+impl core::fmt::Debug for dyn Sockets + '_ {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Sockets")
     }
 }
 

@@ -21,7 +21,8 @@ pub(crate) fn version() -> String {
 
 /// One screen: a line a flag.
 pub(crate) fn screen<D>(page: &Page, table: &Table<D>) -> String {
-    let lines = groups(table).filter(|group| !group.brief).flat_map(|group| group.flags);
+    let lines =
+        groups(table).into_iter().filter(|group| !group.brief).flat_map(|group| group.flags);
     let width = lines.map(|flag| flag.usage().len()).max().unwrap_or(0);
     let mut text = format!("{}: {}\n{}\n", version().trim_end(), page.about, page.synopsis);
     let mut named: Vec<&str> = Vec::new();

@@ -63,7 +63,7 @@ fn chapters() -> Vec<Chapter> {
 
 /// The flags of a table, as the manual shows them.
 pub(crate) fn entries<D>(table: &Table<D>) -> Vec<Entry> {
-    table::flags(table).map(Entry::new).collect()
+    table::flags(table).into_iter().map(Entry::new).collect()
 }
 
 /// The manual page, for `man`.

@@ -34,7 +34,7 @@ impl<D> Filled<D> {
     /// Whether this flag of the table, or its twin, was given.
     #[allow(dead_code, reason = "only parts ask, and a build may have none")]
     pub(crate) fn was_given(&self, table: &Table<D>, name: &str) -> bool {
-        let origins = flags(table).zip(&self.origins);
+        let origins = flags(table).into_iter().zip(&self.origins);
         let given = |origin: &Origin| matches!(origin, Origin::Flag | Origin::Variable(_));
         origins.into_iter().any(|(flag, origin)| flag.name == name && given(origin))
     }
@@ -138,7 +138,9 @@ pub(crate) fn args<D>(
             Arg::Short('h') | Arg::Long("help") => return Ok(Given::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Given::Version),
             Arg::Long(name) => name.to_owned(),
-            Arg::Short('H') if flags(table).any(|flag| flag.name == HEADER) => HEADER.to_owned(),
+            Arg::Short('H') if flags(table).into_iter().any(|flag| flag.name == HEADER) => {
+                HEADER.to_owned()
+            }
             Arg::Short(letter) => {
                 return Err(Usage::UnknownFlag { given: format!("-{letter}"), near: None });
             }
@@ -150,9 +152,9 @@ pub(crate) fn args<D>(
                 return Err(Usage::Unexpected(word.to_string_lossy().into_owned()));
             }
         };
-        let Some(flag) = flags(table).find(|flag| flag.name == name) else {
+        let Some(flag) = flags(table).into_iter().find(|flag| flag.name == name) else {
             let given = format!("--{name}");
-            let all = flags(table).map(|flag| format!("--{}", flag.name));
+            let all = flags(table).into_iter().map(|flag| format!("--{}", flag.name));
             let near = nearest(&given, all.chain(["--help".to_owned(), "--version".to_owned()]));
             return Err(Usage::UnknownFlag { given, near });
         };

@@ -11,6 +11,7 @@ const VALUE_COLUMNS_MAX: usize = 28;
 
 pub(crate) fn screen<D>(table: &Table<D>, filled: &Filled<D>) -> String {
     let rows: Vec<(&str, String, String)> = flags(table)
+        .into_iter()
         .zip(&filled.origins)
         .map(|(flag, origin)| (flag.name, (flag.show)(&filled.draft), origin.to_string()))
         .filter(|(_, value, _)| !value.is_empty())

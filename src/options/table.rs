@@ -91,16 +91,25 @@ impl<D> Table<D> {
 }
 
 /// The groups of a table, in order.
-pub(crate) fn groups<D>(table: &Table<D>) -> impl Iterator<Item = &'static Group<D>> {
-    table.first.iter().chain(table.of_parts.iter().copied().flatten()).chain(table.last)
+pub(crate) fn groups<D>(table: &Table<D>) -> Vec<&'static Group<D>> {
+    let mut groups: Vec<&Group<D>> = table.first.iter().collect();
+    for of_part in table.of_parts {
+        groups.extend(of_part.iter());
+    }
+    groups.extend(table.last);
+    groups
 }
 
 /// The flags of all groups, in order.
-pub(crate) fn flags<D>(table: &Table<D>) -> impl Iterator<Item = &'static Flag<D>> {
-    groups(table).flat_map(|group| group.flags)
+pub(crate) fn flags<D>(table: &Table<D>) -> Vec<&'static Flag<D>> {
+    let mut flags = Vec::new();
+    for group in groups(table) {
+        flags.extend(group.flags);
+    }
+    flags
 }
 
 /// The names of all flags.
 pub(crate) fn names<D>(table: &Table<D>) -> Vec<&'static str> {
-    flags(table).map(|flag| flag.name).collect()
+    flags(table).into_iter().map(|flag| flag.name).collect()
 }

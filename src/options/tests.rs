@@ -395,13 +395,17 @@ fn help_fits_one_screen() {
         assert!(line.chars().count() <= 100, "{line}");
     }
     let words = format!("{} ", help.replace('\n', " \n"));
-    let brief =
-        table::groups(flags::SERVE).filter(|group| group.brief).flat_map(|group| group.flags);
+    let brief = table::groups(flags::SERVE)
+        .into_iter()
+        .filter(|group| group.brief)
+        .flat_map(|group| group.flags);
     for flag in brief {
         assert_eq!(words.matches(&format!("  --{} ", flag.name)).count(), 1, "{}", flag.name);
     }
-    let long =
-        table::groups(flags::SERVE).filter(|group| !group.brief).flat_map(|group| group.flags);
+    let long = table::groups(flags::SERVE)
+        .into_iter()
+        .filter(|group| !group.brief)
+        .flat_map(|group| group.flags);
     for flag in long {
         assert_eq!(help.matches(&format!("  {} ", flag.usage())).count(), 1, "{}", flag.name);
     }

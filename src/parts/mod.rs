@@ -69,7 +69,7 @@ pub(crate) struct Command {
 pub type Draw = fn(u64) -> Option<[u8; 16]>;
 
 /// What a part is told at start.
-pub trait Plan: core::fmt::Debug {
+pub trait Plan {
     /// The part. The seed is for jitter.
     fn build(self: Box<Self>, seed: u64) -> Box<dyn Part>;
 
@@ -100,6 +100,13 @@ pub trait Plan: core::fmt::Debug {
     /// Descriptors that it may need: for connections that it opens, and for those that reach it.
     fn descriptors(&self) -> usize {
         0
+    }
+}
+
+/// Paths of secrets are not shown.
+impl core::fmt::Debug for dyn Plan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Plan")
     }
 }
 

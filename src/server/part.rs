@@ -163,6 +163,13 @@ pub trait Part: Sockets {
     }
 }
 
+/// Its state is not shown: the code for that would be carried for every part.
+impl core::fmt::Debug for dyn Part + '_ {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A request to one of a part's routes.
 #[derive(Debug)]
 pub struct Asked<'a, 'r, 'b> {

@@ -32,7 +32,7 @@ from podman import inspect
 
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 MIB = 1 << 20
-FULL_BYTES, LEAST_BYTES = 4 * MIB, 1.8 * MIB
+FULL_BYTES, LEAST_BYTES = 4.2 * MIB, 1.8 * MIB
 # What glibc, linked statically, weighs more than musl: 1.89 MiB against 0.94 on 2026-11-21.
 GLIBC_BYTES = 0.9 * MIB
 MEMORY_BYTES, QUOTA_US = 16 * MIB, 10_000
