@@ -30,7 +30,7 @@ impl Initiator {
 
 /// Why we close a WebSocket that did nothing wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum CloseReason {
     /// Its turn in a drain.
     Drain,
     /// It is old enough: load spreads again after a scale-up.

@@ -23,7 +23,7 @@ pub use http::routes::routes;
 pub use http::tokens;
 pub use ops::metrics::{Histogram, Metric, MetricKind, Page};
 pub use ops::stats::metrics;
-pub use route::{Doors, Later, Reply, Route, Taken, json};
+pub use route::{Later, Reply, Route, ServedOn, Taken, json};
 pub use shared::Shared;
 
 use std::collections::VecDeque;
@@ -38,10 +38,10 @@ use crate::proto::response::{Delivery, Response};
 use crate::slab::Slab;
 use crate::time::Moment;
 use config::Config;
-use conn::{Conn, Place};
-use end::Why;
+use conn::{Conn, Quota};
+use end::CloseReason;
 use ops::drain::{Meaning, Phase};
-use ops::pressure::Stage;
+use ops::pressure::MemoryStage;
 use part::Part;
 use parts::Parts;
 use route_table::RouteTable;
@@ -53,7 +53,7 @@ pub struct Server {
     conns: Slab<Conn>,
     shared: Shared,
     /// For calls that have nothing to say.
-    silence: Out,
+    no_output: Out,
     last_words: Vec<u8>,
     /// Who may be evicted, longest first; only while places are scarce.
     arrivals: VecDeque<Id>,
@@ -68,7 +68,7 @@ impl Server {
         let mut server = Self {
             conns: Slab::default(),
             shared: Shared::new(config, (parts, routes), assets, seed),
-            silence: Out::default(),
+            no_output: Out::default(),
             last_words: Vec::new(),
             arrivals: VecDeque::new(),
         };
@@ -91,7 +91,7 @@ impl Server {
         self.shared.timers.armed()
     }
 
-    /// Bytes that connections own beyond their place in the table, as the account has them.
+    /// Bytes that connections own beyond their slot in the table, as the account has them.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.shared.account.memory
@@ -144,44 +144,44 @@ impl Server {
     }
 
     /// The same for calls that have nothing to say.
-    fn with_silence(&mut self, now: Now, id: Id) -> Option<(&mut Conn, Cx<'_>)> {
+    fn with_no_output(&mut self, now: Now, id: Id) -> Option<(&mut Conn, Cx<'_>)> {
         let conn = self.conns.find_mut(id)?;
         let (door, peer, part) = (conn.door(), conn.peer, conn.part);
-        debug_assert!(self.silence.is_empty(), "a silent call said something");
-        let (shared, out) = (&mut self.shared, &mut self.silence);
+        debug_assert!(self.no_output.is_empty(), "a silent call said something");
+        let (shared, out) = (&mut self.shared, &mut self.no_output);
         Some((conn, Cx { now, id, door, peer, part, shared, out }))
     }
 
-    fn place(&mut self, now: Now, door: Door) -> Option<Place> {
+    fn quota(&mut self, now: Now, door: Door) -> Option<Quota> {
         let open = self.shared.open;
         let cap = self.shared.config.limits.max_connections;
         match door {
             Door::Admin => {
                 let is_free = open.admin < self.shared.admin_connections;
-                (is_free || self.make_admin_place(now)).then_some(Place::Admin)
+                (is_free || self.make_admin_place(now)).then_some(Quota::Admin)
             }
-            Door::Main if self.shared.pressure.stage() == Stage::Out => None,
+            Door::Main if self.shared.pressure.stage() == MemoryStage::Out => None,
             Door::Main if self.shared.drain.phase.refuses() => {
-                (open.main + open.refused < cap).then_some(Place::Refused(Refusal::Draining))
+                (open.main + open.refused < cap).then_some(Quota::Refused(Refusal::Draining))
             }
-            Door::Main if open.main < cap => Some(Place::Main),
+            Door::Main if open.main < cap => Some(Quota::Main),
             Door::Main => (open.refused < self.shared.config.limits.refused_connections)
-                .then_some(Place::Refused(Refusal::Full)),
+                .then_some(Quota::Refused(Refusal::Full)),
         }
     }
 
-    fn count(&mut self, place: Place) -> &mut usize {
+    fn count(&mut self, quota: Quota) -> &mut usize {
         let open = &mut self.shared.open;
-        match place {
-            Place::Main => &mut open.main,
-            Place::Refused(_) => &mut open.refused,
-            Place::Admin => &mut open.admin,
-            Place::Upstream => &mut open.upstream,
+        match quota {
+            Quota::Main => &mut open.main,
+            Quota::Refused(_) => &mut open.refused,
+            Quota::Admin => &mut open.admin,
+            Quota::Upstream => &mut open.upstream,
         }
     }
 
     /// What a request asked for that concerns more than its own connection.
-    fn obey(&mut self, now: Now) {
+    fn carry_out_orders(&mut self, now: Now) {
         self.tend(now);
         while let Some(order) = self.shared.orders.pop_front() {
             match order {
@@ -193,28 +193,28 @@ impl Server {
 
 impl Engine for Server {
     fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id> {
-        let mut place = self.place(now, door)?;
+        let mut quota = self.quota(now, door)?;
         // Also when all places are taken: it has the one that becomes free.
-        if matches!(place, Place::Main | Place::Refused(Refusal::Full)) && self.make_place(now) {
-            place = Place::Main;
+        if matches!(quota, Quota::Main | Quota::Refused(Refusal::Full)) && self.make_place(now) {
+            quota = Quota::Main;
         }
-        // The id is known only once the place is taken, so the stage is entered after that.
+        // The id is known only once it is in the table, so the stage is entered after that.
         let nobody = Id { key: 0, generation: 0 };
-        let (shared, out) = (&mut self.shared, &mut self.silence);
+        let (shared, out) = (&mut self.shared, &mut self.no_output);
         let cx = Cx { now, id: nobody, door, peer, part: None, shared, out };
-        let id = self.conns.insert(Conn::new(peer, place, &cx))?;
-        *self.count(place) += 1;
-        if place == Place::Main {
+        let id = self.conns.insert(Conn::new(peer, quota, &cx))?;
+        *self.count(quota) += 1;
+        if quota == Quota::Main {
             self.note_arrival(id);
         }
         log::debug!(target: "accept", conn:% = id, peer:% = peer; "accepted");
-        if let Some((conn, mut cx)) = self.with_silence(now, id) {
-            match place {
+        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
+            match quota {
                 // Whoever leads no handshake to its end by then holds up the exit.
-                Place::Refused(Refusal::Draining) => {
-                    conn.end_at(Moment::after(now, limits::LINGER_MS), Why::Drain, &mut cx);
+                Quota::Refused(Refusal::Draining) => {
+                    conn.end_at(Moment::after(now, limits::LINGER_MS), CloseReason::Drain, &mut cx);
                 }
-                Place::Refused(_) | Place::Main | Place::Admin | Place::Upstream => {
+                Quota::Refused(_) | Quota::Main | Quota::Admin | Quota::Upstream => {
                     conn.settle(&mut cx);
                 }
             }
@@ -224,7 +224,7 @@ impl Engine for Server {
     }
 
     fn ready(&mut self, _: Now, id: Id) {
-        let refused = |conn: &Conn| matches!(conn.place, Place::Refused(_));
+        let refused = |conn: &Conn| matches!(conn.quota, Quota::Refused(_));
         if self.conns.find(id).is_some_and(refused) {
             self.shared.actions.push_back(Action::Write(id));
         }
@@ -257,7 +257,7 @@ impl Engine for Server {
     }
 
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
-        let memory_is_short = self.shared.pressure.stage() >= Stage::Short;
+        let memory_is_short = self.shared.pressure.stage() >= MemoryStage::Short;
         self.conns.find_mut(id).map_or(&mut [], |conn| conn.room(memory_is_short, shared))
     }
 
@@ -265,7 +265,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             conn.received(n, shared, &mut cx);
         }
-        self.obey(now);
+        self.carry_out_orders(now);
         self.weigh(now);
     }
 
@@ -273,7 +273,7 @@ impl Engine for Server {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
             conn.resume(shared, &mut cx);
         }
-        self.obey(now);
+        self.carry_out_orders(now);
         self.weigh(now);
     }
 
@@ -286,7 +286,7 @@ impl Engine for Server {
     }
 
     fn held_outside(&mut self, now: Now, id: Id, bytes: usize) {
-        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
             conn.held_outside(bytes, &mut cx);
         }
         self.weigh(now);
@@ -313,7 +313,7 @@ impl Engine for Server {
     }
 
     fn sent(&mut self, now: Now, id: Id, n: usize) {
-        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
             conn.sent(n, &mut cx);
         }
         self.tend(now);
@@ -330,13 +330,13 @@ impl Engine for Server {
     }
 
     fn closed(&mut self, now: Now, id: Id) {
-        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
             conn.gone(&mut cx);
         }
         let Some(conn) = self.conns.remove(id) else { return };
         self.shared.timers.cancel(id.key);
-        *self.count(conn.place) -= 1;
-        self.shared.words.remove(&id);
+        *self.count(conn.quota) -= 1;
+        self.shared.pending_answers.remove(&id);
         self.shared.take_pending(id);
         if let Some(part) = conn.part {
             self.shared.parts.call(part).closed(now, id);

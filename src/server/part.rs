@@ -69,7 +69,7 @@ pub trait Part: Sockets {
     // WebSockets of its behaviours; what they say is in `Sockets`.
 
     /// A client wants to open one, and nothing else is against it.
-    fn admit(&mut self, _visit: &Visit<'_, '_, '_>) -> Admission {
+    fn admit(&mut self, _visit: &UpgradeRequest<'_, '_, '_>) -> Admission {
         Admission::Now
     }
 
@@ -204,7 +204,7 @@ pub(super) fn retry_after(rng: &mut Rng) -> String {
 
 /// A client that wants to open a WebSocket.
 #[derive(Debug)]
-pub struct Visit<'a, 'r, 'b> {
+pub struct UpgradeRequest<'a, 'r, 'b> {
     /// The moment.
     pub now: Now,
     /// Its connection.

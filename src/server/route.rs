@@ -15,7 +15,7 @@ pub struct Route {
     /// The path, below the base path. A segment in braces matches any segment.
     pub path: &'static str,
     /// Where it is served.
-    pub doors: Doors,
+    pub served_on: ServedOn,
     /// What it needs beside that, for documents; empty: nothing.
     pub condition: &'static str,
     /// What it answers, for documents.
@@ -30,20 +30,20 @@ impl Route {
     #[must_use]
     pub const fn of_part(
         path: &'static str,
-        (doors, condition): (Doors, &'static str),
+        (served_on, condition): (ServedOn, &'static str),
         about: &'static str,
         methods: &'static [Method],
         body_bytes: u64,
     ) -> Self {
-        Self { path, doors, condition, about, methods, body_bytes: Some(body_bytes) }
+        Self { path, served_on, condition, about, methods, body_bytes: Some(body_bytes) }
     }
 
     /// Where it is served, for documents.
     #[must_use]
     pub fn place(&self) -> String {
         match self.condition {
-            "" => self.doors.name().to_owned(),
-            condition => format!("{}, {condition}", self.doors.name()),
+            "" => self.served_on.name().to_owned(),
+            condition => format!("{}, {condition}", self.served_on.name()),
         }
     }
 
@@ -72,7 +72,7 @@ impl Route {
 
 /// Where a path is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doors {
+pub enum ServedOn {
     /// On the main listener.
     Main,
     /// On the admin listener.
@@ -85,7 +85,7 @@ pub enum Doors {
     Figures,
 }
 
-impl Doors {
+impl ServedOn {
     pub(super) fn opens(self, door: Door, config: &Config) -> bool {
         if config.surface == Surface::Bare {
             return matches!(self, Self::Both | Self::Figures);
@@ -142,7 +142,7 @@ pub enum Later {
     /// A WebSocket, if a part lets it in.
     Verdict,
     /// What a part answers with [`Order::Answer`](crate::server::part::Order), or 504.
-    Word,
+    OfPart,
 }
 
 impl Later {
@@ -153,7 +153,7 @@ impl Later {
             Self::Metrics => "/metrics",
             Self::Stats => "/stats",
             Self::Verdict => "mount",
-            Self::Word => "word",
+            Self::OfPart => "part",
         }
     }
 
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn parts_in_braces_are_any() {
-        let row = Route::of_part("/{stage}/@x/{id}", (Doors::Both, ""), "", &[], 0);
+        let row = Route::of_part("/{stage}/@x/{id}", (ServedOn::Both, ""), "", &[], 0);
         for path in ["/p/@x/1", "/p/%40x/1", "/p/@x/1/2", "/p/@x//", "/p/@x/..", "/p/@x/%2f"] {
             assert!(row.is_for(path), "{path}");
         }

@@ -41,6 +41,6 @@ impl RouteTable {
         door: Door,
         config: &'t Config,
     ) -> impl Iterator<Item = Match> + use<'t> {
-        self.0.iter().copied().filter(move |row| row.route.doors.opens(door, config))
+        self.0.iter().copied().filter(move |row| row.route.served_on.opens(door, config))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use super::Server;
 use crate::engine::{Action, Id, Now};
 use crate::limits;
-use crate::server::conn::{Conn, Place, Stage};
+use crate::server::conn::{Conn, Quota, Stage};
 use crate::server::end::MEMORY_SHORT;
 use crate::server::ops::pressure::{self, Account, Demand};
 use crate::server::shared::{Cx, Shared};
@@ -43,10 +43,10 @@ impl Server {
             used_bytes = pressure.estimate(), connections = self.conns.len();
             "memory: {}", stage.name()
         );
-        if stage > pressure::Stage::Ease {
+        if stage > pressure::MemoryStage::Ease {
             blocks.forget_idle();
         }
-        if before >= pressure::Stage::Short && stage < pressure::Stage::Short {
+        if before >= pressure::MemoryStage::Short && stage < pressure::MemoryStage::Short {
             // Those that were not read for it.
             actions.extend(self.conns.iter().map(|(id, _)| Action::Resume(id)));
         }
@@ -76,7 +76,7 @@ impl Server {
             && self.shared.pressure.estimate() > target
             && let Some((owned, id)) = owners.pop()
         {
-            if let Some((conn, mut cx)) = self.with_silence(now, id) {
+            if let Some((conn, mut cx)) = self.with_no_output(now, id) {
                 conn.make_room(&mut cx);
                 freed += owned;
             }
@@ -113,7 +113,7 @@ impl Server {
             }
             self.arrivals.pop_front();
             if since.is_some() {
-                if let Some((conn, mut cx)) = self.with_silence(now, oldest) {
+                if let Some((conn, mut cx)) = self.with_no_output(now, oldest) {
                     conn.evict(&mut cx);
                 }
                 return true;
@@ -126,10 +126,10 @@ impl Server {
     /// taken: closes the oldest connection that is not owed an answer, else the newest of those
     /// that are. Returns whether there was one.
     pub(super) fn make_admin_place(&mut self, now: Now) -> bool {
-        let admin = self.conns.iter().filter(|(_, conn)| conn.place == Place::Admin);
+        let admin = self.conns.iter().filter(|(_, conn)| conn.quota == Quota::Admin);
         let rank = admin.filter_map(|(id, conn)| Some((conn.admin_rank(now)?, id)));
         let Some((_, id)) = rank.max_by_key(|(rank, _)| *rank) else { return false };
-        if let Some((conn, mut cx)) = self.with_silence(now, id) {
+        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
             conn.evict(&mut cx);
         }
         true
@@ -165,7 +165,7 @@ impl Conn {
     /// there when memory is short, and a connection of our own owns what the clients do that it
     /// works for; and it is not leaving already.
     fn can_make_room(&self) -> bool {
-        if matches!(self.place, Place::Admin | Place::Upstream) {
+        if matches!(self.quota, Quota::Admin | Quota::Upstream) {
             return false;
         }
         match &self.stage {
@@ -211,6 +211,6 @@ impl Conn {
 
     /// Whether it waits to become a WebSocket, and since when.
     pub(super) fn not_upgraded_since(&self) -> Option<Moment> {
-        (matches!(self.stage, Stage::Http(_)) && self.place == Place::Main).then_some(self.since)
+        (matches!(self.stage, Stage::Http(_)) && self.quota == Quota::Main).then_some(self.since)
     }
 }

@@ -16,7 +16,7 @@ use crate::server::http::pending::Pending;
 use crate::server::http::tokens::Tokens;
 use crate::server::ops::drain::Drain;
 use crate::server::ops::metrics::Metrics;
-use crate::server::ops::pressure::{Account, Pressure, Stage};
+use crate::server::ops::pressure::{Account, MemoryStage, Pressure};
 use crate::server::part::{self, Part, PartId};
 use crate::server::parts::Parts;
 use crate::server::route_table::RouteTable;
@@ -54,11 +54,11 @@ pub struct Shared {
     pub(super) orders: VecDeque<Order>,
     pub(super) parts: Parts,
     /// The part that speaks for each mount, in the order of the mounts.
-    pub(super) speakers: Vec<Option<PartId>>,
+    pub(super) mount_parts: Vec<Option<PartId>>,
     /// Paths, and who answers them.
     pub(super) routes: RouteTable,
     /// Fields that parts add to the first message of a connection with `hello=1`.
-    pub(super) greetings: Vec<(&'static str, serde_json::Value)>,
+    pub(super) hello_fields: Vec<(&'static str, serde_json::Value)>,
     /// Places on the admin listener.
     pub(super) admin_connections: usize,
     /// Upgrades of which a part has not decided yet.
@@ -66,7 +66,7 @@ pub struct Shared {
     pending_bytes: usize,
     pub(super) tokens: Tokens,
     /// Requests that wait for somebody's word, and those words that have come.
-    pub(super) words: BTreeMap<Id, Word>,
+    pub(super) pending_answers: BTreeMap<Id, PendingAnswer>,
 }
 
 /// What a request asked for that concerns other connections. It is carried out as soon as the
@@ -79,7 +79,7 @@ pub(super) enum Order {
 
 /// What a request waits for.
 #[derive(Debug)]
-pub(super) struct Word {
+pub(super) struct PendingAnswer {
     /// The request's path, as the metrics name it.
     pub(super) path: &'static str,
     pub(super) response: Option<Response<'static>>,
@@ -126,9 +126,9 @@ impl Shared {
     ) -> Self {
         let mounts = &config.mounts;
         let speaker = |mount: &Mount| mount.entry.part.and_then(|name| parts.find(name));
-        let speakers: Vec<Option<PartId>> = mounts.iter().map(speaker).collect();
+        let mount_parts: Vec<Option<PartId>> = mounts.iter().map(speaker).collect();
         let greeting = |(id, part): (PartId, &dyn Part)| {
-            let own = mounts.iter().zip(&speakers).filter(|(_, speaker)| **speaker == Some(id));
+            let own = mounts.iter().zip(&mount_parts).filter(|(_, speaker)| **speaker == Some(id));
             part.hello(&own.map(|(mount, _)| &*mount.path).collect::<Vec<_>>())
         };
         let admin: usize = parts.iter().map(|(_, part)| part.admin_connections()).sum();
@@ -138,13 +138,13 @@ impl Shared {
             pressure: Pressure::new(config.memory),
             tokens: Tokens::new(token_files),
             routes,
-            greetings: parts.iter().filter_map(greeting).collect(),
+            hello_fields: parts.iter().filter_map(greeting).collect(),
             admin_connections: limits::ADMIN_CONNECTIONS + admin,
             pending: BTreeMap::new(),
             pending_bytes: 0,
-            speakers,
+            mount_parts,
             parts,
-            words: BTreeMap::new(),
+            pending_answers: BTreeMap::new(),
             config,
             assets,
             timers: Timers::default(),
@@ -221,7 +221,7 @@ impl Shared {
         if self.drain.is_unready(&self.config.drain) {
             return Some("draining");
         }
-        if self.pressure.stage() >= Stage::Tight {
+        if self.pressure.stage() >= MemoryStage::Tight {
             return Some("overloaded");
         }
         self.ready_off.then_some("disabled")
@@ -234,14 +234,14 @@ impl Shared {
 
     /// How long an idle HTTP connection stays: less when places or memory are scarce.
     pub(super) fn keepalive_ms(&self) -> u64 {
-        let crowded = self.is_crowded() || self.pressure.stage() >= Stage::Tight;
+        let crowded = self.is_crowded() || self.pressure.stage() >= MemoryStage::Tight;
         let usual = self.config.limits.keepalive_timeout_ms;
         if crowded { usual.min(limits::CROWDED_KEEPALIVE_MS) } else { usual }
     }
 
-    /// The word that a request waits for, see [`Later::Word`](crate::server::route::Later).
+    /// The word that a request waits for, see [`Later::OfPart`](crate::server::route::Later).
     pub(super) fn answer(&mut self, whose: Id, response: Response<'static>) {
-        if let Some(word) = self.words.get_mut(&whose) {
+        if let Some(word) = self.pending_answers.get_mut(&whose) {
             word.response = Some(response);
             self.actions.push_back(Action::Write(whose));
         }

@@ -4,7 +4,7 @@
 use super::Server;
 use crate::engine::{Action, Id, Now};
 use crate::server::conn::Conn;
-use crate::server::end::Why;
+use crate::server::end::CloseReason;
 use crate::server::ops::drain::{self, Phase};
 use crate::server::shared::Shared;
 use crate::time::Moment;
@@ -33,14 +33,20 @@ impl Server {
         let Shared { drain, config, .. } = &mut self.shared;
         let spread_ns = drain.close(now, &config.drain, turns.len());
         self.shared.actions.push_back(Action::StopAccepting);
-        self.end_one_by_one(now, &turns, spread_ns, Why::Drain);
+        self.end_one_by_one(now, &turns, spread_ns, CloseReason::Drain);
     }
 
-    pub(super) fn end_one_by_one(&mut self, now: Now, turns: &[Id], spread_ns: u64, why: Why) {
+    pub(super) fn end_one_by_one(
+        &mut self,
+        now: Now,
+        turns: &[Id],
+        spread_ns: u64,
+        why: CloseReason,
+    ) {
         let slot_ns = spread_ns / turns.len().max(1) as u64;
         for (i, id) in (0..).zip(turns) {
             let offset_ns = slot_ns * i + self.shared.rng.below(slot_ns);
-            if let Some((conn, mut cx)) = self.with_silence(now, *id) {
+            if let Some((conn, mut cx)) = self.with_no_output(now, *id) {
                 conn.end_at(Moment::at(now.mono_ns + offset_ns), why, &mut cx);
             }
         }
@@ -54,7 +60,7 @@ impl Server {
         self.shared.rng.shuffle(&mut turns);
         turns.truncate(count);
         let spread_ns = drain::spread_ns(self.shared.config.drain.window_ms, turns.len());
-        self.end_one_by_one(now, &turns, spread_ns, Why::Shed);
+        self.end_one_by_one(now, &turns, spread_ns, CloseReason::Shed);
     }
 
     /// Whoever is still here hears a last word, if there is room for it, and is cut off.

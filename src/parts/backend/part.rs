@@ -13,7 +13,7 @@ use crate::engine::{File, HangUp, Id, Now};
 use crate::proto::http::Method;
 use crate::proto::response::Response;
 use crate::server::part::{Asked, Order, Part};
-use crate::server::{Doors, Later, Metric, MetricKind, Page, Reply, Route};
+use crate::server::{ServedOn, Later, Metric, MetricKind, Page, Reply, Route};
 
 /// A request waits longer than all that it waits for may take together.
 const PATIENCE_MS: u64 = 20_000;
@@ -22,7 +22,7 @@ const MESSAGE_BYTES: u64 = 1024 * 1024;
 /// An event without a message.
 const EVENT_BYTES: u64 = 256 * 1024;
 
-const WHERE: (Doors, &str) = (Doors::Both, "`wspulse backend` only");
+const WHERE: (ServedOn, &str) = (ServedOn::Both, "`wspulse backend` only");
 
 /// Its paths.
 pub const ROUTES: &[Route] = &[
@@ -140,7 +140,7 @@ impl Service {
         };
         let named = asked.request.value("connectionid");
         match self.backend.posted(asked.now, asked.id, named, body) {
-            Ok(Taken::InHand) => Reply::Later { after_ms: PATIENCE_MS, what: Later::Word },
+            Ok(Taken::InHand) => Reply::Later { after_ms: PATIENCE_MS, what: Later::OfPart },
             Ok(Taken::Nothing) => Reply::Now(Response::text(200, "default")),
             Ok(Taken::Full) => {
                 let response = Response::text(503, "too many messages are in hand\n");

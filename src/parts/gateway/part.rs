@@ -14,8 +14,8 @@ use crate::engine::{File, HangUp, Id, Now, Peer};
 use crate::limits::{self, HIGH_WATER_BYTES, LOW_WATER_BYTES};
 use crate::proto::http::{Method, percent_decoded, visible_ascii};
 use crate::proto::response::Response;
-use crate::server::part::{Admission, Asked, Order, Part, Verdict as Decision, Visit};
-use crate::server::{Doors, Histogram, Metric, MetricKind, Page, Reply, Route};
+use crate::server::part::{Admission, Asked, Order, Part, Verdict as Decision, UpgradeRequest};
+use crate::server::{ServedOn, Histogram, Metric, MetricKind, Page, Reply, Route};
 
 const NAME: &str = "gateway";
 /// Pairs of a query that backends are told of.
@@ -32,7 +32,7 @@ pub const BEHAVIOUR: Entry = Entry {
 };
 
 const CALLBACK: &[Method] = &[Method::Get, Method::Head, Method::Post, Method::Delete];
-const WHERE: (Doors, &str) = (Doors::Admin, "with `--gateway-backend`");
+const WHERE: (ServedOn, &str) = (ServedOn::Admin, "with `--gateway-backend`");
 
 /// Its paths.
 pub const ROUTES: &[Route] = &[
@@ -264,9 +264,9 @@ impl Part for Front {
     }
 
     /// Asks the backend whether this request may become a WebSocket.
-    fn admit(&mut self, visit: &Visit<'_, '_, '_>) -> Admission {
-        let request = visit.request;
-        let source_ip = match visit.peer {
+    fn admit(&mut self, upgrade: &UpgradeRequest<'_, '_, '_>) -> Admission {
+        let request = upgrade.request;
+        let source_ip = match upgrade.peer {
             Peer::Tcp { ip, .. } => ip.to_string(),
             Peer::Unix => "unix".to_owned(),
         };
@@ -284,7 +284,7 @@ impl Part for Front {
             fields: fields.collect(),
             query: query.collect(),
         };
-        self.gateway.knock(visit.now, visit.id, &visitor);
+        self.gateway.knock(upgrade.now, upgrade.id, &visitor);
         Admission::Pending
     }
 

@@ -11,7 +11,7 @@ use crate::engine::{File, HangUp, Id, Now};
 use crate::limits::{COMPRESSING_WORK, LOW_WATER_BYTES};
 use crate::proto::frame::REASON_BYTES_MAX;
 use crate::proto::response::Response;
-use crate::server::part::{Admission, Asked, Order, Part, Visit};
+use crate::server::part::{Admission, Asked, Order, Part, UpgradeRequest};
 use crate::server::{Metric, MetricKind, Page, Reply};
 
 const NAME: &str = "informer";
@@ -178,10 +178,10 @@ impl Part for Deployments {
         Reply::Now(Response::text(404, "no such path\n"))
     }
 
-    fn admit(&mut self, visit: &Visit<'_, '_, '_>) -> Admission {
-        let wish = wish(visit.params);
+    fn admit(&mut self, upgrade: &UpgradeRequest<'_, '_, '_>) -> Admission {
+        let wish = wish(upgrade.params);
         if let Some(informer) = self.informer() {
-            informer.feed.join(visit.id, wish);
+            informer.feed.join(upgrade.id, wish);
         }
         Admission::Now
     }

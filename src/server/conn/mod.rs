@@ -23,7 +23,7 @@ use crate::limits;
 use crate::outbox::Block;
 use crate::proto::frame;
 use crate::proto::refusal::Refusal;
-use crate::server::end::{BROKEN, End, Initiator, Why};
+use crate::server::end::{BROKEN, CloseReason, End, Initiator};
 use crate::server::http::upgrade;
 use crate::server::http::{self, Http, Late};
 use crate::server::ops::pressure::{self as memory, Account};
@@ -37,7 +37,7 @@ use crate::time::Moment;
 #[derive(Debug)]
 pub(in crate::server) struct Conn {
     pub(in crate::server) peer: Peer,
-    pub(in crate::server) place: Place,
+    pub(in crate::server) quota: Quota,
     pub(in crate::server) since: Moment,
     pub(in crate::server) stage: Stage,
     pub(in crate::server) slow: Option<Box<Slow>>,
@@ -47,7 +47,7 @@ pub(in crate::server) struct Conn {
 
 /// Which of the counted places a connection takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Place {
+pub(in crate::server) enum Quota {
     Main,
     /// Beyond the cap, or after the end of accepting: it only hears 503.
     Refused(Refusal),
@@ -82,10 +82,10 @@ pub(in crate::server) enum Patience {
 }
 
 impl Conn {
-    pub(in crate::server) fn new(peer: Peer, place: Place, cx: &Cx<'_>) -> Self {
+    pub(in crate::server) fn new(peer: Peer, quota: Quota, cx: &Cx<'_>) -> Self {
         Self {
             peer,
-            place,
+            quota,
             since: Moment::at(cx.now.mono_ns),
             stage: Stage::Http(Http::new(cx)),
             slow: None,
@@ -97,7 +97,7 @@ impl Conn {
     pub(in crate::server) fn upstream(part: PartId, since: Moment) -> Self {
         Self {
             peer: Peer::Unix,
-            place: Place::Upstream,
+            quota: Quota::Upstream,
             since,
             stage: Stage::Upstream,
             slow: None,
@@ -106,9 +106,9 @@ impl Conn {
     }
 
     pub(in crate::server) fn door(&self) -> Door {
-        match self.place {
-            Place::Main | Place::Refused(_) | Place::Upstream => Door::Main,
-            Place::Admin => Door::Admin,
+        match self.quota {
+            Quota::Main | Quota::Refused(_) | Quota::Upstream => Door::Main,
+            Quota::Admin => Door::Admin,
         }
     }
 
@@ -186,8 +186,8 @@ impl Conn {
         }
         let Stage::WebSocket(socket) = &self.stage else { return shared };
         let Some(slow) = &mut self.slow else {
-            let appetite = socket.appetite().min(shared.len());
-            return &mut shared[..appetite];
+            let most = socket.bytes_to_read().min(shared.len());
+            return &mut shared[..most];
         };
         if let Some(message) = &mut slow.message
             && !message.spare().is_empty()
@@ -198,7 +198,7 @@ impl Conn {
         let input = slow.input.as_ref().map_or(&[][..], Block::bytes);
         let remnant = input.len();
         shared[..remnant].copy_from_slice(input);
-        let end = shared.len().min(remnant + socket.appetite_for_more());
+        let end = shared.len().min(remnant + socket.bytes_to_read_mid_message());
         &mut shared[remnant..end]
     }
 
@@ -351,7 +351,7 @@ impl Conn {
         if let (Stage::Upstream, Some(part)) = (&self.stage, cx.part) {
             cx.shared.parts.call(part).sent(cx.id);
         }
-        let was_unread = cx.shared.pressure.stage() >= memory::Stage::Short && left == 0;
+        let was_unread = cx.shared.pressure.stage() >= memory::MemoryStage::Short && left == 0;
         let has_room = before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES;
         if was_unread || has_room {
             cx.act(Action::Resume(cx.id));
@@ -376,7 +376,7 @@ impl Conn {
             }
             return self.reset(cx);
         }
-        let is_read = self.is_read(cx.shared.pressure.stage() >= memory::Stage::Short);
+        let is_read = self.is_read(cx.shared.pressure.stage() >= memory::MemoryStage::Short);
         match &mut self.stage {
             Stage::Http(_) => self.wake_http(cx),
             Stage::WebSocket(socket) => {
@@ -403,7 +403,7 @@ impl Conn {
 
     fn wake_http(&mut self, cx: &mut Cx<'_>) {
         let Stage::Http(http) = &mut self.stage else { return };
-        if let Place::Refused(refusal) = self.place {
+        if let Quota::Refused(refusal) = self.quota {
             http::refuse(refusal, cx);
             return self.linger(cx);
         }
@@ -427,7 +427,7 @@ impl Conn {
     }
 
     /// Sets the moment of its end.
-    pub(in crate::server) fn end_at(&mut self, when: Moment, why: Why, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn end_at(&mut self, when: Moment, why: CloseReason, cx: &mut Cx<'_>) {
         match &mut self.stage {
             Stage::Http(http) => http.end_at(when, cx),
             Stage::WebSocket(socket) => socket.end_at(when, why, cx.now),

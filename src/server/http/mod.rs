@@ -19,7 +19,7 @@ use crate::proto::response::{self, Delivery, Response};
 use crate::server::ops::stats;
 use crate::server::route::{Later, Reply};
 use crate::server::route_table::Match;
-use crate::server::shared::{Cx, View, Word};
+use crate::server::shared::{Cx, PendingAnswer, View};
 use crate::server::slow::{Slow, is_backed_up};
 use crate::server::websocket::WebSocket;
 use crate::time::{self, Moment};
@@ -267,9 +267,13 @@ impl Http {
         if let Awaits::Answer(owed) = self.awaits
             && (owed.what.is_due_at_once()
                 || self.deadline.has_come(cx.now)
-                || cx.shared.words.get(&cx.id).is_some_and(|word| word.response.is_some()))
+                || cx
+                    .shared
+                    .pending_answers
+                    .get(&cx.id)
+                    .is_some_and(|word| word.response.is_some()))
         {
-            return self.settle_debt(owed, cx);
+            return self.give_answer_owed(owed, cx);
         }
         if !self.deadline.has_come(cx.now) {
             return Late::No;
@@ -295,15 +299,15 @@ impl Http {
     }
 
     /// Gives the answer that is owed.
-    fn settle_debt(&mut self, owed: Owed, cx: &mut Cx<'_>) -> Late {
+    fn give_answer_owed(&mut self, owed: Owed, cx: &mut Cx<'_>) -> Late {
         let (mut delivery, mut path) = (owed.delivery, owed.what.path());
         let response = match owed.what {
             Later::Drain | Later::Shutdown => Response::text(200, "Ok"),
             Later::Metrics => stats::metrics_page(cx.shared),
             Later::Stats => stats::stats_page(cx.shared, cx.now),
             Later::Verdict => Response::refusal(Refusal::Overloaded),
-            Later::Word => {
-                let word = cx.shared.words.remove(&cx.id);
+            Later::OfPart => {
+                let word = cx.shared.pending_answers.remove(&cx.id);
                 path = word.as_ref().map_or(path, |word| word.path);
                 word.and_then(|word| word.response).unwrap_or_else(|| {
                     // What comes late must not be taken for the answer to the next request.
@@ -375,8 +379,8 @@ impl Http {
                 self.deadline = Moment::after(cx.now, after_ms);
                 if what.is_due_at_once() {
                     cx.act(Action::Write(cx.id));
-                } else if what == Later::Word {
-                    cx.shared.words.insert(cx.id, Word { path, response: None });
+                } else if what == Later::OfPart {
+                    cx.shared.pending_answers.insert(cx.id, PendingAnswer { path, response: None });
                 }
                 return None;
             }

@@ -13,7 +13,7 @@ use crate::server::http::whoami;
 use crate::server::ops::admin;
 use crate::server::ops::stats;
 use crate::server::part::{Asked, PartId};
-use crate::server::route::{Doors, Reply, Route, Taken};
+use crate::server::route::{Reply, Route, ServedOn, Taken};
 use crate::server::route_table::{Match, Origin};
 use crate::server::shared::{Cx, Shared, View};
 
@@ -45,19 +45,19 @@ type Row = (Route, Answer);
 
 const fn route(
     path: &'static str,
-    doors: Doors,
+    served_on: ServedOn,
     about: &'static str,
     methods: &'static [Method],
     answer: Answer,
 ) -> Row {
-    (Route { path, doors, condition: "", about, methods, body_bytes: None }, answer)
+    (Route { path, served_on, condition: "", about, methods, body_bytes: None }, answer)
 }
 
 /// The server's own paths; files, mounts and the paths of parts come behind them.
 #[rustfmt::skip]
 const ROWS: &[Row] = {
     use Answer::{Does, Tells};
-    use Doors::{Admin, Both, Faults, Figures, Main};
+    use ServedOn::{Admin, Both, Faults, Figures, Main};
     use Get::{Acts, ActsWith, Looks};
     &[
         route("/healthz", Both, "200 `OK` as long as the loop turns", GET, Tells(health)),

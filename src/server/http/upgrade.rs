@@ -11,8 +11,8 @@ use crate::proto::response::{self, Response, Switch};
 use crate::server::config::Origins;
 use crate::server::http::pending::Pending;
 use crate::server::http::routes;
-use crate::server::ops::pressure::Stage;
-use crate::server::part::{Admission, Verdict, Visit};
+use crate::server::ops::pressure::MemoryStage;
+use crate::server::part::{Admission, UpgradeRequest, Verdict};
 use crate::server::shared::{Cx, Shared, View};
 use crate::server::websocket::WebSocket;
 use crate::server::websocket::extras::{self, Extras};
@@ -51,22 +51,22 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> 
     let config = &cx.shared.config;
     let mount = &config.mounts[index];
     let params = params(request, mount, config.faults)?;
-    let speaker = cx.shared.speakers[index];
+    let speaker = cx.shared.mount_parts[index];
     let subprotocol = choose(&offer, mount, &params.subprotocols).map(str::to_owned);
     let index = u16::try_from(index).map_err(|_| refuse(Refusal::NotFound))?;
     let behaviour = (mount.entry.new)();
     if cx.shared.drain.phase.refuses() {
         return Err(Box::new(try_later(Refusal::Draining, cx.shared)));
     }
-    if cx.shared.pressure.stage() >= Stage::Tight {
+    if cx.shared.pressure.stage() >= MemoryStage::Tight {
         return Err(Box::new(try_later(Refusal::Overloaded, cx.shared)));
     }
     if params.fault == Some(WireFault::Status503) {
         return Err(Box::new(try_later(Refusal::OnPurpose, cx.shared)));
     }
     let extras = {
-        let Shared { config, greetings, .. } = &*cx.shared;
-        let hello = || extras::hello(&config.identity, greetings, cx.id.to_string());
+        let Shared { config, hello_fields, .. } = &*cx.shared;
+        let hello = || extras::hello(&config.identity, hello_fields, cx.id.to_string());
         Extras::new(&params, forwarded(request), cx.now, hello)
     };
     let deflate = agree(&offer, params.deflate.unwrap_or(cx.shared.config.deflate));
@@ -76,8 +76,8 @@ fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> 
     if let Some(part) = speaker {
         cx.part = Some(part);
         let (now, id, peer) = (cx.now, cx.id, cx.peer);
-        let visit = Visit { now, id, peer, request, params: &params };
-        match cx.shared.parts.call(part).admit(&visit) {
+        let upgrade = UpgradeRequest { now, id, peer, request, params: &params };
+        match cx.shared.parts.call(part).admit(&upgrade) {
             Admission::Now => {}
             Admission::Pending => {
                 cx.shared.add_pending(id, pending);

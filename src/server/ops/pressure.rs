@@ -29,7 +29,7 @@ impl Account {
 
 /// How short memory is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::server) enum Stage {
+pub(in crate::server) enum MemoryStage {
     /// Not at all.
     #[default]
     Ease = 0,
@@ -41,7 +41,7 @@ pub(in crate::server) enum Stage {
     Out = 3,
 }
 
-impl Stage {
+impl MemoryStage {
     /// What it means, for the log.
     pub(in crate::server) fn name(self) -> &'static str {
         match self {
@@ -54,8 +54,8 @@ impl Stage {
 }
 
 /// Where the stages begin, in percent of the limit.
-const STAGES: [(u64, Stage); 3] =
-    [(97, Stage::Out), (92, Stage::Short), (TIGHT_PERCENT, Stage::Tight)];
+const STAGES: [(u64, MemoryStage); 3] =
+    [(97, MemoryStage::Out), (92, MemoryStage::Short), (TIGHT_PERCENT, MemoryStage::Tight)];
 const TIGHT_PERCENT: u64 = 75;
 
 /// Closing begins at the stage *short* and ends here, in percent of the limit.
@@ -106,7 +106,7 @@ pub(in crate::server) struct Pressure {
     limit: Option<u64>,
     /// What a connection costs that does nothing.
     connection_bytes: u64,
-    stage: Stage,
+    stage: MemoryStage,
     estimate: u64,
     counted: u64,
     reading: Option<Reading>,
@@ -122,7 +122,7 @@ impl Pressure {
         Self {
             limit: plan.limit,
             connection_bytes: plan.connection_bytes(),
-            stage: Stage::Ease,
+            stage: MemoryStage::Ease,
             estimate: 0,
             counted: 0,
             reading: None,
@@ -132,7 +132,7 @@ impl Pressure {
         }
     }
 
-    pub(in crate::server) fn stage(&self) -> Stage {
+    pub(in crate::server) fn stage(&self) -> MemoryStage {
         self.stage
     }
 
@@ -163,7 +163,7 @@ impl Pressure {
         let stage_at = |below: u64| {
             let stage = stage_where(|percent| estimate >= base * (percent - below));
             let is_tight = promised >= base * (TIGHT_PERCENT - below);
-            if is_tight { stage.max(Stage::Tight) } else { stage }
+            if is_tight { stage.max(MemoryStage::Tight) } else { stage }
         };
         let stage = stage_at(0);
         let next = if stage >= self.stage { stage } else { stage_at(HYSTERESIS).min(self.stage) };
@@ -181,7 +181,7 @@ impl Pressure {
                 let after_ms = match (changed > 0, is_scarce) {
                     (_, true) => READ_AFTER_MS_SCARCE,
                     (true, false) => READ_AFTER_MS,
-                    (false, _) if self.stage > Stage::Ease => READ_AFTER_MS_WAITING,
+                    (false, _) if self.stage > MemoryStage::Ease => READ_AFTER_MS_WAITING,
                     (false, _) => return false,
                 };
                 changed >= READ_AFTER_BYTES.min(limit / READ_AFTER_PART)
@@ -212,13 +212,13 @@ impl Pressure {
 
     /// When the kernel is asked again although nothing happens.
     pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
-        let reading = self.reading.filter(|_| self.stage > Stage::Ease && !self.is_asked)?;
+        let reading = self.reading.filter(|_| self.stage > MemoryStage::Ease && !self.is_asked)?;
         Some(reading.at_ns + time::ms(READ_AFTER_MS_WAITING))
     }
 
     /// How much is to be freed by closing connections; once for each reading.
     pub(in crate::server) fn excess(&self) -> u64 {
-        let Some(limit) = self.limit.filter(|_| self.stage >= Stage::Short) else { return 0 };
+        let Some(limit) = self.limit.filter(|_| self.stage >= MemoryStage::Short) else { return 0 };
         match (self.relief, self.reading) {
             (Relief::Underway { .. }, Some(_)) => return 0,
             (Relief::Futile { used }, _) if self.estimate < used + limit / READ_AFTER_PART => {
@@ -248,8 +248,11 @@ impl Pressure {
     }
 }
 
-fn stage_where(reached: impl Fn(u64) -> bool) -> Stage {
-    STAGES.iter().find(|(percent, _)| reached(*percent)).map_or(Stage::Ease, |(_, stage)| *stage)
+fn stage_where(reached: impl Fn(u64) -> bool) -> MemoryStage {
+    STAGES
+        .iter()
+        .find(|(percent, _)| reached(*percent))
+        .map_or(MemoryStage::Ease, |(_, stage)| *stage)
 }
 
 #[cfg(test)]
@@ -275,13 +278,13 @@ mod tests {
         let limit = Some(100 * MIB as u64);
         let mut pressure = Pressure::new(MemoryPlan { limit, ..MemoryPlan::default() });
         for (owned_mib, stage) in [
-            (45, Stage::Ease),
-            (46, Stage::Tight),
-            (44, Stage::Tight),
-            (42, Stage::Ease),
-            (57, Stage::Short),
-            (60, Stage::Out),
-            (0, Stage::Ease),
+            (45, MemoryStage::Ease),
+            (46, MemoryStage::Tight),
+            (44, MemoryStage::Tight),
+            (42, MemoryStage::Ease),
+            (57, MemoryStage::Short),
+            (60, MemoryStage::Out),
+            (0, MemoryStage::Ease),
         ] {
             pressure.weigh(owned(owned_mib * MIB));
             assert_eq!(pressure.stage(), stage, "{owned_mib} MiB");
@@ -293,7 +296,7 @@ mod tests {
         let mut pressure = Pressure::new(MemoryPlan::default());
         assert!(!pressure.weigh(owned(usize::MAX / 2)));
         assert!(!pressure.asks_kernel(Now::default()));
-        assert_eq!(pressure.stage(), Stage::Ease);
+        assert_eq!(pressure.stage(), MemoryStage::Ease);
     }
 
     #[test]
@@ -304,13 +307,13 @@ mod tests {
         assert!(!pressure.asks_kernel(at(0)), "it has not answered yet");
         pressure.read(at(0), 80 * MIB as u64);
         assert!(pressure.weigh(owned(4 * MIB)));
-        assert_eq!(pressure.stage(), Stage::Tight);
+        assert_eq!(pressure.stage(), MemoryStage::Tight);
         pressure.weigh(owned(12 * MIB));
-        assert_eq!((pressure.estimate(), pressure.stage()), (90 * MIB as u64, Stage::Tight));
+        assert_eq!((pressure.estimate(), pressure.stage()), (90 * MIB as u64, MemoryStage::Tight));
         assert!(pressure.asks_kernel(at(1)), "much has changed");
         pressure.read(at(1), 20 * MIB as u64);
         pressure.weigh(owned(12 * MIB));
-        assert_eq!(pressure.stage(), Stage::Ease);
+        assert_eq!(pressure.stage(), MemoryStage::Ease);
         assert!(!pressure.asks_kernel(at(1000)), "nothing has changed");
     }
 

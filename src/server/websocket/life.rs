@@ -4,7 +4,7 @@ use crate::behaviours::{Answer, Close, Ctx};
 use crate::engine::{Action, Now};
 use crate::limits;
 use crate::proto::frame::{self, Fault};
-use crate::server::end::{BROKEN, End, Initiator, MEMORY_SHORT, MEMORY_SHORT_REASON, Why};
+use crate::server::end::{BROKEN, CloseReason, End, Initiator, MEMORY_SHORT, MEMORY_SHORT_REASON};
 use crate::server::shared::{Cx, Shared};
 use crate::server::slow::Slow;
 use crate::server::websocket::keepalive::Pulse;
@@ -47,17 +47,21 @@ impl WebSocket {
     /// The process ends: a last Close, unless one was sent.
     pub(in crate::server) fn close_at_last(&mut self, cx: &mut Cx<'_>) {
         if self.phase_takes_messages() {
-            self.close_for(Why::Drain, 0, cx);
+            self.close_for(CloseReason::Drain, 0, cx);
         }
     }
 
-    fn close_for(&mut self, why: Why, wait_ms: u64, cx: &mut Cx<'_>) {
+    fn close_for(&mut self, why: CloseReason, wait_ms: u64, cx: &mut Cx<'_>) {
         let (code, reason) = match why {
-            Why::Drain => (cx.shared.config.drain.code, cx.shared.config.drain.reason.clone()),
-            Why::Memory => (MEMORY_SHORT.code, MEMORY_SHORT_REASON.to_owned()),
-            Why::MaxAge => (1001, "max age".to_owned()),
-            Why::Shed => (1001, "shed".to_owned()),
-            Why::Asked => self.extras.as_mut().map_or_else(Default::default, |e| e.last_words()),
+            CloseReason::Drain => {
+                (cx.shared.config.drain.code, cx.shared.config.drain.reason.clone())
+            }
+            CloseReason::Memory => (MEMORY_SHORT.code, MEMORY_SHORT_REASON.to_owned()),
+            CloseReason::MaxAge => (1001, "max age".to_owned()),
+            CloseReason::Shed => (1001, "shed".to_owned()),
+            CloseReason::Asked => {
+                self.extras.as_mut().map_or_else(Default::default, |e| e.last_words())
+            }
         };
         self.close(code, &reason, wait_ms, cx);
     }
@@ -95,7 +99,7 @@ impl WebSocket {
     }
 
     /// Sets the moment of its end, unless that comes before.
-    pub(in crate::server) fn end_at(&mut self, when: Moment, why: Why, now: Now) {
+    pub(in crate::server) fn end_at(&mut self, when: Moment, why: CloseReason, now: Now) {
         let is_first = match self.phase {
             Phase::Open => true,
             Phase::Ending { when: planned, .. } => when.ns(now) < planned.ns(now),
@@ -110,7 +114,7 @@ impl WebSocket {
     pub(in crate::server) fn is_leaving(&self) -> bool {
         match self.phase {
             Phase::Open => false,
-            Phase::Ending { why, .. } => matches!(why, Why::Drain | Why::Shed),
+            Phase::Ending { why, .. } => matches!(why, CloseReason::Drain | CloseReason::Shed),
             Phase::CloseSent { .. } => true,
         }
     }
@@ -146,8 +150,11 @@ impl WebSocket {
         {
             if may_end(when, slow, cx) && !self.awaits_worker() && !self.is_held_up(when, cx.now) {
                 let wait_ms = match why {
-                    Why::Drain => limits::DRAIN_CLOSE_WAIT_MS,
-                    Why::MaxAge | Why::Shed | Why::Asked | Why::Memory => limits::CLOSE_WAIT_MS,
+                    CloseReason::Drain => limits::DRAIN_CLOSE_WAIT_MS,
+                    CloseReason::MaxAge
+                    | CloseReason::Shed
+                    | CloseReason::Asked
+                    | CloseReason::Memory => limits::CLOSE_WAIT_MS,
                 };
                 self.close_for(why, wait_ms, cx);
                 return Then::More;
@@ -205,13 +212,13 @@ impl WebSocket {
 
     /// Whether it is about to be closed since memory is short.
     pub(in crate::server) fn makes_room(&self) -> bool {
-        matches!(self.phase, Phase::Ending { why: Why::Memory, .. })
+        matches!(self.phase, Phase::Ending { why: CloseReason::Memory, .. })
     }
 
     /// Drops what waits in it; its Close follows at once.
     pub(in crate::server) fn make_room(&mut self, cx: &mut Cx<'_>) {
         self.drop_waiting(cx);
-        self.phase = Phase::Ending { when: Moment::at(cx.now.mono_ns), why: Why::Memory };
+        self.phase = Phase::Ending { when: Moment::at(cx.now.mono_ns), why: CloseReason::Memory };
         cx.act(Action::Write(cx.id));
     }
 

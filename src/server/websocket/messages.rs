@@ -7,7 +7,7 @@ use crate::outbox::Block;
 use crate::proto::deflate::Inflated;
 use crate::proto::frame::{self, Fault};
 use crate::server::shared::Cx;
-use crate::server::websocket::{Bite, WebSocket, ctx};
+use crate::server::websocket::{ReadSize, WebSocket, ctx};
 
 /// An echo up to this size is copied to the other answers; a larger one goes out from where it
 /// lies, since by then the copy costs more than another piece in the write.
@@ -22,8 +22,8 @@ impl WebSocket {
         (start, end): (usize, usize),
         cx: &mut Cx<'_>,
     ) {
-        if self.bite == Bite::Header {
-            self.bite = Bite::Usual;
+        if self.read_size == ReadSize::Header {
+            self.read_size = ReadSize::Usual;
         }
         if self.take_message(kind, &buffer[start..end], cx) != Answer::Same {
             return;

@@ -17,7 +17,7 @@ use crate::proto::deflate::{self, Agreed};
 use crate::proto::frame::{self, Fault, Header, Opcode};
 use crate::proto::mask;
 use crate::proto::message::Assembly;
-use crate::server::end::{End, Initiator, Why};
+use crate::server::end::{CloseReason, End, Initiator};
 use crate::server::shared::{Cx, Shared};
 use crate::server::slow::{Slow, is_backed_up};
 use crate::server::websocket::extras::{Extras, Taken};
@@ -25,13 +25,13 @@ use crate::server::websocket::keepalive::Keepalive;
 use crate::time::Moment;
 
 /// A first read that is to find a header: small enough to be copied for nothing.
-const HEADER_BITE_BYTES: usize = 4 * 1024;
+const HEADER_READ_BYTES: usize = 4 * 1024;
 /// A read of small frames: what a turn does not use of it has to be held.
-const SMALL_BITE_BYTES: usize = 16 * 1024;
+const SMALL_READ_BYTES: usize = 16 * 1024;
 
 /// How much to read, by what came last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Bite {
+pub(in crate::server) enum ReadSize {
     /// More small frames than a turn takes; or nothing yet.
     Small,
     Usual,
@@ -48,7 +48,7 @@ pub(in crate::server) struct WebSocket {
     pub(in crate::server) tally: Tally,
     pub(in crate::server) phase: Phase,
     pub(in crate::server) keepalive: Keepalive,
-    pub(in crate::server) bite: Bite,
+    pub(in crate::server) read_size: ReadSize,
     pub(in crate::server) deflate: Option<Agreed>,
     pub(in crate::server) mount: u16,
 }
@@ -59,7 +59,7 @@ pub(in crate::server) enum Phase {
     /// Not begun.
     Open,
     /// To be begun at this moment.
-    Ending { when: Moment, why: Why },
+    Ending { when: Moment, why: CloseReason },
     /// Our Close is sent; the peer's is awaited until then.
     CloseSent { until: Moment, code: u16 },
 }
@@ -93,7 +93,7 @@ impl WebSocket {
             tally: Tally::default(),
             phase,
             keepalive,
-            bite: Bite::Small,
+            read_size: ReadSize::Small,
             deflate,
             mount,
             extras,
@@ -117,19 +117,19 @@ impl WebSocket {
     }
 
     /// How much to read when nothing has begun.
-    pub(in crate::server) fn appetite(&self) -> usize {
-        match self.bite {
-            Bite::Small => SMALL_BITE_BYTES,
-            Bite::Usual => limits::READ_BYTES_PER_TURN,
-            Bite::Header => HEADER_BITE_BYTES,
+    pub(in crate::server) fn bytes_to_read(&self) -> usize {
+        match self.read_size {
+            ReadSize::Small => SMALL_READ_BYTES,
+            ReadSize::Usual => limits::READ_BYTES_PER_TURN,
+            ReadSize::Header => HEADER_READ_BYTES,
         }
     }
 
     /// How much to read in the middle of a message.
-    pub(in crate::server) fn appetite_for_more(&self) -> usize {
-        match self.bite {
-            Bite::Small => SMALL_BITE_BYTES,
-            Bite::Usual | Bite::Header => limits::READ_BYTES_PER_TURN,
+    pub(in crate::server) fn bytes_to_read_mid_message(&self) -> usize {
+        match self.read_size {
+            ReadSize::Small => SMALL_READ_BYTES,
+            ReadSize::Usual | ReadSize::Header => limits::READ_BYTES_PER_TURN,
         }
     }
 
@@ -164,15 +164,15 @@ impl WebSocket {
                 Ok(Step::Again) if cx.shared.work < enough => {}
                 Ok(Step::Again) => return (at, if at == to { Then::More } else { Then::Hold }),
                 Ok(Step::Done(then)) => {
-                    if self.bite == Bite::Small && to - from >= SMALL_BITE_BYTES {
-                        self.bite = Bite::Usual;
+                    if self.read_size == ReadSize::Small && to - from >= SMALL_READ_BYTES {
+                        self.read_size = ReadSize::Usual;
                     }
                     return (at, then);
                 }
                 Err(fault) => return (to, self.fail(fault, cx)),
             }
         }
-        self.bite = Bite::Small;
+        self.read_size = ReadSize::Small;
         (at, if at == to { Then::More } else { Then::Hold })
     }
 
@@ -257,9 +257,9 @@ impl WebSocket {
             return Ok(());
         }
         if header.length >= MAP_MIN as u64 {
-            self.bite = Bite::Header;
-        } else if header.length >= SMALL_BITE_BYTES as u64 {
-            self.bite = Bite::Usual;
+            self.read_size = ReadSize::Header;
+        } else if header.length >= SMALL_READ_BYTES as u64 {
+            self.read_size = ReadSize::Usual;
         }
         let sizes = self.behaviour.sizes();
         match header.opcode {
@@ -483,10 +483,10 @@ pub(in crate::server) fn ctx<'a>(
 
 /// A connection that must not grow old has its end in sight from the beginning.
 fn first_phase(extras: Option<&Extras>, cx: &mut Cx<'_>) -> Phase {
-    let asked_ms = extras.and_then(Extras::close_after_ms).map(|ms| (ms, Why::Asked));
+    let asked_ms = extras.and_then(Extras::close_after_ms).map(|ms| (ms, CloseReason::Asked));
     let age = cx.shared.config.max_age;
-    let aged_ms =
-        (age.ms > 0).then(|| (cx.shared.rng.around(age.ms, age.jitter_percent), Why::MaxAge));
+    let aged_ms = (age.ms > 0)
+        .then(|| (cx.shared.rng.around(age.ms, age.jitter_percent), CloseReason::MaxAge));
     let first = asked_ms.into_iter().chain(aged_ms).min_by_key(|(ms, _)| *ms);
     first.map_or(Phase::Open, |(ms, why)| Phase::Ending { when: Moment::after(cx.now, ms), why })
 }

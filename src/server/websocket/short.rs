@@ -6,7 +6,7 @@ use crate::limits;
 use crate::proto::frame::{self, CONTROL_MAX, Fault};
 use crate::proto::mask;
 use crate::server::shared::Cx;
-use crate::server::websocket::{Bite, WebSocket};
+use crate::server::websocket::{ReadSize, WebSocket};
 
 /// What is made ready of the out buffer at once.
 const ROOM_BYTES: usize = 4 * 1024;
@@ -71,8 +71,8 @@ impl WebSocket {
             judged = next;
         }
         out.truncate(start + echoed.said);
-        if self.bite == Bite::Header {
-            self.bite = Bite::Usual;
+        if self.read_size == ReadSize::Header {
+            self.read_size = ReadSize::Usual;
         }
         self.tally.echoed(echoed.frames() as u32, echoed.payload_bytes);
         cx.shared.metrics.traffic.echoed(echoed.messages, echoed.payload_bytes);
