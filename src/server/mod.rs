@@ -17,6 +17,7 @@ mod slow;
 mod stop;
 mod websocket;
 
+pub use conn::TRANSITIONS;
 pub use http::PLAIN_WORDS;
 pub use http::assets::{Assets, prepare};
 pub use http::routes::routes;

@@ -19,18 +19,20 @@
 //! signal stop|report|reload
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
 use wspulse::behaviours::Kind;
 use wspulse::engine::Signal;
 use wspulse::proto::deflate;
+use wspulse::server::TRANSITIONS;
 
 use crate::backend::Backend;
 use crate::cluster::Cluster;
 use crate::house::House;
 use crate::peer::{self, Reader};
+use crate::watched::Transition;
 use crate::world::End;
 
 struct Client {
@@ -55,7 +57,7 @@ fn scenarios_are_as_written() {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() > 10, "the scenarios are gone");
-    let mut failed = Vec::new();
+    let (mut failed, mut seen) = (Vec::new(), BTreeMap::new());
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy();
         let needs = |feature: &str, built: bool| name.starts_with(feature) && !built;
@@ -67,7 +69,10 @@ fn scenarios_are_as_written() {
             continue;
         }
         let written = std::fs::read_to_string(&path).unwrap();
-        let happened = play(&written);
+        let (happened, transitions) = play(&written);
+        for transition in transitions {
+            seen.entry(transition).or_insert_with(|| name.clone().into_owned());
+        }
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&path, &happened).unwrap();
         } else if written != happened {
@@ -75,6 +80,28 @@ fn scenarios_are_as_written() {
         }
     }
     assert!(failed.is_empty(), "{}\nUPDATE=1 cargo test rewrites them", failed.join("\n"));
+    check_transitions(&seen);
+}
+
+/// Each change of a stage that the server can make is seen in a scenario; that it makes no other
+/// is checked wherever a server is watched.
+fn check_transitions(seen: &BTreeMap<Transition, String>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/transitions.txt");
+    let mut table = String::new();
+    for (from, by, to) in TRANSITIONS {
+        let witness = seen.get(&(*from, *by, *to)).map_or("none", String::as_str);
+        writeln!(table, "{from:10} {by:9} {to:10} {witness}").unwrap();
+    }
+    // Without parts, neither is an upgrade pending nor a connection opened.
+    if !cfg!(all(feature = "gateway", feature = "informer", feature = "deflate")) {
+        return;
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, table).unwrap();
+        return;
+    }
+    assert!(!table.contains(" none"), "no scenario has one of them:\n{table}");
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), table, "UPDATE=1 cargo test");
 }
 
 fn difference(written: &str, happened: &str) -> String {
@@ -88,8 +115,8 @@ fn difference(written: &str, happened: &str) -> String {
     format!("  happened: {}", lines.next().unwrap_or_default())
 }
 
-/// Plays a scenario; returns it with what the server said this time.
-pub(crate) fn play(written: &str) -> String {
+/// Plays a scenario; returns it with what the server said this time, and each change of a stage.
+fn play(written: &str) -> (String, BTreeSet<Transition>) {
     let arguments = written.lines().find_map(|line| line.strip_prefix("$ ")).unwrap_or_default();
     let mut arguments: Vec<&str> = arguments.split_whitespace().collect();
     let inputs = || written.lines().filter(|line| !line.starts_with([' ', '#']));
@@ -111,7 +138,8 @@ pub(crate) fn play(written: &str) -> String {
             stage.act(line);
         }
     }
-    stage.transcript
+    let transitions = stage.house.driver.engine().transitions.clone();
+    (stage.transcript, transitions)
 }
 
 impl Stage {

@@ -2,7 +2,7 @@
 //! it allocates is in its account, after every call.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use allocation_counter::measure;
 use wspulse::engine::{
     Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
 };
-use wspulse::server::Server;
+use wspulse::server::{Server, TRANSITIONS};
 
 /// What the server may have allocated beside its tables and what connections own.
 const BASE_BYTES: i64 = 64 * 1024;
@@ -34,7 +34,17 @@ pub(crate) struct Watched {
     most_connections: usize,
     /// What a kernel would say that the process uses.
     pub(crate) used: Rc<Cell<u64>>,
+    /// The stage of each connection after the last call.
+    stages: BTreeMap<Id, &'static str>,
+    /// Every change of a stage so far.
+    pub(crate) transitions: BTreeSet<Transition>,
 }
+
+/// From which stage, by what, to which stage.
+pub(crate) type Transition = (&'static str, &'static str, &'static str);
+
+/// Beyond so many connections only the one that a call is about is looked at.
+const ALL_MAX: usize = 64;
 
 impl Watched {
     pub(crate) fn new(server: Server) -> Self {
@@ -47,7 +57,28 @@ impl Watched {
             allocated: 0,
             most_connections: 0,
             used: Rc::default(),
+            stages: BTreeMap::new(),
+            transitions: BTreeSet::new(),
         }
+    }
+
+    /// Takes down what the call has changed: of the connection that it was about, and of others.
+    fn note(&mut self, about: Option<Id>, cause: &'static str) {
+        if let Some(id) = about {
+            self.note_one(id, cause);
+        }
+        if self.living.len() <= ALL_MAX {
+            for id in self.living.clone() {
+                self.note_one(id, "another");
+            }
+        }
+    }
+
+    fn note_one(&mut self, id: Id, cause: &'static str) {
+        let Some(to) = self.server.stage(id) else { return };
+        let Some(from) = self.stages.insert(id, to).filter(|from| *from != to) else { return };
+        assert!(TRANSITIONS.contains(&(from, cause, to)), "from {from} by {cause} to {to}");
+        self.transitions.insert((from, cause, to));
     }
 
     fn lives(&self, id: Id) {
@@ -104,23 +135,27 @@ impl Engine for Watched {
         assert!(self.living.insert(id), "{id} is given twice");
         assert!(!self.ended.contains(&id), "{id} is given again");
         self.accepted += 1;
+        self.note(Some(id), "accepted");
         Some(id)
     }
 
     fn ready(&mut self, now: Now, id: Id) {
         self.lives(id);
         self.call(|server| server.ready(now, id));
+        self.note(Some(id), "ready");
     }
 
     fn held_outside(&mut self, now: Now, id: Id, bytes: usize) {
         self.lives(id);
         self.held.push(bytes);
         self.call(|server| server.held_outside(now, id, bytes));
+        self.note(Some(id), "input");
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         self.lives(id);
         self.say(out, |server, out| server.connected(now, id, how, out));
+        self.note(Some(id), "connected");
     }
 
     fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8] {
@@ -137,26 +172,31 @@ impl Engine for Watched {
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
         self.lives(id);
         self.say(out, |server, out| server.received(now, id, n, shared, out));
+        self.note(Some(id), "input");
     }
 
     fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out) {
         self.lives(id);
         self.say(out, |server, out| server.resume(now, id, shared, out));
+        self.note(Some(id), "input");
     }
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
         self.lives(id);
         self.say(out, |server, out| server.ended(now, id, how, out));
+        self.note(Some(id), "end");
     }
 
     fn hung_up(&mut self, now: Now, id: Id, out: &mut Out) {
         self.lives(id);
         self.say(out, |server, out| server.hung_up(now, id, out));
+        self.note(Some(id), "end");
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
         self.lives(id);
         self.say(out, |server, out| server.keep(now, id, shared, out, taken));
+        self.note(Some(id), "overload");
     }
 
     fn unsent(&self, id: Id) -> &[u8] {
@@ -166,24 +206,29 @@ impl Engine for Watched {
     fn sent(&mut self, now: Now, id: Id, n: usize) {
         self.lives(id);
         self.call(|server| server.sent(now, id, n));
+        self.note(Some(id), "sent");
     }
 
     fn render(&mut self, now: Now, id: Id, out: &mut Out) {
         self.say(out, |server, out| server.render(now, id, out));
+        self.note(Some(id), "wake");
     }
 
     fn closed(&mut self, now: Now, id: Id) {
         assert!(self.living.remove(&id), "{id} ends, and does not live");
         assert!(self.ended.insert(id), "{id} ends twice");
+        self.stages.remove(&id);
         self.call(|server| server.closed(now, id));
     }
 
     fn fire(&mut self, now: Now) {
         self.call(|server| server.fire(now));
+        self.note(None, "another");
     }
 
     fn signal(&mut self, now: Now, signal: Signal) {
         self.call(|server| server.signal(now, signal));
+        self.note(None, "another");
     }
 
     fn next_deadline(&self) -> Option<u64> {
@@ -192,6 +237,7 @@ impl Engine for Watched {
 
     fn doors_closed(&mut self, now: Now) {
         self.call(|server| server.doors_closed(now));
+        self.note(None, "another");
     }
 
     fn fetched(&mut self, now: Now, source: Source, files: Vec<File>) {
@@ -201,6 +247,7 @@ impl Engine for Watched {
 
     fn weighed(&mut self, now: Now, used: u64) {
         self.call(|server| server.weighed(now, used));
+        self.note(None, "another");
     }
 
     fn work(&self) -> u64 {

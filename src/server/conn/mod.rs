@@ -33,6 +33,40 @@ use crate::server::slow::{Slow, is_backed_up, is_held};
 use crate::server::websocket::{self, WebSocket};
 use crate::time::Moment;
 
+/// Every change of a stage: from which, by what, to which. Tests see each of them happen, and no
+/// other: `tests/it/transitions.txt` names a scenario for each.
+pub const TRANSITIONS: &[(&str, &str, &str)] = &[
+    // 101.
+    ("http", "input", "websocket"),
+    // The last answer, or a refusal.
+    ("http", "input", "lingering"),
+    ("http", "end", "leaving"),
+    // A part has decided on a pending upgrade.
+    ("http", "wake", "websocket"),
+    // Too slow, idle, or refused while draining.
+    ("http", "wake", "lingering"),
+    // It never sent a byte, takes nothing of an answer, or is cut off at the hard stop.
+    ("http", "wake", "leaving"),
+    // Evicted, so that another has its place.
+    ("http", "another", "leaving"),
+    // Both Closes, or a fault of the peer.
+    ("websocket", "input", "lingering"),
+    ("websocket", "end", "leaving"),
+    // Its Close did not come in time, or no answer to a ping.
+    ("websocket", "wake", "lingering"),
+    // It takes nothing, or is cut off at the hard stop.
+    ("websocket", "wake", "leaving"),
+    // Too much output waits.
+    ("websocket", "overload", "lingering"),
+    // Memory is short, and it owns most.
+    ("websocket", "another", "leaving"),
+    ("upstream", "end", "leaving"),
+    // It sent more than is dropped, ended its side, or its time is over.
+    ("lingering", "input", "leaving"),
+    ("lingering", "end", "leaving"),
+    ("lingering", "wake", "leaving"),
+];
+
 /// A connection.
 #[derive(Debug)]
 pub(in crate::server) struct Conn {
