@@ -30,7 +30,7 @@ fn held(house: &House) -> usize {
 }
 
 #[test]
-fn row_42_a_thousand_requests_in_one_piece() {
+fn a_thousand_requests_in_one_piece() {
     let mut house = House::new(&[]);
     let mut flood = Client::connect(&mut house);
     let other = Client::connect(&mut house);
@@ -79,7 +79,7 @@ fn knocks_without_descriptors_are_answered_together() {
 }
 
 #[test]
-fn row_42_more_requests_than_one_turn_answers() {
+fn more_requests_than_one_turn_answers() {
     let mut house = House::new(&[]);
     let client = Client::connect(&mut house);
     house.wires.send(client.wire, &REQUEST.repeat(100_000));
@@ -98,7 +98,7 @@ fn row_42_more_requests_than_one_turn_answers() {
 }
 
 #[test]
-fn row_42_and_the_end_behind_them() {
+fn and_the_end_behind_them() {
     let mut house = House::new(&[]);
     let mut client = Client::connect(&mut house);
     house.wires.send(client.wire, &REQUEST.repeat(1_000));
@@ -109,7 +109,7 @@ fn row_42_and_the_end_behind_them() {
 }
 
 #[test]
-fn row_43_requests_without_reading_the_answers() {
+fn requests_without_reading_the_answers() {
     let mut house = House::new(&[]);
     let client = Client::connect(&mut house);
     house.wires.window(client.wire, 0);
@@ -126,7 +126,7 @@ fn row_43_requests_without_reading_the_answers() {
 }
 
 #[test]
-fn row_43_and_then_reading_them() {
+fn and_then_reading_them() {
     let mut house = House::new(&[]);
     let mut client = Client::connect(&mut house);
     house.wires.window(client.wire, 0);
@@ -140,7 +140,7 @@ fn row_43_and_then_reading_them() {
 }
 
 #[test]
-fn row_49_ten_thousand_at_the_door() {
+fn ten_thousand_at_the_door() {
     let mut house = House::new(&[]);
     house.wires.0.borrow_mut().descriptors = 20_000;
     for _ in 0..10_000 {
@@ -162,7 +162,7 @@ fn row_49_ten_thousand_at_the_door() {
 }
 
 #[test]
-fn row_78_fragments_of_a_byte() {
+fn fragments_of_a_byte() {
     let mut house = House::new(&[]);
     let mut client = Client::upgraded(&mut house, "/echo");
     client.say(&mut house, &frame(0x02, b""));
@@ -178,7 +178,7 @@ fn row_78_fragments_of_a_byte() {
 }
 
 #[test]
-fn row_86_pings_of_a_peer_that_reads() {
+fn pings_of_a_peer_that_reads() {
     let mut house = House::new(&[]);
     let client = Client::upgraded(&mut house, "/echo");
     let pings = frame(0x89, &[b'p'; 125]).repeat(500);
@@ -192,7 +192,7 @@ fn row_86_pings_of_a_peer_that_reads() {
 }
 
 #[test]
-fn row_86_pings_of_a_peer_that_does_not_read() {
+fn pings_of_a_peer_that_does_not_read() {
     let mut house = House::new(&[]);
     let client = Client::upgraded(&mut house, "/echo");
     house.wires.window(client.wire, 0);
@@ -206,7 +206,7 @@ fn row_86_pings_of_a_peer_that_does_not_read() {
 }
 
 #[test]
-fn row_87_pongs_that_nobody_asked_for() {
+fn pongs_that_nobody_asked_for() {
     let mut house = House::new(&[]);
     let mut client = Client::upgraded(&mut house, "/echo");
     let other = Client::connect(&mut house);
@@ -221,7 +221,7 @@ fn row_87_pongs_that_nobody_asked_for() {
 }
 
 #[test]
-fn row_90_a_message_in_segments_of_a_byte() {
+fn a_message_in_segments_of_a_byte() {
     let mut house = House::new(&[]);
     let mut client = Client::upgraded(&mut house, "/echo");
     let message = frame(0x81, &vec![b'x'; 64 * 1024]);
@@ -237,7 +237,7 @@ fn row_90_a_message_in_segments_of_a_byte() {
 }
 
 #[test]
-fn row_91_sixty_four_floods_of_tiny_echoes() {
+fn sixty_four_floods_of_tiny_echoes() {
     let mut house = House::new(&[]);
     let floods: Vec<_> = (0..64).map(|_| Client::upgraded(&mut house, "/echo")).collect();
     let mut other = Client::upgraded(&mut house, "/echo");

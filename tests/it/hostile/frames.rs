@@ -28,22 +28,27 @@ fn raw(header: &[u8], payload: &[u8]) -> Vec<u8> {
 
 fn headers() -> Vec<Row> {
     let mut rows = vec![
-        row("69 not masked", b"\x81\x02hi", "close 1002"),
-        row("69 an empty one not masked", b"\x81\x00", "close 1002"),
-        row("69 a ping not masked", b"\x89\x00", "close 1002"),
+        row("not masked", b"\x81\x02hi", "close 1002"),
+        row("an empty one not masked", b"\x81\x00", "close 1002"),
+        row("a ping not masked", b"\x89\x00", "close 1002"),
     ];
     let first = |byte: &[u8]| frame(byte[0], b"hi");
     let unmasked = |byte: &[u8]| frame(byte[0], b"");
-    rows.extend(each("70", [[0xc1], [0xa1], [0x91], [0xf1], [0xc2], [0x41]], first, "close 1002"));
-    rows.extend(each("70 control", [[0xc9], [0xa8], [0x9a]], unmasked, "close 1002"));
+    rows.extend(each(
+        "reserved bits",
+        [[0xc1], [0xa1], [0x91], [0xf1], [0xc2], [0x41]],
+        first,
+        "close 1002",
+    ));
+    rows.extend(each("reserved bits control", [[0xc9], [0xa8], [0x9a]], unmasked, "close 1002"));
     let opcodes = [0x83, 0x84, 0x85, 0x86, 0x87, 0x8b, 0x8c, 0x8d, 0x8e, 0x8f].map(|byte| [byte]);
-    rows.extend(each("71", opcodes, first, "close 1002"));
-    rows.extend(each("72 unfinished", [[0x08], [0x09], [0x0a]], first, "close 1002"));
+    rows.extend(each("opcode", opcodes, first, "close 1002"));
+    rows.extend(each("control frame unfinished", [[0x08], [0x09], [0x0a]], first, "close 1002"));
     let long = |byte: &[u8]| frame(byte[0], &[b'x'; 126]);
-    rows.extend(each("72 long", [[0x88], [0x89], [0x8a]], long, "close 1002"));
-    rows.push(row("72 as long as may be", frame(0x89, b""), "pong \"\""));
+    rows.extend(each("control frame long", [[0x88], [0x89], [0x8a]], long, "close 1002"));
+    rows.push(row("control frame as long as may be", frame(0x89, b""), "pong \"\""));
     let wide = |byte: &[u8]| raw(&[byte[0], 0xfe, 0, 5], b"hello");
-    rows.extend(each("72 wide", [[0x88], [0x89], [0x8a]], wide, "close 1002"));
+    rows.extend(each("control frame wide", [[0x88], [0x89], [0x8a]], wide, "close 1002"));
     ended(rows)
 }
 
@@ -67,32 +72,32 @@ fn lengths() -> Vec<Row> {
     let half = frame(0x02, &vec![b'x'; LIMIT / 2]);
     let rest = |n: usize| [&half[..], &frame(0x80, &vec![b'x'; n])].concat();
     ended(vec![
-        row("73 top bit set", declared(1 << 63), "close 1002"),
-        row("73 all bits set", declared(u64::MAX), "close 1002"),
-        row("73 the longest there is", declared(i64::MAX as u64), "close 1009"),
-        row("73 4 GiB", declared(1 << 32), "close 1009"),
-        row("73 one more than a message", declared(LIMIT as u64 + 1), "close 1009"),
-        row("73 the first of several", part(LIMIT as u64 + 1), "close 1009"),
-        row("73 the first of several, longest", part(i64::MAX as u64), "close 1009"),
-        row("74 125 in two bytes", raw(&[0x82, 0xfe, 0, 125], &[0; 125]), "close 1002"),
-        row("74 0 in two bytes", raw(&[0x82, 0xfe, 0, 0], b""), "close 1002"),
-        row("74 0 in eight bytes", declared(0), "close 1002"),
-        row("74 65535 in eight bytes", declared(65_535), "close 1002"),
+        row("length top bit set", declared(1 << 63), "close 1002"),
+        row("length all bits set", declared(u64::MAX), "close 1002"),
+        row("length the longest there is", declared(i64::MAX as u64), "close 1009"),
+        row("length 4 GiB", declared(1 << 32), "close 1009"),
+        row("length one more than a message", declared(LIMIT as u64 + 1), "close 1009"),
+        row("length the first of several", part(LIMIT as u64 + 1), "close 1009"),
+        row("length the first of several, longest", part(i64::MAX as u64), "close 1009"),
+        row("length 125 in two bytes", raw(&[0x82, 0xfe, 0, 125], &[0; 125]), "close 1002"),
+        row("length 0 in two bytes", raw(&[0x82, 0xfe, 0, 0], b""), "close 1002"),
+        row("length 0 in eight bytes", declared(0), "close 1002"),
+        row("length 65535 in eight bytes", declared(65_535), "close 1002"),
         row(
-            "74 as a continuation",
+            "length as a continuation",
             [frame(2, b"x"), raw(&[0x80, 0xfe, 0, 1], b"x")].concat(),
             "close 1002",
         ),
-        row("77 as long as may be", frame(0x82, &vec![b'x'; LIMIT]), "binary (65536 bytes)"),
-        row("77 in two parts", rest(LIMIT / 2), "binary (65536 bytes)"),
-        row("77 in two parts, one more", rest(LIMIT / 2 + 1), "close 1009"),
+        row("message as long as may be", frame(0x82, &vec![b'x'; LIMIT]), "binary (65536 bytes)"),
+        row("message in two parts", rest(LIMIT / 2), "binary (65536 bytes)"),
+        row("message in two parts, one more", rest(LIMIT / 2 + 1), "close 1009"),
         row(
-            "77 the sum overflows",
+            "message the sum overflows",
             [&frame(2, b"x")[..], &[0x80, 0xff, 0x7f], &[0xff; 7], &[0; 4]].concat(),
             "close 1009",
         ),
         row(
-            "77 a control frame between",
+            "message a control frame between",
             [&half[..], &frame(0x89, b"p"), &frame(0x80, b"x")].concat(),
             "pong \"p\" | binary (32769 bytes)",
         ),
@@ -111,26 +116,26 @@ fn fragments() -> Vec<Row> {
     let pinged =
         [frame(1, b"ab"), frame(0x89, b"p"), frame(0, b"cd"), frame(0x8a, b""), frame(0x80, b"")];
     ended(vec![
-        row("75 a continuation of nothing", frame(0x80, b"x"), "close 1002"),
-        row("75 an unfinished one of nothing", frame(0x00, b"x"), "close 1002"),
+        row("fragments a continuation of nothing", frame(0x80, b"x"), "close 1002"),
+        row("fragments an unfinished one of nothing", frame(0x00, b"x"), "close 1002"),
         row(
-            "75 after a whole message",
+            "fragments after a whole message",
             [text("a"), frame(0x80, b"x")].concat(),
             "text \"a\" | close 1002 | fin",
         ),
-        row("75 text inside of text", [frame(1, b"a"), text("b")].concat(), "close 1002"),
-        row("75 a start inside of text", [frame(1, b"a"), frame(2, b"b")].concat(), "close 1002"),
-        row("79 1025 empty ones", empty(1_025), "close 1008 | fin"),
-        row("79 1024 empty ones", whole(1_024), "text \"x\""),
-        row("79 1024 of them, others between", spread, "text (1024 bytes)"),
-        row("79 an empty message", text(""), "text \"\""),
-        row("79 an empty binary message", frame(0x82, b""), "binary \"\""),
+        row("fragments text inside of text", [frame(1, b"a"), text("b")].concat(), "close 1002"),
         row(
-            "79 an empty message in parts",
-            [frame(1, b""), frame(0x80, b"")].concat(),
-            "text \"\"",
+            "fragments a start inside of text",
+            [frame(1, b"a"), frame(2, b"b")].concat(),
+            "close 1002",
         ),
-        row("89 a ping between fragments", pinged.concat(), "pong \"p\" | text \"abcd\""),
+        row("1025 empty ones", empty(1_025), "close 1008 | fin"),
+        row("1024 empty ones", whole(1_024), "text \"x\""),
+        row("1024 of them, others between", spread, "text (1024 bytes)"),
+        row("an empty message", text(""), "text \"\""),
+        row("an empty binary message", frame(0x82, b""), "binary \"\""),
+        row("an empty message in parts", [frame(1, b""), frame(0x80, b"")].concat(), "text \"\""),
+        row("a ping between fragments", pinged.concat(), "pong \"p\" | text \"abcd\""),
     ])
 }
 
@@ -150,13 +155,13 @@ fn encodings() -> Vec<Row> {
         b"truncated \xe2\x98",
         b"\xf0\x9d\x84",
     ];
-    rows.extend(each("80", invalid, |text| frame(0x81, text), "close 1007"));
+    rows.extend(each("invalid UTF-8", invalid, |text| frame(0x81, text), "close 1007"));
     let in_parts = |text: &[u8]| [frame(1, &text[..1]), frame(0x80, &text[1..])].concat();
-    rows.extend(each("80 in parts", invalid, in_parts, "close 1007"));
+    rows.extend(each("invalid UTF-8 in parts", invalid, in_parts, "close 1007"));
     let first = |text: &[u8]| [frame(1, text), frame(0, b"x"), frame(0x80, b"y")].concat();
-    rows.extend(each("80 in the first of three", &invalid[..9], first, "close 1007"));
+    rows.extend(each("invalid UTF-8 in the first of three", &invalid[..9], first, "close 1007"));
     rows.extend(each(
-        "80 not in binary",
+        "invalid UTF-8 not in binary",
         [b"\xff\x80"],
         |bytes| frame(0x82, bytes),
         "binary 0xff80",
@@ -164,42 +169,34 @@ fn encodings() -> Vec<Row> {
     let clef = "a\u{1d11e}b".as_bytes();
     for at in 0..=clef.len() {
         let parts = [frame(0x01, &clef[..at]), frame(0x80, &clef[at..])].concat();
-        rows.push(row(&format!("81 cut at {at}"), parts, "text \"a\u{1d11e}b\""));
+        rows.push(row(&format!("UTF-8 cut at {at}"), parts, "text \"a\u{1d11e}b\""));
     }
     let singly: Vec<u8> = clef.iter().flat_map(|byte| frame(0, &[*byte])).collect();
     let singly = [frame(0x01, b""), singly, frame(0x80, b"")].concat();
-    rows.push(row("81 in single bytes", singly, "text \"a\u{1d11e}b\""));
+    rows.push(row("UTF-8 in single bytes", singly, "text \"a\u{1d11e}b\""));
     ended(rows)
 }
 
 fn closes() -> Vec<Row> {
     let mut rows = vec![
-        row("82 half a code", frame(0x88, b"\x03"), "close 1002"),
-        row("82 no code", frame(0x88, b""), "close | fin"),
-        row("82 a code and a reason", close(1000, "bye"), "close 1000 \"bye\" | fin"),
-        row("83 a reason that is no text", frame(0x88, b"\x03\xe8\xff"), "close 1007"),
-        row("83 a reason cut short", frame(0x88, b"\x03\xe8\xe2\x98"), "close 1007"),
-        row("83 the longest reason", close(1000, &"r".repeat(123)), "close 1000 | fin"),
-        row("83 a longer reason", close(1000, &"r".repeat(124)), "close 1002"),
-        row("84 data behind it", [close(1000, ""), text("late")].concat(), "close 1000 \"\" | fin"),
+        row("close code half a code", frame(0x88, b"\x03"), "close 1002"),
+        row("close code no code", frame(0x88, b""), "close | fin"),
+        row("close code a code and a reason", close(1000, "bye"), "close 1000 \"bye\" | fin"),
+        row("a reason that is no text", frame(0x88, b"\x03\xe8\xff"), "close 1007"),
+        row("a reason cut short", frame(0x88, b"\x03\xe8\xe2\x98"), "close 1007"),
+        row("the longest reason", close(1000, &"r".repeat(123)), "close 1000 | fin"),
+        row("a longer reason", close(1000, &"r".repeat(124)), "close 1002"),
+        row("data behind it", [close(1000, ""), text("late")].concat(), "close 1000 \"\" | fin"),
         row(
-            "84 nonsense behind it",
+            "nonsense behind it",
             [&close(1000, "")[..], &[0xff; 40]].concat(),
             "close 1000 \"\" | fin",
         ),
-        row(
-            "84 another Close",
-            [close(1000, ""), close(1001, "")].concat(),
-            "close 1000 \"\" | fin",
-        ),
-        row(
-            "84 in a message",
-            [frame(1, b"half"), close(1001, "")].concat(),
-            "close 1001 \"\" | fin",
-        ),
+        row("another Close", [close(1000, ""), close(1001, "")].concat(), "close 1000 \"\" | fin"),
+        row("in a message", [frame(1, b"half"), close(1001, "")].concat(), "close 1001 \"\" | fin"),
     ];
     for wrong in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
-        rows.push(row(&format!("82 {wrong}"), close(wrong, ""), "close 1002"));
+        rows.push(row(&format!("close code {wrong}"), close(wrong, ""), "close 1002"));
     }
     let right = [
         (1000, "close 1000 \"\" | fin"),
@@ -215,7 +212,7 @@ fn closes() -> Vec<Row> {
         (4999, "close 4999 \"\" | fin"),
     ];
     for (code, want) in right {
-        rows.push(row(&format!("82 {code}"), close(code, ""), want));
+        rows.push(row(&format!("close code {code}"), close(code, ""), want));
     }
     ended(rows)
 }
@@ -228,12 +225,12 @@ fn masks() -> Vec<Row> {
     let poison = [&[0x82, 0x80 | request.len() as u8][..], &[0x20; 4], request].concat();
     assert_eq!(masked, b"get\0\x0fHEALTHZ\0http\x0f\x11\x0e\x11");
     vec![
-        row("98 a mask of zeroes", raw(&[0x81, 0x85], b"hello"), "text \"hello\""),
-        row("98 a payload of ones", frame(0x82, &[0xff; 4]), "binary 0xffffffff"),
-        row("98 both", raw(&[0x82, 0x84], &[0xff; 4]), "binary 0xffffffff"),
-        row("99 spells a request", raw(&[0x81, 0x80 | request.len() as u8], request), shown),
+        row("a mask of zeroes", raw(&[0x81, 0x85], b"hello"), "text \"hello\""),
+        row("a payload of ones", frame(0x82, &[0xff; 4]), "binary 0xffffffff"),
+        row("both", raw(&[0x82, 0x84], &[0xff; 4]), "binary 0xffffffff"),
+        row("spells a request", raw(&[0x81, 0x80 | request.len() as u8], request), shown),
         row(
-            "99 spells a request on the wire",
+            "spells a request on the wire",
             poison,
             "binary \"get\\0\\u{f}HEALTHZ\\0http\\u{f}\\u{11}\\u{e}\\u{11}\"",
         ),

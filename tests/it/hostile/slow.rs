@@ -5,7 +5,7 @@ use crate::house::House;
 use crate::peer::{self, close, frame, text};
 
 #[test]
-fn row_18_in_8193_writes_costs_no_more() {
+fn in_8193_writes_costs_no_more() {
     let mut house = House::new(&[]);
     let client = Client::connect(&mut house);
     let head = get(format!("X: {}", "a".repeat(8_192 - get("X: ").len())));
@@ -21,7 +21,7 @@ fn row_18_in_8193_writes_costs_no_more() {
 }
 
 #[test]
-fn row_20_a_byte_a_second() {
+fn a_byte_a_second() {
     let mut house = House::new(&[]);
     let mut client = Client::connect(&mut house);
     let head = get("X: never ends");
@@ -41,7 +41,7 @@ fn row_20_a_byte_a_second() {
 }
 
 #[test]
-fn row_20_of_a_later_request_from_its_first_byte() {
+fn of_a_later_request_from_its_first_byte() {
     let mut house = House::new(&[]);
     let mut client = Client::connect(&mut house);
     assert_eq!(client.say(&mut house, &get("")).len(), 1);
@@ -55,7 +55,7 @@ fn row_20_of_a_later_request_from_its_first_byte() {
 }
 
 #[test]
-fn row_21_nothing_sent() {
+fn nothing_sent() {
     let mut house = House::new(&[]);
     let mut client = Client::connect(&mut house);
     house.pass(9_900);
@@ -66,7 +66,7 @@ fn row_21_nothing_sent() {
 }
 
 #[test]
-fn row_22_half_a_request_and_the_end() {
+fn half_a_request_and_the_end() {
     for half in [&b"G"[..], b"GET / HTTP/1.1\r\nHo", b"GET / HTTP/1.1\r\nHost: h\r\n\r"] {
         let mut house = House::new(&[]);
         let mut client = Client::connect(&mut house);
@@ -80,7 +80,7 @@ fn row_22_half_a_request_and_the_end() {
 }
 
 #[test]
-fn row_23_half_a_request_and_a_reset() {
+fn half_a_request_and_a_reset() {
     let mut house = House::new(&[]);
     let mut client = Client::connect(&mut house);
     client.say(&mut house, b"GET / HTTP/1.1\r\nHo");
@@ -92,7 +92,7 @@ fn row_23_half_a_request_and_a_reset() {
 }
 
 #[test]
-fn row_50_head_has_no_body() {
+fn head_has_no_body() {
     let mut house = House::new(&[]);
     let wire = house.connect();
     for path in ["/healthz", "/version", "/", "/nope"] {
@@ -108,7 +108,7 @@ fn row_50_head_has_no_body() {
 }
 
 #[test]
-fn row_76_a_byte_a_second_of_a_declared_mebibyte() {
+fn a_byte_a_second_of_a_declared_mebibyte() {
     let mut house = House::new(&[]);
     let mut client = Client::upgraded(&mut house, "/echo");
     let message = frame(0x82, &vec![b'x'; 1 << 20]);
@@ -125,7 +125,7 @@ fn row_76_a_byte_a_second_of_a_declared_mebibyte() {
 }
 
 #[test]
-fn row_77_a_mebibyte_and_no_more() {
+fn a_mebibyte_and_no_more() {
     let mut house = House::new(&[]);
     let mut client = Client::upgraded(&mut house, "/echo");
     let said = client.say(&mut house, &frame(0x82, &vec![b'x'; 1 << 20]));
@@ -139,7 +139,7 @@ fn row_77_a_mebibyte_and_no_more() {
 }
 
 #[test]
-fn row_80_at_the_first_bad_byte() {
+fn at_the_first_bad_byte() {
     for (good, bad) in [
         (&b"ok"[..], 0xff),
         (b"", 0x80),
@@ -164,7 +164,7 @@ fn row_80_at_the_first_bad_byte() {
 
 /// The list has 10 s; here the end is sent at once, and the peer has 2 s for its own.
 #[test]
-fn row_85_a_close_and_no_end() {
+fn a_close_and_no_end() {
     let mut house = House::new(&[]);
     let mut client = Client::upgraded(&mut house, "/echo");
     let said = client.say(&mut house, &close(1000, ""));
@@ -178,7 +178,7 @@ fn row_85_a_close_and_no_end() {
 }
 
 #[test]
-fn row_88_a_ping_without_an_answer() {
+fn a_ping_without_an_answer() {
     let mut house = House::new(&[]);
     let mut client = Client::upgraded(&mut house, "/echo");
     let start_ns = house.now_ns();
@@ -201,7 +201,7 @@ fn row_88_a_ping_without_an_answer() {
 }
 
 #[test]
-fn row_88_any_byte_is_an_answer() {
+fn any_byte_is_an_answer() {
     let mut house = House::new(&[]);
     let mut client = Client::upgraded(&mut house, "/echo");
     let message = text(&"x".repeat(100));
@@ -213,7 +213,7 @@ fn row_88_any_byte_is_an_answer() {
 }
 
 #[test]
-fn row_92_never_reads_its_echoes() {
+fn never_reads_its_echoes() {
     let mut house = House::new(&[]);
     let client = Client::upgraded(&mut house, "/echo");
     house.wires.window(client.wire, 0);
@@ -232,7 +232,7 @@ fn row_92_never_reads_its_echoes() {
 }
 
 #[test]
-fn row_93_reads_a_byte_now_and_then() {
+fn reads_a_byte_now_and_then() {
     let mut house = House::new(&[]);
     let client = Client::upgraded(&mut house, "/echo");
     house.wires.window(client.wire, 0);
@@ -250,7 +250,7 @@ fn row_93_reads_a_byte_now_and_then() {
 }
 
 #[test]
-fn row_94_a_reset_in_the_middle_of_our_write() {
+fn a_reset_in_the_middle_of_our_write() {
     let mut house = House::new(&[]);
     let client = Client::upgraded(&mut house, "/echo");
     house.wires.window(client.wire, 1_000);
@@ -263,7 +263,7 @@ fn row_94_a_reset_in_the_middle_of_our_write() {
 }
 
 #[test]
-fn row_95_half_closed_while_echoes_wait() {
+fn half_closed_while_echoes_wait() {
     // A few that all wait to be written, and so many that some are not even read.
     for n in [3, 300] {
         let mut house = House::new(&[]);
@@ -285,7 +285,7 @@ fn row_95_half_closed_while_echoes_wait() {
 }
 
 #[test]
-fn row_97_the_same_key_from_one_address() {
+fn the_same_key_from_one_address() {
     let mut house = House::new(&["--max-connections", "1000"]);
     house.wires.0.borrow_mut().descriptors = 20_000;
     let upgrade = peer::upgrade("/echo", &[]);
