@@ -1,5 +1,7 @@
 //! Every limit that no flag changes, in one place. `--print-config` prints the table below.
 
+use crate::units::{show_duration, show_size};
+
 /// A request line, without its line end.
 pub const REQUEST_LINE_BYTES: usize = 4_096;
 /// A request head, its blank line included.
@@ -114,33 +116,102 @@ pub const OWN_IDLE_MS: u64 = 4_000;
 /// A forwarded-for field, in the log.
 pub const FORWARDED_BYTES: usize = 64;
 
-/// Name, value, and what happens beyond it: for `--print-config` and the README.
-pub const TABLE: &[(&str, &str, &str)] = &[
-    ("request line", "4096 B", "414"),
-    ("request head", "8192 B", "431"),
-    ("header fields", "100", "431"),
-    ("body where none is expected", "8 KiB, 10s", "413 and close; 408"),
-    ("linger after the last byte is taken", "256 KiB, 2s", "close"),
-    ("close handshake", "10s, while draining 5s", "close"),
-    ("output waiting, high / low water", "64 KiB / 32 KiB", "stop reading that peer / go on"),
-    ("output waiting, hard cap", "256 KiB, or one message + 64 KiB", "1013, reset after 2s"),
-    ("empty fragments of a message", "1024", "1008"),
-    ("messages held by delay, work", "1024, 256 KiB", "stop reading that peer"),
-    ("keep-alive above 75 % of the connections", "5s", "close"),
-    ("not upgraded above 75 % of the connections", "25 % of them, 1s", "the oldest is evicted"),
-    ("memory, of its limit", "75 % / 92 % / 97 %", "503 / close the largest, 1013 / turn away"),
-    ("read per connection and turn", "64 KiB or 256 frames", "next turn"),
-    ("inflated, produced and copied per connection and turn", "256 KiB", "next turn"),
-    ("message that is compressed", "128 KiB", "sent uncompressed"),
-    ("accepted per turn", "64", "next turn"),
-    ("main connections before the admin side", "8, or 256 KiB", "admin is asked again"),
-    ("accepting at the stop", "1s", "the kernel resets"),
-    ("TLS handshake of a client", "12 KiB", "close"),
-    ("TLS handshakes, steps per turn", "16", "next turn"),
-    ("TLS handshakes under way", "1024", "wait; the oldest ends after 1s"),
-    ("timers per turn", "256", "next turn"),
-    ("admin connections", "64, with a gateway 576", "503"),
-    ("connecting to a backend, a gateway or AWS", "2s", "it fails"),
-    ("listen backlog", "4096", "the kernel drops"),
-    ("served file / all files", "1 MiB / 8 MiB", "refused at start"),
-];
+/// Percent of the memory limit from which upgrades are refused, the largest connections are
+/// closed, and clients are refused at accept.
+pub const MEMORY_PERCENT: [u64; 3] = [75, 92, 97];
+
+/// A limit as people read it: its name, its value, and what happens beyond it.
+pub type Row = (&'static str, String, &'static str);
+
+/// The limits that no flag changes, for `--print-config` and the reference.
+#[must_use]
+pub fn table() -> Vec<Row> {
+    let mut rows = of_a_connection();
+    rows.extend(of_the_process());
+    rows
+}
+
+fn of_a_connection() -> Vec<Row> {
+    let both = |one: String, other: String| format!("{one}, {other}");
+    vec![
+        ("request line", bytes(REQUEST_LINE_BYTES), "414"),
+        ("request head", bytes(HEAD_BYTES), "431"),
+        ("header fields", HEAD_FIELDS.to_string(), "431"),
+        (
+            "body where none is expected",
+            both(show_size(DROPPED_BODY_BYTES), show_duration(BODY_TIMEOUT_MS)),
+            "413 and close; 408",
+        ),
+        (
+            "linger after the last byte is taken",
+            both(show_size(u64::from(LINGER_BYTES)), show_duration(LINGER_MS)),
+            "close",
+        ),
+        ("close handshake", show_duration(CLOSE_WAIT_MS), "close"),
+        ("close handshake while draining", show_duration(DRAIN_CLOSE_WAIT_MS), "close"),
+        ("output waiting, high water", bytes(HIGH_WATER_BYTES), "stop reading that peer"),
+        ("output waiting, low water", bytes(LOW_WATER_BYTES), "read that peer again"),
+        (
+            "output waiting, hard cap",
+            format!("{}, or one message + {}", bytes(HARD_CAP_BYTES), bytes(HIGH_WATER_BYTES)),
+            "1013, reset after 2s",
+        ),
+        ("empty fragments of a message", EMPTY_FRAGMENTS.to_string(), "1008"),
+        (
+            "messages held by delay, work",
+            both(DELAYED_MESSAGES.to_string(), bytes(DELAYED_BYTES)),
+            "stop reading that peer",
+        ),
+    ]
+}
+
+fn of_the_process() -> Vec<Row> {
+    let [refuse, close, full] = MEMORY_PERCENT;
+    let admin = ADMIN_CONNECTIONS + CALLBACK_CONNECTIONS;
+    vec![
+        ("keep-alive above 75 % of the connections", show_duration(CROWDED_KEEPALIVE_MS), "close"),
+        (
+            "not upgraded above 75 % of the connections",
+            format!("25 % of them, {}", show_duration(EVICTION_AGE_MS)),
+            "the oldest is evicted",
+        ),
+        ("memory, of its limit", format!("{refuse} %"), "503 to upgrades"),
+        ("memory, of its limit", format!("{close} %"), "close the largest, 1013"),
+        ("memory, of its limit", format!("{full} %"), "refuse at accept"),
+        (
+            "read per connection and turn",
+            format!("{} or {FRAMES_PER_TURN} frames", bytes(READ_BYTES_PER_TURN)),
+            "next turn",
+        ),
+        (
+            "inflated, produced and copied per connection and turn",
+            show_size(WORK_PER_TURN),
+            "next turn",
+        ),
+        ("message that is compressed", bytes(COMPRESSED_BYTES_MAX), "sent uncompressed"),
+        ("accepted per turn", ACCEPTS_PER_TURN.to_string(), "next turn"),
+        (
+            "main connections before the admin side",
+            format!("{SERVED_BEFORE_ADMIN}, or {}", bytes(READ_BEFORE_ADMIN)),
+            "admin is asked again",
+        ),
+        ("accepting at the stop", show_duration(LAST_ACCEPTS_MS), "the kernel resets"),
+        ("TLS handshake of a client", bytes(HANDSHAKE_BYTES), "close"),
+        ("TLS handshakes, steps per turn", HANDSHAKES_PER_TURN.to_string(), "next turn"),
+        (
+            "TLS handshakes under way",
+            HANDSHAKES_AT_ONCE.to_string(),
+            "wait; the oldest ends after 1s",
+        ),
+        ("timers per turn", TIMERS_PER_TURN.to_string(), "next turn"),
+        ("admin connections", format!("{ADMIN_CONNECTIONS}, with a gateway {admin}"), "503"),
+        ("connecting to a backend, a gateway or AWS", show_duration(OWN_CONNECT_MS), "it fails"),
+        ("listen backlog", BACKLOG.to_string(), "the kernel drops"),
+        ("served file", show_size(ASSET_BYTES), "refused at start"),
+        ("served files together", show_size(ASSETS_BYTES), "refused at start"),
+    ]
+}
+
+fn bytes(count: usize) -> String {
+    show_size(count as u64)
+}

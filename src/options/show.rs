@@ -16,9 +16,8 @@ pub(crate) fn screen<D>(table: &Table<D>, filled: &Filled<D>) -> String {
         .map(|(flag, origin)| (flag.name, (flag.show)(&filled.draft), origin.to_string()))
         .filter(|(_, value, _)| !value.is_empty())
         .collect();
-    let limits = limits::TABLE.iter();
-    let limits = limits.map(|(name, value, over)| (*name, (*value).to_owned(), (*over).to_owned()));
-    let limits: Vec<_> = limits.collect();
+    let limits = limits::table().into_iter();
+    let limits: Vec<_> = limits.map(|(name, value, over)| (name, value, over.to_owned())).collect();
     let mut text = String::from("# setting, value, where it comes from\n");
     columns(&mut text, &rows);
     text.push_str("\n# limits that no flag changes: name, value, what happens beyond\n");

@@ -3,6 +3,7 @@
 //! asked, and whom to close. Where the kernel cannot be asked, the account is used for both.
 
 use crate::engine::Now;
+use crate::limits;
 use crate::server::config::{BASE_BYTES, MemoryPlan};
 use crate::time;
 
@@ -54,9 +55,11 @@ impl MemoryStage {
 }
 
 /// Where the stages begin, in percent of the limit.
-const STAGES: [(u64, MemoryStage); 3] =
-    [(97, MemoryStage::Out), (92, MemoryStage::Short), (TIGHT_PERCENT, MemoryStage::Tight)];
-const TIGHT_PERCENT: u64 = 75;
+const STAGES: [(u64, MemoryStage); 3] = {
+    let [tight, short, out] = limits::MEMORY_PERCENT;
+    [(out, MemoryStage::Out), (short, MemoryStage::Short), (tight, MemoryStage::Tight)]
+};
+const TIGHT_PERCENT: u64 = limits::MEMORY_PERCENT[0];
 
 /// Closing begins at the stage *short* and ends here, in percent of the limit.
 const RELIEVED_PERCENT: u64 = 85;
