@@ -16,7 +16,7 @@ use crate::time;
 /// should be.
 const SCRIPT_SHA256: &str = "YwMiRF6s52dmq1aAAY5qsqcWELrsfjMT8jJ6zrkMQMM=";
 /// The same of its `<style>`.
-const STYLE_SHA256: &str = "+AznRb4I8AXRVa6riZQYqI68jFkmK5pvcS3sflwHkOU=";
+const STYLE_SHA256: &str = "eNw+TrNh3b1WCU5Ac/YA5tbI/HDQ3qZkf1CcOL99HeA=";
 const PAGE: &str = include_str!("../../../assets/index.html");
 
 /// Files by path.
