@@ -272,7 +272,7 @@ impl Traffic {
 pub struct Entry {
     /// Its name.
     pub name: &'static str,
-    /// What it does, for `--help` and the README.
+    /// What it does, for `--help` and the documents.
     pub about: &'static str,
     /// Whether it speaks any subprotocol that a client offers.
     pub speaks_any: bool,

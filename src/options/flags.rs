@@ -1,5 +1,5 @@
 //! The flags of `wspulse serve`, one row each. A new flag is a row here and a field in `serve.rs`;
-//! its twin in the environment, its help, its line of `--print-config` and its row in the README
+//! its twin in the environment, its help, its line of `--print-config` and its row in the reference
 //! follow.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,7 +24,7 @@ pub(crate) const SERVE: &Table<Draft> = &Table {
     ],
     of_parts: parts::FLAGS,
     last: &[
-        Group { title: "Fine tuning (see the README)", flags: TIMEOUTS, brief: true },
+        Group { title: "Fine tuning (see docs/REFERENCE.md)", flags: TIMEOUTS, brief: true },
         Group { title: "", flags: TUNING, brief: true },
         Group { title: "Asking", flags: ASKING, brief: false },
     ],

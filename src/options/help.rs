@@ -1,4 +1,4 @@
-//! The table of flags as people read it: `--help` on one screen, and rows for the README.
+//! The table of flags as people read it: `--help` on one screen, and rows for the reference.
 
 use std::fmt::Write;
 
@@ -48,7 +48,7 @@ pub(crate) fn screen<D>(page: &Page, table: &Table<D>) -> String {
     text + page.foot
 }
 
-/// One row a flag, for the README's table.
+/// One row a flag, for the reference.
 pub(crate) fn rows<D>(table: &Table<D>) -> String {
     let mut text = String::from("| flag | variable | default | |\n|---|---|---|---|\n");
     for flag in flags(table) {

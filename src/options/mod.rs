@@ -1,6 +1,6 @@
 //! What the operator asked for: argv and the environment become one small struct for each owner.
 //! Each command has one table of flags; parsing, the environment's twins, `--help`,
-//! `--print-config` and the README's rows all come from it.
+//! `--print-config` and the rows of docs/REFERENCE.md all come from it.
 //! `parse` is a pure function: nothing here opens a file or a socket.
 
 #[cfg_attr(
@@ -171,7 +171,7 @@ pub fn parse(
     (verb.parse)(args, &Environment::new(env)?, surroundings)
 }
 
-/// The rows of the README's tables of flags, in Markdown: a name for each, and its rows.
+/// The rows of the reference's tables of flags, in Markdown: a name for each, and its rows.
 #[must_use]
 pub fn readme_rows() -> Vec<(&'static str, String)> {
     let own = [

@@ -60,7 +60,7 @@ fn defaults_are_those_of_the_specification() {
     assert_eq!((drain.ready, drain.leaves_early), (DrainReady::Fail, true));
 }
 
-/// Help and README show the text of the table; this is what keeps it true.
+/// Help and reference show the text of the table; this is what keeps it true.
 #[test]
 fn default_texts_are_what_is_in_effect() {
     let env = Environment::new(Vec::new()).unwrap();

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -B
-"""The README's table of what can be broken on purpose: its very lines, with wscat and curl, at a
+"""The table in docs/OPERATE.md of what can be broken on purpose: its very lines, with wscat and curl, at a
 server with `--faults`; and that a request leaves its line in the log.
 
     tests/external/faults.py
@@ -33,14 +33,14 @@ ROWS = {
 
 
 def lines():
-    """{what is to be seen: [commands]} as the README has it."""
-    table = (ROOT / "README.md").read_text().split("| to see | ask |\n|---|---|\n")[1].split("\n\n")[0]
+    """{what is to be seen: [commands]} as that page has it."""
+    table = (ROOT / "docs" / "OPERATE.md").read_text().split("| to see | ask |\n|---|---|\n")[1].split("\n\n")[0]
     rows = (row.strip("| ").split(" | ", 1) for row in table.splitlines())
     return {what: re.findall(r"`((?:wscat|curl) [^`]+)`", ask) for what, ask in rows}
 
 
 def run(line, server):
-    """A terminal with this line of the README, at our server."""
+    """A terminal with this line of that table, at our server."""
     host, port = server.main
     line = line.replace("localhost:8080", f"{host}:{port}").replace("wscat ", WSCAT + " ", 1)
     return Terminal("sh", "-c", f"exec {line}")
@@ -98,7 +98,7 @@ def access_lines():
 def main():
     harness.require_binary()
     table = lines()
-    equal("each line of the README is checked here", set(table), set(ROWS))
+    equal("each line of docs/OPERATE.md is checked here", set(table), set(ROWS))
     for what in sorted(set(table) & set(ROWS)):
         harness.section(shows, what, table[what])
     harness.section(access_lines)

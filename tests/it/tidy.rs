@@ -1,5 +1,5 @@
 //! The rules of the house, checked by reading the tree: who may name what, how long things may
-//! be, and whether every table's row is in the README and in a test.
+//! be, and whether every table's row is in the documents and in a test.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -237,21 +237,60 @@ fn tests() -> String {
     scenarios.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
+/// Whether a path that a scenario asks for is this one; a part in braces is any.
+fn asks_for(path: &str, route: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    let segments = |text: &'_ str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+    let (asked, known) = (segments(path), segments(route));
+    asked.len() == known.len()
+        && asked.iter().zip(&known).all(|(a, b)| a == b || (b.starts_with('{') && !a.is_empty()))
+}
+
 #[test]
 fn every_row_of_a_table_is_told_and_tried() {
-    let (readme, scenarios) = (read("README.md"), tests());
+    let documents = read("docs/USE.md") + &read("docs/REFERENCE.md");
+    // What is asked, not what is answered: a 404 names all paths.
+    let scenarios = tests();
+    let inputs = scenarios.lines().filter(|line| !line.starts_with([' ', '#']));
+    let asked: Vec<&str> = inputs.flat_map(str::split_whitespace).collect();
     let mut wrong = Vec::new();
     let catalogue = parts::catalogue();
     let behaviours = catalogue.entries.iter().map(|entry| entry.name);
     let mounts = catalogue.mounts.iter().filter_map(|mount| mount.split('=').next());
     let routes = server::routes().chain(parts::routes()).map(|route| route.path);
-    for name in behaviours.chain(mounts).chain(routes) {
-        if !readme.contains(&format!("`{name}`")) {
-            wrong.push(format!("README.md lacks `{name}`"));
+    let paths: Vec<&str> = mounts.chain(routes).collect();
+    for name in behaviours.chain(paths.iter().copied()) {
+        if !documents.contains(&format!("`{name}`")) {
+            wrong.push(format!("docs/USE.md and docs/REFERENCE.md lack `{name}`"));
         }
-        if !names(&scenarios, name) {
-            wrong.push(format!("no scenario has {name}"));
+    }
+    for path in paths {
+        if !asked.iter().any(|word| word.starts_with('/') && asks_for(word, path)) {
+            wrong.push(format!("no scenario asks for {path}"));
         }
+    }
+    judge(&wrong);
+}
+
+/// Relative links lead somewhere, and the README is for three minutes.
+#[test]
+fn documents_lead_somewhere() {
+    let mut wrong = Vec::new();
+    let pages = ["README.md", "SECURITY.md", "CHANGELOG.md", "tests/README.md"];
+    let docs = files(&root().join("docs"), "md");
+    for path in pages.iter().map(|page| root().join(page)).chain(docs) {
+        let text = fs::read_to_string(&path).unwrap();
+        let folder = path.parent().unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !folder.join(target).exists() {
+                wrong.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    let lines = read("README.md").lines().count();
+    if lines > 250 {
+        wrong.push(format!("README.md has {lines} lines"));
     }
     judge(&wrong);
 }
@@ -282,7 +321,7 @@ fn every_status_and_close_code_is_tried() {
 
 /// A build without some feature has fewer rows.
 #[test]
-fn the_readme_has_the_tables() {
+fn the_reference_has_the_tables() {
     if !cfg!(all(feature = "gateway", feature = "informer")) {
         return;
     }
@@ -299,17 +338,17 @@ fn the_readme_has_the_tables() {
         writeln!(metrics, "| `{}` | {} | {} |", metric.name, metric.labels, metric.about).unwrap();
     }
     let tables = [("limits", rows), ("paths", paths), ("metrics", metrics)];
-    let readme = read("README.md");
-    let mut happened = readme.clone();
+    let reference = read("docs/REFERENCE.md");
+    let mut happened = reference.clone();
     for (name, rows) in options::readme_rows().into_iter().chain(tables) {
         let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-        let (before, rest) = happened.split_once(&open).expect("README.md has the marker");
-        let (_, after) = rest.split_once(&close).expect("README.md has the end marker");
+        let (before, rest) = happened.split_once(&open).expect("docs/REFERENCE.md has the marker");
+        let (_, after) = rest.split_once(&close).expect("docs/REFERENCE.md has the end marker");
         happened = format!("{before}{open}{rows}{close}{after}");
     }
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(root().join("README.md"), happened).unwrap();
+        fs::write(root().join("docs/REFERENCE.md"), happened).unwrap();
     } else {
-        assert!(readme == happened, "UPDATE=1 cargo test rewrites the tables of README.md");
+        assert!(reference == happened, "UPDATE=1 cargo test rewrites docs/REFERENCE.md");
     }
 }

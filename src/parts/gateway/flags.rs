@@ -16,7 +16,7 @@ use crate::parts::{self, Plan as _};
 
 /// The flags.
 pub(super) const GROUPS: &[Group<Draft>] = &[
-    Group { title: "The gateway (see the README)", flags: &[BACKEND], brief: false },
+    Group { title: "The gateway (see docs/USE.md)", flags: &[BACKEND], brief: false },
     Group { title: "", flags: FLAGS, brief: true },
 ];
 
@@ -48,7 +48,7 @@ const BACKEND: Flag<Draft> = Flag {
     name: "gateway-backend",
     takes: Takes::One("URL"),
     fallback: Fallback::Off,
-    help: "messages of /gateway/STAGE become HTTP requests to this; see the README",
+    help: "messages of /gateway/STAGE become HTTP requests to this; see docs/USE.md",
     take: |d, v| set(&mut d.parts.gateway.backend, checked(v, backend)),
     show: |d| shown(&d.parts.gateway.backend),
 };

@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    /// 2 KiB a Deployment is what the README promises.
+    /// 2 KiB a Deployment is what docs/FIGURES.md promises.
     #[test]
     fn a_deployment_stays_small() {
         let images: Vec<String> =
