@@ -219,7 +219,9 @@ pub trait Engine {
     const MEASURES: bool = false;
 
     /// A stream arrived. `None`: no place for it, turn it away.
-    fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id>;
+    fn accepted(&mut self, _now: Now, _door: Door, _peer: Peer) -> Option<Id> {
+        None
+    }
 
     /// What is said to a stream that arrived can be read from now on: at once, or after its TLS
     /// handshake. It comes before the first [`Engine::received`].
@@ -230,10 +232,12 @@ pub trait Engine {
     fn held_outside(&mut self, _now: Now, _id: Id, _bytes: usize) {}
 
     /// Asked for by [`Action::Connect`]: the connection stands, or never will.
-    fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out);
+    fn connected(&mut self, _now: Now, _id: Id, _how: Result<(), HangUp>, _out: &mut Out) {}
 
     /// The last words to a stream that gets no id.
-    fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8];
+    fn turned_away(&mut self, _now: Now, _why: Shortage) -> &[u8] {
+        &[]
+    }
 
     /// Where the next bytes of this stream go: behind the remnant of a frame, which is copied to
     /// the front of `shared`, or into a block of the connection's own. Its length is the read
@@ -244,7 +248,7 @@ pub trait Engine {
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out);
 
     /// Asked for by [`Action::Resume`]: goes on with input held back.
-    fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out);
+    fn resume(&mut self, _now: Now, _id: Id, _shared: &mut [u8], _out: &mut Out) {}
 
     /// The reading side ended. After [`HangUp::Eof`] an answer may still be written; otherwise the
     /// stream is dead and [`Engine::closed`] follows at once.
@@ -278,10 +282,10 @@ pub trait Engine {
     fn next_deadline(&self) -> Option<u64>;
 
     /// [`Action::StopAccepting`] is carried out: nobody else will come.
-    fn doors_closed(&mut self, now: Now);
+    fn doors_closed(&mut self, _now: Now) {}
 
     /// [`Action::Fetch`] is carried out. What cannot be read is not handed over.
-    fn fetched(&mut self, now: Now, source: Source, files: Vec<File>);
+    fn fetched(&mut self, _now: Now, _source: Source, _files: Vec<File>) {}
 
     /// [`Action::Weigh`] is carried out: so many bytes count against the process' memory limit.
     fn weighed(&mut self, _now: Now, _used: u64) {}
@@ -293,7 +297,9 @@ pub trait Engine {
     }
 
     /// What a supervisor may know. It is asked often, so it only looks.
-    fn standing(&self) -> Standing;
+    fn standing(&self) -> Standing {
+        Standing::default()
+    }
 
     /// The next thing to carry out.
     #[must_use]

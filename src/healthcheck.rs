@@ -4,10 +4,7 @@
 use core::fmt;
 use std::collections::VecDeque;
 
-use crate::engine::{
-    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
-    Target,
-};
+use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Signal, Target};
 use crate::outbox::{Blocks, Outbox};
 use crate::proto::http_client::{Answer, Asked, Event, Fault, Limits, Request};
 use crate::time;
@@ -230,10 +227,6 @@ fn shown(line: &[u8]) -> String {
 }
 
 impl Engine for Healthcheck {
-    fn accepted(&mut self, _: Now, _: Door, _: Peer) -> Option<Id> {
-        None
-    }
-
     fn connected(&mut self, _: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         match how {
             Ok(()) => self.ask(out),
@@ -252,10 +245,6 @@ impl Engine for Healthcheck {
         }
     }
 
-    fn turned_away(&mut self, _: Now, _: Shortage) -> &[u8] {
-        &[]
-    }
-
     fn room<'a>(&'a mut self, _: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
         shared
     }
@@ -263,8 +252,6 @@ impl Engine for Healthcheck {
     fn received(&mut self, _: Now, _: Id, n: usize, shared: &mut [u8], _: &mut Out) {
         self.read(&shared[..n]);
     }
-
-    fn resume(&mut self, _: Now, _: Id, _: &mut [u8], _: &mut Out) {}
 
     fn ended(&mut self, _: Now, _: Id, how: HangUp, _: &mut Out) {
         let Stage::Asking { answer, .. } = &mut self.stage else { return };
@@ -314,14 +301,6 @@ impl Engine for Healthcheck {
 
     fn next_deadline(&self) -> Option<u64> {
         self.verdict().is_none().then(|| self.deadline_ns())
-    }
-
-    fn doors_closed(&mut self, _: Now) {}
-
-    fn fetched(&mut self, _: Now, _: Source, _: Vec<File>) {}
-
-    fn standing(&self) -> Standing {
-        Standing::default()
     }
 
     fn poll(&mut self) -> Option<Action> {

@@ -2,18 +2,12 @@
 //! one after the other, of which only the last one counts.
 
 use super::{Connect, HIGH_WATER_BYTES, Stage, TERMINAL, Typed};
-use crate::engine::{
-    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
-};
+use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Signal};
 use crate::load::Why;
 use crate::outbox::Blocks;
 
 impl Engine for Connect {
     const MEASURES: bool = true;
-
-    fn accepted(&mut self, _: Now, _: Door, _: Peer) -> Option<Id> {
-        None
-    }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         if id == TERMINAL || id != self.server() || !matches!(self.stage, Stage::Connecting { .. })
@@ -35,10 +29,6 @@ impl Engine for Connect {
         }
     }
 
-    fn turned_away(&mut self, _: Now, _: Shortage) -> &[u8] {
-        &[]
-    }
-
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
         let paused = match (id == TERMINAL, &self.stage) {
             (true, Stage::Open | Stage::Goodbye { .. }) => self.to_server.len() > HIGH_WATER_BYTES,
@@ -56,8 +46,6 @@ impl Engine for Connect {
             self.read(&shared[..n], now, out);
         }
     }
-
-    fn resume(&mut self, _: Now, _: Id, _: &mut [u8], _: &mut Out) {}
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, _: &mut Out) {
         if id == TERMINAL {
@@ -147,14 +135,6 @@ impl Engine for Connect {
         let open = matches!(self.stage, Stage::Open);
         let open = [self.goodbye_ns(), self.pings.next_ns].into_iter().flatten().filter(|_| open);
         open.chain(self.late_ns()).min()
-    }
-
-    fn doors_closed(&mut self, _: Now) {}
-
-    fn fetched(&mut self, _: Now, _: Source, _: Vec<File>) {}
-
-    fn standing(&self) -> Standing {
-        Standing::default()
     }
 
     fn poll(&mut self) -> Option<Action> {

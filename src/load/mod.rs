@@ -20,9 +20,7 @@ pub use words::padding;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use crate::engine::{
-    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
-};
+use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Signal, Standing};
 use crate::limits;
 use crate::proto::deflate::Codec;
 use crate::rng::Rng;
@@ -311,19 +309,11 @@ impl Load {
 impl Engine for Load {
     const MEASURES: bool = true;
 
-    fn accepted(&mut self, _: Now, _: Door, _: Peer) -> Option<Id> {
-        None
-    }
-
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         if let Some((client, mut cx)) = self.with(now, id, out) {
             client.connected(how, &mut cx);
         }
         self.connect_more(now);
-    }
-
-    fn turned_away(&mut self, _: Now, _: Shortage) -> &[u8] {
-        &[]
     }
 
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
@@ -339,8 +329,6 @@ impl Engine for Load {
             }
         }
     }
-
-    fn resume(&mut self, _: Now, _: Id, _: &mut [u8], _: &mut Out) {}
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
         if let Some((client, mut cx)) = self.with(now, id, out) {
@@ -440,10 +428,6 @@ impl Engine for Load {
         let others = others.into_iter().chain([self.progress.due_ns]).flatten();
         others.chain(self.shared.timers.next_deadline()).min()
     }
-
-    fn doors_closed(&mut self, _: Now) {}
-
-    fn fetched(&mut self, _: Now, _: Source, _: Vec<File>) {}
 
     fn standing(&self) -> Standing {
         Standing { connections: self.clients.len(), ..Standing::default() }

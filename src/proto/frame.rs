@@ -147,7 +147,7 @@ impl Fault {
     }
 }
 
-/// The header of a client's frame.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// What the frame is.
@@ -156,7 +156,7 @@ pub struct Header {
     pub fin: bool,
     /// RSV1: the message is compressed (RFC 7692 §6).
     pub compressed: bool,
-    /// What its payload is masked with.
+    /// What its payload is masked with; zeros from a server.
     pub mask: [u8; 4],
     /// Bytes of payload.
     pub length: u64,
@@ -168,20 +168,8 @@ pub struct Header {
 /// refused by the first two bytes is, so that a peer hears of it without waiting.
 pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     let &[first, second, ..] = bytes else { return Ok(None) };
-    if first & 0x30 != 0 {
-        return Err(Fault::ReservedBits);
-    }
-    let fin = first & 0x80 != 0;
-    let compressed = first & RSV1 != 0;
-    let opcode = opcode(first)?;
-    if matches!(opcode, Opcode::Close | Opcode::Ping | Opcode::Pong) {
-        if !fin {
-            return Err(Fault::ControlFragmented);
-        }
-        if usize::from(second & 0x7f) > CONTROL_MAX {
-            return Err(Fault::ControlTooLong);
-        }
-    }
+    let opcode = check_first_bytes(first, second)?;
+    let (fin, compressed) = (first & 0x80 != 0, first & RSV1 != 0);
     if second & MASKED == 0 {
         return Err(Fault::Unmasked);
     }
@@ -192,6 +180,44 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
         let size = SHORT_HEADER;
         return Ok(mask.map(|mask| Header { opcode, fin, compressed, mask, length, size }));
     }
+    let Some((header, length, size)) = parse_long(bytes)? else { return Ok(None) };
+    let mask = header.mask.ok_or(Fault::Unmasked)?;
+    Ok(Some(Header { opcode, fin, compressed, mask, length, size }))
+}
+
+/// Reads a server's header at the front of `bytes`; `None` while it is incomplete. A server masks
+/// nothing (RFC 6455 §5.1).
+pub fn parse_server(bytes: &[u8]) -> Result<Option<Header>, Fault> {
+    let &[first, second, ..] = bytes else { return Ok(None) };
+    let opcode = check_first_bytes(first, second)?;
+    if second & MASKED != 0 {
+        return Err(Fault::ReservedBits);
+    }
+    let Some((_, length, size)) = parse_long(bytes)? else { return Ok(None) };
+    let (fin, compressed) = (first & 0x80 != 0, first & RSV1 != 0);
+    Ok(Some(Header { opcode, fin, compressed, mask: [0; 4], length, size }))
+}
+
+/// What the first two bytes say, whoever sent them: no reserved bits (RFC 6455 §5.2), and control
+/// frames that are whole and short (§5.5).
+fn check_first_bytes(first: u8, second: u8) -> Result<Opcode, Fault> {
+    if first & 0x30 != 0 {
+        return Err(Fault::ReservedBits);
+    }
+    let opcode = opcode(first)?;
+    if matches!(opcode, Opcode::Close | Opcode::Ping | Opcode::Pong) {
+        if first & 0x80 == 0 {
+            return Err(Fault::ControlFragmented);
+        }
+        if usize::from(second & 0x7f) > CONTROL_MAX {
+            return Err(Fault::ControlTooLong);
+        }
+    }
+    Ok(opcode)
+}
+
+/// A header of any length: mask, payload bytes, and bytes of the header.
+fn parse_long(bytes: &[u8]) -> Result<Option<(FrameHeader, u64, usize)>, Fault> {
     let mut cursor = Cursor::new(&bytes[..bytes.len().min(CLIENT_HEADER_MAX)]);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Fault::ReservedOpcode)?;
     let Some((header, length)) = parsed else { return Ok(None) };
@@ -200,8 +226,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     if cursor.position() != size as u64 || length >> 63 != 0 {
         return Err(Fault::LengthInvalid);
     }
-    let mask = header.mask.ok_or(Fault::Unmasked)?;
-    Ok(Some(Header { opcode, fin, compressed, mask, length, size }))
+    Ok(Some((header, length, size)))
 }
 
 /// Whether a whole message of at most 125 bytes may begin here, to be had by [`short_message`].

@@ -1,12 +1,7 @@
 //! Frames as a client says and hears them: masked on their way out, whole messages on their way
 //! in. It knows no connection and no time.
 
-use std::io::Cursor;
-
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
-
-use super::frame::{self, CONTROL_MAX, Fault, Kind};
+use super::frame::{self, Fault, Kind, Opcode};
 use super::mask;
 
 /// A message may have so many bytes.
@@ -86,31 +81,32 @@ impl Hearing {
     pub fn poll(&mut self) -> Result<Option<Heard>, Fault> {
         loop {
             let rest = &self.bytes[self.taken..];
-            let mut cursor = Cursor::new(rest);
-            let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Fault::ReservedOpcode)?;
-            let Some((header, length)) = parsed else { return Ok(None) };
-            // RFC 6455 §5.1 and §5.2: a server masks nothing, and no extension was agreed to.
-            if header.mask.is_some() || header.rsv1 || header.rsv2 || header.rsv3 {
+            let Some(header) = frame::parse_server(rest)? else { return Ok(None) };
+            // No extension was agreed to.
+            if header.compressed {
                 return Err(Fault::ReservedBits);
             }
-            let size = cursor.position() as usize;
+            let size = header.size;
             let so_far = self.message.as_ref().map_or(0, |(_, bytes)| bytes.len());
-            let length = usize::try_from(length).map_err(|_| Fault::TooBig)?;
+            let length = usize::try_from(header.length).map_err(|_| Fault::TooBig)?;
             if so_far.saturating_add(length) > MESSAGE_MAX {
                 return Err(Fault::TooBig);
             }
             let Some(payload) = rest.get(size..size + length) else { return Ok(None) };
             let payload = payload.to_vec();
             self.taken += size + length;
-            match header.opcode {
-                OpCode::Control(control) => {
-                    return heard(control, header.is_final, payload).map(Some);
+            let fragment = match header.opcode {
+                Opcode::Start(kind) => self.fragment(Some(kind), header.fin, payload)?,
+                Opcode::Continuation => self.fragment(None, header.fin, payload)?,
+                Opcode::Ping => return Ok(Some(Heard::Ping(payload))),
+                Opcode::Pong => return Ok(Some(Heard::Pong(payload))),
+                Opcode::Close => {
+                    let (code, reason) = frame::parse_close(&payload)?;
+                    return Ok(Some(Heard::Close(code, reason.to_owned())));
                 }
-                OpCode::Data(data) => {
-                    if let Some(message) = self.fragment(data, header.is_final, payload)? {
-                        return Ok(Some(message));
-                    }
-                }
+            };
+            if fragment.is_some() {
+                return Ok(fragment);
             }
         }
     }
@@ -118,20 +114,18 @@ impl Hearing {
     /// One more fragment; the message, when it was the last.
     fn fragment(
         &mut self,
-        data: Data,
+        start: Option<Kind>,
         fin: bool,
         payload: Vec<u8>,
     ) -> Result<Option<Heard>, Fault> {
-        let (kind, bytes) = match (data, self.message.take()) {
-            (Data::Text, None) => (Kind::Text, payload),
-            (Data::Binary, None) => (Kind::Binary, payload),
-            (Data::Continue, Some((kind, mut bytes))) => {
+        let (kind, bytes) = match (start, self.message.take()) {
+            (Some(kind), None) => (kind, payload),
+            (None, Some((kind, mut bytes))) => {
                 bytes.extend_from_slice(&payload);
                 (kind, bytes)
             }
-            (Data::Continue, None) => return Err(Fault::ContinuationAlone),
-            (Data::Text | Data::Binary, Some(_)) => return Err(Fault::MessageInsideMessage),
-            (Data::Reserved(_), _) => return Err(Fault::ReservedOpcode),
+            (None, None) => return Err(Fault::ContinuationAlone),
+            (Some(_), Some(_)) => return Err(Fault::MessageInsideMessage),
         };
         if !fin {
             self.message = Some((kind, bytes));
@@ -141,24 +135,6 @@ impl Hearing {
             return Err(Fault::Utf8);
         }
         Ok(Some(Heard::Message(kind, bytes)))
-    }
-}
-
-fn heard(control: Control, fin: bool, payload: Vec<u8>) -> Result<Heard, Fault> {
-    if !fin {
-        return Err(Fault::ControlFragmented);
-    }
-    if payload.len() > CONTROL_MAX {
-        return Err(Fault::ControlTooLong);
-    }
-    match control {
-        Control::Ping => Ok(Heard::Ping(payload)),
-        Control::Pong => Ok(Heard::Pong(payload)),
-        Control::Close => {
-            let (code, reason) = frame::parse_close(&payload)?;
-            Ok(Heard::Close(code, reason.to_owned()))
-        }
-        Control::Reserved(_) => Err(Fault::ReservedOpcode),
     }
 }
 

@@ -1,16 +1,11 @@
 //! What a client hears: frames, the messages that they make, and what those are.
 
-use std::io::Cursor;
-
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
-
 use super::super::plan::{Answers, Pace, Partner};
 use super::super::report::Outcome;
 use super::super::words::{Beginning, Name};
 use super::{Client, Cx, Stage, Wrong, masked};
 use crate::engine::Action;
-use crate::proto::frame::{self, CONTROL_MAX};
+use crate::proto::frame::{self, Opcode};
 
 /// The message that is arriving.
 #[derive(Debug)]
@@ -54,30 +49,25 @@ impl Client {
         {
             return self.short_message(message, cx).map(|()| 2 + message.len());
         }
-        let mut cursor = Cursor::new(bytes);
-        let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| Wrong::Frame)?
-        else {
-            return Ok(0);
-        };
-        // No mask and no reserved bit: that is what a server may send (RFC 6455 §5.1, §5.2), but
-        // for the one that says that a message is compressed (RFC 7692 §6).
+        // An echo that does not know frames sends back what a client sent, mask included.
         let plain = cx.shared.plan.partner == Partner::PlainEcho;
-        let fresh = matches!(header.opcode, OpCode::Data(data) if data != Data::Continue);
-        let rsv1 = header.rsv1 && !(fresh && self.deflate.is_some());
-        if header.mask.is_some() != plain || rsv1 || header.rsv2 || header.rsv3 {
+        let parsed = if plain { frame::parse(bytes) } else { frame::parse_server(bytes) };
+        let Some(header) = parsed.map_err(|_| Wrong::Frame)? else { return Ok(0) };
+        // RFC 7692 §6: the bit stands on the first frame of a message, if that was agreed.
+        let fresh = matches!(header.opcode, Opcode::Start(_));
+        if header.compressed && !(fresh && self.deflate.is_some()) {
             return Err(Wrong::Frame);
         }
-        let size = cursor.position() as usize;
-        if let OpCode::Control(control) = header.opcode {
-            let short = usize::try_from(length).ok().filter(|&n| n <= CONTROL_MAX);
-            let end = short.ok_or(Wrong::Frame)? + size;
+        let (size, length) = (header.size, header.length);
+        if matches!(header.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong) {
+            let end = usize::try_from(length).map_err(|_| Wrong::Frame)? + size;
             let Some(payload) = bytes.get(size..end) else { return Ok(0) };
-            self.control(control, payload, cx)?;
+            self.control(header.opcode, payload, cx)?;
             return Ok(end);
         }
         match &mut self.incoming {
-            None if fresh && header.rsv1 => {
-                let (left, fin) = (length, header.is_final);
+            None if fresh && header.compressed => {
+                let (left, fin) = (length, header.fin);
                 let pressed = Some(Vec::new());
                 self.incoming = Some(Incoming { left, offset: 0, fin, unasked: None, pressed });
             }
@@ -87,10 +77,10 @@ impl Client {
                     && length == cx.shared.words.length(&name) as u64
                     && self.under_way() > 0;
                 let unasked = (!ours).then(Beginning::default);
-                let (left, fin) = (length, header.is_final);
+                let (left, fin) = (length, header.fin);
                 self.incoming = Some(Incoming { left, offset: 0, fin, unasked, pressed: None });
             }
-            Some(incoming) if !fresh => (incoming.left, incoming.fin) = (length, header.is_final),
+            Some(incoming) if !fresh => (incoming.left, incoming.fin) = (length, header.fin),
             Some(_) | None => return Err(Wrong::Frame),
         }
         if length == 0 {
@@ -184,12 +174,12 @@ impl Client {
         }
     }
 
-    fn control(&mut self, control: Control, payload: &[u8], cx: &mut Cx<'_>) -> Result<(), Wrong> {
-        match control {
-            Control::Ping => {
+    fn control(&mut self, opcode: Opcode, payload: &[u8], cx: &mut Cx<'_>) -> Result<(), Wrong> {
+        match opcode {
+            Opcode::Ping => {
                 masked(cx, 0x8a, payload.len(), |out, _| out.extend_from_slice(payload));
             }
-            Control::Close => {
+            Opcode::Close => {
                 let (code, _) = frame::parse_close(payload).map_err(|_| Wrong::Frame)?;
                 match self.stage {
                     Stage::Open => {
@@ -208,8 +198,7 @@ impl Client {
                     self.leave(Action::Close(cx.id), cx);
                 }
             }
-            Control::Pong => {}
-            Control::Reserved(_) => return Err(Wrong::Frame),
+            Opcode::Pong | Opcode::Start(_) | Opcode::Continuation => {}
         }
         Ok(())
     }
