@@ -70,7 +70,7 @@ impl Server {
         if owned < excess / RELIEF_PART {
             return;
         }
-        let (mut freed, target) = (0, self.shared.pressure.estimate() - excess);
+        let (mut freed, target) = (0, self.shared.pressure.estimate().saturating_sub(excess));
         // Those that are closed keep their places for a while: what they owned counts as freed.
         while freed < excess
             && self.shared.pressure.estimate() > target

@@ -38,7 +38,7 @@ pub(in crate::server) enum MemoryStage {
     Tight = 1,
     /// From 92 %: peers with output waiting are not read, the largest is closed.
     Short = 2,
-    /// From 97 %: everyone is turned away at the door.
+    /// From 97 %: everyone is turned away at the side.
     Out = 3,
 }
 
@@ -59,7 +59,6 @@ const STAGES: [(u64, MemoryStage); 3] = {
     let [tight, short, out] = limits::MEMORY_PERCENT;
     [(out, MemoryStage::Out), (short, MemoryStage::Short), (tight, MemoryStage::Tight)]
 };
-const TIGHT_PERCENT: u64 = limits::MEMORY_PERCENT[0];
 
 /// Closing begins at the stage *short* and ends here, in percent of the limit.
 const RELIEVED_PERCENT: u64 = 85;
@@ -111,6 +110,8 @@ pub(in crate::server) struct Pressure {
     connection_bytes: u64,
     stage: MemoryStage,
     estimate: u64,
+    /// What is used once the kernel holds all that it may for peers that are not read.
+    promised: u64,
     counted: u64,
     reading: Option<Reading>,
     /// The kernel was asked and has not said anything.
@@ -127,6 +128,7 @@ impl Pressure {
             connection_bytes: plan.connection_bytes(),
             stage: MemoryStage::Ease,
             estimate: 0,
+            promised: 0,
             counted: 0,
             reading: None,
             is_asked: false,
@@ -159,14 +161,12 @@ impl Pressure {
             // Another quarter for what is not counted: page tables, bytes that are not read yet.
             None => (BASE_BYTES + self.counted) / 4 * 5,
         };
-        // What the kernel may still come to hold for peers that are not read is promised already.
-        let promised =
+        self.promised =
             self.base + demand.owned as u64 + demand.connections as u64 * self.connection_bytes;
-        let (estimate, base) = (self.estimate, limit / 100);
+        let (used, promised, percent) = (self.estimate, self.promised, limit / 100);
         let stage_at = |below: u64| {
-            let stage = stage_where(|percent| estimate >= base * (percent - below));
-            let is_tight = promised >= base * (TIGHT_PERCENT - below);
-            if is_tight { stage.max(MemoryStage::Tight) } else { stage }
+            let reached = |bytes: u64| stage_where(|from| bytes >= percent * (from - below));
+            reached(used).max(reached(promised).min(MemoryStage::Short))
         };
         let stage = stage_at(0);
         let next = if stage >= self.stage { stage } else { stage_at(HYSTERESIS).min(self.stage) };
@@ -229,7 +229,7 @@ impl Pressure {
             }
             (Relief::Futile { .. } | Relief::Unneeded | Relief::Underway { .. }, _) => {}
         }
-        self.estimate.saturating_sub(limit / 100 * RELIEVED_PERCENT)
+        self.estimate.max(self.promised).saturating_sub(limit / 100 * RELIEVED_PERCENT)
     }
 
     /// Connections were closed that owned so much.
