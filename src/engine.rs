@@ -40,7 +40,7 @@ impl fmt::Display for Id {
 
 /// Which listener a connection came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum Side {
     /// For everyone: it can never hurt the pod.
     Main,
     /// For the kubelet, Prometheus and operators; always served first.
@@ -196,7 +196,7 @@ pub enum Action {
     /// Open a connection; [`Engine::connected`] tells how that went.
     Connect(Id, Target),
     /// Accept whoever waits at the main doors, for a second at most, then close them for good;
-    /// [`Engine::doors_closed`] tells when that is done.
+    /// [`Engine::accepting_stopped`] tells when that is done.
     StopAccepting,
     /// Say how much memory is used, with [`Engine::weighed`].
     Weigh,
@@ -219,7 +219,7 @@ pub trait Engine {
     const MEASURES: bool = false;
 
     /// A stream arrived. `None`: no place for it, turn it away.
-    fn accepted(&mut self, _now: Now, _door: Door, _peer: Peer) -> Option<Id> {
+    fn accepted(&mut self, _now: Now, _door: Side, _peer: Peer) -> Option<Id> {
         None
     }
 
@@ -235,7 +235,7 @@ pub trait Engine {
     fn connected(&mut self, _now: Now, _id: Id, _how: Result<(), HangUp>, _out: &mut Out) {}
 
     /// The last words to a stream that gets no id.
-    fn turned_away(&mut self, _now: Now, _why: Shortage) -> &[u8] {
+    fn refused_at_accept(&mut self, _now: Now, _why: Shortage) -> &[u8] {
         &[]
     }
 
@@ -282,7 +282,7 @@ pub trait Engine {
     fn next_deadline(&self) -> Option<u64>;
 
     /// [`Action::StopAccepting`] is carried out: nobody else will come.
-    fn doors_closed(&mut self, _now: Now) {}
+    fn accepting_stopped(&mut self, _now: Now) {}
 
     /// [`Action::Fetch`] is carried out. What cannot be read is not handed over.
     fn fetched(&mut self, _now: Now, _source: Source, _files: Vec<File>) {}

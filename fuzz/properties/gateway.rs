@@ -20,7 +20,8 @@ mod model {
     use wspulse::engine::{HangUp, Id, Now};
     use wspulse::parts::gateway::plan::{Backend, routes};
     use wspulse::parts::gateway::{
-        Expression, Format, Gateway, Plan, Step, Verdict, Visitor, Why, Wish, names,
+        CallbackRequest, ConnectRequest, Expression, Format, Gateway, Plan, Step, Verdict, Why,
+        names,
     };
 
     /// Connections at once.
@@ -101,7 +102,7 @@ mod model {
             let (id, now) = (self.id(place), self.now);
             let is_open = self.clients[place as usize].is_open;
             match what {
-                0 | 1 if !is_open => self.knock(place),
+                0 | 1 if !is_open => self.ask_to_connect(place),
                 0..=2 if is_open => {
                     let client = &mut self.clients[place as usize];
                     client.sent += 1;
@@ -132,8 +133,12 @@ mod model {
                 11 => {
                     let name = names::counted(byte as u64 / 4).map(names::Name);
                     let name = name.map_or_else(String::new, |name| name.to_string());
-                    let wish = [Wish::Look, Wish::Close, Wish::Post(Kind::Text, b"push")][byte % 3];
-                    drop(self.gateway.callback(now, &name, wish));
+                    let asked_for = [
+                        CallbackRequest::Look,
+                        CallbackRequest::Close,
+                        CallbackRequest::Post(Kind::Text, b"push"),
+                    ][byte % 3];
+                    drop(self.gateway.callback(now, &name, asked_for));
                 }
                 12 => {
                     let ms = byte as u64 * 10;
@@ -144,8 +149,8 @@ mod model {
             }
         }
 
-        fn knock(&mut self, place: u32) {
-            let visitor = Visitor {
+        fn ask_to_connect(&mut self, place: u32) {
+            let client = ConnectRequest {
                 source_ip: "192.0.2.1".to_owned(),
                 user_agent: "",
                 host: "h",
@@ -153,7 +158,7 @@ mod model {
                 query: Vec::new(),
             };
             let (id, now) = (self.id(place), self.now);
-            self.gateway.knock(now, id, &visitor);
+            self.gateway.ask_to_connect(now, id, &client);
             self.follow();
             // Its verdict, at once: whoever waits longer is `$connect`'s own story.
             let own = self.asked.iter().max_by_key(|(ticket, _)| **ticket).map(|(t, _)| *t);

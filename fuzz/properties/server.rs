@@ -139,9 +139,9 @@ impl Play {
         }
     }
 
-    fn connect(&mut self, door: usize) {
+    fn connect(&mut self, side: usize) {
         if self.peers.len() < WIRES_MAX {
-            self.house.wires.connect(door);
+            self.house.wires.connect(side);
             self.peers.push(Peer { said: Vec::new(), begins_with_upgrade: false, silent: true });
         }
     }

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
-use wspulse::engine::{Action, Door, Engine, HangUp, Id, Now, Out, Peer};
+use wspulse::engine::{Action, Engine, HangUp, Id, Now, Out, Peer, Side};
 use wspulse::limits;
 use wspulse::options::{self, Command, Surroundings};
 use wspulse::server::config::Config;
@@ -98,7 +98,7 @@ impl Session {
         }
         let mut server = Server::new(config, Vec::new(), Assets::directory(Vec::new()), 1);
         let peer = Peer::new(([192, 0, 2, 1], 50_000).into());
-        let id = server.accepted(NOW, Door::Main, peer).expect("the first one has a place");
+        let id = server.accepted(NOW, Side::Main, peer).expect("the first one has a place");
         let mut session = Self {
             server,
             id,

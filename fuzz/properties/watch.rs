@@ -9,7 +9,7 @@ use wspulse::engine::{HangUp, Id, Now};
 #[cfg(feature = "informer")]
 use wspulse::parts::informer::access::Access;
 #[cfg(feature = "informer")]
-use wspulse::parts::informer::{Format, Informer, Plan, Step, Wish};
+use wspulse::parts::informer::{Filter, Format, Informer, Plan, Step};
 
 #[cfg(feature = "informer")]
 use super::input::{self, Cuts};
@@ -64,7 +64,7 @@ fn hear(answers: &[u8], cuts: &Cuts) -> (Vec<String>, Heard) {
     let mut informer = Informer::new(plan, 7);
     let mut now = Now { mono_ns: 1_000_000_000, wall_ms: 1_795_230_000_000 };
     let viewer = Id { key: 0, generation: 0 };
-    informer.feed.join(viewer, Wish { format: Format::Json, ..Wish::default() });
+    informer.feed.join(viewer, Filter { format: Format::Json, ..Filter::default() });
     let mut said = Vec::new();
     let mut rest = answers;
     while !rest.is_empty() {

@@ -23,7 +23,7 @@ use super::os::{Event, Os};
 use super::stream::{Listener, Stream};
 use super::tls::Keeper;
 use super::{clock, files, process};
-use crate::engine::{Door, File, Id, Now, Peer, Signal, Source, Standing, Target};
+use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Standing, Target};
 
 /// Tokens of connections are `key | generation << 32`; these few lie where no key ever is.
 const ADMIN_SIDE: usize = usize::MAX;
@@ -40,7 +40,7 @@ pub(crate) struct Kernel {
     main: Poll,
     admin: Poll,
     batch: Events,
-    doors: Vec<(Door, Option<Listener>)>,
+    listeners: Vec<(Side, Option<Listener>)>,
     signals: Vec<(Signal, UnixStream)>,
     /// Given up for a moment when no other descriptor is left.
     reserve: Option<OsFile>,
@@ -61,7 +61,7 @@ pub(crate) struct Kernel {
 /// What a kernel is for; without any of it, only connections of our own are opened.
 #[derive(Debug, Default)]
 pub(crate) struct Duties {
-    pub(crate) listeners: Vec<(Door, Listener)>,
+    pub(crate) listeners: Vec<(Side, Listener)>,
     pub(crate) assets: Option<AssetReader>,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) tls: Option<Keeper>,
@@ -78,7 +78,7 @@ impl Kernel {
             main,
             admin,
             batch: Events::with_capacity(EVENTS),
-            doors: Vec::new(),
+            listeners: Vec::new(),
             signals,
             reserve: spare_descriptor(),
             assets: duties.assets,
@@ -93,7 +93,7 @@ impl Kernel {
         for (number, (side, mut listener)) in duties.listeners.into_iter().enumerate() {
             let token = Token(FIRST_DOOR + number);
             kernel.side(side).registry().register(listener.source(), token, Interest::READABLE)?;
-            kernel.doors.push((side, Some(listener)));
+            kernel.listeners.push((side, Some(listener)));
         }
         for (number, (_, pipe)) in kernel.signals.iter_mut().enumerate() {
             let token = Token(FIRST_SIGNAL + number);
@@ -136,10 +136,10 @@ impl Kernel {
         Ok(waker)
     }
 
-    fn side(&self, side: Door) -> &Poll {
+    fn side(&self, side: Side) -> &Poll {
         match side {
-            Door::Main => &self.main,
-            Door::Admin => &self.admin,
+            Side::Main => &self.main,
+            Side::Admin => &self.admin,
         }
     }
 
@@ -250,25 +250,25 @@ impl Os for Kernel {
         Ok(())
     }
 
-    fn doors(&self) -> Vec<Door> {
-        self.doors.iter().map(|(side, _)| *side).collect()
+    fn listeners(&self) -> Vec<Side> {
+        self.listeners.iter().map(|(side, _)| *side).collect()
     }
 
-    fn accept(&mut self, door: usize) -> io::Result<(Stream, Peer)> {
-        let Some((side, Some(listener))) = self.doors.get(door) else {
+    fn accept(&mut self, listener: usize) -> io::Result<(Stream, Peer)> {
+        let Some((side, Some(open))) = self.listeners.get(listener) else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        let (socket, peer) = listener.accept()?;
+        let (socket, peer) = open.accept()?;
         let stream = match &mut self.tls {
-            Some(tls) if *side == Door::Main => tls.greet(clock::now(), socket)?,
+            Some(tls) if *side == Side::Main => tls.greet(clock::now(), socket)?,
             Some(_) | None => Stream::Plain(socket),
         };
         Ok((stream, peer))
     }
 
-    fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()> {
+    fn turn_away(&mut self, listener: usize, last_words: &[u8]) -> io::Result<()> {
         drop(self.reserve.take().ok_or(io::ErrorKind::Other)?);
-        let mut accepted = self.accept(door);
+        let mut accepted = self.accept(listener);
         if let Ok((stream, _)) = &mut accepted {
             // Under TLS nothing fits before the handshake.
             let written = stream.write(last_words);
@@ -278,9 +278,9 @@ impl Os for Kernel {
             let drained = stream.read(&mut [0; 4096]);
             drop(drained);
         }
-        let turned_away = accepted.map(drop);
+        let outcome = accepted.map(drop);
         self.reserve = spare_descriptor();
-        turned_away
+        outcome
     }
 
     fn connect(&mut self, target: &Target) -> io::Result<Stream> {
@@ -300,7 +300,7 @@ impl Os for Kernel {
         Ok(true)
     }
 
-    fn watch(&mut self, stream: &mut Stream, side: Door, id: Id) -> io::Result<()> {
+    fn watch(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
         let token = Token(id.key as usize | (id.generation as usize) << 32);
         if let Stream::Begun(begun) = stream {
             if self.outward.resolver.needs_waker() {
@@ -330,9 +330,9 @@ impl Os for Kernel {
         stream.reset();
     }
 
-    fn close_doors(&mut self) {
-        for (side, listener) in &mut self.doors {
-            if *side == Door::Main {
+    fn close_listeners(&mut self) {
+        for (side, listener) in &mut self.listeners {
+            if *side == Side::Main {
                 *listener = None;
             }
         }

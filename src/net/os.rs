@@ -4,12 +4,12 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use crate::engine::{Door, File, Id, Now, Peer, Signal, Source, Standing, Target};
+use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Standing, Target};
 
 /// Something that happened while the loop slept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody waits at this door.
+    /// Somebody waits at this side.
     Knock(usize),
     /// A stream changed: only changes are told, so whoever stops before the end must remember.
     Stream {
@@ -68,14 +68,14 @@ pub trait Os {
     fn sleep(&mut self, time: Duration, events: &mut Vec<Event>) -> io::Result<()>;
 
     /// The doors there are, by their numbers.
-    fn doors(&self) -> Vec<Door>;
+    fn listeners(&self) -> Vec<Side>;
 
-    /// Takes in whoever waits at this door.
-    fn accept(&mut self, door: usize) -> io::Result<(Self::Stream, Peer)>;
+    /// Takes in whoever waits at this side.
+    fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, Peer)>;
 
-    /// Takes in whoever waits at this door although descriptors have run out, says these last
+    /// Takes in whoever waits at this side although descriptors have run out, says these last
     /// words and hangs up.
-    fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()>;
+    fn turn_away(&mut self, listener: usize, last_words: &[u8]) -> io::Result<()>;
 
     /// Begins to open a connection.
     fn connect(&mut self, target: &Target) -> io::Result<Self::Stream>;
@@ -84,7 +84,7 @@ pub trait Os {
     fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<bool>;
 
     /// Tells of this stream's changes from now on, the present state included.
-    fn watch(&mut self, stream: &mut Self::Stream, side: Door, id: Id) -> io::Result<()>;
+    fn watch(&mut self, stream: &mut Self::Stream, side: Side, id: Id) -> io::Result<()>;
 
     /// Says that no more bytes follow.
     fn finish(&mut self, stream: &mut Self::Stream);
@@ -93,7 +93,7 @@ pub trait Os {
     fn reset(&mut self, stream: Self::Stream);
 
     /// Closes the main doors; those who wait there are sent away by the kernel.
-    fn close_doors(&mut self);
+    fn close_listeners(&mut self);
 
     /// Tells whoever supervises us how we are, as far as they want to know it now; says when it
     /// has more to tell even if nothing happens. Most have nobody to tell.

@@ -1,5 +1,5 @@
 //! Listening sockets that a supervisor opened for us (`sd_listen_fds(3)`): systemd passes them
-//! from descriptor 3 on, `LISTEN_FDNAMES` says which door each is for.
+//! from descriptor 3 on, `LISTEN_FDNAMES` says which side each is for.
 
 use core::fmt;
 use std::env;
@@ -12,7 +12,7 @@ use rustix::net::sockopt::socket_acceptconn;
 
 use super::listen;
 use super::stream::Listener;
-use crate::engine::Door;
+use crate::engine::Side;
 
 /// More doors than anybody has.
 const SOCKETS_MAX: usize = 64;
@@ -22,7 +22,7 @@ const FIRST: usize = 3;
 /// A socket that was passed, and where it listens.
 #[derive(Debug)]
 pub struct Passed {
-    pub(crate) door: Door,
+    pub(crate) side: Side,
     pub(crate) listener: Listener,
     pub(crate) address: String,
 }
@@ -89,16 +89,16 @@ pub fn take() -> Result<Vec<Passed>, PassedError> {
     let mut sockets = ListenFd::from_env();
     (0..sockets.len())
         .map(|index| {
-            let door = match names.next() {
-                Some("admin") => Door::Admin,
-                Some(_) | None => Door::Main,
+            let side = match names.next() {
+                Some("admin") => Side::Admin,
+                Some(_) | None => Side::Main,
             };
-            one(&mut sockets, index, door)
+            one(&mut sockets, index, side)
         })
         .collect()
 }
 
-fn one(sockets: &mut ListenFd, index: usize, door: Door) -> Result<Passed, PassedError> {
+fn one(sockets: &mut ListenFd, index: usize, side: Side) -> Result<Passed, PassedError> {
     let descriptor = FIRST + index;
     let failed = |error| PassedError::Kernel(descriptor, error);
     if let Ok(Some(socket)) = sockets.take_tcp_listener(index) {
@@ -106,7 +106,7 @@ fn one(sockets: &mut ListenFd, index: usize, door: Door) -> Result<Passed, Passe
         listen::prepare(&socket).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?.to_string();
         let listener = Listener::Tcp(TcpListener::from_std(socket));
-        return Ok(Passed { door, listener, address });
+        return Ok(Passed { side, listener, address });
     }
     let Ok(Some(socket)) = sockets.take_unix_listener(index) else {
         return Err(PassedError::NotListening(descriptor));
@@ -120,7 +120,7 @@ fn one(sockets: &mut ListenFd, index: usize, door: Door) -> Result<Passed, Passe
     };
     // The file is not ours: whoever made it keeps it for our successor.
     let listener = Listener::Unix { file: None, listener: UnixListener::from_std(socket) };
-    Ok(Passed { door, listener, address })
+    Ok(Passed { side, listener, address })
 }
 
 /// With `Accept=yes` it would be a connection.

@@ -6,7 +6,7 @@ use core::fmt;
 use std::io::{self, IsTerminal};
 
 use super::seed;
-use crate::engine::Door;
+use crate::engine::Side;
 use crate::limits;
 use crate::listen::Listen;
 use crate::net::assets::AssetReader;
@@ -130,7 +130,7 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     // Signals are caught before the server is announced: a supervisor may stop it at once.
     let signals = signals::pipes().map_err(StartError::Kernel)?;
     announce(&serve, &open);
-    let listeners = open.into_iter().map(|open| (open.door, open.listener)).collect();
+    let listeners = open.into_iter().map(|open| (open.side, open.listener)).collect();
     let supervisor = Supervisor::found();
     let assets_again = serve.assets.map(|folder| AssetReader::new(folder, server::prepare));
     let duties = Duties { listeners, assets: assets_again, supervisor, tls, memory };
@@ -142,7 +142,7 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
 
 /// Whether other hosts can connect to the main listeners. Passed sockets win over flags.
 fn reach(serve: &Serve, passed: &[Passed]) -> Reach {
-    let mut mains = passed.iter().filter(|passed| passed.door == Door::Main).peekable();
+    let mut mains = passed.iter().filter(|passed| passed.side == Side::Main).peekable();
     let is_local = if mains.peek().is_some() {
         mains.all(Passed::is_local)
     } else {
@@ -154,7 +154,7 @@ fn reach(serve: &Serve, passed: &[Passed]) -> Reach {
 /// Parts may refuse to be reachable from other hosts. Options check this for `--admin-listen`; they
 /// do not know passed sockets, which are checked here.
 fn check_passed(serve: &Serve, passed: &[Passed]) -> Result<(), StartError> {
-    let open = passed.iter().find(|passed| passed.door == Door::Admin && !passed.is_local());
+    let open = passed.iter().find(|passed| passed.side == Side::Admin && !passed.is_local());
     let Some(passed) = open else { return Ok(()) };
     let mut checks = serve.parts.iter().map(|plan| plan.check_admin(&passed.address));
     let checked = checks.find(Result::is_err).unwrap_or(Ok(()));
@@ -163,7 +163,7 @@ fn check_passed(serve: &Serve, passed: &[Passed]) -> Result<(), StartError> {
 
 /// A listener that is bound.
 struct OpenListener {
-    door: Door,
+    side: Side,
     listener: Listener,
     address: String,
     origin: Origin,
@@ -177,23 +177,23 @@ enum Origin {
 
 /// Binds the listeners of the flags. Sockets passed for a side replace the flag of that side.
 fn open_listeners(serve: &Serve, passed: Vec<Passed>) -> Result<Vec<OpenListener>, StartError> {
-    let passed = passed.into_iter().map(|Passed { door, listener, address }| OpenListener {
-        door,
+    let passed = passed.into_iter().map(|Passed { side, listener, address }| OpenListener {
+        side,
         listener,
         address,
         origin: Origin::Passed,
     });
     let mut listeners: Vec<OpenListener> = passed.collect();
-    let is_passed = |side| listeners.iter().any(|open| open.door == side);
-    let (main, admin) = (!is_passed(Door::Main), !is_passed(Door::Admin));
+    let is_passed = |side| listeners.iter().any(|open| open.side == side);
+    let (main, admin) = (!is_passed(Side::Main), !is_passed(Side::Admin));
     let port = if serve.reuse_port { Port::Shared } else { Port::Own };
-    let main = serve.listen.iter().filter(|_| main).map(|at| (Door::Main, "--listen", at, port));
+    let main = serve.listen.iter().filter(|_| main).map(|at| (Side::Main, "--listen", at, port));
     let admin = serve.admin.iter().filter(|_| admin);
-    let admin = admin.map(|at| (Door::Admin, "--admin-listen", at, Port::Own));
-    for (door, flag, listen, port) in main.chain(admin) {
+    let admin = admin.map(|at| (Side::Admin, "--admin-listen", at, Port::Own));
+    for (side, flag, listen, port) in main.chain(admin) {
         let (listener, address) = listen::listen(listen, port)
             .map_err(|error| StartError::Listen { flag, listen: listen.clone(), error })?;
-        listeners.push(OpenListener { door, listener, address, origin: Origin::Bound });
+        listeners.push(OpenListener { side, listener, address, origin: Origin::Bound });
     }
     if let Some(bytes) = serve.server.memory.socket_buffer {
         for open in &listeners {
@@ -201,7 +201,7 @@ fn open_listeners(serve: &Serve, passed: Vec<Passed>) -> Result<Vec<OpenListener
         }
     }
     // The log lists the main listeners first.
-    listeners.sort_by_key(|open| open.door == Door::Admin);
+    listeners.sort_by_key(|open| open.side == Side::Admin);
     Ok(listeners)
 }
 
@@ -210,23 +210,23 @@ fn announce(serve: &Serve, listeners: &[OpenListener]) {
     let server = &serve.server;
     let scheme = if serve.tls.is_some() { "https" } else { "http" };
     for open in listeners {
-        let door = match open.door {
-            Door::Main => "main",
-            Door::Admin => "admin",
+        let listener = match open.side {
+            Side::Main => "main",
+            Side::Admin => "admin",
         };
         let address = &*open.address;
-        match (open.door, address.rsplit_once(':')) {
-            (Door::Main, Some((host, port)))
+        match (open.side, address.rsplit_once(':')) {
+            (Side::Main, Some((host, port)))
                 if host != "unix" && server.surface == Surface::Full =>
             {
                 log::info!(
-                    target: "listening", door, address,
+                    target: "listening", listener, address,
                     page:% = format_args!("{scheme}://localhost:{port}{}/", server.base_path);
                     "listening"
                 );
             }
-            (Door::Main | Door::Admin, _) => {
-                log::info!(target: "listening", door, address; "listening");
+            (Side::Main | Side::Admin, _) => {
+                log::info!(target: "listening", listener, address; "listening");
             }
         }
     }

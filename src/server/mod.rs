@@ -30,7 +30,7 @@ pub use shared::Shared;
 use std::collections::VecDeque;
 
 use crate::engine::{
-    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
+    Action, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Side, Signal, Source, Standing,
 };
 use crate::limits;
 use crate::proto::http::Persistence;
@@ -140,33 +140,33 @@ impl Server {
         out: &'s mut Out,
     ) -> Option<(&'s mut Conn, Cx<'s>)> {
         let conn = self.conns.find_mut(id)?;
-        let (door, peer, part) = (conn.door(), conn.peer, conn.part);
-        Some((conn, Cx { now, id, door, peer, part, shared: &mut self.shared, out }))
+        let (side, peer, part) = (conn.side(), conn.peer, conn.part);
+        Some((conn, Cx { now, id, side, peer, part, shared: &mut self.shared, out }))
     }
 
     /// The same for calls that have nothing to say.
     fn with_no_output(&mut self, now: Now, id: Id) -> Option<(&mut Conn, Cx<'_>)> {
         let conn = self.conns.find_mut(id)?;
-        let (door, peer, part) = (conn.door(), conn.peer, conn.part);
+        let (side, peer, part) = (conn.side(), conn.peer, conn.part);
         debug_assert!(self.no_output.is_empty(), "a silent call said something");
         let (shared, out) = (&mut self.shared, &mut self.no_output);
-        Some((conn, Cx { now, id, door, peer, part, shared, out }))
+        Some((conn, Cx { now, id, side, peer, part, shared, out }))
     }
 
-    fn quota(&mut self, now: Now, door: Door) -> Option<Quota> {
+    fn quota(&mut self, now: Now, side: Side) -> Option<Quota> {
         let open = self.shared.open;
         let cap = self.shared.config.limits.max_connections;
-        match door {
-            Door::Admin => {
+        match side {
+            Side::Admin => {
                 let is_free = open.admin < self.shared.admin_connections;
                 (is_free || self.make_admin_place(now)).then_some(Quota::Admin)
             }
-            Door::Main if self.shared.pressure.stage() == MemoryStage::Out => None,
-            Door::Main if self.shared.drain.phase.refuses() => {
+            Side::Main if self.shared.pressure.stage() == MemoryStage::Out => None,
+            Side::Main if self.shared.drain.phase.refuses() => {
                 (open.main + open.refused < cap).then_some(Quota::Refused(Refusal::Draining))
             }
-            Door::Main if open.main < cap => Some(Quota::Main),
-            Door::Main => (open.refused < self.shared.config.limits.refused_connections)
+            Side::Main if open.main < cap => Some(Quota::Main),
+            Side::Main => (open.refused < self.shared.config.limits.refused_connections)
                 .then_some(Quota::Refused(Refusal::Full)),
         }
     }
@@ -193,8 +193,8 @@ impl Server {
 }
 
 impl Engine for Server {
-    fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id> {
-        let mut quota = self.quota(now, door)?;
+    fn accepted(&mut self, now: Now, side: Side, peer: Peer) -> Option<Id> {
+        let mut quota = self.quota(now, side)?;
         // Also when all places are taken: it has the one that becomes free.
         if matches!(quota, Quota::Main | Quota::Refused(Refusal::Full)) && self.make_place(now) {
             quota = Quota::Main;
@@ -202,7 +202,7 @@ impl Engine for Server {
         // The id is known only once it is in the table, so the stage is entered after that.
         let nobody = Id { key: 0, generation: 0 };
         let (shared, out) = (&mut self.shared, &mut self.no_output);
-        let cx = Cx { now, id: nobody, door, peer, part: None, shared, out };
+        let cx = Cx { now, id: nobody, side, peer, part: None, shared, out };
         let id = self.conns.insert(Conn::new(peer, quota, &cx))?;
         *self.count(quota) += 1;
         if quota == Quota::Main {
@@ -243,9 +243,9 @@ impl Engine for Server {
         self.tend(now);
     }
 
-    fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8] {
+    fn refused_at_accept(&mut self, now: Now, why: Shortage) -> &[u8] {
         match why {
-            Shortage::Places => self.shared.metrics.turned_away += 1,
+            Shortage::Places => self.shared.metrics.refused_at_accept += 1,
             Shortage::Descriptors => self.shared.metrics.accept_errors += 1,
         }
         self.last_words.clear();
@@ -416,8 +416,8 @@ impl Engine for Server {
         deadlines.into_iter().flatten().min()
     }
 
-    fn doors_closed(&mut self, now: Now) {
-        self.shared.drain.doors_closed = true;
+    fn accepting_stopped(&mut self, now: Now) {
+        self.shared.drain.accepting_stopped = true;
         self.exit_if_empty(now);
     }
 

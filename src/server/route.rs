@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::engine::Door;
+use crate::engine::Side;
 use crate::proto::http::{Method, percent_decoded};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
@@ -86,13 +86,13 @@ pub enum ServedOn {
 }
 
 impl ServedOn {
-    pub(super) fn opens(self, door: Door, config: &Config) -> bool {
+    pub(super) fn opens(self, side: Side, config: &Config) -> bool {
         if config.surface == Surface::Bare {
             return matches!(self, Self::Both | Self::Figures);
         }
         match self {
-            Self::Main => door == Door::Main,
-            Self::Admin | Self::Figures => door == Door::Admin,
+            Self::Main => side == Side::Main,
+            Self::Admin | Self::Figures => side == Side::Admin,
             Self::Both => true,
             Self::Faults => config.faults,
         }

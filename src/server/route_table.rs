@@ -1,6 +1,6 @@
 //! The paths of one server: its own, and those of the parts that it was given.
 
-use crate::engine::Door;
+use crate::engine::Side;
 use crate::server::config::Config;
 use crate::server::part::PartId;
 use crate::server::parts::Parts;
@@ -38,9 +38,9 @@ impl RouteTable {
     /// Those that are served on this side.
     pub(super) fn open<'t>(
         &'t self,
-        door: Door,
+        side: Side,
         config: &'t Config,
     ) -> impl Iterator<Item = Match> + use<'t> {
-        self.0.iter().copied().filter(move |row| row.route.served_on.opens(door, config))
+        self.0.iter().copied().filter(move |row| row.route.served_on.opens(side, config))
     }
 }

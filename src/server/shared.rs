@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::behaviours::{Mount, Room};
-use crate::engine::{Action, Door, Id, Now, Out, Peer};
+use crate::engine::{Action, Id, Now, Out, Peer, Side};
 use crate::limits;
 use crate::outbox::Blocks;
 use crate::proto::deflate::Codec;
@@ -256,14 +256,14 @@ impl Shared {
 /// What an answer can depend on that changes nothing, beside the request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
-    pub(super) door: Door,
+    pub(super) side: Side,
     pub(super) peer: Peer,
     pub(super) shared: &'a Shared,
 }
 
 impl<'a> View<'a> {
     pub(super) fn of(cx: &'a Cx<'_>) -> Self {
-        Self { door: cx.door, peer: cx.peer, shared: cx.shared }
+        Self { side: cx.side, peer: cx.peer, shared: cx.shared }
     }
 }
 
@@ -272,7 +272,7 @@ impl<'a> View<'a> {
 pub(super) struct Cx<'a> {
     pub(super) now: Now,
     pub(super) id: Id,
-    pub(super) door: Door,
+    pub(super) side: Side,
     pub(super) peer: Peer,
     /// The part that the connection concerns.
     pub(super) part: Option<PartId>,

@@ -75,7 +75,7 @@ impl Server {
     pub(super) fn exit_if_empty(&mut self, now: Now) {
         let open = self.shared.open;
         if self.shared.drain.phase == Phase::Closing
-            && self.shared.drain.doors_closed
+            && self.shared.drain.accepting_stopped
             && open.main + open.refused == 0
             && !self.shared.parts.is_busy()
         {

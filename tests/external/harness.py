@@ -140,7 +140,7 @@ def listening(log_text):
         if record.get("message") == "listening":
             host, port = record["address"].rsplit(":", 1)
             place = record["address"] if host == "unix" else (host.strip("[]"), int(port))
-            doors.setdefault(record["door"], place)
+            doors.setdefault(record["listener"], place)
     return doors
 
 

@@ -41,7 +41,7 @@ fn a_flood_at_the_stop_holds_up_neither_the_admin_side_nor_the_end() {
     let since_ns = house.now_ns();
     let waited_ns = heard_after_ns(&mut house, probe, 3);
     assert!(waited_ns <= SECOND_NS, "the admin side waits {waited_ns} ns");
-    while !house.wires.0.borrow().doors_closed {
+    while !house.wires.0.borrow().accepting_stopped {
         house.driver.turn().unwrap();
     }
     let accepting_ns = house.now_ns() - since_ns;
@@ -57,7 +57,7 @@ fn an_ordinary_queue_at_the_stop_is_answered() {
     let queue: Vec<usize> = (0..500).map(|_| house.wires.connect(0)).collect();
     house.wires.signal(Signal::Stop);
     house.settle();
-    assert!(house.wires.0.borrow().doors_closed);
+    assert!(house.wires.0.borrow().accepting_stopped);
     for wire in queue {
         assert!(house.output(wire).starts_with(b"HTTP/1.1 503 "));
         assert_eq!(house.end(wire), Some(End::Fin));
@@ -90,7 +90,7 @@ fn listeners_keep_their_numbers_when_others_are_closed() {
     }
     house.wires.signal(Signal::Stop);
     house.pass(1_500);
-    assert!(house.wires.0.borrow().doors_closed);
+    assert!(house.wires.0.borrow().accepting_stopped);
     house.wires.0.borrow_mut().descriptors = 10;
     let probe = house.wires.connect(1);
     house.wires.send(probe, REQUEST);

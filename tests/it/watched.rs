@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use allocation_counter::measure;
 use wspulse::engine::{
-    Action, Door, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Signal, Source, Standing,
+    Action, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Side, Signal, Source, Standing,
 };
 use wspulse::server::{Server, TRANSITIONS};
 
@@ -130,8 +130,8 @@ impl Deref for Watched {
 }
 
 impl Engine for Watched {
-    fn accepted(&mut self, now: Now, door: Door, peer: Peer) -> Option<Id> {
-        let id = self.call(|server| server.accepted(now, door, peer))?;
+    fn accepted(&mut self, now: Now, side: Side, peer: Peer) -> Option<Id> {
+        let id = self.call(|server| server.accepted(now, side, peer))?;
         assert!(self.living.insert(id), "{id} is given twice");
         assert!(!self.ended.contains(&id), "{id} is given again");
         self.accepted += 1;
@@ -158,8 +158,8 @@ impl Engine for Watched {
         self.note(Some(id), "connected");
     }
 
-    fn turned_away(&mut self, now: Now, why: Shortage) -> &[u8] {
-        self.server.turned_away(now, why)
+    fn refused_at_accept(&mut self, now: Now, why: Shortage) -> &[u8] {
+        self.server.refused_at_accept(now, why)
     }
 
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
@@ -235,8 +235,8 @@ impl Engine for Watched {
         self.server.next_deadline()
     }
 
-    fn doors_closed(&mut self, now: Now) {
-        self.call(|server| server.doors_closed(now));
+    fn accepting_stopped(&mut self, now: Now) {
+        self.call(|server| server.accepting_stopped(now));
         self.note(None, "another");
     }
 

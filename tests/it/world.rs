@@ -8,7 +8,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use wspulse::engine::{Door, File, Id, Now, Peer, Signal, Source, Target};
+use wspulse::engine::{File, Id, Now, Peer, Side, Signal, Source, Target};
 use wspulse::net::os::{Channel, Event, Os};
 
 /// 21 November 2026, 03:00 UTC.
@@ -27,7 +27,7 @@ pub(crate) struct Net {
     pub(crate) batch: usize,
     /// How long the system takes for one accept.
     pub(crate) accept_ns: u64,
-    /// Whoever is accepted at the main door is followed by another.
+    /// Whoever is accepted at the main side is followed by another.
     pub(crate) reconnects: bool,
     /// Accepted, accepted since the admin side was asked, and the most that this has been.
     pub(crate) accepts: usize,
@@ -35,7 +35,7 @@ pub(crate) struct Net {
     pub(crate) most_unasked: usize,
     /// Nothing happened and nothing is due before the limit.
     pub(crate) quiet: bool,
-    pub(crate) doors_closed: bool,
+    pub(crate) accepting_stopped: bool,
     /// Reads and writes so far, and the one that fails.
     pub(crate) calls: u64,
     pub(crate) fault: Option<(u64, Fault)>,
@@ -79,7 +79,7 @@ pub(crate) enum Fault {
 /// One connection, as the network sees it.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
-    id: Option<(Id, Door)>,
+    id: Option<(Id, Side)>,
     inbound: VecDeque<u8>,
     inbound_fin: bool,
     dead: bool,
@@ -117,22 +117,22 @@ impl Net {
     /// Whether an event concerns the admin side.
     fn is_admin(&self, event: Event) -> bool {
         match event {
-            Event::Knock(door) => door == 1,
+            Event::Knock(side) => side == 1,
             Event::Stream { id, .. } => {
-                self.wires.iter().any(|wire| wire.id == Some((id, Door::Admin)))
+                self.wires.iter().any(|wire| wire.id == Some((id, Side::Admin)))
             }
             Event::Signal(_) | Event::AssetsRead => false,
         }
     }
 
     /// An accept takes its time; somebody may come meanwhile.
-    fn note_accept(&mut self, door: usize) {
+    fn note_accept(&mut self, listener: usize) {
         self.now_ns += self.accept_ns;
         self.accepts += 1;
         self.unasked += 1;
         self.most_unasked = self.most_unasked.max(self.unasked);
         assert!(self.accepts < 100_000, "it accepts without end");
-        if self.reconnects && door == 0 {
+        if self.reconnects && listener == 0 {
             self.wires.push(Wire { window: usize::MAX, ..Wire::default() });
             self.knocking[0].push_back(self.wires.len() - 1);
         }
@@ -169,17 +169,17 @@ impl Wires {
     }
 
     /// Somebody connects.
-    pub(crate) fn connect(&self, door: usize) -> usize {
+    pub(crate) fn connect(&self, listener: usize) -> usize {
         let mut net = self.0.borrow_mut();
         net.wires.push(Wire { window: usize::MAX, ..Wire::default() });
         let wire = net.wires.len() - 1;
-        if door == 0 && net.doors_closed {
+        if listener == 0 && net.accepting_stopped {
             // Nobody listens there any more.
             net.wires[wire].end = Some(End::Reset);
             return wire;
         }
-        net.knocking[door].push_back(wire);
-        net.events.push(Event::Knock(door));
+        net.knocking[listener].push_back(wire);
+        net.events.push(Event::Knock(listener));
         wire
     }
 
@@ -379,31 +379,31 @@ impl Os for World {
         Ok(())
     }
 
-    fn doors(&self) -> Vec<Door> {
-        vec![Door::Main, Door::Admin]
+    fn listeners(&self) -> Vec<Side> {
+        vec![Side::Main, Side::Admin]
     }
 
-    fn accept(&mut self, door: usize) -> io::Result<(Stream, Peer)> {
+    fn accept(&mut self, listener: usize) -> io::Result<(Stream, Peer)> {
         let mut net = self.0.0.borrow_mut();
         // As Linux does: first whether there is a descriptor, then whether anybody waits.
         if net.descriptors == 0 {
             net.exhausted += 1;
             return Err(io::Error::from_raw_os_error(24));
         }
-        if net.knocking[door].is_empty() {
+        if net.knocking[listener].is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         net.descriptors -= 1;
-        let wire = net.knocking[door].pop_front().unwrap();
-        net.note_accept(door);
+        let wire = net.knocking[listener].pop_front().unwrap();
+        net.note_accept(listener);
         let port = 50_000 + u16::try_from(wire % 10_000).unwrap();
         let peer = Peer::new(([192, 0, 2, 1], port).into());
         Ok((Stream { wire, net: self.0.clone() }, peer))
     }
 
-    fn turn_away(&mut self, door: usize, last_words: &[u8]) -> io::Result<()> {
+    fn turn_away(&mut self, listener: usize, last_words: &[u8]) -> io::Result<()> {
         let mut net = self.0.0.borrow_mut();
-        let wire = net.knocking[door].pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        let wire = net.knocking[listener].pop_front().ok_or(io::ErrorKind::WouldBlock)?;
         net.wires[wire].outbound.extend_from_slice(last_words);
         net.wires[wire].end = Some(End::Closed);
         Ok(())
@@ -431,7 +431,7 @@ impl Os for World {
         if dead { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(stands) }
     }
 
-    fn watch(&mut self, stream: &mut Stream, side: Door, id: Id) -> io::Result<()> {
+    fn watch(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
         let mut net = self.0.0.borrow_mut();
         net.wires[stream.wire].id = Some((id, side));
         net.tell(stream.wire, true, true);
@@ -447,8 +447,8 @@ impl Os for World {
         drop(stream);
     }
 
-    fn close_doors(&mut self) {
-        self.0.0.borrow_mut().doors_closed = true;
+    fn close_listeners(&mut self) {
+        self.0.0.borrow_mut().accepting_stopped = true;
     }
 
     fn memory_used(&mut self) -> Option<u64> {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use super::marks::Marks;
 use super::{Channel, Driver, Entry, Os, find};
-use crate::engine::{Door, Engine, HangUp, Id, Shortage, Target, TlsFault};
+use crate::engine::{Engine, HangUp, Id, Shortage, Side, Target, TlsFault};
 use crate::limits;
 use crate::time;
 
@@ -19,15 +19,15 @@ const SLOW_NS: u64 = 1_000_000_000;
 
 /// A listener, and whether somebody may wait there.
 #[derive(Debug)]
-pub(super) struct Doorway {
-    pub(super) side: Door,
+pub(super) struct ListenerState {
+    pub(super) side: Side,
     pub(super) state: Queue,
     /// When descriptors ran out, who knocks waits until then: one error for each would be many.
     rests_until_ns: u64,
 }
 
-impl Doorway {
-    pub(super) fn new(side: Door) -> Self {
+impl ListenerState {
+    pub(super) fn new(side: Side) -> Self {
         Self { side, state: Queue::Waiting, rests_until_ns: 0 }
     }
 
@@ -58,50 +58,50 @@ pub(super) enum Queue {
 
 impl<E: Engine, O: Os> Driver<E, O> {
     /// The main listeners are to be closed once nobody waits there, see
-    /// [`Driver::close_doors_when_due`].
+    /// [`Driver::close_listeners_when_due`].
     pub(super) fn stop_accepting(&mut self) {
-        if self.closing_until_ns.is_some() || self.doors_are_closed() {
+        if self.closing_until_ns.is_some() || self.accepting_is_stopped() {
             return;
         }
         self.closing_until_ns = Some(self.now.mono_ns + time::ms(limits::LAST_ACCEPTS_MS));
-        for doorway in self.doorways.iter_mut().filter(|doorway| doorway.side == Door::Main) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.side == Side::Main) {
             // That somebody waits may not have been told yet.
-            doorway.state = Queue::Waiting;
+            listener.state = Queue::Waiting;
         }
     }
 
     /// Closes the main listeners when the queue is empty, or when it has been accepted from for
     /// long enough; whoever waits then is reset by the kernel.
-    pub(super) fn close_doors_when_due(&mut self) {
+    pub(super) fn close_listeners_when_due(&mut self) {
         let Some(until_ns) = self.closing_until_ns else { return };
-        let is_empty = |doorway: &Doorway| match doorway.state {
+        let is_empty = |listener: &ListenerState| match listener.state {
             Queue::Empty | Queue::Closed => true,
             Queue::Waiting | Queue::Stuck { .. } => false,
         };
-        let mut main = self.doorways.iter().filter(|doorway| doorway.side == Door::Main);
+        let mut main = self.listeners.iter().filter(|listener| listener.side == Side::Main);
         if self.now.mono_ns < until_ns && !main.all(is_empty) {
             return;
         }
         self.closing_until_ns = None;
-        self.os.close_doors();
-        for doorway in self.doorways.iter_mut().filter(|doorway| doorway.side == Door::Main) {
-            doorway.state = Queue::Closed;
+        self.os.close_listeners();
+        for listener in self.listeners.iter_mut().filter(|listener| listener.side == Side::Main) {
+            listener.state = Queue::Closed;
         }
-        self.engine.doors_closed(self.now);
+        self.engine.accepting_stopped(self.now);
         self.act();
     }
 
-    fn doors_are_closed(&self) -> bool {
-        let mut main = self.doorways.iter().filter(|doorway| doorway.side == Door::Main);
-        main.any(|doorway| doorway.state == Queue::Closed)
+    fn accepting_is_stopped(&self) -> bool {
+        let mut main = self.listeners.iter().filter(|listener| listener.side == Side::Main);
+        main.any(|listener| listener.state == Queue::Closed)
     }
 
     /// Takes in those who wait, up to the budget of a turn. Between two shares of it the admin side
     /// is asked: to take in 64 costs milliseconds, and a hundred times that where CPU is short.
-    pub(super) fn accept(&mut self, door: usize) -> io::Result<()> {
-        let asks_admin = self.doorways[door].side == Door::Main && self.has_admin();
+    pub(super) fn accept(&mut self, listener: usize) -> io::Result<()> {
+        let asks_admin = self.listeners[listener].side == Side::Main && self.has_admin();
         for _ in 0..limits::ACCEPTS_PER_TURN / limits::SERVED_BEFORE_ADMIN {
-            if !self.accept_share(door) || self.is_halted() {
+            if !self.accept_share(listener) || self.is_halted() {
                 break;
             }
             if asks_admin {
@@ -112,25 +112,25 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 
     /// Whether more may be taken in at once.
-    fn accept_share(&mut self, door: usize) -> bool {
-        let side = self.doorways[door].side;
+    fn accept_share(&mut self, listener: usize) -> bool {
+        let side = self.listeners[listener].side;
         for _ in 0..limits::SERVED_BEFORE_ADMIN {
             // The last ones are taken in whatever they cost.
             let is_last_call = self.closing_until_ns.is_some();
-            if side == Door::Main && !is_last_call && !self.can_greet(door) {
+            if side == Side::Main && !is_last_call && !self.can_greet(listener) {
                 return false;
             }
-            match self.os.accept(door) {
+            match self.os.accept(listener) {
                 Ok((stream, peer)) => match self.engine.accepted(self.now, side, peer) {
                     Some(id) => self.welcome(stream, side, id),
                     None => self.send_away(stream),
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.doorways[door].state = Queue::Empty;
+                    self.listeners[listener].state = Queue::Empty;
                     return false;
                 }
                 Err(error) if is_exhaustion(&error) => {
-                    self.turn_away(door, &error);
+                    self.turn_away(listener, &error);
                     return false;
                 }
                 // That one hung up before it was taken in; the next one may not have.
@@ -140,11 +140,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
         true
     }
 
-    fn welcome(&mut self, stream: O::Stream, side: Door, id: Id) {
+    fn welcome(&mut self, stream: O::Stream, side: Side, id: Id) {
         // While others keep the loop busy, its request has most likely arrived: to be told so in
         // the next turn would make it wait behind all of them twice.
         let mut marks = Marks::default();
-        let costly = side == Door::Main && stream.is_costly();
+        let costly = side == Side::Main && stream.is_costly();
         let busy = !self.ready_main.is_empty() && !costly;
         if busy {
             marks.set(Marks::READABLE);
@@ -168,7 +168,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// Whether one more handshake can be begun: not while many are ready to go on, for then the
     /// queue is better kept by the kernel; when too many wait for their peers, the slowest goes.
-    fn can_greet(&mut self, door: usize) -> bool {
+    fn can_greet(&mut self, listener: usize) -> bool {
         if self.ready_costly.len() >= limits::ACCEPTS_PER_TURN {
             return false;
         }
@@ -190,7 +190,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 true
             }
             Some(_) | None => {
-                self.doorways[door].state = Queue::Stuck { until_ns: self.now.mono_ns + REST_NS };
+                self.listeners[listener].state =
+                    Queue::Stuck { until_ns: self.now.mono_ns + REST_NS };
                 false
             }
         }
@@ -201,7 +202,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let mut marks = Marks::default();
         marks.set(Marks::CONNECTING);
         let begun = self.os.connect(target);
-        if let Err(error) = begun.and_then(|stream| self.enter(stream, Door::Main, id, marks)) {
+        if let Err(error) = begun.and_then(|stream| self.enter(stream, Side::Main, id, marks)) {
             self.engine.connected(self.now, id, Err(why(&error)), &mut self.out);
             self.out.clear();
             // The engine's `Close` finds no stream, so this is where its id ends.
@@ -227,7 +228,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 
     /// Puts a stream into its place and has it watched.
-    fn enter(&mut self, mut stream: O::Stream, side: Door, id: Id, marks: Marks) -> io::Result<()> {
+    fn enter(&mut self, mut stream: O::Stream, side: Side, id: Id, marks: Marks) -> io::Result<()> {
         let watched = self.os.watch(&mut stream, side, id);
         let key = id.key as usize;
         if self.streams.len() <= key {
@@ -243,7 +244,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// No place in the engine: a last word, as far as it fits.
     fn send_away(&mut self, mut stream: O::Stream) {
         // Under TLS nothing fits before the handshake.
-        let written = stream.write(self.engine.turned_away(self.now, Shortage::Places));
+        let written = stream.write(self.engine.refused_at_accept(self.now, Shortage::Places));
         drop(written);
         self.os.finish(&mut stream);
         // Unread bytes would make the kernel reset the connection, last word included.
@@ -253,20 +254,20 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// Descriptors have run out. Those who wait get a last word through a descriptor that was
     /// held in reserve, and accepting rests, or it would spin on the same error.
-    fn turn_away(&mut self, door: usize, why: &io::Error) {
+    fn turn_away(&mut self, listener: usize, why: &io::Error) {
         let until_ns = self.now.mono_ns + RETRY_NS;
-        self.doorways[door].state = Queue::Stuck { until_ns };
-        self.doorways[door].rests_until_ns = until_ns;
-        for turned_away in 0..limits::ACCEPTS_PER_TURN {
-            let last_words = self.engine.turned_away(self.now, Shortage::Descriptors);
-            match self.os.turn_away(door, last_words) {
-                Ok(()) if turned_away == 0 => {
+        self.listeners[listener].state = Queue::Stuck { until_ns };
+        self.listeners[listener].rests_until_ns = until_ns;
+        for refused_at_accept in 0..limits::ACCEPTS_PER_TURN {
+            let last_words = self.engine.refused_at_accept(self.now, Shortage::Descriptors);
+            match self.os.turn_away(listener, last_words) {
+                Ok(()) if refused_at_accept == 0 => {
                     log::warn!(target: "accept-error", error:% = why; "turning clients away");
                 }
                 Ok(()) => {}
                 // The kernel looks for a descriptor before it looks whether anybody waits.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.doorways[door].state = Queue::Empty;
+                    self.listeners[listener].state = Queue::Empty;
                     return;
                 }
                 Err(_) => return,
@@ -274,15 +275,15 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    pub(super) fn retry_stuck_doors(&mut self, descriptor_freed: bool) {
-        for doorway in &mut self.doorways {
+    pub(super) fn retry_stuck_listeners(&mut self, descriptor_freed: bool) {
+        for listener in &mut self.listeners {
             if descriptor_freed {
-                doorway.rests_until_ns = 0;
+                listener.rests_until_ns = 0;
             }
-            if let Queue::Stuck { until_ns } = doorway.state
+            if let Queue::Stuck { until_ns } = listener.state
                 && (descriptor_freed || until_ns <= self.now.mono_ns)
             {
-                doorway.state = Queue::Waiting;
+                listener.state = Queue::Waiting;
             }
         }
     }

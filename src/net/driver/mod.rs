@@ -5,7 +5,7 @@
 //! "nothing more" is remembered in the stream's marks and, if it can go on, stands on the
 //! ready list. A stream that is forgotten in neither is asleep until its next event.
 
-mod doors;
+mod accept;
 mod marks;
 mod pump;
 
@@ -14,9 +14,9 @@ use std::io;
 use std::time::Duration;
 
 use super::os::{Channel, Event, Os};
-use crate::engine::{Action, Door, Engine, File, Id, Now, Out, Source};
+use crate::engine::{Action, Engine, File, Id, Now, Out, Side, Source};
 use crate::limits;
-use doors::{Doorway, Queue};
+use accept::{ListenerState, Queue};
 use marks::Marks;
 
 /// A deadline that has been missed by so much was missed by a standstill, or the loop is too slow.
@@ -30,7 +30,7 @@ struct Entry<S> {
     stream: S,
     generation: u32,
     marks: Marks,
-    side: Door,
+    side: Side,
     /// What the engine was told that the stream keeps.
     held: usize,
 }
@@ -42,7 +42,7 @@ pub struct Driver<E, O: Os> {
     os: O,
     now: Now,
     streams: Vec<Option<Entry<O::Stream>>>,
-    doorways: Vec<Doorway>,
+    listeners: Vec<ListenerState>,
     ready_admin: VecDeque<Id>,
     ready_main: VecDeque<Id>,
     /// Main streams to be served before timers fire again.
@@ -68,14 +68,14 @@ pub struct Driver<E, O: Os> {
 impl<E: Engine, O: Os> Driver<E, O> {
     /// A loop that has not turned yet.
     pub fn new(engine: E, mut os: O) -> Self {
-        let doors = os.doors();
-        let doorways = doors.into_iter().map(Doorway::new).collect();
+        let listeners = os.listeners();
+        let listeners = listeners.into_iter().map(ListenerState::new).collect();
         let mut driver = Self {
             now: os.now(),
             engine,
             os,
             streams: Vec::new(),
-            doorways,
+            listeners,
             ready_admin: VecDeque::new(),
             ready_main: VecDeque::new(),
             round: 0,
@@ -126,11 +126,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
         if may_be_late && self.engine.next_deadline().is_some_and(|due| self.is_late(due)) {
             self.catch_up()?;
         }
-        self.serve_side(Door::Admin)?;
-        self.serve_side(Door::Main)?;
+        self.serve_side(Side::Admin)?;
+        self.serve_side(Side::Main)?;
         self.serve_costly()?;
-        self.close_doors_when_due();
-        self.retry_stuck_doors(false);
+        self.close_listeners_when_due();
+        self.retry_stuck_listeners(false);
         if self.round == 0 {
             self.fire()?;
         }
@@ -196,7 +196,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// not having said what lies in the kernel's buffers.
     fn catch_up(&mut self) -> io::Result<()> {
         // Whatever changes again meanwhile is told behind all the others.
-        let mut left = self.streams.len() + self.doorways.len();
+        let mut left = self.streams.len() + self.listeners.len();
         while left > 0 && !self.is_halted() {
             match self.wait(Some(Duration::ZERO))? {
                 0 => break,
@@ -231,11 +231,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let pending = !self.ready_admin.is_empty()
             || !self.ready_main.is_empty()
             || !self.ready_costly.is_empty()
-            || self.doorways.iter().any(|doorway| doorway.state == Queue::Waiting);
+            || self.listeners.iter().any(|listener| listener.state == Queue::Waiting);
         if pending {
             return Some(Duration::ZERO);
         }
-        let stuck = self.doorways.iter().filter_map(|doorway| match doorway.state {
+        let stuck = self.listeners.iter().filter_map(|listener| match listener.state {
             Queue::Stuck { until_ns } => Some(until_ns),
             Queue::Empty | Queue::Waiting | Queue::Closed => None,
         });
@@ -248,9 +248,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn note(&mut self, events: &mut Vec<Event>) {
         for event in events.drain(..) {
             match event {
-                Event::Knock(door) => {
-                    if let Some(doorway) = self.doorways.get_mut(door) {
-                        doorway.knock(self.now.mono_ns);
+                Event::Knock(side) => {
+                    if let Some(listener) = self.listeners.get_mut(side) {
+                        listener.knock(self.now.mono_ns);
                     }
                 }
                 Event::Stream { id, readable, writable, ended, broken } => {
@@ -309,23 +309,24 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         entry.marks.set(Marks::QUEUED);
         Some(match entry.side {
-            Door::Admin => &mut self.ready_admin,
-            Door::Main if entry.stream.is_costly() => &mut self.ready_costly,
-            Door::Main => &mut self.ready_main,
+            Side::Admin => &mut self.ready_admin,
+            Side::Main if entry.stream.is_costly() => &mut self.ready_costly,
+            Side::Main => &mut self.ready_main,
         })
     }
 
     /// Accepts, and serves those that are ready; those that have more come again next turn.
     /// Between main streams the admin side is asked again, so that no flood can keep it waiting.
-    fn serve_side(&mut self, side: Door) -> io::Result<()> {
-        for door in 0..self.doorways.len() {
-            if self.doorways[door].side == side && self.doorways[door].state == Queue::Waiting {
-                self.accept(door)?;
+    fn serve_side(&mut self, side: Side) -> io::Result<()> {
+        for at in 0..self.listeners.len() {
+            let listener = &self.listeners[at];
+            if listener.side == side && listener.state == Queue::Waiting {
+                self.accept(at)?;
             }
         }
         match side {
-            Door::Admin => self.serve_admin(),
-            Door::Main => return self.serve_round(),
+            Side::Admin => self.serve_admin(),
+            Side::Main => return self.serve_round(),
         }
         Ok(())
     }
@@ -384,7 +385,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 
     fn has_admin(&self) -> bool {
-        self.doorways.iter().any(|doorway| doorway.side == Door::Admin)
+        self.listeners.iter().any(|listener| listener.side == Side::Admin)
     }
 
     /// Whether nothing more is to be done in this turn.
@@ -399,7 +400,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.note(&mut events);
         self.events = events;
         glanced?;
-        if happened { self.serve_side(Door::Admin) } else { Ok(()) }
+        if happened { self.serve_side(Side::Admin) } else { Ok(()) }
     }
 
     /// Carries out everything that the engine asks for.

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::ops::Range;
 
-use super::doors::why;
+use super::accept::why;
 use super::marks::Marks;
 use super::{Channel, Driver, Entry, Os, find};
 use crate::engine::{Engine, HangUp, Id, Out};
@@ -279,7 +279,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     pub(super) fn forget(&mut self, id: Id) {
         self.engine.closed(self.now, id);
-        self.retry_stuck_doors(true);
+        self.retry_stuck_listeners(true);
     }
 }
 

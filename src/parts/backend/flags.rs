@@ -11,7 +11,7 @@ use crate::options::table::Taken;
 
 /// What the flags say, each of which is sound by itself.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wish {
+pub(crate) struct Settings {
     pub(super) gateway: String,
     pub(super) token_file: String,
     pub(super) sessions: String,
@@ -21,7 +21,7 @@ pub(crate) struct Wish {
 
 const SESSIONS: &str = "must be memory, or dynamodb:TABLE with a name of 3 to 255 of A-Za-z0-9_.-";
 
-impl Wish {
+impl Settings {
     pub(super) fn take_gateway(&mut self, value: &str) -> Taken {
         Gateway::parse(value)?;
         value.clone_into(&mut self.gateway);

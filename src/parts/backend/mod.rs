@@ -31,7 +31,7 @@ use crate::options::read::{Environment, Filled};
 use crate::options::serve as options;
 use crate::server::part::Part;
 use crate::time;
-pub(crate) use flags::Wish as Draft;
+pub(crate) use flags::Settings as Draft;
 use hand::{Half, Hand, Hands};
 use sessions::{Event, Memory, Place, Table};
 

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{Gateway, Outcome, Plan, Wish};
+use super::{Gateway, Outcome, Plan, CallbackRequest};
 use crate::aws::keys::Keys;
 use crate::aws::sigv4::{self, Parts};
 use crate::behaviours::Kind;
@@ -119,13 +119,15 @@ pub(super) fn answer(
         let why = format!("Forbidden: the stage is {known}, see --gateway-stage");
         return error(403, "ForbiddenException", &why);
     }
-    let wish = match asked.request.method {
-        Method::Delete => Wish::Close,
-        Method::Get | Method::Head => Wish::Look,
+    let asked_for = match asked.request.method {
+        Method::Delete => CallbackRequest::Close,
+        Method::Get | Method::Head => CallbackRequest::Look,
         Method::Post | Method::Options | Method::Unserved => match asked.body {
             Err(_) => return error(413, "PayloadTooLargeException", "Payload too large"),
-            Ok(bytes) if is_binary(asked.request) => Wish::Post(Kind::Binary, bytes),
-            Ok(bytes) if simdutf8::basic::from_utf8(bytes).is_ok() => Wish::Post(Kind::Text, bytes),
+            Ok(bytes) if is_binary(asked.request) => CallbackRequest::Post(Kind::Binary, bytes),
+            Ok(bytes) if simdutf8::basic::from_utf8(bytes).is_ok() => {
+                CallbackRequest::Post(Kind::Text, bytes)
+            }
             Ok(_) => {
                 let why = "the body is not UTF-8: binary needs Content-Type \
                            application/octet-stream";
@@ -133,7 +135,7 @@ pub(super) fn answer(
             }
         },
     };
-    told(gateway.callback(asked.now, id, wish))
+    told(gateway.callback(asked.now, id, asked_for))
 }
 
 fn is_binary(request: &Request<'_, '_>) -> bool {

@@ -24,7 +24,7 @@ type Read<T> = Result<T, Cow<'static, str>>;
 
 /// What is asked for, as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub(crate) struct Settings {
     backend: String,
     stage: String,
     route: String,
@@ -167,12 +167,12 @@ fn expression(text: &str) -> Read<Expression> {
 
 /// Adds the mount, and makes the plan.
 pub(super) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
-    let wish = filled.draft.parts.gateway.clone();
-    if wish.backend.is_empty() {
+    let settings = filled.draft.parts.gateway.clone();
+    if settings.backend.is_empty() {
         return check_without(filled);
     }
     // Each of them was read before.
-    let Ok(plan) = plan(&wish) else { return Ok(()) };
+    let Ok(plan) = plan(&settings) else { return Ok(()) };
     let serve = &mut filled.draft.serve;
     if let Some(admin) = serve.admin.as_ref().filter(|admin| !admin.is_local()) {
         let open = plan.check_admin(&admin.to_string());
@@ -188,21 +188,21 @@ pub(super) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
     Ok(())
 }
 
-fn plan(wish: &Wish) -> Read<Plan> {
+fn plan(settings: &Settings) -> Read<Plan> {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     Ok(Plan {
-        backend: backend(&wish.backend)?,
-        stage: wish.stage.clone(),
-        expression: some(&wish.route).as_deref().map(expression).transpose()?,
-        routes: some(&wish.routes).as_deref().map_or(Ok(Vec::new()), routes)?,
-        format: wish.format,
-        domain: some(&wish.domain),
-        reply: wish.reply,
-        binary: wish.binary,
-        time_scale: wish.time_scale,
-        open: wish.open,
-        token_file: wish.token_file.clone(),
-        credentials_file: wish.credentials_file.clone(),
+        backend: backend(&settings.backend)?,
+        stage: settings.stage.clone(),
+        expression: some(&settings.route).as_deref().map(expression).transpose()?,
+        routes: some(&settings.routes).as_deref().map_or(Ok(Vec::new()), routes)?,
+        format: settings.format,
+        domain: some(&settings.domain),
+        reply: settings.reply,
+        binary: settings.binary,
+        time_scale: settings.time_scale,
+        open: settings.open,
+        token_file: settings.token_file.clone(),
+        credentials_file: settings.credentials_file.clone(),
         draw: names::counted,
     })
 }

@@ -2,9 +2,9 @@
 //! what becomes of it. Also what backends ask for by themselves.
 
 use super::names::Name;
-use super::request::{self, Letter, Route};
+use super::request::{self, Notice, Route};
 use super::session::{Flight, Session, Stage};
-use super::{Gateway, Outcome, PUSHED_BEFORE_NEXT, Step, Verdict, Why, Wish};
+use super::{Gateway, Outcome, PUSHED_BEFORE_NEXT, Step, Verdict, Why, CallbackRequest};
 use crate::behaviours::Close;
 use crate::calls::pool::{Failure, Reply};
 use crate::engine::{HangUp, Now};
@@ -28,7 +28,7 @@ impl Gateway {
             if was_full && !session.is_full() {
                 self.steps.push_back(Step::Wake(session.id));
             }
-            self.ask(now, name, &Letter::Message(kind, payload.bytes()));
+            self.ask(now, name, &Notice::Message(kind, payload.bytes()));
             self.blocks.give_back(payload, now.mono_ns);
         }
         if self.sessions.get(&name).is_some_and(|s| matches!(s.stage, Stage::Ending(..))) {
@@ -49,13 +49,13 @@ impl Gateway {
             return;
         };
         let (code, reason) = (*code, reason.clone());
-        self.ask(now, name, &Letter::Disconnect(code, &reason));
+        self.ask(now, name, &Notice::Disconnect(code, &reason));
     }
 
     /// Sends a request, or tells at once why not.
-    pub(super) fn ask(&mut self, now: Now, name: Name, letter: &Letter<'_>) {
+    pub(super) fn ask(&mut self, now: Now, name: Name, notice: &Notice<'_>) {
         let Some(session) = self.sessions.get_mut(&name) else { return };
-        let route = letter.route(&self.plan);
+        let route = notice.route(&self.plan);
         let backend = self.plan.backend(&route);
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -66,7 +66,7 @@ impl Gateway {
             Flight { ticket, route, backend, request, bytes: 0, began_ns: now.mono_ns, is_trial };
         let told = request::Told { plan: &self.plan, now, name, session, flight: &flight };
         let call =
-            if passes { told.call(letter).map_err(|_| Why::Unsendable) } else { Err(Why::Circuit) };
+            if passes { told.call(notice).map_err(|_| Why::Unsendable) } else { Err(Why::Circuit) };
         flight.bytes = call.as_ref().map_or(0, |call| call.bytes.len());
         session.flight = Some(flight);
         session.last_ns = now.mono_ns;
@@ -150,7 +150,7 @@ impl Gateway {
             // It did not wait for that. Who is in has to be seen off.
             (Stage::Ending(..), Verdict::Welcome(_)) => {}
             (Stage::Ending(..), Verdict::Refused(_)) => self.remove(name),
-            (Stage::Knocking | Stage::Judged(_) | Stage::Open | Stage::Closing(..), _) => {
+            (Stage::Connecting | Stage::Judged(_) | Stage::Open | Stage::Closing(..), _) => {
                 let id = session.id;
                 session.stage = Stage::Judged(verdict);
                 self.steps.push_back(Step::Wake(id));
@@ -171,26 +171,26 @@ impl Gateway {
     }
 
     /// Somebody wants something of a connection. An id that nobody has costs as much as another.
-    pub fn callback(&mut self, now: Now, id: &str, wish: Wish<'_>) -> Outcome {
+    pub fn callback(&mut self, now: Now, id: &str, asked_for: CallbackRequest<'_>) -> Outcome {
         let found = Name::parse(id).and_then(|name| Some((name, self.sessions.get_mut(&name)?)));
         let Some((name, session)) = found.filter(|(_, s)| matches!(s.stage, Stage::Open)) else {
             return Outcome::Gone;
         };
-        match wish {
-            Wish::Look => Outcome::Seen {
+        match asked_for {
+            CallbackRequest::Look => Outcome::Seen {
                 connected_at_ms: session.connected_at_ms,
                 source_ip: session.source_ip.clone(),
                 user_agent: session.user_agent.clone(),
                 last_active_ms: session.active_at_ms,
             },
-            Wish::Close => {
+            CallbackRequest::Close => {
                 session.close = Some(Close { code: 1000, reason: String::new() });
                 session.stage = Stage::Closing(1000, String::new());
                 self.steps.push_back(Step::Wake(session.id));
                 Outcome::Closing
             }
-            Wish::Post(_, bytes) if !session.takes(bytes.len()) => Outcome::Full,
-            Wish::Post(kind, bytes) => {
+            CallbackRequest::Post(_, bytes) if !session.takes(bytes.len()) => Outcome::Full,
+            CallbackRequest::Post(kind, bytes) => {
                 session.active(now);
                 self.push(name, kind, bytes);
                 Outcome::Queued

@@ -28,11 +28,11 @@ use super::Brings;
 use crate::options::read::{Environment, Filled};
 use crate::options::{serve as options, Usage};
 use circuit::Circuit;
-pub(crate) use flags::Wish as Draft;
+pub(crate) use flags::Settings as Draft;
 use names::Name;
 pub use plan::{Format, Plan};
-use request::Letter;
-pub use request::Visitor;
+use request::Notice;
+pub use request::ConnectRequest;
 pub use select::Expression;
 use session::{Flight, Session, Stage};
 
@@ -131,7 +131,7 @@ pub enum Outcome {
 
 /// What a callback wants.
 #[derive(Clone, Copy, Debug)]
-pub enum Wish<'b> {
+pub enum CallbackRequest<'b> {
     /// To send this.
     Post(Kind, &'b [u8]),
     /// To know of it.
@@ -231,16 +231,16 @@ impl Gateway {
     }
 
     /// A client wants to connect: asks the backend. [`Gateway::verdict`] tells what it says.
-    pub fn knock(&mut self, now: Now, id: Id, visitor: &Visitor<'_>) {
+    pub fn ask_to_connect(&mut self, now: Now, id: Id, client: &ConnectRequest<'_>) {
         let Some(name) = (self.plan.draw)(self.next_ticket).map(Name) else {
             // The kernel has no randomness: a guessable id would be worse than none.
             return self.steps.push_back(Step::Wake(id));
         };
-        let session = Session::new(now, id, visitor, self.plan.domain.as_deref());
+        let session = Session::new(now, id, client, self.plan.domain.as_deref());
         self.bytes += session.cost();
         self.names.insert(id, name);
         self.sessions.insert(name, session);
-        self.ask(now, name, &Letter::Connect(visitor));
+        self.ask(now, name, &Notice::Connect(client));
     }
 
     /// Whether a verdict has come.
@@ -264,7 +264,7 @@ impl Gateway {
                 self.remove(name);
                 verdict
             }
-            Stage::Knocking | Stage::Open | Stage::Closing(..) | Stage::Ending(..) => {
+            Stage::Connecting | Stage::Open | Stage::Closing(..) | Stage::Ending(..) => {
                 self.abandon(name);
                 refused
             }
@@ -353,9 +353,9 @@ impl Gateway {
     pub fn left(&mut self, now: Now, id: Id, code: u16, is_broken: bool) {
         let Some(name) = self.names.remove(&id) else { return };
         let Some(session) = self.sessions.get_mut(&name) else { return };
-        let reason = match std::mem::replace(&mut session.stage, Stage::Knocking) {
+        let reason = match std::mem::replace(&mut session.stage, Stage::Connecting) {
             Stage::Closing(_, reason) => reason,
-            Stage::Knocking | Stage::Judged(_) | Stage::Open | Stage::Ending(..) => String::new(),
+            Stage::Connecting | Stage::Judged(_) | Stage::Open | Stage::Ending(..) => String::new(),
         };
         session.stage = Stage::Ending(code, reason);
         self.bytes -= session.cost();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::json;
 
 use super::callbacks::{self, CALLBACK_BYTES, Guard};
-use super::{FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, Visitor, Why};
+use super::{FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, ConnectRequest, Why};
 use crate::behaviours::{Answer, Close, Ctx, Entry, Kind, PartSocket, Sizes, Sockets, State};
 use crate::calls::pool::{CallId, Lane};
 use crate::calls::{self, Calls, Outcome};
@@ -277,14 +277,14 @@ impl Part for Front {
         });
         let fields =
             request.fields().filter_map(|(name, value)| Some((name, visible_ascii(value)?)));
-        let visitor = Visitor {
+        let client = ConnectRequest {
             source_ip,
             user_agent: request.value("user-agent").unwrap_or_default(),
             host: request.value("host").unwrap_or_default(),
             fields: fields.collect(),
             query: query.collect(),
         };
-        self.gateway.knock(upgrade.now, upgrade.id, &visitor);
+        self.gateway.ask_to_connect(upgrade.now, upgrade.id, &client);
         Admission::Pending
     }
 

@@ -23,7 +23,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 
 /// Who knocks.
 #[derive(Clone, Debug)]
-pub struct Visitor<'a> {
+pub struct ConnectRequest<'a> {
     /// Where from.
     pub source_ip: String,
     /// What it calls itself; empty, if it does not or not readably.
@@ -59,13 +59,13 @@ impl Route {
 
 /// What is sent.
 #[derive(Debug)]
-pub(super) enum Letter<'a> {
-    Connect(&'a Visitor<'a>),
+pub(super) enum Notice<'a> {
+    Connect(&'a ConnectRequest<'a>),
     Message(Kind, &'a [u8]),
     Disconnect(u16, &'a str),
 }
 
-impl Letter<'_> {
+impl Notice<'_> {
     pub(super) fn route(&self, plan: &Plan) -> Route {
         match self {
             Self::Connect(_) => Route::Connect,
@@ -129,11 +129,11 @@ pub(super) struct Told<'a> {
 
 impl Told<'_> {
     /// The request.
-    pub(super) fn call(&self, letter: &Letter<'_>) -> Result<Call, Unsendable> {
+    pub(super) fn call(&self, notice: &Notice<'_>) -> Result<Call, Unsendable> {
         let backend = self.plan.backends().nth(self.flight.backend).unwrap_or(&self.plan.backend);
-        let is_message = matches!(letter, Letter::Message(..));
+        let is_message = matches!(notice, Notice::Message(..));
         let path = if is_message { backend.path.clone() } else { backend.connect_path() };
-        let (kind, body) = self.body(letter);
+        let (kind, body) = self.body(notice);
         let name = self.name.to_string();
         let mut fields = vec![("User-Agent", concat!("wspulse/", env!("CARGO_PKG_VERSION")))];
         if !is_message || self.plan.format == Format::Proxy {
@@ -160,21 +160,21 @@ impl Told<'_> {
         })
     }
 
-    fn body(&self, letter: &Letter<'_>) -> (&'static str, Vec<u8>) {
+    fn body(&self, notice: &Notice<'_>) -> (&'static str, Vec<u8>) {
         const JSON: &str = "application/json";
-        match (self.plan.format, letter) {
-            (Format::Event, _) => (JSON, self.event(letter)),
-            (Format::Template | Format::Proxy, Letter::Connect(_) | Letter::Disconnect(..)) => {
+        match (self.plan.format, notice) {
+            (Format::Event, _) => (JSON, self.event(notice)),
+            (Format::Template | Format::Proxy, Notice::Connect(_) | Notice::Disconnect(..)) => {
                 (JSON, Vec::new())
             }
-            (Format::Proxy, Letter::Message(Kind::Binary, payload)) => {
+            (Format::Proxy, Notice::Message(Kind::Binary, payload)) => {
                 ("application/octet-stream", payload.to_vec())
             }
-            (Format::Proxy, Letter::Message(Kind::Text, payload)) => {
+            (Format::Proxy, Notice::Message(Kind::Text, payload)) => {
                 let json = serde_json::from_slice::<&RawValue>(payload).is_ok();
                 (if json { JSON } else { "text/plain; charset=utf-8" }, payload.to_vec())
             }
-            (Format::Template, Letter::Message(kind, payload)) => {
+            (Format::Template, Notice::Message(kind, payload)) => {
                 let template = Template {
                     connection: self.name.to_string(),
                     body: text(*kind, payload),
@@ -188,24 +188,24 @@ impl Told<'_> {
     }
 
     /// The event that AWS makes of it.
-    fn event(&self, letter: &Letter<'_>) -> Vec<u8> {
+    fn event(&self, notice: &Notice<'_>) -> Vec<u8> {
         let request = &*self.flight.request;
-        let (event_type, visitor, message) = match letter {
-            Letter::Connect(visitor) => ("CONNECT", Some(*visitor), None),
-            Letter::Message(kind, payload) => ("MESSAGE", None, Some((*kind, *payload))),
-            Letter::Disconnect(..) => ("DISCONNECT", None, None),
+        let (event_type, client, message) = match notice {
+            Notice::Connect(client) => ("CONNECT", Some(*client), None),
+            Notice::Message(kind, payload) => ("MESSAGE", None, Some((*kind, *payload))),
+            Notice::Disconnect(..) => ("DISCONNECT", None, None),
         };
-        let (code, reason) = match letter {
-            Letter::Disconnect(code, reason) => (Some(*code), Some(*reason)),
-            Letter::Connect(_) | Letter::Message(..) => (None, None),
+        let (code, reason) = match notice {
+            Notice::Disconnect(code, reason) => (Some(*code), Some(*reason)),
+            Notice::Connect(_) | Notice::Message(..) => (None, None),
         };
         let body = message.map(|(kind, payload)| text(kind, payload));
         let event = Event {
-            headers: visitor.map(|visitor| Pairs(last_of_each(&visitor.fields))),
-            multi_value_headers: visitor.map(|visitor| Lists(&visitor.fields)),
-            query_string_parameters: visitor
-                .filter(|visitor| !visitor.query.is_empty())
-                .map(|visitor| Pairs(last_of_each(&visitor.query))),
+            headers: client.map(|client| Pairs(last_of_each(&client.fields))),
+            multi_value_headers: client.map(|client| Lists(&client.fields)),
+            query_string_parameters: client
+                .filter(|client| !client.query.is_empty())
+                .map(|client| Pairs(last_of_each(&client.query))),
             request_context: Context {
                 route_key: self.flight.route.label(self.plan),
                 message_id: message.map(|_| request),

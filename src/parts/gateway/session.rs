@@ -1,7 +1,7 @@
 //! One connection as the gateway knows it: what it sent, what it is to be sent, and how far it is.
 
 use super::names::Name;
-use super::request::{Route, Visitor};
+use super::request::{Route, ConnectRequest};
 use super::{MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES};
 use crate::behaviours::Close;
 use crate::engine::{Id, Now};
@@ -12,7 +12,7 @@ use crate::queue::Queue;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The backend was asked whether it may come in.
-    Knocking,
+    Connecting,
     /// It said.
     Judged(Verdict),
     /// It is in.
@@ -62,17 +62,17 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(now: Now, id: Id, visitor: &Visitor<'_>, domain: Option<&str>) -> Self {
+    pub(super) fn new(now: Now, id: Id, client: &ConnectRequest<'_>, domain: Option<&str>) -> Self {
         Self {
             id,
-            stage: Stage::Knocking,
+            stage: Stage::Connecting,
             flight: None,
             waiting: Queue::default(),
             pushed: Queue::default(),
             close: None,
-            domain: domain.unwrap_or(visitor.host).to_owned(),
-            source_ip: visitor.source_ip.clone(),
-            user_agent: visitor.user_agent.to_owned(),
+            domain: domain.unwrap_or(client.host).to_owned(),
+            source_ip: client.source_ip.clone(),
+            user_agent: client.user_agent.to_owned(),
             connected_at_ms: now.wall_ms,
             active_at_ms: now.wall_ms,
             opened_ns: now.mono_ns,

@@ -14,7 +14,7 @@ use crate::heap;
 
 /// What a viewer wants to see; empty parts match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct Filter {
     /// How it reads.
     pub format: Format,
     /// Only this namespace.
@@ -23,9 +23,9 @@ pub struct Wish {
     pub name: String,
 }
 
-impl Wish {
+impl Filter {
     fn covers(&self, key: &Key) -> bool {
-        let fits = |wish: &str, part: &str| wish.is_empty() || wish == part;
+        let fits = |filter: &str, part: &str| filter.is_empty() || filter == part;
         fits(&self.namespace, key.namespace()) && fits(&self.name, key.name())
     }
 }
@@ -41,7 +41,7 @@ pub enum Then {
 
 #[derive(Debug)]
 struct Viewer {
-    wish: Wish,
+    filter: Filter,
     place: Place,
     /// The state of affairs that it was told.
     told: u64,
@@ -56,7 +56,7 @@ impl Viewer {
             Place::Behind { known, .. } => heap::table::<u64>(known.capacity()),
             Place::Waiting | Place::Following { .. } => 0,
         };
-        let Wish { namespace, name, .. } = &self.wish;
+        let Filter { namespace, name, .. } = &self.filter;
         heap::tree_entry::<(Id, Self)>()
             + heap::cost(namespace.capacity())
             + heap::cost(name.capacity())
@@ -134,9 +134,9 @@ impl Default for Feed {
 /// For viewers.
 impl Feed {
     /// Somebody wants to watch; told from now on when [`Feed::speak`] is called.
-    pub fn join(&mut self, id: Id, wish: Wish) {
+    pub fn join(&mut self, id: Id, filter: Filter) {
         let place = self.beginning();
-        let viewer = Viewer { wish, place, told: 0, due: false };
+        let viewer = Viewer { filter, place, told: 0, due: false };
         self.viewers_bytes += viewer.cost();
         self.viewers.insert(id, viewer);
         self.call(id);
@@ -199,7 +199,7 @@ impl Feed {
         viewer: &mut Viewer,
         say: &mut dyn FnMut(&Encoded) -> usize,
     ) -> Option<Then> {
-        let json = viewer.wish.format == Format::Json;
+        let json = viewer.filter.format == Format::Json;
         if let Standing::Stale { since_ms, reason } = &self.standing
             && json
             && viewer.told != self.standings
@@ -221,7 +221,7 @@ impl Feed {
                     if *cursor < self.store.lost() && *cursor > 0 {
                         return Some(Then::Lost);
                     }
-                    if let Some(next) = self.catch_up(now, &viewer.wish, *cursor, known) {
+                    if let Some(next) = self.catch_up(now, &viewer.filter, *cursor, known) {
                         *cursor = next;
                         if !self.scratch.bytes().is_empty() && say(&self.scratch) == 0 {
                             return None;
@@ -241,7 +241,7 @@ impl Feed {
                     let Some(told) = self.ring.get(at as usize) else { break };
                     *cursor = told.number;
                     let said = if json { &told.json } else { &told.text };
-                    if viewer.wish.covers(&told.key) && say(said) == 0 {
+                    if viewer.filter.covers(&told.key) && say(said) == 0 {
                         return None;
                     }
                 }
@@ -264,7 +264,7 @@ impl Feed {
     fn catch_up(
         &mut self,
         now: Now,
-        wish: &Wish,
+        filter: &Filter,
         cursor: u64,
         known: &mut Vec<u64>,
     ) -> Option<u64> {
@@ -283,10 +283,10 @@ impl Feed {
             // What has changed since is not known, only that it has.
             (true, true) => What::Modified(object.state.clone()),
         };
-        if wish.covers(&object.key) {
+        if filter.covers(&object.key) {
             let (key, state) = (&object.key, &object.state);
             let news = News { key, state, what: &what, wall_ms: now.wall_ms };
-            words::write(&mut self.scratch, wish.format, news);
+            words::write(&mut self.scratch, filter.format, news);
         }
         Some(object.number)
     }
@@ -420,7 +420,7 @@ impl Feed {
             json: Encoded::default(),
         };
         for (format, encoded) in [(Format::Text, &mut told.text), (Format::Json, &mut told.json)] {
-            if self.viewers.values().any(|viewer| viewer.wish.format == format) {
+            if self.viewers.values().any(|viewer| viewer.filter.format == format) {
                 words::write(encoded, format, news);
             }
         }

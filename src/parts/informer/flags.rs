@@ -82,7 +82,7 @@ pub enum Choice {
 
 /// All that is needed to look for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KubeWish {
+pub struct Settings {
     /// Where.
     pub choice: Choice,
     /// Which context of the kubeconfig; empty: its current one.
@@ -142,34 +142,34 @@ fn namespace(text: &str) -> Read<String> {
 
 /// What the environment adds; and what can be told without reading a file.
 pub(super) fn settle(draft: &mut Draft, env: &Environment) {
-    let wish = &mut draft.parts.informer;
+    let settings = &mut draft.parts.informer;
     let around =
         ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"].map(|name| env.filled(name));
     if let [Some(host), Some(port)] = around {
-        wish.around = Some((host.to_owned(), port.to_owned()));
+        settings.around = Some((host.to_owned(), port.to_owned()));
     }
-    wish.files = match (env.filled("KUBECONFIG"), env.filled("HOME")) {
+    settings.files = match (env.filled("KUBECONFIG"), env.filled("HOME")) {
         (Some(list), _) => {
             list.split(':').filter(|path| !path.is_empty()).map(Into::into).collect()
         }
         (None, Some(home)) => vec![format!("{}/.kube/config", home.trim_end_matches('/'))],
         (None, None) => Vec::new(),
     };
-    let kube = match &wish.choice {
+    let kube = match &settings.choice {
         Choice::Off => {
             draft.serve.server.mounts.retain(|mount| mount.entry.name != BEHAVIOUR.name);
             return;
         }
-        Choice::Url(url) => at(url, wish),
+        Choice::Url(url) => at(url, settings),
         Choice::Auto | Choice::InCluster | Choice::Kubeconfig => Kube::Nothing(NOTHING.to_owned()),
     };
-    draft.serve.parts.push(Box::new(Setup { wish: wish.clone(), kube }));
+    draft.serve.parts.push(Box::new(Setup { settings: settings.clone(), kube }));
 }
 
 /// What the informer is told: by flags, and by the files that they name once these are read.
 #[derive(Debug)]
 struct Setup {
-    wish: KubeWish,
+    settings: Settings,
     kube: Kube,
 }
 
@@ -179,14 +179,14 @@ impl Plan for Setup {
     }
 
     fn paths(&self) -> Vec<String> {
-        self.wish.paths()
+        self.settings.paths()
     }
 
     fn resolve(&mut self, files: &[File], reach: Reach) -> Result<(), String> {
-        if self.wish.paths().is_empty() {
+        if self.settings.paths().is_empty() {
             return Ok(());
         }
-        let found = self.wish.resolve(files, reach).map_err(|why| format!("--kube: {why}"))?;
+        let found = self.settings.resolve(files, reach).map_err(|why| format!("--kube: {why}"))?;
         if let Kube::Nothing(why) = &found
             && why != NOTHING
         {
@@ -197,14 +197,14 @@ impl Plan for Setup {
     }
 }
 
-fn at(url: &str, wish: &KubeWish) -> Kube {
+fn at(url: &str, settings: &Settings) -> Kube {
     match Access::from_url(url) {
-        Ok(access) => Kube::Watch(Box::new(wish.plan(access, Vec::new()))),
+        Ok(access) => Kube::Watch(Box::new(settings.plan(access, Vec::new()))),
         Err(bad) => Kube::Nothing(bad.to_owned()),
     }
 }
 
-impl KubeWish {
+impl Settings {
     /// Files that have to be read before it can be said whose Deployments are shown.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
@@ -219,8 +219,8 @@ impl KubeWish {
     }
 }
 
-impl KubeWish {
-    /// What follows from the files of [`KubeWish::paths`] that there are.
+impl Settings {
+    /// What follows from the files of [`Settings::paths`] that there are.
     ///
     /// # Errors
     /// Why what was asked for cannot be had.
@@ -291,16 +291,17 @@ mod tests {
             modified_ms: 0,
             prepared: None,
         };
-        let wish = |choice| KubeWish { choice, files: vec!["c".to_owned()], ..KubeWish::default() };
-        let watches = |wish: &KubeWish, reach| {
+        let files = || vec!["c".to_owned()];
+        let settings = |choice| Settings { choice, files: files(), ..Settings::default() };
+        let watches = |settings: &Settings, reach| {
             let files = vec![file("c", config), file(&format!("{ACCOUNT}/token"), "t")];
-            matches!(wish.resolve(&files, reach), Ok(Kube::Watch(_)))
+            matches!(settings.resolve(&files, reach), Ok(Kube::Watch(_)))
         };
-        assert!(watches(&wish(Choice::Auto), Reach::Local));
-        assert!(!watches(&wish(Choice::Auto), Reach::Open));
-        assert!(watches(&wish(Choice::Kubeconfig), Reach::Open));
+        assert!(watches(&settings(Choice::Auto), Reach::Local));
+        assert!(!watches(&settings(Choice::Auto), Reach::Open));
+        assert!(watches(&settings(Choice::Kubeconfig), Reach::Open));
         // A service account belongs to the pod, whatever it listens on.
         let around = Some(("10.96.0.1".to_owned(), "443".to_owned()));
-        assert!(watches(&KubeWish { around, ..wish(Choice::Auto) }, Reach::Open));
+        assert!(watches(&Settings { around, ..settings(Choice::Auto) }, Reach::Open));
     }
 }

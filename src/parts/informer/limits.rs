@@ -49,7 +49,7 @@ pub(super) const BACKOFF_MS_MIN: u64 = 800;
 pub(super) const BACKOFF_MS_MAX: u64 = 30_000;
 /// A watch that has lasted so long was healthy.
 pub(super) const HEALTHY_MS: u64 = 120_000;
-/// A server's own wish to be left alone counts up to this.
+/// A server's own filter to be left alone counts up to this.
 pub(super) const RETRY_AFTER_S_MAX: u64 = 300;
 /// After the last viewer has left.
 pub(super) const LEFT_ALONE_MS: u64 = 60_000;

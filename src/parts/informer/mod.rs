@@ -20,9 +20,9 @@ mod trouble;
 mod words;
 mod yaml;
 
-pub use feed::{Feed, Then, Wish};
+pub use feed::{Feed, Then, Filter};
 pub use part::Kube;
-pub(crate) use flags::KubeWish as Draft;
+pub(crate) use flags::Settings as Draft;
 pub use words::{Encoded, Format};
 
 use std::collections::VecDeque;

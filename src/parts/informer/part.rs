@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Feed, Format, Informer, Plan, SAID_BYTES, Step, Then, WOKEN_PER_TURN, Wish};
+use super::{Feed, Format, Informer, Plan, SAID_BYTES, Step, Then, WOKEN_PER_TURN, Filter};
 use crate::behaviours::{
     self, Answer, Close, Ctx, Entry, Kind, OwnParam, Params, PartSocket, Sizes, Sockets,
 };
@@ -179,9 +179,9 @@ impl Part for Deployments {
     }
 
     fn admit(&mut self, upgrade: &UpgradeRequest<'_, '_, '_>) -> Admission {
-        let wish = wish(upgrade.params);
+        let filter = filter(upgrade.params);
         if let Some(informer) = self.informer() {
-            informer.feed.join(upgrade.id, wish);
+            informer.feed.join(upgrade.id, filter);
         }
         Admission::Now
     }
@@ -281,10 +281,10 @@ impl Part for Deployments {
     }
 }
 
-fn wish(params: &Params) -> Wish {
+fn filter(params: &Params) -> Filter {
     let format = if params.own("format") == "json" { Format::Json } else { Format::Text };
     let [namespace, name] = ["namespace", "name"].map(|name| params.own(name).to_owned());
-    Wish { format, namespace, name }
+    Filter { format, namespace, name }
 }
 
 /// As much of a reason as a Close can carry.

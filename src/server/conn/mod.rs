@@ -18,7 +18,7 @@
 mod input;
 mod record;
 
-use crate::engine::{Action, Door, HangUp, Peer};
+use crate::engine::{Action, HangUp, Peer, Side};
 use crate::limits;
 use crate::outbox::Block;
 use crate::proto::frame;
@@ -139,10 +139,10 @@ impl Conn {
         }
     }
 
-    pub(in crate::server) fn door(&self) -> Door {
+    pub(in crate::server) fn side(&self) -> Side {
         match self.quota {
-            Quota::Main | Quota::Refused(_) | Quota::Upstream => Door::Main,
-            Quota::Admin => Door::Admin,
+            Quota::Main | Quota::Refused(_) | Quota::Upstream => Side::Main,
+            Quota::Admin => Side::Admin,
         }
     }
 

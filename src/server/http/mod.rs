@@ -9,7 +9,7 @@ pub mod tokens;
 pub(in crate::server) mod upgrade;
 mod whoami;
 
-use crate::engine::{Action, Door, Id};
+use crate::engine::{Action, Id, Side};
 use crate::limits;
 use crate::proto::body::{self, Body};
 use crate::proto::http::{self, Fields, Framing, Method, Persistence, Request, Slashes};
@@ -25,7 +25,7 @@ use crate::server::websocket::WebSocket;
 use crate::time::{self, Moment};
 use upgrade::Opening;
 
-/// What a peer hears that speaks plainly to a door with TLS, before it is anybody's connection.
+/// What a peer hears that speaks plainly to a side with TLS, before it is anybody's connection.
 pub const PLAIN_WORDS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 45\r\nConnection: close\r\n\r\nThis port speaks TLS: use https:// or wss://\n";
 
@@ -181,7 +181,7 @@ impl Http {
             Progress::Waiting => Ok((0, Some(Then::More))),
             Progress::Head(end) => {
                 let mut fields = Fields::default();
-                let request = http::parse_with(&bytes[..end], &mut fields, slashes(cx.door))?;
+                let request = http::parse_with(&bytes[..end], &mut fields, slashes(cx.side))?;
                 let found = routes::find(&request, View::of(cx));
                 let wanted = found.and_then(|found| found.route.body_bytes);
                 let most = wanted.unwrap_or(limits::DROPPED_BODY_BYTES);
@@ -211,7 +211,7 @@ impl Http {
             }
             Progress::Whole(end) => {
                 let mut fields = Fields::default();
-                let request = http::parse_with(bytes, &mut fields, slashes(cx.door))?;
+                let request = http::parse_with(bytes, &mut fields, slashes(cx.side))?;
                 let body = &bytes[self.intake.head_end()..end];
                 let found = routes::find(&request, View::of(cx));
                 Ok((end, self.answer(&request, Sent::Whole(body), found, cx)))
@@ -226,7 +226,7 @@ impl Http {
         bytes: &[u8],
     ) -> Result<(usize, Option<Then>), Refusal> {
         let mut fields = Fields::default();
-        let request = http::parse_with(bytes, &mut fields, slashes(cx.door))?;
+        let request = http::parse_with(bytes, &mut fields, slashes(cx.side))?;
         let found = routes::find(&request, View::of(cx));
         match found.and_then(|found| found.route.body_bytes) {
             Some(_) => Ok((bytes.len(), self.answer(&request, Sent::Early, found, cx))),
@@ -386,7 +386,7 @@ impl Http {
             }
             Some(Reply::Now(response)) => response,
             None => {
-                let view = View { door: cx.door, peer: cx.peer, shared: cx.shared };
+                let view = View { side: cx.side, peer: cx.peer, shared: cx.shared };
                 routes::respond(request, found, view)
             }
         };
@@ -403,10 +403,10 @@ impl Http {
 
 /// Old kubelets put two slashes before the path of a hook. Refused with 400, the hook would do
 /// nothing, and the kubelet would not report it.
-fn slashes(door: Door) -> Slashes {
-    match door {
-        Door::Main => Slashes::Refused,
-        Door::Admin => Slashes::Folded,
+fn slashes(side: Side) -> Slashes {
+    match side {
+        Side::Main => Slashes::Refused,
+        Side::Admin => Slashes::Folded,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which path answers what. One row a path in [`ROWS`]; files and mounts come behind them.
 
 use crate::behaviours::Mount;
-use crate::engine::Door;
+use crate::engine::Side;
 use crate::proto::handshake::{self, Origin as Page};
 use crate::proto::http::{self, Method, Request};
 use crate::proto::refusal::Refusal;
@@ -104,7 +104,7 @@ pub(in crate::server) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str>
 pub(in crate::server) fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<Match> {
     let config = &cx.shared.config;
     let path = below(&config.base_path, &request.path)?;
-    cx.shared.routes.open(cx.door, config).find(|row| row.route.is_for(path))
+    cx.shared.routes.open(cx.side, config).find(|row| row.route.is_for(path))
 }
 
 impl Answer {
@@ -129,10 +129,10 @@ pub(in crate::server) fn label(
         return found.route.path;
     }
     let path = below(&cx.shared.config.base_path, &request.path).unwrap_or_default();
-    match cx.door {
-        Door::Main if file(request, cx).is_some() => "file",
-        Door::Main if find_mount(&cx.shared.config.mounts, path).is_some() => "mount",
-        Door::Main | Door::Admin => "other",
+    match cx.side {
+        Side::Main if file(request, cx).is_some() => "file",
+        Side::Main if find_mount(&cx.shared.config.mounts, path).is_some() => "mount",
+        Side::Main | Side::Admin => "other",
     }
 }
 
@@ -145,7 +145,7 @@ pub(in crate::server) fn command(
 ) -> Option<Reply> {
     let forbidden =
         |text: String| Some(Reply::Now(Response::text(Refusal::OriginForeign.status(), text)));
-    if cx.door == Door::Admin
+    if cx.side == Side::Admin
         && let Err(why) = browser::check(request, &cx.shared.config.admin_hosts)
     {
         return forbidden(why);
@@ -161,15 +161,15 @@ pub(in crate::server) fn command(
     if !route.methods.contains(&request.method) {
         return Some(Reply::Now(other_method(request, route.methods)));
     }
-    match cx.door {
-        Door::Admin
+    match cx.side {
+        Side::Admin
             if answer.is_some_and(|answer| answer.acts_on_get(request))
                 && browser::is_marked(request) =>
         {
             return forbidden(browser::USE_POST.to_owned());
         }
-        Door::Main if is_foreign(request) => return forbidden(browser::FOREIGN.to_owned()),
-        Door::Admin | Door::Main => {}
+        Side::Main if is_foreign(request) => return forbidden(browser::FOREIGN.to_owned()),
+        Side::Admin | Side::Main => {}
     }
     match (answer, from) {
         (Some(Answer::Does(_, does)), _) => Some(does(request, cx)),
@@ -218,7 +218,7 @@ pub(in crate::server) fn respond<'a>(
         return if request.method == Method::Unserved { not_allowed(GET) } else { not_found(cx) };
     };
     let file = file(request, cx);
-    let mount = cx.door == Door::Main && find_mount(&cx.shared.config.mounts, path).is_some();
+    let mount = cx.side == Side::Main && find_mount(&cx.shared.config.mounts, path).is_some();
     if request.method == Method::Unserved {
         return not_allowed(found.map_or(GET, |found| found.route.methods));
     }
@@ -240,7 +240,7 @@ pub(in crate::server) fn respond<'a>(
 /// The file that a request asks for. A client sends characters such as `@` and `+` as they are or
 /// as `%XX`, so all of the path is decoded, from what was sent and once.
 fn file<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Option<&'a Asset> {
-    let path = http::decoded_path(request.raw_path).filter(|_| cx.door == Door::Main)?;
+    let path = http::decoded_path(request.raw_path).filter(|_| cx.side == Side::Main)?;
     cx.shared.assets.find(below(&cx.shared.config.base_path, &path)?)
 }
 
@@ -264,9 +264,9 @@ fn allow(methods: &[Method]) -> String {
 /// Names the endpoints, since whoever mistypes one asks for exactly that.
 pub(in crate::server) fn not_found(cx: View<'_>) -> Response<'static> {
     let config = &cx.shared.config;
-    let routes = cx.shared.routes.open(cx.door, config).map(|row| row.route.path);
+    let routes = cx.shared.routes.open(cx.side, config).map(|row| row.route.path);
     let mut paths: Vec<String> = routes.map(|path| format!("{}{path}", config.base_path)).collect();
-    if cx.door == Door::Main && config.surface == Surface::Full {
+    if cx.side == Side::Main && config.surface == Surface::Full {
         paths.insert(0, format!("{}/", config.base_path));
         let mounts = config.mounts.iter().filter(|mount| mount.path != "/");
         paths.extend(mounts.map(|mount| format!("{}{} (WebSocket)", config.base_path, mount.path)));

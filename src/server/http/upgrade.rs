@@ -1,7 +1,7 @@
 //! The upgrade: which request becomes which WebSocket, and with what.
 
 use crate::behaviours::{Mount, Params, Source, WireFault};
-use crate::engine::{Action, Door};
+use crate::engine::{Action, Side};
 use crate::limits;
 use crate::proto::deflate::{Agreed, Compression};
 use crate::proto::handshake::{self, Offer, Origin};
@@ -39,7 +39,7 @@ pub(in crate::server) fn upgrade(
 fn open(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> {
     let refuse = |refusal| Box::new(Response::refusal(refusal));
     let config = &cx.shared.config;
-    let mounts = if cx.door == Door::Main { &config.mounts[..] } else { &[] };
+    let mounts = if cx.side == Side::Main { &config.mounts[..] } else { &[] };
     let path = routes::below(&config.base_path, &request.path).unwrap_or_default();
     let Some((index, mount)) = routes::find_mount(mounts, path) else {
         return Err(Box::new(routes::not_found(View::of(cx))));

@@ -58,7 +58,7 @@ pub(in crate::server) struct Drain {
     /// When the present phase ends.
     until_ns: Option<u64>,
     /// The main listeners are closed: until then more connections may come.
-    pub(in crate::server) doors_closed: bool,
+    pub(in crate::server) accepting_stopped: bool,
     /// `WebSockets` that were closed as the protocol has it, and those that were cut.
     pub(in crate::server) clean: u64,
     pub(in crate::server) forced: u64,

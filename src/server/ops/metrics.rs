@@ -28,7 +28,7 @@ pub(in crate::server) struct Metrics {
     pub(in crate::server) request_time: Histogram,
     pub(in crate::server) lag: Histogram,
     pub(in crate::server) accept_errors: u64,
-    pub(in crate::server) turned_away: u64,
+    pub(in crate::server) refused_at_accept: u64,
     pub(in crate::server) evicted: u64,
 }
 
@@ -82,7 +82,7 @@ impl Metrics {
             request_time: Histogram::new(LATENCY_MS.map(|ms| ms * MS)),
             lag: Histogram::new(LATENCY_MS.map(|ms| ms * MS)),
             accept_errors: 0,
-            turned_away: 0,
+            refused_at_accept: 0,
             evicted: 0,
         }
     }

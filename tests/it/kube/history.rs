@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use wspulse::engine::{HangUp, Id, Now};
 use wspulse::parts::informer::access::Access;
-use wspulse::parts::informer::{Encoded, Format, Informer, Plan, Step, Then, Wish};
+use wspulse::parts::informer::{Encoded, Filter, Format, Informer, Plan, Step, Then};
 use wspulse::rng::Rng;
 
 use super::api::{Api, Object, Odds, Talk};
@@ -99,7 +99,7 @@ impl Run {
         let plan = Plan { access, namespace: String::new(), always: false, origin: None };
         let mut informer = Informer::new(plan, seed);
         for (key, format) in [Format::Json, Format::Json, Format::Text].into_iter().enumerate() {
-            informer.feed.join(id(key), Wish { format, ..Wish::default() });
+            informer.feed.join(id(key), Filter { format, ..Filter::default() });
         }
         let mut rng = Rng::new(seed ^ 0x5eed);
         let mut api = Api::new(seed.wrapping_mul(31));

@@ -2,7 +2,7 @@
 
 use wspulse::engine::{HangUp, Id, Now};
 use wspulse::parts::informer::access::Access;
-use wspulse::parts::informer::{Format, Informer, Plan, Step, Wish};
+use wspulse::parts::informer::{Filter, Format, Informer, Plan, Step};
 
 /// An informer, its one viewer, and the clock.
 pub(super) struct Told {
@@ -21,7 +21,7 @@ impl Told {
         let access = Access::from_url("http://127.0.0.1:8001").unwrap();
         let plan = Plan { access, namespace: String::new(), always: false, origin: None };
         let mut informer = Informer::new(plan, 1);
-        informer.feed.join(VIEWER, Wish { format, ..Wish::default() });
+        informer.feed.join(VIEWER, Filter { format, ..Filter::default() });
         let mut told = Self {
             informer,
             now_ns: 1_000_000_000,

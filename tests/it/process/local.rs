@@ -172,8 +172,8 @@ fn the_service_manager_is_told() {
     let mut server = passed([one.into(), two.into()], &variables, &DOORS);
     assert_eq!(told(&manager), "READY=1\nSTATUS=0 connections, 0 WebSockets\n");
     server.wait_for("start");
-    let address = |door: usize| {
-        server.logged("listening")[door]["address"].as_str().unwrap().parse().unwrap()
+    let address = |side: usize| {
+        server.logged("listening")[side]["address"].as_str().unwrap().parse().unwrap()
     };
     let (main, admin) = (address(0), address(1));
     let mut client = Client::upgraded(main, "/echo", &[]);

@@ -42,8 +42,8 @@ impl Server {
     pub(crate) fn run_in(command: Command, variables: &[(&str, &str)]) -> Self {
         let mut server = Self::spawn_in(command, variables);
         server.wait_for("start");
-        let address = |door: &str| {
-            let said = |line: &&Value| line["event"] == "listening" && line["door"] == door;
+        let address = |side: &str| {
+            let said = |line: &&Value| line["event"] == "listening" && line["listener"] == side;
             server.log.iter().find(said).unwrap()["address"].as_str().unwrap().parse().unwrap()
         };
         (server.main, server.admin) = (address("main"), address("admin"));

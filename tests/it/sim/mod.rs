@@ -20,7 +20,7 @@ use wspulse::time;
 
 use crate::house;
 use crate::watched::{PROCESS_BYTES, Watched};
-use net::{Host, Net, Odds, Side};
+use net::{Host, Net, Odds, Party};
 
 const SEEDS: u64 = 1_000;
 /// Found in longer runs: a stream that broke over an answer, in front of a message for a block; a
@@ -171,10 +171,10 @@ fn run(seed: u64) {
     let used = draw.limit_mib.map(|_| server.used.clone());
     let net = Rc::new(RefCell::new(Net::new(seed, draw.odds)));
     let mut simulation = Simulation {
-        server: Driver::new(server, Host { side: Side::Server, net: net.clone(), used }),
+        server: Driver::new(server, Host { party: Party::Server, net: net.clone(), used }),
         clients: Driver::new(
             Load::new(draw.plan.clone(), seed),
-            Host { side: Side::Client, net: net.clone(), used: None },
+            Host { party: Party::Client, net: net.clone(), used: None },
         ),
         net,
         server_exit: None,
@@ -199,13 +199,13 @@ impl Simulation {
                 self.server_exit = self.server.turn().unwrap();
                 self.check(draw);
                 if self.server_exit.is_some() {
-                    self.net.borrow_mut().process_ends(Side::Server);
+                    self.net.borrow_mut().process_ends(Party::Server);
                 }
             }
             if self.clients_exit.is_none() {
                 self.clients_exit = self.clients.turn().unwrap();
                 if self.clients_exit.is_some() {
-                    self.net.borrow_mut().process_ends(Side::Client);
+                    self.net.borrow_mut().process_ends(Party::Client);
                 }
             }
             let clients_done = self.clients_exit.is_some();
@@ -223,12 +223,12 @@ impl Simulation {
         let net = &mut *self.net.borrow_mut();
         let mut wake_ns = stop_ns.min(net.arrive());
         if self.server_exit.is_none() {
-            wake_ns = wake_ns.min(net.wake_ns[Side::Server as usize]);
+            wake_ns = wake_ns.min(net.wake_ns[Party::Server as usize]);
         }
         if self.clients_exit.is_none() {
-            wake_ns = wake_ns.min(net.wake_ns[Side::Client as usize]);
+            wake_ns = wake_ns.min(net.wake_ns[Party::Client as usize]);
         }
-        // A side that has news is served before any time passes.
+        // A party that has news is served before any time passes.
         if wake_ns != u64::MAX && !net.has_news() {
             net.now_ns = net.now_ns.max(wake_ns);
             if net.rng.below(1000) < net.odds.clock_gap {

@@ -7,19 +7,19 @@ use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use wspulse::engine::{Door, File, Id, Now, Peer, Signal, Source, Target};
+use wspulse::engine::{File, Id, Now, Peer, Side, Signal, Source, Target};
 use wspulse::net::os::{Channel, Event, Os};
 use wspulse::rng::Rng;
 use wspulse::time;
 
 /// The end of a wire that a driver holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum Party {
     Server,
     Client,
 }
 
-impl Side {
+impl Party {
     fn other(self) -> Self {
         if self == Self::Server { Self::Client } else { Self::Server }
     }
@@ -60,7 +60,7 @@ struct Way {
 struct Wire {
     /// To the server, to the client.
     ways: [Way; 2],
-    ids: [Option<(Id, Door)>; 2],
+    ids: [Option<(Id, Side)>; 2],
     closed: [bool; 2],
     reset: bool,
     reset_told: [bool; 2],
@@ -82,11 +82,11 @@ pub(crate) struct Net {
     wires: Vec<Wire>,
     knocking: VecDeque<usize>,
     events: [VecDeque<Event>; 2],
-    /// When each side wants to be woken.
+    /// When each party wants to be woken.
     pub(crate) wake_ns: [u64; 2],
-    /// Whether a side did something in its last turn: what it waits for now is not known yet.
+    /// Whether a party did something in its last turn: what it waits for now is not known yet.
     pub(crate) busy: [bool; 2],
-    pub(crate) doors_closed: bool,
+    pub(crate) accepting_stopped: bool,
     exhausted_until_ns: u64,
 }
 
@@ -101,7 +101,7 @@ impl Net {
             events: [VecDeque::new(), VecDeque::new()],
             wake_ns: [0, 0],
             busy: [false, false],
-            doors_closed: false,
+            accepting_stopped: false,
             exhausted_until_ns: 0,
         }
     }
@@ -111,29 +111,29 @@ impl Net {
         self.wires.iter().filter(|wire| wire.harmed).count()
     }
 
-    /// Whether either side has something to do at this moment.
+    /// Whether either party has something to do at this moment.
     pub(crate) fn has_news(&self) -> bool {
         self.events.iter().any(|events| !events.is_empty()) || self.busy.contains(&true)
     }
 
-    /// The process on this side has ended: the kernel closes what it left open.
-    pub(crate) fn process_ends(&mut self, side: Side) {
+    /// The process on this party has ended: the kernel closes what it left open.
+    pub(crate) fn process_ends(&mut self, party: Party) {
         for wire in 0..self.wires.len() {
-            self.close(wire, side);
-            self.wires[wire].ids[side as usize] = None;
+            self.close(wire, party);
+            self.wires[wire].ids[party as usize] = None;
         }
-        self.events[side as usize].clear();
-        self.busy[side as usize] = false;
+        self.events[party as usize].clear();
+        self.busy[party as usize] = false;
     }
 
     fn happens(&mut self, per_mille: u64) -> bool {
         self.rng.below(1000) < per_mille
     }
 
-    fn tell(&mut self, wire: usize, side: Side, readable: bool, writable: bool) {
+    fn tell(&mut self, wire: usize, party: Party, readable: bool, writable: bool) {
         let w = &self.wires[wire];
-        let Some((id, _)) = w.ids[side as usize] else { return };
-        let ended = w.reset || w.ways[side as usize].fin_told;
+        let Some((id, _)) = w.ids[party as usize] else { return };
+        let ended = w.reset || w.ways[party as usize].fin_told;
         let event = Event::Stream {
             id,
             readable: readable || w.reset,
@@ -141,16 +141,16 @@ impl Net {
             ended,
             broken: w.reset,
         };
-        self.events[side as usize].push_back(event);
+        self.events[party as usize].push_back(event);
     }
 
     /// What is due arrives; returns when the next thing is.
     pub(crate) fn arrive(&mut self) -> u64 {
         let mut next_ns = u64::MAX;
         for wire in 0..self.wires.len() {
-            for side in [Side::Server, Side::Client] {
+            for party in [Party::Server, Party::Client] {
                 let now_ns = self.now_ns;
-                let way = &mut self.wires[wire].ways[side as usize];
+                let way = &mut self.wires[wire].ways[party as usize];
                 let mut news = false;
                 while way.flying.front().is_some_and(|(at, _)| *at <= now_ns) {
                     way.arrived.extend(way.flying.pop_front().unwrap().1);
@@ -166,12 +166,12 @@ impl Net {
                 let flying_ns = way.flying.front().map(|(at, _)| *at);
                 let fin_ns = way.fin_ns.filter(|_| !way.fin_told && way.flying.is_empty());
                 next_ns = flying_ns.into_iter().chain(fin_ns).fold(next_ns, u64::min);
-                if self.wires[wire].reset && !self.wires[wire].reset_told[side as usize] {
-                    self.wires[wire].reset_told[side as usize] = true;
+                if self.wires[wire].reset && !self.wires[wire].reset_told[party as usize] {
+                    self.wires[wire].reset_told[party as usize] = true;
                     news = true;
                 }
                 if news {
-                    self.tell(wire, side, true, false);
+                    self.tell(wire, party, true, false);
                 }
             }
         }
@@ -187,27 +187,27 @@ impl Net {
         }
     }
 
-    fn close(&mut self, wire: usize, side: Side) {
-        if std::mem::replace(&mut self.wires[wire].closed[side as usize], true) {
+    fn close(&mut self, wire: usize, party: Party) {
+        if std::mem::replace(&mut self.wires[wire].closed[party as usize], true) {
             return;
         }
-        let incoming = &self.wires[wire].ways[side as usize];
+        let incoming = &self.wires[wire].ways[party as usize];
         if incoming.arrived.is_empty() && incoming.flying.is_empty() {
-            self.fin(wire, side);
+            self.fin(wire, party);
         } else {
             // Closing over unread bytes sends an RST, which takes all that the peer has not read.
             self.destroy(wire);
         }
     }
 
-    fn fin(&mut self, wire: usize, from: Side) {
+    fn fin(&mut self, wire: usize, from: Party) {
         let now_ns = self.now_ns;
         let way = &mut self.wires[wire].ways[from.other() as usize];
         let last_ns = way.flying.back().map_or(now_ns, |(at, _)| *at);
         way.fin_ns.get_or_insert(last_ns);
     }
 
-    fn push(&mut self, wire: usize, from: Side, bytes: &[u8]) {
+    fn push(&mut self, wire: usize, from: Party, bytes: &[u8]) {
         let latency_ns = time::ms(self.rng.below(self.odds.latency_ms + 1));
         let now_ns = self.now_ns;
         let w = &mut self.wires[wire];
@@ -215,16 +215,16 @@ impl Net {
             // Behind the end that this wire made up, nothing arrives.
             return;
         }
-        let stall_ns = if from == Side::Client { std::mem::take(&mut w.stall_ns) } else { 0 };
+        let stall_ns = if from == Party::Client { std::mem::take(&mut w.stall_ns) } else { 0 };
         let way = &mut w.ways[from.other() as usize];
         let after_ns = way.flying.back().map_or(0, |(at, _)| *at);
         way.flying.push_back(((now_ns + latency_ns + stall_ns).max(after_ns), bytes.to_vec()));
-        if from == Side::Client {
+        if from == Party::Client {
             w.to_server += bytes.len();
             if w.cut_after.is_some_and(|after| w.to_server > after) {
                 self.destroy(wire);
             } else if w.half_closed_after.is_some_and(|after| w.to_server > after) {
-                self.fin(wire, Side::Client);
+                self.fin(wire, Party::Client);
             }
         }
     }
@@ -237,7 +237,7 @@ pub(crate) type Shared = Rc<RefCell<Net>>;
 #[derive(Debug)]
 pub(crate) struct Stream {
     wire: usize,
-    side: Side,
+    party: Party,
     net: Shared,
 }
 
@@ -253,11 +253,11 @@ impl Read for Stream {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if net.happens(net.odds.spurious) {
-            net.tell(self.wire, self.side, true, false);
+            net.tell(self.wire, self.party, true, false);
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let short = net.happens(net.odds.short);
-        let way = &mut net.wires[self.wire].ways[self.side as usize];
+        let way = &mut net.wires[self.wire].ways[self.party as usize];
         if way.arrived.is_empty() {
             return if way.fin_told { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
@@ -265,7 +265,7 @@ impl Read for Stream {
         if short {
             n = 1 + net.rng.below(n as u64) as usize;
         }
-        let way = &mut net.wires[self.wire].ways[self.side as usize];
+        let way = &mut net.wires[self.wire].ways[self.party as usize];
         for (to, byte) in buffer.iter_mut().zip(way.arrived.drain(..n)) {
             *to = byte;
         }
@@ -273,10 +273,10 @@ impl Read for Stream {
         let writer_waits = std::mem::take(&mut way.blocked);
         if more {
             // A kernel that gives less than it has tells of the rest as of something new.
-            net.tell(self.wire, self.side, true, false);
+            net.tell(self.wire, self.party, true, false);
         }
         if writer_waits {
-            net.tell(self.wire, self.side.other(), false, true);
+            net.tell(self.wire, self.party.other(), false, true);
         }
         Ok(n)
     }
@@ -288,7 +288,7 @@ impl Write for Stream {
         if net.happens(net.odds.interrupted) {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let peer_gone = net.wires[self.wire].closed[self.side.other() as usize];
+        let peer_gone = net.wires[self.wire].closed[self.party.other() as usize];
         if net.wires[self.wire].reset || peer_gone {
             // Bytes for a peer that has closed are answered with an RST.
             net.destroy(self.wire);
@@ -296,7 +296,7 @@ impl Write for Stream {
         }
         let short = net.happens(net.odds.short);
         let capacity = net.odds.capacity;
-        let way = &mut net.wires[self.wire].ways[self.side.other() as usize];
+        let way = &mut net.wires[self.wire].ways[self.party.other() as usize];
         let unread =
             way.arrived.len() + way.flying.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let mut n = bytes.len().min(capacity.saturating_sub(unread));
@@ -308,13 +308,13 @@ impl Write for Stream {
             n = 1 + net.rng.below(n as u64) as usize;
         }
         if n < bytes.len() {
-            let way = &mut net.wires[self.wire].ways[self.side.other() as usize];
+            let way = &mut net.wires[self.wire].ways[self.party.other() as usize];
             way.blocked = !short;
             if short {
-                net.tell(self.wire, self.side, false, true);
+                net.tell(self.wire, self.party, false, true);
             }
         }
-        net.push(self.wire, self.side, &bytes[..n]);
+        net.push(self.wire, self.party, &bytes[..n]);
         Ok(n)
     }
 
@@ -330,14 +330,14 @@ impl Write for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.net.borrow_mut().close(self.wire, self.side);
+        self.net.borrow_mut().close(self.wire, self.party);
     }
 }
 
-/// The operating system at one side.
+/// The operating system at one party.
 #[derive(Debug)]
 pub(crate) struct Host {
-    pub(crate) side: Side,
+    pub(crate) party: Party,
     pub(crate) net: Shared,
     /// What the kernel says of this process' memory, where somebody limits it.
     pub(crate) used: Option<Rc<Cell<u64>>>,
@@ -355,10 +355,10 @@ impl Os for Host {
         let net = &mut *self.net.borrow_mut();
         let timeout_ns =
             timeout.map_or(u64::MAX, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
-        net.wake_ns[self.side as usize] = net.now_ns.saturating_add(timeout_ns);
-        events.extend(net.events[self.side as usize].drain(..));
-        let due = net.wake_ns[self.side as usize] <= net.now_ns;
-        net.busy[self.side as usize] = due || !events.is_empty();
+        net.wake_ns[self.party as usize] = net.now_ns.saturating_add(timeout_ns);
+        events.extend(net.events[self.party as usize].drain(..));
+        let due = net.wake_ns[self.party as usize] <= net.now_ns;
+        net.busy[self.party as usize] = due || !events.is_empty();
         if net.happens(net.odds.haunted) {
             // Spurious for whoever is there, stale for whoever was there before.
             let key = net.rng.below(20) as u32;
@@ -378,8 +378,8 @@ impl Os for Host {
         Ok(())
     }
 
-    fn doors(&self) -> Vec<Door> {
-        if self.side == Side::Server { vec![Door::Main] } else { Vec::new() }
+    fn listeners(&self) -> Vec<Side> {
+        if self.party == Party::Server { vec![Side::Main] } else { Vec::new() }
     }
 
     fn accept(&mut self, _door: usize) -> io::Result<(Stream, Peer)> {
@@ -395,21 +395,21 @@ impl Os for Host {
         }
         let wire = net.knocking.pop_front().unwrap();
         let peer = Peer::new(([192, 0, 2, 1], u16::try_from(wire).unwrap()).into());
-        Ok((Stream { wire, side: Side::Server, net: self.net.clone() }, peer))
+        Ok((Stream { wire, party: Party::Server, net: self.net.clone() }, peer))
     }
 
     fn turn_away(&mut self, _door: usize, last_words: &[u8]) -> io::Result<()> {
         let net = &mut *self.net.borrow_mut();
         let wire = net.knocking.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
         net.wires[wire].harmed = true;
-        net.push(wire, Side::Server, last_words);
-        net.close(wire, Side::Server);
+        net.push(wire, Party::Server, last_words);
+        net.close(wire, Party::Server);
         Ok(())
     }
 
     fn connect(&mut self, _target: &Target) -> io::Result<Stream> {
         let net = &mut *self.net.borrow_mut();
-        if net.doors_closed {
+        if net.accepting_stopped {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         let mut wire = Wire::default();
@@ -426,8 +426,8 @@ impl Os for Host {
         net.wires.push(wire);
         let wire = net.wires.len() - 1;
         net.knocking.push_back(wire);
-        net.events[Side::Server as usize].push_back(Event::Knock(0));
-        Ok(Stream { wire, side: Side::Client, net: self.net.clone() })
+        net.events[Party::Server as usize].push_back(Event::Knock(0));
+        Ok(Stream { wire, party: Party::Client, net: self.net.clone() })
     }
 
     fn connected(&mut self, stream: &mut Stream) -> io::Result<bool> {
@@ -439,27 +439,27 @@ impl Os for Host {
         }
     }
 
-    fn watch(&mut self, stream: &mut Stream, side: Door, id: Id) -> io::Result<()> {
+    fn watch(&mut self, stream: &mut Stream, party: Side, id: Id) -> io::Result<()> {
         let net = &mut *self.net.borrow_mut();
-        net.wires[stream.wire].ids[stream.side as usize] = Some((id, side));
-        net.tell(stream.wire, stream.side, true, true);
+        net.wires[stream.wire].ids[stream.party as usize] = Some((id, party));
+        net.tell(stream.wire, stream.party, true, true);
         Ok(())
     }
 
     fn finish(&mut self, stream: &mut Stream) {
-        self.net.borrow_mut().fin(stream.wire, stream.side);
+        self.net.borrow_mut().fin(stream.wire, stream.party);
     }
 
     fn reset(&mut self, stream: Stream) {
         // The stream is dropped behind this, when the wire is closed already.
         let net = &mut *self.net.borrow_mut();
-        net.wires[stream.wire].closed[stream.side as usize] = true;
+        net.wires[stream.wire].closed[stream.party as usize] = true;
         net.destroy(stream.wire);
     }
 
-    fn close_doors(&mut self) {
+    fn close_listeners(&mut self) {
         let net = &mut *self.net.borrow_mut();
-        net.doors_closed = true;
+        net.accepting_stopped = true;
         while let Some(wire) = net.knocking.pop_front() {
             net.wires[wire].harmed = true;
             net.destroy(wire);
@@ -477,5 +477,5 @@ impl Os for Host {
 
 /// Asks the server to stop.
 pub(crate) fn stop_server(net: &Shared) {
-    net.borrow_mut().events[Side::Server as usize].push_back(Event::Signal(Signal::Stop));
+    net.borrow_mut().events[Party::Server as usize].push_back(Event::Signal(Signal::Stop));
 }
