@@ -1,5 +1,5 @@
 //! `cargo bench`: what a message costs this server, beside a plain TCP echo of the same bytes.
-//! One command, one table, which also stands in the README. Every figure is a ratio of two
+//! One command, one table, which is also in docs/FIGURES.md. Every figure is a ratio of two
 //! measurements made in turn, or counted by the kernel: these hold on a noisy machine.
 //! `cargo bench -- 'KiB'` makes some rows only, `cargo bench -- counted` what is not timed, and
 //! `cargo bench -- --beside './other-server {port}'` measures beside another WebSocket server.
