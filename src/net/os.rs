@@ -9,7 +9,7 @@ use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Standing, Target}
 /// Something that happened while the loop slept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody waits at this side.
+    /// Connections wait in this listener's queue.
     Knock(usize),
     /// A stream changed: only changes are told, so whoever stops before the end must remember.
     Stream {
@@ -67,13 +67,13 @@ pub trait Os {
     /// Sleeps for so long; nothing but a signal is noticed, and it ends the sleep.
     fn sleep(&mut self, time: Duration, events: &mut Vec<Event>) -> io::Result<()>;
 
-    /// The doors there are, by their numbers.
+    /// The side of each listener, by its number.
     fn listeners(&self) -> Vec<Side>;
 
-    /// Takes in whoever waits at this side.
+    /// Accepts a connection of this listener.
     fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, Peer)>;
 
-    /// Takes in whoever waits at this side although descriptors have run out, says these last
+    /// Accepts a connection although descriptors have run out, writes these last
     /// words and hangs up.
     fn turn_away(&mut self, listener: usize, last_words: &[u8]) -> io::Result<()>;
 

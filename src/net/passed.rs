@@ -1,5 +1,5 @@
 //! Listening sockets that a supervisor opened for us (`sd_listen_fds(3)`): systemd passes them
-//! from descriptor 3 on, `LISTEN_FDNAMES` says which side each is for.
+//! from descriptor 3 on, `LISTEN_FDNAMES` says which listener each is for.
 
 use core::fmt;
 use std::env;

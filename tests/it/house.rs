@@ -49,7 +49,7 @@ impl House {
         Self { driver, wires, exit: None }
     }
 
-    /// A connection through the main side.
+    /// A connection of the main listener.
     pub(crate) fn connect(&mut self) -> usize {
         let wire = self.wires.connect(0);
         self.settle();

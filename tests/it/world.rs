@@ -27,7 +27,7 @@ pub(crate) struct Net {
     pub(crate) batch: usize,
     /// How long the system takes for one accept.
     pub(crate) accept_ns: u64,
-    /// Whoever is accepted at the main side is followed by another.
+    /// Each connection that the main listener accepts is followed by another.
     pub(crate) reconnects: bool,
     /// Accepted, accepted since the admin side was asked, and the most that this has been.
     pub(crate) accepts: usize,

@@ -72,7 +72,7 @@ impl Keeper {
         })
     }
 
-    /// Someone came through a main side.
+    /// A connection of a main listener was accepted.
     pub(in crate::net) fn greet(&mut self, now: Now, socket: Socket) -> std::io::Result<Stream> {
         if self.look_ns <= now.mono_ns {
             self.look_ns = now.mono_ns + time::ms(LOOK_GAP_MS);

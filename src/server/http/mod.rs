@@ -25,7 +25,7 @@ use crate::server::websocket::WebSocket;
 use crate::time::{self, Moment};
 use upgrade::Opening;
 
-/// What a peer hears that speaks plainly to a side with TLS, before it is anybody's connection.
+/// The answer to a client that speaks plain HTTP to a TLS listener.
 pub const PLAIN_WORDS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 45\r\nConnection: close\r\n\r\nThis port speaks TLS: use https:// or wss://\n";
 

@@ -38,7 +38,7 @@ pub(in crate::server) enum MemoryStage {
     Tight = 1,
     /// From 92 %: peers with output waiting are not read, the largest is closed.
     Short = 2,
-    /// From 97 %: everyone is turned away at the side.
+    /// From 97 %: connections are refused at accept.
     Out = 3,
 }
 

@@ -92,7 +92,7 @@ const ROWS: &[(Metric, Show)] = {
             |s, p| p.value(s.pressure.stage() as u64)),
         metric("server_accounted_bytes", "", "Memory that connections own", Gauge,
             |s, p| p.value(s.account.memory as u64)),
-        metric("accept_errors_total", "error", "Clients that were turned away at the side",
+        metric("accept_errors_total", "error", "Connections that were refused at accept",
             Counter, |s, p| {
                 p.row(&[("error", "descriptors")], s.metrics.accept_errors);
                 p.row(&[("error", "places")], s.metrics.refused_at_accept);
