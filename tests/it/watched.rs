@@ -77,7 +77,9 @@ impl Watched {
     fn note_one(&mut self, id: Id, cause: &'static str) {
         let Some(to) = self.server.stage(id) else { return };
         let Some(from) = self.stages.insert(id, to).filter(|from| *from != to) else { return };
-        assert!(TRANSITIONS.contains(&(from, cause, to)), "from {from} by {cause} to {to}");
+        // Memory may run short in the connection's own call, and it may be the largest.
+        let is_known = |cause| TRANSITIONS.contains(&(from, cause, to));
+        assert!(is_known(cause) || is_known("another"), "from {from} by {cause} to {to}");
         self.transitions.insert((from, cause, to));
     }
 
