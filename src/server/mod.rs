@@ -98,6 +98,12 @@ impl Server {
         self.shared.account.memory
     }
 
+    /// How much memory the process may use, if that is limited.
+    #[must_use]
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.shared.pressure.limit()
+    }
+
     /// Bytes that no connection owns: tables, and the states that compress and inflate for all.
     #[must_use]
     pub fn shared_memory(&self) -> usize {
@@ -233,8 +239,8 @@ impl Engine for Server {
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         if let Some((conn, mut cx)) = self.with(now, id, out) {
-            if let Some(part) = cx.part {
-                cx.shared.parts.call(part).connected(now, id, how, &mut cx.out.bytes);
+            if let Some(connections) = cx.shared.parts.connections(cx.part) {
+                connections.connected(now, id, how, &mut cx.out.bytes);
             }
             if how.is_err() {
                 conn.reset(&mut cx);

@@ -31,7 +31,9 @@ impl Server {
         let action = match order {
             Order::Connect(target) => {
                 let id = self.conns.insert(Conn::upstream(part, Moment::at(now.mono_ns)));
-                self.shared.parts.call(part).opened_connection(id);
+                if let Some(connections) = self.shared.parts.connections(Some(part)) {
+                    connections.opened(id);
+                }
                 let Some(id) = id else { return };
                 self.shared.open.upstream += 1;
                 Action::Connect(id, target)

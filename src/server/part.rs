@@ -5,9 +5,9 @@
 use crate::behaviours::{Params, Sockets};
 use crate::engine::{File, HangUp, Id, Now, Peer, Target};
 use crate::proto::http::Request;
+use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
 use crate::rng::Rng;
-
 use crate::server::ops::metrics::{Metric, Page};
 use crate::server::route::{Reply, Route, Taken};
 
@@ -51,7 +51,9 @@ pub trait Part: Sockets {
     // What it answers.
 
     /// Answers a request to one of its routes.
-    fn respond(&mut self, asked: Asked<'_, '_, '_>) -> Reply;
+    fn respond(&mut self, _asked: Asked<'_, '_, '_>) -> Reply {
+        Reply::Now(Response::refusal(Refusal::NotFound))
+    }
 
     /// Writes the rows of one of its metrics.
     fn show(&self, _metric: &str, _page: &mut Page<'_>) {}
@@ -69,7 +71,7 @@ pub trait Part: Sockets {
     // WebSockets of its behaviours; what they say is in `Sockets`.
 
     /// A client wants to open one, and nothing else is against it.
-    fn admit(&mut self, _visit: &UpgradeRequest<'_, '_, '_>) -> Admission {
+    fn admit(&mut self, _upgrade: &UpgradeRequest<'_, '_, '_>) -> Admission {
         Admission::Now
     }
 
@@ -87,28 +89,12 @@ pub trait Part: Sockets {
     /// A WebSocket is over; `drops_messages` says that what waits in it is not to be delivered.
     fn left(&mut self, _now: Now, _id: Id, _code: u16, _drops_messages: bool) {}
 
-    // Connections that it asked for with `Order::Connect`.
+    // Connections.
 
-    /// The id of the connection that was asked for; `None`: there is no place for it.
-    fn opened_connection(&mut self, _id: Option<Id>) {}
-
-    /// It is established, or cannot be.
-    fn connected(&mut self, _now: Now, _id: Id, _how: Result<(), HangUp>, _out: &mut Vec<u8>) {}
-
-    /// Bytes came.
-    fn received(&mut self, _now: Now, _id: Id, _bytes: &[u8], _out: &mut Vec<u8>) {}
-
-    /// It may be written to, as `Order::Write` asked for.
-    fn render(&mut self, _id: Id, _out: &mut Vec<u8>) {}
-
-    /// The kernel took so many bytes of what was just written; the rest is kept.
-    fn kept(&mut self, _id: Id, _taken: usize) {}
-
-    /// The kernel took some of what was kept.
-    fn sent(&mut self, _id: Id) {}
-
-    /// The peer sends no more.
-    fn ended(&mut self, _now: Now, _id: Id, _how: HangUp) {}
+    /// What speaks on the connections that it asks for.
+    fn connections(&mut self) -> Option<&mut dyn Connections> {
+        None
+    }
 
     /// A connection is closed: its own, or one of its WebSockets, or one whose admission was
     /// pending.
@@ -161,6 +147,31 @@ pub trait Part: Sockets {
     fn contents(&self) -> Vec<(String, String, String)> {
         Vec::new()
     }
+}
+
+/// The connections that a part asked for with [`Order::Connect`]. The end of each is reported to
+/// [`Part::closed`].
+pub trait Connections {
+    /// The id of the connection that was asked for; `None`: there are too many.
+    fn opened(&mut self, id: Option<Id>);
+
+    /// It is established, or connecting failed.
+    fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Vec<u8>);
+
+    /// Bytes came.
+    fn received(&mut self, now: Now, id: Id, bytes: &[u8], out: &mut Vec<u8>);
+
+    /// It may be written to, as [`Order::Write`] asked for.
+    fn render(&mut self, _id: Id, _out: &mut Vec<u8>) {}
+
+    /// The kernel took so many bytes of what was just written; the rest is kept.
+    fn kept(&mut self, _id: Id, _taken: usize) {}
+
+    /// The kernel took some of what was kept.
+    fn sent(&mut self, _id: Id) {}
+
+    /// The peer sends no more.
+    fn ended(&mut self, now: Now, id: Id, how: HangUp);
 }
 
 /// Its state is not shown: the code for that would be carried for every part.
@@ -238,7 +249,7 @@ pub enum Verdict {
 /// What a part wants of the server.
 #[derive(Debug)]
 pub enum Order {
-    /// A connection; [`Part::opened_connection`] is called at once.
+    /// A connection; [`Connections::opened`] is called at once.
     Connect(Target),
     /// To be asked what there is to say on this connection.
     Write(Id),

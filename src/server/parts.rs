@@ -3,7 +3,7 @@
 
 use crate::engine::{File, Now};
 use crate::server::ops::pressure::Account;
-use crate::server::part::{Order, Part, PartId};
+use crate::server::part::{Connections, Order, Part, PartId};
 
 /// The parts.
 #[derive(Debug, Default)]
@@ -48,6 +48,11 @@ impl Parts {
     pub(super) fn call(&mut self, id: PartId) -> &mut dyn Part {
         self.is_dirty = true;
         &mut *self.all[usize::from(id.0)].part
+    }
+
+    /// The connections of one of them.
+    pub(super) fn connections(&mut self, id: Option<PartId>) -> Option<&mut dyn Connections> {
+        self.call(id?).connections()
     }
 
     /// What they own, as the account has it.

@@ -6,9 +6,8 @@ use super::Server;
 use crate::engine::{Action, Id, Now};
 use crate::limits;
 use crate::server::conn::{Conn, Quota, Stage};
-use crate::server::end::MEMORY_SHORT;
 use crate::server::ops::pressure::{self, Account, Demand};
-use crate::server::shared::{Cx, Shared};
+use crate::server::shared::Shared;
 use crate::server::websocket::extras::Extras;
 use crate::time::Moment;
 
@@ -174,31 +173,6 @@ impl Conn {
             Stage::Lingering { .. } => !self.unsent().is_empty(),
             Stage::Upstream | Stage::Leaving => false,
         }
-    }
-
-    /// Gives back what it owns, as one of those that own most while memory is short.
-    fn make_room(&mut self, cx: &mut Cx<'_>) {
-        self.drop_input();
-        let takes_a_close = self.unsent().is_empty();
-        match &mut self.stage {
-            Stage::WebSocket(socket) if takes_a_close => socket.make_room(cx),
-            // A Close would stand behind what the peer does not take.
-            Stage::WebSocket(_) => {
-                self.log_end(MEMORY_SHORT, cx);
-                self.reset(cx);
-            }
-            Stage::Http(_) | Stage::Upstream | Stage::Lingering { .. } | Stage::Leaving => {
-                self.reset(cx);
-            }
-        }
-        self.settle(cx);
-    }
-
-    /// Makes its place free for others: it has not become a WebSocket for too long.
-    pub(super) fn evict(&mut self, cx: &mut Cx<'_>) {
-        cx.shared.metrics.evicted += 1;
-        self.leave(cx);
-        self.settle(cx);
     }
 
     /// Who goes first when the admin listener is full: see [`Server::make_admin_place`].

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::behaviours::{Mount, Room};
+use crate::behaviours::Mount;
 use crate::engine::{Action, Id, Now, Out, Peer, Side};
 use crate::limits;
 use crate::outbox::Blocks;
@@ -20,7 +20,7 @@ use crate::server::ops::pressure::{Account, MemoryStage, Pressure};
 use crate::server::part::{self, Part, PartId};
 use crate::server::parts::Parts;
 use crate::server::route_table::RouteTable;
-use crate::server::websocket::extras::Means;
+use crate::server::websocket::SocketCx;
 use crate::server::websocket::faults::Faults;
 use crate::server::websocket::worker::Worker;
 use crate::time;
@@ -204,18 +204,6 @@ impl Shared {
         self.parts.get(part).cost_of(id) + self.pending.get(&id).map_or(0, Pending::cost)
     }
 
-    /// What a message that waits may need.
-    pub(super) fn means(&mut self) -> Means<'_> {
-        let Self { worker, faults, blocks, actions, .. } = self;
-        Means { worker, faults, blocks, actions }
-    }
-
-    /// How many bytes an answer to one message may have.
-    pub(super) fn room(&self) -> Room {
-        let cap = limits::output_cap(self.config.limits.max_message);
-        Room { answer: cap - limits::HIGH_WATER_BYTES, memory: self.pressure.room() }
-    }
-
     /// Why `/readyz` fails.
     pub(super) fn why_unready(&self) -> Option<&'static str> {
         if self.drain.is_unready(&self.config.drain) {
@@ -283,5 +271,27 @@ pub(super) struct Cx<'a> {
 impl Cx<'_> {
     pub(super) fn act(&mut self, action: Action) {
         self.shared.actions.push_back(action);
+    }
+
+    /// What a WebSocket can reach of it.
+    pub(super) fn of_socket(&mut self) -> SocketCx<'_> {
+        let shared = &mut *self.shared;
+        SocketCx {
+            now: self.now,
+            id: self.id,
+            config: &shared.config,
+            pressure: &shared.pressure,
+            metrics: &mut shared.metrics,
+            rng: &mut shared.rng,
+            codec: &mut shared.codec,
+            blocks: &mut shared.blocks,
+            worker: &mut shared.worker,
+            faults: &mut shared.faults,
+            work: &mut shared.work,
+            parts: &mut shared.parts,
+            part: self.part,
+            actions: &mut shared.actions,
+            out: self.out,
+        }
     }
 }

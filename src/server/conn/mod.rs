@@ -1,71 +1,28 @@
-//! A connection and its stage: the only place where a stage changes.
-//!
-//! Theory: a connection begins as HTTP. One request may turn it into a WebSocket, once. Whatever
-//! it is, it ends in two steps. *Lingering*: our last word is said and our side is shut; what the
-//! peer still sends is read and dropped, since closing over unread bytes makes the kernel send an
-//! RST, and that would take our last word away from a peer that has not read it yet. *Leaving*:
-//! nothing is read any more; what the peer has not taken is flushed, then the stream is closed.
-//! A connection of our own, *Upstream*, belongs to a part, which also ends it.
-//!
-//! | from \ on  | input                                 | end of input | stream dead | deadline               |
-//! |------------|---------------------------------------|--------------|-------------|------------------------|
-//! | Http       | Http, WebSocket (101), Lingering      | Leaving      | Leaving     | Lingering (408), Leaving |
-//! | WebSocket  | WebSocket, Lingering (both Closes)    | Leaving      | Leaving     | WebSocket, Lingering   |
-//! | Lingering  | Lingering (dropped), Leaving (enough) | Leaving      | Leaving     | Leaving                |
-//! | Upstream   | Upstream                              | Leaving      | Leaving     | reset                  |
-//! | Leaving    | Leaving                               | Leaving      | Leaving     | reset                  |
+//! A connection: what its peer, its timers and the process do to it. A stage changes only here;
+//! what each stage is and how they follow each other: `stages`.
 
-mod input;
 mod record;
+mod stages;
 
-use crate::engine::{Action, HangUp, Peer, Side};
+pub use stages::TRANSITIONS;
+pub(in crate::server) use stages::{Patience, Quota, Stage};
+
+use crate::engine::{Action, HangUp, Peer};
 use crate::limits;
 use crate::outbox::Block;
 use crate::proto::frame;
-use crate::proto::refusal::Refusal;
-use crate::server::end::{BROKEN, CloseReason, End, Initiator};
-use crate::server::http::upgrade;
+use crate::server::end::{BROKEN, CloseReason, End, Initiator, MEMORY_SHORT};
 use crate::server::http::{self, Http, Late};
 use crate::server::ops::pressure::{self as memory, Account};
 use crate::server::part::PartId;
 use crate::server::shared::{Cx, Shared};
-use crate::server::slow::{Slow, is_backed_up, is_held};
+use crate::server::slow::{Hold, Slow, is_backed_up, is_held};
 use crate::server::websocket::{self, WebSocket};
 use crate::time::Moment;
 
-/// Every change of a stage: from which, by what, to which. Tests see each of them happen, and no
-/// other: `tests/it/transitions.txt` names a scenario for each.
-pub const TRANSITIONS: &[(&str, &str, &str)] = &[
-    // 101.
-    ("http", "input", "websocket"),
-    // The last answer, or a refusal.
-    ("http", "input", "lingering"),
-    ("http", "end", "leaving"),
-    // A part has decided on a pending upgrade.
-    ("http", "wake", "websocket"),
-    // Too slow, idle, or refused while draining.
-    ("http", "wake", "lingering"),
-    // It never sent a byte, takes nothing of an answer, or is cut off at the hard stop.
-    ("http", "wake", "leaving"),
-    // Evicted, so that another has its place.
-    ("http", "another", "leaving"),
-    // Both Closes, or a fault of the peer.
-    ("websocket", "input", "lingering"),
-    ("websocket", "end", "leaving"),
-    // Its Close did not come in time, or no answer to a ping.
-    ("websocket", "wake", "lingering"),
-    // It takes nothing, or is cut off at the hard stop.
-    ("websocket", "wake", "leaving"),
-    // Too much output waits.
-    ("websocket", "overload", "lingering"),
-    // Memory is short, and it owns most.
-    ("websocket", "another", "leaving"),
-    ("upstream", "end", "leaving"),
-    // It sent more than is dropped, ended its side, or its time is over.
-    ("lingering", "input", "leaving"),
-    ("lingering", "end", "leaving"),
-    ("lingering", "wake", "leaving"),
-];
+/// Held input goes back through the read buffer in stretches: moving what is left of it costs
+/// less than what is done with it.
+const HELD_STRETCH_BYTES: usize = 16 * 1024;
 
 /// A connection.
 #[derive(Debug)]
@@ -77,42 +34,6 @@ pub(in crate::server) struct Conn {
     pub(in crate::server) slow: Option<Box<Slow>>,
     /// The part that it concerns: that opened it, or that speaks for it.
     pub(in crate::server) part: Option<PartId>,
-}
-
-/// Which of the counted places a connection takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Quota {
-    Main,
-    /// Beyond the cap, or after the end of accepting: it only hears 503.
-    Refused(Refusal),
-    Admin,
-    /// Opened for a part.
-    Upstream,
-}
-
-/// What a connection is at present.
-#[derive(Debug)]
-pub(in crate::server) enum Stage {
-    Http(Http),
-    WebSocket(WebSocket),
-    /// A part opened it, and says what goes over it.
-    Upstream,
-    /// Our side is shut; drops so many more bytes, for so long.
-    Lingering {
-        bytes: u32,
-        until: Moment,
-        patience: Patience,
-    },
-    Leaving,
-}
-
-/// How long a connection lingers over output that waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Patience {
-    /// As long as the peer takes some of it; its time begins when all is taken.
-    UntilTaken,
-    /// Not at all: too much of it waits.
-    Limited,
 }
 
 impl Conn {
@@ -137,50 +58,6 @@ impl Conn {
             slow: None,
             part: Some(part),
         }
-    }
-
-    pub(in crate::server) fn side(&self) -> Side {
-        match self.quota {
-            Quota::Main | Quota::Refused(_) | Quota::Upstream => Side::Main,
-            Quota::Admin => Side::Admin,
-        }
-    }
-
-    pub(in crate::server) fn is_websocket(&self) -> bool {
-        self.websocket().is_some()
-    }
-
-    /// The name of the stage, for the table of stages and inputs.
-    pub(in crate::server) fn stage_name(&self) -> &'static str {
-        match self.stage {
-            Stage::Http(_) => "http",
-            Stage::WebSocket(_) => "websocket",
-            Stage::Upstream => "upstream",
-            Stage::Lingering { .. } => "lingering",
-            Stage::Leaving => "leaving",
-        }
-    }
-
-    pub(in crate::server) fn websocket(&self) -> Option<&WebSocket> {
-        match &self.stage {
-            Stage::WebSocket(socket) => Some(socket),
-            Stage::Upstream | Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => None,
-        }
-    }
-
-    fn is_paused(&self) -> bool {
-        let slow = self.slow.as_deref();
-        match &self.stage {
-            Stage::Http(http) => is_backed_up(slow, 0) || is_held(slow) || http.owes_an_answer(),
-            Stage::WebSocket(socket) => socket.is_paused(slow, 0) || is_held(slow),
-            Stage::Upstream | Stage::Lingering { .. } => false,
-            Stage::Leaving => true,
-        }
-    }
-
-    /// When memory is short, a peer is not read that does not read.
-    fn is_read(&self, memory_is_short: bool) -> bool {
-        !self.is_paused() && (!memory_is_short || self.unsent().is_empty())
     }
 
     /// The peer has ended its side while it is not read. One that an answer is owed to does not
@@ -251,7 +128,7 @@ impl Conn {
                 if let Some(slow) = self.slow.as_deref_mut() {
                     let direct = slow.message.as_mut().is_some_and(|m| !m.spare().is_empty());
                     if direct {
-                        let then = socket.receive_into_block(slow, cx, n);
+                        let then = socket.receive_into_block(slow, &mut cx.of_socket(), n);
                         self.follow_websocket(then, cx);
                         return self.settle(cx);
                     }
@@ -270,9 +147,8 @@ impl Conn {
                 }
             }
             Stage::Upstream => {
-                if let Some(part) = cx.part {
-                    let (bytes, out) = (&shared[..n], &mut cx.out.bytes);
-                    cx.shared.parts.call(part).received(cx.now, cx.id, bytes, out);
+                if let Some(connections) = cx.shared.parts.connections(cx.part) {
+                    connections.received(cx.now, cx.id, &shared[..n], &mut cx.out.bytes);
                 }
             }
             Stage::Lingering { bytes, .. } => {
@@ -284,6 +160,102 @@ impl Conn {
             Stage::Leaving => {}
         }
         self.settle(cx);
+    }
+
+    /// Requests that lie whole in the read buffer, and what is left of them.
+    fn receive_http(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let Stage::Http(http) = &mut self.stage else { return };
+        let (used, then) = http.receive(self.slow.as_deref(), cx, &shared[..n]);
+        self.part = cx.part;
+        match then {
+            http::Then::More => self.keep(&shared[used..n], Hold::Incomplete, cx),
+            http::Then::Hold => self.keep(&shared[used..n], Hold::Held, cx),
+            http::Then::Wait => self.keep(&shared[used..n], Hold::Waiting, cx),
+            http::Then::Over => self.linger(cx),
+            http::Then::Open(socket) => {
+                self.open(socket, cx);
+                self.receive_frames((used, n), shared, cx);
+            }
+        }
+    }
+
+    /// The same for requests that came in parts, which lie in memory of their own.
+    fn receive_kept_http(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let (Stage::Http(http), Some(slow)) = (&mut self.stage, &mut self.slow) else { return };
+        let Some(input) = slow.input.take() else { return };
+        slow.hold = Hold::Incomplete;
+        let (used, then) = http.receive(Some(slow), cx, input.bytes());
+        self.part = cx.part;
+        match then {
+            http::Then::More => self.put_back(input, used, Hold::Incomplete, cx),
+            http::Then::Hold => self.put_back(input, used, Hold::Held, cx),
+            http::Then::Wait => self.put_back(input, used, Hold::Waiting, cx),
+            http::Then::Over => self.linger(cx),
+            http::Then::Open(socket) => {
+                self.open(socket, cx);
+                // Frames that came with the request: back to where frames are read.
+                self.put_back(input, used, Hold::Incomplete, cx);
+                self.receive_held(shared, cx);
+            }
+        }
+    }
+
+    /// Frames in `shared[from..to]`, and what is left of them.
+    fn receive_frames(&mut self, (from, to): (usize, usize), shared: &mut [u8], cx: &mut Cx<'_>) {
+        let Stage::WebSocket(socket) = &mut self.stage else { return };
+        match socket.receive(&mut self.slow, &mut cx.of_socket(), shared, (from, to)) {
+            (used, websocket::Then::More) if used == to => {}
+            (used, websocket::Then::More) => self.keep(&shared[used..to], Hold::Incomplete, cx),
+            (used, websocket::Then::Hold) => self.keep(&shared[used..to], Hold::Held, cx),
+            (_, websocket::Then::Over(end)) => self.close_websocket(end, cx),
+        }
+    }
+
+    /// A stretch of the frames that were held back.
+    fn receive_held(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+        let (Stage::WebSocket(socket), Some(slow)) = (&mut self.stage, &mut self.slow) else {
+            return;
+        };
+        let Some(input) = slow.input.take() else { return };
+        slow.hold = Hold::Incomplete;
+        let stretch = input.len().min(HELD_STRETCH_BYTES);
+        shared[..stretch].copy_from_slice(&input.bytes()[..stretch]);
+        match socket.receive(&mut self.slow, &mut cx.of_socket(), shared, (0, stretch)) {
+            // A stretch that is not the last can run short of its own end: the rest is next.
+            (used, websocket::Then::More) if stretch < input.len() => {
+                self.put_back(input, used, Hold::Held, cx);
+            }
+            (used, websocket::Then::More) => self.put_back(input, used, Hold::Incomplete, cx),
+            (used, websocket::Then::Hold) => self.put_back(input, used, Hold::Held, cx),
+            (_, websocket::Then::Over(end)) => self.close_websocket(end, cx),
+        }
+    }
+
+    /// Keeps what was not used of the read buffer.
+    fn keep(&mut self, rest: &[u8], hold: Hold, cx: &mut Cx<'_>) {
+        let input = cx.shared.blocks.with(rest);
+        self.put_back(input, 0, hold, cx);
+    }
+
+    /// Keeps what was not used; what is held asks for its turn. Nothing more is read before that,
+    /// not even the end of input: or requests would be lost behind it.
+    fn put_back(&mut self, mut input: Block, used: usize, hold: Hold, cx: &mut Cx<'_>) {
+        if hold == Hold::Held {
+            cx.act(Action::Resume(cx.id));
+        }
+        input.consume(used);
+        // What was a whole read may be a few bytes of a frame by now, and those can wait long.
+        if hold == Hold::Incomplete && input.cost() > 4 * input.len() + 256 {
+            let rest = cx.shared.blocks.with(input.bytes());
+            let whole = std::mem::replace(&mut input, rest);
+            cx.shared.blocks.give_back(whole, cx.now.mono_ns);
+        }
+        if input.is_empty() {
+            return cx.shared.blocks.give_back(input, cx.now.mono_ns);
+        }
+        let slow = self.slow.get_or_insert_default();
+        slow.input = Some(input);
+        slow.hold = hold;
     }
 
     pub(in crate::server) fn resume(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
@@ -314,8 +286,8 @@ impl Conn {
         match (&mut self.stage, how) {
             (Stage::Leaving, HangUp::Eof) => return,
             (Stage::WebSocket(socket), HangUp::Eof) => {
-                let end = socket.end_of_input(cx);
-                self.log_end(end, cx);
+                let end = socket.end_of_input(&mut cx.of_socket());
+                self.log_end(end, (cx.now, cx.id), cx.shared);
                 self.leave(cx);
             }
             (
@@ -327,12 +299,12 @@ impl Conn {
                 | HangUp::NoSuchName
                 | HangUp::Tls(_),
             ) => {
-                self.log_end(BROKEN, cx);
+                self.log_end(BROKEN, (cx.now, cx.id), cx.shared);
                 self.leave(cx);
             }
             (Stage::Upstream, _) => {
-                if let Some(part) = cx.part {
-                    cx.shared.parts.call(part).ended(cx.now, cx.id, how);
+                if let Some(connections) = cx.shared.parts.connections(cx.part) {
+                    connections.ended(cx.now, cx.id, how);
                 }
                 self.leave(cx);
             }
@@ -347,8 +319,10 @@ impl Conn {
         let whole = cx.out.len() <= taken;
         let slow = self.slow.get_or_insert_default();
         slow.outbox.keep(cx.out, shared, taken, &mut cx.shared.blocks, cx.now.mono_ns);
-        if let (Stage::Upstream, Some(part)) = (&self.stage, cx.part) {
-            cx.shared.parts.call(part).kept(cx.id, taken);
+        if let Stage::Upstream = self.stage
+            && let Some(connections) = cx.shared.parts.connections(cx.part)
+        {
+            connections.kept(cx.id, taken);
         }
         if !whole && slow.stalled_since.is_none() {
             slow.stalled_since = Some(Moment::at(cx.now.mono_ns));
@@ -365,7 +339,7 @@ impl Conn {
         let Some(slow) = &mut self.slow else { return };
         frame::write_close(&mut cx.out.bytes, 1013, "too much output waits");
         slow.outbox.keep(cx.out, &[], 0, &mut cx.shared.blocks, cx.now.mono_ns);
-        self.log_end(End { code: 1013, initiator: Initiator::Server }, cx);
+        self.log_end(End { code: 1013, initiator: Initiator::Server }, (cx.now, cx.id), cx.shared);
         cx.act(Action::Finish(cx.id));
         let until = Moment::after(cx.now, limits::OVERLOAD_WAIT_MS);
         let patience = Patience::Limited;
@@ -382,8 +356,10 @@ impl Conn {
         slow.outbox.sent(n, &mut cx.shared.blocks, cx.now.mono_ns);
         let left = slow.outbox.len();
         slow.stalled_since = (left > 0).then(|| Moment::at(cx.now.mono_ns));
-        if let (Stage::Upstream, Some(part)) = (&self.stage, cx.part) {
-            cx.shared.parts.call(part).sent(cx.id);
+        if let Stage::Upstream = self.stage
+            && let Some(connections) = cx.shared.parts.connections(cx.part)
+        {
+            connections.sent(cx.id);
         }
         let was_unread = cx.shared.pressure.stage() >= memory::MemoryStage::Short && left == 0;
         let has_room = before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES;
@@ -406,7 +382,7 @@ impl Conn {
     pub(in crate::server) fn wake(&mut self, cx: &mut Cx<'_>) {
         if self.is_stalled(cx) {
             if self.is_websocket() {
-                self.log_end(BROKEN, cx);
+                self.log_end(BROKEN, (cx.now, cx.id), cx.shared);
             }
             return self.reset(cx);
         }
@@ -414,7 +390,7 @@ impl Conn {
         match &mut self.stage {
             Stage::Http(_) => self.wake_http(cx),
             Stage::WebSocket(socket) => {
-                let then = socket.wake(self.slow.as_deref(), is_read, cx);
+                let then = socket.wake(self.slow.as_deref(), is_read, &mut cx.of_socket());
                 self.follow_websocket(then, cx);
             }
             Stage::Lingering { until, patience, .. } if until.has_come(cx.now) => {
@@ -426,8 +402,8 @@ impl Conn {
                 }
             }
             Stage::Upstream => {
-                if let Some(part) = cx.part {
-                    cx.shared.parts.call(part).render(cx.id, &mut cx.out.bytes);
+                if let Some(connections) = cx.shared.parts.connections(cx.part) {
+                    connections.render(cx.id, &mut cx.out.bytes);
                 }
             }
             Stage::Lingering { .. } | Stage::Leaving => {}
@@ -446,7 +422,7 @@ impl Conn {
             Late::Told | Late::Idle => self.linger(cx),
             Late::Silent => self.leave(cx),
             Late::Answered => cx.act(Action::Resume(cx.id)),
-            Late::Verdict => match upgrade::conclude(cx) {
+            Late::Verdict => match http::conclude(cx) {
                 Ok(socket) => {
                     self.open(socket, cx);
                     // Frames may have come with the request.
@@ -474,15 +450,40 @@ impl Conn {
     pub(in crate::server) fn cut(&mut self, cx: &mut Cx<'_>) {
         if let Stage::WebSocket(socket) = &mut self.stage {
             if self.slow.as_ref().is_none_or(|slow| slow.outbox.is_empty()) {
-                socket.close_at_last(cx);
+                socket.close_at_last(&mut cx.of_socket());
             }
-            self.log_end(BROKEN, cx);
+            self.log_end(BROKEN, (cx.now, cx.id), cx.shared);
         }
         self.stage = Stage::Leaving;
     }
 
+    /// Gives back what it owns, as one of those that own most while memory is short.
+    pub(in crate::server) fn make_room(&mut self, cx: &mut Cx<'_>) {
+        self.drop_input();
+        let takes_a_close = self.unsent().is_empty();
+        match &mut self.stage {
+            Stage::WebSocket(socket) if takes_a_close => socket.make_room(&mut cx.of_socket()),
+            // A Close would stand behind what the peer does not take.
+            Stage::WebSocket(_) => {
+                self.log_end(MEMORY_SHORT, (cx.now, cx.id), cx.shared);
+                self.reset(cx);
+            }
+            Stage::Http(_) | Stage::Upstream | Stage::Lingering { .. } | Stage::Leaving => {
+                self.reset(cx);
+            }
+        }
+        self.settle(cx);
+    }
+
+    /// Makes its place free for others: it has not become a WebSocket for too long.
+    pub(in crate::server) fn evict(&mut self, cx: &mut Cx<'_>) {
+        cx.shared.metrics.evicted += 1;
+        self.leave(cx);
+        self.settle(cx);
+    }
+
     pub(in crate::server) fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
-        self.log_open(&socket, cx);
+        self.log_open(cx.id, &socket, cx.shared);
         self.part = cx.part;
         self.stage = Stage::WebSocket(socket);
     }
@@ -496,7 +497,7 @@ impl Conn {
     }
 
     pub(in crate::server) fn close_websocket(&mut self, end: End, cx: &mut Cx<'_>) {
-        self.log_end(end, cx);
+        self.log_end(end, (cx.now, cx.id), cx.shared);
         self.linger(cx);
     }
 
@@ -562,7 +563,7 @@ impl Conn {
 
     /// The stream is gone. A WebSocket that nobody closed before broke just now.
     pub(in crate::server) fn gone(&mut self, cx: &mut Cx<'_>) {
-        self.log_end(BROKEN, cx);
+        self.log_end(BROKEN, (cx.now, cx.id), cx.shared);
         if let Some(slow) = &mut self.slow {
             cx.shared.account.update(&mut slow.counted, Account::default());
         }
@@ -582,7 +583,9 @@ impl Conn {
         let stalled = slow.and_then(|slow| slow.stalled_until_ns(cx.now, send_timeout_ms));
         let staged = match &self.stage {
             Stage::Http(http) => Some(http.next_deadline(cx)),
-            Stage::WebSocket(socket) => socket.next_deadline(slow, cx),
+            Stage::WebSocket(socket) => {
+                socket.next_deadline(slow, cx.now, &cx.shared.config.limits)
+            }
             // Until its output is taken, the send timeout judges.
             Stage::Lingering { patience: Patience::UntilTaken, .. }
                 if !self.unsent().is_empty() =>

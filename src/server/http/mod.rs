@@ -15,15 +15,19 @@ use crate::proto::body::{self, Body};
 use crate::proto::http::{self, Fields, Framing, Method, Persistence, Request, Slashes};
 use crate::proto::intake::{Intake, Progress};
 use crate::proto::refusal::Refusal;
-use crate::proto::response::{self, Delivery, Response};
+use crate::proto::response::{self, Delivery, Response, Switch};
+use crate::server::ops::admin::Ops;
 use crate::server::ops::stats;
+use crate::server::part::{Admission, Asked, UpgradeRequest, Verdict};
 use crate::server::route::{Later, Reply};
 use crate::server::route_table::Match;
-use crate::server::shared::{Cx, PendingAnswer, View};
+use crate::server::shared::{Cx, PendingAnswer, Shared, View};
 use crate::server::slow::{Slow, is_backed_up};
 use crate::server::websocket::WebSocket;
 use crate::time::{self, Moment};
-use upgrade::Opening;
+use pending::Pending;
+use routes::Command;
+use upgrade::{Refused, Upgrade};
 
 /// The answer to a client that speaks plain HTTP to a TLS listener.
 pub const PLAIN_WORDS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
@@ -345,22 +349,19 @@ impl Http {
         found: Option<Match>,
         cx: &mut Cx<'_>,
     ) -> Option<Then> {
-        let reply = match upgrade::upgrade(request, cx) {
-            Some(Ok(Opening::Now(socket))) => return Some(Then::Open(socket)),
-            Some(Ok(Opening::Later)) => {
-                Some(Reply::Later { after_ms: limits::VERDICT_MS, what: Later::Verdict })
-            }
-            Some(Err(refused)) => {
-                cx.shared.metrics.handshake_failed(reason(refused.status));
-                Some(Reply::Now(*refused))
-            }
-            None => match sent {
-                Sent::Whole(body) => {
-                    let body = body::payload(request.framing, body);
-                    routes::command(request, Ok(&body), found, cx)
+        let reply = if request.upgrade == http::Upgrade::WebSocket {
+            match upgrade(request, cx) {
+                Ok(Opening::Now(socket)) => return Some(Then::Open(socket)),
+                Ok(Opening::Later) => {
+                    Some(Reply::Later { after_ms: limits::VERDICT_MS, what: Later::Verdict })
                 }
-                Sent::Early => routes::command(request, Err(Refusal::BodyTooLarge), found, cx),
-            },
+                Err(refused) => {
+                    cx.shared.metrics.handshake_failed(reason(refused.status));
+                    Some(Reply::Now(*refused))
+                }
+            }
+        } else {
+            command(request, sent, found, cx)
         };
         let path = routes::label(request, found, View::of(cx));
         let method = request.method;
@@ -399,6 +400,112 @@ impl Http {
         cx.shared.metrics.answered((method, path, status), self.took_ms(cx));
         (delivery.persistence == Persistence::Close).then_some(Then::Over)
     }
+}
+
+/// Carries out a request that may change something; `None` when all that it wants is to be told.
+fn command(
+    request: &Request<'_, '_>,
+    sent: Sent<'_>,
+    found: Option<Match>,
+    cx: &mut Cx<'_>,
+) -> Option<Reply> {
+    let (part, route) = match routes::command(request, found, View::of(cx))? {
+        Command::Refuse(response) => return Some(Reply::Now(response)),
+        Command::Do(does) => {
+            let Shared { open, drain, faults, ready_off, orders, actions, .. } = &mut *cx.shared;
+            let (now, peer, open) = (cx.now, cx.peer, *open);
+            let mut ops = Ops { now, peer, open, drain, faults, ready_off, orders, actions };
+            return Some(does(request, &mut ops));
+        }
+        Command::Ask(part, route) => (part, route),
+    };
+    let whole;
+    let body = match sent {
+        Sent::Whole(body) => {
+            whole = body::payload(request.framing, body);
+            Ok(&*whole)
+        }
+        Sent::Early => Err(Refusal::BodyTooLarge),
+    };
+    let Shared { config, parts, rng, .. } = &mut *cx.shared;
+    Some(parts.call(part).respond(Asked {
+        now: cx.now,
+        id: cx.id,
+        peer: cx.peer,
+        route: route.path,
+        path: routes::below(&config.base_path, &request.path).unwrap_or_default(),
+        request,
+        body,
+        rng,
+    }))
+}
+
+/// What comes of an upgrade that has no fault.
+enum Opening {
+    /// A WebSocket.
+    Now(WebSocket),
+    /// The same, if its part decides so.
+    Later,
+}
+
+/// Opens a WebSocket, or says why not.
+fn upgrade(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> {
+    if cx.shared.tokens.are_old(cx.now)
+        && let Some(source) = cx.shared.tokens.source()
+    {
+        cx.act(Action::Fetch(source));
+    }
+    let checked = upgrade::check(request, (cx.now, cx.id), View::of(cx));
+    let Upgrade { pending, params, subprotocol, part } = checked.map_err(|refused| {
+        if refused.status == 503 { Box::new(try_later(*refused, cx.shared)) } else { refused }
+    })?;
+    if let Some(part) = part {
+        cx.part = Some(part);
+        let (now, id, peer) = (cx.now, cx.id, cx.peer);
+        let upgrade = UpgradeRequest { now, id, peer, request, params: &params };
+        match cx.shared.parts.call(part).admit(&upgrade) {
+            Admission::Now => {}
+            Admission::Pending => {
+                cx.shared.add_pending(id, pending);
+                return Ok(Opening::Later);
+            }
+        }
+    }
+    Ok(Opening::Now(open(pending, subprotocol.as_deref(), cx)))
+}
+
+/// A part has decided on a pending upgrade, or has had its time for that.
+pub(in crate::server) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
+    cx.shared.refresh_date(cx.now);
+    let pending = cx.shared.take_pending(cx.id);
+    let (Some(part), Some(pending)) = (cx.part, pending) else {
+        return Err(Response::refusal(Refusal::Overloaded));
+    };
+    if cx.shared.drain.phase.refuses() {
+        cx.shared.parts.call(part).closed(cx.now, cx.id);
+        return Err(try_later(Response::refusal(Refusal::Draining), cx.shared));
+    }
+    match cx.shared.parts.call(part).verdict(cx.now, cx.id) {
+        Verdict::Welcome(chosen) => {
+            let chosen = chosen.filter(|chosen| pending.offers(chosen));
+            Ok(open(pending, chosen.as_deref(), cx))
+        }
+        Verdict::Refused(response) => Err(response),
+    }
+}
+
+/// Sends 101; from then on it is a WebSocket.
+fn open(pending: Pending, subprotocol: Option<&str>, cx: &mut Cx<'_>) -> WebSocket {
+    let Pending { accept, deflate, behaviour, extras, mount, .. } = pending;
+    let extension = deflate.as_ref().map(|(answer, _)| answer.as_str());
+    let switch = Switch { accept: &accept, subprotocol, extension };
+    response::switch(&mut cx.out.bytes, cx.shared.stamp(), &switch);
+    let deflate = deflate.map(|(_, agreed)| agreed);
+    WebSocket::open(behaviour, extras, mount, deflate, &mut cx.of_socket())
+}
+
+fn try_later<'r>(response: Response<'r>, shared: &mut Shared) -> Response<'r> {
+    response.with("Retry-After", shared.retry_after())
 }
 
 /// Old kubelets put two slashes before the path of a hook. Refused with 400, the hook would do
@@ -441,7 +548,7 @@ pub(in crate::server) fn refuse(refusal: Refusal, cx: &mut Cx<'_>) {
     );
     let mut response = Response::refusal(refusal);
     if refusal.status() == 503 {
-        response = response.with("Retry-After", cx.shared.retry_after());
+        response = try_later(response, cx.shared);
     }
     let delivery = Delivery { body: true, persistence: Persistence::Close, minor: 1 };
     response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);

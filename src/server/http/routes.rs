@@ -10,12 +10,15 @@ use crate::server::config::Surface;
 use crate::server::http::assets::Asset;
 use crate::server::http::browser;
 use crate::server::http::whoami;
-use crate::server::ops::admin;
+use crate::server::ops::admin::{self, Ops};
 use crate::server::ops::stats;
-use crate::server::part::{Asked, PartId};
-use crate::server::route::{Reply, Route, ServedOn, Taken};
+use crate::server::part::PartId;
+use crate::server::route::{Reply, Route, ServedOn};
 use crate::server::route_table::{Match, Origin};
-use crate::server::shared::{Cx, Shared, View};
+use crate::server::shared::View;
+
+/// Carries out a request.
+pub(in crate::server) type Does = fn(&Request<'_, '_>, &mut Ops<'_>) -> Reply;
 
 /// How a path answers.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +26,7 @@ enum Answer {
     /// It looks and tells.
     Tells(fn(&Request<'_, '_>, View<'_>) -> Response<'static>),
     /// It may change something, or answer later. No page of another site may ask for it.
-    Does(Get, fn(&Request<'_, '_>, &mut Cx<'_>) -> Reply),
+    Does(Get, Does),
 }
 
 /// What a GET of a path does, where another method changes something. A GET that acts is for
@@ -136,15 +139,23 @@ pub(in crate::server) fn label(
     }
 }
 
-/// Carries out a request that may change something; `None` when it only wants to be told.
+/// How a request is answered that may change something.
+pub(in crate::server) enum Command {
+    Refuse(Response<'static>),
+    Do(Does),
+    /// By the part whose route it is.
+    Ask(PartId, &'static Route),
+}
+
+/// Whether a request may change something, and whether it is allowed to; `None` when all that it
+/// wants is to be told.
 pub(in crate::server) fn command(
     request: &Request<'_, '_>,
-    body: Taken<'_>,
     found: Option<Match>,
-    cx: &mut Cx<'_>,
-) -> Option<Reply> {
+    cx: View<'_>,
+) -> Option<Command> {
     let forbidden =
-        |text: String| Some(Reply::Now(Response::text(Refusal::OriginForeign.status(), text)));
+        |text: String| Some(Command::Refuse(Response::text(Refusal::OriginForeign.status(), text)));
     if cx.side == Side::Admin
         && let Err(why) = browser::check(request, &cx.shared.config.admin_hosts)
     {
@@ -159,7 +170,7 @@ pub(in crate::server) fn command(
         return None;
     }
     if !route.methods.contains(&request.method) {
-        return Some(Reply::Now(other_method(request, route.methods)));
+        return Some(Command::Refuse(other_method(request, route.methods)));
     }
     match cx.side {
         Side::Admin
@@ -172,30 +183,10 @@ pub(in crate::server) fn command(
         Side::Admin | Side::Main => {}
     }
     match (answer, from) {
-        (Some(Answer::Does(_, does)), _) => Some(does(request, cx)),
-        (_, Origin::Part(part)) => Some(ask_part(part, route, request, body, cx)),
+        (Some(Answer::Does(_, does)), _) => Some(Command::Do(does)),
+        (_, Origin::Part(part)) => Some(Command::Ask(part, route)),
         (Some(Answer::Tells(_)) | None, Origin::Server(_)) => None,
     }
-}
-
-fn ask_part(
-    part: PartId,
-    route: &'static Route,
-    request: &Request<'_, '_>,
-    body: Taken<'_>,
-    cx: &mut Cx<'_>,
-) -> Reply {
-    let Shared { config, parts, rng, .. } = &mut *cx.shared;
-    parts.call(part).respond(Asked {
-        now: cx.now,
-        id: cx.id,
-        peer: cx.peer,
-        route: route.path,
-        path: below(&config.base_path, &request.path).unwrap_or_default(),
-        request,
-        body,
-        rng,
-    })
 }
 
 /// A page of another site must not stop the server that it is shown beside. On the admin listener

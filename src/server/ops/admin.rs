@@ -1,11 +1,16 @@
 //! What an operator, a preStop hook or a fault test may ask of the process.
 
+use std::collections::VecDeque;
+
 use serde::Serialize;
 
+use crate::engine::{Action, Now, Peer};
 use crate::proto::http::{Method, Request};
 use crate::proto::response::Response;
+use crate::server::ops::drain::Drain;
 use crate::server::route::{Later, Reply, json};
-use crate::server::shared::{Cx, Order};
+use crate::server::shared::{Open, Order};
+use crate::server::websocket::faults::Faults;
 use crate::units;
 
 /// What the preStop hook of the guide waits, so that its manifest works as it is.
@@ -15,6 +20,19 @@ const WAIT_MS_MAX: u64 = 3_600_000;
 /// How long `/inemuri` sleeps unless told otherwise, and at most.
 const SLEEP_S: u64 = 10;
 const SLEEP_S_MAX: u64 = 600;
+
+/// What a request can change of the process, and who asks.
+#[derive(Debug)]
+pub(in crate::server) struct Ops<'a> {
+    pub(in crate::server) now: Now,
+    pub(in crate::server) peer: Peer,
+    pub(in crate::server) open: Open,
+    pub(in crate::server) drain: &'a mut Drain,
+    pub(in crate::server) faults: &'a mut Faults,
+    pub(in crate::server) ready_off: &'a mut bool,
+    pub(in crate::server) orders: &'a mut VecDeque<Order>,
+    pub(in crate::server) actions: &'a mut VecDeque<Action>,
+}
 
 /// The value of a parameter of the query.
 pub(in crate::server) fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
@@ -35,38 +53,38 @@ fn said(text: &'static str) -> Reply {
 
 /// The preStop hook: readiness fails at once, everything is still served, and the answer comes
 /// after the wait.
-fn announce_and_wait(what: Later, wait_ms: u64, cx: &mut Cx<'_>) -> Reply {
-    announce(cx);
+fn announce_and_wait(what: Later, wait_ms: u64, ops: &mut Ops<'_>) -> Reply {
+    announce(ops);
     Reply::Later { after_ms: wait_ms, what }
 }
 
-fn announce(cx: &mut Cx<'_>) {
-    if !cx.shared.drain.is_under_way() {
-        log::info!(target: "drain", peer:% = cx.peer; "announced: not ready, still serving");
+fn announce(ops: &mut Ops<'_>) {
+    if !ops.drain.is_under_way() {
+        log::info!(target: "drain", peer:% = ops.peer; "announced: not ready, still serving");
     }
-    cx.shared.drain.announce(cx.now);
+    ops.drain.announce(ops.now);
 }
 
 /// `/api/shutdown`
-pub(in crate::server) fn shutdown(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
-    announce_and_wait(Later::Shutdown, SHUTDOWN_MS, cx)
+pub(in crate::server) fn shutdown(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+    announce_and_wait(Later::Shutdown, SHUTDOWN_MS, ops)
 }
 
 /// `/drain`
-pub(in crate::server) fn drain(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn drain(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     if let Some(wait) = param(request, "wait") {
         return match units::duration_ms(wait).filter(|&ms| ms <= WAIT_MS_MAX) {
-            Some(ms) => announce_and_wait(Later::Drain, ms, cx),
+            Some(ms) => announce_and_wait(Later::Drain, ms, ops),
             None => bad("wait: must be a duration up to 1h, such as 15s"),
         };
     }
     if request.method != Method::Post {
-        return report(cx);
+        return report(ops);
     }
     match param(request, "cancel") {
-        Some("1" | "true" | "") if !cx.shared.drain.is_under_way() => said("not draining\n"),
-        Some("1" | "true" | "") if cx.shared.drain.cancel() => {
-            log::info!(target: "drain", peer:% = cx.peer; "taken back");
+        Some("1" | "true" | "") if !ops.drain.is_under_way() => said("not draining\n"),
+        Some("1" | "true" | "") if ops.drain.cancel() => {
+            log::info!(target: "drain", peer:% = ops.peer; "taken back");
             said("not draining any more\n")
         }
         Some("1" | "true" | "") => {
@@ -74,13 +92,13 @@ pub(in crate::server) fn drain(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Re
         }
         Some(_) => bad("cancel: must be 1"),
         None => {
-            announce(cx);
+            announce(ops);
             said("draining\n")
         }
     }
 }
 
-fn report(cx: &Cx<'_>) -> Reply {
+fn report(ops: &Ops<'_>) -> Reply {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Report {
@@ -90,45 +108,45 @@ fn report(cx: &Cx<'_>) -> Reply {
         connections: usize,
         websockets: usize,
     }
-    let drain = &cx.shared.drain;
+    let drain = &ops.drain;
     Reply::Now(json(&Report {
         draining: drain.is_under_way(),
         phase: drain.phase.name(),
-        elapsed_ms: if drain.is_under_way() { drain.elapsed_ms(cx.now) } else { 0 },
-        connections: cx.shared.open.main,
-        websockets: cx.shared.open.websockets,
+        elapsed_ms: if drain.is_under_way() { drain.elapsed_ms(ops.now) } else { 0 },
+        connections: ops.open.main,
+        websockets: ops.open.websockets,
     }))
 }
 
 /// `/readyz/disable`
-pub(in crate::server) fn disable(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
-    log::info!(target: "ready", peer:% = cx.peer; "readiness turned off");
-    cx.shared.ready_off = true;
+pub(in crate::server) fn disable(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+    log::info!(target: "ready", peer:% = ops.peer; "readiness turned off");
+    *ops.ready_off = true;
     said("not ready\n")
 }
 
 /// `/readyz/enable`
-pub(in crate::server) fn enable(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
-    log::info!(target: "ready", peer:% = cx.peer; "readiness turned on");
-    cx.shared.ready_off = false;
+pub(in crate::server) fn enable(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+    log::info!(target: "ready", peer:% = ops.peer; "readiness turned on");
+    *ops.ready_off = false;
     said("ready\n")
 }
 
 /// `/shed`
-pub(in crate::server) fn shed(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn shed(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     let percent = param(request, "percent").and_then(|text| text.parse().ok());
     let Some(percent @ 1..=100) = percent else {
         return bad("percent: must be a number from 1 to 100, such as /shed?percent=20");
     };
-    let count = (cx.shared.open.websockets * percent).div_ceil(100);
-    cx.shared.orders.push_back(Order::Shed { count });
-    log::info!(target: "shed", peer:% = cx.peer, percent, count; "closing some WebSockets");
-    let all = cx.shared.open.websockets;
+    let count = (ops.open.websockets * percent).div_ceil(100);
+    ops.orders.push_back(Order::Shed { count });
+    log::info!(target: "shed", peer:% = ops.peer, percent, count; "closing some WebSockets");
+    let all = ops.open.websockets;
     Reply::Now(Response::text(200, format!("closing {count} of {all} WebSockets\n")))
 }
 
 /// `/inemuri`: a nap in the middle of everything.
-pub(in crate::server) fn inemuri(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
+pub(in crate::server) fn inemuri(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     let seconds = match param(request, "seconds") {
         None => Some(SLEEP_S),
         Some(text) => text.parse().ok().filter(|s| (1..=SLEEP_S_MAX).contains(s)),
@@ -136,14 +154,14 @@ pub(in crate::server) fn inemuri(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> 
     let Some(seconds) = seconds else {
         return bad("seconds: must be a number from 1 to 600");
     };
-    log::warn!(target: "faults", peer:% = cx.peer, seconds; "asked to sleep");
-    cx.shared.faults.sleep_soon(cx.now, seconds * 1000);
+    log::warn!(target: "faults", peer:% = ops.peer, seconds; "asked to sleep");
+    ops.faults.sleep_soon(ops.now, seconds * 1000);
     Reply::Now(Response::text(200, format!("Sleeping for {seconds}s\n")))
 }
 
 /// `/seppuku`
-pub(in crate::server) fn seppuku(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
-    log::warn!(target: "faults", peer:% = cx.peer; "asked to die");
-    cx.shared.faults.exit_soon(cx.now);
+pub(in crate::server) fn seppuku(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+    log::warn!(target: "faults", peer:% = ops.peer; "asked to die");
+    ops.faults.exit_soon(ops.now);
     said("Terminating\n")
 }

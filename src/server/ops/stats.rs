@@ -8,19 +8,20 @@ use serde::Serialize;
 use crate::engine::{Action, Now, Source};
 use crate::proto::http::Request;
 use crate::proto::response::Response;
+use crate::server::ops::admin::Ops;
 use crate::server::ops::metrics::{Metric, MetricKind, Page};
 use crate::server::route::{Later, Reply, json};
-use crate::server::shared::{Cx, Shared};
+use crate::server::shared::Shared;
 
 /// Asks the kernel for what only it knows; the answer follows at once.
-pub(in crate::server) fn ask_metrics(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
-    cx.act(Action::Fetch(Source::Process));
+pub(in crate::server) fn ask_metrics(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+    ops.actions.push_back(Action::Fetch(Source::Process));
     Reply::Later { after_ms: 0, what: Later::Metrics }
 }
 
 /// The same for `/stats`.
-pub(in crate::server) fn ask_stats(_: &Request<'_, '_>, cx: &mut Cx<'_>) -> Reply {
-    cx.act(Action::Fetch(Source::Process));
+pub(in crate::server) fn ask_stats(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+    ops.actions.push_back(Action::Fetch(Source::Process));
     Reply::Later { after_ms: 0, what: Later::Stats }
 }
 

@@ -4,11 +4,12 @@ use crate::behaviours::{Answer, Close, Ctx};
 use crate::engine::{Action, Now};
 use crate::limits;
 use crate::proto::frame::{self, Fault};
+use crate::server::config::Limits;
 use crate::server::end::{BROKEN, CloseReason, End, Initiator, MEMORY_SHORT, MEMORY_SHORT_REASON};
-use crate::server::shared::{Cx, Shared};
 use crate::server::slow::Slow;
 use crate::server::websocket::keepalive::Pulse;
-use crate::server::websocket::{Phase, Then, WebSocket, ctx};
+use crate::server::websocket::worker::Worker;
+use crate::server::websocket::{Phase, SocketCx, Then, WebSocket};
 use crate::time::{self, Moment};
 
 impl WebSocket {
@@ -18,24 +19,24 @@ impl WebSocket {
         code: u16,
         reason: &str,
         wait_ms: u64,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) {
         self.answer_delayed(cx);
         if !self.phase_takes_messages() {
             // One of those answers was a Close.
             return;
         }
-        let mut ctx = ctx(&mut self.tally, self.deflate, cx);
+        let mut ctx = cx.for_behaviour(&mut self.tally, self.deflate);
         self.behaviour.on_close(code, reason, &mut ctx);
         frame::write_close(&mut cx.out.bytes, code, reason);
         self.phase = Phase::CloseSent { until: Moment::after(cx.now, wait_ms), code };
         self.keepalive.stop();
-        self.drop_waiting(cx);
+        self.drop_waiting(cx.worker);
         cx.act(Action::Resume(cx.id));
     }
 
     /// The peer sends no more and has not said Close: what it asked for is answered all the same.
-    pub(in crate::server) fn end_of_input(&mut self, cx: &mut Cx<'_>) -> End {
+    pub(in crate::server) fn end_of_input(&mut self, cx: &mut SocketCx<'_>) -> End {
         if let Phase::CloseSent { code, .. } = self.phase {
             return End { code, initiator: Initiator::Server };
         }
@@ -45,17 +46,15 @@ impl WebSocket {
     }
 
     /// The process ends: a last Close, unless one was sent.
-    pub(in crate::server) fn close_at_last(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn close_at_last(&mut self, cx: &mut SocketCx<'_>) {
         if self.phase_takes_messages() {
             self.close_for(CloseReason::Drain, 0, cx);
         }
     }
 
-    fn close_for(&mut self, why: CloseReason, wait_ms: u64, cx: &mut Cx<'_>) {
+    fn close_for(&mut self, why: CloseReason, wait_ms: u64, cx: &mut SocketCx<'_>) {
         let (code, reason) = match why {
-            CloseReason::Drain => {
-                (cx.shared.config.drain.code, cx.shared.config.drain.reason.clone())
-            }
+            CloseReason::Drain => (cx.config.drain.code, cx.config.drain.reason.clone()),
             CloseReason::Memory => (MEMORY_SHORT.code, MEMORY_SHORT_REASON.to_owned()),
             CloseReason::MaxAge => (1001, "max age".to_owned()),
             CloseReason::Shed => (1001, "shed".to_owned()),
@@ -68,21 +67,21 @@ impl WebSocket {
 
     /// Messages that `delay` held back are answered now rather than never. Those that wait for
     /// the worker are not: their turn has not come.
-    pub(in crate::server) fn answer_delayed(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn answer_delayed(&mut self, cx: &mut SocketCx<'_>) {
         self.answer_until(u64::MAX, cx);
     }
 
-    fn answer_until(&mut self, due_ns: u64, cx: &mut Cx<'_>) {
+    fn answer_until(&mut self, due_ns: u64, cx: &mut SocketCx<'_>) {
         while self.phase_takes_messages()
             && let Some((kind, payload)) = self
                 .extras
                 .as_mut()
-                .and_then(|extras| extras.next_delayed(due_ns, cx.now, &mut cx.shared.blocks))
+                .and_then(|extras| extras.next_delayed(due_ns, cx.now, cx.blocks))
         {
             if self.answer(kind, payload.bytes(), cx) == Answer::Same {
-                ctx(&mut self.tally, self.deflate, cx).send(kind, payload.bytes());
+                cx.for_behaviour(&mut self.tally, self.deflate).send(kind, payload.bytes());
             }
-            cx.shared.blocks.give_back(payload, cx.now.mono_ns);
+            cx.blocks.give_back(payload, cx.now.mono_ns);
         }
     }
 
@@ -92,9 +91,9 @@ impl WebSocket {
     }
 
     /// Messages that wait will not be answered any more.
-    pub(in crate::server) fn drop_waiting(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn drop_waiting(&mut self, worker: &mut Worker) {
         if let Some(extras) = &mut self.extras {
-            extras.drop_waiting(&mut cx.shared.worker);
+            extras.drop_waiting(worker);
         }
     }
 
@@ -124,7 +123,7 @@ impl WebSocket {
         &mut self,
         slow: Option<&Slow>,
         is_read: bool,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) -> Then {
         if let Phase::CloseSent { until, code } = self.phase {
             let over = Then::Over(End { code, initiator: Initiator::Server });
@@ -139,7 +138,7 @@ impl WebSocket {
         self.answer_until(cx.now.mono_ns, cx);
         let waiting = slow.map_or(0, |slow| slow.outbox.len());
         if self.behaviour.is_busy() {
-            let mut ctx = Ctx { waiting, ..ctx(&mut self.tally, self.deflate, cx) };
+            let mut ctx = Ctx { waiting, ..cx.for_behaviour(&mut self.tally, self.deflate) };
             let close = self.behaviour.on_wake(&mut ctx);
             if self.close_as_asked(close, cx) {
                 return Then::More;
@@ -148,7 +147,10 @@ impl WebSocket {
         if let Phase::Ending { when, why } = self.phase
             && when.has_come(cx.now)
         {
-            if may_end(when, slow, cx) && !self.awaits_worker() && !self.is_held_up(when, cx.now) {
+            if may_end(when, slow, cx.now)
+                && !self.awaits_worker()
+                && !self.is_held_up(when, cx.now)
+            {
                 let wait_ms = match why {
                     CloseReason::Drain => limits::DRAIN_CLOSE_WAIT_MS,
                     CloseReason::MaxAge
@@ -164,9 +166,9 @@ impl WebSocket {
             }
         }
         if let Some(extras) = &mut self.extras {
-            extras.speak(&mut ctx(&mut self.tally, self.deflate, cx));
+            extras.speak(&mut cx.for_behaviour(&mut self.tally, self.deflate));
         }
-        let mut ctx = Ctx { waiting, ..ctx(&mut self.tally, self.deflate, cx) };
+        let mut ctx = Ctx { waiting, ..cx.for_behaviour(&mut self.tally, self.deflate) };
         let close = self.behaviour.on_wake(&mut ctx);
         if self.close_as_asked(close, cx) {
             return Then::More;
@@ -175,11 +177,10 @@ impl WebSocket {
         if !is_read {
             self.keepalive.read_again(cx.now);
         }
-        let Shared { config, rng, .. } = &mut *cx.shared;
-        let settings = (&config.limits, rng);
+        let settings = (&cx.config.limits, &mut *cx.rng);
         let pulse = self.keepalive.wake(own_ms, slow, cx.now, settings, &mut cx.out.bytes);
         if pulse == Pulse::Lost {
-            cx.shared.metrics.pong_timeouts += 1;
+            cx.metrics.pong_timeouts += 1;
             frame::write_close(&mut cx.out.bytes, 1011, "keepalive ping timeout");
             return Then::Over(End { code: 1011, initiator: Initiator::Server });
         }
@@ -203,7 +204,7 @@ impl WebSocket {
     pub(in crate::server) fn close_as_asked(
         &mut self,
         close: Option<Close>,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) -> bool {
         let Some(Close { code, reason }) = close else { return false };
         self.close(code, &reason, limits::CLOSE_WAIT_MS, cx);
@@ -216,8 +217,8 @@ impl WebSocket {
     }
 
     /// Drops what waits in it; its Close follows at once.
-    pub(in crate::server) fn make_room(&mut self, cx: &mut Cx<'_>) {
-        self.drop_waiting(cx);
+    pub(in crate::server) fn make_room(&mut self, cx: &mut SocketCx<'_>) {
+        self.drop_waiting(cx.worker);
         self.phase = Phase::Ending { when: Moment::at(cx.now.mono_ns), why: CloseReason::Memory };
         cx.act(Action::Write(cx.id));
     }
@@ -227,8 +228,12 @@ impl WebSocket {
     }
 
     /// When [`WebSocket::wake`] has something to do.
-    pub(in crate::server) fn next_deadline(&self, slow: Option<&Slow>, cx: &Cx<'_>) -> Option<u64> {
-        let now = cx.now;
+    pub(in crate::server) fn next_deadline(
+        &self,
+        slow: Option<&Slow>,
+        now: Now,
+        limits: &Limits,
+    ) -> Option<u64> {
         let phase = match self.phase {
             Phase::CloseSent { until, .. } => return Some(until.ns(now)),
             // The worker wakes it.
@@ -242,7 +247,7 @@ impl WebSocket {
             Phase::Ending { when, .. } => Some(when.ns(now)),
             Phase::Open => None,
         };
-        let keepalive = self.keepalive.next_deadline(now, &cx.shared.config.limits);
+        let keepalive = self.keepalive.next_deadline(now, limits);
         let extras = self.extras.as_ref().and_then(|extras| extras.next_deadline());
         let behaviour = self.behaviour.next_deadline();
         phase.into_iter().chain(keepalive).chain(extras).chain(behaviour).min()
@@ -250,8 +255,8 @@ impl WebSocket {
 }
 
 /// What is in hand is finished first, as long as its sender does not take for ever.
-fn may_end(when: Moment, slow: Option<&Slow>, cx: &Cx<'_>) -> bool {
-    !has_work_in_hand(slow) || when.ms_ago(cx.now) >= limits::LINGER_MS
+fn may_end(when: Moment, slow: Option<&Slow>, now: Now) -> bool {
+    !has_work_in_hand(slow) || when.ms_ago(now) >= limits::LINGER_MS
 }
 
 /// Half a message, or whole ones that were held back.

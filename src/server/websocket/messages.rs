@@ -6,8 +6,7 @@ use crate::limits;
 use crate::outbox::Block;
 use crate::proto::deflate::Inflated;
 use crate::proto::frame::{self, Fault};
-use crate::server::shared::Cx;
-use crate::server::websocket::{ReadSize, WebSocket, ctx};
+use crate::server::websocket::{ReadSize, SocketCx, WebSocket};
 
 /// An echo up to this size is copied to the other answers; a larger one goes out from where it
 /// lies, since by then the copy costs more than another piece in the write.
@@ -20,7 +19,7 @@ impl WebSocket {
         kind: Kind,
         buffer: &mut [u8],
         (start, end): (usize, usize),
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) {
         if self.read_size == ReadSize::Header {
             self.read_size = ReadSize::Usual;
@@ -48,15 +47,15 @@ impl WebSocket {
         &mut self,
         kind: Kind,
         mut block: Block,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) {
         let length = block.len();
         if self.take_message(kind, block.bytes(), cx) != Answer::Same {
-            return cx.shared.blocks.give_back(block, cx.now.mono_ns);
+            return cx.blocks.give_back(block, cx.now.mono_ns);
         }
         self.count_sent(kind, length, cx);
         if self.compressed(kind, block.bytes(), cx) {
-            return cx.shared.blocks.give_back(block, cx.now.mono_ns);
+            return cx.blocks.give_back(block, cx.now.mono_ns);
         }
         if length <= COPIED_ECHO_BYTES {
             frame::write_message(&mut cx.out.bytes, kind, block.bytes());
@@ -68,13 +67,13 @@ impl WebSocket {
     }
 
     /// Whether an echo went out compressed.
-    fn compressed(&mut self, kind: Kind, payload: &[u8], cx: &mut Cx<'_>) -> bool {
+    fn compressed(&mut self, kind: Kind, payload: &[u8], cx: &mut SocketCx<'_>) -> bool {
         let Some(agreed) = self.deflate else { return false };
-        if !is_compressed(payload.len(), cx.shared.room()) {
+        if !is_compressed(payload.len(), cx.room()) {
             return false;
         }
-        cx.shared.work += payload.len() as u64 * limits::COMPRESSING_WORK;
-        cx.shared.codec.compress(agreed, kind, payload, &mut cx.out.bytes)
+        *cx.work += payload.len() as u64 * limits::COMPRESSING_WORK;
+        cx.codec.compress(agreed, kind, payload, &mut cx.out.bytes)
     }
 
     /// A message as it came over the wire, of which all has come.
@@ -82,13 +81,12 @@ impl WebSocket {
         &mut self,
         kind: Kind,
         wire: &[u8],
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) -> Result<(), Fault> {
-        let limit = cx.shared.config.limits.max_message;
+        let limit = cx.config.limits.max_message;
         // An answer may be as long again.
-        let memory = cx.shared.room().memory / 2;
-        let inflated =
-            cx.shared.codec.inflate(kind, wire, limit.min(memory), &mut cx.shared.blocks);
+        let memory = cx.room().memory / 2;
+        let inflated = cx.codec.inflate(kind, wire, limit.min(memory), cx.blocks);
         let inflated = inflated.map_err(|fault| match fault {
             Fault::TooBig if memory < limit => Fault::MemoryShort,
             fault => fault,
@@ -97,9 +95,9 @@ impl WebSocket {
             Inflated::Long(block) => self.message_in_block(kind, block, cx),
             Inflated::Short(scratch) => {
                 if self.take_message(kind, scratch.bytes(), cx) == Answer::Same {
-                    ctx(&mut self.tally, self.deflate, cx).send(kind, scratch.bytes());
+                    cx.for_behaviour(&mut self.tally, self.deflate).send(kind, scratch.bytes());
                 }
-                cx.shared.codec.give_back(scratch);
+                cx.codec.give_back(scratch);
             }
         }
         Ok(())

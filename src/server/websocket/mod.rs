@@ -7,9 +7,10 @@ mod keepalive;
 mod life;
 mod messages;
 mod short;
+mod socket_cx;
 pub(in crate::server) mod worker;
 
-use crate::behaviours::{Answer, Behaviour, Ctx, Kind, Sizes, Sockets, Tally, WireFault};
+use crate::behaviours::{Answer, Behaviour, Kind, Sizes, Tally, WireFault};
 use crate::engine::Action;
 use crate::limits;
 use crate::outbox::MAP_MIN;
@@ -18,10 +19,10 @@ use crate::proto::frame::{self, Fault, Header, Opcode};
 use crate::proto::mask;
 use crate::proto::message::Assembly;
 use crate::server::end::{CloseReason, End, Initiator};
-use crate::server::shared::{Cx, Shared};
 use crate::server::slow::{Slow, is_backed_up};
 use crate::server::websocket::extras::{Extras, Taken};
 use crate::server::websocket::keepalive::Keepalive;
+pub(in crate::server) use crate::server::websocket::socket_cx::SocketCx;
 use crate::time::Moment;
 
 /// A first read that is to find a header: small enough to be copied for nothing.
@@ -82,12 +83,11 @@ impl WebSocket {
         extras: Option<Box<Extras>>,
         mount: u16,
         deflate: Option<Agreed>,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) -> Self {
         let phase = first_phase(extras.as_deref(), cx);
-        let Shared { config, rng, .. } = &mut *cx.shared;
         let own_ms = extras.as_ref().and_then(|extras| extras.ping_ms);
-        let keepalive = Keepalive::new(own_ms, cx.now, &config.limits, rng);
+        let keepalive = Keepalive::new(own_ms, cx.now, &cx.config.limits, cx.rng);
         let mut opened = Self {
             behaviour,
             tally: Tally::default(),
@@ -99,9 +99,9 @@ impl WebSocket {
             extras,
         };
         if let Some(extras) = &mut opened.extras {
-            extras.greet(&mut ctx(&mut opened.tally, deflate, cx));
+            extras.greet(&mut cx.for_behaviour(&mut opened.tally, deflate));
         }
-        let close = opened.behaviour.on_open(&mut ctx(&mut opened.tally, deflate, cx));
+        let close = opened.behaviour.on_open(&mut cx.for_behaviour(&mut opened.tally, deflate));
         opened.close_as_asked(close, cx);
         opened
     }
@@ -142,12 +142,12 @@ impl WebSocket {
     pub(in crate::server) fn receive(
         &mut self,
         slow: &mut Option<Box<Slow>>,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
         buffer: &mut [u8],
         (from, to): (usize, usize),
     ) -> (usize, Then) {
         self.keepalive.heard(cx.now);
-        let enough = cx.shared.work + limits::WORK_PER_TURN;
+        let enough = *cx.work + limits::WORK_PER_TURN;
         let mut at = from;
         let mut frames = 0..limits::FRAMES_PER_TURN;
         if slow.as_ref().is_none_or(|slow| slow.is_idle()) {
@@ -161,7 +161,7 @@ impl WebSocket {
         }
         for _ in frames {
             match self.frame(slow, cx, buffer, (&mut at, to)) {
-                Ok(Step::Again) if cx.shared.work < enough => {}
+                Ok(Step::Again) if *cx.work < enough => {}
                 Ok(Step::Again) => return (at, if at == to { Then::More } else { Then::Hold }),
                 Ok(Step::Done(then)) => {
                     if self.read_size == ReadSize::Small && to - from >= SMALL_READ_BYTES {
@@ -180,7 +180,7 @@ impl WebSocket {
     fn frame(
         &mut self,
         slow: &mut Option<Box<Slow>>,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
         buffer: &mut [u8],
         (at, to): (&mut usize, usize),
     ) -> Result<Step, Fault> {
@@ -250,7 +250,7 @@ impl WebSocket {
         &mut self,
         slow: &mut Option<Box<Slow>>,
         header: &Header,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) -> Result<(), Fault> {
         if !self.phase_takes_messages() {
             slow.get_or_insert_default().skip = header.length;
@@ -266,7 +266,7 @@ impl WebSocket {
             Opcode::Start(kind) => {
                 check_start(slow.as_deref(), header, sizes, cx)?;
                 let limit = limit(header.compressed, sizes, cx);
-                let message = Assembly::begin(kind, header, limit, &mut cx.shared.blocks)?;
+                let message = Assembly::begin(kind, header, limit, cx.blocks)?;
                 slow.get_or_insert_default().message = Some(message);
             }
             Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {
@@ -276,7 +276,7 @@ impl WebSocket {
                     return Err(Fault::TooBig);
                 }
                 let limit = limit(message.compressed, sizes, cx);
-                message.proceed(header, limit, &mut cx.shared.blocks)?;
+                message.proceed(header, limit, cx.blocks)?;
             }
         }
         if let Some(slow) = slow {
@@ -289,7 +289,7 @@ impl WebSocket {
     fn go_on(
         &mut self,
         slow: &mut Slow,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
         bytes: &mut [u8],
     ) -> Result<usize, Fault> {
         let upto = |left: u64| bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -300,7 +300,7 @@ impl WebSocket {
         }
         let Some(message) = &mut slow.message else { return Ok(0) };
         let used = upto(message.frame_left());
-        message.absorb(&mut bytes[..used], &mut cx.shared.blocks)?;
+        message.absorb(&mut bytes[..used], cx.blocks)?;
         self.finish_if_whole(slow, cx)?;
         Ok(used)
     }
@@ -309,7 +309,7 @@ impl WebSocket {
     pub(in crate::server) fn receive_into_block(
         &mut self,
         slow: &mut Slow,
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
         n: usize,
     ) -> Then {
         self.keepalive.heard(cx.now);
@@ -321,17 +321,17 @@ impl WebSocket {
         }
     }
 
-    fn finish_if_whole(&mut self, slow: &mut Slow, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    fn finish_if_whole(&mut self, slow: &mut Slow, cx: &mut SocketCx<'_>) -> Result<(), Fault> {
         let Some(message) = slow.message.take_if(|message| message.is_whole()) else {
             return Ok(());
         };
         let compressed = message.compressed;
         let (kind, block) = message.finish()?;
         if !self.phase_takes_messages() {
-            cx.shared.blocks.give_back(block, cx.now.mono_ns);
+            cx.blocks.give_back(block, cx.now.mono_ns);
         } else if compressed {
             let done = self.compressed_message(kind, block.bytes(), cx);
-            cx.shared.blocks.give_back(block, cx.now.mono_ns);
+            cx.blocks.give_back(block, cx.now.mono_ns);
             return done;
         } else {
             self.message_in_block(kind, block, cx);
@@ -344,12 +344,12 @@ impl WebSocket {
         &mut self,
         kind: Kind,
         payload: &[u8],
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) -> Answer {
         self.tally.received(payload.len());
-        cx.shared.work += payload.len() as u64;
-        cx.shared.metrics.traffic.received(kind, payload.len());
-        if cx.shared.config.log_payloads {
+        *cx.work += payload.len() as u64;
+        cx.metrics.traffic.received(kind, payload.len());
+        if cx.config.log_payloads {
             let shown = String::from_utf8_lossy(&payload[..payload.len().min(200)]);
             log::info!(
                 target: "payload", conn:% = cx.id, kind = kind.name(), bytes = payload.len(),
@@ -364,7 +364,7 @@ impl WebSocket {
         }
         match &mut self.extras {
             Some(extras) => {
-                match extras.take((kind, payload), (cx.now, cx.id), cx.shared.means()) {
+                match extras.take((kind, payload), (cx.now, cx.id), cx.means()) {
                     Some(Taken::Fatal) => {
                         // What follows of this read is ignored; the stream is gone after it.
                         self.phase =
@@ -385,10 +385,13 @@ impl WebSocket {
         &mut self,
         kind: Kind,
         payload: &[u8],
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) -> Answer {
-        match self.behaviour.on_message(kind, payload, &mut ctx(&mut self.tally, self.deflate, cx))
-        {
+        match self.behaviour.on_message(
+            kind,
+            payload,
+            &mut cx.for_behaviour(&mut self.tally, self.deflate),
+        ) {
             Answer::Close(code, reason) => {
                 self.close(code, reason, limits::CLOSE_WAIT_MS, cx);
                 Answer::Nothing
@@ -406,13 +409,23 @@ impl WebSocket {
         self.extras.as_ref().is_some_and(|extras| extras.fault == Some(fault))
     }
 
-    pub(in crate::server) fn count_sent(&mut self, kind: Kind, bytes: usize, cx: &mut Cx<'_>) {
+    pub(in crate::server) fn count_sent(
+        &mut self,
+        kind: Kind,
+        bytes: usize,
+        cx: &mut SocketCx<'_>,
+    ) {
         self.tally.sent(bytes);
-        cx.shared.metrics.traffic.sent(kind, bytes);
+        cx.metrics.traffic.sent(kind, bytes);
     }
 
     /// A whole control frame (RFC 6455 §5.5).
-    fn control(&mut self, opcode: Opcode, payload: &[u8], cx: &mut Cx<'_>) -> Result<Step, Fault> {
+    fn control(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        cx: &mut SocketCx<'_>,
+    ) -> Result<Step, Fault> {
         match opcode {
             Opcode::Ping if self.phase_takes_messages() && !self.has_fault(WireFault::NoPong) => {
                 frame::write_pong(&mut cx.out.bytes, payload);
@@ -424,14 +437,14 @@ impl WebSocket {
                     return Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Server })));
                 }
                 self.answer_delayed(cx);
-                let mut ctx = ctx(&mut self.tally, self.deflate, cx);
+                let mut ctx = cx.for_behaviour(&mut self.tally, self.deflate);
                 self.behaviour.on_close(code, reason, &mut ctx);
                 frame::write_close(&mut cx.out.bytes, code, reason);
                 Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Client })))
             }
             Opcode::Pong => {
                 if let Some(round_trip_ns) = self.keepalive.answered(payload, cx.now) {
-                    cx.shared.metrics.ping_rtt.observe_ns(round_trip_ns);
+                    cx.metrics.ping_rtt.observe_ns(round_trip_ns);
                 }
                 Ok(Step::Again)
             }
@@ -440,7 +453,7 @@ impl WebSocket {
     }
 
     /// RFC 6455 §7.1.7: a fault of the peer ends the WebSocket, with a Close that names it.
-    pub(in crate::server) fn fail(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Then {
+    pub(in crate::server) fn fail(&mut self, fault: Fault, cx: &mut SocketCx<'_>) -> Then {
         let (code, reason) = (fault.close_code(), fault.reason());
         log::debug!(target: "fault", conn:% = cx.id, code, reason; "peer's fault");
         if self.phase_takes_messages() {
@@ -459,34 +472,12 @@ enum Step {
     Done(Then),
 }
 
-pub(in crate::server) fn ctx<'a>(
-    tally: &'a mut Tally,
-    deflate: Option<Agreed>,
-    cx: &'a mut Cx<'_>,
-) -> Ctx<'a> {
-    let shared: &mut Shared = cx.shared;
-    Ctx {
-        room: shared.room(),
-        now: cx.now,
-        id: cx.id,
-        rng: &mut shared.rng,
-        tally,
-        traffic: &mut shared.metrics.traffic,
-        deflate,
-        codec: &mut shared.codec,
-        out: cx.out,
-        waiting: 0,
-        work: &mut shared.work,
-        part: cx.part.map(|part| shared.parts.call(part) as &mut dyn Sockets),
-    }
-}
-
 /// A connection that must not grow old has its end in sight from the beginning.
-fn first_phase(extras: Option<&Extras>, cx: &mut Cx<'_>) -> Phase {
+fn first_phase(extras: Option<&Extras>, cx: &mut SocketCx<'_>) -> Phase {
     let asked_ms = extras.and_then(Extras::close_after_ms).map(|ms| (ms, CloseReason::Asked));
-    let age = cx.shared.config.max_age;
-    let aged_ms = (age.ms > 0)
-        .then(|| (cx.shared.rng.around(age.ms, age.jitter_percent), CloseReason::MaxAge));
+    let age = cx.config.max_age;
+    let aged_ms =
+        (age.ms > 0).then(|| (cx.rng.around(age.ms, age.jitter_percent), CloseReason::MaxAge));
     let first = asked_ms.into_iter().chain(aged_ms).min_by_key(|(ms, _)| *ms);
     first.map_or(Phase::Open, |(ms, why)| Phase::Ending { when: Moment::after(cx.now, ms), why })
 }
@@ -496,7 +487,7 @@ fn check_start(
     slow: Option<&Slow>,
     header: &Header,
     sizes: Sizes,
-    cx: &Cx<'_>,
+    cx: &SocketCx<'_>,
 ) -> Result<(), Fault> {
     if slow.is_some_and(|slow| slow.message.is_some()) {
         return Err(Fault::MessageInsideMessage);
@@ -508,7 +499,7 @@ fn check_start(
 }
 
 /// What a message may have, all of its frames together.
-fn limit(compressed: bool, sizes: Sizes, cx: &Cx<'_>) -> usize {
-    let limit = cx.shared.config.limits.max_message.min(sizes.message);
+fn limit(compressed: bool, sizes: Sizes, cx: &SocketCx<'_>) -> usize {
+    let limit = cx.config.limits.max_message.min(sizes.message);
     if compressed { deflate::wire_limit(limit) } else { limit }
 }

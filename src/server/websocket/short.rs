@@ -5,8 +5,7 @@
 use crate::limits;
 use crate::proto::frame::{self, CONTROL_MAX, Fault};
 use crate::proto::mask;
-use crate::server::shared::Cx;
-use crate::server::websocket::{ReadSize, WebSocket};
+use crate::server::websocket::{ReadSize, SocketCx, WebSocket};
 
 /// What is made ready of the out buffer at once.
 const ROOM_BYTES: usize = 4 * 1024;
@@ -54,7 +53,7 @@ impl WebSocket {
     pub(in crate::server) fn echo_short(
         &mut self,
         input: &[u8],
-        cx: &mut Cx<'_>,
+        cx: &mut SocketCx<'_>,
     ) -> Result<Echoed, Fault> {
         let mut echoed = Echoed::default();
         if !frame::begins_short(input) || !self.takes_the_short_way(cx) {
@@ -75,19 +74,19 @@ impl WebSocket {
             self.read_size = ReadSize::Usual;
         }
         self.tally.echoed(echoed.frames() as u32, echoed.payload_bytes);
-        cx.shared.metrics.traffic.echoed(echoed.messages, echoed.payload_bytes);
+        cx.metrics.traffic.echoed(echoed.messages, echoed.payload_bytes);
         judged.map(|()| echoed)
     }
 
     /// Nothing is between a message and its echo, and there is room for the echoes.
-    fn takes_the_short_way(&self, cx: &Cx<'_>) -> bool {
+    fn takes_the_short_way(&self, cx: &SocketCx<'_>) -> bool {
         self.extras.is_none()
             && self.deflate.is_none()
             && self.phase_takes_messages()
             && self.behaviour.only_echoes()
             && cx.out.len() + ROOM_BYTES <= limits::HIGH_WATER_BYTES
-            && cx.shared.config.limits.max_message >= CONTROL_MAX
-            && !cx.shared.config.log_payloads
+            && cx.config.limits.max_message >= CONTROL_MAX
+            && !cx.config.log_payloads
             && !log::log_enabled!(target: "message", log::Level::Debug)
     }
 }
