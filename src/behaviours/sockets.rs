@@ -12,10 +12,14 @@ pub trait Sockets {
     }
 
     /// A whole message came.
-    fn message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer;
+    fn message(&mut self, _kind: Kind, _payload: &[u8], _ctx: &mut Ctx<'_>) -> Answer {
+        Answer::Nothing
+    }
 
     /// The part asked for this call, or a deadline of [`State`] has come.
-    fn woken(&mut self, ctx: &mut Ctx<'_>) -> Option<Close>;
+    fn woken(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
+        None
+    }
 
     /// A Close is about to be sent or answered: what is sent now goes out before it.
     fn closing(&mut self, _code: u16, _reason: &str, _ctx: &mut Ctx<'_>) {}

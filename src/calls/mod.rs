@@ -5,10 +5,11 @@ pub mod pool;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::engine::{HangUp, Id, Now, Target};
+use crate::engine::{HangUp, Id, Now};
 use crate::proto::http_client::Event;
+use crate::server::part::{Connections, Order};
 use crate::{heap, limits};
-use pool::{CALL_BYTES, Call, CallId, Failure, Full, Lane, News, Order, Pool, Reply, Rules};
+use pool::{CALL_BYTES, Call, CallId, Failure, Full, Lane, News, Pool, Reply, Rules};
 
 /// Requests that are under way, and the connections that carry them.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Calls<A> {
     pool: Pool,
     lanes: BTreeMap<Id, Lane>,
     ids: BTreeMap<Lane, Id>,
+    /// The lane whose connection was asked for and has no id yet.
+    connecting: Option<Lane>,
     asked: BTreeMap<CallId, Asked<A>>,
     outcomes: VecDeque<(A, Outcome)>,
     /// Bytes of requests and answers.
@@ -45,17 +48,6 @@ pub enum Outcome {
     Ended(Result<Reply, Failure>),
 }
 
-/// What the owner of the connections has to do.
-#[derive(Debug)]
-pub enum Step {
-    /// Open a connection; [`Calls::opened`] gets its id.
-    Connect(Lane, Target),
-    /// [`Calls::render`] has something to send on this connection.
-    Write(Id),
-    /// Close this connection.
-    Close(Id),
-}
-
 impl<A: Copy> Calls<A> {
     /// No request, and no connection.
     #[must_use]
@@ -71,6 +63,7 @@ impl<A: Copy> Calls<A> {
             pool: Pool::new(rules),
             lanes: BTreeMap::new(),
             ids: BTreeMap::new(),
+            connecting: None,
             asked: BTreeMap::new(),
             outcomes: VecDeque::new(),
             bytes: 0,
@@ -103,18 +96,23 @@ impl<A: Copy> Calls<A> {
         self.outcomes.pop_front()
     }
 
-    /// What to do next.
-    pub fn poll(&mut self, now: Now) -> Option<Step> {
-        loop {
-            let step = match self.pool.poll(now)? {
-                Order::Connect(lane, target) => Some(Step::Connect(lane, target)),
-                Order::Write(lane) => self.ids.get(&lane).copied().map(Step::Write),
-                Order::Close(lane) => self.ids.get(&lane).copied().map(Step::Close),
+    /// What the server is to do next; nothing while a connection that was asked for has no id,
+    /// since what follows may concern it.
+    pub fn poll(&mut self, now: Now) -> Option<Order> {
+        while self.connecting.is_none() {
+            let (lane, order): (_, fn(Id) -> Order) = match self.pool.poll(now)? {
+                pool::Order::Connect(lane, target) => {
+                    self.connecting = Some(lane);
+                    return Some(Order::Connect(target));
+                }
+                pool::Order::Write(lane) => (lane, Order::Write),
+                pool::Order::Close(lane) => (lane, Order::Close),
             };
-            if step.is_some() {
-                return step;
+            if let Some(id) = self.ids.get(&lane) {
+                return Some(order(*id));
             }
         }
+        None
     }
 
     /// Bytes of requests and answers.
@@ -143,72 +141,10 @@ impl<A: Copy> Calls<A> {
         }
     }
 
-    /// The id of the connection that [`Step::Connect`] asked for; none: there is no place for it.
-    pub fn opened(&mut self, lane: Lane, id: Option<Id>) {
-        if let Some(id) = id {
-            self.lanes.insert(id, lane);
-            self.ids.insert(lane, id);
-        } else {
-            self.with_sink(|pool, sink| pool.connected(lane, Err(HangUp::Exhausted), sink));
-            self.pool.closed(lane);
-        }
-    }
-
-    /// Whether this connection carries requests.
-    #[must_use]
-    pub fn owns(&self, id: Id) -> bool {
-        self.lanes.contains_key(&id)
-    }
-
-    /// The connection is established, or cannot be.
-    pub fn connected(&mut self, id: Id, how: Result<(), HangUp>) {
-        let Some(&lane) = self.lanes.get(&id) else { return };
-        let call = self.pool.call_of(lane).and_then(|call| self.asked.get(&call));
-        if let Some(asked) = call.filter(|_| how.is_ok()) {
-            self.outcomes.push_back((asked.asker, Outcome::Connected));
-        }
-        self.with_sink(|pool, sink| pool.connected(lane, how, sink));
-    }
-
-    /// Writes what is to be sent on the connection.
-    pub fn render(&mut self, id: Id, out: &mut Vec<u8>) {
-        if let Some(&lane) = self.lanes.get(&id) {
-            self.pool.render(lane, out);
-        }
-    }
-
-    /// The kernel took so many bytes of what was just rendered.
-    pub fn kept(&mut self, id: Id, taken: usize) {
-        if let Some(&lane) = self.lanes.get(&id).filter(|_| taken == 0) {
-            self.pool.held(lane);
-        }
-    }
-
-    /// The kernel took some of what was kept.
-    pub fn sent(&mut self, id: Id) {
-        if let Some(&lane) = self.lanes.get(&id) {
-            self.pool.sent(lane);
-        }
-    }
-
-    /// Bytes of an answer.
-    pub fn received(&mut self, now: Now, id: Id, bytes: &[u8]) {
-        if let Some(&lane) = self.lanes.get(&id) {
-            self.with_sink(|pool, sink| pool.received(now, lane, bytes, sink));
-        }
-    }
-
-    /// The peer sends no more.
-    pub fn ended(&mut self, id: Id, how: HangUp) {
-        if let Some(&lane) = self.lanes.get(&id) {
-            self.with_sink(|pool, sink| pool.ended(lane, how, sink));
-        }
-    }
-
     /// The connection is closed.
     pub fn closed(&mut self, id: Id) {
-        self.ended(id, HangUp::Reset);
         if let Some(lane) = self.lanes.remove(&id) {
+            self.with_sink(|pool, sink| pool.ended(lane, HangUp::Reset, sink));
             self.ids.remove(&lane);
             self.pool.closed(lane);
         }
@@ -236,6 +172,58 @@ impl<A: Copy> Calls<A> {
                 outcomes.push_back((asker, Outcome::Ended(how.map(|()| reply))));
             }
         });
+    }
+}
+
+impl<A: Copy> Connections for Calls<A> {
+    fn opened(&mut self, id: Option<Id>) {
+        let Some(lane) = self.connecting.take() else { return };
+        if let Some(id) = id {
+            self.lanes.insert(id, lane);
+            self.ids.insert(lane, id);
+        } else {
+            self.with_sink(|pool, sink| pool.connected(lane, Err(HangUp::Exhausted), sink));
+            self.pool.closed(lane);
+        }
+    }
+
+    fn connected(&mut self, _: Now, id: Id, how: Result<(), HangUp>, _: &mut Vec<u8>) {
+        let Some(&lane) = self.lanes.get(&id) else { return };
+        let call = self.pool.call_of(lane).and_then(|call| self.asked.get(&call));
+        if let Some(asked) = call.filter(|_| how.is_ok()) {
+            self.outcomes.push_back((asked.asker, Outcome::Connected));
+        }
+        self.with_sink(|pool, sink| pool.connected(lane, how, sink));
+    }
+
+    fn received(&mut self, now: Now, id: Id, bytes: &[u8], _: &mut Vec<u8>) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.with_sink(|pool, sink| pool.received(now, lane, bytes, sink));
+        }
+    }
+
+    fn render(&mut self, id: Id, out: &mut Vec<u8>) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.pool.render(lane, out);
+        }
+    }
+
+    fn kept(&mut self, id: Id, taken: usize) {
+        if let Some(&lane) = self.lanes.get(&id).filter(|_| taken == 0) {
+            self.pool.held(lane);
+        }
+    }
+
+    fn sent(&mut self, id: Id) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.pool.sent(lane);
+        }
+    }
+
+    fn ended(&mut self, _: Now, id: Id, how: HangUp) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.with_sink(|pool, sink| pool.ended(lane, how, sink));
+        }
     }
 }
 

@@ -6,14 +6,13 @@ use std::collections::VecDeque;
 use serde_json::json;
 
 use super::{Ask, Backend, Plan, Silence, Step, Taken};
-use crate::behaviours::{Answer, Close, Ctx, Kind, Sockets};
-use crate::calls::pool::Lane;
-use crate::calls::{self, Calls, Outcome};
-use crate::engine::{File, HangUp, Id, Now};
+use crate::behaviours::Sockets;
+use crate::calls::{Calls, Outcome};
+use crate::engine::{File, Id, Now};
 use crate::proto::http::Method;
 use crate::proto::response::Response;
-use crate::server::part::{Asked, Order, Part};
-use crate::server::{ServedOn, Later, Metric, MetricKind, Page, Reply, Route};
+use crate::server::part::{Asked, Connections, Order, Part};
+use crate::server::{Later, Metric, MetricKind, Page, Reply, Route, ServedOn};
 
 /// A request waits longer than all that it waits for may take together.
 const PATIENCE_MS: u64 = 20_000;
@@ -67,7 +66,6 @@ pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
         backend: Backend::new(plan, seed),
         begun: false,
         calls: Calls::new(),
-        connecting: None,
         orders: VecDeque::new(),
     })
 }
@@ -78,8 +76,6 @@ struct Service {
     /// Whether it was called for the first time.
     begun: bool,
     calls: Calls<Ask>,
-    /// The connection that was just asked for.
-    connecting: Option<Lane>,
     orders: VecDeque<Order>,
 }
 
@@ -97,13 +93,7 @@ impl Service {
                 self.follow_backend(now);
             }
             match self.calls.poll(now) {
-                Some(calls::Step::Connect(lane, target)) => {
-                    // What follows has to wait until it is known which connection that is.
-                    self.connecting = Some(lane);
-                    return self.orders.push_back(Order::Connect(target));
-                }
-                Some(calls::Step::Write(id)) => self.orders.push_back(Order::Write(id)),
-                Some(calls::Step::Close(id)) => self.orders.push_back(Order::Close(id)),
+                Some(order) => self.orders.push_back(order),
                 None => return,
             }
         }
@@ -152,15 +142,7 @@ impl Service {
 }
 
 /// It has no WebSockets.
-impl Sockets for Service {
-    fn message(&mut self, _kind: Kind, _payload: &[u8], _ctx: &mut Ctx<'_>) -> Answer {
-        Answer::Nothing
-    }
-
-    fn woken(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
-        None
-    }
-}
+impl Sockets for Service {}
 
 impl Part for Service {
     fn name(&self) -> &'static str {
@@ -232,34 +214,8 @@ impl Part for Service {
         self.backend.is_degraded().then_some("sessions degraded")
     }
 
-    fn opened_connection(&mut self, id: Option<Id>) {
-        if let Some(lane) = self.connecting.take() {
-            self.calls.opened(lane, id);
-        }
-    }
-
-    fn connected(&mut self, _now: Now, id: Id, how: Result<(), HangUp>, _out: &mut Vec<u8>) {
-        self.calls.connected(id, how);
-    }
-
-    fn received(&mut self, now: Now, id: Id, bytes: &[u8], _out: &mut Vec<u8>) {
-        self.calls.received(now, id, bytes);
-    }
-
-    fn render(&mut self, id: Id, out: &mut Vec<u8>) {
-        self.calls.render(id, out);
-    }
-
-    fn kept(&mut self, id: Id, taken: usize) {
-        self.calls.kept(id, taken);
-    }
-
-    fn sent(&mut self, id: Id) {
-        self.calls.sent(id);
-    }
-
-    fn ended(&mut self, _now: Now, id: Id, how: HangUp) {
-        self.calls.ended(id, how);
+    fn connections(&mut self) -> Option<&mut dyn Connections> {
+        Some(&mut self.calls)
     }
 
     fn closed(&mut self, _now: Now, id: Id) {

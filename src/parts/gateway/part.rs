@@ -6,16 +6,18 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::json;
 
 use super::callbacks::{self, CALLBACK_BYTES, Guard};
-use super::{FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, ConnectRequest, Why};
+use super::{ConnectRequest, FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, Why};
 use crate::behaviours::{Answer, Close, Ctx, Entry, Kind, PartSocket, Sizes, Sockets, State};
-use crate::calls::pool::{CallId, Lane};
-use crate::calls::{self, Calls, Outcome};
-use crate::engine::{File, HangUp, Id, Now, Peer};
+use crate::calls::pool::CallId;
+use crate::calls::{Calls, Outcome};
+use crate::engine::{File, Id, Now, Peer};
 use crate::limits::{self, HIGH_WATER_BYTES, LOW_WATER_BYTES};
 use crate::proto::http::{Method, percent_decoded, visible_ascii};
 use crate::proto::response::Response;
-use crate::server::part::{Admission, Asked, Order, Part, Verdict as Decision, UpgradeRequest};
-use crate::server::{ServedOn, Histogram, Metric, MetricKind, Page, Reply, Route};
+use crate::server::part::{
+    Admission, Asked, Connections, Order, Part, UpgradeRequest, Verdict as Decision,
+};
+use crate::server::{Histogram, Metric, MetricKind, Page, Reply, Route, ServedOn};
 
 const NAME: &str = "gateway";
 /// Pairs of a query that backends are told of.
@@ -76,7 +78,6 @@ pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
         gateway: Gateway::new(plan, seed),
         calls: Calls::new(),
         by_ticket: BTreeMap::new(),
-        connecting: None,
         orders: VecDeque::new(),
         took: Histogram::latency(),
     })
@@ -90,8 +91,6 @@ struct Front {
     calls: Calls<u64>,
     /// Requests that are under way, by the gateway's number.
     by_ticket: BTreeMap<u64, CallId>,
-    /// The connection that was just asked for.
-    connecting: Option<Lane>,
     orders: VecDeque<Order>,
     took: Histogram,
 }
@@ -113,13 +112,7 @@ impl Front {
                 }
             }
             match self.calls.poll(now) {
-                Some(calls::Step::Connect(lane, target)) => {
-                    // What follows has to wait until it is known which connection that is.
-                    self.connecting = Some(lane);
-                    return self.orders.push_back(Order::Connect(target));
-                }
-                Some(calls::Step::Write(id)) => self.orders.push_back(Order::Write(id)),
-                Some(calls::Step::Close(id)) => self.orders.push_back(Order::Close(id)),
+                Some(order) => self.orders.push_back(order),
                 None if has_outcome => self.follow_gateway(now),
                 None => return,
             }
@@ -309,34 +302,8 @@ impl Part for Front {
         self.gateway.left(now, id, code, drops_messages);
     }
 
-    fn opened_connection(&mut self, id: Option<Id>) {
-        if let Some(lane) = self.connecting.take() {
-            self.calls.opened(lane, id);
-        }
-    }
-
-    fn connected(&mut self, _now: Now, id: Id, how: Result<(), HangUp>, _out: &mut Vec<u8>) {
-        self.calls.connected(id, how);
-    }
-
-    fn received(&mut self, now: Now, id: Id, bytes: &[u8], _out: &mut Vec<u8>) {
-        self.calls.received(now, id, bytes);
-    }
-
-    fn render(&mut self, id: Id, out: &mut Vec<u8>) {
-        self.calls.render(id, out);
-    }
-
-    fn kept(&mut self, id: Id, taken: usize) {
-        self.calls.kept(id, taken);
-    }
-
-    fn sent(&mut self, id: Id) {
-        self.calls.sent(id);
-    }
-
-    fn ended(&mut self, _now: Now, id: Id, how: HangUp) {
-        self.calls.ended(id, how);
+    fn connections(&mut self) -> Option<&mut dyn Connections> {
+        Some(&mut self.calls)
     }
 
     fn closed(&mut self, _now: Now, id: Id) {

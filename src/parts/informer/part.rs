@@ -3,16 +3,15 @@
 
 use std::collections::VecDeque;
 
-use super::{Feed, Format, Informer, Plan, SAID_BYTES, Step, Then, WOKEN_PER_TURN, Filter};
+use super::{Feed, Filter, Format, Informer, Plan, SAID_BYTES, Step, Then, WOKEN_PER_TURN};
 use crate::behaviours::{
-    self, Answer, Close, Ctx, Entry, Kind, OwnParam, Params, PartSocket, Sizes, Sockets,
+    self, Close, Ctx, Entry, Kind, OwnParam, Params, PartSocket, Sizes, Sockets,
 };
 use crate::engine::{File, HangUp, Id, Now};
 use crate::limits::{COMPRESSING_WORK, LOW_WATER_BYTES};
 use crate::proto::frame::REASON_BYTES_MAX;
-use crate::proto::response::Response;
-use crate::server::part::{Admission, Asked, Order, Part, UpgradeRequest};
-use crate::server::{Metric, MetricKind, Page, Reply};
+use crate::server::part::{Admission, Connections, Order, Part, UpgradeRequest};
+use crate::server::{Metric, MetricKind, Page};
 
 const NAME: &str = "informer";
 
@@ -53,12 +52,7 @@ pub const METRICS: &[Metric] = &[
         "1 while what is known of Deployments is up to date",
         MetricKind::Gauge,
     ),
-    Metric::new(
-        "informer_relists_total",
-        "",
-        "Lists that were taken again",
-        MetricKind::Counter,
-    ),
+    Metric::new("informer_relists_total", "", "Lists that were taken again", MetricKind::Counter),
     Metric::new(
         "informer_watch_errors_total",
         "",
@@ -121,11 +115,6 @@ impl Sockets for Deployments {
         Some(Close { code: 1011, reason })
     }
 
-    /// What viewers say is not answered.
-    fn message(&mut self, _kind: Kind, _payload: &[u8], _ctx: &mut Ctx<'_>) -> Answer {
-        Answer::Nothing
-    }
-
     fn woken(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
         // It has not taken what it was sent before; it is woken again when it has.
         if ctx.waiting >= LOW_WATER_BYTES {
@@ -155,38 +144,8 @@ impl Sockets for Deployments {
     }
 }
 
-impl Part for Deployments {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn metrics(&self) -> &'static [Metric] {
-        METRICS
-    }
-
-    fn show(&self, metric: &str, page: &mut Page<'_>) {
-        let informer = self.source.as_ref().ok();
-        let figures = informer.map(|informer| informer.figures).unwrap_or_default();
-        match metric {
-            "informer_synced" => page.value(u64::from(self.feed().is_some_and(Feed::is_synced))),
-            "informer_relists_total" => page.value(figures.relists),
-            _ => page.value(figures.watch_errors),
-        }
-    }
-
-    fn respond(&mut self, _asked: Asked<'_, '_, '_>) -> Reply {
-        Reply::Now(Response::text(404, "no such path\n"))
-    }
-
-    fn admit(&mut self, upgrade: &UpgradeRequest<'_, '_, '_>) -> Admission {
-        let filter = filter(upgrade.params);
-        if let Some(informer) = self.informer() {
-            informer.feed.join(upgrade.id, filter);
-        }
-        Admission::Now
-    }
-
-    fn opened_connection(&mut self, id: Option<Id>) {
+impl Connections for Deployments {
+    fn opened(&mut self, id: Option<Id>) {
         self.connection = id;
     }
 
@@ -210,6 +169,38 @@ impl Part for Deployments {
             informer.ended(now, how);
             self.connection = None;
         }
+    }
+}
+
+impl Part for Deployments {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    fn show(&self, metric: &str, page: &mut Page<'_>) {
+        let informer = self.source.as_ref().ok();
+        let figures = informer.map(|informer| informer.figures).unwrap_or_default();
+        match metric {
+            "informer_synced" => page.value(u64::from(self.feed().is_some_and(Feed::is_synced))),
+            "informer_relists_total" => page.value(figures.relists),
+            _ => page.value(figures.watch_errors),
+        }
+    }
+
+    fn admit(&mut self, upgrade: &UpgradeRequest<'_, '_, '_>) -> Admission {
+        let filter = filter(upgrade.params);
+        if let Some(informer) = self.informer() {
+            informer.feed.join(upgrade.id, filter);
+        }
+        Admission::Now
+    }
+
+    fn connections(&mut self) -> Option<&mut dyn Connections> {
+        Some(self)
     }
 
     fn closed(&mut self, now: Now, id: Id) {
