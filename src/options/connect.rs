@@ -102,7 +102,7 @@ pub(super) fn parse(
     env: &Environment,
     _: &Surroundings,
 ) -> Result<Command, Usage> {
-    let (given, mut words) = match read::args(FLAGS, args, 2)? {
+    let (given, mut words) = match read::args(&read::known(FLAGS), args, 2)? {
         Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
         Given::Version => return Ok(Command::Print(help::version())),
         Given::Values { flags, words } => (flags, words),

@@ -94,6 +94,26 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// What argv gave for a flag, or else its twin: where that came from, the name to show in an
+    /// error, and the values.
+    fn or_twin(
+        &self,
+        given: Option<Vec<String>>,
+        name: &str,
+        takes: Takes,
+    ) -> Option<(Origin, String, Vec<String>)> {
+        if let Some(values) = given {
+            return Some((Origin::Flag, format!("--{name}"), values));
+        }
+        let variable = twin(name);
+        let value = self.0.get(&variable)?;
+        let values: Vec<String> = match takes {
+            Takes::Many(_) => value.split_whitespace().map(str::to_owned).collect(),
+            Takes::Nothing | Takes::One(_) => vec![value.clone()],
+        };
+        (!values.is_empty()).then(|| (Origin::Variable(variable.clone()), variable, values))
+    }
+
     /// Refuses a variable of ours that is the twin of none of these flags.
     pub(crate) fn check(&self, known: &[&str]) -> Result<(), Usage> {
         let twins: Vec<String> = known.iter().map(|name| twin(name)).collect();
@@ -123,13 +143,17 @@ fn injected(name: &str, value: &str) -> bool {
         || rest.match_indices("_PORT_").any(|(at, word)| port(&rest[at + word.len()..]))
 }
 
+/// What argv may hold: the flags of a table, without what they do.
+pub(crate) type Known = Vec<(&'static str, Takes)>;
+
+/// The flags of a table, to be read.
+pub(crate) fn known<D>(table: &Table<D>) -> Known {
+    flags(table).into_iter().map(|flag| (flag.name, flag.takes)).collect()
+}
+
 /// Reads argv, with at most so many words that are no flags. `--help` and `--version` win over
 /// whatever follows them and over the environment.
-pub(crate) fn args<D>(
-    table: &Table<D>,
-    args: Vec<OsString>,
-    words_max: usize,
-) -> Result<Given, Usage> {
+pub(crate) fn args(known: &Known, args: Vec<OsString>, words_max: usize) -> Result<Given, Usage> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut values: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     let mut words = Vec::new();
@@ -138,9 +162,7 @@ pub(crate) fn args<D>(
             Arg::Short('h') | Arg::Long("help") => return Ok(Given::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Given::Version),
             Arg::Long(name) => name.to_owned(),
-            Arg::Short('H') if flags(table).into_iter().any(|flag| flag.name == HEADER) => {
-                HEADER.to_owned()
-            }
+            Arg::Short('H') if known.iter().any(|(name, _)| *name == HEADER) => HEADER.to_owned(),
             Arg::Short(letter) => {
                 return Err(Usage::UnknownFlag { given: format!("-{letter}"), near: None });
             }
@@ -152,20 +174,20 @@ pub(crate) fn args<D>(
                 return Err(Usage::Unexpected(word.to_string_lossy().into_owned()));
             }
         };
-        let Some(flag) = flags(table).into_iter().find(|flag| flag.name == name) else {
+        let Some((name, takes)) = known.iter().find(|(known, _)| *known == name) else {
             let given = format!("--{name}");
-            let all = flags(table).into_iter().map(|flag| format!("--{}", flag.name));
+            let all = known.iter().map(|(name, _)| format!("--{name}"));
             let near = nearest(&given, all.chain(["--help".to_owned(), "--version".to_owned()]));
             return Err(Usage::UnknownFlag { given, near });
         };
-        values.entry(flag.name).or_default().push(value(flag, &mut parser)?);
+        values.entry(name).or_default().push(value(name, *takes, &mut parser)?);
     }
     Ok(Given::Values { flags: values, words })
 }
 
-fn value<D>(flag: &Flag<D>, parser: &mut lexopt::Parser) -> Result<String, Usage> {
-    let name = format!("--{}", flag.name);
-    match flag.takes {
+fn value(name: &str, takes: Takes, parser: &mut lexopt::Parser) -> Result<String, Usage> {
+    let name = format!("--{name}");
+    match takes {
         Takes::Nothing => match parser.optional_value() {
             None => Ok("true".to_owned()),
             Some(given) => {
@@ -190,20 +212,11 @@ pub(crate) fn fill<D>(
 ) -> Result<Filled<D>, Usage> {
     let mut origins = Vec::new();
     for flag in flags(table) {
-        let variable = twin(flag.name);
-        let from_env = env.0.get(&variable).map(|value| match flag.takes {
-            Takes::Many(_) => value.split_whitespace().map(str::to_owned).collect(),
-            Takes::Nothing | Takes::One(_) => vec![value.clone()],
-        });
-        let (origin, name, values) = match (given.remove(flag.name), from_env) {
-            (Some(values), _) => (Origin::Flag, format!("--{}", flag.name), values),
-            (None, Some(values)) => (Origin::Variable(variable.clone()), variable, values),
-            (None, None) => (Origin::Default, variable, Vec::new()),
-        };
-        if values.is_empty() {
+        let found = env.or_twin(given.remove(flag.name), flag.name, flag.takes);
+        let Some((origin, name, values)) = found else {
             origins.push(fall_back(flag, env, &mut draft)?);
             continue;
-        }
+        };
         for value in values {
             let taken = (flag.take)(&mut draft, &value);
             taken.map_err(|why| Usage::BadValue { name: name.clone(), value, why: why.into() })?;

@@ -121,7 +121,7 @@ pub(crate) fn parse(
     env: &Environment,
     surroundings: &Surroundings,
 ) -> Result<Command, Usage> {
-    let given = match read::args(flags::SERVE, args, 0)? {
+    let given = match read::args(&read::known(flags::SERVE), args, 0)? {
         Given::Help => return Ok(Command::Print(help::screen(&PAGE, flags::SERVE))),
         Given::Version => return Ok(Command::Print(help::version())),
         Given::Values { flags, .. } => flags,

@@ -21,6 +21,7 @@ pub(crate) struct Flag<D: 'static> {
 pub(crate) type Taken = Result<(), Cow<'static, str>>;
 
 /// What follows a flag on the command line.
+#[derive(Clone, Copy)]
 pub(crate) enum Takes {
     /// Nothing: it is switched on. Its twin takes 1, 0, true or false.
     Nothing,

@@ -115,7 +115,7 @@ pub(crate) fn parse(
     env: &Environment,
     surroundings: &Surroundings,
 ) -> Result<Command, Usage> {
-    let given = match read::args(FLAGS, args, 0)? {
+    let given = match read::args(&read::known(FLAGS), args, 0)? {
         Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
         Given::Version => return Ok(Command::Print(help::version())),
         Given::Values { flags, .. } => flags,
