@@ -23,18 +23,43 @@ pub fn after_upgrade(said: &[u8]) -> Option<&[u8]> {
     Some(&said[end + 4..])
 }
 
-/// All frames, and how many bytes of one more there are. Panics when a frame breaks RFC 6455.
+/// All messages and control frames, and how many bytes follow the last whole frame. Panics when a
+/// frame breaks RFC 6455.
 pub fn frames(mut bytes: &[u8]) -> (Vec<Said>, usize) {
     let mut all = Vec::new();
-    while let Some((said, rest)) = frame(bytes) {
+    // The first byte of a message that came in parts so far, and its payload.
+    let mut parts: Option<(u8, Vec<u8>)> = None;
+    while let Some((first, payload, rest)) = frame(bytes) {
+        bytes = rest;
+        let (first, payload) = match (first, parts.take()) {
+            (0x01 | 0x02, None) => {
+                parts = Some((first, payload.to_vec()));
+                continue;
+            }
+            (0x00 | 0x80, Some((begun, mut message))) => {
+                message.extend_from_slice(payload);
+                if first == 0x00 {
+                    parts = Some((begun, message));
+                    continue;
+                }
+                (begun | 0x80, message)
+            }
+            (0x88..=0x8a, unfinished) => {
+                parts = unfinished;
+                (first, payload.to_vec())
+            }
+            (_, None) => (first, payload.to_vec()),
+            (_, Some(_)) => panic!("frame {first:02x} inside a message"),
+        };
+        let said = said(first, &payload);
         assert!(!matches!(all.last(), Some(Said::Close(..))), "a frame follows a Close: {said:?}");
         all.push(said);
-        bytes = rest;
     }
     (all, bytes.len())
 }
 
-fn frame(bytes: &[u8]) -> Option<(Said, &[u8])> {
+/// The first byte of a frame, its payload, and what follows.
+fn frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[first, second], mut rest) = bytes.split_first_chunk::<2>()?;
     assert!(second < 0x80, "a server does not mask");
     let length = match second {
@@ -54,7 +79,11 @@ fn frame(bytes: &[u8]) -> Option<(Said, &[u8])> {
     };
     assert!(first & 8 == 0 || length <= 125, "a control frame of {length} bytes");
     let (payload, rest) = rest.split_at_checked(length)?;
-    let said = match first {
+    Some((first, payload, rest))
+}
+
+fn said(first: u8, payload: &[u8]) -> Said {
+    match first {
         0x81 => {
             assert!(std::str::from_utf8(payload).is_ok(), "text that is no text");
             Said::Text(payload.to_vec())
@@ -76,6 +105,5 @@ fn frame(bytes: &[u8]) -> Option<(Said, &[u8])> {
         0x89 => Said::Ping,
         0x8a => Said::Pong(payload.to_vec()),
         other => panic!("no such frame: {other:02x}"),
-    };
-    Some((said, rest))
+    }
 }
