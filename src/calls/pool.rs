@@ -1,6 +1,6 @@
-//! Connections that are kept for the next HTTP request: who asks gets an idle one, a new one, or
-//! waits. Without I/O: events and `now` in, [`Order`]s out, answers through a callback. A request
-//! is sent again only when not one byte of it can have been written.
+//! A pool of persistent HTTP client connections. A request takes an idle connection, opens a new
+//! one, or waits. Without I/O: events and `now` in, [`Order`]s out, responses through a callback.
+//! A request is retried only if no byte of it can have been sent.
 
 mod reply;
 
@@ -16,46 +16,46 @@ use crate::slab::Slab;
 use crate::time;
 pub use reply::Reply;
 
-/// A request finds connections that turn out to be closed; more of them are no accident.
-const TRIES_MAX: u8 = 3;
+/// Retries after finding that the server has closed the connection.
+const RETRIES_MAX: u8 = 3;
 
-/// What a request costs in here, beside its bytes: where it waits, or its connection's state.
+/// Memory of a request besides its bytes: its queue entry, or the state of its connection.
 pub const CALL_BYTES: usize =
-    2 * size_of::<Waiting>() + size_of::<Held>() + heap::cost(size_of::<Busy>());
+    2 * size_of::<Pending>() + size_of::<Connection>() + heap::cost(size_of::<Busy>());
 
-/// What a pool may do.
+/// Limits of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Connections to one target.
+    /// Maximum connections to one target.
     pub per_target: usize,
-    /// Connections to all targets.
+    /// Maximum connections to all targets.
     pub connections: usize,
-    /// Requests that wait for a connection.
+    /// Maximum requests that wait for a connection.
     pub waiting: usize,
-    /// How long a connection may take to come about: name, TCP and TLS together.
+    /// Connect timeout, for DNS, TCP and TLS together.
     pub connect_ms: u64,
-    /// How long a connection is kept that nobody uses; shorter than servers keep theirs.
+    /// How long an idle connection is kept; shorter than what servers use.
     pub idle_ms: u64,
 }
 
-/// A request, with what its answer may be.
+/// A request, with limits for its response.
 #[derive(Clone)]
 pub struct Call {
-    /// Where it goes; only connections to an equal target are shared.
+    /// The server; connections are shared between requests with equal targets.
     pub target: Target,
-    /// What [`Request::write`](crate::proto::http_client::Request::write) made of it.
+    /// The output of [`Request::write`](crate::proto::http_client::Request::write).
     pub bytes: Block,
-    /// What of the answer depends on the question.
+    /// What the response parser must know of the request.
     pub asked: Asked,
-    /// How much of an answer is taken.
+    /// Size limits of the response.
     pub limits: Limits,
-    /// When it is given up.
+    /// When the request times out.
     pub deadline_ns: u64,
 }
 
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Tokens and messages must not get into a log.
+        // Tokens and messages must not be logged.
         let Self { target, bytes, deadline_ns, .. } = self;
         let mut shown = f.debug_struct("Call");
         shown.field("target", target).field("bytes", &bytes.len());
@@ -63,73 +63,73 @@ impl fmt::Debug for Call {
     }
 }
 
-/// One request.
+/// Identifies a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(u64);
 
-/// One connection of the pool.
+/// Identifies a connection of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lane(Id);
 
-/// What the owner has to do; each is an [`Action`](crate::engine::Action) for the owner's own id.
+/// What the owner must do; each is an [`Action`](crate::engine::Action) for the owner's own id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Open it; [`Pool::connected`] tells how that went.
+    /// Open a connection, then call [`Pool::connected`].
     Connect(Lane, Target),
-    /// Write what [`Pool::render`] says.
+    /// Write the output of [`Pool::render`].
     Write(Lane),
-    /// Close it; then call [`Pool::closed`].
+    /// Close the connection, then call [`Pool::closed`].
     Close(Lane),
 }
 
-/// What becomes of a request: events up to their end, or a failure, which is an end as well.
+/// Progress of a request. Ends with [`Event::End`] or [`News::Failed`].
 #[derive(Debug)]
 pub enum News<'n> {
-    /// A part of the answer.
+    /// A part of the response.
     Answer(Event<'n>),
-    /// There is no answer, or not the whole of it.
+    /// There is no complete response.
     Failed(Failure),
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// There is no connection.
+    /// Connecting failed.
     NotConnected(HangUp),
-    /// The answer is none, or came to an end too early.
+    /// The response is invalid or was cut off.
     Answer(Fault),
-    /// A connection did not come about in time: nobody heard of the request.
+    /// Connecting timed out: nothing was sent.
     NoConnection,
-    /// It took too long.
+    /// No complete response by the deadline.
     TimedOut,
 }
 
-/// Too many requests wait.
+/// Too many requests are waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// Who is told what becomes of requests.
+/// Receives the progress of requests.
 pub type Sink<'s> = &'s mut dyn FnMut(CallId, News<'_>);
 
-/// Connections and those who wait for them.
+/// Connections, and requests that wait for one.
 #[derive(Debug)]
 pub struct Pool {
     rules: Rules,
-    lanes: Slab<Held>,
-    waiting: VecDeque<Waiting>,
+    lanes: Slab<Connection>,
+    waiting: VecDeque<Pending>,
     orders: VecDeque<Order>,
     next_call: u64,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Pending {
     id: CallId,
     call: Call,
-    tries: u8,
+    retries: u8,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Connection {
     target: Target,
     state: State,
 }
@@ -137,150 +137,150 @@ struct Held {
 #[derive(Debug)]
 enum State {
     Connecting {
-        asking: Box<Waiting>,
+        pending: Box<Pending>,
         until_ns: u64,
     },
     Idle {
         until_ns: u64,
     },
     Busy(Box<Busy>),
-    /// Only the owner's word is missing that it is gone.
-    Leaving,
+    /// Waits for [`Pool::closed`].
+    Closing,
 }
 
 #[derive(Debug)]
 struct Busy {
-    asking: Waiting,
+    pending: Pending,
     written: Written,
     answer: Answer,
 }
 
-/// How much of a request has left us.
+/// How much of a request may have reached the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
-    /// Nothing: it was not even handed over.
+    /// Nothing: [`Pool::render`] was not called.
     No,
-    /// It was handed over, and nothing of it was taken.
-    Held,
-    /// Some of it, or nobody knows.
-    Perhaps,
+    /// Nothing: it was rendered, but the kernel took no byte of it.
+    Buffered,
+    /// Possibly some of it.
+    Maybe,
 }
 
 impl Pool {
-    /// An empty one.
+    /// A pool without connections.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         let (lanes, waiting, orders) = (Slab::default(), VecDeque::new(), VecDeque::new());
         Self { rules, lanes, waiting, orders, next_call: 0 }
     }
 
-    /// Connections, in whatever state.
+    /// Connections in any state.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.lanes.len()
     }
 
-    /// What the table of connections costs.
+    /// Memory of the connection table.
     #[must_use]
     pub fn table_cost(&self) -> usize {
         self.lanes.cost()
     }
 
-    /// Sends a request as soon as there is a connection for it.
+    /// Sends a request as soon as a connection is available.
     ///
     /// # Errors
-    /// When too many wait already.
+    /// Too many requests are waiting.
     pub fn ask(&mut self, call: Call) -> Result<CallId, Full> {
         let id = CallId(self.next_call);
-        let asking = Waiting { id, call, tries: 0 };
-        if let Some(asking) = self.start(asking) {
+        let pending = Pending { id, call, retries: 0 };
+        if let Some(pending) = self.start(pending) {
             if self.waiting.len() >= self.rules.waiting {
                 return Err(Full);
             }
-            self.waiting.push_back(asking);
+            self.waiting.push_back(pending);
         }
         self.next_call += 1;
         Ok(id)
     }
 
-    /// Nobody wants the answer any more.
+    /// Cancels a request; nothing more is reported for it.
     pub fn forget(&mut self, id: CallId) {
         self.waiting.retain(|waiting| waiting.id != id);
         if let Some(lane) = self.lane_of(id) {
-            self.leave(lane);
+            self.close(lane);
         }
     }
 
-    /// Which request a connection is for.
+    /// The request that a connection carries.
     #[must_use]
     pub fn call_of(&self, lane: Lane) -> Option<CallId> {
-        self.lanes.find(lane.0)?.asking().map(|asking| asking.id)
+        self.lanes.find(lane.0)?.pending().map(|pending| pending.id)
     }
 
-    /// The next thing to do. What is to be opened has its time from now on.
+    /// The next thing to do. The connect timeout starts when [`Order::Connect`] is returned.
     #[must_use]
     pub fn poll(&mut self, now: Now) -> Option<Order> {
         let order = self.orders.pop_front()?;
         if let Order::Connect(lane, _) = &order
-            && let Some(held) = self.lanes.find_mut(lane.0)
-            && let State::Connecting { until_ns, .. } = &mut held.state
+            && let Some(connection) = self.lanes.find_mut(lane.0)
+            && let State::Connecting { until_ns, .. } = &mut connection.state
         {
             *until_ns = now.mono_ns + time::ms(self.rules.connect_ms);
         }
         Some(order)
     }
 
-    /// Asked for by [`Order::Connect`]: it stands, and something is to be written; or never will.
+    /// The result of [`Order::Connect`].
     pub fn connected(&mut self, lane: Lane, how: Result<(), HangUp>, sink: Sink<'_>) {
-        let Some(held) = self.lanes.find_mut(lane.0) else { return };
-        let asking = match std::mem::replace(&mut held.state, State::Leaving) {
-            State::Connecting { asking, .. } => *asking,
-            other => return held.state = other,
+        let Some(connection) = self.lanes.find_mut(lane.0) else { return };
+        let pending = match std::mem::replace(&mut connection.state, State::Closing) {
+            State::Connecting { pending, .. } => *pending,
+            other => return connection.state = other,
         };
         match how {
             Ok(()) => {
-                held.state = State::busy(asking);
+                connection.state = State::busy(pending);
                 self.orders.push_back(Order::Write(lane));
             }
             Err(how) => {
                 self.orders.push_back(Order::Close(lane));
-                sink(asking.id, News::Failed(Failure::NotConnected(how)));
+                sink(pending.id, News::Failed(Failure::NotConnected(how)));
             }
         }
     }
 
-    /// Appends the request that this connection is to carry, once.
+    /// Appends the request of this connection to `out`, once.
     pub fn render(&mut self, lane: Lane, out: &mut Vec<u8>) {
-        if let Some(Held { state: State::Busy(busy), .. }) = self.lanes.find_mut(lane.0)
+        if let Some(Connection { state: State::Busy(busy), .. }) = self.lanes.find_mut(lane.0)
             && busy.written == Written::No
         {
-            busy.written = Written::Perhaps;
-            out.extend_from_slice(busy.asking.call.bytes.bytes());
+            busy.written = Written::Maybe;
+            out.extend_from_slice(busy.pending.call.bytes.bytes());
         }
     }
 
-    /// The kernel took nothing yet of what was rendered, so the owner keeps it.
+    /// The kernel has taken no byte of the rendered request; the owner buffers it.
     pub fn held(&mut self, lane: Lane) {
-        if let Some(Held { state: State::Busy(busy), .. }) = self.lanes.find_mut(lane.0) {
-            busy.written = Written::Held;
+        if let Some(Connection { state: State::Busy(busy), .. }) = self.lanes.find_mut(lane.0) {
+            busy.written = Written::Buffered;
         }
     }
 
-    /// The kernel took some of what the owner kept.
+    /// The kernel took some of the buffered request.
     pub fn sent(&mut self, lane: Lane) {
-        if let Some(Held { state: State::Busy(busy), .. }) = self.lanes.find_mut(lane.0) {
-            busy.written = Written::Perhaps;
+        if let Some(Connection { state: State::Busy(busy), .. }) = self.lanes.find_mut(lane.0) {
+            busy.written = Written::Maybe;
         }
     }
 
-    /// Bytes came.
+    /// Bytes from the server.
     pub fn received(&mut self, now: Now, lane: Lane, mut bytes: &[u8], sink: Sink<'_>) {
-        let Some(held) = self.lanes.find_mut(lane.0) else { return };
-        let State::Busy(busy) = &mut held.state else {
-            // Nobody has asked: what a server says now belongs to no request.
-            return self.leave(lane);
+        let Some(connection) = self.lanes.find_mut(lane.0) else { return };
+        let State::Busy(busy) = &mut connection.state else {
+            // Unsolicited bytes belong to no request.
+            return self.close(lane);
         };
-        let id = busy.asking.id;
+        let id = busy.pending.id;
         let persistence = loop {
             match busy.answer.next(&mut bytes) {
                 Ok(None) => return,
@@ -296,64 +296,64 @@ impl Pool {
                     }
                 }
                 Err(fault) => {
-                    self.leave(lane);
+                    self.close(lane);
                     return sink(id, News::Failed(Failure::Answer(fault)));
                 }
             }
         };
-        // An answer to half a request: the other half must not be taken for the next one.
-        let whole = busy.written == Written::Perhaps && bytes.is_empty();
+        // A response to a half-sent request: the server would read the other half as the next one.
+        let whole = busy.written == Written::Maybe && bytes.is_empty();
         if persistence == Persistence::KeepAlive && whole {
-            held.state = State::Idle { until_ns: now.mono_ns + time::ms(self.rules.idle_ms) };
+            connection.state = State::Idle { until_ns: now.mono_ns + time::ms(self.rules.idle_ms) };
             self.start_more();
         } else {
-            self.leave(lane);
+            self.close(lane);
         }
     }
 
-    /// It ended. After [`HangUp::Eof`] the owner is asked to close it, else it is dead already.
+    /// The server closed the connection, or it failed.
     pub fn ended(&mut self, lane: Lane, how: HangUp, sink: Sink<'_>) {
-        let Some(held) = self.lanes.find_mut(lane.0) else { return };
-        let state = std::mem::replace(&mut held.state, State::Leaving);
-        if !matches!(state, State::Leaving) {
+        let Some(connection) = self.lanes.find_mut(lane.0) else { return };
+        let state = std::mem::replace(&mut connection.state, State::Closing);
+        if !matches!(state, State::Closing) {
             self.orders.push_back(Order::Close(lane));
         }
         match state {
-            State::Idle { .. } | State::Leaving => {}
-            State::Connecting { asking, .. } => {
-                sink(asking.id, News::Failed(Failure::NotConnected(how)));
+            State::Idle { .. } | State::Closing => {}
+            State::Connecting { pending, .. } => {
+                sink(pending.id, News::Failed(Failure::NotConnected(how)));
             }
             State::Busy(mut busy) => {
-                let fresh = matches!(busy.written, Written::No | Written::Held);
-                if fresh && busy.asking.tries < TRIES_MAX {
-                    busy.asking.tries += 1;
-                    // It has waited for its turn already.
-                    return self.waiting.push_front(busy.asking);
+                let unsent = matches!(busy.written, Written::No | Written::Buffered);
+                if unsent && busy.pending.retries < RETRIES_MAX {
+                    busy.pending.retries += 1;
+                    // To the front: it has already waited for its turn.
+                    return self.waiting.push_front(busy.pending);
                 }
                 let end = match (busy.answer.ended(), how) {
                     (Ok(()), HangUp::Eof) => News::Answer(Event::End(Persistence::Close)),
                     (Ok(()), _) => News::Failed(Failure::Answer(Fault::CutOff)),
                     (Err(fault), _) => News::Failed(Failure::Answer(fault)),
                 };
-                sink(busy.asking.id, end);
+                sink(busy.pending.id, end);
             }
         }
     }
 
-    /// It is gone.
+    /// The connection is closed and its lane can be reused.
     pub fn closed(&mut self, lane: Lane) {
         self.lanes.remove(lane.0);
         self.start_more();
     }
 
-    /// When [`Pool::fire`] is to be called.
+    /// When to call [`Pool::fire`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let lanes = self.lanes.iter().filter_map(|(_, held)| held.deadline_ns());
+        let lanes = self.lanes.iter().filter_map(|(_, connection)| connection.deadline_ns());
         lanes.chain(self.waiting.iter().map(|waiting| waiting.call.deadline_ns)).min()
     }
 
-    /// Ends what took too long, and what was kept for long enough.
+    /// Applies the timeouts of requests and idle connections.
     pub fn fire(&mut self, now: Now, sink: Sink<'_>) {
         let due = |at_ns: u64| at_ns <= now.mono_ns;
         self.waiting.retain(|waiting| {
@@ -363,25 +363,26 @@ impl Pool {
             }
             !late
         });
-        let late = self.lanes.iter().filter(|(_, held)| held.deadline_ns().is_some_and(due));
-        let late: Vec<_> = late.map(|(id, held)| (id, held.lateness())).collect();
+        let late =
+            self.lanes.iter().filter(|(_, connection)| connection.deadline_ns().is_some_and(due));
+        let late: Vec<_> = late.map(|(id, connection)| (id, connection.timeout())).collect();
         for (lane, failed) in late {
-            self.leave(Lane(lane));
+            self.close(Lane(lane));
             if let Some((call, failure)) = failed {
                 sink(call, News::Failed(failure));
             }
         }
     }
 
-    /// Puts a request on its way, or gives it back: nothing is free.
-    fn start(&mut self, asking: Waiting) -> Option<Waiting> {
-        let target = &asking.call.target;
+    /// Assigns a connection to a request, or returns the request if none is available.
+    fn start(&mut self, pending: Pending) -> Option<Pending> {
+        let target = &pending.call.target;
         let (mut to_target, mut idle, mut other) = (0, None, None);
-        for (id, held) in self.lanes.iter() {
-            let same = held.target == *target;
+        for (id, connection) in self.lanes.iter() {
+            let same = connection.target == *target;
             to_target += usize::from(same);
-            if let State::Idle { until_ns } = held.state {
-                // The one that was used last is the least likely to be stale.
+            if let State::Idle { until_ns } = connection.state {
+                // Reuse the latest, which is least likely to be stale; evict the oldest.
                 let best = if same { &mut idle } else { &mut other };
                 if best.is_none_or(|(known_ns, _)| same == (known_ns < until_ns)) {
                     *best = Some((until_ns, id));
@@ -389,33 +390,33 @@ impl Pool {
             }
         }
         if let Some((_, id)) = idle
-            && let Some(held) = self.lanes.find_mut(id)
+            && let Some(connection) = self.lanes.find_mut(id)
         {
-            held.state = State::busy(asking);
+            connection.state = State::busy(pending);
             self.orders.push_back(Order::Write(Lane(id)));
             return None;
         }
         if to_target >= self.rules.per_target {
-            return Some(asking);
+            return Some(pending);
         }
         if self.lanes.len() >= self.rules.connections {
-            // Its place is free once the owner says so.
+            // The slot is free after `closed`.
             if let Some((_, id)) = other {
-                self.leave(Lane(id));
+                self.close(Lane(id));
             }
-            return Some(asking);
+            return Some(pending);
         }
         let target = target.clone();
-        let state = State::Connecting { asking: Box::new(asking), until_ns: u64::MAX };
-        // The table is full beyond any limit that a pool could have.
-        let id = self.lanes.insert(Held { target: target.clone(), state })?;
+        let state = State::Connecting { pending: Box::new(pending), until_ns: u64::MAX };
+        // `None` only if the slab is full, far beyond any configured limit.
+        let id = self.lanes.insert(Connection { target: target.clone(), state })?;
         self.orders.push_back(Order::Connect(Lane(id), target));
         None
     }
 
-    /// Something has become free; who waits longest goes first.
+    /// Starts waiting requests, oldest first.
     fn start_more(&mut self) {
-        // Those whose target has nothing free need not be tried one by one.
+        // Skip the other requests of a target that has no free connection.
         let mut taken: Vec<Target> = Vec::new();
         let mut at = 0;
         while at < self.waiting.len() {
@@ -423,63 +424,66 @@ impl Pool {
                 at += 1;
                 continue;
             }
-            let Some(asking) = self.waiting.remove(at) else { return };
-            if let Some(asking) = self.start(asking) {
-                taken.push(asking.call.target.clone());
-                self.waiting.insert(at, asking);
+            let Some(pending) = self.waiting.remove(at) else { return };
+            if let Some(pending) = self.start(pending) {
+                taken.push(pending.call.target.clone());
+                self.waiting.insert(at, pending);
                 at += 1;
             }
         }
     }
 
-    fn leave(&mut self, lane: Lane) {
-        if let Some(held) = self.lanes.find_mut(lane.0)
-            && !matches!(held.state, State::Leaving)
+    fn close(&mut self, lane: Lane) {
+        if let Some(connection) = self.lanes.find_mut(lane.0)
+            && !matches!(connection.state, State::Closing)
         {
-            held.state = State::Leaving;
+            connection.state = State::Closing;
             self.orders.push_back(Order::Close(lane));
         }
     }
 
     fn lane_of(&self, id: CallId) -> Option<Lane> {
         let mut lanes = self.lanes.iter();
-        let carries = |held: &Held| held.asking().is_some_and(|asking| asking.id == id);
-        lanes.find(|(_, held)| carries(held)).map(|(id, _)| Lane(id))
+        let carries =
+            |connection: &Connection| connection.pending().is_some_and(|pending| pending.id == id);
+        lanes.find(|(_, connection)| carries(connection)).map(|(id, _)| Lane(id))
     }
 }
 
 impl State {
-    fn busy(asking: Waiting) -> Self {
-        let answer = Answer::new(asking.call.asked, asking.call.limits);
-        Self::Busy(Box::new(Busy { asking, written: Written::No, answer }))
+    fn busy(pending: Pending) -> Self {
+        let answer = Answer::new(pending.call.asked, pending.call.limits);
+        Self::Busy(Box::new(Busy { pending, written: Written::No, answer }))
     }
 }
 
-impl Held {
-    /// The request that it carries.
-    fn asking(&self) -> Option<&Waiting> {
+impl Connection {
+    /// The request that the connection carries.
+    fn pending(&self) -> Option<&Pending> {
         match &self.state {
-            State::Connecting { asking, .. } => Some(asking),
-            State::Busy(busy) => Some(&busy.asking),
-            State::Idle { .. } | State::Leaving => None,
+            State::Connecting { pending, .. } => Some(pending),
+            State::Busy(busy) => Some(&busy.pending),
+            State::Idle { .. } | State::Closing => None,
         }
     }
 
     fn deadline_ns(&self) -> Option<u64> {
         match &self.state {
             State::Idle { until_ns } => Some(*until_ns),
-            State::Leaving => None,
-            State::Connecting { asking, until_ns } => Some(asking.call.deadline_ns.min(*until_ns)),
-            State::Busy(busy) => Some(busy.asking.call.deadline_ns),
+            State::Closing => None,
+            State::Connecting { pending, until_ns } => {
+                Some(pending.call.deadline_ns.min(*until_ns))
+            }
+            State::Busy(busy) => Some(busy.pending.call.deadline_ns),
         }
     }
 
-    /// Whose time is over, if anybody's, and what that person is told.
-    fn lateness(&self) -> Option<(CallId, Failure)> {
+    /// The request that times out with the connection, if any, and its failure.
+    fn timeout(&self) -> Option<(CallId, Failure)> {
         match &self.state {
-            State::Connecting { asking, .. } => Some((asking.id, Failure::NoConnection)),
-            State::Busy(busy) => Some((busy.asking.id, Failure::TimedOut)),
-            State::Idle { .. } | State::Leaving => None,
+            State::Connecting { pending, .. } => Some((pending.id, Failure::NoConnection)),
+            State::Busy(busy) => Some((busy.pending.id, Failure::TimedOut)),
+            State::Idle { .. } | State::Closing => None,
         }
     }
 }

@@ -1,29 +1,29 @@
-//! An answer as a whole, for those who want all of it at once.
+//! A complete HTTP response.
 
 use crate::heap;
 use crate::proto::http_client::Head;
 
-/// Fields of an answer that somebody looks at; the others are not kept.
+/// The header fields that callers read; the others are dropped.
 const FIELDS: [&str; 3] = ["content-type", "sec-websocket-protocol", "x-amzn-errortype"];
 
-/// A whole answer.
+/// A complete response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
-    /// Its status.
+    /// HTTP status code.
     pub status: u16,
-    /// Its body; the call's limits say how long that can be.
+    /// The body, bounded by the limits of the call.
     pub body: Vec<u8>,
     fields: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Reply {
-    /// One without fields.
+    /// A response without header fields.
     #[must_use]
     pub fn new(status: u16, body: &[u8]) -> Self {
         Self { status, body: body.to_vec(), fields: Vec::new() }
     }
 
-    /// The value of one of the fields that are kept, if it was there exactly once.
+    /// The value of one of the kept fields, if it occurs exactly once.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         let mut found = self.fields.iter().filter(|(known, _)| *known == name);
@@ -31,7 +31,7 @@ impl Reply {
         found.next().is_none().then_some(value)
     }
 
-    /// What it owns.
+    /// Heap memory in bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
         let fields = self.fields.iter().map(|(_, value)| heap::cost(value.capacity()));
@@ -40,7 +40,7 @@ impl Reply {
             + fields.sum::<usize>()
     }
 
-    /// Its head came.
+    /// Copies status and fields.
     pub fn take_head(&mut self, head: &Head<'_>) {
         self.status = head.status();
         self.fields = head.fields().filter_map(kept).collect();
