@@ -1,8 +1,8 @@
-//! Every message back as it came.
+//! Echoes every message.
 
 use super::{Answer, Behaviour, Ctx, Kind};
 
-/// It remembers nothing, so it costs a connection no memory.
+/// Zero-sized, so that boxing it allocates nothing.
 #[derive(Debug)]
 pub(super) struct Echo;
 

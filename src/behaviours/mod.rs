@@ -1,5 +1,5 @@
-//! What a mount says on an open WebSocket. A behaviour is one file, one `impl` and one line in
-//! [`TABLE`]; it reaches nothing but its [`Ctx`], so it can harm nothing but its connection.
+//! Behaviours: what a mount does on an open WebSocket. A behaviour is one file, one `impl` and one
+//! entry in [`TABLE`]. It has access only to its [`Ctx`], so it cannot affect other connections.
 
 mod echo;
 mod mount;
@@ -21,128 +21,127 @@ pub use params::{BadParam, OwnParam, Params, Source, WireFault};
 pub use pushes::Pushes;
 pub use sockets::{PartSocket, Sizes, Sockets, State};
 
-/// One connection's side of a conversation.
+/// The application logic of one WebSocket.
 pub trait Behaviour: core::fmt::Debug {
-    /// The upgrade was answered.
+    /// The handshake is complete.
     fn on_open(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
         None
     }
 
-    /// A whole message came.
+    /// A complete message was received.
     fn on_message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer;
 
-    /// Whether all it ever does is to send each message back: then it need not be asked.
+    /// Whether it always answers [`Answer::Same`]. The server then skips [`Behaviour::on_message`].
     fn only_echoes(&self) -> bool {
         false
     }
 
-    /// When it wants to speak without being asked. It does not depend on messages.
+    /// When to call [`Behaviour::on_wake`]. Must not depend on messages.
     fn next_deadline(&self) -> Option<u64> {
         None
     }
 
-    /// That moment may have come.
+    /// The deadline may have passed.
     fn on_wake(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
         None
     }
 
-    /// A Close comes, from either side: these are its last words.
+    /// A Close frame is about to be sent; messages sent now go out before it.
     fn on_close(&mut self, _code: u16, _reason: &str, _ctx: &mut Ctx<'_>) {}
 
-    /// Whether so much waits for it that its peer is not read.
+    /// Whether to stop reading from the peer, since too much is queued.
     fn is_full(&self) -> bool {
         false
     }
 
-    /// Whether it still works on something that its peer asked for.
+    /// Whether a request of the peer is still in progress.
     fn is_busy(&self) -> bool {
         false
     }
 
-    /// What it takes, if that is less than the server does.
+    /// Size limits stricter than the server's.
     fn sizes(&self) -> Sizes {
         Sizes::ANY
     }
 }
 
-/// What to do after a message, beyond what the behaviour sent through its [`Ctx`].
+/// What to do after a message, in addition to what was sent through [`Ctx`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing.
+    /// Do nothing more.
     Nothing,
-    /// Send the same message back: from where it lies, if it is large.
+    /// Echo the message, without copying it if it is large.
     Same,
-    /// Close, with this code and reason.
+    /// Close with this code and reason.
     Close(u16, &'static str),
 }
 
-/// A Close frame that a behaviour asks for. It is returned, never left somewhere: what is returned
-/// can only concern the connection whose behaviour was called.
+/// A request to close the connection. It is a return value and not shared state, so that it can
+/// only affect the connection whose behaviour was called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
-    /// Its code.
+    /// Close code (RFC 6455 §7.4).
     pub code: u16,
-    /// Its reason.
+    /// At most 123 bytes.
     pub reason: String,
 }
 
-/// How many bytes an answer may have.
+/// How large an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// By the cap on output that waits.
+    /// Limit for buffered output.
     pub answer: usize,
-    /// By the memory that is left.
+    /// Memory available.
     pub memory: usize,
 }
 
-/// All that a behaviour can reach.
+/// Everything that a behaviour has access to.
 #[derive(Debug)]
 pub struct Ctx<'a> {
-    /// The moment.
+    /// The current time.
     pub now: Now,
-    /// Its connection.
+    /// The connection.
     pub id: Id,
-    /// Seeded randomness.
+    /// Seeded random numbers.
     pub rng: &'a mut Rng,
-    /// Messages and bytes of this connection.
+    /// Counters of this connection.
     pub tally: &'a mut Tally,
-    /// The same of the whole process.
+    /// Counters of the process.
     pub traffic: &'a mut Traffic,
-    /// Whether its words are compressed, and by what.
+    /// The negotiated permessage-deflate parameters, if any.
     pub deflate: Option<Agreed>,
-    /// What compresses them.
+    /// The compressor.
     pub codec: &'a mut Codec,
-    /// Where its words go.
+    /// The output buffer.
     pub out: &'a mut Out,
-    /// Bytes that its peer has not taken, beside those.
+    /// Bytes buffered for the peer, in addition to `out`.
     pub waiting: usize,
-    /// The longest answer to one message, and what memory there is for it.
+    /// How large an answer may be.
     pub room: Room,
-    /// Counts the bytes that are produced and copied.
+    /// Counts bytes produced and copied.
     pub work: &'a mut u64,
-    /// The part that speaks for this connection, if one does.
+    /// The part that handles this connection, if any.
     pub part: Option<&'a mut dyn Sockets>,
 }
 
 impl Ctx<'_> {
-    /// Whether an answer of so many bytes can be sent; if not, the Close that says why. To be asked
-    /// before such an answer is made.
+    /// Checks whether an answer of this size can be sent. Call it before building the answer.
     ///
     /// # Errors
-    /// The answer to give instead.
+    /// The [`Answer::Close`] to return instead.
     pub fn check_size(&self, bytes: usize) -> Result<(), Answer> {
         if bytes > self.room.answer {
             return Err(Answer::Close(1009, "answer too big"));
         }
-        // It is there twice while the peer takes nothing of it.
+        // Until the peer reads, the answer is in memory twice.
         if 2 * bytes > self.room.memory {
             return Err(Answer::Close(1013, "memory is short"));
         }
         Ok(())
     }
 
-    /// Sends a message of this length, made where it is sent from.
-    pub fn send_made(&mut self, kind: Kind, length: usize, make: impl FnOnce(&mut Vec<u8>)) {
+    /// Sends a message of `length` bytes that `make` appends to the output buffer.
+    pub fn send_with(&mut self, kind: Kind, length: usize, make: impl FnOnce(&mut Vec<u8>)) {
         if self.deflate.is_some() && is_compressed(length, self.room) {
             let mut payload = Vec::with_capacity(length);
             make(&mut payload);
@@ -176,7 +175,7 @@ impl Ctx<'_> {
     }
 }
 
-/// Whether a message of this length is compressed, if that was agreed.
+/// Whether a message of this length is compressed, if deflate was negotiated.
 #[must_use]
 pub fn is_compressed(length: usize, room: Room) -> bool {
     length <= COMPRESSED_BYTES_MAX && 2 * length <= room.memory
@@ -195,33 +194,33 @@ pub(crate) fn write(
     }
 }
 
-/// Messages and payload bytes of a connection, both ways.
+/// Counters of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// Messages from the peer.
+    /// Messages received.
     pub messages_in: u32,
-    /// Messages to the peer.
+    /// Messages sent.
     pub messages_out: u32,
-    /// Payload bytes from the peer.
+    /// Payload bytes received.
     pub bytes_in: u64,
-    /// Payload bytes to the peer.
+    /// Payload bytes sent.
     pub bytes_out: u64,
 }
 
 impl Tally {
-    /// A message came.
+    /// Counts a received message.
     pub fn received(&mut self, bytes: usize) {
         self.messages_in = self.messages_in.wrapping_add(1);
         self.bytes_in += bytes as u64;
     }
 
-    /// A message goes.
+    /// Counts a sent message.
     pub fn sent(&mut self, bytes: usize) {
         self.messages_out = self.messages_out.wrapping_add(1);
         self.bytes_out += bytes as u64;
     }
 
-    /// Messages came and went back as they were.
+    /// Counts echoed messages.
     pub fn echoed(&mut self, messages: u32, bytes: u64) {
         self.messages_in = self.messages_in.wrapping_add(messages);
         self.messages_out = self.messages_out.wrapping_add(messages);
@@ -230,33 +229,33 @@ impl Tally {
     }
 }
 
-/// Messages and payload bytes of the process, both ways, for its metrics.
+/// Counters of the process, for metrics. Arrays are indexed by [`Kind`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Traffic {
-    /// Text and binary messages from peers.
+    /// Messages received.
     pub messages_in: [u64; 2],
-    /// Text and binary messages to peers.
+    /// Messages sent.
     pub messages_out: [u64; 2],
-    /// Payload bytes from peers.
+    /// Payload bytes received.
     pub bytes_in: u64,
-    /// Payload bytes to peers.
+    /// Payload bytes sent.
     pub bytes_out: u64,
 }
 
 impl Traffic {
-    /// A message came.
+    /// Counts a received message.
     pub fn received(&mut self, kind: Kind, bytes: usize) {
         self.messages_in[kind as usize] += 1;
         self.bytes_in += bytes as u64;
     }
 
-    /// A message goes.
+    /// Counts a sent message.
     pub fn sent(&mut self, kind: Kind, bytes: usize) {
         self.messages_out[kind as usize] += 1;
         self.bytes_out += bytes as u64;
     }
 
-    /// Text and binary messages came and went back as they were.
+    /// Counts echoed messages.
     pub fn echoed(&mut self, messages: [u32; 2], bytes: u64) {
         for (kind, count) in messages.into_iter().enumerate() {
             self.messages_in[kind] += u64::from(count);
@@ -267,28 +266,28 @@ impl Traffic {
     }
 }
 
-/// One behaviour, by the name that `--mount` uses.
+/// The declaration of a behaviour.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its name.
+    /// The name for `--mount`.
     pub name: &'static str,
-    /// What it does, for `--help` and the documents.
+    /// One-line description.
     pub about: &'static str,
-    /// Whether it speaks any subprotocol that a client offers.
+    /// Whether to accept any subprotocol that the client offers.
     pub speaks_any: bool,
-    /// Parameters that only this behaviour has.
+    /// Parameters of this behaviour only.
     pub params: &'static [OwnParam],
-    /// The part that speaks for its WebSockets, by its name.
+    /// Name of the part that handles its WebSockets.
     pub part: Option<&'static str>,
-    /// Makes one for a connection.
+    /// Creates an instance for a connection.
     pub new: fn() -> Box<dyn Behaviour>,
 }
 
-/// The behaviours that need no part.
+/// The built-in behaviours; parts add theirs.
 pub const TABLE: &[Entry] = &[
     Entry {
         name: "echo",
-        about: "every message back as it came, text and binary",
+        about: "echoes every message, text and binary",
         speaks_any: true,
         params: &[],
         part: None,
@@ -296,7 +295,7 @@ pub const TABLE: &[Entry] = &[
     },
     Entry {
         name: "reverse",
-        about: "a welcome, each text backwards as JSON, and a sign of life every 5 s",
+        about: "sends a welcome, each text reversed as JSON, and a message every 5 s",
         speaks_any: false,
         params: &[],
         part: None,
@@ -304,7 +303,7 @@ pub const TABLE: &[Entry] = &[
     },
 ];
 
-/// Their mounts unless `--mount` replaces them.
+/// Their mounts, unless replaced by `--mount`.
 const DEFAULT_MOUNTS: &[&str] = &[
     "/websocket=echo?randping=3s",
     "/ws=echo",
@@ -314,7 +313,7 @@ const DEFAULT_MOUNTS: &[&str] = &[
     "/throttled=echo?work=100ms",
 ];
 
-/// The behaviours of this table, and their mounts.
+/// The built-in behaviours and their default mounts.
 #[must_use]
 pub fn catalogue() -> Catalogue {
     Catalogue { entries: TABLE.iter().collect(), mounts: DEFAULT_MOUNTS.to_vec() }

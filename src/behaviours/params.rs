@@ -1,5 +1,5 @@
-//! Parameters of a mount, from `--mount PATH=BEHAVIOUR?PARAMS` or from the URL's query.
-//! It knows names, units and bounds; it does not know what a parameter does.
+//! Parameters of a mount, from `--mount PATH=BEHAVIOUR?PARAMS` or a URL's query. Knows names, units
+//! and bounds, not what a parameter does.
 
 use std::fmt;
 
@@ -7,82 +7,81 @@ use crate::proto::deflate::{self, Compression};
 use crate::proto::frame::{REASON_BYTES_MAX, may_be_sent};
 use crate::units;
 
-/// A gap for random pushes or ticks shorter than this is refused from a URL.
+/// Shortest push interval that a URL may set.
 const PUSH_GAP_MS_MIN: u64 = 100;
-/// A delay longer than this is refused from a URL.
+/// Longest delay that a URL may set.
 const DELAY_MS_MAX: u64 = 10_000;
-/// A padded push larger than this is refused from a URL.
+/// Largest push that a URL may request.
 const PUSH_SIZE_MAX: u64 = 64 * 1024;
-/// A keepalive shorter than this is refused from a URL.
+/// Shortest keepalive interval that a URL may set.
 const PING_MS_MIN: u64 = 1_000;
-/// No time of a mount is longer, whoever states it, as it is for flags. Far beyond, the clock of
-/// a connection would wrap.
+/// Upper bound of all durations, as for flags: far larger ones would overflow the clock.
 const TIME_MS_MAX: u64 = 24 * 3_600_000;
-/// A message does not stop the process for longer than this.
+/// Longest time that a message may block the process.
 const BLOCK_MS_MAX: u64 = 60_000;
 
-/// What a mount or a URL asks of a connection.
+/// The parameters of a mount or connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params {
-    /// `delay`: each message is answered this long after its arrival.
+    /// `delay`: answer each message this long after its arrival.
     pub delay_ms: u64,
-    /// `randping`: push `randping` at random gaps up to this; 0 pushes none.
+    /// `randping`: push `randping` at random intervals up to this; 0: never.
     pub randping_ms: u64,
-    /// `every`: push `tick <n>` at this gap; 0 pushes none.
+    /// `every`: push `tick <n>` at this interval; 0: never.
     pub every_ms: u64,
-    /// `size`: pad pushed payloads to this many bytes.
+    /// `size`: pad pushes to this many bytes.
     pub size: usize,
-    /// `ping`: keepalive gap of its own; 0 turns it off, none takes the server's.
+    /// `ping`: keepalive interval; 0: off, `None`: the server's.
     pub ping_ms: Option<u64>,
-    /// `hello`: first say who serves.
+    /// `hello`: first send a message that identifies the server.
     pub hello: bool,
-    /// `deflate`: whether messages are compressed; none does as the server.
+    /// `deflate`: compression; `None`: the server's.
     pub deflate: Option<Compression>,
-    /// `subprotocol`: what this mount speaks.
+    /// `subprotocol`: supported subprotocols.
     pub subprotocols: Vec<String>,
-    /// `work`: what each message costs the one worker of the process; 0 needs no worker.
+    /// `work`: time that the single worker of the process spends on each message; 0: not used.
     pub work_ms: u64,
-    /// `block`: how long each message stops the whole process.
+    /// `block`: how long each message blocks the whole process.
     pub block_ms: u64,
-    /// `close_after`: close this long after opening; 0 does not.
+    /// `close_after`: close this long after opening; 0: never.
     pub close_after_ms: u64,
-    /// `code`: the code of that close.
+    /// `code`: close code for `close_after`.
     pub close_code: Option<u16>,
-    /// `reason`: its reason.
+    /// `reason`: close reason for `close_after`.
     pub close_reason: String,
-    /// `fault`: what goes wrong.
+    /// `fault`: injected fault.
     pub fault: Option<WireFault>,
-    /// `token-file`: a file with the token that a client needs; empty: it needs none.
+    /// `token-file`: file with the token that clients need; empty: none.
     pub token_file: String,
-    /// Parameters that only this behaviour has, as they were given.
+    /// Parameters of the behaviour itself, as given.
     pub own: Vec<(&'static str, String)>,
 }
 
-/// A parameter that only one behaviour has.
+/// A parameter of one behaviour.
 #[derive(Debug)]
 pub struct OwnParam {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What its value must be.
+    /// Describes valid values.
     pub want: &'static str,
-    /// Whether a value can be used.
+    /// Validates a value.
     pub accepts: fn(&str) -> bool,
-    /// Whether a URL may not change what the mount says.
+    /// Whether a URL cannot override the mount's value.
     pub is_fixed: bool,
 }
 
-/// What goes wrong on purpose.
+/// An injected fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireFault {
-    /// The first message is answered with a reset.
+    /// Reset the connection at the first message.
     Reset,
-    /// Pings are not answered.
+    /// Do not answer Pings.
     NoPong,
-    /// The upgrade is refused with 503.
+    /// Answer the upgrade with 503.
     Status503,
-    /// Nothing is read any more.
+    /// Stop reading.
     StallRead,
-    /// Echoes come in fragments.
+    /// Send echoes in fragments.
     Fragment,
 }
 
@@ -94,21 +93,21 @@ const WIRE_FAULTS: &[(&str, WireFault)] = &[
     ("fragment", WireFault::Fragment),
 ];
 
-/// Who states a parameter, which decides what it may be.
+/// Where a parameter comes from, which decides its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The operator, or anyone once `--faults` is given.
+    /// The operator; or a URL, if `--faults` is given.
     Trusted,
-    /// Anyone who can open a connection.
+    /// A URL from an untrusted client.
     Url,
 }
 
-/// A parameter that has a name we know and a value that we cannot use.
+/// A known parameter with an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadParam {
-    /// The parameter's name.
+    /// The parameter.
     pub name: &'static str,
-    /// What its value must be.
+    /// Describes valid values.
     pub want: &'static str,
 }
 
@@ -120,8 +119,8 @@ impl fmt::Display for BadParam {
 
 type Set = fn(&mut Params, &str, Source) -> bool;
 
-/// One row a parameter: its name, what it must be, and how it is taken.
-/// Names that are not here are ignored, since proxies add tokens of their own.
+/// Name, description of valid values, and setter of each parameter. Unknown names in a URL are
+/// ignored, since proxies add tokens of their own.
 const PARAMS: &[(&str, &str, Set)] = &[
     ("delay", "a duration up to 24h (from a URL 10s), such as 100ms", |p, v, s| {
         duration(v, |ms| s == Source::Trusted || ms <= DELAY_MS_MAX, &mut p.delay_ms)
@@ -156,7 +155,7 @@ const PARAMS: &[(&str, &str, Set)] = &[
         _ => false,
     }),
     ("deflate", "on, off or a level from 1 to 9 (from a URL only off)", |p, v, s| {
-        // Anyone may do without; how hard this process works is for its operator to say.
+        // A URL may disable compression; only the operator may spend more CPU on it.
         let fits = |wanted: &Compression| {
             *wanted == Compression::Off || (deflate::BUILT && s == Source::Trusted)
         };
@@ -206,7 +205,7 @@ const PARAMS: &[(&str, &str, Set)] = &[
 ];
 
 impl Params {
-    /// The first parameter that only a server with `--faults` may have.
+    /// The first parameter that requires `--faults`.
     #[must_use]
     pub fn needs_faults(&self) -> Option<&'static str> {
         if self.block_ms > 0 {
@@ -222,7 +221,7 @@ fn duration(value: &str, fits: impl Fn(u64) -> bool, into: &mut u64) -> bool {
 }
 
 impl Params {
-    /// Takes `a=1&b=2` on top of what is already set; the first bad value refuses the whole.
+    /// Applies `a=1&b=2` on top of the current values; stops at the first invalid one.
     pub fn take(
         &mut self,
         query: &str,
@@ -254,14 +253,14 @@ impl Params {
         }
     }
 
-    /// A parameter that only this behaviour has; empty if it was not given.
+    /// A parameter of the behaviour itself; empty if not given.
     #[must_use]
     pub fn own(&self, name: &str) -> &str {
         self.own.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 
-    /// The first name that means nothing, and those that do: in a flag it is a slip of the pen,
-    /// where a URL may carry what is meant for somebody else.
+    /// The first unknown name, and the known ones. In a flag it is a typo; in a URL it may be meant
+    /// for another program.
     #[must_use]
     pub fn unknown<'q>(
         query: &'q str,
@@ -312,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_longer_than_a_day() {
+    fn durations_are_at_most_a_day() {
         for name in ["delay", "randping", "every", "ping", "work", "close_after"] {
             assert!(take(&format!("{name}=24h"), Source::Trusted).is_ok(), "{name}");
             for long in ["86400001ms", "25h", "10000h", "5000000000000h"] {
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn anyone_may_do_without_compression() {
+    fn a_url_may_only_disable_compression() {
         let off = take("deflate=off", Source::Url).unwrap();
         assert_eq!(off.deflate, Some(Compression::Off));
         assert!(take("deflate=9", Source::Url).is_err());

@@ -1,9 +1,9 @@
-//! What a connection says without being asked: `randping` and `every`, on top of any behaviour.
+//! Unsolicited messages, in addition to any behaviour: the parameters `randping` and `every`.
 
 use super::{Ctx, Kind, Params};
 use crate::time;
 
-/// The pushes of one connection, and when each is due.
+/// The push timers of one connection.
 #[derive(Debug)]
 pub struct Pushes {
     randping_ms: u64,
@@ -15,7 +15,7 @@ pub struct Pushes {
 }
 
 impl Pushes {
-    /// The pushes that these parameters ask for; `None` when there are none.
+    /// `None` if the parameters request no pushes.
     #[must_use]
     pub fn new(params: &Params, now_ns: u64) -> Option<Self> {
         if params.randping_ms == 0 && params.every_ms == 0 {
@@ -26,19 +26,19 @@ impl Pushes {
             every_ms: params.every_ms,
             size: params.size,
             ticks: 0,
-            // The first goes out at once, before any echo.
+            // The first is sent immediately, before any echo.
             randping_ns: (params.randping_ms > 0).then_some(now_ns),
             every_ns: (params.every_ms > 0).then(|| now_ns + time::ms(params.every_ms)),
         })
     }
 
-    /// When something is due.
+    /// When to call [`Pushes::speak`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         self.randping_ns.into_iter().chain(self.every_ns).min()
     }
 
-    /// Says what is due.
+    /// Sends the messages that are due.
     pub fn speak(&mut self, ctx: &mut Ctx<'_>) {
         let now_ns = ctx.now.mono_ns;
         if self.randping_ns.is_some_and(|due| due <= now_ns) {
@@ -51,15 +51,15 @@ impl Pushes {
         {
             self.ticks += 1;
             ctx.send(Kind::Text, &padded(format!("tick {}", self.ticks), self.size));
-            // From the due time, so that lateness does not add up; but what was missed while
-            // the process stood still is not made up for.
+            // Relative to the due time, so that delays do not accumulate; but ticks missed while
+            // the process was stopped are skipped.
             let gap_ns = time::ms(self.every_ms);
             self.every_ns = Some((due + gap_ns).max(now_ns));
         }
     }
 }
 
-/// A payload with dots behind it, up to the size asked for.
+/// Pads the text with dots to `size` bytes.
 fn padded(text: String, size: usize) -> Vec<u8> {
     let mut payload = text.into_bytes();
     if payload.len() < size {

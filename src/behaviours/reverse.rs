@@ -1,24 +1,23 @@
-//! What a chat that ends badly needs to be watched: a welcome, each text backwards, and a sign of
-//! life every five seconds, so that a client sees until when its server lived.
+//! Answers each text reversed, as JSON. Also sends a welcome, and a message every 5 s that shows a
+//! client how long its server was alive.
 
 use super::{Answer, Behaviour, Close, Ctx, Kind};
 use crate::time;
 
-/// Between two signs of life.
+/// Interval of the unsolicited messages.
 const ALIVE_MS: u64 = 5_000;
 
-/// Knows only when it speaks next.
+/// The time of the next unsolicited message.
 #[derive(Debug, Default)]
 pub(super) struct Reverse {
     alive_ns: u64,
 }
 
-/// What stands around a message; as long as all but the message itself.
-const BRACES: &str = r#"{"message":"","time":"2026-11-28T10:00:00.000Z"}"#;
+/// An answer with an empty message, for its length.
+const TEMPLATE: &str = r#"{"message":"","time":"2026-11-28T10:00:00.000Z"}"#;
 
-/// Appends the answer: `message` backwards, then the time. Written here and not by a serializer,
-/// since a message of control characters becomes six times as long, and its length must be known
-/// before.
+/// Appends the answer. Not a serializer, since the length must be known in advance: escaped
+/// control characters take six bytes each.
 fn answer(answer: &mut Vec<u8>, message: &str, time: &str) {
     answer.extend_from_slice(br#"{"message":""#);
     if message.is_ascii() {
@@ -36,7 +35,7 @@ fn answer(answer: &mut Vec<u8>, message: &str, time: &str) {
     answer.extend_from_slice(br#""}"#);
 }
 
-/// An ASCII character as it stands in a JSON string (RFC 8259 §7).
+/// Appends an ASCII character, escaped for a JSON string (RFC 8259 §7).
 fn escape(json: &mut Vec<u8>, byte: u8) {
     let short = match byte {
         b'"' | b'\\' => byte,
@@ -55,7 +54,7 @@ fn escape(json: &mut Vec<u8>, byte: u8) {
     json.extend_from_slice(&[b'\\', short]);
 }
 
-/// Appends ASCII backwards, eight bytes at a time where none of them is escaped.
+/// Appends ASCII in reverse, eight bytes at a time where none needs escaping.
 fn reverse_ascii(json: &mut Vec<u8>, bytes: &[u8]) {
     for chunk in bytes.rchunks(8) {
         match chunk.try_into().map(u64::from_le_bytes) {
@@ -65,8 +64,8 @@ fn reverse_ascii(json: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Whether none of these eight bytes is escaped in a JSON string: no control character, quotation
-/// mark or backslash. Each byte is compared within the word: a borrow into its top bit tells.
+/// Whether none of these eight bytes needs escaping: no control character, quotation mark or
+/// backslash. Compares all bytes of the word at once, by the borrow into each top bit.
 fn is_plain(word: u64) -> bool {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const TOPS: u64 = u64::from_le_bytes([0x80; 8]);
@@ -75,7 +74,7 @@ fn is_plain(word: u64) -> bool {
     has_less(word, 0x20) | has(b'"') | has(b'\\') == 0
 }
 
-/// How many bytes a text has in a JSON string.
+/// The length of a text in a JSON string.
 fn escaped_length(text: &str) -> usize {
     let length = |byte: &u8| match byte {
         b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
@@ -98,17 +97,17 @@ impl Behaviour for Reverse {
     }
 
     fn on_message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer {
-        // A text was checked to be UTF-8 before it came here.
+        // Text messages have already been validated as UTF-8.
         let (Kind::Text, Ok(text)) = (kind, std::str::from_utf8(payload)) else {
             return Answer::Close(1003, "text only");
         };
-        let length = BRACES.len() + escaped_length(text);
+        let length = TEMPLATE.len() + escaped_length(text);
         if let Err(refused) = ctx.check_size(length) {
             return refused;
         }
         let time = time::rfc3339(ctx.now.wall_ms);
         *ctx.work += length as u64;
-        ctx.send_made(Kind::Text, length, |json| answer(json, text, &time));
+        ctx.send_with(Kind::Text, length, |json| answer(json, text, &time));
         Answer::Nothing
     }
 
@@ -120,7 +119,7 @@ impl Behaviour for Reverse {
         if self.alive_ns <= ctx.now.mono_ns {
             let alive = format!("Connection is alive {}", time::http_date(ctx.now.wall_ms));
             ctx.send(Kind::Text, alive.as_bytes());
-            // From the due time, so that lateness does not add up; but nothing is made up for.
+            // Relative to the due time, so that delays do not accumulate; missed ones are skipped.
             self.alive_ns = (self.alive_ns + time::ms(ALIVE_MS)).max(ctx.now.mono_ns);
         }
         None
@@ -131,7 +130,7 @@ impl Behaviour for Reverse {
 mod tests {
     use super::*;
 
-    /// An answer of the same bytes as a serializer makes, and as long as was said before.
+    /// Answers have the bytes that a serializer would write and the predicted length.
     #[test]
     fn answers_are_json() {
         let ascii: String = (0..128).map(char::from).collect();
@@ -144,7 +143,7 @@ mod tests {
             let json = format!("{{\"message\":{reversed},\"time\":\"{time}\"}}");
             let mut written = Vec::new();
             answer(&mut written, text, time);
-            assert_eq!(written.len(), BRACES.len() + escaped_length(text));
+            assert_eq!(written.len(), TEMPLATE.len() + escaped_length(text));
             assert_eq!(String::from_utf8(written).unwrap(), json);
         }
     }

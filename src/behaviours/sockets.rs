@@ -1,68 +1,68 @@
-//! WebSockets whose state lies in a part of the server: the behaviour of such a connection passes
-//! everything on to [`Sockets`], which the part implements.
+//! WebSockets whose state is kept by a part: their behaviour delegates everything to [`Sockets`],
+//! which the part implements.
 
 use super::{Answer, Behaviour, Close, Ctx, Kind};
 use crate::engine::Id;
 
-/// All WebSockets of a part. Which one is meant says [`Ctx::id`].
+/// All WebSockets of a part, identified by [`Ctx::id`].
 pub trait Sockets {
-    /// The upgrade was answered.
+    /// The handshake is complete.
     fn opened(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
         None
     }
 
-    /// A whole message came.
+    /// A complete message was received.
     fn message(&mut self, _kind: Kind, _payload: &[u8], _ctx: &mut Ctx<'_>) -> Answer {
         Answer::Nothing
     }
 
-    /// The part asked for this call, or a deadline of [`State`] has come.
+    /// The part requested this call, or [`State::due_ns`] has passed.
     fn woken(&mut self, _ctx: &mut Ctx<'_>) -> Option<Close> {
         None
     }
 
-    /// A Close is about to be sent or answered: what is sent now goes out before it.
+    /// A Close frame is about to be sent; messages sent now go out before it.
     fn closing(&mut self, _code: u16, _reason: &str, _ctx: &mut Ctx<'_>) {}
 
-    /// What the server has to know of a WebSocket without asking each time.
+    /// Read after each call and cached.
     fn state(&self, _id: Id) -> State {
         State::default()
     }
 }
 
-/// Its state is not shown: the code for that would be carried for every part.
+/// Does not show the state, which would add code for every part.
 impl core::fmt::Debug for dyn Sockets + '_ {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Sockets")
     }
 }
 
-/// What the server has to know of a WebSocket. It is read again after each call.
+/// What the server needs to know about a WebSocket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// When it is to be woken.
+    /// When to call [`Sockets::woken`].
     pub due_ns: Option<u64>,
-    /// Whether so much waits for it that its peer is not read.
+    /// Whether to stop reading from the peer, since too much is queued.
     pub is_full: bool,
-    /// Whether the part still works on something that its peer asked for.
+    /// Whether a request of the peer is still in progress.
     pub is_busy: bool,
 }
 
-/// Bytes of a message and of one of its frames, at most.
+/// Size limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// All of its frames together.
+    /// Bytes of a message, all frames together.
     pub message: usize,
-    /// Each of them.
+    /// Bytes of a frame.
     pub frame: u64,
 }
 
 impl Sizes {
-    /// No limits but the server's.
+    /// Only the server's own limits.
     pub const ANY: Self = Self { message: usize::MAX, frame: u64::MAX };
 }
 
-/// One WebSocket of a part.
+/// The behaviour of a part's WebSocket.
 #[derive(Debug)]
 pub struct PartSocket {
     state: State,
@@ -70,13 +70,13 @@ pub struct PartSocket {
 }
 
 impl PartSocket {
-    /// A WebSocket that takes messages up to these sizes.
+    /// Accepts messages up to these sizes.
     #[must_use]
     pub fn new(sizes: Sizes) -> Self {
         Self { state: State::default(), sizes }
     }
 
-    /// Calls the part with a context in which it is not named again.
+    /// Calls the part with a context from which the part was taken.
     fn call<R>(
         &mut self,
         ctx: &mut Ctx<'_>,
