@@ -27,8 +27,10 @@ pub fn aws(data: &[u8]) {
 mod check {
     use serde_json::Value;
 
-    use wspulse::aws::call::{Asking, From};
-    use wspulse::aws::credentials::{Keyring, Need, Plan, Provider, Question, Trouble};
+    use wspulse::aws::call::{Authorization, ServiceRequest};
+    use wspulse::aws::credentials::{
+        Config, CredentialsError, Keyring, Need, Provider, ProviderRequest,
+    };
     use wspulse::aws::keys::Keys;
     use wspulse::aws::sigv4::Scope;
     use wspulse::aws::{Credentials, Secret, dynamodb};
@@ -66,16 +68,16 @@ mod check {
         ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"),
     ];
 
-    fn plan(variables: Variables<'_>) -> Option<Plan> {
+    fn plan(variables: Variables<'_>) -> Option<Config> {
         let found = |name: &str| variables.iter().find(|(known, _)| *known == name);
-        Plan::read(&|name| found(name).map(|(_, value)| (*value).to_owned())).ok()
+        Config::read(&|name| found(name).map(|(_, value)| (*value).to_owned())).ok()
     }
 
     /// A file with a token, and the answer to it.
     pub(super) fn credentials(variables: Variables<'_>, rest: &[u8], cuts: &Cuts) {
         let end = rest.windows(2).position(|two| two == NEXT);
         let (token, answer) = end.map_or((&b""[..], rest), |end| (&rest[..end], &rest[end + 2..]));
-        let Some(Plan { provider, .. }) = plan(variables) else { panic!("no plan") };
+        let Some(Config { provider, .. }) = plan(variables) else { panic!("no plan") };
         let is_json = matches!(provider, Provider::Container { .. });
         let whole = came_of(&provider, token, hear(answer, &Cuts::none()).as_ref());
         for cuts in [cuts, &Cuts::everywhere()] {
@@ -97,7 +99,7 @@ mod check {
     }
 
     /// What was asked, and what the answer gave, once and for all ways to cut it.
-    type Outcome = (Result<(), Trouble>, Option<Credentials>, Option<u64>);
+    type Outcome = (Result<(), CredentialsError>, Option<Credentials>, Option<u64>);
 
     fn came_of(provider: &Provider, token: &[u8], heard: Option<&Reply>) -> Outcome {
         let mut keys = Keyring::new(provider.clone(), 1);
@@ -106,7 +108,7 @@ mod check {
         keys.fetched(TOKEN_FILE, token);
         let mut shown = String::new();
         if let Err(trouble) = keys.read(now) {
-            assert_eq!(trouble, Trouble::NoToken);
+            assert_eq!(trouble, CredentialsError::NoToken);
             now.mono_ns = keys.next_deadline().expect("it tries again");
             assert!(matches!(keys.poll(now), Some(Need::Read)));
             keys.fetched(TOKEN_FILE, b"a-token");
@@ -136,7 +138,7 @@ mod check {
     }
 
     /// Credentials sign, add nothing of their own to a request, and do not show.
-    fn usable(given: &Credentials, keys: &Keyring, question: &Question) {
+    fn usable(given: &Credentials, keys: &Keyring, question: &ProviderRequest) {
         let Credentials { access_key, secret_key, session_token } = given;
         let token = session_token.as_ref().map_or("", |token| token.reveal());
         for text in [access_key, secret_key.reveal(), token] {
@@ -147,10 +149,11 @@ mod check {
         for secret in [secret_key.reveal(), token] {
             hidden(&format!("{keys:?} {given:?}"), secret, &known);
         }
-        let Question { endpoint, .. } = question;
-        let asking = Asking { endpoint, method: "POST", target: "/", fields: &[], body: b"{}" };
+        let ProviderRequest { endpoint, .. } = question;
+        let request =
+            ServiceRequest { endpoint, method: "POST", target: "/", fields: &[], body: b"{}" };
         let scope = Scope { region: "eu-west-1", service: "dynamodb" };
-        let signed = asking.bytes(From::Signed(given, scope, NOW.wall_ms));
+        let signed = request.bytes(Authorization::SigV4(given, scope, NOW.wall_ms));
         assert!(signed.is_ok_and(|bytes| lines(&bytes) <= 9), "they cannot sign");
     }
 
@@ -250,7 +253,7 @@ mod check {
         if let Some(Need::Ask(question)) = need {
             ours_alone(&question, false);
             let near = ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
-            let Question { endpoint, .. } = &question;
+            let ProviderRequest { endpoint, .. } = &question;
             let is_near = near.contains(&&*endpoint.name) || endpoint.is_local();
             let is_web = matches!(plan.provider, Provider::Web { .. });
             assert!(endpoint.is_secure() || is_near || is_web, "a token in the open: {endpoint:?}");
@@ -258,11 +261,13 @@ mod check {
     }
 
     /// A question is one request, whose lines are all ours; or it cannot be sent.
-    fn ours_alone(question: &Question, must: bool) {
-        let Question { endpoint, method, target, fields, body } = question;
+    fn ours_alone(question: &ProviderRequest, must: bool) {
+        let ProviderRequest { endpoint, method, target, fields, body } = question;
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.reveal())).collect();
         let body = body.reveal().as_bytes();
-        match (Asking { endpoint, method, target, fields: &fields, body }).bytes(From::Anyone) {
+        match (ServiceRequest { endpoint, method, target, fields: &fields, body })
+            .bytes(Authorization::None)
+        {
             Ok(bytes) => assert!(lines(&bytes) <= 7 && bytes.ends_with(body)),
             Err(fault) => assert!(!must, "{fault:?}"),
         }

@@ -1,52 +1,52 @@
-//! A request to a service as bytes, signed or with a token or as it is.
+//! Serializes a request to an HTTP service, with optional `SigV4` or bearer authorization.
 
 use super::endpoint::Endpoint;
 use super::secret::{Credentials, Secret};
 use super::sigv4::{self, Parts, Scope};
 use crate::proto::http_client::{Request, Unsendable};
 
-/// A request before anybody says who it is from.
+/// A request without authorization.
 #[derive(Clone, Copy, Debug)]
-pub struct Asking<'a> {
-    /// Whom.
+pub struct ServiceRequest<'a> {
+    /// The service that the request goes to.
     pub endpoint: &'a Endpoint,
-    /// `GET`, or any other.
+    /// For example `GET`.
     pub method: &'a str,
-    /// Path and query, the endpoint's own path included.
+    /// Path and query, including the endpoint's path prefix.
     pub target: &'a str,
-    /// Its fields but for `Host`.
+    /// Header fields except `Host`.
     pub fields: &'a [(&'a str, &'a str)],
-    /// Its body.
+    /// Sent with `Content-Length`; may be empty.
     pub body: &'a [u8],
 }
 
-/// Who it is from.
+/// How a request is authorized.
 #[derive(Clone, Copy, Debug)]
-pub enum From<'a> {
-    /// Nobody says.
-    Anyone,
-    /// Whoever has this token.
+pub enum Authorization<'a> {
+    /// No authorization.
+    None,
+    /// `Authorization: Bearer`.
     Bearer(&'a Secret),
-    /// Whoever has these credentials; at this wall-clock time.
-    Signed(&'a Credentials, Scope<'a>, i64),
+    /// AWS Signature Version 4, signed at this wall-clock time in milliseconds.
+    SigV4(&'a Credentials, Scope<'a>, i64),
 }
 
-impl Asking<'_> {
-    /// Its bytes.
+impl ServiceRequest<'_> {
+    /// Serializes the request.
     ///
     /// # Errors
-    /// Which part cannot be sent.
-    pub fn bytes(&self, from: From<'_>) -> Result<Vec<u8>, Unsendable> {
+    /// The part of the request that is invalid in HTTP.
+    pub fn bytes(&self, from: Authorization<'_>) -> Result<Vec<u8>, Unsendable> {
         let mut fields = self.fields.to_vec();
         let bearer;
         let signed;
         match from {
-            From::Anyone => {}
-            From::Bearer(token) => {
+            Authorization::None => {}
+            Authorization::Bearer(token) => {
                 bearer = format!("Bearer {}", token.reveal());
                 fields.push(("Authorization", &bearer));
             }
-            From::Signed(credentials, scope, wall_ms) => {
+            Authorization::SigV4(credentials, scope, wall_ms) => {
                 let mut all = vec![("Host", self.endpoint.host.as_bytes())];
                 all.extend(self.fields.iter().map(|(name, value)| (*name, value.as_bytes())));
                 let Self { method, target, body, .. } = *self;
@@ -83,19 +83,19 @@ mod tests {
         };
         let fields = [("Content-Type", "application/x-amz-json-1.0"), ("X-Amz-Target", "A.B")];
         let (method, target, body) = ("POST", "/x/%40a/b%3D?c=d", b"{}");
-        let asking = Asking { endpoint: &endpoint, method, target, fields: &fields, body };
+        let request = ServiceRequest { endpoint: &endpoint, method, target, fields: &fields, body };
         let scope = Scope { region: "eu-west-1", service: "dynamodb" };
-        let bytes = asking.bytes(From::Signed(&credentials, scope, 0)).unwrap();
+        let bytes = request.bytes(Authorization::SigV4(&credentials, scope, 0)).unwrap();
         let mut fields = Fields::default();
-        let request = http::parse(&bytes[..bytes.len() - 2], &mut fields).unwrap();
-        let fields: Vec<_> = request.fields().collect();
+        let parsed = http::parse(&bytes[..bytes.len() - 2], &mut fields).unwrap();
+        let fields: Vec<_> = parsed.fields().collect();
         let keys = Keys::parse(b"aws_access_key_id=AKID\naws_secret_access_key=s").unwrap();
-        let parts = Parts { method, target: request.target, fields: &fields, body };
+        let parts = Parts { method, target: parsed.target, fields: &fields, body };
         assert_eq!(sigv4::verify(&parts, "dynamodb", &keys, 1000), Ok(()));
-        let bytes = asking.bytes(From::Bearer(&Secret::new("tok"))).unwrap();
+        let bytes = request.bytes(Authorization::Bearer(&Secret::new("tok"))).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains("\r\nAuthorization: Bearer tok\r\n"), "{text}");
         let target = "/a b";
-        assert!(Asking { target, ..asking }.bytes(From::Anyone).is_err());
+        assert!(ServiceRequest { target, ..request }.bytes(Authorization::None).is_err());
     }
 }

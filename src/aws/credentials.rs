@@ -1,57 +1,57 @@
-//! Where credentials come from: the environment itself, EKS Pod Identity (or ECS), or a role that
-//! is assumed with a web identity (IRSA); those that expire are renewed before. Without I/O: it
-//! says what it needs, and is told what came of it.
+//! Credentials from the environment, EKS Pod Identity or ECS, or an assumed role with a web
+//! identity (IRSA). Temporary credentials are renewed before they expire. Without I/O: the owner
+//! carries out each [`Need`] and reports the result.
 
 mod answer;
-mod plan;
+mod config;
 
 use super::secret::{Credentials, Secret};
 use crate::aws::endpoint::Endpoint;
 use crate::rng::Rng;
 use crate::time::{self, Now};
-pub use answer::Trouble;
-pub use plan::{Missing, Plan, Provider};
+pub use answer::CredentialsError;
+pub use config::{Config, ConfigError, Provider};
 
-/// So long before they expire, they are renewed; when they live shorter, at half their time.
+/// Credentials are renewed this long before they expire, or at half their lifetime if later.
 const MARGIN_MS: i64 = 5 * 60 * 1000;
-/// Between two failures; doubled each time.
+/// Initial retry delay; doubled after each failure.
 const PAUSE_MS: u64 = 1_000;
 const PAUSE_MAX_MS: u64 = 60_000;
-/// An answer that has not come by then never comes.
+/// Timeout of a request to a provider.
 pub const TIMEOUT_MS: u64 = 5_000;
 
-/// What it needs.
+/// What the owner must do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Its files again; then [`Keyring::read`].
+    /// Read the token file, pass it to [`Keyring::fetched`], then call [`Keyring::read`].
     Read,
-    /// The answer to this question; then [`Keyring::answered`] or [`Keyring::failed`].
-    Ask(Question),
+    /// Send this request, then call [`Keyring::answered`] or [`Keyring::failed`].
+    Ask(ProviderRequest),
 }
 
-/// A request to whoever gives credentials away.
+/// A request to a credential provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// Whom.
+pub struct ProviderRequest {
+    /// The provider.
     pub endpoint: Endpoint,
     /// `GET` or `POST`.
     pub method: &'static str,
     /// Path and query.
     pub target: String,
-    /// Its fields; what they say is secret.
+    /// Header fields; their values are secret.
     pub fields: Vec<(&'static str, Secret)>,
-    /// Its body, which is secret as well.
+    /// The body, which contains the web identity token.
     pub body: Secret,
 }
 
-/// Credentials, kept fresh.
+/// Holds the current credentials and renews them.
 #[derive(Debug)]
 pub struct Keyring {
     provider: Provider,
     current: Option<Current>,
-    /// What the token's file had last.
+    /// The last valid content of the token file.
     token: Option<Secret>,
-    step: Step,
+    state: State,
     failures: u32,
     rng: Rng,
 }
@@ -59,40 +59,40 @@ pub struct Keyring {
 #[derive(Debug)]
 struct Current {
     credentials: Credentials,
-    /// `None`: never.
+    /// `None` for credentials that do not expire.
     expires_ms: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// Nothing is needed before then.
-    Resting {
+enum State {
+    /// Until the next renewal or retry; `None`: no renewal.
+    Waiting {
         until_ns: Option<u64>,
     },
-    /// The token is to be read, and that was not said yet.
-    Wanting,
+    /// [`Need::Read`] is due, if the provider has a token file.
+    NeedsToken,
     Reading,
-    /// The question is to be asked, and that was not said yet.
-    Ready,
-    Asking,
+    /// [`Need::Ask`] is due.
+    NeedsRequest,
+    Requesting,
 }
 
 impl Keyring {
-    /// One that has asked nobody yet.
+    /// The seed is for retry jitter.
     #[must_use]
     pub fn new(provider: Provider, seed: u64) -> Self {
-        let (current, step) = match &provider {
-            Provider::Given(credentials) => {
+        let (current, state) = match &provider {
+            Provider::Static(credentials) => {
                 let credentials = credentials.clone();
                 let current = Current { credentials, expires_ms: None };
-                (Some(current), Step::Resting { until_ns: None })
+                (Some(current), State::Waiting { until_ns: None })
             }
-            Provider::Container { .. } | Provider::Web { .. } => (None, Step::Wanting),
+            Provider::Container { .. } | Provider::Web { .. } => (None, State::NeedsToken),
         };
-        Self { provider, current, token: None, step, failures: 0, rng: Rng::new(seed) }
+        Self { provider, current, token: None, state, failures: 0, rng: Rng::new(seed) }
     }
 
-    /// The credentials, unless there are none yet or they have expired.
+    /// The current credentials; `None` if there are none yet or they have expired.
     #[must_use]
     pub fn credentials(&self, now: Now) -> Option<&Credentials> {
         let current = self.current.as_ref()?;
@@ -100,47 +100,47 @@ impl Keyring {
         good.then_some(&current.credentials)
     }
 
-    /// Somebody did not take them: perhaps there are newer ones.
+    /// A service rejected the credentials: renews them early, as newer ones may be available.
     pub fn rejected(&mut self, now: Now) {
-        if let Step::Resting { until_ns: Some(until_ns) } = self.step {
-            // Not more often than after failures.
+        if let State::Waiting { until_ns: Some(until_ns) } = self.state {
+            // Rate-limited like retries after failures.
             let soon_ns = now.mono_ns + time::ms(self.pause_ms());
-            self.step = Step::Resting { until_ns: Some(until_ns.min(soon_ns)) };
+            self.state = State::Waiting { until_ns: Some(until_ns.min(soon_ns)) };
         }
     }
 
-    /// What it needs now.
+    /// The next [`Need`].
     #[must_use]
     pub fn poll(&mut self, now: Now) -> Option<Need> {
-        if let Step::Resting { until_ns: Some(until_ns) } = self.step
+        if let State::Waiting { until_ns: Some(until_ns) } = self.state
             && until_ns <= now.mono_ns
         {
-            self.step = Step::Wanting;
+            self.state = State::NeedsToken;
         }
-        if self.step == Step::Wanting {
+        if self.state == State::NeedsToken {
             if self.provider.token_file().is_some() {
-                self.step = Step::Reading;
+                self.state = State::Reading;
                 return Some(Need::Read);
             }
-            self.step = Step::Ready;
+            self.state = State::NeedsRequest;
         }
-        if self.step == Step::Ready {
-            self.step = Step::Asking;
-            return Some(Need::Ask(self.provider.question(self.token.as_ref())?));
+        if self.state == State::NeedsRequest {
+            self.state = State::Requesting;
+            return Some(Need::Ask(self.provider.request(self.token.as_ref())?));
         }
         None
     }
 
-    /// When [`Keyring::poll`] has something new to say.
+    /// When to call [`Keyring::poll`] again.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        match self.step {
-            Step::Resting { until_ns } => until_ns,
-            Step::Wanting | Step::Reading | Step::Ready | Step::Asking => None,
+        match self.state {
+            State::Waiting { until_ns } => until_ns,
+            State::NeedsToken | State::Reading | State::NeedsRequest | State::Requesting => None,
         }
     }
 
-    /// A file was read.
+    /// Content of a file; ignored unless it is the token file and the token is valid.
     pub fn fetched(&mut self, path: &str, bytes: &[u8]) {
         if self.provider.token_file() == Some(path)
             && let Some(token) = answer::token(bytes)
@@ -149,62 +149,62 @@ impl Keyring {
         }
     }
 
-    /// All files were read that can be.
+    /// Completes [`Need::Read`].
     ///
     /// # Errors
-    /// There is no token: it tries again later.
-    pub fn read(&mut self, now: Now) -> Result<(), Trouble> {
-        if self.step != Step::Reading {
+    /// There is no token; a retry is scheduled.
+    pub fn read(&mut self, now: Now) -> Result<(), CredentialsError> {
+        if self.state != State::Reading {
             return Ok(());
         }
         if self.token.is_none() {
-            return Err(self.retreat(now, Trouble::NoToken));
+            return Err(self.back_off(now, CredentialsError::NoToken));
         }
-        self.step = Step::Ready;
+        self.state = State::NeedsRequest;
         Ok(())
     }
 
-    /// The question was answered.
+    /// Completes [`Need::Ask`] with the provider's response.
     ///
     /// # Errors
-    /// Not with credentials: it tries again later.
-    pub fn answered(&mut self, now: Now, status: u16, body: &[u8]) -> Result<(), Trouble> {
-        if self.step != Step::Asking {
+    /// The response has no valid credentials; a retry is scheduled.
+    pub fn answered(&mut self, now: Now, status: u16, body: &[u8]) -> Result<(), CredentialsError> {
+        if self.state != State::Requesting {
             return Ok(());
         }
-        let given = match self.provider.given(status, body) {
+        let given = match self.provider.parse_response(status, body) {
             Ok(given) => given,
-            Err(trouble) => return Err(self.retreat(now, trouble)),
+            Err(error) => return Err(self.back_off(now, error)),
         };
         let left_ms = given.expires_ms - now.wall_ms;
         if left_ms <= 0 {
-            return Err(self.retreat(now, Trouble::Expired));
+            return Err(self.back_off(now, CredentialsError::Expired));
         }
         let rest_ms = (left_ms - MARGIN_MS).max(left_ms / 2).max(1).unsigned_abs();
         self.failures = 0;
-        // Some live for a thousand years.
+        // Some providers return an expiration a thousand years ahead.
         let until_ns = now.mono_ns.saturating_add(time::ms(rest_ms));
-        self.step = Step::Resting { until_ns: Some(until_ns) };
+        self.state = State::Waiting { until_ns: Some(until_ns) };
         let expires_ms = Some(given.expires_ms);
         self.current = Some(Current { credentials: given.credentials, expires_ms });
         Ok(())
     }
 
-    /// The question was not answered.
+    /// Completes [`Need::Ask`] without a response; a retry is scheduled.
     pub fn failed(&mut self, now: Now) {
-        if self.step == Step::Asking {
-            self.retreat(now, Trouble::Unanswered);
+        if self.state == State::Requesting {
+            self.back_off(now, CredentialsError::Unanswered);
         }
     }
 
-    fn retreat(&mut self, now: Now, trouble: Trouble) -> Trouble {
+    fn back_off(&mut self, now: Now, error: CredentialsError) -> CredentialsError {
         let pause_ns = time::ms(self.pause_ms());
         self.failures = self.failures.saturating_add(1);
-        self.step = Step::Resting { until_ns: Some(now.mono_ns + pause_ns) };
-        trouble
+        self.state = State::Waiting { until_ns: Some(now.mono_ns + pause_ns) };
+        error
     }
 
-    /// Half of it is chance: not all pods at once.
+    /// Half of the delay is jitter, so that not all pods retry at once.
     fn pause_ms(&mut self) -> u64 {
         let most_ms = (PAUSE_MS << self.failures.min(6)).min(PAUSE_MAX_MS);
         most_ms / 2 + self.rng.below(most_ms / 2)

@@ -1,5 +1,5 @@
-//! What is asked of a table of sessions, and what its answers mean: bodies in, bodies out. Anything
-//! that speaks `DynamoDB`'s protocol will do. It knows no connection and no time of its own.
+//! Request bodies for the session table and parsers for the responses. Works with any service
+//! that implements the `DynamoDB` protocol.
 
 use core::fmt;
 
@@ -8,30 +8,30 @@ use serde_json::{Value, json};
 
 use crate::time;
 
-/// The one attribute of the key.
+/// The partition key; there is no sort key.
 pub const KEY: &str = "connectionId";
-/// Seconds since 1970 after which an item may go.
+/// The TTL attribute, in seconds since 1970.
 const EXPIRES: &str = "expiresAt";
-/// What may stand in a table's name, and how long it is.
+/// Allowed length of a table name.
 const NAME_BYTES: core::ops::RangeInclusive<usize> = 3..=255;
 
-/// A kind of question.
+/// An operation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Counts a message; makes the item if there is none.
+    /// Counts a message; creates the item if needed.
     UpdateItem,
-    /// The connection is gone.
+    /// Deletes the session.
     DeleteItem,
-    /// Whether there is such a table.
+    /// Checks whether the table exists.
     DescribeTable,
-    /// Makes it.
+    /// Creates the table.
     CreateTable,
-    /// Items go by themselves.
+    /// Enables expiry of items.
     UpdateTimeToLive,
 }
 
 impl Operation {
-    /// The field `X-Amz-Target`.
+    /// Value of the header field `X-Amz-Target`.
     #[must_use]
     pub fn target(self) -> &'static str {
         match self {
@@ -43,36 +43,36 @@ impl Operation {
         }
     }
 
-    /// Its name in logs.
+    /// The name for logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.target().rsplit('.').next().unwrap_or_default()
     }
 }
 
-/// Why an answer is no success.
+/// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Too much is asked: it was not done, and may be asked again.
+    /// Throttled: the operation was not carried out and may be retried.
     Throttled(String),
-    /// There is no such table.
+    /// The table does not exist.
     NoTable,
-    /// It is being made, changed or deleted.
+    /// The table is being created, updated or deleted.
     Busy,
-    /// The credentials are not, or no longer, good.
+    /// The credentials are invalid or have expired.
     Credentials(String),
-    /// They are, and may not do this.
+    /// The credentials are valid but lack the permission.
     Denied(String),
-    /// The question is wrong.
+    /// The request is invalid.
     Invalid(String),
-    /// The service is in trouble; nobody knows whether it was done.
+    /// Server error: the operation may or may not have been carried out.
     Server(u16),
-    /// That is no answer.
+    /// The response is not one of `DynamoDB`.
     Malformed(u16),
 }
 
 impl Fault {
-    /// As a metric's label has it.
+    /// The value of the metric label `reason`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -92,25 +92,25 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Throttled(code) => write!(f, "throttled ({code})"),
-            Self::NoTable => f.write_str("there is no such table"),
-            Self::Busy => f.write_str("the table is being made or changed"),
-            Self::Credentials(code) => write!(f, "the credentials are not taken ({code})"),
-            Self::Denied(code) => write!(f, "the credentials may not do that ({code})"),
-            Self::Invalid(code) => write!(f, "the question is wrong ({code})"),
-            Self::Server(status) => write!(f, "the service is in trouble ({status})"),
-            Self::Malformed(status) => write!(f, "the answer is none of DynamoDB's ({status})"),
+            Self::NoTable => f.write_str("the table does not exist"),
+            Self::Busy => f.write_str("the table is being created or updated"),
+            Self::Credentials(code) => write!(f, "the credentials were rejected ({code})"),
+            Self::Denied(code) => write!(f, "access denied ({code})"),
+            Self::Invalid(code) => write!(f, "invalid request ({code})"),
+            Self::Server(status) => write!(f, "server error ({status})"),
+            Self::Malformed(status) => write!(f, "not a DynamoDB response ({status})"),
         }
     }
 }
 
-/// Whether a table can have that name.
+/// Whether this is a valid table name.
 #[must_use]
 pub fn is_table(name: &str) -> bool {
-    let sound = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
-    NAME_BYTES.contains(&name.len()) && name.bytes().all(sound)
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+    NAME_BYTES.contains(&name.len()) && name.bytes().all(allowed)
 }
 
-/// One more message of a connection; one question, whether or not the item is there.
+/// Counts a message of a connection, in one request whether or not the item exists.
 #[must_use]
 pub fn update_item(table: &str, connection: &str, wall_ms: i64, keep_ms: i64) -> Vec<u8> {
     let expires_s = (wall_ms + keep_ms) / 1000;
@@ -128,19 +128,19 @@ pub fn update_item(table: &str, connection: &str, wall_ms: i64, keep_ms: i64) ->
     }))
 }
 
-/// It is gone.
+/// Deletes the session of a connection.
 #[must_use]
 pub fn delete_item(table: &str, connection: &str) -> Vec<u8> {
     body(&json!({ "TableName": table, "Key": { KEY: { "S": connection } } }))
 }
 
-/// Whether it is there.
+/// Body of `DescribeTable` or of any operation that takes only the table name.
 #[must_use]
 pub fn describe_table(table: &str) -> Vec<u8> {
     body(&json!({ "TableName": table }))
 }
 
-/// Paid by the request: nobody has to guess a rate.
+/// Pay-per-request, so that no throughput has to be provisioned.
 #[must_use]
 pub fn create_table(table: &str) -> Vec<u8> {
     body(&json!({
@@ -151,7 +151,7 @@ pub fn create_table(table: &str) -> Vec<u8> {
     }))
 }
 
-/// Items go when their time is over.
+/// Lets the service delete items after [`EXPIRES`].
 #[must_use]
 pub fn update_time_to_live(table: &str) -> Vec<u8> {
     body(&json!({
@@ -161,25 +161,25 @@ pub fn update_time_to_live(table: &str) -> Vec<u8> {
 }
 
 fn body(value: &Value) -> Vec<u8> {
-    // Text and numbers can always be written.
+    // Strings and numbers always serialize.
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// What a table is.
+/// The state of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
-    /// It can be used.
+pub enum TableState {
+    /// The table can be used.
     Ready,
-    /// Not yet.
+    /// The table is still being created.
     Busy,
-    /// It has another key than ours.
+    /// The primary key is not [`KEY`].
     OtherKey,
 }
 
-/// Messages of a connection, this one included.
+/// Parses the response to [`update_item`]: the message count, including this message.
 ///
 /// # Errors
-/// It was not counted, or nobody knows.
+/// The message was not counted, or the outcome is unknown.
 pub fn updated(status: u16, body: &[u8]) -> Result<u64, Fault> {
     #[derive(Deserialize)]
     struct Updated<'a> {
@@ -202,11 +202,11 @@ pub fn updated(status: u16, body: &[u8]) -> Result<u64, Fault> {
     messages.ok_or(Fault::Malformed(status))
 }
 
-/// What there is to say of a table.
+/// Parses the response to [`describe_table`].
 ///
 /// # Errors
-/// There is none, or nobody knows.
-pub fn described(status: u16, body: &[u8]) -> Result<Table, Fault> {
+/// The table does not exist, or its state is unknown.
+pub fn described(status: u16, body: &[u8]) -> Result<TableState, Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Described {
@@ -226,17 +226,17 @@ pub fn described(status: u16, body: &[u8]) -> Result<Table, Fault> {
     done(status, body)?;
     let Described { table } = serde_json::from_slice(body).map_err(|_| Fault::Malformed(status))?;
     if !matches!(&table.key_schema[..], [part] if part.attribute_name == KEY) {
-        return Ok(Table::OtherKey);
+        return Ok(TableState::OtherKey);
     }
-    // While it is UPDATING it serves.
+    // A table that is UPDATING serves requests.
     let ready = matches!(&*table.table_status, "ACTIVE" | "UPDATING");
-    Ok(if ready { Table::Ready } else { Table::Busy })
+    Ok(if ready { TableState::Ready } else { TableState::Busy })
 }
 
-/// Whether it was done.
+/// Parses a response whose body does not matter on success.
 ///
 /// # Errors
-/// It was not, or nobody knows.
+/// The operation failed, or the outcome is unknown.
 pub fn done(status: u16, body: &[u8]) -> Result<(), Fault> {
     #[derive(Deserialize)]
     struct Failed {
@@ -253,7 +253,7 @@ pub fn done(status: u16, body: &[u8]) -> Result<(), Fault> {
     let Some(Failed { kind }) = failed else {
         return Err(match status {
             503 => Fault::Server(status),
-            // Stores that are not DynamoDB's own have no name for it.
+            // Compatible services may not send an error type.
             401 | 403 => Fault::Credentials(status.to_string()),
             _ => Fault::Malformed(status),
         });

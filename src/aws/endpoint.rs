@@ -1,19 +1,18 @@
-//! Where an HTTP service is, as a URL says it: how it is connected to, what the `Host` field says,
-//! what stands in front of every path.
+//! The base URL of an HTTP service.
 
 use crate::proto::url::{Parts, Speech, Wrong};
 use crate::target::Target;
 
-/// A service.
+/// A parsed base URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where to connect to.
+    /// The address to connect to.
     pub target: Target,
-    /// For the `Host` field: the usual port is left out.
+    /// Value of the `Host` field, without the scheme's default port.
     pub host: String,
     /// The host without the port.
     pub name: String,
-    /// What stands in front of every path, without a slash at its end.
+    /// Prefix of every path, without a trailing slash.
     pub path: String,
 }
 
@@ -21,7 +20,7 @@ impl Endpoint {
     /// Reads `http(s)://HOST[:PORT][/PATH]`.
     ///
     /// # Errors
-    /// What it must be.
+    /// What the URL must look like.
     pub fn parse(url: &str) -> Result<Self, Wrong> {
         const FORM: Wrong = "must be http://HOST[:PORT][/PATH] or https://…";
         let parts = Parts::read(url, Speech::Http).map_err(|flaw| flaw.clause(FORM))?;
@@ -41,25 +40,25 @@ impl Endpoint {
         })
     }
 
-    /// Where AWS has a service of a region.
+    /// The endpoint of an AWS service; `None` if the region name is invalid or TLS is not built in.
     #[must_use]
     pub fn of_aws(service: &str, region: &str) -> Option<Self> {
-        let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if region.is_empty() || region.len() > 40 || !region.bytes().all(sound) {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if region.is_empty() || region.len() > 40 || !region.bytes().all(allowed) {
             return None;
         }
         let china = if region.starts_with("cn-") { ".cn" } else { "" };
         Self::parse(&format!("https://{service}.{region}.amazonaws.com{china}")).ok()
     }
 
-    /// Whether it is on this machine.
+    /// Whether the host is `localhost` or a loopback address.
     #[must_use]
     pub fn is_local(&self) -> bool {
         let ip = self.name.parse::<core::net::IpAddr>();
         self.name == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
     }
 
-    /// Whether nobody on the way can read along.
+    /// Whether connections use TLS.
     #[must_use]
     pub fn is_secure(&self) -> bool {
         matches!(self.target, Target::Tls(_))

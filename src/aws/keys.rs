@@ -1,66 +1,64 @@
-//! Whose signatures count: a file in the format of `~/.aws/credentials`, so that one file serves
-//! a client and the gateway. It knows the text, not how the file is read.
+//! Parses access keys in the format of `~/.aws/credentials`, so that a client and the gateway can
+//! share one file.
 
 use std::collections::BTreeMap;
 
 use super::secret::Secret;
 
-/// More keys than this are no file of ours.
 const KEYS_MAX: usize = 1024;
 const FILE_BYTES: usize = 256 * 1024;
-/// Longer ones are no keys.
 const KEY_BYTES: usize = 128;
 
-/// Access keys and their secrets.
+/// Secret keys by access key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys(BTreeMap<String, Secret>);
 
-/// Why a file has no keys; it never says what stands in it.
+/// Why a file is invalid. Never quotes its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrong {
-    /// Nobody could sign.
+pub enum KeysError {
+    /// The file has no keys.
     Empty,
-    /// It is too long, or has too many keys.
+    /// The file is too large or has too many keys.
     TooLong,
-    /// It is not text.
+    /// The file is not UTF-8.
     NotText,
-    /// This line is neither a section, nor `name = value`, nor a comment.
+    /// This line is not a section, `name = value` or a comment.
     Line(usize),
-    /// The section that ends with this line has one half of a pair.
+    /// The section that ends at this line has an access key or a secret key but not both.
     Half(usize),
-    /// The key in the section that ends with this line stands in another one as well.
+    /// The access key of the section that ends at this line appears in another section too.
     Twice(usize),
 }
 
-impl core::fmt::Display for Wrong {
+impl core::fmt::Display for KeysError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Empty => f.write_str("has no aws_access_key_id with its aws_secret_access_key"),
             Self::TooLong => f.write_str("is too long"),
             Self::NotText => f.write_str("is not text"),
-            Self::Line(line) => write!(f, "line {line} is neither [section] nor name = value"),
+            Self::Line(line) => write!(f, "line {line} is not [section] or name = value"),
             Self::Half(line) => write!(
                 f,
-                "the section that ends with line {line} needs aws_access_key_id and \
-                 aws_secret_access_key"
+                "the section that ends at line {line} needs both aws_access_key_id and \
+             aws_secret_access_key"
             ),
             Self::Twice(line) => {
-                write!(f, "the key in the section that ends with line {line} is there twice")
+                write!(f, "duplicate access key in the section that ends at line {line}")
             }
         }
     }
 }
 
 impl Keys {
-    /// Reads a file.
+    /// Parses a file.
     ///
     /// # Errors
-    /// What is wrong with it; half a file has no keys at all, so that the old ones stay.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Wrong> {
+    /// Any error rejects the whole file, so that a half-written one does not replace the old keys.
+    pub fn parse(bytes: &[u8]) -> Result<Self, KeysError> {
         if bytes.len() > FILE_BYTES {
-            return Err(Wrong::TooLong);
+            return Err(KeysError::TooLong);
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| Wrong::NotText)?;
+        let text = std::str::from_utf8(bytes).map_err(|_| KeysError::NotText)?;
         let mut keys = Self::default();
         let (mut id, mut secret) = (None, None);
         let mut last = 0;
@@ -74,46 +72,53 @@ impl Keys {
                 keys.add(number - 1, id.take(), secret.take())?;
                 continue;
             }
-            let (name, value) = line.split_once('=').ok_or(Wrong::Line(number))?;
+            let (name, value) = line.split_once('=').ok_or(KeysError::Line(number))?;
             let value = value.trim();
-            let sound = value.len() <= KEY_BYTES && value.bytes().all(|b| b.is_ascii_graphic());
+            let valid = value.len() <= KEY_BYTES && value.bytes().all(|b| b.is_ascii_graphic());
             match name.trim() {
-                "aws_access_key_id" if sound => id = Some(value),
-                "aws_secret_access_key" if sound => secret = Some(value),
-                "aws_access_key_id" | "aws_secret_access_key" => return Err(Wrong::Line(number)),
-                // A region, a role: others read them.
+                "aws_access_key_id" if valid => id = Some(value),
+                "aws_secret_access_key" if valid => secret = Some(value),
+                "aws_access_key_id" | "aws_secret_access_key" => {
+                    return Err(KeysError::Line(number));
+                }
+                // Settings of other tools, such as the region.
                 _ => {}
             }
         }
         keys.add(last, id, secret)?;
-        if keys.0.is_empty() { Err(Wrong::Empty) } else { Ok(keys) }
+        if keys.0.is_empty() { Err(KeysError::Empty) } else { Ok(keys) }
     }
 
-    fn add(&mut self, line: usize, id: Option<&str>, secret: Option<&str>) -> Result<(), Wrong> {
+    fn add(
+        &mut self,
+        line: usize,
+        id: Option<&str>,
+        secret: Option<&str>,
+    ) -> Result<(), KeysError> {
         let (id, secret) = match (id, secret) {
             (None, None) => return Ok(()),
             (Some(id), Some(secret)) if !id.is_empty() && !secret.is_empty() => (id, secret),
-            _ => return Err(Wrong::Half(line)),
+            _ => return Err(KeysError::Half(line)),
         };
         if self.0.insert(id.to_owned(), Secret::new(secret)).is_some() {
-            return Err(Wrong::Twice(line));
+            return Err(KeysError::Twice(line));
         }
-        if self.0.len() > KEYS_MAX { Err(Wrong::TooLong) } else { Ok(()) }
+        if self.0.len() > KEYS_MAX { Err(KeysError::TooLong) } else { Ok(()) }
     }
 
-    /// The secret that goes with an access key.
+    /// The secret key of an access key.
     #[must_use]
     pub fn secret(&self, access_key: &str) -> Option<&Secret> {
         self.0.get(access_key)
     }
 
-    /// How many there are.
+    /// The number of access keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nobody can sign.
+    /// Whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -125,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_the_aws_tools() {
+    fn valid_file() {
         let text = b"# ours\n[default]\naws_access_key_id = AKID1\naws_secret_access_key=a/b+c=\n\
             region = eu-west-1\n\n[other]\r\naws_secret_access_key = two\r\n\
             aws_access_key_id = AKID2\r\n";
@@ -138,23 +143,23 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_none() {
+    fn invalid_files() {
         for (text, why) in [
-            ("", Wrong::Empty),
-            ("[default]\n", Wrong::Empty),
-            ("AKID secret\n", Wrong::Line(1)),
-            ("[a]\naws_access_key_id = A B\n", Wrong::Line(2)),
-            ("[a]\naws_access_key_id = A\n[b]\n", Wrong::Half(2)),
-            ("[a]\naws_access_key_id =\naws_secret_access_key = s\n", Wrong::Half(3)),
+            ("", KeysError::Empty),
+            ("[default]\n", KeysError::Empty),
+            ("AKID secret\n", KeysError::Line(1)),
+            ("[a]\naws_access_key_id = A B\n", KeysError::Line(2)),
+            ("[a]\naws_access_key_id = A\n[b]\n", KeysError::Half(2)),
+            ("[a]\naws_access_key_id =\naws_secret_access_key = s\n", KeysError::Half(3)),
             (
                 "[a]\naws_access_key_id=A\naws_secret_access_key=s\n\
                  [b]\naws_access_key_id=A\naws_secret_access_key=s",
-                Wrong::Twice(6),
+                KeysError::Twice(6),
             ),
         ] {
             assert_eq!(Keys::parse(text.as_bytes()), Err(why), "{text}");
         }
-        assert_eq!(Keys::parse(b"\xff"), Err(Wrong::NotText));
-        assert_eq!(Keys::parse(&vec![b'\n'; FILE_BYTES + 1]), Err(Wrong::TooLong));
+        assert_eq!(Keys::parse(b"\xff"), Err(KeysError::NotText));
+        assert_eq!(Keys::parse(&vec![b'\n'; FILE_BYTES + 1]), Err(KeysError::TooLong));
     }
 }

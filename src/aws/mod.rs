@@ -1,5 +1,5 @@
-//! What AWS asks of its clients, and what its clients expect of a server: signatures, and where
-//! credentials come from. No I/O: bytes and `now` in, what is needed out.
+//! AWS protocols for clients and servers, without I/O: request signatures, credential providers,
+//! and the `DynamoDB` API.
 
 pub mod call;
 pub mod credentials;

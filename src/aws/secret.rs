@@ -1,19 +1,19 @@
-//! Who we are to AWS. What must stay secret shows its name in logs, never its value.
+//! Credentials, with secrets that are never shown in logs.
 
 use core::fmt;
 
-/// Text that nobody may see.
+/// Text that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides it.
+    /// Wraps a text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Shows it to whoever computes with it.
+    /// The text itself.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -26,14 +26,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who signs.
+/// AWS credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Names the key; everybody may know it.
+    /// The key's id, which is not secret.
     pub access_key: String,
-    /// The key.
+    /// The key that signs.
     pub secret_key: Secret,
-    /// Goes with a key that is good for a while only.
+    /// Sent with temporary credentials.
     pub session_token: Option<Secret>,
 }
 

@@ -1,10 +1,9 @@
-//! AWS Signature Version 4, in the `Authorization` field: what both sides compute from a request,
-//! how a client signs it, and how a server finds out whether somebody with a key it knows did.
-//! Paths are encoded once more than they were sent, as all services but S3 have it.
+//! AWS Signature Version 4 in the `Authorization` field: signing and verification. Paths are
+//! percent-encoded once more than sent, as all services except S3 require.
 
 mod canonical;
 
-use super::hash::{hex, hmac, is_hmac, sha256, unhex};
+use super::hash::{hex, hmac, parse_hex, sha256, verify_hmac};
 use super::keys::Keys;
 use super::secret::{Credentials, Secret};
 use crate::time;
@@ -12,34 +11,35 @@ use canonical::canonical;
 pub(crate) use canonical::encode;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
-/// How far two clocks may be apart.
+/// The largest accepted clock difference.
 pub const SKEW_MS: i64 = 15 * 60 * 1000;
-/// Fields that a signature may cover; more are no client's.
+/// The most header fields that a signature may cover.
 const SIGNED_MAX: usize = 64;
 
-/// What of a request is signed.
+/// The parts of a request that are signed.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
-    /// `GET`, or any other.
+    /// For example `GET`.
     pub method: &'a str,
-    /// Path and query as they are sent.
+    /// Path and query as sent.
     pub target: &'a str,
-    /// Its fields, `Host` among them; a signature covers all of them, or those that it names.
+    /// Header fields, including `Host`. [`sign`] covers all of them, [`verify`] those that
+    /// `SignedHeaders` lists.
     pub fields: &'a [(&'a str, &'a [u8])],
-    /// All of it.
+    /// The whole body.
     pub body: &'a [u8],
 }
 
-/// What a signature is good for.
+/// Region and service that a signature is valid for.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
-    /// `eu-west-1`.
+    /// For example `eu-west-1`.
     pub region: &'a str,
-    /// `execute-api`.
+    /// For example `execute-api`.
     pub service: &'a str,
 }
 
-/// The fields that make a request a signed one.
+/// The header fields to add to a signed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
     /// `X-Amz-Date`.
@@ -50,25 +50,25 @@ pub struct Signed {
     pub authorization: String,
 }
 
-/// Why a request is nobody's whom we know.
+/// Why a request was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Denied {
-    /// No `Authorization` of this kind.
+    /// No `Authorization` with this algorithm.
     Unsigned,
-    /// It has one that nobody can read.
+    /// `Authorization` or another field is invalid, or a required field is not signed.
     Malformed,
-    /// It was signed too long ago, or in the future.
+    /// Signed too long ago, or in the future.
     Skewed,
-    /// For another service.
+    /// Signed for another service or day.
     Scope,
-    /// By a key that we do not have.
+    /// Unknown access key.
     UnknownKey,
-    /// Not by whoever has the key, or not this request.
+    /// Wrong secret key, or the request was changed.
     Mismatch,
 }
 
 impl Denied {
-    /// For people, and as AWS calls it.
+    /// The message of the response, worded as AWS does.
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl Denied {
         }
     }
 
-    /// As a metric's label has it.
+    /// The name for metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -95,7 +95,7 @@ impl Denied {
     }
 }
 
-/// Signs a request, all of its fields included.
+/// Signs a request, including all of its header fields.
 #[must_use]
 pub fn sign(
     parts: &Parts<'_>,
@@ -119,7 +119,7 @@ pub fn sign(
     let day = &date[..8];
     let scope = format!("{day}/{region}/{service}/aws4_request");
     let key = signing_key(&credentials.secret_key, [day, region, service]);
-    let signature = hex(&hmac(&key, to_sign(&date, &scope, &request).as_bytes()));
+    let signature = hex(&hmac(&key, string_to_sign(&date, &scope, &request).as_bytes()));
     let authorization = format!(
         "{ALGORITHM} Credential={}/{scope}, SignedHeaders={}, Signature={signature}",
         credentials.access_key,
@@ -128,30 +128,34 @@ pub fn sign(
     Signed { date, token, authorization }
 }
 
-/// Whether a request was signed for this service with one of these keys, just now.
+/// Verifies that a request was signed for this service, with one of these keys, at about this time.
 ///
 /// # Errors
-/// Why not.
+/// Why the request was rejected.
 pub fn verify(parts: &Parts<'_>, service: &str, keys: &Keys, wall_ms: i64) -> Result<(), Denied> {
-    let given = Given::read(parts)?;
-    let then_ms = amz_date_ms(given.date).ok_or(Denied::Malformed)?;
+    let header = Header::read(parts)?;
+    let then_ms = amz_date_ms(header.date).ok_or(Denied::Malformed)?;
     if wall_ms.abs_diff(then_ms) > SKEW_MS.unsigned_abs() {
         return Err(Denied::Skewed);
     }
-    let [day, region, of_service] = given.scope;
-    if of_service != service || day != &given.date[..8] {
+    let [day, region, of_service] = header.scope;
+    if of_service != service || day != &header.date[..8] {
         return Err(Denied::Scope);
     }
-    let secret = keys.secret(given.access_key).ok_or(Denied::UnknownKey)?;
-    let key = signing_key(secret, given.scope);
+    let secret = keys.secret(header.access_key).ok_or(Denied::UnknownKey)?;
+    let key = signing_key(secret, header.scope);
     let scope = format!("{day}/{region}/{of_service}/aws4_request");
-    let request = canonical(parts, &given.signed);
-    let text = to_sign(given.date, &scope, &request);
-    if is_hmac(&key, text.as_bytes(), &given.signature) { Ok(()) } else { Err(Denied::Mismatch) }
+    let request = canonical(parts, &header.signed);
+    let text = string_to_sign(header.date, &scope, &request);
+    if verify_hmac(&key, text.as_bytes(), &header.signature) {
+        Ok(())
+    } else {
+        Err(Denied::Mismatch)
+    }
 }
 
-/// What a signed request says of its signature.
-struct Given<'a> {
+/// The parsed `Authorization` and `X-Amz-Date` fields.
+struct Header<'a> {
     access_key: &'a str,
     /// Day, region, service.
     scope: [&'a str; 3],
@@ -160,23 +164,23 @@ struct Given<'a> {
     date: &'a str,
 }
 
-impl<'a> Given<'a> {
+impl<'a> Header<'a> {
     fn read(parts: &Parts<'a>) -> Result<Self, Denied> {
         let text = once(parts, "authorization")?.ok_or(Denied::Unsigned)?;
         let (algorithm, rest) = text.split_once(' ').unwrap_or((text, ""));
         if algorithm != ALGORITHM {
             return Err(Denied::Unsigned);
         }
-        let mut given = [None; 3];
+        let mut header = [None; 3];
         for pair in rest.split(',') {
             let (name, value) = pair.trim().split_once('=').ok_or(Denied::Malformed)?;
             let known = ["Credential", "SignedHeaders", "Signature"];
             let at = known.iter().position(|known| *known == name).ok_or(Denied::Malformed)?;
-            if given[at].replace(value).is_some() {
+            if header[at].replace(value).is_some() {
                 return Err(Denied::Malformed);
             }
         }
-        let [Some(credential), Some(signed), Some(signature)] = given else {
+        let [Some(credential), Some(signed), Some(signature)] = header else {
             return Err(Denied::Malformed);
         };
         let [access_key, day, region, service, "aws4_request"] =
@@ -189,9 +193,9 @@ impl<'a> Given<'a> {
         if !rising || signed.len() > SIGNED_MAX || signed.iter().any(|name| name.is_empty()) {
             return Err(Denied::Malformed);
         }
-        let signature = unhex(signature).ok_or(Denied::Malformed)?;
+        let signature = parse_hex(signature).ok_or(Denied::Malformed)?;
         let date = once(parts, "x-amz-date")?.ok_or(Denied::Malformed)?;
-        // Whatever changes what a request means must be covered, or it could be exchanged.
+        // `host` and all `x-amz-*` fields must be signed, or they could be replaced in transit.
         let mut names = parts.fields.iter().map(|(name, _)| name.to_ascii_lowercase());
         let covered = |name: &str| signed.contains(&name);
         let must = |name: &str| name == "host" || name.starts_with("x-amz-");
@@ -202,7 +206,7 @@ impl<'a> Given<'a> {
     }
 }
 
-/// The value of a field that is there once at most.
+/// The value of a field that may occur at most once.
 fn once<'a>(parts: &Parts<'a>, name: &str) -> Result<Option<&'a str>, Denied> {
     let mut values = parts.fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
     let Some((_, value)) = values.next() else { return Ok(None) };
@@ -212,7 +216,7 @@ fn once<'a>(parts: &Parts<'a>, name: &str) -> Result<Option<&'a str>, Denied> {
     std::str::from_utf8(value).map(|text| Some(text.trim())).map_err(|_| Denied::Malformed)
 }
 
-fn to_sign(date: &str, scope: &str, request: &[u8]) -> String {
+fn string_to_sign(date: &str, scope: &str, request: &[u8]) -> String {
     format!("{ALGORITHM}\n{date}\n{scope}\n{}", hex(&sha256(request)))
 }
 

@@ -1,6 +1,5 @@
-//! The parts that this build has, and what is known of a part before it is there. This is the only
-//! file that knows all of them: a part is a folder and one line of `parts!`. Where that line is
-//! missing, nothing else changes.
+//! The table of parts, and what a part declares before it is built. A part is a folder and one
+//! line of `parts!`; no other file names the parts, so removing both removes the part.
 
 use crate::behaviours::{self, Catalogue, Entry};
 use crate::engine::File;
@@ -13,24 +12,24 @@ use crate::options::{Reach, Usage, Verb};
 use crate::server::part::Part;
 use crate::server::{Metric, Route};
 
-/// Declares the parts. Each is a module with `BRINGS`, a type `Draft` that its flags are written
-/// into, and a function `settle` that makes its [`Plan`] of them.
+/// Declares the parts. Each is a module with a `MANIFEST`, a type `Draft` that collects the values
+/// of its flags, and a function `settle` that makes its [`Plan`] from them.
 macro_rules! parts {
     ($($(#[$built:meta])* $name:ident,)*) => {
         $($(#[$built])* pub mod $name;)*
 
-        /// What the flags of parts are written into.
+        /// The values of the parts' flags.
         #[derive(Default)]
         pub(crate) struct Drafts {
             $($(#[$built])* pub(crate) $name: $name::Draft,)*
         }
 
-        const BROUGHT: &[Brings] = &[$($(#[$built])* $name::BRINGS,)*];
+        const MANIFESTS: &[Manifest] = &[$($(#[$built])* $name::MANIFEST,)*];
 
-        /// The flags of `wspulse serve` that parts bring.
-        pub(crate) const FLAGS: &[&[Group<Draft>]] = &[$($(#[$built])* $name::BRINGS.flags,)*];
+        /// The parts' flags of `wspulse serve`.
+        pub(crate) const FLAGS: &[&[Group<Draft>]] = &[$($(#[$built])* $name::MANIFEST.flags,)*];
 
-        /// What follows from the flags of parts, for `wspulse serve`.
+        /// Makes the plans of the parts from the flags of `wspulse serve`.
         #[allow(unused_variables, clippy::unnecessary_wraps, reason = "a build may have no parts")]
         pub(crate) fn settle(filled: &mut Filled<Draft>, env: &Environment) -> Result<(), Usage> {
             $($(#[$built])* $name::settle(filled, env)?;)*
@@ -45,99 +44,99 @@ parts! {
     #[cfg(feature = "gateway")] backend,
 }
 
-/// What a part brings, whether it is used or not.
-pub(crate) struct Brings {
+/// What a part adds to the program, whether or not it is used.
+pub(crate) struct Manifest {
     pub(crate) behaviour: Option<&'static Entry>,
-    /// The default mounts of the behaviour.
+    /// Default mounts.
     pub(crate) mounts: &'static [&'static str],
     pub(crate) routes: &'static [Route],
     pub(crate) metrics: &'static [Metric],
     /// Flags of `wspulse serve`.
-    #[allow(dead_code, reason = "read by what `parts!` makes, where there are parts")]
+    #[allow(dead_code, reason = "read by the code that `parts!` generates, if there are parts")]
     pub(crate) flags: &'static [Group<Draft>],
     pub(crate) command: Option<Command>,
 }
 
-/// A command that a part brings.
+/// A command of a part.
 pub(crate) struct Command {
     pub(crate) verb: Verb,
     pub(crate) rows: fn() -> (&'static str, String),
     pub(crate) chapter: fn() -> (&'static str, &'static Page, Vec<manual::Entry>),
 }
 
-/// A source of ids.
-pub type Draw = fn(u64) -> Option<[u8; 16]>;
+/// Draws an unguessable id; the argument counts the ids. `None`: the kernel has no randomness.
+pub type DrawId = fn(u64) -> Option<[u8; 16]>;
 
-/// What a part is told at start.
+/// The configuration of a part.
 pub trait Plan {
-    /// The part. The seed is for jitter.
+    /// Builds the part. The seed is for jitter.
     fn build(self: Box<Self>, seed: u64) -> Box<dyn Part>;
 
-    /// Files that have to be read before it can be said what it does.
+    /// Files to read before [`Plan::resolve`].
     fn paths(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Takes into account what those files say, as far as they are there.
+    /// Completes the configuration with the files that could be read.
     ///
     /// # Errors
-    /// Why what was asked for cannot be had.
+    /// Why the configuration cannot be used.
     fn resolve(&mut self, _files: &[File], _reach: Reach) -> Result<(), String> {
         Ok(())
     }
 
-    /// Whether other machines may reach it at this address of the admin listener.
+    /// Checks that the part may be exposed on an admin listener that other machines can reach.
     ///
     /// # Errors
-    /// Why not.
+    /// What has to be configured first.
     fn check_admin(&self, _address: &str) -> Result<(), String> {
         Ok(())
     }
 
-    /// Takes ids from here that cannot be guessed. Without it they are counted, for tests.
-    fn draw_from(&mut self, _draw: Draw) {}
+    /// Sets the source of ids. The default counts them, for tests.
+    fn draw_from(&mut self, _draw: DrawId) {}
 
-    /// Descriptors that it may need: for connections that it opens, and for those that reach it.
+    /// Maximum file descriptors of its outgoing and incoming connections.
     fn descriptors(&self) -> usize {
         0
     }
 }
 
-/// Paths of secrets are not shown.
+/// Does not show the configuration, which has paths of secrets.
 impl core::fmt::Debug for dyn Plan {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Plan")
     }
 }
 
-/// Makes the parts that a server is given. The seed is for jitter.
+/// Builds the parts. The seed is for jitter.
 #[must_use]
 pub fn build(plans: Vec<Box<dyn Plan>>, seed: u64) -> Vec<Box<dyn Part>> {
     plans.into_iter().map(|plan| plan.build(seed)).collect()
 }
 
-/// All behaviours of this build, and their mounts.
+/// All behaviours of this build, and the default mounts.
 #[must_use]
 pub fn catalogue() -> Catalogue {
     let mut all = behaviours::catalogue();
-    for part in BROUGHT {
+    for part in MANIFESTS {
         all.entries.extend(part.behaviour);
         all.mounts.extend(part.mounts);
     }
     all
 }
 
-/// The paths that parts bring, for documents.
+/// The parts' routes, for the documentation.
 pub fn routes() -> impl Iterator<Item = &'static Route> {
-    BROUGHT.iter().flat_map(|part| part.routes)
+    MANIFESTS.iter().flat_map(|part| part.routes)
 }
 
-/// The metrics that parts bring, for documents.
+/// The parts' metrics, for the documentation.
 pub fn metrics() -> impl Iterator<Item = &'static Metric> {
-    BROUGHT.iter().flat_map(|part| part.metrics)
+    MANIFESTS.iter().flat_map(|part| part.metrics)
 }
 
-/// The commands that parts bring.
+/// The parts' commands.
 pub(crate) fn commands() -> impl Iterator<Item = &'static Command> {
-    BROUGHT.iter().filter_map(|part| part.command.as_ref())
+    MANIFESTS.iter().filter_map(|part| part.command.as_ref())
 }

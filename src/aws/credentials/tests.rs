@@ -1,4 +1,4 @@
-//! Credentials from all three sources, what renews them, and what goes wrong.
+//! All three providers: renewal, failures and retries.
 
 use super::*;
 
@@ -10,8 +10,8 @@ fn at(ms: i64) -> Now {
     Now { mono_ns: time::ms(ms.unsigned_abs()), wall_ms: WALL_MS + ms }
 }
 
-fn plan(variables: &[(&str, &str)]) -> Result<Plan, Missing> {
-    Plan::read(&|name| {
+fn config(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::read(&|name| {
         let mut found = variables.iter().filter(|(known, _)| *known == name);
         found.next().map(|(_, value)| (*value).to_owned())
     })
@@ -49,30 +49,30 @@ const WEB: &[(&str, &str)] = &[
 ];
 
 fn keyring(variables: &[(&str, &str)]) -> Keyring {
-    Keyring::new(plan(variables).unwrap().provider, 1)
+    Keyring::new(config(variables).unwrap().provider, 1)
 }
 
-/// Reads the token and asks.
-fn ask(keys: &mut Keyring, now: Now, token: &str) -> Question {
+/// Reads the token file; returns the request.
+fn ask(keys: &mut Keyring, now: Now, token: &str) -> ProviderRequest {
     assert_eq!(keys.poll(now), Some(Need::Read));
     assert_eq!(keys.poll(now), None);
     keys.fetched("/var/run/other", b"wrong");
     keys.fetched("/var/run/token", token.as_bytes());
     keys.read(now).unwrap();
-    let Some(Need::Ask(question)) = keys.poll(now) else { panic!("nothing is asked") };
+    let Some(Need::Ask(request)) = keys.poll(now) else { panic!("no request") };
     assert_eq!((keys.poll(now), keys.next_deadline()), (None, None));
-    question
+    request
 }
 
 #[test]
-fn keys_of_the_environment() {
+fn access_keys_in_the_environment() {
     let mut given = vec![
         ("AWS_DEFAULT_REGION", "eu-west-1"),
         ("AWS_REGION", ""),
         ("AWS_ACCESS_KEY_ID", "AKID"),
         ("AWS_SECRET_ACCESS_KEY", "s"),
     ];
-    let read = plan(&given).unwrap();
+    let read = config(&given).unwrap();
     assert_eq!(read.region, "eu-west-1");
     let mut keys = Keyring::new(read.provider, 1);
     assert_eq!((keys.poll(at(0)), keys.next_deadline()), (None, None));
@@ -86,36 +86,36 @@ fn keys_of_the_environment() {
 }
 
 #[test]
-fn what_the_environment_lacks() {
+fn missing_and_invalid_variables() {
     let region = ("AWS_REGION", "eu-west-1");
     let container = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
     for (variables, why) in [
-        (&[][..], Missing::Region),
-        (&[region], Missing::Credentials),
-        (&[region, ("AWS_ACCESS_KEY_ID", "A")], Missing::Secret),
-        (&[region, ("AWS_ROLE_ARN", "arn")], Missing::Credentials),
-        (&[region, (container, "http://evil.example/")], Missing::BadContainer),
-        (&[region, (container, "nonsense")], Missing::BadContainer),
+        (&[][..], ConfigError::Region),
+        (&[region], ConfigError::Credentials),
+        (&[region, ("AWS_ACCESS_KEY_ID", "A")], ConfigError::Secret),
+        (&[region, ("AWS_ROLE_ARN", "arn")], ConfigError::Credentials),
+        (&[region, (container, "http://evil.example/")], ConfigError::BadContainer),
+        (&[region, (container, "nonsense")], ConfigError::BadContainer),
     ] {
-        assert_eq!(plan(variables), Err(why));
+        assert_eq!(config(variables), Err(why));
     }
     #[cfg(feature = "tls")]
-    assert_eq!(plan(&[("AWS_REGION", "evil.example/")]), Err(Missing::BadRegion));
+    assert_eq!(config(&[("AWS_REGION", "evil.example/")]), Err(ConfigError::BadRegion));
     let ecs = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/uuid?x=y");
-    let Provider::Container { endpoint, target, .. } = plan(&[region, ecs]).unwrap().provider
+    let Provider::Container { endpoint, target, .. } = config(&[region, ecs]).unwrap().provider
     else {
-        panic!("no container")
+        panic!("not a container provider")
     };
     assert_eq!((&*endpoint.host, &*target), ("169.254.170.2", "/v2/credentials/uuid?x=y"));
 }
 
 #[test]
-fn a_pods_identity_is_renewed_before_it_expires() {
+fn container_credentials_are_renewed_before_they_expire() {
     let mut keys = keyring(POD);
-    let question = ask(&mut keys, at(0), "tok.en\n");
-    assert_eq!((question.method, &*question.target), ("GET", "/v1/credentials"));
-    assert_eq!(question.fields, [("Authorization", Secret::new("tok.en"))]);
-    assert!(!format!("{question:?}").contains("tok.en"));
+    let request = ask(&mut keys, at(0), "tok.en\n");
+    assert_eq!((request.method, &*request.target), ("GET", "/v1/credentials"));
+    assert_eq!(request.fields, [("Authorization", Secret::new("tok.en"))]);
+    assert!(!format!("{request:?}").contains("tok.en"));
     assert_eq!(keys.credentials(at(0)), None);
     keys.answered(at(10), 200, json("A1", WALL_MS + HOUR_MS).as_bytes()).unwrap();
     assert_eq!(keys.credentials(at(10)).unwrap().access_key, "A1");
@@ -123,10 +123,10 @@ fn a_pods_identity_is_renewed_before_it_expires() {
     let due_ms = HOUR_MS - MARGIN_MS;
     assert_eq!(keys.next_deadline(), Some(time::ms(due_ms.unsigned_abs())));
     assert_eq!(keys.poll(at(due_ms - 1)), None);
-    // The token in the file is another one by now.
-    let question = ask(&mut keys, at(due_ms), "newer");
-    assert_eq!(question.fields, [("Authorization", Secret::new("newer"))]);
-    // Nobody answers: the old ones stay as long as they are good.
+    // The token file has been rotated.
+    let request = ask(&mut keys, at(due_ms), "newer");
+    assert_eq!(request.fields, [("Authorization", Secret::new("newer"))]);
+    // No response: the old credentials stay until they expire.
     keys.failed(at(due_ms));
     assert_eq!(keys.credentials(at(HOUR_MS - 1)).unwrap().access_key, "A1");
     assert_eq!(keys.credentials(at(HOUR_MS)), None);
@@ -136,12 +136,12 @@ fn a_pods_identity_is_renewed_before_it_expires() {
 }
 
 #[test]
-fn a_role_with_a_web_identity() {
+fn web_identity_role() {
     let mut keys = keyring(WEB);
-    let question = ask(&mut keys, at(0), "a.b-c_d~e=");
-    assert_eq!((question.method, &*question.target), ("POST", "/"));
+    let request = ask(&mut keys, at(0), "a.b-c_d~e=");
+    assert_eq!((request.method, &*request.target), ("POST", "/"));
     assert_eq!(
-        question.body.reveal(),
+        request.body.reveal(),
         "Action=AssumeRoleWithWebIdentity&Version=2011-06-15\
         &RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr&RoleSessionName=wspulse\
         &WebIdentityToken=a.b-c_d~e%3D"
@@ -150,40 +150,40 @@ fn a_role_with_a_web_identity() {
     let credentials = keys.credentials(at(0)).unwrap();
     assert_eq!(credentials.secret_key.reveal(), "s/+=");
     assert_eq!(credentials.session_token, Some(Secret::new("t+/=")));
-    // Short lives are renewed at their half.
+    // Short-lived credentials are renewed at half their lifetime.
     assert_eq!(keys.next_deadline(), Some(time::ms(500)));
 }
 
 #[test]
-fn troubles_are_named_and_tried_again_with_longer_pauses() {
+fn failures_are_retried_with_backoff() {
     let mut keys = keyring(WEB);
     assert_eq!(keys.poll(at(0)), Some(Need::Read));
     keys.fetched("/var/run/token", b"half a token\n");
-    assert_eq!(keys.read(at(0)), Err(Trouble::NoToken));
+    assert_eq!(keys.read(at(0)), Err(CredentialsError::NoToken));
     let refused = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error>";
     let (mut now_ms, mut pauses) = (0, Vec::new());
-    for (status, body, trouble) in [
-        (403, refused.to_owned(), Trouble::Refused(403, "AccessDenied".to_owned())),
-        (500, "oh".to_owned(), Trouble::Refused(500, String::new())),
-        (200, "oh".to_owned(), Trouble::Malformed),
-        (200, xml("A 1", WALL_MS + HOUR_MS), Trouble::Malformed),
-        (200, xml("A1", WALL_MS - 1), Trouble::Expired),
-        (200, xml("A1", WALL_MS).replace("2026", "soon"), Trouble::Malformed),
-        (503, String::new(), Trouble::Refused(503, String::new())),
-        (503, String::new(), Trouble::Refused(503, String::new())),
+    for (status, body, error) in [
+        (403, refused.to_owned(), CredentialsError::Refused(403, "AccessDenied".to_owned())),
+        (500, "oh".to_owned(), CredentialsError::Refused(500, String::new())),
+        (200, "oh".to_owned(), CredentialsError::Malformed),
+        (200, xml("A 1", WALL_MS + HOUR_MS), CredentialsError::Malformed),
+        (200, xml("A1", WALL_MS - 1), CredentialsError::Expired),
+        (200, xml("A1", WALL_MS).replace("2026", "soon"), CredentialsError::Malformed),
+        (503, String::new(), CredentialsError::Refused(503, String::new())),
+        (503, String::new(), CredentialsError::Refused(503, String::new())),
     ] {
         let due_ms = (keys.next_deadline().unwrap() / 1_000_000).cast_signed() + 1;
         pauses.push(due_ms - now_ms);
         now_ms = due_ms;
         ask(&mut keys, at(now_ms), "token");
-        assert_eq!(keys.answered(at(now_ms), status, body.as_bytes()), Err(trouble));
+        assert_eq!(keys.answered(at(now_ms), status, body.as_bytes()), Err(error));
     }
     assert!(pauses[0] <= 1_001 && pauses[7] >= 30_000 && pauses[7] <= 60_001, "{pauses:?}");
     assert_eq!(keys.credentials(at(now_ms)), None);
 }
 
 #[test]
-fn who_is_rejected_looks_for_newer_ones() {
+fn rejected_credentials_are_renewed_early() {
     let mut keys = keyring(POD);
     ask(&mut keys, at(0), "token");
     keys.answered(at(0), 200, json("A1", WALL_MS + HOUR_MS).as_bytes()).unwrap();
@@ -192,6 +192,6 @@ fn who_is_rejected_looks_for_newer_ones() {
     for body in ["", "[]", "{}", &json("A1", WALL_MS)[1..]] {
         let mut keys = keyring(POD);
         ask(&mut keys, at(0), "token");
-        assert_eq!(keys.answered(at(0), 200, body.as_bytes()), Err(Trouble::Malformed));
+        assert_eq!(keys.answered(at(0), 200, body.as_bytes()), Err(CredentialsError::Malformed));
     }
 }

@@ -1,4 +1,4 @@
-//! Questions as they are sent, and answers as `DynamoDB`, moto and dynalite give them.
+//! Request bodies, and responses of `DynamoDB`, moto and dynalite.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn text(body: Vec<u8>) -> String {
 }
 
 #[test]
-fn one_question_counts_a_message() {
+fn one_request_counts_a_message() {
     let asked = update_item("sessions", "a\"b=", 1_795_231_144_123, 7_200_000);
     assert_eq!(
         text(asked),
@@ -38,16 +38,16 @@ fn tables() {
         )
     };
     for (status, key, table) in [
-        ("ACTIVE", KEY, Table::Ready),
-        ("UPDATING", KEY, Table::Ready),
-        ("CREATING", KEY, Table::Busy),
-        ("ACTIVE", "id", Table::OtherKey),
+        ("ACTIVE", KEY, TableState::Ready),
+        ("UPDATING", KEY, TableState::Ready),
+        ("CREATING", KEY, TableState::Busy),
+        ("ACTIVE", "id", TableState::OtherKey),
     ] {
         assert_eq!(described(200, answer(status, key).as_bytes()), Ok(table));
     }
     assert_eq!(described(200, b"{}"), Err(Fault::Malformed(200)));
-    for (name, sound) in [("tab", true), ("a.b-c_D9", true), ("ab", false), ("a b c", false)] {
-        assert_eq!(is_table(name), sound, "{name}");
+    for (name, valid) in [("tab", true), ("a.b-c_D9", true), ("ab", false), ("a b c", false)] {
+        assert_eq!(is_table(name), valid, "{name}");
     }
     assert!(text(create_table("tab")).contains("PAY_PER_REQUEST"));
     assert!(text(update_time_to_live("tab")).contains(r#""AttributeName":"expiresAt""#));
@@ -77,7 +77,7 @@ fn errors_have_names() {
     assert_eq!(done(502, b"<html>"), Err(Fault::Server(502)));
     assert_eq!(done(404, b"<html>"), Err(Fault::Malformed(404)));
     assert_eq!(done(403, b"<html>"), Err(Fault::Credentials("403".to_owned())));
-    // What stands in an answer gets into a log as letters only.
+    // Only letters and digits of an error type reach the log.
     let fault = done(400, br#"{"__type":"x#a\nb c"}"#).unwrap_err();
     assert_eq!(fault, Fault::Invalid("abc".to_owned()));
     assert_eq!(done(200, b""), Ok(()));

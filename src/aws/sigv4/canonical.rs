@@ -1,9 +1,9 @@
-//! A request written so that everybody writes it alike: what is hashed and signed.
+//! The canonical form of a request, which is hashed and signed.
 
 use super::Parts;
 use crate::aws::hash::{hex, sha256};
 
-/// The canonical form of a request of which these fields count, named in order, in small letters.
+/// `signed` lists the covered fields in lowercase, sorted.
 pub(super) fn canonical(parts: &Parts<'_>, signed: &[&str]) -> Vec<u8> {
     let (path, query) = parts.target.split_once('?').unwrap_or((parts.target, ""));
     let mut out = Vec::with_capacity(512);
@@ -16,7 +16,7 @@ pub(super) fn canonical(parts: &Parts<'_>, signed: &[&str]) -> Vec<u8> {
     line(&[canonical_query(query).as_bytes()]);
     for name in signed {
         let values = parts.fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-        let values: Vec<Vec<u8>> = values.map(|(_, value)| squeezed(value)).collect();
+        let values: Vec<Vec<u8>> = values.map(|(_, value)| collapsed(value)).collect();
         line(&[name.as_bytes(), b":", &values.join(&b","[..])]);
     }
     line(&[]);
@@ -25,8 +25,8 @@ pub(super) fn canonical(parts: &Parts<'_>, signed: &[&str]) -> Vec<u8> {
     out
 }
 
-/// `.`, `..` and empty parts are resolved, then everything but unreserved bytes and `/` encoded,
-/// also the `%` of what was encoded before.
+/// Resolves `.`, `..` and empty segments, then encodes everything except unreserved bytes and `/`,
+/// including the `%` of existing escapes.
 fn canonical_path(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -49,13 +49,13 @@ fn canonical_path(path: &str) -> String {
     out
 }
 
-/// Names and values decoded, encoded as strictly as can be, and sorted as they then stand.
+/// Decodes and strictly re-encodes names and values, then sorts the pairs.
 fn canonical_query(query: &str) -> String {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     let mut pairs: Vec<(String, String)> = pairs
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (recoded(name), recoded(value))
+            (reencoded(name), reencoded(value))
         })
         .collect();
     pairs.sort_unstable();
@@ -64,7 +64,7 @@ fn canonical_query(query: &str) -> String {
     pairs.join("&")
 }
 
-fn recoded(text: &str) -> String {
+fn reencoded(text: &str) -> String {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -80,7 +80,7 @@ fn recoded(text: &str) -> String {
     out
 }
 
-/// Percent-encoding as AWS has it: RFC 3986's unreserved bytes stay.
+/// Percent-encodes everything except the unreserved bytes of RFC 3986 §2.3.
 pub(crate) fn encode(bytes: &[u8], out: &mut String) {
     for b in bytes {
         if b.is_ascii_alphanumeric() || b"-._~".contains(b) {
@@ -92,8 +92,8 @@ pub(crate) fn encode(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// Without blanks at the ends, and one for many in between.
-fn squeezed(value: &[u8]) -> Vec<u8> {
+/// Trims whitespace and collapses runs of it to one space.
+fn collapsed(value: &[u8]) -> Vec<u8> {
     let words = value.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(&b' ')
 }

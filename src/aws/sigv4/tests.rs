@@ -1,9 +1,9 @@
-//! Signatures that AWS published, and requests that differ from what was signed.
+//! The signatures of AWS' test suite, and requests that were changed after signing.
 
 use super::*;
 
-/// AWS's own test suite, but for what needs folded lines or paths as S3 has them: a name, the
-/// signature, perhaps a token, then the request. `body`: the hash of the body is a field as well.
+/// AWS' test suite without the cases for folded lines and S3 paths. Each case: name, signature,
+/// optional token, then the request. `body`: the body's hash is sent as a field too.
 const VECTORS: &str = include_str!("vectors.txt");
 /// 2015-08-30T12:36:00Z
 const THEN_MS: i64 = 1_440_938_160_000;
@@ -24,7 +24,7 @@ fn keys() -> Keys {
 }
 
 #[test]
-fn as_aws_signs_them() {
+fn signatures_of_the_aws_test_suite() {
     let mut count = 0;
     for vector in VECTORS.split("# ").skip(1) {
         count += 1;
@@ -54,12 +54,12 @@ fn as_aws_signs_them() {
     assert_eq!(count, 30);
 }
 
-/// The request with the fields that make it a signed one.
+/// Verifies the request with the fields of the signature added.
 fn check(parts: &Parts<'_>, signed: &Signed, wall_ms: i64) -> Result<(), Denied> {
     let mut fields = parts.fields.to_vec();
     fields.push(("X-Amz-Date", signed.date.as_bytes()));
     fields.push(("Authorization", signed.authorization.as_bytes()));
-    // Added on the way, and not signed.
+    // Added by a proxy, not signed.
     fields.push(("X-Forwarded-For", b"10.0.0.1"));
     if let Some(token) = &signed.token {
         fields.push(("X-Amz-Security-Token", token.reveal().as_bytes()));
@@ -72,7 +72,7 @@ const PARTS: Parts<'static> =
     Parts { method: "POST", target: "/prod/%40connections/a%3D?b=c", fields: FIELDS, body: b"hi" };
 
 #[test]
-fn another_request_is_not_signed() {
+fn changed_requests_are_rejected() {
     let signed = sign(&PARTS, SCOPE, &credentials(None), THEN_MS);
     assert_eq!(check(&PARTS, &signed, THEN_MS), Ok(()));
     let other: &[(&str, &[u8])] = &[("Host", b"h:8082"), ("Content-Type", b"text/plain")];
@@ -90,7 +90,7 @@ fn another_request_is_not_signed() {
 }
 
 #[test]
-fn clocks_may_differ_by_a_quarter_of_an_hour() {
+fn clocks_may_differ_by_15_minutes() {
     let signed = sign(&PARTS, SCOPE, &credentials(None), THEN_MS);
     for (off_ms, how) in [
         (SKEW_MS, Ok(())),
@@ -103,7 +103,7 @@ fn clocks_may_differ_by_a_quarter_of_an_hour() {
 }
 
 #[test]
-fn what_is_no_signature_of_ours() {
+fn invalid_signatures_are_rejected() {
     let signed = sign(&PARTS, SCOPE, &credentials(None), THEN_MS);
     let text = &signed.authorization;
     let with =
@@ -131,13 +131,13 @@ fn what_is_no_signature_of_ours() {
     assert_eq!(verify(&PARTS, "service", &keys(), THEN_MS), Err(Denied::Unsigned));
 }
 
-/// Signed requests with some bytes changed: none of them passes, and none is too much.
+/// Signed requests with random changes: none is accepted, none causes a panic.
 #[test]
-fn damaged_requests_are_never_taken() {
+fn randomly_changed_requests_are_rejected() {
     let mut rng = crate::rng::Rng::new(7);
     let signed = sign(&PARTS, SCOPE, &credentials(Some("token")), THEN_MS);
     let token = signed.token.as_ref().unwrap().reveal();
-    let sound = [
+    let valid = [
         PARTS.target.as_bytes(),
         b"h:8081",
         b"text/plain",
@@ -149,7 +149,7 @@ fn damaged_requests_are_never_taken() {
     .map(<[u8]>::to_vec);
     let bytes = b"\0\t\n %+,./;=?&\x7f\x80\xc3\xff0Aa";
     for _ in 0..20_000 {
-        let mut parts = sound.clone();
+        let mut parts = valid.clone();
         for _ in 0..=rng.below(3) {
             let part = &mut parts[rng.below(7) as usize];
             let at = rng.below(part.len() as u64) as usize;
@@ -163,7 +163,7 @@ fn damaged_requests_are_never_taken() {
         let names = ["Host", "Content-Type", "X-Amz-Date", "X-Amz-Security-Token", "Authorization"];
         let fields: Vec<_> = names.into_iter().zip(parts[1..6].iter().map(Vec::as_slice)).collect();
         let damaged = Parts { method: "POST", target, fields: &fields, body: &parts[6] };
-        // Blanks around a value, and parts of a path that mean nothing, change nothing.
+        // Whitespace around values and redundant path segments do not change the canonical form.
         let same = canonical(&damaged, &["content-type", "host", "x-amz-date"])
             == canonical(
                 &Parts {

@@ -1,7 +1,7 @@
 //! How a client is answered: through the callback API of the one gateway that was configured. No
 //! part of a message says where an answer goes.
 
-use crate::aws::call::{Asking, From};
+use crate::aws::call::{Authorization, ServiceRequest};
 use crate::aws::endpoint::Endpoint;
 use crate::aws::sigv4::encode;
 use crate::proto::http_client::Unsendable;
@@ -53,14 +53,14 @@ impl Gateway {
         &self,
         connection: &str,
         text: &str,
-        from: From<'_>,
+        from: Authorization<'_>,
     ) -> Result<Vec<u8>, Unsendable> {
         let mut target = format!("{}/@connections/", self.endpoint.path);
         encode(connection.as_bytes(), &mut target);
         let body = [b"Got message:", text.as_bytes()].concat();
         let fields = [("Content-Type", "text/plain; charset=utf-8")];
         let endpoint = &self.endpoint;
-        Asking { endpoint, method: "POST", target: &target, fields: &fields, body: &body }
+        ServiceRequest { endpoint, method: "POST", target: &target, fields: &fields, body: &body }
             .bytes(from)
     }
 }
@@ -82,7 +82,7 @@ mod tests {
     fn our_gateway() {
         let gateway = Gateway::parse("http://127.0.0.1:8081/").unwrap();
         assert_eq!(gateway.auth, Auth::Nobody);
-        let bytes = gateway.answer("a/b=", "it's\r\n\"x\"", From::Anyone).unwrap();
+        let bytes = gateway.answer("a/b=", "it's\r\n\"x\"", Authorization::None).unwrap();
         assert_eq!(
             String::from_utf8(bytes).unwrap(),
             "POST /@connections/a%2Fb%3D HTTP/1.1\r\nHost: 127.0.0.1:8081\r\n\

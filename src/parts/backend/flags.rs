@@ -2,7 +2,7 @@
 
 use super::sessions::{Place, Wanted};
 use super::{Auth, Gateway, Plan};
-use crate::aws::credentials::Plan as Identity;
+use crate::aws::credentials::Config as AwsConfig;
 use crate::aws::dynamodb;
 use crate::aws::endpoint::Endpoint;
 use crate::options::Usage;
@@ -70,21 +70,21 @@ impl Settings {
             (None, Auth::Signed(_)) => Some(("--gateway", &self.gateway)),
             (None, Auth::Nobody | Auth::Token(_)) => None,
         };
-        let identity = for_whom.map(|(flag, value)| {
-            let read = Identity::read(&|name| env.filled(name).map(str::to_owned));
+        let aws = for_whom.map(|(flag, value)| {
+            let read = AwsConfig::read(&|name| env.filled(name).map(str::to_owned));
             read.map_err(|missing| bad(flag, value, &missing.to_string()))
         });
-        let identity = identity.transpose()?;
-        let sessions = match (table, &identity) {
-            (Some(table), Some(identity)) => Place::Table(self.wanted(table, identity)?),
+        let aws = aws.transpose()?;
+        let sessions = match (table, &aws) {
+            (Some(table), Some(aws)) => Place::Table(self.wanted(table, aws)?),
             _ => Place::Memory,
         };
-        let provider = identity.map(|identity| identity.provider);
+        let provider = aws.map(|aws| aws.provider);
         Ok(Plan { gateway, sessions, provider })
     }
 
-    fn wanted(&self, table: &str, identity: &Identity) -> Result<Wanted, Usage> {
-        let region = identity.region.clone();
+    fn wanted(&self, table: &str, aws: &AwsConfig) -> Result<Wanted, Usage> {
+        let region = aws.region.clone();
         let endpoint = if self.endpoint.is_empty() {
             Endpoint::of_aws("dynamodb", &region)
         } else {

@@ -18,9 +18,9 @@ pub use message::{Message, Wrong};
 
 use std::collections::VecDeque;
 
-use super::Brings;
-use crate::aws::call::From;
-use crate::aws::credentials::{Keyring, Provider, Trouble};
+use super::Manifest;
+use crate::aws::call::Authorization;
+use crate::aws::credentials::{CredentialsError, Keyring, Provider};
 use crate::aws::dynamodb::Operation;
 use crate::aws::secret::Secret;
 use crate::aws::sigv4::Scope;
@@ -36,7 +36,7 @@ use hand::{Half, Hand, Hands};
 use sessions::{Event, Memory, Place, Table};
 
 /// What the part brings.
-pub(super) const BRINGS: Brings = Brings {
+pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: None,
     mounts: &[],
     routes: part::ROUTES,
@@ -352,7 +352,7 @@ impl Backend {
             keyring.answered(now, status, body).err()
         } else {
             keyring.failed(now);
-            Some(Trouble::Unanswered)
+            Some(CredentialsError::Unanswered)
         };
         match trouble {
             None => log::info!(target: "credentials", "credentials renewed"),
@@ -360,7 +360,7 @@ impl Backend {
         }
     }
 
-    fn without_credentials(&mut self, trouble: &Trouble) {
+    fn without_credentials(&mut self, trouble: &CredentialsError) {
         log::warn!(target: "credentials", why:% = trouble; "no new credentials");
         if let Store::Table(table) = &mut self.store {
             let event = table.locked_out("there are no credentials");
@@ -407,17 +407,17 @@ impl Backend {
     }
 
     /// Who we say we are to the gateway; `None`: nobody yet.
-    fn known_as(&self, now: Now) -> Option<From<'_>> {
+    fn known_as(&self, now: Now) -> Option<Authorization<'_>> {
         match &self.gateway.auth {
-            Auth::Nobody => Some(From::Anyone),
-            Auth::Token(_) => self.token.as_ref().map(From::Bearer),
+            Auth::Nobody => Some(Authorization::None),
+            Auth::Token(_) => self.token.as_ref().map(Authorization::Bearer),
             Auth::Signed(region) => self.signed(now, Scope { region, service: "execute-api" }),
         }
     }
 
-    fn signed<'s>(&'s self, now: Now, scope: Scope<'s>) -> Option<From<'s>> {
+    fn signed<'s>(&'s self, now: Now, scope: Scope<'s>) -> Option<Authorization<'s>> {
         let credentials = self.keyring.as_ref()?.credentials(now)?;
-        Some(From::Signed(credentials, scope, now.wall_ms))
+        Some(Authorization::SigV4(credentials, scope, now.wall_ms))
     }
 
     /// One half of a message's work is over; perhaps all of it is.

@@ -3,8 +3,8 @@
 use super::hand::Half;
 use super::sessions::KEEP_MS;
 use super::{Ask, Backend, Message, Silence, Step, Store, TOKEN_MIN_MS};
-use crate::aws::call::{Asking, From};
-use crate::aws::credentials::{self, Need, Question};
+use crate::aws::call::{Authorization, ServiceRequest};
+use crate::aws::credentials::{self, Need, ProviderRequest};
 use crate::aws::dynamodb::{self, Fault, Operation};
 use crate::aws::endpoint::Endpoint;
 use crate::aws::sigv4::Scope;
@@ -48,13 +48,13 @@ impl Backend {
         self.ask_table(now, Ask::Table(operation), operation, &body, deadline_ns);
     }
 
-    fn ask_for_credentials(&mut self, now: Now, question: &Question) {
-        let Question { endpoint, method, target, fields, body } = question;
+    fn ask_for_credentials(&mut self, now: Now, question: &ProviderRequest) {
+        let ProviderRequest { endpoint, method, target, fields, body } = question;
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.reveal())).collect();
         let body = body.reveal().as_bytes();
-        let asking = Asking { endpoint, method, target, fields: &fields, body };
+        let asking = ServiceRequest { endpoint, method, target, fields: &fields, body };
         let deadline_ns = now.mono_ns + time::ms(credentials::TIMEOUT_MS);
-        let bytes = asking.bytes(From::Anyone).ok();
+        let bytes = asking.bytes(Authorization::None).ok();
         self.call(Ask::Credentials, endpoint, bytes, deadline_ns);
     }
 
@@ -219,8 +219,13 @@ impl Backend {
         let fields =
             [("Content-Type", "application/x-amz-json-1.0"), ("X-Amz-Target", operation.target())];
         let target = format!("{}/", endpoint.path);
-        let asking =
-            Asking { endpoint: &endpoint, method: "POST", target: &target, fields: &fields, body };
+        let asking = ServiceRequest {
+            endpoint: &endpoint,
+            method: "POST",
+            target: &target,
+            fields: &fields,
+            body,
+        };
         let bytes = asking.bytes(from).ok();
         self.call(ask, &endpoint, bytes, deadline_ns);
         true

@@ -62,7 +62,7 @@ impl Test {
             secret_key: Secret::new("hush"),
             session_token: None,
         };
-        Self::new(Place::Table(wanted), Auth::Nobody, Some(Provider::Given(credentials)))
+        Self::new(Place::Table(wanted), Auth::Nobody, Some(Provider::Static(credentials)))
     }
 
     /// With a table that is there.

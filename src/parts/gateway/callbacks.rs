@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{Gateway, Outcome, Plan, CallbackRequest};
+use super::{CallbackRequest, Gateway, Outcome, Plan};
 use crate::aws::keys::Keys;
 use crate::aws::sigv4::{self, Parts};
 use crate::behaviours::Kind;

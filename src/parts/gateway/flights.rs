@@ -4,7 +4,7 @@
 use super::names::Name;
 use super::request::{self, Notice, Route};
 use super::session::{Flight, Session, Stage};
-use super::{Gateway, Outcome, PUSHED_BEFORE_NEXT, Step, Verdict, Why, CallbackRequest};
+use super::{CallbackRequest, Gateway, Outcome, PUSHED_BEFORE_NEXT, Step, Verdict, Why};
 use crate::behaviours::Close;
 use crate::calls::pool::{Failure, Reply};
 use crate::engine::{HangUp, Now};

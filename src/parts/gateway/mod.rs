@@ -16,28 +16,28 @@ mod session;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::Manifest;
 use crate::behaviours::Close;
 use crate::calls::pool::{Call, Failure};
 use crate::engine::{Id, Now};
+use crate::options::read::{Environment, Filled};
+use crate::options::{Usage, serve as options};
 use crate::outbox::{Block, Blocks};
 use crate::proto::frame::Kind;
 use crate::queue::{Queue, Waiting};
 use crate::rng::Rng;
 use crate::time;
-use super::Brings;
-use crate::options::read::{Environment, Filled};
-use crate::options::{serve as options, Usage};
 use circuit::Circuit;
 pub(crate) use flags::Settings as Draft;
 use names::Name;
 pub use plan::{Format, Plan};
-use request::Notice;
 pub use request::ConnectRequest;
+use request::Notice;
 pub use select::Expression;
 use session::{Flight, Session, Stage};
 
 /// What the part brings.
-pub(super) const BRINGS: Brings = Brings {
+pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: Some(&part::BEHAVIOUR),
     mounts: &[],
     routes: part::ROUTES,

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use super::part;
 use super::select::Expression;
+use crate::limits;
+use crate::parts::{self, DrawId};
 use crate::proto::http::is_host;
 use crate::proto::url::{Parts, Speech};
-use crate::limits;
-use crate::parts::{self, Draw};
 use crate::server::part::Part;
 use crate::target::Target;
 
@@ -47,7 +47,7 @@ pub struct Plan {
     /// The file with the credentials that callbacks are signed with; empty: there is none.
     pub credentials_file: String,
     /// Where names come from.
-    pub draw: Draw,
+    pub draw: DrawId,
 }
 
 impl Plan {
@@ -75,7 +75,7 @@ impl parts::Plan for Plan {
         ))
     }
 
-    fn draw_from(&mut self, draw: Draw) {
+    fn draw_from(&mut self, draw: DrawId) {
         self.draw = draw;
     }
 

@@ -1,7 +1,7 @@
 //! One connection as the gateway knows it: what it sent, what it is to be sent, and how far it is.
 
 use super::names::Name;
-use super::request::{Route, ConnectRequest};
+use super::request::{ConnectRequest, Route};
 use super::{MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES};
 use crate::behaviours::Close;
 use crate::engine::{Id, Now};

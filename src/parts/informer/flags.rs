@@ -228,8 +228,7 @@ impl Settings {
         let account = format!("{ACCOUNT}/token");
         let in_pod = self.around.is_some() && files.iter().any(|file| file.name == account);
         let others = files.iter().filter(|file| file.name != account);
-        let configs: Vec<_> =
-            others.map(|file| (file.name.clone(), file.bytes.clone())).collect();
+        let configs: Vec<_> = others.map(|file| (file.name.clone(), file.bytes.clone())).collect();
         let watch = |access, from| Ok(Kube::Watch(Box::new(self.plan(access, from))));
         match (&self.choice, self.account()) {
             (Choice::InCluster, Some(access)) => watch(access, Vec::new()),

@@ -20,17 +20,17 @@ mod trouble;
 mod words;
 mod yaml;
 
-pub use feed::{Feed, Then, Filter};
-pub use part::Kube;
+pub use feed::{Feed, Filter, Then};
 pub(crate) use flags::Settings as Draft;
+pub use part::Kube;
 pub use words::{Encoded, Format};
 
 use std::collections::VecDeque;
 
+use super::Manifest;
 use crate::engine::{HangUp, Now, Target};
 use crate::options::read::{Environment, Filled};
-use crate::options::{serve as options, Usage};
-use super::Brings;
+use crate::options::{Usage, serve as options};
 use crate::rng::Rng;
 use crate::time;
 use access::{Access, Secrets};
@@ -39,7 +39,7 @@ use backoff::Backoff;
 use trouble::Trouble;
 
 /// What the part brings.
-pub(super) const BRINGS: Brings = Brings {
+pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: Some(&part::BEHAVIOUR),
     mounts: part::MOUNTS,
     routes: &[],

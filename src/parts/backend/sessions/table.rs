@@ -187,10 +187,10 @@ impl Table {
         }
     }
 
-    fn described(&mut self, now: Now, how: Result<dynamodb::Table, Fault>) -> Option<Event> {
+    fn described(&mut self, now: Now, how: Result<dynamodb::TableState, Fault>) -> Option<Event> {
         let Wanted { name, region, endpoint, create } = &self.wanted;
         match how {
-            Ok(dynamodb::Table::Ready) => {
+            Ok(dynamodb::TableState::Ready) => {
                 let first = self.seen == Seen::Never;
                 self.seen = Seen::Yes;
                 let expiry = first && *create;
@@ -203,11 +203,11 @@ impl Table {
                 let well = self.recovered();
                 if first { Some(Event::Ready) } else { well }
             }
-            Ok(dynamodb::Table::Busy) => {
+            Ok(dynamodb::TableState::Busy) => {
                 self.step = Step::Rests { until_ns: now.mono_ns + time::ms(MAKING_MS) };
                 None
             }
-            Ok(dynamodb::Table::OtherKey) => Some(Event::Hopeless(format!(
+            Ok(dynamodb::TableState::OtherKey) => Some(Event::Hopeless(format!(
                 "--sessions: the table {name} has another key: it needs the partition key {} \
                  of type S, and no sort key",
                 dynamodb::KEY

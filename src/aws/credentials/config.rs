@@ -1,75 +1,75 @@
-//! What the environment says of credentials, in the order in which AWS' own tools look: keys,
-//! a web identity, a container's endpoint.
+//! Reads region and credential provider from environment variables, in the order of the AWS SDKs:
+//! keys, web identity, container endpoint.
 
 use core::fmt;
 
-use super::Question;
-use super::answer::{self, Given, Trouble};
+use super::ProviderRequest;
+use super::answer::{self, CredentialsError, Temporary};
 use crate::aws::endpoint::Endpoint;
 use crate::aws::secret::{Credentials, Secret};
 use crate::aws::sigv4::encode;
 
-/// Where containers ask that ECS runs.
+/// The credentials endpoint of ECS.
 const ECS: &str = "http://169.254.170.2";
-/// Addresses that may be asked without TLS beside one's own: ECS, and EKS on IPv4 and IPv6.
-const NEAR: [&str; 3] = ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
+/// Hosts allowed without TLS besides loopback: ECS, and EKS on IPv4 and IPv6.
+const LINK_LOCAL: [&str; 3] = ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
 
-/// All that the environment says.
+/// Region and credential provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct Config {
     /// `AWS_REGION`, else `AWS_DEFAULT_REGION`.
     pub region: String,
-    /// Who gives credentials.
+    /// Where credentials come from.
     pub provider: Provider,
 }
 
-/// Who gives credentials.
+/// Where credentials come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Provider {
-    /// The environment itself.
-    Given(Credentials),
+    /// Access keys in environment variables.
+    Static(Credentials),
     /// EKS Pod Identity or ECS.
     Container {
-        /// Whom to ask.
+        /// The credentials endpoint.
         endpoint: Endpoint,
-        /// What for.
+        /// Path and query.
         target: String,
-        /// Who we are, if that does not stand in a file.
+        /// Authorization token, unless it is in a file.
         token: Option<Secret>,
-        /// Where it stands, and changes.
+        /// File with the authorization token, which is rotated.
         token_file: Option<String>,
     },
-    /// A role that is assumed with a web identity.
+    /// `AssumeRoleWithWebIdentity`.
     Web {
         /// The Security Token Service.
         endpoint: Endpoint,
-        /// Which role.
+        /// ARN of the role.
         role: String,
-        /// What this use of it is called.
+        /// Session name.
         session: String,
-        /// Where the identity stands, and changes.
+        /// File with the web identity token, which is rotated.
         token_file: String,
     },
 }
 
-/// Why the environment does not do.
+/// A missing or invalid environment variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// No region.
+pub enum ConfigError {
+    /// `AWS_REGION` is not set.
     Region,
-    /// Nothing of all that could give credentials.
+    /// No credential provider is configured.
     Credentials,
-    /// A key, and not its secret.
+    /// `AWS_SECRET_ACCESS_KEY` is not set.
     Secret,
-    /// A region that none is called.
+    /// Not a valid region name.
     BadRegion,
-    /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` is no URL, or one that must not be trusted.
+    /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` is invalid, or plain HTTP to a host that is not allowed.
     BadContainer,
-    /// `AWS_ENDPOINT_URL_STS` is no URL.
+    /// `AWS_ENDPOINT_URL_STS` is invalid.
     BadSts,
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Region => "AWS_REGION is not set: name the region, such as eu-west-1",
@@ -77,7 +77,7 @@ impl fmt::Display for Missing {
                 "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
                  or give the pod an identity (EKS Pod Identity or IRSA)"
             }
-            Self::Secret => "AWS_ACCESS_KEY_ID is set, and AWS_SECRET_ACCESS_KEY is not",
+            Self::Secret => "AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not",
             Self::BadRegion => "AWS_REGION must be a region's name, such as eu-west-1",
             Self::BadContainer => {
                 "AWS_CONTAINER_CREDENTIALS_FULL_URI must be https://…, or http:// to this machine \
@@ -88,19 +88,19 @@ impl fmt::Display for Missing {
     }
 }
 
-impl Plan {
-    /// Reads the environment; an empty variable is none.
+impl Config {
+    /// Reads the environment; an empty variable counts as not set.
     ///
     /// # Errors
-    /// What it lacks.
-    pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, Missing> {
+    /// The first missing or invalid variable.
+    pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let region = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION"));
-        let region = region.ok_or(Missing::Region)?;
+        let region = region.ok_or(ConfigError::Region)?;
         let sts = Endpoint::of_aws("sts", &region);
-        // Without TLS none of AWS' own endpoints can be had, but the region may be sound.
+        // Without TLS no AWS endpoint is available, but the region may still be valid.
         if sts.is_none() && cfg!(feature = "tls") {
-            return Err(Missing::BadRegion);
+            return Err(ConfigError::BadRegion);
         }
         let provider = Self::provider(&set, sts)?;
         Ok(Self { region, provider })
@@ -109,10 +109,10 @@ impl Plan {
     fn provider(
         set: &dyn Fn(&str) -> Option<String>,
         sts: Option<Endpoint>,
-    ) -> Result<Provider, Missing> {
+    ) -> Result<Provider, ConfigError> {
         if let Some(access_key) = set("AWS_ACCESS_KEY_ID") {
-            let secret = set("AWS_SECRET_ACCESS_KEY").ok_or(Missing::Secret)?;
-            return Ok(Provider::Given(Credentials {
+            let secret = set("AWS_SECRET_ACCESS_KEY").ok_or(ConfigError::Secret)?;
+            return Ok(Provider::Static(Credentials {
                 access_key,
                 secret_key: Secret::new(secret),
                 session_token: set("AWS_SESSION_TOKEN").map(Secret::new),
@@ -122,8 +122,8 @@ impl Plan {
             (set("AWS_ROLE_ARN"), set("AWS_WEB_IDENTITY_TOKEN_FILE"))
         {
             let endpoint = match set("AWS_ENDPOINT_URL_STS") {
-                Some(url) => Endpoint::parse(&url).map_err(|_| Missing::BadSts)?,
-                None => sts.ok_or(Missing::BadSts)?,
+                Some(url) => Endpoint::parse(&url).map_err(|_| ConfigError::BadSts)?,
+                None => sts.ok_or(ConfigError::BadSts)?,
             };
             let session = set("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "wspulse".to_owned());
             return Ok(Provider::Web { endpoint, role, session, token_file });
@@ -131,16 +131,16 @@ impl Plan {
         let full = set("AWS_CONTAINER_CREDENTIALS_FULL_URI");
         let relative = set("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
         let url = relative.map(|path| format!("{ECS}{path}")).or(full);
-        let url = url.ok_or(Missing::Credentials)?;
-        // It has a query in some places, which other endpoints have no use for.
+        let url = url.ok_or(ConfigError::Credentials)?;
+        // Some platforms put a query into the URL, which `Endpoint` does not allow.
         let (base, query) = match url.split_once('?') {
             Some((base, query)) => (base, format!("?{query}")),
             None => (url.as_str(), String::new()),
         };
-        let endpoint = Endpoint::parse(base).map_err(|_| Missing::BadContainer)?;
-        let near = NEAR.contains(&endpoint.name.as_str()) || endpoint.is_local();
-        if !endpoint.is_secure() && !near {
-            return Err(Missing::BadContainer);
+        let endpoint = Endpoint::parse(base).map_err(|_| ConfigError::BadContainer)?;
+        let may_be_plain = LINK_LOCAL.contains(&endpoint.name.as_str()) || endpoint.is_local();
+        if !endpoint.is_secure() && !may_be_plain {
+            return Err(ConfigError::BadContainer);
         }
         let path = if endpoint.path.is_empty() { "/" } else { &endpoint.path };
         let target = format!("{path}{query}");
@@ -151,23 +151,23 @@ impl Plan {
 }
 
 impl Provider {
-    /// The file to read before asking.
+    /// The token file, which is read before each request.
     #[must_use]
     pub fn token_file(&self) -> Option<&str> {
         match self {
-            Self::Given(_) => None,
+            Self::Static(_) => None,
             Self::Container { token_file, .. } => token_file.as_deref(),
             Self::Web { token_file, .. } => Some(token_file),
         }
     }
 
-    /// What to ask, given what that file had.
-    pub(super) fn question(&self, read: Option<&Secret>) -> Option<Question> {
+    /// The request for credentials; `None` if it needs a token and there is none.
+    pub(super) fn request(&self, read: Option<&Secret>) -> Option<ProviderRequest> {
         match self {
-            Self::Given(_) => None,
+            Self::Static(_) => None,
             Self::Container { endpoint, target, token, .. } => {
                 let token = read.or(token.as_ref()).cloned();
-                Some(Question {
+                Some(ProviderRequest {
                     endpoint: endpoint.clone(),
                     method: "GET",
                     target: target.clone(),
@@ -188,7 +188,7 @@ impl Provider {
                     encode(value.as_bytes(), &mut body);
                 }
                 let form = Secret::new("application/x-www-form-urlencoded");
-                Some(Question {
+                Some(ProviderRequest {
                     endpoint: endpoint.clone(),
                     method: "POST",
                     target: format!("{}/", endpoint.path),
@@ -199,10 +199,14 @@ impl Provider {
         }
     }
 
-    /// What the answer gives.
-    pub(super) fn given(&self, status: u16, body: &[u8]) -> Result<Given, Trouble> {
+    /// Parses the provider's response.
+    pub(super) fn parse_response(
+        &self,
+        status: u16,
+        body: &[u8],
+    ) -> Result<Temporary, CredentialsError> {
         match self {
-            Self::Given(_) => Err(Trouble::Malformed),
+            Self::Static(_) => Err(CredentialsError::Malformed),
             Self::Container { .. } => answer::json(status, body),
             Self::Web { .. } => answer::xml(status, body),
         }
