@@ -21,7 +21,7 @@ mod model {
     use wspulse::parts::gateway::plan::{Backend, routes};
     use wspulse::parts::gateway::{
         CallbackRequest, ConnectRequest, Expression, Format, Gateway, Plan, Step, Verdict, Why,
-        names,
+        connection_id,
     };
 
     /// Connections at once.
@@ -62,7 +62,7 @@ mod model {
                 open: true,
                 token_file: String::new(),
                 credentials_file: String::new(),
-                draw: names::counted,
+                draw: connection_id::counted,
             };
             let clients = (0..PLACES).map(|_| Client::default()).collect();
             Self {
@@ -131,10 +131,11 @@ mod model {
                     }
                 }
                 11 => {
-                    let name = names::counted(byte as u64 / 4).map(names::Name);
+                    let name =
+                        connection_id::counted(byte as u64 / 4).map(connection_id::ConnectionId);
                     let name = name.map_or_else(String::new, |name| name.to_string());
                     let asked_for = [
-                        CallbackRequest::Look,
+                        CallbackRequest::Get,
                         CallbackRequest::Close,
                         CallbackRequest::Post(Kind::Text, b"push"),
                     ][byte % 3];

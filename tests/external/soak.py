@@ -59,7 +59,7 @@ EXPECTED_WARNINGS = {
     "faults": r"^--faults is on",
     "informer": r"refuses connections$|connection to the API server is lost|answers 500$|ends the watch with 410|"
                 r"cannot be reached|no TLS with the API server: it does not",
-    "gateway-failed": r"the backend did not take a request",
+    "gateway-failed": r"request to the backend failed",
     "suppressed": r"suppressed \d+",
 }
 

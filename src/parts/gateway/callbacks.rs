@@ -1,9 +1,9 @@
-//! How backends reach a WebSocket: `POST`, `GET` and `DELETE` on `@connections/{id}`, with the
-//! statuses and names of errors that AWS' own clients know. Who may is decided here.
+//! The callback API: `POST`, `GET` and `DELETE` on `@connections/{id}`, with the statuses and error
+//! names of AWS. Also authorizes the callers.
 
 use serde::Serialize;
 
-use super::{CallbackRequest, Gateway, Outcome, Plan};
+use super::{CallbackOutcome, CallbackRequest, Gateway, Plan};
 use crate::aws::keys::Keys;
 use crate::aws::sigv4::{self, Parts};
 use crate::behaviours::Kind;
@@ -15,13 +15,13 @@ use crate::server::part::Asked;
 use crate::server::tokens::{self, Tokens};
 use crate::time;
 
-/// A message for a WebSocket of the gateway.
+/// Maximum body of a callback.
 pub(super) const CALLBACK_BYTES: u64 = 128 * 1024;
-/// What a signature must be good for.
+/// The service in the scope of signatures.
 const SERVICE: &str = "execute-api";
-const MARK: &str = "/@connections/";
+const CONNECTIONS: &str = "/@connections/";
 
-/// Who may send callbacks: the token and the access keys, as their files have them.
+/// Authorizes callbacks by the token and access keys in their files.
 #[derive(Debug)]
 pub(super) struct Guard {
     token_file: String,
@@ -40,13 +40,13 @@ impl Guard {
         }
     }
 
-    /// What is to be read.
+    /// The files to read.
     pub(super) fn files(&self) -> Vec<String> {
         let keys = Some(self.keys_file.clone()).filter(|file| !file.is_empty());
         self.tokens.paths().into_iter().chain(keys).collect()
     }
 
-    /// Whether it is time to read them again; the answer is yes once.
+    /// Whether the files are due to be re-read; true once per interval.
     pub(super) fn are_old(&mut self, now: Now) -> bool {
         !self.files().is_empty() && self.tokens.are_old(now)
     }
@@ -68,7 +68,7 @@ impl Guard {
         }
     }
 
-    /// Whether this peer may do that; if not, what it would need.
+    /// Authorizes a request; the error says what is required.
     fn check(&self, asked: &Asked<'_, '_, '_>, plan: &Plan) -> Result<(), &'static str> {
         let request = asked.request;
         let is_near = match asked.peer {
@@ -111,7 +111,7 @@ pub(super) fn answer(
         return error(403, "ForbiddenException", &format!("Forbidden: {why}"));
     }
     let path = percent_decoded(asked.path).unwrap_or_default();
-    let Some((stage, id)) = path.split_once(MARK) else {
+    let Some((stage, id)) = path.split_once(CONNECTIONS) else {
         return error(410, "GoneException", "Gone");
     };
     let known = &gateway.plan().stage;
@@ -121,7 +121,7 @@ pub(super) fn answer(
     }
     let asked_for = match asked.request.method {
         Method::Delete => CallbackRequest::Close,
-        Method::Get | Method::Head => CallbackRequest::Look,
+        Method::Get | Method::Head => CallbackRequest::Get,
         Method::Post | Method::Options | Method::Unserved => match asked.body {
             Err(_) => return error(413, "PayloadTooLargeException", "Payload too large"),
             Ok(bytes) if is_binary(asked.request) => CallbackRequest::Post(Kind::Binary, bytes),
@@ -135,7 +135,7 @@ pub(super) fn answer(
             }
         },
     };
-    told(gateway.callback(asked.now, id, asked_for))
+    respond(gateway.callback(asked.now, id, asked_for))
 }
 
 fn is_binary(request: &Request<'_, '_>) -> bool {
@@ -145,26 +145,28 @@ fn is_binary(request: &Request<'_, '_>) -> bool {
         .is_some_and(|k| k.trim().eq_ignore_ascii_case("application/octet-stream"))
 }
 
-fn told(outcome: Outcome) -> Response<'static> {
+fn respond(outcome: CallbackOutcome) -> Response<'static> {
     match outcome {
-        Outcome::Queued => Response::empty(200),
-        Outcome::Closing => Response::empty(204),
-        Outcome::Gone => error(410, "GoneException", "Gone"),
-        Outcome::Full => {
+        CallbackOutcome::Queued => Response::empty(200),
+        CallbackOutcome::Closing => Response::empty(204),
+        CallbackOutcome::Gone => error(410, "GoneException", "Gone"),
+        CallbackOutcome::Full => {
             let why = "the client does not take what waits for it";
             error(429, "LimitExceededException", why).with("Retry-After", "1")
         }
-        Outcome::Seen { connected_at_ms, source_ip, user_agent, last_active_ms } => json(&Seen {
-            connected_at: time::rfc3339(connected_at_ms),
-            identity: Identity { source_ip, user_agent },
-            last_active_at: time::rfc3339(last_active_ms),
-        }),
+        CallbackOutcome::Found { connected_at_ms, source_ip, user_agent, last_active_ms } => {
+            json(&ConnectionInfo {
+                connected_at: time::rfc3339(connected_at_ms),
+                identity: Identity { source_ip, user_agent },
+                last_active_at: time::rfc3339(last_active_ms),
+            })
+        }
     }
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Seen {
+struct ConnectionInfo {
     connected_at: String,
     identity: Identity,
     last_active_at: String,
@@ -177,7 +179,7 @@ struct Identity {
     user_agent: String,
 }
 
-/// As AWS' clients expect it: they take the name from the field.
+/// AWS clients read the error name from the header field.
 fn error(status: u16, name: &'static str, message: &str) -> Response<'static> {
     #[derive(Serialize)]
     struct Message<'a> {

@@ -1,11 +1,10 @@
-//! The flags of the gateway: where its backend is and how it speaks to it. Without a backend they
-//! mean nothing.
+//! The flags of the gateway. All others require `--gateway-backend`.
 
 use std::borrow::Cow;
 
 use super::part::BEHAVIOUR;
 use super::plan::{Backend, domain, routes, stage};
-use super::{Expression, Format, Plan, names};
+use super::{Expression, Format, Plan, connection_id};
 use crate::behaviours::Mount;
 use crate::options::flags::{named, set};
 use crate::options::read::Filled;
@@ -14,7 +13,6 @@ use crate::options::table::{Fallback, Flag, Group, Takes};
 use crate::options::{self, Usage, values};
 use crate::parts::{self, Plan as _};
 
-/// The flags.
 pub(super) const GROUPS: &[Group<Draft>] = &[
     Group { title: "The gateway (see docs/USE.md)", flags: &[BACKEND], brief: false },
     Group { title: "", flags: FLAGS, brief: true },
@@ -22,7 +20,7 @@ pub(super) const GROUPS: &[Group<Draft>] = &[
 
 type Read<T> = Result<T, Cow<'static, str>>;
 
-/// What is asked for, as it was written.
+/// The values of the flags, as given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     backend: String,
@@ -43,12 +41,11 @@ const FORMS: &[(&str, Format)] =
     &[("template", Format::Template), ("proxy", Format::Proxy), ("event", Format::Event)];
 const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false)];
 
-/// Beside the others: what everyone needs.
 const BACKEND: Flag<Draft> = Flag {
     name: "gateway-backend",
     takes: Takes::One("URL"),
     fallback: Fallback::Off,
-    help: "messages of /gateway/STAGE become HTTP requests to this; see docs/USE.md",
+    help: "send messages of /gateway/STAGE to this URL; see docs/USE.md",
     take: |d, v| set(&mut d.parts.gateway.backend, checked(v, backend)),
     show: |d| shown(&d.parts.gateway.backend),
 };
@@ -58,7 +55,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-stage",
         takes: Takes::One("NAME"),
         fallback: Fallback::Is("prod"),
-        help: "name of the gateway's stage: its path, and what backends are told",
+        help: "stage name, used in the path and sent to backends",
         take: |d, v| set(&mut d.parts.gateway.stage, checked(v, stage)),
         show: |d| shown(&d.parts.gateway.stage),
     },
@@ -66,7 +63,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-route",
         takes: Takes::One("EXPRESSION"),
         fallback: Fallback::Off,
-        help: "what of a message says its route, such as $request.body.action",
+        help: "route selection expression, such as $request.body.action",
         take: |d, v| set(&mut d.parts.gateway.route, checked(v, expression)),
         show: |d| shown(&d.parts.gateway.route),
     },
@@ -74,7 +71,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-routes",
         takes: Takes::One("KEY=URL,…"),
         fallback: Fallback::Off,
-        help: "routes, each with a backend of its own, or a key alone for the usual one",
+        help: "route keys, each with its own backend or, without URL, the default one",
         take: |d, v| set(&mut d.parts.gateway.routes, checked(v, routes)),
         show: |d| shown(&d.parts.gateway.routes),
     },
@@ -82,7 +79,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-format",
         takes: Takes::One("FORMAT"),
         fallback: Fallback::Is("template"),
-        help: "what backends get: template, proxy (the message as it is) or event (as AWS)",
+        help: "request body: template, proxy (the message as is) or event (as AWS)",
         take: |d, v| set(&mut d.parts.gateway.format, values::word(v, FORMS)),
         show: |d| named(FORMS, d.parts.gateway.format),
     },
@@ -90,7 +87,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-domain",
         takes: Takes::One("HOST"),
         fallback: Fallback::From { text: "Host at connect", source: "the client" },
-        help: "domain that backends are told",
+        help: "domain name sent to backends",
         take: |d, v| set(&mut d.parts.gateway.domain, checked(v, domain)),
         show: |d| shown(&d.parts.gateway.domain),
     },
@@ -98,7 +95,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-reply",
         takes: Takes::One("on|off"),
         fallback: Fallback::Is("off"),
-        help: "send the body of a backend's answer back to the client",
+        help: "send the backend's response body to the client",
         take: |d, v| set(&mut d.parts.gateway.reply, values::word(v, SWITCH)),
         show: |d| named(SWITCH, d.parts.gateway.reply),
     },
@@ -106,7 +103,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-binary",
         takes: Takes::One("on|off"),
         fallback: Fallback::Is("off"),
-        help: "take binary messages, as base64 where JSON is sent; else they end with 1003",
+        help: "accept binary messages, as base64 in JSON; otherwise close with 1003",
         take: |d, v| set(&mut d.parts.gateway.binary, values::word(v, SWITCH)),
         show: |d| named(SWITCH, d.parts.gateway.binary),
     },
@@ -114,7 +111,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-time-scale",
         takes: Takes::One("N"),
         fallback: Fallback::Is("1"),
-        help: "for tests: 60 makes the life of 2 h two minutes, and the idle 10 min 10 s",
+        help: "for tests: 60 shortens the lifetime of 2 h to 2 min, the idle timeout to 10 s",
         take: |d, v| set(&mut d.parts.gateway.time_scale, values::count(v, 7_200)),
         show: |d| d.parts.gateway.time_scale.to_string(),
     },
@@ -122,7 +119,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-token-file",
         takes: Takes::One("FILE"),
         fallback: Fallback::Off,
-        help: "token that callbacks need, in Authorization: Bearer; read again each minute",
+        help: "bearer token that callbacks require; re-read every minute",
         take: |d, v| set(&mut d.parts.gateway.token_file, file(v)),
         show: |d| shown(&d.parts.gateway.token_file),
     },
@@ -130,7 +127,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-credentials-file",
         takes: Takes::One("FILE"),
         fallback: Fallback::Off,
-        help: "access keys whose signatures (SigV4) callbacks may have instead",
+        help: "AWS access keys for callbacks that are signed (SigV4) instead",
         take: |d, v| set(&mut d.parts.gateway.credentials_file, file(v)),
         show: |d| shown(&d.parts.gateway.credentials_file),
     },
@@ -138,7 +135,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-open",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
-        help: "without either, take callbacks from other machines as well",
+        help: "without either file, accept callbacks from any machine",
         take: |d, v| set(&mut d.parts.gateway.open, values::switch(v)),
         show: |d| named(SWITCH, d.parts.gateway.open),
     },
@@ -152,7 +149,7 @@ fn file(path: &str) -> Read<String> {
     if path.is_empty() { Err("must be a file".into()) } else { Ok(path.to_owned()) }
 }
 
-/// The text, if it can be read.
+/// The text, if `read` accepts it.
 fn checked<T>(text: &str, read: fn(&str) -> Read<T>) -> Read<String> {
     read(text).map(|_| text.to_owned())
 }
@@ -165,13 +162,13 @@ fn expression(text: &str) -> Read<Expression> {
     Expression::parse(text)
 }
 
-/// Adds the mount, and makes the plan.
+/// Adds the mount and the plan.
 pub(super) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
     let settings = filled.draft.parts.gateway.clone();
     if settings.backend.is_empty() {
         return check_without(filled);
     }
-    // Each of them was read before.
+    // Each value was validated when its flag was read.
     let Ok(plan) = plan(&settings) else { return Ok(()) };
     let serve = &mut filled.draft.serve;
     if let Some(admin) = serve.admin.as_ref().filter(|admin| !admin.is_local()) {
@@ -203,21 +200,21 @@ fn plan(settings: &Settings) -> Read<Plan> {
         open: settings.open,
         token_file: settings.token_file.clone(),
         credentials_file: settings.credentials_file.clone(),
-        draw: names::counted,
+        draw: connection_id::counted,
     })
 }
 
-/// The other flags, and a mount of the gateway, mean nothing without a backend.
+/// Rejects the other flags and mounts of the gateway.
 fn check_without(filled: &Filled<Draft>) -> Result<(), Usage> {
     let given = |flag: &&Flag<Draft>| filled.was_given(options::flags::SERVE, flag.name);
     if let Some(flag) = FLAGS.iter().find(given) {
-        let why = format!("--{} means nothing without --gateway-backend URL", flag.name);
+        let why = format!("--{} requires --gateway-backend URL", flag.name);
         return Err(Usage::Sentence(why));
     }
     let mounts = &filled.draft.serve.server.mounts;
     match mounts.iter().find(|mount| mount.entry.name == BEHAVIOUR.name) {
         Some(mount) => Err(Usage::Sentence(format!(
-            "--mount {:?}: gateway needs --gateway-backend URL",
+            "--mount {:?}: gateway requires --gateway-backend URL",
             mount.text
         ))),
         None => Ok(()),
@@ -240,12 +237,12 @@ mod tests {
             ("gateway-stage", "blue"),
             ("gateway-routes", "a=http://127.0.0.1:1"),
             ("gateway-reply", "on"),
-            // It is the default, but it was given.
+            // The default value, but given explicitly.
             ("gateway-reply", "off"),
             ("gateway-time-scale", "60"),
             ("gateway-open", ""),
         ] {
-            let sentence = format!("--{flag} means nothing without --gateway-backend URL");
+            let sentence = format!("--{flag} requires --gateway-backend URL");
             assert_eq!(refusal(&format!("--{flag} {value}")), sentence);
         }
     }

@@ -1,13 +1,12 @@
-//! `WebSockets` in front, plain HTTP behind: what API Gateway's WebSocket APIs do, as a state
-//! machine without I/O. Messages and answers go in; requests, pushes and verdicts come out.
-//! It knows ids of connections, not connections; who opens and closes those is the server's
-//! business.
+//! Forwards WebSocket messages to an HTTP backend like the WebSocket APIs of Amazon API Gateway. A
+//! state machine without I/O: messages and responses in; requests, pushes and verdicts out. It
+//! identifies connections by id; the server opens and closes them.
 
 mod callbacks;
 mod circuit;
+pub mod connection_id;
+mod dispatch;
 pub mod flags;
-mod flights;
-pub mod names;
 pub mod part;
 pub mod plan;
 mod request;
@@ -28,15 +27,14 @@ use crate::queue::{Queue, Waiting};
 use crate::rng::Rng;
 use crate::time;
 use circuit::Circuit;
+use connection_id::ConnectionId;
 pub(crate) use flags::Settings as Draft;
-use names::Name;
 pub use plan::{Format, Plan};
+use request::BackendEvent;
 pub use request::ConnectRequest;
-use request::Notice;
 pub use select::Expression;
-use session::{Flight, Session, Stage};
+use session::{InFlight, Session, State};
 
-/// What the part brings.
 pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: Some(&part::BEHAVIOUR),
     mounts: &[],
@@ -46,132 +44,131 @@ pub(super) const MANIFEST: Manifest = Manifest {
     command: None,
 };
 
-/// Makes the part's plan of its flags.
 pub(super) fn settle(filled: &mut Filled<options::Draft>, _: &Environment) -> Result<(), Usage> {
     flags::settle(filled)
 }
 
-/// A message, all of its frames together, as API Gateway has it; also one that is pushed.
+/// Maximum message, as in API Gateway; also of a push.
 pub const MESSAGE_BYTES: usize = 128 * 1024;
-/// One frame of it.
+/// Maximum frame.
 pub const FRAME_BYTES: u64 = 32 * 1024;
-/// Messages of one connection that wait for their turn; beyond, it is not read.
+/// Queued messages of a connection beyond which it is not read.
 pub const WAITING_MESSAGES: usize = 32;
-/// The same in bytes.
+/// Queued bytes of a connection beyond which it is not read.
 pub const WAITING_BYTES: usize = 256 * 1024;
-/// From a request to its answer.
+/// Timeout of a request.
 pub const TIMEOUT_MS: u64 = 29_000;
-/// A connection without messages, before the time scale.
+/// Idle timeout of a connection, before the time scale.
 pub const IDLE_MS: u64 = 600_000;
-/// A connection's whole life, before the time scale.
+/// Maximum lifetime of a connection, before the time scale.
 pub const LIFE_MS: u64 = 7_200_000;
-/// Connections that have ended and whose last requests have not.
+/// Closed connections that still have requests to send.
 pub const ENDING_MAX: usize = 1_000;
-/// Pushes of one connection that its client has not taken: beyond, callbacks get 429.
+/// Unsent pushes of a connection beyond which callbacks get 429.
 pub const PUSHED_BYTES: usize = 256 * 1024;
-/// So many, and its next message waits: an answer to it would have to wait as well.
+/// Unsent pushes beyond which the next message waits, since its reply would have to wait too.
 const PUSHED_BEFORE_NEXT: usize = 64 * 1024;
 
-/// What the owner has to do.
+/// What the owner must do.
 #[derive(Debug)]
 pub enum Step {
-    /// Send this; [`Gateway::answered`] tells what became of it.
+    /// Send this request, then call [`Gateway::answered`].
     Ask(u64, Call),
-    /// The answer is not wanted any more.
+    /// Cancel this request.
     Forget(u64),
-    /// Something waits for this connection: a verdict, a push, room for more messages.
+    /// Wake this connection: for a verdict, a push, or room for more messages.
     Wake(Id),
 }
 
-/// Why a request has no answer.
+/// Why a request has no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// What the pool says.
+    /// Failed in the connection pool.
     Failed(Failure),
-    /// Too many requests wait.
+    /// Too many requests are waiting.
     Busy,
-    /// The backend could not be reached lately.
+    /// The circuit breaker is open.
     Circuit,
-    /// It is a request that nobody can send.
+    /// The request is not valid HTTP.
     Unsendable,
 }
 
-/// What becomes of a client that wants to connect.
+/// The backend's decision about a new connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is let in, and the backend may have chosen a subprotocol.
+    /// Accepted, with the subprotocol that the backend chose.
     Welcome(Option<String>),
-    /// It is not, with this status.
+    /// Refused with this status.
     Refused(u16),
 }
 
-/// What a callback gets.
+/// The result of a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallbackOutcome {
     /// The message is queued.
     Queued,
-    /// The connection is told to close.
+    /// The connection is being closed.
     Closing,
-    /// Since when it is there, who it is, and when it was last active.
-    Seen {
+    /// Properties of the connection.
+    Found {
         /// Milliseconds since 1970.
         connected_at_ms: i64,
         /// The client's address.
         source_ip: String,
-        /// What it calls itself.
+        /// The client's `User-Agent`.
         user_agent: String,
         /// Milliseconds since 1970.
         last_active_ms: i64,
     },
-    /// There is no such connection.
+    /// The connection does not exist.
     Gone,
-    /// Its client does not take what waits for it.
+    /// The client does not read its messages.
     Full,
 }
 
-/// What a callback wants.
+/// A callback.
 #[derive(Clone, Copy, Debug)]
 pub enum CallbackRequest<'b> {
-    /// To send this.
+    /// Send a message.
     Post(Kind, &'b [u8]),
-    /// To know of it.
-    Look,
-    /// To have it closed.
+    /// Get properties of the connection.
+    Get,
+    /// Close the connection.
     Close,
 }
 
-/// Requests by route and outcome, and how long they took.
+/// Counters for metrics.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// By route and outcome.
+    /// Completed requests by route and outcome.
     pub requests: BTreeMap<(String, &'static str), u64>,
-    /// Those that ended just now, in nanoseconds.
+    /// Durations since they were last drained.
     pub took_ns: Vec<u64>,
-    /// `$disconnect`s that were not sent.
+    /// `$disconnect` events that were not sent.
     pub dropped: u64,
 }
 
-/// The gateway.
+/// The state machine.
 #[derive(Debug)]
 pub struct Gateway {
     plan: Plan,
     rng: Rng,
-    sessions: BTreeMap<Name, Session>,
-    names: BTreeMap<Id, Name>,
-    flights: BTreeMap<u64, Name>,
-    /// One for each backend of the plan.
+    sessions: BTreeMap<ConnectionId, Session>,
+    connections: BTreeMap<Id, ConnectionId>,
+    in_flight: BTreeMap<u64, ConnectionId>,
+    /// In the order of [`Plan::backends`].
     circuits: Vec<Circuit>,
     steps: VecDeque<Step>,
     next_ticket: u64,
     ending: usize,
     bytes: usize,
     blocks: Blocks,
-    /// For the metrics.
+    /// Counters for metrics.
     pub figures: Figures,
 }
 
 impl Gateway {
-    /// A gateway without connections. The seed is for ids of requests.
+    /// The seed is for request ids.
     #[must_use]
     pub fn new(plan: Plan, seed: u64) -> Self {
         let circuits = plan.backends().map(|_| Circuit::default()).collect();
@@ -179,8 +176,8 @@ impl Gateway {
             plan,
             rng: Rng::new(seed),
             sessions: BTreeMap::new(),
-            names: BTreeMap::new(),
-            flights: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             circuits,
             steps: VecDeque::new(),
             next_ticket: 0,
@@ -191,143 +188,144 @@ impl Gateway {
         }
     }
 
-    /// What it was told.
+    /// The configuration.
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Bytes that it owns.
+    /// Memory of all connections.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.bytes
     }
 
-    /// What it owns for this connection.
+    /// Memory of one connection.
     #[must_use]
     pub fn cost_of(&self, id: Id) -> usize {
         self.find(id).map_or(0, |session| {
-            // A request is there twice while its backend does not take it.
-            let flight = session.flight.as_ref().map_or(0, |flight| 2 * flight.bytes);
-            session.cost() + flight
+            // Until the backend reads it, a request is in memory twice.
+            let in_flight = session.in_flight.as_ref().map_or(0, |in_flight| 2 * in_flight.bytes);
+            session.cost() + in_flight
         })
     }
 
-    /// Connections, and those whose last requests are under way.
+    /// Connected clients, and closed ones that still have requests to send.
     #[must_use]
     pub fn sessions(&self) -> (usize, usize) {
-        (self.names.len(), self.ending)
+        (self.connections.len(), self.ending)
     }
 
-    /// Requests under way.
+    /// Requests in flight.
     #[must_use]
     pub fn flights(&self) -> usize {
-        self.flights.len()
+        self.in_flight.len()
     }
 
-    /// The next thing to do.
+    /// The next step for the owner.
     pub fn poll(&mut self) -> Option<Step> {
         self.steps.pop_front()
     }
 
-    /// A client wants to connect: asks the backend. [`Gateway::verdict`] tells what it says.
+    /// Asks the backend whether to accept a client. [`Gateway::verdict`] returns its decision.
     pub fn ask_to_connect(&mut self, now: Now, id: Id, client: &ConnectRequest<'_>) {
-        let Some(name) = (self.plan.draw)(self.next_ticket).map(Name) else {
-            // The kernel has no randomness: a guessable id would be worse than none.
+        let Some(connection) = (self.plan.draw)(self.next_ticket).map(ConnectionId) else {
+            // The kernel has no randomness: refuse rather than use a guessable id.
             return self.steps.push_back(Step::Wake(id));
         };
         let session = Session::new(now, id, client, self.plan.domain.as_deref());
         self.bytes += session.cost();
-        self.names.insert(id, name);
-        self.sessions.insert(name, session);
-        self.ask(now, name, &Notice::Connect(client));
+        self.connections.insert(id, connection);
+        self.sessions.insert(connection, session);
+        self.send_request(now, connection, &BackendEvent::Connect(client));
     }
 
-    /// Whether a verdict has come.
+    /// Whether [`Gateway::verdict`] can be called.
     #[must_use]
     pub fn has_verdict(&self, id: Id) -> bool {
-        self.find(id).is_none_or(|session| matches!(session.stage, Stage::Judged(_)))
+        self.find(id).is_none_or(|session| matches!(session.state, State::Decided(_)))
     }
 
-    /// The verdict. Who is welcome is connected from now on; who is not, or has waited for too
-    /// long, is forgotten.
+    /// The decision. An accepted client is connected from now on; a refused one, or one whose
+    /// decision has not come yet, is removed.
     pub fn verdict(&mut self, now: Now, id: Id) -> Verdict {
         let refused = Verdict::Refused(502);
-        let Some(name) = self.names.get(&id).copied() else { return refused };
-        let Some(session) = self.sessions.get_mut(&name) else { return refused };
-        match std::mem::replace(&mut session.stage, Stage::Open) {
-            Stage::Judged(Verdict::Welcome(protocol)) => {
+        let Some(connection) = self.connections.get(&id).copied() else { return refused };
+        let Some(session) = self.sessions.get_mut(&connection) else { return refused };
+        match std::mem::replace(&mut session.state, State::Open) {
+            State::Decided(Verdict::Welcome(protocol)) => {
                 (session.opened_ns, session.active_ns) = (now.mono_ns, now.mono_ns);
                 Verdict::Welcome(protocol)
             }
-            Stage::Judged(verdict) => {
-                self.remove(name);
+            State::Decided(verdict) => {
+                self.remove(connection);
                 verdict
             }
-            Stage::Connecting | Stage::Open | Stage::Closing(..) | Stage::Ending(..) => {
-                self.abandon(name);
+            State::Connecting | State::Open | State::Closing(..) | State::Ending(..) => {
+                self.abandon(connection);
                 refused
             }
         }
     }
 
-    /// A message came.
+    /// Queues a message of a client.
     pub fn message(&mut self, now: Now, id: Id, kind: Kind, payload: &[u8]) {
-        let Some(name) = self.names.get(&id).copied() else { return };
-        let Some(session) = self.sessions.get_mut(&name) else { return };
+        let Some(connection) = self.connections.get(&id).copied() else { return };
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
         session.active(now);
         self.bytes -= session.cost();
         let message = Waiting { due_ns: 0, turn: None, kind, payload };
         session.waiting.push(message, &mut self.blocks);
         self.bytes += session.cost();
-        self.go_on(now, name);
+        self.send_next(now, connection);
     }
 
-    /// Whether so much waits that the client is not read.
+    /// Whether to stop reading from the client.
     #[must_use]
     pub fn is_full(&self, id: Id) -> bool {
         self.find(id).is_some_and(Session::is_full)
     }
 
-    /// Whether a message of it is under way, or waits for that.
+    /// Whether a message of the client is queued or in flight.
     #[must_use]
     pub fn is_busy(&self, id: Id) -> bool {
-        self.find(id).is_some_and(|session| session.flight.is_some() || !session.waiting.is_empty())
+        self.find(id)
+            .is_some_and(|session| session.in_flight.is_some() || !session.waiting.is_empty())
     }
 
-    /// The next push for a client that takes it.
+    /// The next push, if there is one.
     pub fn take_push(&mut self, now: Now, id: Id) -> Option<(Kind, Block)> {
-        let name = self.names.get(&id).copied()?;
-        let session = self.sessions.get_mut(&name)?;
+        let connection = self.connections.get(&id).copied()?;
+        let session = self.sessions.get_mut(&connection)?;
         let first = session.pushed.first()?;
         let (kind, bytes) = (first.kind, self.blocks.with(first.payload));
         self.bytes -= session.cost();
         session.pushed.pop(&mut self.blocks, now);
         self.bytes += session.cost();
         session.active(now);
-        self.go_on(now, name);
+        self.send_next(now, connection);
         Some((kind, bytes))
     }
 
-    /// It took what it could of its pushes, and there are more.
+    /// Requests another wake-up, since there are more pushes than fit now.
     pub fn wake(&mut self, id: Id) {
         self.steps.push_back(Step::Wake(id));
     }
 
-    /// The Close frame that is due: a callback asked for it, or the session's time is over.
+    /// The Close frame to send, after a callback or a timeout.
     pub fn close_due(&mut self, now: Now, id: Id) -> Option<Close> {
         let (idle_ns, life_ns) = (self.scaled_ns(IDLE_MS), self.scaled_ns(LIFE_MS));
         let session = self.find_mut(id)?;
         if let Some(close) = session.close.take() {
             return Some(close);
         }
-        let over = session.stage == Stage::Open
+        let over = session.state == State::Open
             && (now.mono_ns >= session.active_ns + idle_ns
                 || now.mono_ns >= session.opened_ns + life_ns);
         over.then(|| Close { code: 1001, reason: "Going away".to_owned() })
     }
 
-    /// When [`Gateway::close_due`] has something to say of itself.
+    /// When the connection times out.
     #[must_use]
     pub fn deadline_ns(&self, id: Id) -> Option<u64> {
         let session = self.find(id)?;
@@ -339,25 +337,27 @@ impl Gateway {
         time::ms(ms) / self.plan.time_scale.max(1)
     }
 
-    /// A Close was said, by either side: nobody can reach it any more.
+    /// The close handshake has started, by either side: callbacks get 410 from now on.
     pub fn closing(&mut self, id: Id, code: u16, reason: &str) {
         if let Some(session) = self.find_mut(id)
-            && matches!(session.stage, Stage::Open)
+            && matches!(session.state, State::Open)
         {
-            session.stage = Stage::Closing(code, reason.to_owned());
+            session.state = State::Closing(code, reason.to_owned());
         }
     }
 
-    /// A WebSocket is over. What it sent before a Close is delivered still; of one that broke
-    /// nothing is. Then `$disconnect` goes out.
+    /// The WebSocket is closed. Queued messages are still sent, unless the connection broke; then
+    /// `$disconnect`.
     pub fn left(&mut self, now: Now, id: Id, code: u16, is_broken: bool) {
-        let Some(name) = self.names.remove(&id) else { return };
-        let Some(session) = self.sessions.get_mut(&name) else { return };
-        let reason = match std::mem::replace(&mut session.stage, Stage::Connecting) {
-            Stage::Closing(_, reason) => reason,
-            Stage::Connecting | Stage::Judged(_) | Stage::Open | Stage::Ending(..) => String::new(),
+        let Some(connection) = self.connections.remove(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let reason = match &mut session.state {
+            State::Closing(_, reason) => std::mem::take(reason),
+            State::Connecting | State::Decided(_) | State::Open | State::Ending(..) => {
+                String::new()
+            }
         };
-        session.stage = Stage::Ending(code, reason);
+        session.state = State::Ending(code, reason);
         self.bytes -= session.cost();
         session.pushed = Queue::default();
         if is_broken {
@@ -365,55 +365,56 @@ impl Gateway {
         }
         self.bytes += session.cost();
         if is_broken {
-            self.abort(name);
+            self.abort(connection);
         }
-        self.end(now, name);
+        self.finish(now, connection);
     }
 
-    /// A connection is gone that may have been no WebSocket yet.
+    /// The connection is gone, possibly before it became a WebSocket.
     pub fn gone(&mut self, id: Id) {
-        if let Some(name) = self.names.get(&id).copied() {
-            self.abandon(name);
+        if let Some(connection) = self.connections.get(&id).copied() {
+            self.abandon(connection);
         }
     }
 
-    /// Who knocked is not there any more, and the backend may let it in or have let it in.
-    fn abandon(&mut self, name: Name) {
-        let Some(session) = self.sessions.get_mut(&name) else { return };
-        self.names.remove(&session.id);
-        let welcome = matches!(session.stage, Stage::Judged(Verdict::Welcome(_)));
-        if session.flight.is_none() && !welcome {
-            return self.remove(name);
+    /// The client left during `$connect`. If the backend accepts it or has done so, it gets a
+    /// `$disconnect`.
+    fn abandon(&mut self, connection: ConnectionId) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        self.connections.remove(&session.id);
+        let welcome = matches!(session.state, State::Decided(Verdict::Welcome(_)));
+        if session.in_flight.is_none() && !welcome {
+            return self.remove(connection);
         }
-        session.stage = Stage::Ending(1006, String::new());
+        session.state = State::Ending(1006, String::new());
         self.ending += 1;
         if self.ending > ENDING_MAX {
-            self.drop_last(name);
+            self.drop_disconnect(connection);
         } else if welcome {
-            self.ask_last(name);
+            self.send_disconnect(connection);
         }
     }
 
-    fn end(&mut self, now: Now, name: Name) {
+    fn finish(&mut self, now: Now, connection: ConnectionId) {
         self.ending += 1;
         if self.ending > ENDING_MAX {
-            return self.drop_last(name);
+            return self.drop_disconnect(connection);
         }
-        self.go_on(now, name);
+        self.send_next(now, connection);
     }
 
-    /// Too many have ended: the backend will not hear of this one.
-    fn drop_last(&mut self, name: Name) {
+    /// Too many closed connections are waiting: this one gets no `$disconnect`.
+    fn drop_disconnect(&mut self, connection: ConnectionId) {
         self.figures.dropped += 1;
-        self.abort(name);
-        self.remove(name);
+        self.abort(connection);
+        self.remove(connection);
     }
 
     fn find(&self, id: Id) -> Option<&Session> {
-        self.sessions.get(self.names.get(&id)?)
+        self.sessions.get(self.connections.get(&id)?)
     }
 
     fn find_mut(&mut self, id: Id) -> Option<&mut Session> {
-        self.sessions.get_mut(self.names.get(&id)?)
+        self.sessions.get_mut(self.connections.get(&id)?)
     }
 }

@@ -1,5 +1,4 @@
-//! What the gateway is told at start: where the backend is, which routes there are, and what a
-//! request looks like.
+//! The configuration of the gateway: backend, routes, request format, access to callbacks.
 
 use std::borrow::Cow;
 
@@ -12,46 +11,45 @@ use crate::proto::url::{Parts, Speech};
 use crate::server::part::Part;
 use crate::target::Target;
 
-/// A key of a route is no longer.
+/// Maximum length of a route key.
 const KEY_BYTES: usize = 128;
-/// So many routes.
 const ROUTES_MAX: usize = 64;
 
 type Read<T> = Result<T, Cow<'static, str>>;
 
-/// What the gateway is told at start.
+/// The configuration of the gateway.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where messages go.
+    /// The default backend.
     pub backend: Backend,
-    /// The stage's name.
+    /// The stage name.
     pub stage: String,
-    /// What of a message says its route.
+    /// Selects the route of a message.
     pub expression: Option<Expression>,
-    /// Routes by key, each with a backend of its own or the usual one.
+    /// Route keys; `None`: the default backend.
     pub routes: Vec<(String, Option<Backend>)>,
-    /// What a request looks like.
+    /// The format of requests.
     pub format: Format,
-    /// The domain that backends are told; none: `Host` at connect.
+    /// The domain name sent to backends; `None`: `Host` of the upgrade request.
     pub domain: Option<String>,
-    /// Whether the body of an answer goes to the client.
+    /// Whether response bodies are sent to the client.
     pub reply: bool,
-    /// Whether binary messages are taken.
+    /// Whether binary messages are accepted.
     pub binary: bool,
-    /// How much faster than AWS idle connections and old ones end.
+    /// Divides [`IDLE_MS`](super::IDLE_MS) and [`LIFE_MS`](super::LIFE_MS).
     pub time_scale: u64,
-    /// Whether callbacks are taken from everywhere without a token.
+    /// Whether callbacks from any machine are accepted without authentication.
     pub open: bool,
-    /// The file with the token for callbacks; empty: there is none.
+    /// File with the token for callbacks; empty: none.
     pub token_file: String,
-    /// The file with the credentials that callbacks are signed with; empty: there is none.
+    /// File with the access keys for signed callbacks; empty: none.
     pub credentials_file: String,
-    /// Where names come from.
+    /// Draws connection ids.
     pub draw: DrawId,
 }
 
 impl Plan {
-    /// The backend, and those of routes that have their own.
+    /// The default backend, then those of the routes.
     pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
         [&self.backend].into_iter().chain(self.routes.iter().filter_map(|(_, own)| own.as_ref()))
     }
@@ -62,16 +60,15 @@ impl parts::Plan for Plan {
         part::new(*self, seed)
     }
 
-    /// Callers have to be authenticated, unless the operator has decided against that. The address
-    /// of the caller is no substitute: behind the sidecar of a mesh all callers have 127.0.0.6.
+    /// Callers must be authenticated unless the operator opts out. The caller's address is no
+    /// substitute: behind the sidecar of a service mesh all callers have 127.0.0.6.
     fn check_admin(&self, address: &str) -> Result<(), String> {
         if self.open || !self.token_file.is_empty() || !self.credentials_file.is_empty() {
             return Ok(());
         }
         Err(format!(
-            "other machines can send callbacks to the gateway through {address}: it needs \
-             --gateway-token-file or --gateway-credentials-file, or --gateway-open to take them \
-             from anyone"
+            "{address} accepts gateway callbacks from other machines: use --gateway-token-file or \
+             --gateway-credentials-file, or --gateway-open to accept them without authentication"
         ))
     }
 
@@ -84,42 +81,42 @@ impl parts::Plan for Plan {
     }
 }
 
-/// What a request looks like.
+/// The format of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// JSON with id, text, domain and stage.
+    /// A JSON object with connection id, message, domain and stage.
     #[default]
     Template,
-    /// The message as it is, and its id in a field.
+    /// The message as is; the connection id in a header field.
     Proxy,
-    /// The event that AWS makes of it.
+    /// The event that AWS sends to Lambda functions.
     Event,
 }
 
-/// Where requests go.
+/// A backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// The URL as it was given.
+    /// The URL as given.
     pub url: String,
-    /// For the `Host` field.
+    /// Value of the `Host` field.
     pub host: String,
-    /// What is connected to.
+    /// The address to connect to.
     pub target: Target,
     /// Path and query.
     pub path: String,
 }
 
 impl Backend {
-    /// Reads `http(s)://HOST[:PORT][/PATH][?QUERY]`.
+    /// Parses `http(s)://HOST[:PORT][/PATH][?QUERY]`.
     ///
     /// # Errors
-    /// What it must be.
+    /// What the URL must look like.
     pub fn parse(url: &str) -> Read<Self> {
         const FORM: &str = "must be http://HOST[:PORT][/PATH] or https://…, such as \
                             http://127.0.0.1:8501";
         let parts = Parts::read(url, Speech::Http).map_err(|flaw| flaw.clause(FORM))?;
         if parts.path.bytes().any(|b| b"\\\"<>^`{|}".contains(&b)) || parts.path.starts_with("//") {
-            return Err("must have a plain path: not //, and the rest encoded as %XX".into());
+            return Err("must have a percent-encoded path that does not begin with //".into());
         }
         let target = Target::public(&parts.place, parts.scheme);
         let (host, path) = (parts.host.to_owned(), parts.target());
@@ -134,10 +131,10 @@ impl Backend {
     }
 }
 
-/// A stage's name, as AWS has them: it becomes a part of paths.
+/// Parses a stage name, as in AWS; it becomes part of paths.
 ///
 /// # Errors
-/// What it must be.
+/// What the name must look like.
 pub fn stage(text: &str) -> Read<String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
     if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
@@ -147,22 +144,22 @@ pub fn stage(text: &str) -> Read<String> {
     }
 }
 
-/// A domain's name, perhaps with a port.
+/// Parses a host with an optional port.
 ///
 /// # Errors
-/// What it must be.
+/// What the host must look like.
 pub fn domain(text: &str) -> Read<String> {
     if !text.is_empty() && text.len() <= 253 && is_host(text) {
         Ok(text.to_owned())
     } else {
-        Err("must be a host, perhaps with a port, such as ws.example.com".into())
+        Err("must be a host with an optional port, such as ws.example.com".into())
     }
 }
 
-/// `key=URL,…`, or a key alone for the usual backend.
+/// Parses `KEY=URL,…`, or `KEY` alone for the default backend.
 ///
 /// # Errors
-/// What it must be.
+/// The first invalid route.
 pub fn routes(text: &str) -> Read<Vec<(String, Option<Backend>)>> {
     let mut routes: Vec<(String, Option<Backend>)> = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -173,12 +170,12 @@ pub fn routes(text: &str) -> Read<Vec<(String, Option<Backend>)>> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:".contains(&b);
         if !(1..=KEY_BYTES).contains(&key.len()) || !key.bytes().all(plain) {
             return Err(format!(
-                "{key:?} is no key of a route: letters, digits and -_./: such as join"
+                "invalid route key {key:?}: must be letters, digits and -_./: such as join"
             )
             .into());
         }
         if routes.iter().any(|(known, _)| known == key) {
-            return Err(format!("{key:?} is there twice").into());
+            return Err(format!("duplicate route key {key:?}").into());
         }
         let backend = url.map(Backend::parse).transpose();
         let backend = backend.map_err(|why| format!("the URL of {key:?} {why}"))?;

@@ -1,12 +1,12 @@
-//! What the backend is asked, in each format. What a client sent stands only where a value
-//! stands: in JSON it is escaped, and no field, path or length is made of it.
+//! Builds the requests to backends in each format. Client input is used only as values: escaped in
+//! JSON, and never in header fields, paths or lengths.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::names::Name;
+use super::connection_id::ConnectionId;
 use super::plan::{Format, Plan};
 use super::session::Session;
 use super::{MESSAGE_BYTES, TIMEOUT_MS};
@@ -18,31 +18,30 @@ use crate::proto::http_client::{Limits, Request, Unsendable};
 use crate::rng::Rng;
 use crate::time;
 
-/// The head of an answer, at most; its body may be as long as a message.
+/// Maximum response head; the body may be as long as a message.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// Who knocks.
+/// An upgrade request of a client.
 #[derive(Clone, Debug)]
 pub struct ConnectRequest<'a> {
-    /// Where from.
+    /// The client's address.
     pub source_ip: String,
-    /// What it calls itself; empty, if it does not or not readably.
+    /// `User-Agent`; empty if missing or not ASCII.
     pub user_agent: &'a str,
-    /// Its `Host`.
+    /// Value of `Host`.
     pub host: &'a str,
-    /// Its fields, those that are visible ASCII.
+    /// The header fields with ASCII values.
     pub fields: Vec<(&'a str, &'a str)>,
-    /// The pairs of its query, decoded.
+    /// The decoded query.
     pub query: Vec<(String, String)>,
 }
 
-/// The route of a request.
+/// The route of a request; a key is an index into [`Plan::routes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Connect,
     Disconnect,
     Default,
-    /// The plan's, by its place.
     Key(usize),
 }
 
@@ -57,15 +56,15 @@ impl Route {
     }
 }
 
-/// What is sent.
+/// What a request tells the backend.
 #[derive(Debug)]
-pub(super) enum Notice<'a> {
+pub(super) enum BackendEvent<'a> {
     Connect(&'a ConnectRequest<'a>),
     Message(Kind, &'a [u8]),
     Disconnect(u16, &'a str),
 }
 
-impl Notice<'_> {
+impl BackendEvent<'_> {
     pub(super) fn route(&self, plan: &Plan) -> Route {
         match self {
             Self::Connect(_) => Route::Connect,
@@ -80,7 +79,7 @@ impl Notice<'_> {
 }
 
 impl Plan {
-    /// Which of the backends a route goes to.
+    /// The backend of a route, as an index into [`Plan::backends`].
     pub(super) fn backend(&self, route: &Route) -> usize {
         match route {
             Route::Key(at) if self.routes.get(*at).is_some_and(|(_, own)| own.is_some()) => {
@@ -91,7 +90,7 @@ impl Plan {
     }
 }
 
-/// An id for a request; it only has to be new.
+/// A request id; unique, but not secret.
 pub(super) fn id(rng: &mut Rng) -> String {
     let mut bytes = [0; 11];
     bytes[..8].copy_from_slice(&rng.below(u64::MAX).to_be_bytes());
@@ -99,11 +98,11 @@ pub(super) fn id(rng: &mut Rng) -> String {
     URL_SAFE.encode(bytes)
 }
 
-/// What a client hears that gets no answer.
-pub(super) fn error_frame(name: Name, request: &str) -> Vec<u8> {
+/// The message to a client whose request failed.
+pub(super) fn error_frame(connection: ConnectionId, request: &str) -> Vec<u8> {
     let frame = Frame {
         message: "Internal server error",
-        connection_id: name.to_string(),
+        connection_id: connection.to_string(),
         request_id: request,
     };
     // Strings always serialize.
@@ -118,23 +117,23 @@ struct Frame<'a> {
     request_id: &'a str,
 }
 
-/// All that a request can say.
-pub(super) struct Told<'a> {
+/// The values that a request can contain.
+pub(super) struct RequestBuilder<'a> {
     pub(super) plan: &'a Plan,
     pub(super) now: Now,
-    pub(super) name: Name,
+    pub(super) connection: ConnectionId,
     pub(super) session: &'a Session,
-    pub(super) flight: &'a super::Flight,
+    pub(super) in_flight: &'a super::InFlight,
 }
 
-impl Told<'_> {
-    /// The request.
-    pub(super) fn call(&self, notice: &Notice<'_>) -> Result<Call, Unsendable> {
-        let backend = self.plan.backends().nth(self.flight.backend).unwrap_or(&self.plan.backend);
-        let is_message = matches!(notice, Notice::Message(..));
+impl RequestBuilder<'_> {
+    pub(super) fn build(&self, event: &BackendEvent<'_>) -> Result<Call, Unsendable> {
+        let backend =
+            self.plan.backends().nth(self.in_flight.backend).unwrap_or(&self.plan.backend);
+        let is_message = matches!(event, BackendEvent::Message(..));
         let path = if is_message { backend.path.clone() } else { backend.connect_path() };
-        let (kind, body) = self.body(notice);
-        let name = self.name.to_string();
+        let (kind, body) = self.body(event);
+        let name = self.connection.to_string();
         let mut fields = vec![("User-Agent", concat!("wspulse/", env!("CARGO_PKG_VERSION")))];
         if !is_message || self.plan.format == Format::Proxy {
             fields.push(("ConnectionId", &name));
@@ -160,23 +159,24 @@ impl Told<'_> {
         })
     }
 
-    fn body(&self, notice: &Notice<'_>) -> (&'static str, Vec<u8>) {
+    fn body(&self, event: &BackendEvent<'_>) -> (&'static str, Vec<u8>) {
         const JSON: &str = "application/json";
-        match (self.plan.format, notice) {
-            (Format::Event, _) => (JSON, self.event(notice)),
-            (Format::Template | Format::Proxy, Notice::Connect(_) | Notice::Disconnect(..)) => {
-                (JSON, Vec::new())
-            }
-            (Format::Proxy, Notice::Message(Kind::Binary, payload)) => {
+        match (self.plan.format, event) {
+            (Format::Event, _) => (JSON, self.event(event)),
+            (
+                Format::Template | Format::Proxy,
+                BackendEvent::Connect(_) | BackendEvent::Disconnect(..),
+            ) => (JSON, Vec::new()),
+            (Format::Proxy, BackendEvent::Message(Kind::Binary, payload)) => {
                 ("application/octet-stream", payload.to_vec())
             }
-            (Format::Proxy, Notice::Message(Kind::Text, payload)) => {
+            (Format::Proxy, BackendEvent::Message(Kind::Text, payload)) => {
                 let json = serde_json::from_slice::<&RawValue>(payload).is_ok();
                 (if json { JSON } else { "text/plain; charset=utf-8" }, payload.to_vec())
             }
-            (Format::Template, Notice::Message(kind, payload)) => {
+            (Format::Template, BackendEvent::Message(kind, payload)) => {
                 let template = Template {
-                    connection: self.name.to_string(),
+                    connection: self.connection.to_string(),
                     body: text(*kind, payload),
                     domain: &self.session.domain,
                     stage: &self.plan.stage,
@@ -187,17 +187,17 @@ impl Told<'_> {
         }
     }
 
-    /// The event that AWS makes of it.
-    fn event(&self, notice: &Notice<'_>) -> Vec<u8> {
-        let request = &*self.flight.request;
-        let (event_type, client, message) = match notice {
-            Notice::Connect(client) => ("CONNECT", Some(*client), None),
-            Notice::Message(kind, payload) => ("MESSAGE", None, Some((*kind, *payload))),
-            Notice::Disconnect(..) => ("DISCONNECT", None, None),
+    /// The event in the format of AWS.
+    fn event(&self, event: &BackendEvent<'_>) -> Vec<u8> {
+        let request = &*self.in_flight.request;
+        let (event_type, client, message) = match event {
+            BackendEvent::Connect(client) => ("CONNECT", Some(*client), None),
+            BackendEvent::Message(kind, payload) => ("MESSAGE", None, Some((*kind, *payload))),
+            BackendEvent::Disconnect(..) => ("DISCONNECT", None, None),
         };
-        let (code, reason) = match notice {
-            Notice::Disconnect(code, reason) => (Some(*code), Some(*reason)),
-            Notice::Connect(_) | Notice::Message(..) => (None, None),
+        let (code, reason) = match event {
+            BackendEvent::Disconnect(code, reason) => (Some(*code), Some(*reason)),
+            BackendEvent::Connect(_) | BackendEvent::Message(..) => (None, None),
         };
         let body = message.map(|(kind, payload)| text(kind, payload));
         let event = Event {
@@ -207,7 +207,7 @@ impl Told<'_> {
                 .filter(|client| !client.query.is_empty())
                 .map(|client| Pairs(last_of_each(&client.query))),
             request_context: Context {
-                route_key: self.flight.route.label(self.plan),
+                route_key: self.in_flight.route.label(self.plan),
                 message_id: message.map(|_| request),
                 disconnect_status_code: code,
                 disconnect_reason: reason,
@@ -224,7 +224,7 @@ impl Told<'_> {
                 },
                 request_id: request,
                 domain_name: &self.session.domain,
-                connection_id: self.name.to_string(),
+                connection_id: self.connection.to_string(),
                 api_id: "wspulse",
             },
             body,
@@ -234,7 +234,7 @@ impl Told<'_> {
     }
 }
 
-/// A message as JSON can have it.
+/// A message as a JSON string; binary as base64.
 fn text(kind: Kind, payload: &[u8]) -> String {
     match kind {
         Kind::Text => String::from_utf8_lossy(payload).into_owned(),
@@ -254,7 +254,7 @@ struct Template<'a> {
     is_base64_encoded: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "signature required by serde")]
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -305,7 +305,7 @@ struct Identity<'a> {
     source_ip: &'a str,
 }
 
-/// Names with a value each.
+/// A JSON object with one value per name.
 struct Pairs<'a>(Vec<(&'a str, &'a str)>);
 
 impl Serialize for Pairs<'_> {
@@ -314,7 +314,7 @@ impl Serialize for Pairs<'_> {
     }
 }
 
-/// Names with all of their values.
+/// A JSON object with an array of values per name.
 struct Lists<'a>(&'a [(&'a str, &'a str)]);
 
 impl Serialize for Lists<'_> {

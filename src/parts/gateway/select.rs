@@ -1,40 +1,39 @@
-//! `$request.body.action`: which route a message takes. What a client sends chooses among the
-//! routes of the plan and nothing else.
+//! Route selection expressions such as `$request.body.action`.
 
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-/// A way into a message: the names of its members, one in the other.
+/// The path of a JSON member: names from the outermost object inwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expression(Vec<String>);
 
 impl Expression {
-    /// Reads `$request.body.a.b`, also in braces.
+    /// Parses `$request.body.a.b` or `${request.body.a.b}`.
     ///
     /// # Errors
-    /// What it must be.
+    /// What the expression must look like.
     pub fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
         const WANT: &str = "must be $request.body.NAME, such as $request.body.action";
         let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
         let path = inner.or_else(|| text.strip_prefix('$')).ok_or(WANT)?;
         let path = path.strip_prefix("request.body.").ok_or(WANT)?;
         let parts: Vec<String> = path.split('.').map(str::to_owned).collect();
-        let sound = |part: &String| {
+        let valid = |part: &String| {
             !part.is_empty()
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         };
-        if parts.len() <= 8 && parts.iter().all(sound) { Ok(Self(parts)) } else { Err(WANT.into()) }
+        if parts.len() <= 8 && parts.iter().all(valid) { Ok(Self(parts)) } else { Err(WANT.into()) }
     }
 
-    /// A message that says this there.
+    /// A message that selects `key`.
     #[must_use]
     pub fn example(&self, key: &str) -> String {
         let nest = |inner, part: &String| json!({ part: inner });
         self.0.iter().rev().fold(Value::from(key), nest).to_string()
     }
 
-    /// What a message says there; nothing if it is no JSON or says nothing that could be a key.
+    /// The value in a message; `None` if it is not JSON or the value cannot be a key.
     pub(super) fn select(&self, body: &[u8]) -> Option<String> {
         let whole: Value = serde_json::from_slice(body).ok()?;
         let found = self.0.iter().try_fold(&whole, |value, part| value.get(part.as_str()))?;
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_messages_select() {
+    fn messages_select_a_key() {
         let action = Expression::parse("$request.body.action").unwrap();
         assert_eq!(Expression::parse("${request.body.action}").as_ref(), Ok(&action));
         let deep = Expression::parse("$request.body.a.b").unwrap();

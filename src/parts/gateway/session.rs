@@ -1,6 +1,6 @@
-//! One connection as the gateway knows it: what it sent, what it is to be sent, and how far it is.
+//! The state of one connection: its queues, timestamps and request in flight.
 
-use super::names::Name;
+use super::connection_id::ConnectionId;
 use super::request::{ConnectRequest, Route};
 use super::{MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES};
 use crate::behaviours::Close;
@@ -8,44 +8,44 @@ use crate::engine::{Id, Now};
 use crate::heap;
 use crate::queue::Queue;
 
-/// How far a connection is.
+/// The state of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// The backend was asked whether it may come in.
+pub(super) enum State {
+    /// `$connect` is in flight.
     Connecting,
-    /// It said.
-    Judged(Verdict),
-    /// It is in.
+    /// The backend has decided; the server has not asked yet.
+    Decided(Verdict),
+    /// Connected.
     Open,
-    /// A Close was said, with this code and reason.
+    /// The close handshake has started, with this code and reason.
     Closing(u16, String),
-    /// It is over; `$disconnect` is to be sent, or was.
+    /// The WebSocket is closed; `$disconnect` is queued or in flight.
     Ending(u16, String),
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Clone, Debug)]
-pub(super) struct Flight {
+pub(super) struct InFlight {
     pub(super) ticket: u64,
     pub(super) route: Route,
     pub(super) backend: usize,
     pub(super) request: String,
-    /// Of the whole request.
+    /// Size of the request.
     pub(super) bytes: usize,
     pub(super) began_ns: u64,
-    /// It finds out whether the backend is there again.
+    /// Whether this is the trial request of the circuit breaker.
     pub(super) is_trial: bool,
 }
 
-/// One connection.
+/// A connection.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: Id,
-    pub(super) stage: Stage,
-    pub(super) flight: Option<Flight>,
-    /// Messages whose turn has not come.
+    pub(super) state: State,
+    pub(super) in_flight: Option<InFlight>,
+    /// Messages to forward to the backend.
     pub(super) waiting: Queue,
-    /// Messages that its client has not taken.
+    /// Messages to send to the client.
     pub(super) pushed: Queue,
     /// The Close frame that a callback asked for.
     pub(super) close: Option<Close>,
@@ -56,17 +56,17 @@ pub(super) struct Session {
     pub(super) active_at_ms: i64,
     pub(super) opened_ns: u64,
     pub(super) active_ns: u64,
-    /// When its last request went.
-    pub(super) last_ns: u64,
-    pub(super) last_ms: i64,
+    /// When the last request was sent.
+    pub(super) last_request_ns: u64,
+    pub(super) last_request_ms: i64,
 }
 
 impl Session {
     pub(super) fn new(now: Now, id: Id, client: &ConnectRequest<'_>, domain: Option<&str>) -> Self {
         Self {
             id,
-            stage: Stage::Connecting,
-            flight: None,
+            state: State::Connecting,
+            in_flight: None,
             waiting: Queue::default(),
             pushed: Queue::default(),
             close: None,
@@ -77,17 +77,17 @@ impl Session {
             active_at_ms: now.wall_ms,
             opened_ns: now.mono_ns,
             active_ns: now.mono_ns,
-            last_ns: now.mono_ns,
-            last_ms: now.wall_ms,
+            last_request_ns: now.mono_ns,
+            last_request_ms: now.wall_ms,
         }
     }
 
-    /// What it owns, its places in the tables included.
+    /// Memory, including table entries.
     pub(super) fn cost(&self) -> usize {
-        // A request has an id of its own.
-        heap::tree_entry::<(Name, Self)>()
-            + heap::tree_entry::<(Id, Name)>()
-            + heap::tree_entry::<(u64, Name)>()
+        // The id of the request in flight.
+        heap::tree_entry::<(ConnectionId, Self)>()
+            + heap::tree_entry::<(Id, ConnectionId)>()
+            + heap::tree_entry::<(u64, ConnectionId)>()
             + heap::cost(16)
             + heap::cost(self.domain.len())
             + heap::cost(self.source_ip.len())
@@ -96,20 +96,20 @@ impl Session {
             + self.pushed.cost()
     }
 
-    /// Something was said, by either side.
+    /// A message was sent or received.
     pub(super) fn active(&mut self, now: Now) {
         self.active_ns = now.mono_ns;
         self.active_at_ms = now.wall_ms;
     }
 
-    /// Whether its client is not read: what one read holds may come on top.
+    /// Whether to stop reading; leaves room for the messages of one read.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= WAITING_MESSAGES
             || self.waiting.bytes() >= WAITING_BYTES - MESSAGE_BYTES
     }
 
-    /// Whether so many bytes more can wait for its client.
-    pub(super) fn takes(&self, bytes: usize) -> bool {
+    /// Whether a push of this size can be queued.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.pushed.is_empty() || self.pushed.bytes() + bytes <= PUSHED_BYTES
     }
 }

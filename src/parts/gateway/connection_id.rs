@@ -1,17 +1,16 @@
-//! Ids of connections: 128 random bits, opaque to everyone, written in base64url.
+//! Connection ids of the callback API: 128 random bits in base64url.
 
 use core::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// The id of a connection.
+/// Unguessable, unlike [`Id`](crate::engine::Id).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name(pub [u8; 16]);
+pub struct ConnectionId(pub [u8; 16]);
 
-impl Name {
-    /// Reads what somebody sent in its place; `None`: nobody has such a name. What it may end
-    /// with as padding is no part of it.
+impl ConnectionId {
+    /// Parses an id from a request, with or without padding; `None` if it is invalid.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bare = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
@@ -21,13 +20,13 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
     }
 }
 
-/// Names for tests: they can be guessed.
+/// Predictable ids, for tests.
 #[must_use]
 pub fn counted(count: u64) -> Option<[u8; 16]> {
     let mut bytes = *b"for tests\0\0\0\0\0\0\0";
@@ -40,12 +39,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_any_shape() {
-        let name = Name(*b"\xff\xfe0123456789abcd");
-        let text = name.to_string();
+    fn valid_and_invalid_ids() {
+        let id = ConnectionId(*b"\xff\xfe0123456789abcd");
+        let text = id.to_string();
         assert_eq!(text.len(), 22);
         for padding in ["", "=", "=="] {
-            assert_eq!(Name::parse(&format!("{text}{padding}")), Some(name));
+            assert_eq!(ConnectionId::parse(&format!("{text}{padding}")), Some(id));
         }
         for other in [
             "",
@@ -57,9 +56,9 @@ mod tests {
             "☃☃☃☃☃☃☃☃",
             "//////////////////////",
         ] {
-            assert_eq!(Name::parse(other), None, "{other}");
+            assert_eq!(ConnectionId::parse(other), None, "{other}");
         }
-        // The last digit has four bits that mean nothing: one spelling for each name.
-        assert_eq!(Name::parse(&format!("{}B", &text[..21])), None);
+        // The last digit has four unused bits, which must be 0: each id has one spelling.
+        assert_eq!(ConnectionId::parse(&format!("{}B", &text[..21])), None);
     }
 }

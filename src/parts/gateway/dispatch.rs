@@ -1,0 +1,274 @@
+//! Sends the requests of a connection one at a time, handles their responses, and carries out
+//! callbacks.
+
+use super::connection_id::ConnectionId;
+use super::request::{self, BackendEvent, Route};
+use super::session::{InFlight, Session, State};
+use super::{CallbackOutcome, CallbackRequest, Gateway, PUSHED_BEFORE_NEXT, Step, Verdict, Why};
+use crate::behaviours::Close;
+use crate::calls::pool::{Failure, Reply};
+use crate::engine::{HangUp, Now};
+use crate::proto::frame::Kind;
+use crate::queue::Waiting;
+
+impl Gateway {
+    /// Sends the next queued message, if no request is in flight; `$disconnect` comes last.
+    pub(super) fn send_next(&mut self, now: Now, connection: ConnectionId) {
+        loop {
+            let Some(session) = self.sessions.get_mut(&connection) else { return };
+            if session.in_flight.is_some() || session.pushed.bytes() >= PUSHED_BEFORE_NEXT {
+                return;
+            }
+            let was_full = session.is_full();
+            let Some(first) = session.waiting.first() else { break };
+            let (kind, payload) = (first.kind, self.blocks.with(first.payload));
+            self.bytes -= session.cost();
+            session.waiting.pop(&mut self.blocks, now);
+            self.bytes += session.cost();
+            if was_full && !session.is_full() {
+                self.steps.push_back(Step::Wake(session.id));
+            }
+            self.send_request(now, connection, &BackendEvent::Message(kind, payload.bytes()));
+            self.blocks.give_back(payload, now.mono_ns);
+        }
+        if self.sessions.get(&connection).is_some_and(|s| matches!(s.state, State::Ending(..))) {
+            self.send_disconnect_at(now, connection);
+        }
+    }
+
+    pub(super) fn send_disconnect(&mut self, connection: ConnectionId) {
+        // `gone` has no `now`: use the time of the last request.
+        let Some(session) = self.sessions.get(&connection) else { return };
+        let now = Now { mono_ns: session.last_request_ns, wall_ms: session.last_request_ms };
+        self.send_disconnect_at(now, connection);
+    }
+
+    pub(super) fn send_disconnect_at(&mut self, now: Now, connection: ConnectionId) {
+        let Some(Session { state: State::Ending(code, reason), .. }) =
+            self.sessions.get(&connection)
+        else {
+            return;
+        };
+        let (code, reason) = (*code, reason.clone());
+        self.send_request(now, connection, &BackendEvent::Disconnect(code, &reason));
+    }
+
+    /// Sends a request, or fails it immediately.
+    pub(super) fn send_request(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        event: &BackendEvent<'_>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let route = event.route(&self.plan);
+        let backend = self.plan.backend(&route);
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let request = request::id(&mut self.rng);
+        let circuit = &mut self.circuits[backend];
+        let (passes, is_trial) = circuit.admit(now);
+        let mut in_flight =
+            InFlight { ticket, route, backend, request, bytes: 0, began_ns: now.mono_ns, is_trial };
+        let builder = request::RequestBuilder {
+            plan: &self.plan,
+            now,
+            connection,
+            session,
+            in_flight: &in_flight,
+        };
+        let call = if passes {
+            builder.build(event).map_err(|_| Why::Unsendable)
+        } else {
+            Err(Why::Circuit)
+        };
+        in_flight.bytes = call.as_ref().map_or(0, |call| call.bytes.len());
+        session.in_flight = Some(in_flight);
+        session.last_request_ns = now.mono_ns;
+        session.last_request_ms = now.wall_ms;
+        self.in_flight.insert(ticket, connection);
+        match call {
+            Ok(call) => self.steps.push_back(Step::Ask(ticket, call)),
+            Err(why) => self.complete(now, ticket, Err(why)),
+        }
+    }
+
+    /// A connection for this request is established.
+    pub fn reached(&mut self, ticket: u64) {
+        let session =
+            self.in_flight.get(&ticket).and_then(|connection| self.sessions.get(connection));
+        if let Some(in_flight) = session.and_then(|session| session.in_flight.as_ref()) {
+            self.circuits[in_flight.backend].reached();
+        }
+    }
+
+    /// The result of a request.
+    pub fn answered(&mut self, now: Now, ticket: u64, how: Result<Reply, Why>) {
+        if let Some(connection) = self.in_flight.get(&ticket).copied() {
+            self.complete(now, ticket, how);
+            self.send_next(now, connection);
+        }
+    }
+
+    fn complete(&mut self, now: Now, ticket: u64, how: Result<Reply, Why>) {
+        let Some(connection) = self.in_flight.remove(&ticket) else { return };
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let Some(in_flight) = session.in_flight.take() else { return };
+        self.circuits[in_flight.backend].record(now, &how, in_flight.is_trial);
+        let outcome = outcome(&how);
+        let route = in_flight.route.label(&self.plan);
+        log::debug!(
+            target: "gateway", route, outcome, connection:% = connection,
+            took_ms = now.mono_ns.saturating_sub(in_flight.began_ns) / 1_000_000;
+            "request completed"
+        );
+        *self.figures.requests.entry((route.to_owned(), outcome)).or_default() += 1;
+        self.figures.took_ns.push(now.mono_ns.saturating_sub(in_flight.began_ns));
+        if outcome != "ok" {
+            log::warn!(
+                target: "gateway-failed", route, outcome, connection:% = connection,
+                reason:% = describe(&how);
+                "request to the backend failed"
+            );
+        }
+        match in_flight.route {
+            Route::Connect => self.decide(connection, &how),
+            Route::Disconnect => self.remove(connection),
+            Route::Default | Route::Key(_) => {
+                let pushed = match how {
+                    Ok(reply) if outcome == "ok" => {
+                        let wanted = self.plan.reply && !reply.body.is_empty();
+                        wanted.then_some(reply.body)
+                    }
+                    Ok(_) | Err(_) => Some(request::error_frame(connection, &in_flight.request)),
+                };
+                if let Some(bytes) = pushed {
+                    let kind =
+                        if str::from_utf8(&bytes).is_ok() { Kind::Text } else { Kind::Binary };
+                    self.push(connection, kind, &bytes);
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, connection: ConnectionId, how: &Result<Reply, Why>) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let verdict = match how {
+            Ok(reply) if matches!(reply.status, 200..=299) => {
+                let chosen = reply.field("sec-websocket-protocol");
+                let chosen = chosen.and_then(|name| str::from_utf8(name).ok()).map(str::to_owned);
+                Verdict::Welcome(chosen)
+            }
+            Ok(reply) if matches!(reply.status, 401 | 403) => Verdict::Refused(reply.status),
+            Ok(_) | Err(_) => Verdict::Refused(502),
+        };
+        match (&session.state, &verdict) {
+            // The client has left: one that the backend accepted still gets its `$disconnect`.
+            (State::Ending(..), Verdict::Welcome(_)) => {}
+            (State::Ending(..), Verdict::Refused(_)) => self.remove(connection),
+            (State::Connecting | State::Decided(_) | State::Open | State::Closing(..), _) => {
+                let id = session.id;
+                session.state = State::Decided(verdict);
+                self.steps.push_back(Step::Wake(id));
+            }
+        }
+    }
+
+    fn push(&mut self, connection: ConnectionId, kind: Kind, bytes: &[u8]) {
+        if let Some(session) = self.sessions.get_mut(&connection)
+            && matches!(session.state, State::Open)
+        {
+            self.bytes -= session.cost();
+            let message = Waiting { due_ns: 0, turn: None, kind, payload: bytes };
+            session.pushed.push(message, &mut self.blocks);
+            self.bytes += session.cost();
+            self.steps.push_back(Step::Wake(session.id));
+        }
+    }
+
+    /// Carries out a callback. An invalid id costs as much as a valid one.
+    pub fn callback(
+        &mut self,
+        now: Now,
+        id: &str,
+        asked_for: CallbackRequest<'_>,
+    ) -> CallbackOutcome {
+        let found = ConnectionId::parse(id)
+            .and_then(|connection| Some((connection, self.sessions.get_mut(&connection)?)));
+        let Some((connection, session)) = found.filter(|(_, s)| matches!(s.state, State::Open))
+        else {
+            return CallbackOutcome::Gone;
+        };
+        match asked_for {
+            CallbackRequest::Get => CallbackOutcome::Found {
+                connected_at_ms: session.connected_at_ms,
+                source_ip: session.source_ip.clone(),
+                user_agent: session.user_agent.clone(),
+                last_active_ms: session.active_at_ms,
+            },
+            CallbackRequest::Close => {
+                session.close = Some(Close { code: 1000, reason: String::new() });
+                session.state = State::Closing(1000, String::new());
+                self.steps.push_back(Step::Wake(session.id));
+                CallbackOutcome::Closing
+            }
+            CallbackRequest::Post(_, bytes) if !session.has_room_for(bytes.len()) => {
+                CallbackOutcome::Full
+            }
+            CallbackRequest::Post(kind, bytes) => {
+                session.active(now);
+                self.push(connection, kind, bytes);
+                CallbackOutcome::Queued
+            }
+        }
+    }
+
+    /// Cancels the request in flight.
+    pub(super) fn abort(&mut self, connection: ConnectionId) {
+        if let Some(session) = self.sessions.get_mut(&connection)
+            && let Some(in_flight) = session.in_flight.take()
+        {
+            self.in_flight.remove(&in_flight.ticket);
+            self.circuits[in_flight.backend].cancelled(in_flight.is_trial);
+            self.steps.push_back(Step::Forget(in_flight.ticket));
+        }
+    }
+
+    pub(super) fn remove(&mut self, connection: ConnectionId) {
+        let Some(session) = self.sessions.remove(&connection) else { return };
+        self.connections.remove(&session.id);
+        self.bytes -= session.cost();
+        if matches!(session.state, State::Ending(..)) {
+            self.ending = self.ending.saturating_sub(1);
+        }
+    }
+}
+
+/// The metric label `outcome`.
+fn outcome(how: &Result<Reply, Why>) -> &'static str {
+    match how {
+        Ok(Reply { status: 200..=299, .. }) => "ok",
+        Ok(_) => "status",
+        Err(Why::Failed(Failure::TimedOut)) => "timeout",
+        Err(Why::Failed(Failure::NotConnected(_) | Failure::NoConnection)) => "unreachable",
+        Err(Why::Failed(Failure::Answer(_))) => "broken",
+        Err(Why::Busy) => "busy",
+        Err(Why::Circuit) => "circuit",
+        Err(Why::Unsendable) => "unsendable",
+    }
+}
+
+/// The failure for logs.
+fn describe(how: &Result<Reply, Why>) -> String {
+    match how {
+        Ok(reply) => format!("status {}", reply.status),
+        Err(Why::Failed(Failure::TimedOut)) => "timed out".to_owned(),
+        Err(Why::Failed(Failure::NoConnection)) => "connecting timed out".to_owned(),
+        Err(Why::Failed(Failure::NotConnected(HangUp::Eof))) => HangUp::Reset.to_string(),
+        Err(Why::Failed(Failure::NotConnected(how))) => how.to_string(),
+        Err(Why::Failed(Failure::Answer(fault))) => fault.to_string(),
+        Err(Why::Busy) => "too many requests are waiting".to_owned(),
+        Err(Why::Circuit) => "not sent, since the last connection attempts failed".to_owned(),
+        Err(Why::Unsendable) => "the request is not valid HTTP".to_owned(),
+    }
+}
