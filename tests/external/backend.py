@@ -173,7 +173,7 @@ def shared_table(what, table):
     front = gateway()
     args = ["--gateway", front.url, *table.args("shared", "--create-table")]
     with Backend(*args, env=table.env) as one, Backend(*args, env=table.env) as two:
-        there = until(lambda: all(backend.record("the table is there") for backend in (one, two)), 15)
+        there = until(lambda: all(backend.record("table is ready") for backend in (one, two)), 15)
         check(f"{what}: two backends agree on who makes the table", there, one.log_text()[-600:])
         count, connections = 200, 5
         urls = [one.url("/"), two.url("/")]
@@ -244,7 +244,7 @@ def given_by_pods(table, front):
            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token)}
     before = table.messages("shared")
     with Backend("--gateway", front.url, *table.args("shared"), env=env) as backend:
-        check("Pod Identity: the table is found", until(lambda: backend.record("the table is there"), 15),
+        check("Pod Identity: the table is found", until(lambda: backend.record("table is ready"), 15),
               backend.log_text()[-500:])
         post(backend.url("/"), "pod")
         token.write_text("second")
@@ -279,7 +279,7 @@ def given_by_sts(table, front):
            "AWS_WEB_IDENTITY_TOKEN_FILE": str(token)}
     before = table.messages("shared")
     with Backend("--gateway", front.url, *table.args("shared"), env=env) as backend:
-        until(lambda: backend.record("the table is there"), 15)
+        until(lambda: backend.record("table is ready"), 15)
         post(backend.url("/"), "irsa")
         equal("IRSA: counted", table.messages("shared"), before + 1)
     env["AWS_ROLE_ARN"] = "arn:aws:iam::1:role/other"
@@ -299,7 +299,7 @@ def with_dynalite():
                      env=harness.clean_environment(table.env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said = missing.communicate(timeout=10)[0].decode()
     check("a table that is missing: exit 1 and a remedy",
-          missing.returncode == 1 and "there is no table nothing" in said and "--create-table" in said, said)
+          missing.returncode == 1 and "table nothing does not exist" in said and "--create-table" in said, said)
 
 
 def with_trouble(table):
@@ -317,7 +317,7 @@ def with_trouble(table):
     args = ["--gateway", front.url, "--sessions", "dynamodb:shared", "--dynamodb-endpoint", between.url]
     with Backend(*args, env=table.env) as backend:
         url = backend.url("/")
-        until(lambda: backend.record("the table is there"), 15)
+        until(lambda: backend.record("table is ready"), 15)
         before = table.messages("shared")
         with ThreadPoolExecutor(20) as pool:
             answers = list(pool.map(lambda n: post(url, f"t{n}"), range(20)))

@@ -1,5 +1,5 @@
-//! How a client is answered: through the callback API of the one gateway that was configured. No
-//! part of a message says where an answer goes.
+//! Answers clients through the callback API of the configured gateway. The content of a message
+//! cannot choose another gateway.
 
 use crate::aws::call::{Authorization, ServiceRequest};
 use crate::aws::endpoint::Endpoint;
@@ -7,31 +7,31 @@ use crate::aws::sigv4::encode;
 use crate::proto::http_client::Unsendable;
 use crate::proto::url::Wrong;
 
-/// A gateway, and what it wants to see.
+/// The callback API of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gateway {
-    /// Where its callback API is; the stage, if there is one, is a part of the path.
+pub struct CallbackApi {
+    /// The base URL; the stage, if any, is part of the path.
     pub endpoint: Endpoint,
-    /// Who we say we are.
+    /// How requests are authorized.
     pub auth: Auth,
 }
 
-/// Who we say we are.
+/// How requests to the gateway are authorized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// Nobody.
-    Nobody,
-    /// Whoever has the token in this file.
+    /// No authorization.
+    None,
+    /// The bearer token in this file.
     Token(String),
-    /// Whoever has our AWS credentials, in this region.
-    Signed(String),
+    /// Signed with AWS credentials, for this region.
+    SigV4(String),
 }
 
-impl Gateway {
-    /// A gateway at a URL; AWS' own are known by their names.
+impl CallbackApi {
+    /// Parses a URL. Gateways of AWS are recognized by their host and require signatures.
     ///
     /// # Errors
-    /// What the URL must be.
+    /// What the URL must look like.
     pub fn parse(url: &str) -> Result<Self, Wrong> {
         let endpoint = Endpoint::parse(url)?;
         let auth = match region(&endpoint.name) {
@@ -39,16 +39,16 @@ impl Gateway {
                 return Err("must end with the stage, such as https://…amazonaws.com/prod");
             }
             Some(_) if !endpoint.is_secure() => return Err("must begin with https://"),
-            Some(region) => Auth::Signed(region.to_owned()),
-            None => Auth::Nobody,
+            Some(region) => Auth::SigV4(region.to_owned()),
+            None => Auth::None,
         };
         Ok(Self { endpoint, auth })
     }
 
-    /// The request that gives a connection its answer.
+    /// The request that sends an answer to a connection.
     ///
     /// # Errors
-    /// Which part of it cannot be sent.
+    /// The part of the request that is invalid in HTTP.
     pub fn answer(
         &self,
         connection: &str,
@@ -65,7 +65,7 @@ impl Gateway {
     }
 }
 
-/// `eu-west-1`, of a host such as `abc.execute-api.eu-west-1.amazonaws.com`.
+/// The region of a host such as `abc.execute-api.eu-west-1.amazonaws.com`.
 fn region(host: &str) -> Option<&str> {
     if !host.ends_with(".amazonaws.com") && !host.ends_with(".amazonaws.com.cn") {
         return None;
@@ -80,8 +80,8 @@ mod tests {
 
     #[test]
     fn our_gateway() {
-        let gateway = Gateway::parse("http://127.0.0.1:8081/").unwrap();
-        assert_eq!(gateway.auth, Auth::Nobody);
+        let gateway = CallbackApi::parse("http://127.0.0.1:8081/").unwrap();
+        assert_eq!(gateway.auth, Auth::None);
         let bytes = gateway.answer("a/b=", "it's\r\n\"x\"", Authorization::None).unwrap();
         assert_eq!(
             String::from_utf8(bytes).unwrap(),
@@ -95,14 +95,14 @@ mod tests {
     #[cfg(feature = "tls")]
     fn gateways_of_aws() {
         let host = "abc.execute-api.eu-west-1.amazonaws.com";
-        let gateway = Gateway::parse(&format!("https://{host}/prod")).unwrap();
-        assert_eq!(gateway.auth, Auth::Signed("eu-west-1".to_owned()));
+        let gateway = CallbackApi::parse(&format!("https://{host}/prod")).unwrap();
+        assert_eq!(gateway.auth, Auth::SigV4("eu-west-1".to_owned()));
         assert_eq!(gateway.endpoint.path, "/prod");
         let vpc = "https://vpce-1-x.execute-api.us-east-1.vpce.amazonaws.com/s";
-        assert_eq!(Gateway::parse(vpc).unwrap().auth, Auth::Signed("us-east-1".to_owned()));
-        assert!(Gateway::parse(&format!("https://{host}")).unwrap_err().contains("stage"));
-        assert!(Gateway::parse(&format!("http://{host}/prod")).unwrap_err().contains("https"));
-        let other = Gateway::parse("https://x.execute-api.evil.example/prod").unwrap();
-        assert_eq!(other.auth, Auth::Nobody);
+        assert_eq!(CallbackApi::parse(vpc).unwrap().auth, Auth::SigV4("us-east-1".to_owned()));
+        assert!(CallbackApi::parse(&format!("https://{host}")).unwrap_err().contains("stage"));
+        assert!(CallbackApi::parse(&format!("http://{host}/prod")).unwrap_err().contains("https"));
+        let other = CallbackApi::parse("https://x.execute-api.evil.example/prod").unwrap();
+        assert_eq!(other.auth, Auth::None);
     }
 }

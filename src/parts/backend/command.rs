@@ -1,5 +1,5 @@
-//! The command `wspulse backend`: a server with other paths, so that most of its flags are the
-//! server's own.
+//! The command `wspulse backend`: a server with other paths, which shares most of the flags of
+//! `wspulse serve`.
 
 use std::ffi::OsString;
 
@@ -15,21 +15,20 @@ use crate::options::{
 use crate::parts;
 use crate::server::config::Surface;
 
-/// Where it listens.
+/// Default port.
 const PORT: u16 = 8501;
 
-/// What its help says.
+/// The head and foot of the help.
 pub(crate) const PAGE: Page = Page {
     about: "the sample REST service behind the gateway",
     synopsis: "usage: wspulse backend [OPTIONS]
-GET / is answered `get`, POST /connect `connect`, and POST / `default`: then the client whose
-message it was is sent `Got message:<text>`. Also /healthz, /readyz, /metrics, /stats.",
+GET / is answered with `get`, POST /connect with `connect`, POST / with `default`. The client of
+each message also gets `Got message:<text>`. Also: /healthz, /readyz, /metrics, /stats.",
     foot:
         "dynamodb, and a --gateway of AWS, need AWS_REGION and credentials: AWS_ACCESS_KEY_ID with
 AWS_SECRET_ACCESS_KEY, EKS Pod Identity, or IRSA.\n",
 };
 
-/// Its flags.
 pub(crate) const FLAGS: &Table<Draft> = &Table::of(&[
     Group { title: "The service", flags: SERVICE, brief: false },
     Group { title: "Limits", flags: flags::LIMITS, brief: false },
@@ -39,7 +38,6 @@ pub(crate) const FLAGS: &Table<Draft> = &Table::of(&[
     Group { title: "Asking", flags: flags::ASKING, brief: false },
 ]);
 
-/// The command.
 pub(crate) const COMMAND: parts::Command = parts::Command {
     verb: Verb {
         name: NAME,
@@ -71,7 +69,7 @@ const SERVICE: &[Flag<Draft>] = &[
         name: "gateway",
         takes: Takes::One("URL"),
         fallback: Fallback::Is("http://127.0.0.1:8081"),
-        help: "gateway to answer its clients through",
+        help: "gateway that answers are sent to",
         take: |d, v| d.parts.backend.take_gateway(v),
         show: |d| d.parts.backend.gateway.clone(),
     },
@@ -79,7 +77,7 @@ const SERVICE: &[Flag<Draft>] = &[
         name: "gateway-token-file",
         takes: Takes::One("FILE"),
         fallback: Fallback::Off,
-        help: "shown to that gateway as a bearer token; read again",
+        help: "bearer token for that gateway; re-read every minute",
         take: |d, v| set(&mut d.parts.backend.token_file, Ok(v.to_owned())),
         show: |d| d.parts.backend.token_file.clone(),
     },
@@ -87,7 +85,7 @@ const SERVICE: &[Flag<Draft>] = &[
         name: "sessions",
         takes: Takes::One("WHERE"),
         fallback: Fallback::Is("memory"),
-        help: "memory, or dynamodb:TABLE, which backends can share",
+        help: "memory, or dynamodb:TABLE, which several backends can share",
         take: |d, v| d.parts.backend.take_sessions(v),
         show: |d| d.parts.backend.sessions.clone(),
     },
@@ -95,7 +93,7 @@ const SERVICE: &[Flag<Draft>] = &[
         name: "dynamodb-endpoint",
         takes: Takes::One("URL"),
         fallback: Fallback::From { text: "AWS' own", source: "AWS_REGION" },
-        help: "anything that speaks DynamoDB's protocol",
+        help: "DynamoDB or a compatible service",
         take: |d, v| d.parts.backend.take_endpoint(v),
         show: |d| d.parts.backend.endpoint.clone(),
     },
@@ -103,13 +101,13 @@ const SERVICE: &[Flag<Draft>] = &[
         name: "create-table",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
-        help: "make the table if it is not there",
+        help: "create the table if it does not exist",
         take: |d, v| set(&mut d.parts.backend.create, values::switch(v)),
         show: |d| flags::on_off(d.parts.backend.create),
     },
 ];
 
-/// Reads what follows `wspulse backend`.
+/// Parses the arguments of `wspulse backend`.
 pub(crate) fn parse(
     args: Vec<OsString>,
     env: &Environment,
@@ -136,7 +134,7 @@ pub(crate) fn parse(
     })
 }
 
-/// The server's draft without what a backend does not have.
+/// The defaults of the server, without mounts and pages.
 fn blank() -> Draft {
     let mut draft = serve::blank();
     draft.serve.server.mounts = Vec::new();

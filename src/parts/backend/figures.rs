@@ -1,59 +1,59 @@
-//! What a backend counts, and how many requests there were lately.
+//! Counters of a backend, and its request rate.
 
 use std::collections::BTreeMap;
 
 use crate::time::Now;
 
-/// What is counted.
+/// Counters for metrics.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// Messages of clients.
+    /// Messages received.
     pub messages: u64,
-    /// Answers to clients, by what the gateway said; `None`: nothing.
+    /// Callbacks by status of the gateway; `None`: no response.
     pub callbacks: BTreeMap<Option<u16>, u64>,
-    /// Sessions that began.
+    /// Sessions created.
     pub created: u64,
-    /// Sessions that ended, since the gateway does not know the connection any more.
+    /// Sessions deleted after the gateway reported the connection as gone.
     pub deleted: u64,
-    /// Messages that were not counted in their session, and sessions that were not deleted.
+    /// Messages not counted and sessions not deleted, by reason.
     pub errors: BTreeMap<&'static str, u64>,
-    /// Requests lately.
+    /// The request rate.
     pub rate: Rate,
 }
 
-/// Seconds over which a rate is taken.
+/// The window of the rate.
 const WINDOW_S: u64 = 10;
 
-/// Requests of the last seconds: for an autoscaler, which looks every few of them.
+/// Requests per second over the last [`WINDOW_S`] seconds, for autoscalers.
 #[derive(Debug, Default)]
 pub struct Rate {
-    /// By second, round and round; the present one is not over.
+    /// A ring of counts by second, including the current one.
     counts: [u32; WINDOW_S as usize + 1],
     second: u64,
     total: u64,
 }
 
 impl Rate {
-    /// One more.
+    /// Counts a request.
     pub fn count(&mut self, now: Now) {
         self.advance(now);
-        self.counts[place(self.second)] += 1;
+        self.counts[slot(self.second)] += 1;
         self.total += 1;
     }
 
-    /// Since the start.
+    /// Requests since the start.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// In a second, over those that are over.
+    /// The rate over the complete seconds of the window.
     #[must_use]
     pub fn per_second(&self, now: Now) -> f64 {
         let present = now.mono_ns / 1_000_000_000;
         let over = (present.saturating_sub(WINDOW_S)..present)
             .filter(|second| *second <= self.second && self.second - second <= WINDOW_S);
-        let count: u64 = over.map(|second| u64::from(self.counts[place(second)])).sum();
+        let count: u64 = over.map(|second| u64::from(self.counts[slot(second)])).sum();
         count as f64 / WINDOW_S as f64
     }
 
@@ -61,13 +61,13 @@ impl Rate {
         let present = now.mono_ns / 1_000_000_000;
         let passed = present.saturating_sub(self.second).min(WINDOW_S + 1);
         for ago in 0..passed {
-            self.counts[place(present - ago)] = 0;
+            self.counts[slot(present - ago)] = 0;
         }
         self.second = self.second.max(present);
     }
 }
 
-fn place(second: u64) -> usize {
+fn slot(second: u64) -> usize {
     (second % (WINDOW_S + 1)) as usize
 }
 

@@ -1,7 +1,7 @@
-//! What the flags of `wspulse backend` mean together.
+//! Combines the flags of `wspulse backend` into a plan.
 
-use super::sessions::{Place, Wanted};
-use super::{Auth, Gateway, Plan};
+use super::sessions::{SessionStorage, TableConfig};
+use super::{Auth, CallbackApi, Plan};
 use crate::aws::credentials::Config as AwsConfig;
 use crate::aws::dynamodb;
 use crate::aws::endpoint::Endpoint;
@@ -9,7 +9,7 @@ use crate::options::Usage;
 use crate::options::read::Environment;
 use crate::options::table::Taken;
 
-/// What the flags say, each of which is sound by itself.
+/// The values of the flags, each validated by itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     pub(super) gateway: String,
@@ -19,11 +19,12 @@ pub(crate) struct Settings {
     pub(super) create: bool,
 }
 
-const SESSIONS: &str = "must be memory, or dynamodb:TABLE with a name of 3 to 255 of A-Za-z0-9_.-";
+const SESSIONS: &str =
+    "must be memory or dynamodb:TABLE, with a table name of 3 to 255 characters of A-Za-z0-9_.-";
 
 impl Settings {
     pub(super) fn take_gateway(&mut self, value: &str) -> Taken {
-        Gateway::parse(value)?;
+        CallbackApi::parse(value)?;
         value.clone_into(&mut self.gateway);
         Ok(())
     }
@@ -42,19 +43,19 @@ impl Settings {
         Ok(())
     }
 
-    /// What follows from all of them, and from the environment.
+    /// Checks the flags against each other and the environment.
     pub(super) fn settle(&self, env: &Environment) -> Result<Plan, Usage> {
         let bad = |name: &str, value: &str, why: &str| Usage::BadValue {
             name: name.to_owned(),
             value: value.to_owned(),
             why: why.to_owned(),
         };
-        let mut gateway =
-            Gateway::parse(&self.gateway).map_err(|why| bad("--gateway", &self.gateway, why))?;
+        let mut gateway = CallbackApi::parse(&self.gateway)
+            .map_err(|why| bad("--gateway", &self.gateway, why))?;
         if !self.token_file.is_empty() {
-            if matches!(gateway.auth, Auth::Signed(_)) {
+            if matches!(gateway.auth, Auth::SigV4(_)) {
                 return Err(Usage::Unclear(
-                    "--gateway-token-file is for our own gateway: requests to AWS are signed",
+                    "--gateway-token-file is not for gateways in AWS, whose requests are signed",
                 ));
             }
             gateway.auth = Auth::Token(self.token_file.clone());
@@ -67,8 +68,8 @@ impl Settings {
         }
         let for_whom = match (table, &gateway.auth) {
             (Some(_), _) => Some(("--sessions", &self.sessions)),
-            (None, Auth::Signed(_)) => Some(("--gateway", &self.gateway)),
-            (None, Auth::Nobody | Auth::Token(_)) => None,
+            (None, Auth::SigV4(_)) => Some(("--gateway", &self.gateway)),
+            (None, Auth::None | Auth::Token(_)) => None,
         };
         let aws = for_whom.map(|(flag, value)| {
             let read = AwsConfig::read(&|name| env.filled(name).map(str::to_owned));
@@ -76,14 +77,14 @@ impl Settings {
         });
         let aws = aws.transpose()?;
         let sessions = match (table, &aws) {
-            (Some(table), Some(aws)) => Place::Table(self.wanted(table, aws)?),
-            _ => Place::Memory,
+            (Some(table), Some(aws)) => SessionStorage::Table(self.config(table, aws)?),
+            _ => SessionStorage::Memory,
         };
         let provider = aws.map(|aws| aws.provider);
         Ok(Plan { gateway, sessions, provider })
     }
 
-    fn wanted(&self, table: &str, aws: &AwsConfig) -> Result<Wanted, Usage> {
+    fn config(&self, table: &str, aws: &AwsConfig) -> Result<TableConfig, Usage> {
         let region = aws.region.clone();
         let endpoint = if self.endpoint.is_empty() {
             Endpoint::of_aws("dynamodb", &region)
@@ -91,9 +92,9 @@ impl Settings {
             Endpoint::parse(&self.endpoint).ok()
         };
         let endpoint = endpoint.ok_or(Usage::Unclear(
-            "AWS' own DynamoDB needs TLS, which this build does not speak: use --dynamodb-endpoint",
+            "DynamoDB in AWS needs TLS, which this build does not have: use --dynamodb-endpoint",
         ))?;
-        Ok(Wanted { name: table.to_owned(), endpoint, region, create: self.create })
+        Ok(TableConfig { name: table.to_owned(), endpoint, region, create: self.create })
     }
 }
 

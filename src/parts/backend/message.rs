@@ -1,5 +1,5 @@
-//! What a gateway's request says: whose message, and which. Templates, proxied bodies and whole
-//! events are told apart by what they carry.
+//! Parses requests of a gateway. The formats template, proxy and event are recognized by their
+//! content.
 
 use std::borrow::Cow;
 
@@ -7,27 +7,27 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-/// A connection's name that is longer is none.
-const NAME_BYTES: usize = 128;
+/// Maximum length of a connection id.
+const ID_BYTES_MAX: usize = 128;
 
-/// A message of a client.
+/// A message from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Whose: what the gateway calls the connection.
+    /// The gateway's connection id.
     pub connection: String,
-    /// What it says.
+    /// The message text.
     pub text: String,
 }
 
-/// Why a body is no message, for whoever sent it.
-pub type Wrong = &'static str;
+/// Why a request is invalid; sent as the response.
+pub type InvalidMessage = &'static str;
 
-const WANT: Wrong = "the body must be {\"myConnectionIdProperty\":…,\"myBody\":…}, an event with \
+const WANT: InvalidMessage = "the body must be {\"myConnectionIdProperty\":…,\"myBody\":…}, an event with \
     requestContext.connectionId, or anything beside the field ConnectionId";
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Said<'a> {
+struct RequestBody<'a> {
     #[serde(borrow)]
     my_connection_id_property: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -46,18 +46,18 @@ struct Context<'a> {
     connection_id: Cow<'a, str>,
 }
 
-/// Reads a request; `named` is its field `ConnectionId`. `None`: an empty one, which is nobody's.
+/// Parses a request; `named` is the header field `ConnectionId`. `None`: empty, without a message.
 ///
 /// # Errors
-/// What it must be.
-pub(super) fn read(named: Option<&str>, bytes: &[u8]) -> Result<Option<Message>, Wrong> {
+/// What the request must look like.
+pub(super) fn read(named: Option<&str>, bytes: &[u8]) -> Result<Option<Message>, InvalidMessage> {
     if bytes.is_empty() && named.is_none() {
         return Ok(None);
     }
-    let said: Option<Said<'_>> = serde_json::from_slice(bytes).ok();
-    let inside = said.and_then(parts);
-    let message = match (named, inside) {
-        // In a proxied body a client can write whatever it likes; whose it is says the gateway.
+    let request: Option<RequestBody<'_>> = serde_json::from_slice(bytes).ok();
+    let parsed = request.and_then(parts);
+    let message = match (named, parsed) {
+        // A client controls the whole proxied body, so only the header field is trusted.
         (Some(name), Some((inner, text))) if inner == name => (inner, text?),
         (Some(name), _) => {
             let text = std::str::from_utf8(bytes).map_err(|_| "the message must be UTF-8 text")?;
@@ -67,24 +67,24 @@ pub(super) fn read(named: Option<&str>, bytes: &[u8]) -> Result<Option<Message>,
         (None, None) => return Err(WANT),
     };
     let (connection, text) = message;
-    let sound = !connection.is_empty()
-        && connection.len() <= NAME_BYTES
+    let valid = !connection.is_empty()
+        && connection.len() <= ID_BYTES_MAX
         && connection.bytes().all(|b| b.is_ascii_graphic());
-    if !sound {
+    if !valid {
         return Err("a connection's id must be 1 to 128 visible ASCII characters");
     }
     Ok(Some(Message { connection: connection.into_owned(), text: text.into_owned() }))
 }
 
-type Parts<'a> = (Cow<'a, str>, Result<Cow<'a, str>, Wrong>);
+type Parts<'a> = (Cow<'a, str>, Result<Cow<'a, str>, InvalidMessage>);
 
-fn parts(said: Said<'_>) -> Option<Parts<'_>> {
-    if let Some(connection) = said.my_connection_id_property {
-        return Some((connection, said.my_body.ok_or(WANT)));
+fn parts(request: RequestBody<'_>) -> Option<Parts<'_>> {
+    if let Some(connection) = request.my_connection_id_property {
+        return Some((connection, request.my_body.ok_or(WANT)));
     }
-    let Context { connection_id } = said.request_context?;
-    let text = said.body.unwrap_or_default();
-    if !said.is_base64_encoded {
+    let Context { connection_id } = request.request_context?;
+    let text = request.body.unwrap_or_default();
+    if !request.is_base64_encoded {
         return Some((connection_id, Ok(text)));
     }
     let bytes = STANDARD.decode(text.as_bytes()).ok();
@@ -120,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_speak_as_another() {
+    fn a_client_cannot_impersonate_another() {
         let body = r#"{"myConnectionIdProperty":"victim","myBody":"x"}"#;
         let message = said(Some("mine"), body).unwrap();
         assert_eq!(message, ("mine".to_owned(), body.to_owned()));
     }
 
     #[test]
-    fn what_is_no_message() {
+    fn invalid_requests() {
         let long = "x".repeat(129);
         for (named, body) in [
             (None, "hi"),
@@ -144,12 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bodies_are_no_panic() {
+    fn random_changes_cause_no_panic() {
         let mut rng = crate::rng::Rng::new(7);
-        let sound = r#"{"requestContext":{"connectionId":"b"},"body":"aGk=","isBase64Encoded":true,
+        let valid = r#"{"requestContext":{"connectionId":"b"},"body":"aGk=","isBase64Encoded":true,
             "myConnectionIdProperty":"a\u00e9","myBody":"x"}"#;
         for _ in 0..20_000 {
-            let mut body = sound.as_bytes().to_vec();
+            let mut body = valid.as_bytes().to_vec();
             for _ in 0..=rng.below(4) {
                 let at = rng.below(body.len() as u64) as usize;
                 body[at] = b"\0\"\\{}[]:,u0\xc3\xff"[rng.below(13) as usize];

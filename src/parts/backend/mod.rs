@@ -1,20 +1,20 @@
-//! The sample REST service behind a gateway, without I/O: requests in, calls and answers out. Each
-//! message is counted in its session and answered through the gateway, both at once; the request
-//! is answered when both are over, whatever became of them.
+//! The sample REST service behind a gateway, without I/O: requests in, calls and responses out.
+//! Each message is counted in its session and answered through the gateway, concurrently; the
+//! response to the request follows when both have completed or failed.
 
 mod callback;
 pub mod command;
 mod figures;
 pub mod flags;
-mod hand;
 mod message;
 pub mod part;
+mod pending;
+mod requests;
 pub mod sessions;
-mod steps;
 
-pub use callback::{Auth, Gateway};
+pub use callback::{Auth, CallbackApi};
 pub use figures::{Figures, Rate};
-pub use message::{Message, Wrong};
+pub use message::{InvalidMessage, Message};
 
 use std::collections::VecDeque;
 
@@ -32,10 +32,9 @@ use crate::options::serve as options;
 use crate::server::part::Part;
 use crate::time;
 pub(crate) use flags::Settings as Draft;
-use hand::{Half, Hand, Hands};
-use sessions::{Event, Memory, Place, Table};
+use pending::{PendingMessage, PendingMessages, Task};
+use sessions::{Event, Memory, SessionStorage, Table};
 
-/// What the part brings.
 pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: None,
     mounts: &[],
@@ -45,29 +44,29 @@ pub(super) const MANIFEST: Manifest = Manifest {
     command: Some(command::COMMAND),
 };
 
-/// `wspulse serve` is no backend: the command of that name makes the plan.
+/// Nothing: the plan is made by the command `wspulse backend`, not by `wspulse serve`.
 #[expect(clippy::unnecessary_wraps, reason = "all parts have this form")]
 pub(super) fn settle(_: &mut Filled<options::Draft>, _: &Environment) -> Result<(), Usage> {
     Ok(())
 }
 
-/// Messages in hand at once; who comes then is told to come later.
-pub const IN_HAND_MAX: usize = 4_096;
-/// The gateway's token is read again when it is that old.
+/// Maximum messages in progress; beyond, requests get 503.
+pub const MESSAGES_MAX: usize = 4_096;
+/// Interval for re-reading the gateway's token.
 const TOKEN_MS: u64 = 60_000;
-/// A token that was refused is read again, but not more often.
+/// Minimum interval for re-reading a token that was rejected.
 const TOKEN_MIN_MS: u64 = 1_000;
-/// A token that is longer is none.
-const TOKEN_BYTES: usize = 16 * 1024;
+/// Maximum length of a token.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
-/// Everything that a backend is told at start.
+/// The configuration of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Where clients are answered.
-    pub gateway: Gateway,
+    /// Where answers are sent.
+    pub gateway: CallbackApi,
     /// Where sessions are kept.
-    pub sessions: Place,
-    /// Who gives credentials, if any are needed.
+    pub sessions: SessionStorage,
+    /// Where AWS credentials come from, if any are needed.
     pub provider: Option<Provider>,
 }
 
@@ -78,58 +77,58 @@ impl super::Plan for Plan {
 }
 
 impl Plan {
-    /// Files that are read, and read again.
+    /// Files with tokens, re-read while running.
     #[must_use]
     pub fn files(&self) -> Vec<String> {
         let provider = self.provider.as_ref().and_then(Provider::token_file).map(str::to_owned);
         let token = match &self.gateway.auth {
             Auth::Token(path) => Some(path.clone()),
-            Auth::Nobody | Auth::Signed(_) => None,
+            Auth::None | Auth::SigV4(_) => None,
         };
         provider.into_iter().chain(token).collect()
     }
 }
 
-/// Something that is asked of somebody.
+/// The purpose of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// The gateway, to give a message's client its answer.
+    /// Answer the client of this message.
     Callback(u64),
-    /// The table, to count this message.
+    /// Count this message in the table.
     Count(u64),
-    /// The table, to forget a session.
+    /// Delete a session from the table.
     Forget,
-    /// The table, about itself.
+    /// Check or create the table.
     Table(Operation),
-    /// Whoever gives credentials.
+    /// Get credentials.
     Credentials,
 }
 
-/// What is to be done.
+/// What the owner must do.
 #[derive(Debug)]
 pub enum Step {
-    /// Send this; [`Backend::heard`] tells what came of it.
+    /// Send this call, then call [`Backend::heard`].
     Call(Ask, Box<Call>),
-    /// Read the files again; then [`Backend::fetched`] for each and [`Backend::read`].
+    /// Read [`Backend::files`], then call [`Backend::fetched`] for each and [`Backend::read`].
     Read,
-    /// Answer the request on this connection: it is done.
+    /// Send the response on this connection.
     Answer(Id),
-    /// Log this, and end with a failure.
+    /// Log this error and exit with a failure.
     Fail(String),
 }
 
-/// Why nobody answered.
+/// Why a call has no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// Something went wrong on the way.
+    /// Failed in the connection pool.
     Failed(Failure),
-    /// Too much else is being asked.
+    /// Too many requests are waiting.
     Full,
 }
 
 impl Silence {
-    /// Whether the question cannot have been heard.
-    fn is_unheard(self) -> bool {
+    /// Whether the request cannot have reached the server.
+    fn was_not_sent(self) -> bool {
         matches!(self, Self::Full | Self::Failed(Failure::NotConnected(_) | Failure::NoConnection))
     }
 }
@@ -137,57 +136,56 @@ impl Silence {
 impl core::fmt::Display for Silence {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Full => f.write_str("too many requests wait already"),
+            Self::Full => f.write_str("too many requests are waiting"),
             Self::Failed(Failure::NotConnected(how)) => how.fmt(f),
             Self::Failed(Failure::Answer(fault)) => fault.fmt(f),
-            Self::Failed(Failure::NoConnection) => f.write_str("no connection in time"),
-            Self::Failed(Failure::TimedOut) => f.write_str("no answer in time"),
+            Self::Failed(Failure::NoConnection) => f.write_str("connecting timed out"),
+            Self::Failed(Failure::TimedOut) => f.write_str("timed out"),
         }
     }
 }
 
-/// What comes of a request with a message.
+/// The result of [`Backend::posted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// There was none: it can be answered now.
+    /// No message: respond immediately.
     Nothing,
-    /// [`Step::Answer`] will follow.
+    /// [`Step::Answer`] follows.
     InHand,
-    /// Too many are in hand.
+    /// Too many messages are in progress.
     Full,
 }
 
-/// Where sessions are.
 #[derive(Debug)]
 enum Store {
     Memory(Memory),
     Table(Box<Table>),
 }
 
-/// The service.
+/// The state machine.
 #[derive(Debug)]
 pub struct Backend {
-    gateway: Gateway,
+    gateway: CallbackApi,
     files: Vec<String>,
     keyring: Option<Keyring>,
-    /// The gateway's, as its file had it last.
+    /// The last valid token for the gateway.
     token: Option<Secret>,
     token_read_ns: Option<u64>,
     store: Store,
-    hands: Hands,
+    pending: PendingMessages,
     steps: VecDeque<Step>,
-    /// What is counted.
+    /// Counters for metrics.
     pub figures: Figures,
 }
 
 impl Backend {
-    /// One that has heard of nobody.
+    /// The seed is for jitter.
     #[must_use]
     pub fn new(plan: Plan, seed: u64) -> Self {
         let files = plan.files();
         let store = match plan.sessions {
-            Place::Memory => Store::Memory(Memory::default()),
-            Place::Table(wanted) => Store::Table(Box::new(Table::new(wanted, seed))),
+            SessionStorage::Memory => Store::Memory(Memory::default()),
+            SessionStorage::Table(config) => Store::Table(Box::new(Table::new(config, seed))),
         };
         Self {
             files,
@@ -196,63 +194,63 @@ impl Backend {
             token: None,
             token_read_ns: None,
             store,
-            hands: Hands::new(seed),
+            pending: PendingMessages::new(seed),
             steps: VecDeque::new(),
             figures: Figures::default(),
         }
     }
 
-    /// Files that [`Step::Read`] is about.
+    /// The files of [`Step::Read`].
     #[must_use]
     pub fn files(&self) -> &[String] {
         &self.files
     }
 
-    /// The operator says that something may be another by now.
+    /// Re-reads the files, after SIGHUP.
     pub fn reload(&mut self) {
         if !self.files.is_empty() {
             self.steps.push_back(Step::Read);
         }
     }
 
-    /// A request whose work is done already: it only counts.
+    /// Counts a request without a message.
     pub fn greeted(&mut self, now: Now) {
         self.figures.rate.count(now);
     }
 
-    /// A message that somebody posted; `named` is the field `ConnectionId`.
+    /// Handles a request of the gateway; `named` is the header field `ConnectionId`.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why the request is invalid.
     pub fn posted(
         &mut self,
         now: Now,
-        whose: Id,
+        requester: Id,
         named: Option<&str>,
         body: &[u8],
-    ) -> Result<Taken, Wrong> {
+    ) -> Result<Taken, InvalidMessage> {
         self.figures.rate.count(now);
         let Some(message) = message::read(named, body)? else { return Ok(Taken::Nothing) };
-        if self.hands.len() >= IN_HAND_MAX {
+        if self.pending.len() >= MESSAGES_MAX {
             return Ok(Taken::Full);
         }
         self.figures.messages += 1;
         self.refresh_token(now, TOKEN_MS);
-        let hand = self.hands.begin(now, whose, &message.connection);
-        self.answer_client(now, hand, &message);
-        self.count(now, hand);
+        let number = self.pending.begin(now, requester, &message.connection);
+        self.answer_client(now, number, &message);
+        self.count(now, number);
         Ok(Taken::InHand)
     }
 
-    /// What there is to do next.
+    /// The next step for the owner.
     #[must_use]
     pub fn poll(&mut self, now: Now) -> Option<Step> {
         self.refresh_token_at_start(now);
-        self.want(now);
+        self.poll_needs(now);
         self.steps.pop_front()
     }
 
-    /// When [`Backend::fire`] is to be called.
+    /// When to call [`Backend::fire`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let store = match &self.store {
@@ -260,68 +258,70 @@ impl Backend {
             Store::Table(table) => table.next_deadline(),
         };
         let keyring = self.keyring.as_ref().and_then(Keyring::next_deadline);
-        [store, keyring, self.hands.next_deadline()].into_iter().flatten().min()
+        [store, keyring, self.pending.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Does what is due.
+    /// Runs timers that are due.
     pub fn fire(&mut self, now: Now) {
         match &mut self.store {
             Store::Memory(memory) => memory.forget_old(now),
             Store::Table(table) => table.fire(now),
         }
-        while let Some(hand) = self.hands.next_due(now) {
-            self.count(now, hand);
+        while let Some(number) = self.pending.next_due(now) {
+            self.count(now, number);
         }
     }
 
-    /// A file was read.
+    /// Content of a file of [`Step::Read`].
     pub fn fetched(&mut self, path: &str, bytes: &[u8]) {
         if let Some(keyring) = &mut self.keyring {
             keyring.fetched(path, bytes);
         }
         let token = std::str::from_utf8(bytes).map(str::trim).unwrap_or_default();
-        // One that is half written keeps the old one.
-        let sound = !token.is_empty()
-            && token.len() <= TOKEN_BYTES
+        // An empty or invalid token, as in a half-written file, does not replace the old one.
+        let valid = !token.is_empty()
+            && token.len() <= TOKEN_BYTES_MAX
             && token.bytes().all(|b| b.is_ascii_graphic());
-        if matches!(&self.gateway.auth, Auth::Token(file) if file == path) && sound {
+        if matches!(&self.gateway.auth, Auth::Token(file) if file == path) && valid {
             self.token = Some(Secret::new(token));
         }
     }
 
-    /// All files were read that can be.
+    /// Completes [`Step::Read`].
     pub fn read(&mut self, now: Now) {
         if let Some(keyring) = &mut self.keyring
-            && let Err(trouble) = keyring.read(now)
+            && let Err(error) = keyring.read(now)
         {
-            self.without_credentials(&trouble);
+            self.without_credentials(&error);
         }
     }
 
-    /// What came of a call.
+    /// The result of a call.
     pub fn heard(&mut self, now: Now, ask: Ask, how: Result<(u16, &[u8]), Silence>) {
         match ask {
-            Ask::Callback(hand) => self.called_back(now, hand, how.map(|(status, _)| status)),
-            Ask::Count(hand) => self.counted(now, hand, how),
-            Ask::Forget => self.forgotten(how),
+            Ask::Callback(number) => {
+                self.callback_result(now, number, how.map(|(status, _)| status));
+            }
+            Ask::Count(number) => self.count_result(now, number, how),
+            Ask::Forget => self.session_deleted(how),
             Ask::Table(operation) => {
                 let how = how.map_err(|silence| silence.to_string());
                 if let Store::Table(table) = &mut self.store {
                     let event = table.heard(now, operation, how);
-                    self.tell(event);
+                    self.log_event(event);
                 }
             }
             Ask::Credentials => self.heard_of_credentials(now, how),
         }
     }
 
-    /// Whether messages are not counted as they should be.
+    /// Whether the session table is unavailable.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
-        matches!(&self.store, Store::Table(table) if table.ails())
+        matches!(&self.store, Store::Table(table) if table.is_degraded())
     }
 
-    /// Sessions that are kept here.
+    /// Sessions in memory; `None` if they are in a table.
     #[must_use]
     pub fn sessions(&self) -> Option<usize> {
         match &self.store {
@@ -330,68 +330,68 @@ impl Backend {
         }
     }
 
-    /// Messages in hand.
+    /// Messages in progress.
     #[must_use]
     pub fn in_hand(&self) -> usize {
-        self.hands.len()
+        self.pending.len()
     }
 
-    /// What it owns.
+    /// Memory of sessions and messages.
     #[must_use]
     pub fn memory(&self) -> usize {
         let sessions = match &self.store {
             Store::Memory(memory) => memory.bytes(),
             Store::Table(_) => 0,
         };
-        sessions + self.hands.bytes()
+        sessions + self.pending.bytes()
     }
 
     fn heard_of_credentials(&mut self, now: Now, how: Result<(u16, &[u8]), Silence>) {
         let Some(keyring) = &mut self.keyring else { return };
-        let trouble = if let Ok((status, body)) = how {
+        let error = if let Ok((status, body)) = how {
             keyring.answered(now, status, body).err()
         } else {
             keyring.failed(now);
             Some(CredentialsError::Unanswered)
         };
-        match trouble {
+        match error {
             None => log::info!(target: "credentials", "credentials renewed"),
-            Some(trouble) => self.without_credentials(&trouble),
+            Some(error) => self.without_credentials(&error),
         }
     }
 
-    fn without_credentials(&mut self, trouble: &CredentialsError) {
-        log::warn!(target: "credentials", why:% = trouble; "no new credentials");
+    fn without_credentials(&mut self, error: &CredentialsError) {
+        log::warn!(target: "credentials", why:% = error; "cannot renew the credentials");
         if let Store::Table(table) = &mut self.store {
-            let event = table.locked_out("there are no credentials");
-            self.tell(event);
+            let event = table.no_credentials("no credentials");
+            self.log_event(event);
         }
     }
 
-    /// What an operator wants to know of the table.
-    fn tell(&mut self, event: Option<Event>) {
+    /// Logs an event of the table.
+    fn log_event(&mut self, event: Option<Event>) {
         let (Some(event), Store::Table(table)) = (event, &self.store) else { return };
-        let name = &*table.wanted.name;
+        let name = &*table.config.name;
         match event {
-            Event::Ready => log::info!(target: "sessions", table = name; "the table is there"),
-            Event::Made => log::info!(target: "sessions", table = name; "the table is being made"),
+            Event::Ready => log::info!(target: "sessions", table = name; "table is ready"),
+            Event::Created => log::info!(target: "sessions", table = name; "creating the table"),
             Event::Unknown(why) => log::warn!(
                 target: "sessions", table = name, why;
-                "cannot find out whether the table is there"
+                "cannot check whether the table exists"
             ),
-            Event::Ails(why) => log::warn!(
+            Event::Degraded(why) => log::warn!(
                 target: "sessions", table = name, why;
-                "sessions degraded: messages are answered, and may not be counted"
+                "sessions degraded: messages are answered but may not be counted"
             ),
-            Event::Well => log::info!(target: "sessions", table = name; "sessions are well again"),
+            Event::Recovered => log::info!(target: "sessions", table = name; "sessions recovered"),
             Event::NoExpiry(why) => log::warn!(
-                target: "sessions", table = name, why; "old sessions stay in the table"
+                target: "sessions", table = name, why; "cannot enable expiry of old sessions"
             ),
-            Event::Hopeless(why) => self.steps.push_back(Step::Fail(why)),
+            Event::Fatal(why) => self.steps.push_back(Step::Fail(why)),
         }
     }
 
-    /// Reads the gateway's token again when it is older than that.
+    /// Re-reads the gateway's token if it is older than `age_ms`.
     fn refresh_token(&mut self, now: Now, age_ms: u64) {
         let due = |read_ns: u64| now.mono_ns >= read_ns + time::ms(age_ms);
         if matches!(self.gateway.auth, Auth::Token(_)) && self.token_read_ns.is_none_or(due) {
@@ -406,12 +406,12 @@ impl Backend {
         }
     }
 
-    /// Who we say we are to the gateway; `None`: nobody yet.
-    fn known_as(&self, now: Now) -> Option<Authorization<'_>> {
+    /// The authorization for the gateway; `None`: there is no token or there are no credentials yet.
+    fn authorization(&self, now: Now) -> Option<Authorization<'_>> {
         match &self.gateway.auth {
-            Auth::Nobody => Some(Authorization::None),
+            Auth::None => Some(Authorization::None),
             Auth::Token(_) => self.token.as_ref().map(Authorization::Bearer),
-            Auth::Signed(region) => self.signed(now, Scope { region, service: "execute-api" }),
+            Auth::SigV4(region) => self.signed(now, Scope { region, service: "execute-api" }),
         }
     }
 
@@ -420,14 +420,16 @@ impl Backend {
         Some(Authorization::SigV4(credentials, scope, now.wall_ms))
     }
 
-    /// One half of a message's work is over; perhaps all of it is.
-    fn finish(&mut self, now: Now, hand: u64, half: Half) {
-        let Some(Hand { whose, connection, gone, .. }) = self.hands.finish(hand, half) else {
+    /// Completes a task of a message; responds to the request if it was the last one.
+    fn finish(&mut self, now: Now, number: u64, task: Task) {
+        let Some(PendingMessage { requester, connection, gone, .. }) =
+            self.pending.finish(number, task)
+        else {
             return;
         };
-        self.steps.push_back(Step::Answer(whose));
+        self.steps.push_back(Step::Answer(requester));
         if gone {
-            self.forget(now, &connection);
+            self.delete_session(now, &connection);
         }
     }
 }

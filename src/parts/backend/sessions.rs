@@ -1,4 +1,4 @@
-//! Who has been heard of: here in memory, or in a table that several backends share.
+//! Sessions, in memory or in a table that several backends share.
 
 mod memory;
 mod table;
@@ -7,27 +7,27 @@ use crate::aws::endpoint::Endpoint;
 pub use memory::{Memory, SESSIONS_MAX};
 pub(super) use table::{Event, Table};
 
-/// A session is kept so long after its last message: a connection to AWS' gateway lives two hours.
+/// How long a session is kept after its last message: the lifetime of a connection in AWS.
 pub const KEEP_MS: u64 = 2 * 60 * 60 * 1000;
 
-/// Where they are kept.
+/// Where sessions are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// In this process, for as long as it lives.
+pub enum SessionStorage {
+    /// In this process.
     Memory,
-    /// In a table.
-    Table(Wanted),
+    /// In a `DynamoDB` table.
+    Table(TableConfig),
 }
 
-/// A table.
+/// The configuration of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Its name.
+pub struct TableConfig {
+    /// Table name.
     pub name: String,
-    /// Where it is.
+    /// The service.
     pub endpoint: Endpoint,
-    /// In which region.
+    /// Region for signatures.
     pub region: String,
-    /// Make it if it is not there.
+    /// Whether to create the table if it does not exist.
     pub create: bool,
 }

@@ -1,6 +1,6 @@
-//! A backend whose gateway, table and givers of credentials are the lines of a test.
+//! A backend with its gateway, table and credential provider played by the test.
 
-use super::sessions::Wanted;
+use super::sessions::TableConfig;
 use super::*;
 use crate::aws::endpoint::Endpoint;
 use crate::aws::secret::Credentials;
@@ -21,18 +21,18 @@ fn fault(code: &str) -> String {
 struct Test {
     backend: Backend,
     now: Now,
-    /// What was asked and not answered, with its bytes.
+    /// Calls without a response, with their bytes.
     asked: Vec<(Ask, String)>,
-    /// Whose requests were answered.
+    /// Keys of the connections that got a response.
     answered: Vec<u32>,
     reads: usize,
     failed: Option<String>,
 }
 
 impl Test {
-    fn new(sessions: Place, auth: Auth, provider: Option<Provider>) -> Self {
+    fn new(sessions: SessionStorage, auth: Auth, provider: Option<Provider>) -> Self {
         let endpoint = Endpoint::parse("http://127.0.0.1:8081").unwrap();
-        let plan = Plan { gateway: Gateway { endpoint, auth }, sessions, provider };
+        let plan = Plan { gateway: CallbackApi { endpoint, auth }, sessions, provider };
         let mut test = Self {
             backend: Backend::new(plan, 1),
             now: Now { mono_ns: 0, wall_ms: WALL_MS },
@@ -46,12 +46,12 @@ impl Test {
     }
 
     fn memory() -> Self {
-        Self::new(Place::Memory, Auth::Nobody, None)
+        Self::new(SessionStorage::Memory, Auth::None, None)
     }
 
-    /// With a table that may be there.
+    /// With a table that has not been checked.
     fn table(create: bool) -> Self {
-        let wanted = Wanted {
+        let config = TableConfig {
             name: "sessions".to_owned(),
             endpoint: Endpoint::parse("http://127.0.0.1:8000").unwrap(),
             region: "eu-west-1".to_owned(),
@@ -62,10 +62,10 @@ impl Test {
             secret_key: Secret::new("hush"),
             session_token: None,
         };
-        Self::new(Place::Table(wanted), Auth::Nobody, Some(Provider::Static(credentials)))
+        Self::new(SessionStorage::Table(config), Auth::None, Some(Provider::Static(credentials)))
     }
 
-    /// With a table that is there.
+    /// With a table that is ready.
     fn with_table() -> Self {
         let mut test = Self::table(false);
         test.say(Ask::Table(Operation::DescribeTable), Ok((200, THERE)));
@@ -76,24 +76,24 @@ impl Test {
         while let Some(step) = self.backend.poll(self.now) {
             match step {
                 Step::Call(ask, call) => {
-                    assert!(call.deadline_ns > self.now.mono_ns, "{ask:?} is given no time");
+                    assert!(call.deadline_ns > self.now.mono_ns, "{ask:?} has already timed out");
                     self.asked.push((ask, String::from_utf8(call.bytes.bytes().to_vec()).unwrap()));
                 }
                 Step::Read => self.reads += 1,
-                Step::Answer(whose) => self.answered.push(whose.key),
+                Step::Answer(requester) => self.answered.push(requester.key),
                 Step::Fail(why) => self.failed = Some(why),
             }
         }
     }
 
-    fn post(&mut self, whose: u32, connection: &str) {
-        let id = Id { key: whose, generation: 0 };
+    fn post(&mut self, requester: u32, connection: &str) {
+        let id = Id { key: requester, generation: 0 };
         let taken = self.backend.posted(self.now, id, Some(connection), b"hi");
         assert_eq!(taken, Ok(Taken::InHand));
         self.tend();
     }
 
-    /// The first thing that was asked of this kind is answered like this; what was asked.
+    /// Responds to the first call of this kind; returns its bytes.
     fn say(&mut self, ask: Ask, how: Result<(u16, &str), Silence>) -> String {
         let found = self.asked.iter().position(|(known, _)| *known == ask);
         let (ask, bytes) = self.asked.remove(found.unwrap_or_else(|| panic!("no {ask:?}")));
@@ -128,7 +128,7 @@ impl Test {
 }
 
 #[test]
-fn a_message_is_done_when_its_client_is_answered() {
+fn a_message_is_complete_when_its_client_is_answered() {
     let mut test = Test::memory();
     test.post(1, "a=");
     assert_eq!((test.asks(), &test.answered[..]), (vec![Ask::Callback(0)], &[][..]));
@@ -144,7 +144,7 @@ fn a_message_is_done_when_its_client_is_answered() {
 }
 
 #[test]
-fn who_is_gone_is_forgotten() {
+fn sessions_of_gone_connections_are_deleted() {
     let mut test = Test::memory();
     test.post(1, "a");
     test.say(Ask::Callback(0), Ok((410, "")));
@@ -153,7 +153,7 @@ fn who_is_gone_is_forgotten() {
     let mut test = Test::with_table();
     test.post(1, "a");
     test.say(Ask::Callback(0), Ok((410, "")));
-    // It could still be made by what is on its way.
+    // The pending update could recreate the session, so the deletion waits for it.
     assert_eq!(test.asks(), [Ask::Count(0)]);
     test.say(Ask::Count(0), Ok((200, FIRST)));
     let bytes = test.say(Ask::Forget, Ok((200, "{}")));
@@ -162,8 +162,8 @@ fn who_is_gone_is_forgotten() {
 }
 
 #[test]
-fn the_gateways_token_is_shown_and_read_again() {
-    let mut test = Test::new(Place::Memory, Auth::Token("/token".to_owned()), None);
+fn the_gateway_token_is_sent_and_re_read() {
+    let mut test = Test::new(SessionStorage::Memory, Auth::Token("/token".to_owned()), None);
     assert_eq!(test.reads, 1);
     test.post(1, "a");
     assert_eq!((test.asked.len(), &test.answered[..]), (0, &[1][..]));
@@ -199,7 +199,7 @@ fn one_request_to_the_table_for_each_message() {
 }
 
 #[test]
-fn what_was_throttled_is_asked_again_and_what_nobody_knows_is_not() {
+fn only_throttled_requests_are_retried() {
     let mut test = Test::with_table();
     let throttled = fault("ProvisionedThroughputExceededException");
     test.post(1, "a");
@@ -212,13 +212,13 @@ fn what_was_throttled_is_asked_again_and_what_nobody_knows_is_not() {
     test.say(Ask::Count(0), Ok((200, FIRST)));
     assert_eq!((&test.answered[..], test.errors().len()), (&[1][..], 0));
     assert!(!test.backend.is_degraded());
-    // It may have counted, or not.
-    for (whose, how) in [(2, Ok((500, ""))), (3, Err(LATE))] {
-        test.post(whose, "a");
-        let hand = u64::from(whose) - 1;
-        test.say(Ask::Callback(hand), Ok((200, "")));
-        test.say(Ask::Count(hand), how);
-        assert_eq!(test.answered.last(), Some(&whose));
+    // The message may or may not have been counted.
+    for (requester, how) in [(2, Ok((500, ""))), (3, Err(LATE))] {
+        test.post(requester, "a");
+        let number = u64::from(requester) - 1;
+        test.say(Ask::Callback(number), Ok((200, "")));
+        test.say(Ask::Count(number), how);
+        assert_eq!(test.answered.last(), Some(&requester));
     }
     assert_eq!(test.errors(), [("server", 1), ("unanswered", 1)]);
     assert!(test.backend.is_degraded());
@@ -234,32 +234,32 @@ fn what_was_throttled_is_asked_again_and_what_nobody_knows_is_not() {
 }
 
 #[test]
-fn messages_are_answered_while_the_table_is_out() {
+fn messages_are_answered_while_the_table_is_unavailable() {
     let look = Ask::Table(Operation::DescribeTable);
     let mut test = Test::with_table();
     let mut counts = 0;
-    for whose in 0..20 {
-        test.post(whose, "a");
-        test.say(Ask::Callback(u64::from(whose)), Ok((200, "")));
-        while test.answered.len() == whose as usize {
-            // The table itself is asked in between.
+    for requester in 0..20 {
+        test.post(requester, "a");
+        test.say(Ask::Callback(u64::from(requester)), Ok((200, "")));
+        while test.answered.len() == requester as usize {
+            // Checks of the table in between.
             if test.asks().contains(&look) {
                 test.say(look, Err(REFUSED));
             }
-            if test.asks().contains(&Ask::Count(u64::from(whose))) {
-                test.say(Ask::Count(u64::from(whose)), Err(REFUSED));
+            if test.asks().contains(&Ask::Count(u64::from(requester))) {
+                test.say(Ask::Count(u64::from(requester)), Err(REFUSED));
                 counts += 1;
             } else {
                 test.pass(100);
             }
         }
-        assert_eq!(test.answered.len(), whose as usize + 1);
+        assert_eq!(test.answered.len(), requester as usize + 1);
     }
-    // After five messages nobody asks for each any more.
+    // After five failed messages the table is not asked for each one.
     assert_eq!(counts, 5 * 5);
     assert_eq!(test.errors(), [("down", 15), ("unanswered", 5)]);
     assert!(test.backend.is_degraded());
-    // It is looked at now and then, and nobody else has to come for that.
+    // The table is checked periodically, without further messages.
     let mut looks = 0;
     for _ in 0..100 {
         test.pass(1_000);
@@ -268,7 +268,7 @@ fn messages_are_answered_while_the_table_is_out() {
             looks += 1;
         }
     }
-    assert!((3..=12).contains(&looks), "{looks} looks in 100 s");
+    assert!((3..=12).contains(&looks), "{looks} checks in 100 s");
     test.pass(30_000);
     test.say(look, Ok((200, THERE)));
     assert!(!test.backend.is_degraded());
@@ -281,7 +281,7 @@ fn messages_are_answered_while_the_table_is_out() {
 }
 
 #[test]
-fn a_table_that_is_not_there_is_said_or_made() {
+fn a_missing_table_is_reported_or_created() {
     let missing = fault("ResourceNotFoundException");
     let describe = Ask::Table(Operation::DescribeTable);
     let mut test = Test::table(false);
@@ -289,12 +289,12 @@ fn a_table_that_is_not_there_is_said_or_made() {
     let why = test.failed.unwrap();
     assert_eq!(
         why,
-        "--sessions: there is no table sessions in eu-west-1 at 127.0.0.1:8000: create it, or let \
-        --create-table do that"
+        "--sessions: table sessions does not exist in eu-west-1 at 127.0.0.1:8000: create it or use \
+        --create-table"
     );
     let mut test = Test::table(true);
     test.say(describe, Ok((400, &missing)));
-    // Another backend was faster.
+    // Another backend is creating it.
     test.say(Ask::Table(Operation::CreateTable), Ok((400, &fault("ResourceInUseException"))));
     test.pass(500);
     test.say(describe, Ok((200, &THERE.replace("ACTIVE", "CREATING"))));
@@ -306,23 +306,23 @@ fn a_table_that_is_not_there_is_said_or_made() {
     assert_eq!((test.failed, test.backend.next_deadline(), test.asked.len()), (None, None, 0));
     let mut test = Test::table(false);
     test.say(describe, Ok((200, &THERE.replace("connectionId", "id"))));
-    assert!(test.failed.unwrap().contains("has another key"));
+    assert!(test.failed.unwrap().contains("has a different primary key"));
     let mut test = Test::table(true);
     test.say(describe, Ok((400, &missing)));
     test.say(Ask::Table(Operation::CreateTable), Ok((400, &fault("AccessDeniedException"))));
-    assert!(test.failed.unwrap().contains("cannot make sessions"));
-    // Who may only write may do that.
+    assert!(test.failed.unwrap().contains("cannot create table sessions"));
+    // Credentials that may only write are sufficient.
     let mut test = Test::table(false);
     test.say(describe, Ok((400, &fault("AccessDeniedException"))));
     assert_eq!((test.failed, test.backend.is_degraded()), (None, false));
-    // While it cannot be reached, the service serves.
+    // An unreachable table does not stop the service.
     let mut test = Test::table(false);
     test.say(describe, Err(REFUSED));
     assert_eq!((test.failed, test.backend.is_degraded()), (None, true));
 }
 
 #[test]
-fn without_credentials_nothing_is_asked_of_the_table() {
+fn without_credentials_the_table_is_not_asked() {
     let mut test = Test::table(false);
     test.backend.keyring = Some(Keyring::new(
         Provider::Container {
@@ -351,14 +351,14 @@ fn without_credentials_nothing_is_asked_of_the_table() {
 }
 
 #[test]
-fn there_are_never_too_many_in_hand() {
+fn messages_in_progress_are_bounded() {
     let mut test = Test::memory();
-    for whose in 0..IN_HAND_MAX as u32 {
-        test.post(whose, "a");
+    for requester in 0..MESSAGES_MAX as u32 {
+        test.post(requester, "a");
     }
     let id = Id { key: 1, generation: 1 };
     assert_eq!(test.backend.posted(test.now, id, Some("a"), b"hi"), Ok(Taken::Full));
-    assert!(test.backend.memory() < IN_HAND_MAX * 200);
+    assert!(test.backend.memory() < MESSAGES_MAX * 200);
     test.say(Ask::Callback(7), Ok((200, "")));
     assert_eq!(test.backend.posted(test.now, id, Some("a"), b"hi"), Ok(Taken::InHand));
     assert_eq!(test.backend.posted(test.now, id, None, b""), Ok(Taken::Nothing));

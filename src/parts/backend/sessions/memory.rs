@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use super::KEEP_MS;
 use crate::time::{self, Now};
 
-/// Beyond it, who was not heard of for longest is forgotten.
+/// Maximum sessions; beyond, the least recently used one is removed.
 pub const SESSIONS_MAX: usize = 32_768;
-/// What one costs beside its name, which is there twice.
+/// Memory of a session besides its name, which is stored twice.
 const SESSION_BYTES: usize = 160;
 
-/// Sessions.
+/// The sessions of one process.
 #[derive(Debug, Default)]
 pub struct Memory {
     by_name: BTreeMap<Box<str>, Session>,
-    /// Names by when they were last heard of: time, and a number that no other has.
+    /// Names by time of the last message and a unique number.
     by_age: BTreeMap<(u64, u64), Box<str>>,
     next: u64,
     bytes: usize,
@@ -27,7 +27,7 @@ struct Session {
 }
 
 impl Memory {
-    /// One more message; how many that makes.
+    /// Counts a message. Returns the session's message count.
     pub fn count(&mut self, now: Now, name: &str) -> u64 {
         self.forget_old(now);
         let age = (now.mono_ns, self.next);
@@ -52,7 +52,7 @@ impl Memory {
         1
     }
 
-    /// The connection is gone.
+    /// Removes a session.
     pub fn remove(&mut self, name: &str) {
         if let Some(session) = self.by_name.remove(name) {
             self.by_age.remove(&session.age);
@@ -60,25 +60,25 @@ impl Memory {
         }
     }
 
-    /// How many there are.
+    /// The number of sessions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// Whether nobody was heard of.
+    /// Whether there are no sessions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 
-    /// What they cost.
+    /// Memory of all sessions.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// When the oldest may go.
+    /// When the oldest session expires.
     pub(in crate::parts::backend) fn next_deadline(&self) -> Option<u64> {
         let (&(heard_ns, _), _) = self.by_age.first_key_value()?;
         Some(heard_ns + time::ms(KEEP_MS))
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn they_count_and_expire() {
+    fn sessions_count_and_expire() {
         let mut sessions = Memory::default();
         assert_eq!(sessions.count(at(0), "a"), 1);
         assert_eq!(sessions.count(at(0), "b"), 1);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_too_many() {
+    fn the_number_of_sessions_is_bounded() {
         let mut sessions = Memory::default();
         for i in 0..SESSIONS_MAX + 10 {
             sessions.count(at(i as u64 / 100), &i.to_string());

@@ -1,6 +1,6 @@
-//! What a backend asks of others, and what it makes of their answers.
+//! Requests of a backend to the gateway, the table and the credential provider, and their results.
 
-use super::hand::Half;
+use super::pending::Task;
 use super::sessions::KEEP_MS;
 use super::{Ask, Backend, Message, Silence, Step, Store, TOKEN_MIN_MS};
 use crate::aws::call::{Authorization, ServiceRequest};
@@ -14,20 +14,20 @@ use crate::outbox::Block;
 use crate::proto::http_client::{Asked, Limits};
 use crate::time;
 
-/// What a gateway gets to take an answer.
+/// Timeout of a callback.
 const CALLBACK_MS: u64 = 10_000;
-/// What a table gets to say something about itself.
+/// Timeout of a request about the table.
 const TABLE_MS: u64 = 5_000;
-/// Nobody who is asked here says more than this.
+/// Size limits of all responses.
 const LIMITS: Limits = Limits { head_bytes: 16 * 1024, body_bytes: 64 * 1024 };
 
 impl Backend {
-    /// What is wanted beside messages: credentials, and to know about the table.
-    pub(super) fn want(&mut self, now: Now) {
+    /// Requests that do not belong to a message: for credentials, and about the table.
+    pub(super) fn poll_needs(&mut self, now: Now) {
         while let Some(need) = self.keyring.as_mut().and_then(|keyring| keyring.poll(now)) {
             match need {
                 Need::Read => self.steps.push_back(Step::Read),
-                Need::Ask(question) => self.ask_for_credentials(now, &question),
+                Need::Ask(request) => self.ask_for_credentials(now, &request),
             }
         }
         let locked = self.keyring.as_ref().is_some_and(|keys| keys.credentials(now).is_none());
@@ -36,7 +36,7 @@ impl Backend {
             return;
         }
         let Some(operation) = table.poll() else { return };
-        let name = &table.wanted.name;
+        let name = &table.config.name;
         let body = match operation {
             Operation::CreateTable => dynamodb::create_table(name),
             Operation::UpdateTimeToLive => dynamodb::update_time_to_live(name),
@@ -48,40 +48,40 @@ impl Backend {
         self.ask_table(now, Ask::Table(operation), operation, &body, deadline_ns);
     }
 
-    fn ask_for_credentials(&mut self, now: Now, question: &ProviderRequest) {
-        let ProviderRequest { endpoint, method, target, fields, body } = question;
+    fn ask_for_credentials(&mut self, now: Now, request: &ProviderRequest) {
+        let ProviderRequest { endpoint, method, target, fields, body } = request;
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.reveal())).collect();
         let body = body.reveal().as_bytes();
-        let asking = ServiceRequest { endpoint, method, target, fields: &fields, body };
+        let request = ServiceRequest { endpoint, method, target, fields: &fields, body };
         let deadline_ns = now.mono_ns + time::ms(credentials::TIMEOUT_MS);
-        let bytes = asking.bytes(Authorization::None).ok();
+        let bytes = request.bytes(Authorization::None).ok();
         self.call(Ask::Credentials, endpoint, bytes, deadline_ns);
     }
 
-    /// Gives the client its answer.
-    pub(super) fn answer_client(&mut self, now: Now, hand: u64, message: &Message) {
-        let Some(from) = self.known_as(now) else {
+    /// Sends the answer to the client.
+    pub(super) fn answer_client(&mut self, now: Now, number: u64, message: &Message) {
+        let Some(from) = self.authorization(now) else {
             log::warn!(target: "callback", "no token or credentials for --gateway yet");
-            return self.answered_client(now, hand, None);
+            return self.callback_done(now, number, None);
         };
         let Message { connection, text } = message;
         let bytes = self.gateway.answer(connection, text, from).ok();
         let endpoint = self.gateway.endpoint.clone();
         let deadline_ns = now.mono_ns + time::ms(CALLBACK_MS);
-        self.call(Ask::Callback(hand), &endpoint, bytes, deadline_ns);
+        self.call(Ask::Callback(number), &endpoint, bytes, deadline_ns);
     }
 
-    pub(super) fn called_back(&mut self, now: Now, hand: u64, how: Result<u16, Silence>) {
+    pub(super) fn callback_result(&mut self, now: Now, number: u64, how: Result<u16, Silence>) {
         match how {
             Ok(200..300) => {}
             Ok(410) => {
                 log::info!(target: "callback", status = 410; "the connection is gone");
-                if let Some(hand) = self.hands.find(hand) {
-                    hand.gone = true;
+                if let Some(message) = self.pending.find(number) {
+                    message.gone = true;
                 }
             }
             Ok(status) => {
-                log::warn!(target: "callback", status; "the gateway did not take the answer");
+                log::warn!(target: "callback", status; "the gateway rejected the callback");
                 if matches!(status, 401 | 403) {
                     self.refresh_token(now, TOKEN_MIN_MS);
                     self.rejected(now);
@@ -91,82 +91,87 @@ impl Backend {
                 log::warn!(target: "callback", why:% = silence; "cannot reach the gateway");
             }
         }
-        self.answered_client(now, hand, how.ok());
+        self.callback_done(now, number, how.ok());
     }
 
-    fn answered_client(&mut self, now: Now, hand: u64, status: Option<u16>) {
+    fn callback_done(&mut self, now: Now, number: u64, status: Option<u16>) {
         *self.figures.callbacks.entry(status).or_default() += 1;
-        self.finish(now, hand, Half::Callback);
+        self.finish(now, number, Task::Callback);
     }
 
-    /// Counts a message in its session, or tries to.
+    /// Counts a message in its session.
     pub(super) fn count(&mut self, now: Now, number: u64) {
-        let Some(hand) = self.hands.find(number) else { return };
-        let name = &*hand.connection;
+        let Some(message) = self.pending.find(number) else { return };
+        let name = &*message.connection;
         let table = match &mut self.store {
             Store::Memory(memory) => {
                 let messages = memory.count(now, name);
                 self.figures.created += u64::from(messages == 1);
-                return self.finish(now, number, Half::Count);
+                return self.finish(now, number, Task::Count);
             }
             Store::Table(table) => table,
         };
         if table.is_down() {
-            return self.uncounted(now, number, "down");
+            return self.give_up_counting(now, number, "down");
         }
         let keep_ms = KEEP_MS.cast_signed();
-        let body = dynamodb::update_item(&table.wanted.name, name, now.wall_ms, keep_ms);
-        let deadline_ns = self.hands.deadline_ns(number).unwrap_or(now.mono_ns);
+        let body = dynamodb::update_item(&table.config.name, name, now.wall_ms, keep_ms);
+        let deadline_ns = self.pending.deadline_ns(number).unwrap_or(now.mono_ns);
         let operation = Operation::UpdateItem;
         if !self.ask_table(now, Ask::Count(number), operation, &body, deadline_ns) {
-            self.not_counted(now, number, "credentials", "there are no credentials");
+            self.not_counted(now, number, "credentials", "no credentials");
         }
     }
 
-    pub(super) fn counted(&mut self, now: Now, hand: u64, how: Result<(u16, &[u8]), Silence>) {
+    pub(super) fn count_result(
+        &mut self,
+        now: Now,
+        number: u64,
+        how: Result<(u16, &[u8]), Silence>,
+    ) {
         match how.map(|(status, body)| dynamodb::updated(status, body)) {
             Ok(Ok(messages)) => {
                 self.figures.created += u64::from(messages == 1);
                 if let Store::Table(table) = &mut self.store {
                     let event = table.counted();
-                    self.tell(event);
+                    self.log_event(event);
                 }
-                self.finish(now, hand, Half::Count);
+                self.finish(now, number, Task::Count);
             }
             Ok(Err(fault)) => {
                 if matches!(fault, Fault::Credentials(_)) {
                     self.rejected(now);
                 }
-                // Only what was certainly not done is asked again, or it would count twice.
+                // Retry only if the message was certainly not counted, or it could count twice.
                 let again = matches!(fault, Fault::Throttled(_));
-                if !again || !self.hands.try_again(now, hand) {
-                    self.not_counted(now, hand, fault.name(), &fault.to_string());
+                if !again || !self.pending.schedule_retry(now, number) {
+                    self.not_counted(now, number, fault.name(), &fault.to_string());
                 }
             }
             Err(silence) => {
-                if !silence.is_unheard() || !self.hands.try_again(now, hand) {
-                    self.not_counted(now, hand, "unanswered", &silence.to_string());
+                if !silence.was_not_sent() || !self.pending.schedule_retry(now, number) {
+                    self.not_counted(now, number, "unanswered", &silence.to_string());
                 }
             }
         }
     }
 
-    fn not_counted(&mut self, now: Now, hand: u64, name: &'static str, why: &str) {
+    fn not_counted(&mut self, now: Now, number: u64, name: &'static str, why: &str) {
         log::warn!(target: "sessions", why; "a message was not counted");
         if let Store::Table(table) = &mut self.store {
             let event = table.not_counted(now, why, name);
-            self.tell(event);
+            self.log_event(event);
         }
-        self.uncounted(now, hand, name);
+        self.give_up_counting(now, number, name);
     }
 
-    fn uncounted(&mut self, now: Now, hand: u64, name: &'static str) {
+    fn give_up_counting(&mut self, now: Now, number: u64, name: &'static str) {
         *self.figures.errors.entry(name).or_default() += 1;
-        self.finish(now, hand, Half::Count);
+        self.finish(now, number, Task::Count);
     }
 
-    /// The gateway does not know the connection any more.
-    pub(super) fn forget(&mut self, now: Now, connection: &str) {
+    /// Deletes the session of a connection that is gone.
+    pub(super) fn delete_session(&mut self, now: Now, connection: &str) {
         let table = match &mut self.store {
             Store::Memory(memory) => {
                 memory.remove(connection);
@@ -175,7 +180,7 @@ impl Backend {
             }
             Store::Table(table) => table,
         };
-        let body = dynamodb::delete_item(&table.wanted.name, connection);
+        let body = dynamodb::delete_item(&table.config.name, connection);
         let deadline_ns = now.mono_ns + time::ms(TABLE_MS);
         let down = table.is_down();
         if down || !self.ask_table(now, Ask::Forget, Operation::DeleteItem, &body, deadline_ns) {
@@ -183,7 +188,7 @@ impl Backend {
         }
     }
 
-    pub(super) fn forgotten(&mut self, how: Result<(u16, &[u8]), Silence>) {
+    pub(super) fn session_deleted(&mut self, how: Result<(u16, &[u8]), Silence>) {
         let why = match how.map(|(status, body)| dynamodb::done(status, body)) {
             Ok(Ok(())) => {
                 self.figures.deleted += 1;
@@ -192,7 +197,7 @@ impl Backend {
             Ok(Err(fault)) => fault.to_string(),
             Err(silence) => silence.to_string(),
         };
-        // It expires by itself.
+        // No retry: the session expires anyway.
         log::warn!(target: "sessions", why; "a session was not deleted");
         *self.figures.errors.entry("delete").or_default() += 1;
     }
@@ -203,7 +208,7 @@ impl Backend {
         }
     }
 
-    /// False: there are no credentials to ask with.
+    /// Sends a signed request to the table; false if there are no credentials.
     fn ask_table(
         &mut self,
         now: Now,
@@ -213,27 +218,27 @@ impl Backend {
         deadline_ns: u64,
     ) -> bool {
         let Store::Table(table) = &self.store else { return false };
-        let endpoint = table.wanted.endpoint.clone();
-        let scope = Scope { region: &table.wanted.region, service: "dynamodb" };
+        let endpoint = table.config.endpoint.clone();
+        let scope = Scope { region: &table.config.region, service: "dynamodb" };
         let Some(from) = self.signed(now, scope) else { return false };
         let fields =
             [("Content-Type", "application/x-amz-json-1.0"), ("X-Amz-Target", operation.target())];
         let target = format!("{}/", endpoint.path);
-        let asking = ServiceRequest {
+        let request = ServiceRequest {
             endpoint: &endpoint,
             method: "POST",
             target: &target,
             fields: &fields,
             body,
         };
-        let bytes = asking.bytes(from).ok();
+        let bytes = request.bytes(from).ok();
         self.call(ask, &endpoint, bytes, deadline_ns);
         true
     }
 
     fn call(&mut self, ask: Ask, endpoint: &Endpoint, bytes: Option<Vec<u8>>, deadline_ns: u64) {
-        // What is asked was checked: names, tokens, credentials. A request that could not be
-        // written would be one of no bytes, which its deadline ends.
+        // Names, tokens and credentials were validated, so serializing cannot fail. If it did, an
+        // empty request would be sent, which times out.
         debug_assert!(bytes.is_some(), "{ask:?} cannot be sent");
         let call = Call {
             target: endpoint.target.clone(),
