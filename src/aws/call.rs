@@ -89,7 +89,8 @@ mod tests {
         let mut fields = Fields::default();
         let parsed = http::parse(&bytes[..bytes.len() - 2], &mut fields).unwrap();
         let fields: Vec<_> = parsed.fields().collect();
-        let keys = Keys::parse(b"aws_access_key_id=AKID\naws_secret_access_key=s").unwrap();
+        let file = b"aws_access_key_id=AKID\naws_secret_access_key=s\naws_session_token=t";
+        let keys = Keys::parse(file).unwrap();
         let parts = Parts { method, target: parsed.target, fields: &fields, body };
         assert_eq!(sigv4::verify(&parts, "dynamodb", &keys, 1000), Ok(()));
         let bytes = request.bytes(Authorization::Bearer(&Secret::new("tok"))).unwrap();

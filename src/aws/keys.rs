@@ -8,10 +8,28 @@ use super::secret::Secret;
 const KEYS_MAX: usize = 1024;
 const FILE_BYTES: usize = 256 * 1024;
 const KEY_BYTES: usize = 128;
+const TOKEN_BYTES: usize = 8 * 1024;
 
 /// Secret keys by access key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keys(BTreeMap<String, Secret>);
+pub struct Keys(BTreeMap<String, Key>);
+
+/// A secret key and, for temporary credentials, the session token that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Signs requests.
+    pub secret: Secret,
+    /// Sent with each request, in `X-Amz-Security-Token`.
+    pub session_token: Option<Secret>,
+}
+
+/// The lines of one section.
+#[derive(Default)]
+struct Section<'a> {
+    id: Option<&'a str>,
+    secret: Option<&'a str>,
+    session_token: Option<&'a str>,
+}
 
 /// Why a file is invalid. Never quotes its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +78,7 @@ impl Keys {
         }
         let text = std::str::from_utf8(bytes).map_err(|_| KeysError::NotText)?;
         let mut keys = Self::default();
-        let (mut id, mut secret) = (None, None);
+        let mut section = Section::default();
         let mut last = 0;
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
@@ -69,46 +87,44 @@ impl Keys {
                 continue;
             }
             if line.starts_with('[') && line.ends_with(']') {
-                keys.add(number - 1, id.take(), secret.take())?;
+                keys.add(number - 1, &std::mem::take(&mut section))?;
                 continue;
             }
             let (name, value) = line.split_once('=').ok_or(KeysError::Line(number))?;
             let value = value.trim();
-            let valid = value.len() <= KEY_BYTES && value.bytes().all(|b| b.is_ascii_graphic());
-            match name.trim() {
-                "aws_access_key_id" if valid => id = Some(value),
-                "aws_secret_access_key" if valid => secret = Some(value),
-                "aws_access_key_id" | "aws_secret_access_key" => {
-                    return Err(KeysError::Line(number));
-                }
+            let (field, most) = match name.trim() {
+                "aws_access_key_id" => (&mut section.id, KEY_BYTES),
+                "aws_secret_access_key" => (&mut section.secret, KEY_BYTES),
+                "aws_session_token" => (&mut section.session_token, TOKEN_BYTES),
                 // Settings of other tools, such as the region.
-                _ => {}
+                _ => continue,
+            };
+            if value.len() > most || !value.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(KeysError::Line(number));
             }
+            *field = Some(value);
         }
-        keys.add(last, id, secret)?;
+        keys.add(last, &section)?;
         if keys.0.is_empty() { Err(KeysError::Empty) } else { Ok(keys) }
     }
 
-    fn add(
-        &mut self,
-        line: usize,
-        id: Option<&str>,
-        secret: Option<&str>,
-    ) -> Result<(), KeysError> {
-        let (id, secret) = match (id, secret) {
+    fn add(&mut self, line: usize, section: &Section<'_>) -> Result<(), KeysError> {
+        let (id, secret) = match (section.id, section.secret) {
             (None, None) => return Ok(()),
             (Some(id), Some(secret)) if !id.is_empty() && !secret.is_empty() => (id, secret),
             _ => return Err(KeysError::Half(line)),
         };
-        if self.0.insert(id.to_owned(), Secret::new(secret)).is_some() {
+        let token = section.session_token.filter(|token| !token.is_empty());
+        let key = Key { secret: Secret::new(secret), session_token: token.map(Secret::new) };
+        if self.0.insert(id.to_owned(), key).is_some() {
             return Err(KeysError::Twice(line));
         }
         if self.0.len() > KEYS_MAX { Err(KeysError::TooLong) } else { Ok(()) }
     }
 
-    /// The secret key of an access key.
+    /// The key of this access key.
     #[must_use]
-    pub fn secret(&self, access_key: &str) -> Option<&Secret> {
+    pub fn find(&self, access_key: &str) -> Option<&Key> {
         self.0.get(access_key)
     }
 
@@ -133,12 +149,14 @@ mod tests {
     fn valid_file() {
         let text = b"# ours\n[default]\naws_access_key_id = AKID1\naws_secret_access_key=a/b+c=\n\
             region = eu-west-1\n\n[other]\r\naws_secret_access_key = two\r\n\
-            aws_access_key_id = AKID2\r\n";
+            aws_access_key_id = AKID2\r\naws_session_token = three==\r\n";
         let keys = Keys::parse(text).unwrap();
         assert_eq!(keys.len(), 2);
-        assert_eq!(keys.secret("AKID1").unwrap().reveal(), "a/b+c=");
-        assert_eq!(keys.secret("AKID2").unwrap().reveal(), "two");
-        assert_eq!(keys.secret("AKID3"), None);
+        let [first, second] = ["AKID1", "AKID2"].map(|id| keys.find(id).unwrap());
+        assert_eq!((first.secret.reveal(), &first.session_token), ("a/b+c=", &None));
+        assert_eq!(second.secret.reveal(), "two");
+        assert_eq!(second.session_token.as_ref().unwrap().reveal(), "three==");
+        assert_eq!(keys.find("AKID3"), None);
         assert!(!format!("{keys:?}").contains("two"));
     }
 
@@ -149,6 +167,7 @@ mod tests {
             ("[default]\n", KeysError::Empty),
             ("AKID secret\n", KeysError::Line(1)),
             ("[a]\naws_access_key_id = A B\n", KeysError::Line(2)),
+            ("[a]\naws_session_token = a b\n", KeysError::Line(2)),
             ("[a]\naws_access_key_id = A\n[b]\n", KeysError::Half(2)),
             ("[a]\naws_access_key_id =\naws_secret_access_key = s\n", KeysError::Half(3)),
             (

@@ -61,7 +61,7 @@ pub enum Denied {
     Skewed,
     /// Signed for another service or day.
     Scope,
-    /// Unknown access key.
+    /// Unknown access key, or not the session token that belongs to it.
     UnknownKey,
     /// Wrong secret key, or the request was changed.
     Mismatch,
@@ -142,8 +142,13 @@ pub fn verify(parts: &Parts<'_>, service: &str, keys: &Keys, wall_ms: i64) -> Re
     if of_service != service || day != &header.date[..8] {
         return Err(Denied::Scope);
     }
-    let secret = keys.secret(header.access_key).ok_or(Denied::UnknownKey)?;
-    let key = signing_key(secret, header.scope);
+    let key = keys.find(header.access_key).ok_or(Denied::UnknownKey)?;
+    let [known, given] = [key.session_token.as_ref().map(Secret::reveal), header.session_token];
+    // Hashed, so that the time this takes does not tell how much of it is right.
+    if known.map(|token| sha256(token.as_bytes())) != given.map(|token| sha256(token.as_bytes())) {
+        return Err(Denied::UnknownKey);
+    }
+    let key = signing_key(&key.secret, header.scope);
     let scope = format!("{day}/{region}/{of_service}/aws4_request");
     let request = canonical(parts, &header.signed);
     let text = string_to_sign(header.date, &scope, &request);
@@ -154,7 +159,7 @@ pub fn verify(parts: &Parts<'_>, service: &str, keys: &Keys, wall_ms: i64) -> Re
     }
 }
 
-/// The parsed `Authorization` and `X-Amz-Date` fields.
+/// The parsed `Authorization` and `X-Amz-*` fields.
 struct Header<'a> {
     access_key: &'a str,
     /// Day, region, service.
@@ -162,6 +167,7 @@ struct Header<'a> {
     signed: Vec<&'a str>,
     signature: [u8; 32],
     date: &'a str,
+    session_token: Option<&'a str>,
 }
 
 impl<'a> Header<'a> {
@@ -195,6 +201,7 @@ impl<'a> Header<'a> {
         }
         let signature = parse_hex(signature).ok_or(Denied::Malformed)?;
         let date = once(parts, "x-amz-date")?.ok_or(Denied::Malformed)?;
+        let session_token = once(parts, "x-amz-security-token")?;
         // `host` and all `x-amz-*` fields must be signed, or they could be replaced in transit.
         let mut names = parts.fields.iter().map(|(name, _)| name.to_ascii_lowercase());
         let covered = |name: &str| signed.contains(&name);
@@ -202,7 +209,8 @@ impl<'a> Header<'a> {
         if !covered("host") || !names.all(|name| !must(&name) || covered(&name)) {
             return Err(Denied::Malformed);
         }
-        Ok(Self { access_key, scope: [day, region, service], signed, signature, date })
+        let scope = [day, region, service];
+        Ok(Self { access_key, scope, signed, signature, date, session_token })
     }
 }
 

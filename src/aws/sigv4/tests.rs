@@ -17,9 +17,11 @@ fn credentials(token: Option<&str>) -> Credentials {
     }
 }
 
-fn keys() -> Keys {
-    let text = "[a]\naws_access_key_id=AKIDEXAMPLE\n\
-        aws_secret_access_key=wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY\n";
+fn keys(token: Option<&str>) -> Keys {
+    let mut text = "[a]\naws_access_key_id=AKIDEXAMPLE\n\
+        aws_secret_access_key=wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY\n"
+        .to_owned();
+    text.extend(token.map(|token| format!("aws_session_token={token}\n")));
     Keys::parse(text.as_bytes()).unwrap()
 }
 
@@ -49,13 +51,23 @@ fn signatures_of_the_aws_test_suite() {
         let signed = sign(&parts, SCOPE, &credentials(words.get(2).copied()), THEN_MS);
         let signature = signed.authorization.rsplit_once('=').unwrap().1;
         assert_eq!(signature, words[1], "{}", words[0]);
-        assert_eq!(check(&parts, &signed, THEN_MS), Ok(()), "{}", words[0]);
+        let keys = keys(words.get(2).copied());
+        assert_eq!(check_with(&keys, &parts, &signed, THEN_MS), Ok(()), "{}", words[0]);
     }
     assert_eq!(count, 30);
 }
 
-/// Verifies the request with the fields of the signature added.
 fn check(parts: &Parts<'_>, signed: &Signed, wall_ms: i64) -> Result<(), Denied> {
+    check_with(&keys(None), parts, signed, wall_ms)
+}
+
+/// Verifies the request with the fields of the signature added.
+fn check_with(
+    keys: &Keys,
+    parts: &Parts<'_>,
+    signed: &Signed,
+    wall_ms: i64,
+) -> Result<(), Denied> {
     let mut fields = parts.fields.to_vec();
     fields.push(("X-Amz-Date", signed.date.as_bytes()));
     fields.push(("Authorization", signed.authorization.as_bytes()));
@@ -64,7 +76,7 @@ fn check(parts: &Parts<'_>, signed: &Signed, wall_ms: i64) -> Result<(), Denied>
     if let Some(token) = &signed.token {
         fields.push(("X-Amz-Security-Token", token.reveal().as_bytes()));
     }
-    verify(&Parts { fields: &fields, ..*parts }, SCOPE.service, &keys(), wall_ms)
+    verify(&Parts { fields: &fields, ..*parts }, SCOPE.service, keys, wall_ms)
 }
 
 const FIELDS: &[(&str, &[u8])] = &[("Host", b"h:8081"), ("Content-Type", b"text/plain")];
@@ -86,6 +98,19 @@ fn changed_requests_are_rejected() {
         Parts { fields: &FIELDS[..1], ..PARTS },
     ] {
         assert_eq!(check(&parts, &signed, THEN_MS), Err(Denied::Mismatch), "{parts:?}");
+    }
+}
+
+#[test]
+fn session_tokens_are_checked() {
+    for (known, given, how) in [
+        (Some("one"), Some("one"), Ok(())),
+        (Some("one"), Some("two"), Err(Denied::UnknownKey)),
+        (Some("one"), None, Err(Denied::UnknownKey)),
+        (None, Some("one"), Err(Denied::UnknownKey)),
+    ] {
+        let signed = sign(&PARTS, SCOPE, &credentials(given), THEN_MS);
+        assert_eq!(check_with(&keys(known), &PARTS, &signed, THEN_MS), how, "{known:?} {given:?}");
     }
 }
 
@@ -128,7 +153,7 @@ fn invalid_signatures_are_rejected() {
     ] {
         assert_eq!(check(&PARTS, &signed, THEN_MS), Err(why), "{}", signed.authorization);
     }
-    assert_eq!(verify(&PARTS, "service", &keys(), THEN_MS), Err(Denied::Unsigned));
+    assert_eq!(verify(&PARTS, "service", &keys(None), THEN_MS), Err(Denied::Unsigned));
 }
 
 /// Signed requests with random changes: none is accepted, none causes a panic.
@@ -172,7 +197,7 @@ fn randomly_changed_requests_are_rejected() {
                 },
                 &["content-type", "host", "x-amz-date"],
             );
-        let how = verify(&damaged, "service", &keys(), THEN_MS);
+        let how = verify(&damaged, "service", &keys(None), THEN_MS);
         assert!(how.is_err() || same, "{damaged:?}");
     }
 }

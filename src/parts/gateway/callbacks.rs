@@ -8,7 +8,7 @@ use crate::aws::keys::Keys;
 use crate::aws::sigv4::{self, Parts};
 use crate::behaviours::Kind;
 use crate::engine::{File, Now, Peer};
-use crate::proto::http::{Method, Request, percent_decoded};
+use crate::proto::http::{Method, percent_decoded};
 use crate::proto::response::Response;
 use crate::server::json;
 use crate::server::part::Asked;
@@ -107,6 +107,10 @@ pub(super) fn answer(
     guard: &mut Guard,
     asked: &Asked<'_, '_, '_>,
 ) -> Response<'static> {
+    // Before the signature, which covers a body that was not read.
+    if asked.request.method == Method::Post && asked.body.is_err() {
+        return too_large();
+    }
     if let Err(why) = guard.check(asked, gateway.plan()) {
         return error(403, "ForbiddenException", &format!("Forbidden: {why}"));
     }
@@ -123,26 +127,19 @@ pub(super) fn answer(
         Method::Delete => CallbackRequest::Close,
         Method::Get | Method::Head => CallbackRequest::Get,
         Method::Post | Method::Options | Method::Unserved => match asked.body {
-            Err(_) => return error(413, "PayloadTooLargeException", "Payload too large"),
-            Ok(bytes) if is_binary(asked.request) => CallbackRequest::Post(Kind::Binary, bytes),
-            Ok(bytes) if simdutf8::basic::from_utf8(bytes).is_ok() => {
-                CallbackRequest::Post(Kind::Text, bytes)
-            }
-            Ok(_) => {
-                let why = "the body is not UTF-8: binary needs Content-Type \
-                           application/octet-stream";
-                return error(400, "BadRequestException", why);
+            Err(_) => return too_large(),
+            // Whatever the Content-Type: AWS' own SDKs always send application/octet-stream.
+            Ok(bytes) => {
+                let is_text = simdutf8::basic::from_utf8(bytes).is_ok();
+                CallbackRequest::Post(if is_text { Kind::Text } else { Kind::Binary }, bytes)
             }
         },
     };
     respond(gateway.callback(asked.now, id, asked_for))
 }
 
-fn is_binary(request: &Request<'_, '_>) -> bool {
-    let kind = request.value("content-type").unwrap_or_default();
-    kind.split(';')
-        .next()
-        .is_some_and(|k| k.trim().eq_ignore_ascii_case("application/octet-stream"))
+fn too_large() -> Response<'static> {
+    error(413, "PayloadTooLargeException", "Payload too large")
 }
 
 fn respond(outcome: CallbackOutcome) -> Response<'static> {
