@@ -1,19 +1,19 @@
-//! The contract between a core and what drives it: bytes and `now` go in, actions come out.
-//! It knows neither HTTP nor WebSocket, and neither a socket nor a clock, so that one core can be
-//! driven by scenarios, by the simulation, by the fuzzer and by the operating system.
+//! The contract between an engine and its driver: bytes and `now` go in, actions come out.
+//! It knows neither HTTP nor WebSocket, and neither a socket nor a clock, so scenarios, the
+//! simulation, the fuzzer and the operating system can all drive the same engine.
 //!
 //! How to drive an engine, in five steps:
-//! 1. A stream arrives: [`Engine::accepted`], and as soon as it can carry an answer
-//!    [`Engine::ready`]; or one that [`Action::Connect`] asked for: [`Engine::connected`].
-//!    Its id lives until you call [`Engine::closed`], exactly once: after an [`Action::Close`] or
-//!    [`Action::Reset`], or after [`Engine::ended`] with anything but [`HangUp::Eof`].
-//! 2. It is readable: read into [`Engine::room`] (empty means paused: remember that the stream is
-//!    readable and wait for [`Action::Resume`]), then [`Engine::received`]; at its end or on an
-//!    error [`Engine::ended`].
-//! 3. Whatever a call left in [`Out`] is written at once, in one go; [`Engine::keep`] takes what
-//!    the stream did not. From then on write [`Engine::unsent`] when the stream is writable.
-//! 4. After every call, carry out [`Engine::poll`] until it is empty.
-//! 5. Sleep until [`Engine::next_deadline`], then [`Engine::fire`].
+//! 1. For an accepted stream, call [`Engine::accepted`], and [`Engine::ready`] once it can carry a
+//!    response. For a stream that [`Action::Connect`] asked for, call [`Engine::connected`].
+//!    Its id is valid until you call [`Engine::closed`], exactly once: after an [`Action::Close`]
+//!    or [`Action::Reset`], or after [`Engine::ended`] with anything but [`HangUp::Eof`].
+//! 2. When it is readable, read into [`Engine::room`] (empty means paused: remember that the
+//!    stream is readable and wait for [`Action::Resume`]), then call [`Engine::received`]; at end
+//!    of file or on an error call [`Engine::ended`].
+//! 3. Write what a call left in [`Out`] at once, in one go; pass what the stream did not take to
+//!    [`Engine::keep`]. From then on write [`Engine::unsent`] when the stream is writable.
+//! 4. After every call, carry out [`Engine::poll`] until it returns `None`.
+//! 5. Sleep until [`Engine::next_deadline`], then call [`Engine::fire`].
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -22,13 +22,13 @@ pub use crate::outbox::{Out, Piece};
 pub use crate::target::{Identity, Roots, Secured, Target, TlsFault, Trust};
 pub use crate::time::Now;
 
-/// One connection: where it lies and which tenant of that place it is.
-/// A late event for an earlier tenant carries an earlier generation and misses.
+/// Identifies a connection. A slot is reused after [`Engine::closed`], so a late event for an
+/// earlier connection carries an earlier generation and is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id {
-    /// Place in the table of connections.
+    /// The slot in the table of connections.
     pub key: u32,
-    /// Counts the tenants of that place.
+    /// How often the slot has been reused.
     pub generation: u32,
 }
 
@@ -38,32 +38,32 @@ impl fmt::Display for Id {
     }
 }
 
-/// Which listener a connection came through.
+/// Which kind of listener accepted a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// For everyone: it can never hurt the pod.
+    /// For clients. Load on this side must not affect pod health.
     Main,
     /// For the kubelet, Prometheus and operators; always served first.
     Admin,
 }
 
-/// Who is at the other end.
-/// (`core::net` is arithmetic on addresses; it opens nothing.)
+/// The remote end of a connection. (`core::net` only parses and formats addresses; it does no
+/// I/O.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// Somewhere in a network.
+    /// Connected over TCP.
     Tcp {
-        /// Where.
+        /// Its address.
         ip: IpAddr,
         /// Its port.
         port: u16,
     },
-    /// On this machine, through a Unix socket: it has no name of its own.
+    /// Connected through a Unix socket, which gives the client no address.
     Unix,
 }
 
 impl Peer {
-    /// The far end of a TCP connection; an IPv4 address in IPv6 clothes shows as IPv4.
+    /// The remote end of a TCP connection; an IPv4-mapped IPv6 address becomes IPv4.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self::Tcp { ip: address.ip().to_canonical(), port: address.port() }
@@ -79,229 +79,230 @@ impl fmt::Display for Peer {
     }
 }
 
-/// How an engine is, for whoever supervises the process.
+/// What a supervisor of the process reports about an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Connections that it serves.
+pub struct Status {
+    /// Open connections, `WebSockets` included.
     pub connections: usize,
-    /// `WebSockets` among them.
+    /// Open `WebSockets`.
     pub websockets: usize,
-    /// It has been told to end, and will have ended by then.
+    /// While draining: the time at which it will have exited.
     pub ends_ns: Option<u64>,
 }
 
 /// How the reading side of a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HangUp {
-    /// The peer will send no more; it may still read.
+    /// The peer sends no more; it may still read.
     Eof,
-    /// The stream is dead in both directions.
+    /// The connection is broken in both directions.
     Reset,
-    /// Nobody listens there.
+    /// The connection was refused.
     Refused,
-    /// There is no way to get there.
+    /// No route to the address, or connecting timed out.
     Unreachable,
-    /// This machine has no port or no descriptor left for it.
+    /// No local port or descriptor is left.
     Exhausted,
-    /// There is no host of that name, or nobody who knows.
+    /// The name has no address, or the lookup failed.
     NoSuchName,
-    /// Somebody is there, but TLS does not come about.
+    /// The TLS handshake failed.
     Tls(TlsFault),
 }
 
 impl fmt::Display for HangUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Eof => "the other side ended the connection",
-            Self::Reset => "the connection broke",
-            Self::Refused => "nobody listens there",
-            Self::Unreachable => "there is no way to get there",
-            Self::Exhausted => "this machine has no port or no descriptor left",
+            Self::Eof => "the peer closed the connection",
+            Self::Reset => "connection reset",
+            Self::Refused => "connection refused",
+            Self::Unreachable => "address unreachable",
+            Self::Exhausted => "no local port or descriptor left",
             Self::NoSuchName => "its name cannot be looked up",
             Self::Tls(fault) => return fault.fmt(f),
         })
     }
 }
 
-/// What there was none of for a stream that arrived.
+/// Why a connection is refused at accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// The engine has no place for it.
-    Places,
-    /// The kernel has no descriptor, or no memory.
+    /// The engine's connection limit is reached.
+    Slots,
+    /// The kernel is out of descriptors or memory.
     Descriptors,
 }
 
-/// What an operator asks of the whole process.
+/// A signal to the process, by its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: finish what is in hand and leave.
+    /// SIGTERM or SIGINT: drain and exit.
     Stop,
-    /// SIGUSR1: say how things are.
+    /// SIGUSR1: log the current state.
     Report,
-    /// SIGHUP: read again what was read at start.
+    /// SIGHUP: reload the files that were read at start.
     Reload,
 }
 
 /// A file as it was read.
 #[derive(Debug)]
 pub struct File {
-    /// Its path below its directory, with `/` between its parts and none in front.
+    /// Its path relative to its directory, separated by `/`, without a leading one.
     pub name: String,
-    /// What is in it.
+    /// Its contents.
     pub bytes: Vec<u8>,
-    /// When it was last changed.
+    /// Modification time, in milliseconds since 1970.
     pub modified_ms: i64,
-    /// What was made of it where it was read; none where that is left to whoever gets it.
+    /// Computed by the reader if it knows how; otherwise the engine computes it.
     pub prepared: Option<Prepared>,
 }
 
-/// What a file is served with, made beside the loop: to compress 8 MiB takes a third of a second,
-/// and ten times that where CPU is short.
+/// Digests and compressed form of a file, computed off the loop's thread: compressing 8 MiB takes
+/// a third of a second, and ten times that where CPU is short.
 #[derive(Debug)]
 pub struct Prepared {
-    /// Of its bytes.
+    /// Digest of its bytes.
     pub digest: Digest,
-    /// Its bytes compressed, where that is worth it, and the digest of those.
+    /// Its bytes compressed and their digest, if compression makes them smaller.
     pub gzip: Option<(Vec<u8>, Digest)>,
 }
 
-/// Tells one version of a file from another.
+/// Distinguishes versions of a file.
 pub type Digest = [u8; 10];
 
-/// What an engine can ask to have read.
+/// What [`Action::Fetch`] can read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The directory of files to serve.
+    /// The directory of `--assets`.
     Assets,
-    /// What the kernel counts for this process: one file a figure, its value as text.
+    /// Process figures from the kernel: one [`File`] each, named after the figure, its value as
+    /// text.
     Process,
-    /// Tokens, certificates, kubeconfigs: these paths; those that cannot be read are left out.
+    /// Files at these paths (tokens, certificates, kubeconfigs); unreadable ones are left out.
     Files(Vec<String>),
 }
 
-/// The only things that an engine can ask of the world.
+/// Everything that an engine can ask of its driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Call [`Engine::render`]: there is something to say that no received byte caused.
+    /// Call [`Engine::render`]: there is output that no received byte caused.
     Write(Id),
-    /// Read again: the engine has room, or holds input that it can now use.
+    /// Read again: the engine has room, or holds input that it can process now.
     Resume(Id),
-    /// When all output is taken, tell the peer that no more follows (FIN).
+    /// When all output is written, shut down the writing side (FIN).
     Finish(Id),
-    /// When all output is taken, close.
+    /// When all output is written, close.
     Close(Id),
-    /// Close now, with RST, whatever waits.
+    /// Close now with RST and discard unsent output.
     Reset(Id),
-    /// Open a connection; [`Engine::connected`] tells how that went.
+    /// Open a connection; [`Engine::connected`] reports the outcome.
     Connect(Id, Target),
-    /// Accept whoever waits at the main doors, for a second at most, then close them for good;
-    /// [`Engine::accepting_stopped`] tells when that is done.
+    /// Accept what is waiting at the main listeners, for a second at most, then close them for good
+    /// and call [`Engine::accepting_stopped`].
     StopAccepting,
-    /// Say how much memory is used, with [`Engine::weighed`].
+    /// Measure memory use and call [`Engine::weighed`].
     Weigh,
-    /// Read this, and hand it over with [`Engine::fetched`], at once or in a later turn.
+    /// Read this and call [`Engine::fetched`], at once or in a later turn.
     Fetch(Source),
-    /// Do nothing at all until then: nothing but a signal is noticed.
+    /// Stop the loop until then; only signals are noticed.
     Freeze {
-        /// When to go on.
+        /// When the loop continues.
         until_ns: u64,
     },
-    /// Show this to whoever looks on, beside the output proper.
+    /// Write this to standard error.
     Show(String),
     /// End the process with this exit code.
     Exit(u8),
 }
 
-/// A core without I/O. See the module's head for the order of calls.
+/// Protocol logic without I/O. See the module's head for the order of calls.
 pub trait Engine {
-    /// Whether it measures: then the clock is asked for each stream, not once a turn.
+    /// Whether it measures latency: then the clock is read for each stream, not once a turn.
     const MEASURES: bool = false;
 
-    /// A stream arrived. `None`: no place for it, turn it away.
-    fn accepted(&mut self, _now: Now, _door: Side, _peer: Peer) -> Option<Id> {
+    /// A stream was accepted. `None`: refuse it, with [`Engine::refused_at_accept`].
+    fn accepted(&mut self, _now: Now, _side: Side, _peer: Peer) -> Option<Id> {
         None
     }
 
-    /// What is said to a stream that arrived can be read from now on: at once, or after its TLS
-    /// handshake. It comes before the first [`Engine::received`].
+    /// The stream can carry a response from now on: at once, or after its TLS handshake. Called
+    /// before the first [`Engine::received`].
     fn ready(&mut self, _now: Now, _id: Id) {}
 
-    /// Beside the engine, so many bytes are kept for this stream: half a TLS handshake, or records
-    /// that wait. Told whenever it is another number; at first it is 0.
+    /// The driver buffers this many bytes for the stream outside the engine: an incomplete TLS
+    /// handshake or unsent records. Called when the number changes; it starts at 0.
     fn held_outside(&mut self, _now: Now, _id: Id, _bytes: usize) {}
 
-    /// Asked for by [`Action::Connect`]: the connection stands, or never will.
+    /// The outcome of [`Action::Connect`].
     fn connected(&mut self, _now: Now, _id: Id, _how: Result<(), HangUp>, _out: &mut Out) {}
 
-    /// The last words to a stream that gets no id.
+    /// The response to a stream that gets no id.
     fn refused_at_accept(&mut self, _now: Now, _why: Shortage) -> &[u8] {
         &[]
     }
 
-    /// Where the next bytes of this stream go: behind the remnant of a frame, which is copied to
-    /// the front of `shared`, or into a block of the connection's own. Its length is the read
-    /// budget. Empty: paused.
+    /// Where the next bytes of this stream go: behind an incomplete frame, which is copied to the
+    /// front of `shared`, or into a block of the connection's own. Its length is the read budget.
+    /// Empty: paused.
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8];
 
-    /// `n` bytes were read into [`Engine::room`]. Frames are unmasked where they lie.
+    /// `n` bytes were read into [`Engine::room`]. Frames are unmasked in place.
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out);
 
-    /// Asked for by [`Action::Resume`]: goes on with input held back.
+    /// Carries out [`Action::Resume`]: processes input that was held back.
     fn resume(&mut self, _now: Now, _id: Id, _shared: &mut [u8], _out: &mut Out) {}
 
-    /// The reading side ended. After [`HangUp::Eof`] an answer may still be written; otherwise the
-    /// stream is dead and [`Engine::closed`] follows at once.
+    /// The reading side ended. After [`HangUp::Eof`] output may still be written; otherwise
+    /// [`Engine::closed`] follows at once.
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out);
 
     /// The stream took only the first `taken` bytes of `out`: keep the rest.
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize);
 
-    /// The peer has ended its side while it is not read: [`Engine::room`] was empty.
+    /// The peer closed its side while reading is paused ([`Engine::room`] was empty).
     fn hung_up(&mut self, _now: Now, _id: Id, _out: &mut Out) {}
 
-    /// What waits to be written, in order; only as much as lies in one piece.
+    /// Output to be written next; only the first contiguous part of it.
     fn unsent(&self, id: Id) -> &[u8];
 
-    /// The stream took `n` bytes of [`Engine::unsent`].
+    /// `n` bytes of [`Engine::unsent`] were written.
     fn sent(&mut self, now: Now, id: Id, n: usize);
 
-    /// Asked for by [`Action::Write`]: timers, pushes, refusals.
+    /// Carries out [`Action::Write`]: output of timers, pushes, refusals.
     fn render(&mut self, now: Now, id: Id, out: &mut Out);
 
-    /// The stream is gone, and with it the id.
+    /// The stream is closed and its id no longer valid.
     fn closed(&mut self, now: Now, id: Id);
 
-    /// Timers that are due, at most [`crate::limits::TIMERS_AT_ONCE`] of them.
+    /// Fires timers that are due, at most [`crate::limits::TIMERS_AT_ONCE`] of them.
     fn fire(&mut self, now: Now);
 
-    /// The operator asks something.
+    /// The process received a signal.
     fn signal(&mut self, now: Now, signal: Signal);
 
-    /// When to call [`Engine::fire`] next; `None`: sleep until something arrives.
+    /// When to call [`Engine::fire`] next; `None`: there is no timer.
     fn next_deadline(&self) -> Option<u64>;
 
-    /// [`Action::StopAccepting`] is carried out: nobody else will come.
+    /// [`Action::StopAccepting`] is done: no further [`Engine::accepted`] follows.
     fn accepting_stopped(&mut self, _now: Now) {}
 
-    /// [`Action::Fetch`] is carried out. What cannot be read is not handed over.
+    /// [`Action::Fetch`] is done. Files that cannot be read are left out.
     fn fetched(&mut self, _now: Now, _source: Source, _files: Vec<File>) {}
 
-    /// [`Action::Weigh`] is carried out: so many bytes count against the process' memory limit.
+    /// [`Action::Weigh`] is done: this many bytes count against the process' memory limit.
     fn weighed(&mut self, _now: Now, _used: u64) {}
 
-    /// Bytes that it has inflated, produced and copied so far. What a call adds to it is the share
-    /// that the call took of the turn, beside the bytes that were read.
+    /// Bytes inflated, produced and copied so far. The increase during a call, plus the bytes read,
+    /// is the call's share of the turn.
     fn work(&self) -> u64 {
         0
     }
 
-    /// What a supervisor may know. It is asked often, so it only looks.
-    fn standing(&self) -> Standing {
-        Standing::default()
+    /// For the supervisor. Called every turn, so it must be cheap.
+    fn status(&self) -> Status {
+        Status::default()
     }
 
-    /// The next thing to carry out.
+    /// The next action to carry out.
     #[must_use]
     fn poll(&mut self) -> Option<Action>;
 }

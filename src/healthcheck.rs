@@ -1,5 +1,5 @@
-//! One question to a server, on the same contract as the server itself: connect, ask, read the
-//! answer's status and first line. It knows no socket and no clock.
+//! One HTTP request to a server, on the same contract as the server itself: connect, send it, read
+//! the response's status and first line. It knows no socket and no clock.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -10,32 +10,32 @@ use crate::proto::http_client::{Answer, Asked, Event, Fault, Limits, Request};
 use crate::time;
 use crate::units::show_duration;
 
-/// What is read and shown of an answer's body.
+/// Most bytes of the response's body that are read and shown.
 const LINE_BYTES: usize = 120;
 const LIMITS: Limits = Limits { head_bytes: 16 * 1024, body_bytes: u64::MAX };
 
-/// What to ask, and whom.
+/// The request, and where to send it.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where the server may be; the next one is tried where nobody is.
+    /// Addresses of the server, tried in order until one accepts the connection.
     pub targets: Vec<Target>,
-    /// Its name, for the `Host` field.
+    /// The `Host` field.
     pub host: String,
-    /// Path and query.
+    /// The request target: path and query.
     pub path: String,
-    /// How long to wait in all.
+    /// Timeout for all attempts together.
     pub timeout_ms: u64,
 }
 
-/// One question, until it is answered.
+/// An engine that sends one request and exits with its verdict.
 #[derive(Debug)]
 pub struct Healthcheck {
     plan: Plan,
     began_ns: u64,
-    /// Targets tried so far; each has an id of its own.
+    /// Targets tried so far; also the generation of the current id.
     tried: u32,
-    /// Why there is no connection so far: of several reasons the one that tells most.
-    alone: HangUp,
+    /// Why no target could be connected to: of several reasons the most specific.
+    failure: HangUp,
     stage: Stage,
     outbox: Outbox,
     actions: VecDeque<Action>,
@@ -47,43 +47,43 @@ enum Stage {
     Asking {
         answer: Answer,
         status: Option<u16>,
-        /// The beginning of its body.
+        /// The beginning of the body.
         line: Vec<u8>,
     },
     Over(Verdict),
 }
 
-/// What came of it.
+/// The outcome of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A whole answer, or as much of it as matters.
+    /// A response, read as far as needed.
     Answered {
-        /// Its status.
+        /// The HTTP status.
         status: u16,
-        /// Its body's first line.
+        /// The body's first line.
         line: String,
     },
-    /// Nobody to ask: there is no connection.
-    Alone(HangUp),
-    /// The connection broke.
+    /// No target could be connected to.
+    NotConnected(HangUp),
+    /// The connection broke before the response was complete.
     Broken,
-    /// What came is no answer.
-    Wrong(Fault),
-    /// It took too long.
+    /// The response is malformed.
+    Malformed(Fault),
+    /// The timeout passed.
     TooSlow {
-        /// How long that is.
+        /// The timeout.
         timeout_ms: u64,
-        /// Whether at least the connection stood.
+        /// Whether the connection was established.
         connected: bool,
     },
-    /// Somebody told us to stop.
+    /// SIGTERM or SIGINT.
     Stopped,
-    /// The question itself cannot be sent.
+    /// The request cannot be written, see [`Request::write`].
     Unsendable,
 }
 
 impl Verdict {
-    /// Whether the server is healthy.
+    /// Whether the status is 2xx.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         matches!(self, Self::Answered { status: 200..=299, .. })
@@ -95,35 +95,30 @@ impl fmt::Display for Verdict {
         match self {
             Self::Answered { status, line } if line.is_empty() => write!(f, "{status}"),
             Self::Answered { status, line } => write!(f, "{status} {line}"),
-            Self::Alone(HangUp::Refused) => f.write_str("connection refused: nobody listens there"),
-            Self::Alone(HangUp::Unreachable) => f.write_str("there is nothing at that address"),
-            Self::Alone(HangUp::Exhausted) => {
-                f.write_str("this machine has no port or descriptor left for it")
+            Self::NotConnected(HangUp::Eof | HangUp::Reset) | Self::Broken => {
+                f.write_str("connection reset before the response was complete")
             }
-            Self::Alone(how @ (HangUp::NoSuchName | HangUp::Tls(_))) => how.fmt(f),
-            Self::Alone(HangUp::Eof | HangUp::Reset) | Self::Broken => {
-                f.write_str("the connection was reset before the answer was there")
-            }
-            Self::Wrong(fault) => fault.fmt(f),
+            Self::NotConnected(how) => how.fmt(f),
+            Self::Malformed(fault) => fault.fmt(f),
             Self::TooSlow { timeout_ms, connected } => {
-                let what = if *connected { "it does not answer" } else { "it cannot be reached" };
+                let what = if *connected { "no response" } else { "cannot connect" };
                 write!(f, "timed out after {}: {what}", show_duration(*timeout_ms))
             }
-            Self::Stopped => f.write_str("stopped by a signal before the answer was there"),
-            Self::Unsendable => f.write_str("this URL cannot be asked for"),
+            Self::Stopped => f.write_str("stopped by a signal before the response was complete"),
+            Self::Unsendable => f.write_str("this URL cannot be requested"),
         }
     }
 }
 
 impl Healthcheck {
-    /// Asks from `began_ns` on.
+    /// Starts at `began_ns`, from which the timeout counts.
     #[must_use]
     pub fn new(plan: Plan, began_ns: u64) -> Self {
         let mut check = Self {
             plan,
             began_ns,
             tried: 0,
-            alone: HangUp::Unreachable,
+            failure: HangUp::Unreachable,
             stage: Stage::Connecting,
             outbox: Outbox::default(),
             actions: VecDeque::new(),
@@ -132,7 +127,7 @@ impl Healthcheck {
         check
     }
 
-    /// What came of it, once it is over.
+    /// The outcome, once there is one.
     #[must_use]
     pub fn verdict(&self) -> Option<&Verdict> {
         match &self.stage {
@@ -145,14 +140,13 @@ impl Healthcheck {
         Id { key: 0, generation: self.tried }
     }
 
-    /// Tries the next target.
     fn try_next(&mut self) {
         match self.plan.targets.get(self.tried as usize) {
             Some(target) => {
                 self.tried += 1;
                 self.actions.push_back(Action::Connect(self.id(), target.clone()));
             }
-            None => self.end(Verdict::Alone(self.alone)),
+            None => self.end(Verdict::NotConnected(self.failure)),
         }
     }
 
@@ -207,7 +201,7 @@ impl Healthcheck {
         match done {
             Ok(true) => self.answered(),
             Ok(false) => {}
-            Err(fault) => self.end(Verdict::Wrong(fault)),
+            Err(fault) => self.end(Verdict::Malformed(fault)),
         }
     }
 
@@ -219,7 +213,7 @@ impl Healthcheck {
     }
 }
 
-/// A line in which nothing moves a cursor.
+/// Escapes control characters, so that a response cannot control the terminal.
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let plain = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
@@ -232,13 +226,13 @@ impl Engine for Healthcheck {
             Ok(()) => self.ask(out),
             Err(how) => {
                 self.actions.push_back(Action::Close(id));
-                let tells_most = match self.alone {
+                let is_specific = match self.failure {
                     HangUp::Tls(_) => true,
                     HangUp::Refused => !matches!(how, HangUp::Tls(_)),
                     _ => false,
                 };
-                if !tells_most {
-                    self.alone = how;
+                if !is_specific {
+                    self.failure = how;
                 }
                 self.try_next();
             }
@@ -258,7 +252,7 @@ impl Engine for Healthcheck {
         match how {
             HangUp::Eof => match answer.ended() {
                 Ok(()) => self.answered(),
-                Err(fault) => self.end(Verdict::Wrong(fault)),
+                Err(fault) => self.end(Verdict::Malformed(fault)),
             },
             HangUp::Reset
             | HangUp::Refused
@@ -334,7 +328,7 @@ mod tests {
         out.bytes
     }
 
-    /// What comes of an answer, with the exit code.
+    /// The exit code and text for a response.
     fn answered(bytes: &[u8], cut: usize, ends: Option<HangUp>) -> (Option<u8>, String) {
         let mut check = check(1);
         connect(&mut check, Ok(()));
@@ -364,15 +358,15 @@ mod tests {
             ("HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\ndraining\n", None, 1, "503 draining"),
             ("HTTP/1.1 302 Go\r\nContent-Length: 0\r\n\r\n", None, 1, "302"),
             ("HTTP/1.1 200 OK\r\n\r\n \x1b[2J\r\n", None, 0, "200 \\u{1b}[2J"),
-            ("SSH-2.0", None, 1, "the answer is not HTTP"),
-            ("", Some(HangUp::Eof), 1, "the connection was closed without an answer"),
+            ("SSH-2.0", None, 1, "the response is not HTTP"),
+            ("", Some(HangUp::Eof), 1, "the connection was closed without a response"),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi",
                 Some(HangUp::Eof),
                 1,
-                "the connection was closed in the midst of the answer",
+                "the connection was closed in the middle of the response",
             ),
-            ("", Some(HangUp::Reset), 1, "the connection was reset before the answer was there"),
+            ("", Some(HangUp::Reset), 1, "connection reset before the response was complete"),
         ] {
             for cut in [1, 7, 1000] {
                 assert_eq!(
@@ -388,14 +382,14 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_it_wants() {
+    fn the_request() {
         let said = String::from_utf8(connect(&mut check(1), Ok(()))).unwrap();
         assert!(said.starts_with("GET /healthz HTTP/1.1\r\nHost: h:1\r\n"), "{said}");
         assert!(said.ends_with("\r\nConnection: close\r\n\r\n"), "{said}");
     }
 
     #[test]
-    fn the_next_target_is_tried_where_nobody_is() {
+    fn the_next_target_is_tried_if_one_refuses() {
         let mut tried = check(2);
         assert!(connect(&mut tried, Err(HangUp::Refused)).is_empty());
         assert!(matches!(tried.poll(), Some(Action::Close(_))));
@@ -403,12 +397,12 @@ mod tests {
         assert!(matches!(tried.poll(), Some(Action::Close(_))));
         assert_eq!(tried.poll(), Some(Action::Exit(1)));
         let said = tried.verdict().unwrap().to_string();
-        assert_eq!(said, "connection refused: nobody listens there");
-        assert_eq!(check(0).verdict(), Some(&Verdict::Alone(HangUp::Unreachable)));
+        assert_eq!(said, "connection refused");
+        assert_eq!(check(0).verdict(), Some(&Verdict::NotConnected(HangUp::Unreachable)));
     }
 
     #[test]
-    fn time_is_up_for_everything_together() {
+    fn the_timeout_covers_all_attempts() {
         let mut silent = check(1);
         assert_eq!(silent.next_deadline(), Some(time::ms(1_005)));
         silent.fire(at(1_004));
@@ -416,12 +410,12 @@ mod tests {
         connect(&mut silent, Ok(()));
         silent.fire(at(1_005));
         let said = silent.verdict().unwrap().to_string();
-        assert_eq!(said, "timed out after 1s: it does not answer");
+        assert_eq!(said, "timed out after 1s: no response");
         assert_eq!((silent.poll(), silent.next_deadline()), (Some(Action::Exit(1)), None));
         let mut lost = check(1);
         lost.fire(at(2_000));
         let said = lost.verdict().unwrap().to_string();
-        assert_eq!(said, "timed out after 1s: it cannot be reached");
+        assert_eq!(said, "timed out after 1s: cannot connect");
     }
 
     #[test]

@@ -1,33 +1,33 @@
-//! What memory costs that was asked for: an allocator adds to each allocation, and a thousand
-//! messages of one byte are not a thousand bytes.
+//! Estimates what allocations really cost: the allocator adds overhead to each, so a thousand
+//! messages of one byte take far more than a thousand bytes.
 
-/// What an allocator keeps beside each allocation.
+/// The allocator's bookkeeping for each allocation.
 const HEADER: usize = 8;
-/// It hands out multiples of this.
-const GRAIN: usize = 16;
-/// The smallest allocation there is.
-const LEAST: usize = 32;
+/// Allocation sizes are multiples of this.
+const ALIGNMENT: usize = 16;
+/// The smallest allocation.
+const MIN: usize = 32;
 
-/// What an allocation of so many bytes costs; none for none.
+/// The cost of an allocation of this many bytes.
 #[must_use]
 pub const fn cost(bytes: usize) -> usize {
     if bytes == 0 {
         return 0;
     }
-    let whole = (bytes + HEADER).next_multiple_of(GRAIN);
-    if whole < LEAST { LEAST } else { whole }
+    let whole = (bytes + HEADER).next_multiple_of(ALIGNMENT);
+    if whole < MIN { MIN } else { whole }
 }
 
-/// What a table of this capacity costs, beside what its entries own.
+/// The cost of a table of this capacity, without what its entries own.
 #[must_use]
 pub const fn table<T>(capacity: usize) -> usize {
     cost(capacity * size_of::<T>())
 }
 
-/// What a node of a tree costs for each entry of this size: it is two thirds full on average.
+/// The cost of one entry in a B-tree, whose nodes are two thirds full on average.
 #[must_use]
 pub const fn tree_entry<T>() -> usize {
-    size_of::<T>() + size_of::<T>() / 2 + GRAIN
+    size_of::<T>() + size_of::<T>() / 2 + ALIGNMENT
 }
 
 #[cfg(test)]

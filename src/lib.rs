@@ -2,20 +2,20 @@
 //!
 //! In reading order:
 //! * [`options`]: argv and environment, one table.
-//! * [`behaviours`]: what a mount says; `echo` is the smallest.
-//! * [`engine`]: the contract between the program and what drives it.
-//! * [`server`]: the program without I/O: bytes and `now` in, actions out.
+//! * [`behaviours`]: what a mount sends; `echo` is the smallest.
+//! * [`engine`]: the contract between a program without I/O and its driver.
+//! * [`server`]: the server without I/O: bytes and `now` in, actions out.
 //! * [`proto`]: wire formats: HTTP heads, the handshake, frames, messages.
 //! * [`parts`]: extras of the server: the feed of Deployments, the gateway, its sample backend.
-//! * [`aws`]: signatures and credentials, as AWS has them.
-//! * [`load`], [`connect`]: many clients or one at a terminal, on the same contract.
-//! * [`healthcheck`]: one question to a server, for probes.
-//! * [`calls`]: HTTP requests of our own, over connections that are kept for the next one.
-//! * [`target`]: where a connection of our own goes, and whom it trusts.
+//! * [`aws`]: AWS request signatures and credentials.
+//! * [`load`], [`connect`]: the WebSocket clients, on the same contract.
+//! * [`healthcheck`]: one HTTP request to a server, for probes.
+//! * [`calls`]: outgoing HTTP requests over pooled connections.
+//! * [`target`]: where an outgoing connection goes and which certificates it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
-//! * [`run`]: composition: options, an engine and `net` become a running command.
+//! * [`run`]: composition: builds a command from options, an engine and `net`.
 //! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`], [`listen`],
-//!   [`heap`], [`queue`]: the nouns; they know nothing of the rest.
+//!   [`heap`], [`queue`]: small building blocks that know nothing of the rest.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux sockets inherit");

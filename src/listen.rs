@@ -1,14 +1,14 @@
-//! The address of a listener: one noun for the options that read it and the sockets that bind it.
-//! (`core::net` is arithmetic on addresses; it opens nothing.)
+//! The address of a listener, shared by the options that parse it and `net`, which binds it.
+//! (`core::net` only parses and formats addresses; it does no I/O.)
 
 use core::fmt;
 use core::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The address of a listener.
+/// Where to listen. Its `Display` form is what `--print-config` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// Every address of the host: `[::]`, or `0.0.0.0` on a host without IPv6.
+    /// All addresses of the host: `[::]`, or `0.0.0.0` on a host without IPv6.
     Default {
         /// The port; 0 lets the kernel choose one.
         port: u16,

@@ -1,4 +1,4 @@
-//! argv and the environment become one of the commands; an error becomes an exit code.
+//! Turns argv and the environment into a command, and its outcome into an exit code.
 
 use std::env;
 use std::io::{self, Write};
@@ -9,12 +9,12 @@ use wspulse::net::{logs, passed, process};
 use wspulse::options::{self, Command, Serve, Surroundings, Usage};
 use wspulse::run;
 
-/// A failure while running: an address in use, a file that cannot be read.
+/// Exit code of a runtime failure: an address in use, an unreadable file.
 const FAILED: u8 = 1;
-/// Arguments or variables that cannot be used.
+/// Exit code of invalid arguments or environment variables.
 const USAGE: u8 = 2;
-/// What the last log lines get: a standard error that nobody reads must not hold up the exit.
-const LAST_LINES: Duration = Duration::from_millis(200);
+/// How long the exit waits for the log writer: a standard error that is not read must not block it.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let surroundings = Surroundings { host_name: process::host_name() };
@@ -24,9 +24,7 @@ fn main() -> ExitCode {
         Ok(Command::Check(_)) => print("the settings can be used\n"),
         Ok(Command::Healthcheck(asked)) => match run::healthcheck(asked) {
             Ok((code, line)) => code.max(print(&format!("{line}\n"))),
-            Err(error) => {
-                print(&format!("the kernel does not let this run: {error}\n")).max(FAILED)
-            }
+            Err(error) => print(&format!("a system call failed: {error}\n")).max(FAILED),
         },
         #[cfg(feature = "tools")]
         Ok(Command::Load(load)) => match run::measure(*load) {
@@ -45,25 +43,25 @@ fn main() -> ExitCode {
 }
 
 fn serve_until_exit(serve: Serve) -> u8 {
-    // Before any other descriptor is opened and any thread started.
+    // Must come before any other descriptor is opened and any thread is started.
     let passed = passed::take();
     if let Err(error) = run::start_logs(&serve.log) {
-        logs::last_word(&format!("cannot start the log writer: {error}"), LAST_LINES);
+        logs::fatal(&format!("cannot start the log writer: {error}"), FLUSH_TIMEOUT);
         return FAILED;
     }
     match run::serve(serve, passed) {
         Ok(code) => {
-            logs::flush(LAST_LINES);
+            logs::flush(FLUSH_TIMEOUT);
             code
         }
         Err(error) => {
-            logs::last_word(&error.to_string(), LAST_LINES);
+            logs::fatal(&error.to_string(), FLUSH_TIMEOUT);
             FAILED
         }
     }
 }
 
-/// Whoever reads may stop when they have seen enough (`wspulse --help | head -1`): no failure.
+/// A broken pipe is no failure: in `wspulse --help | head -1` the reader closes early.
 fn print(text: &str) -> u8 {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -74,7 +72,7 @@ fn print(text: &str) -> u8 {
 
 #[cfg(feature = "tools")]
 fn fail(error: &run::ToolError) -> u8 {
-    // As with a wrong flag: the exit code says it still.
+    // If standard error is closed, the exit code is the only report.
     let _ = writeln!(io::stderr(), "wspulse: {error}");
     FAILED
 }
@@ -83,7 +81,7 @@ fn refuse(usage: &Usage) -> u8 {
     let first = env::args_os().nth(1).unwrap_or_default();
     let command = options::command_with_help(&first);
     let command = command.map_or_else(String::new, |command| format!("{command} "));
-    // With standard error gone there is nobody to be told; the exit code says it still.
+    // If standard error is closed, the exit code is the only report.
     let _ = writeln!(io::stderr(), "wspulse: {usage}\ntry: wspulse {command}--help");
     USAGE
 }

@@ -1,6 +1,6 @@
-//! Bytes on their way out: [`Out`], the one buffer that all answers to one read leave in;
-//! [`Block`], a message in memory of its own; [`Outbox`], what a stream has not taken yet.
-//! None of them knows what the bytes mean.
+//! Outgoing bytes: [`Out`], the one buffer for all output of a call; [`Block`], a message in
+//! memory of its own; [`Outbox`], output that a stream has not taken yet. None of them knows what
+//! the bytes mean.
 
 #[cfg(test)]
 mod tests;
@@ -12,24 +12,24 @@ use memmap2::MmapMut;
 
 use crate::heap;
 
-/// Blocks from this size on are anonymous maps: an allocator may keep freed megabytes, the
-/// kernel takes an unmapped one back, and touches none of it before it is used.
+/// Blocks from this size on are anonymous maps: an allocator may keep freed megabytes, while the
+/// kernel takes an unmapped one back at once and backs only pages that were touched.
 pub const MAP_MIN: usize = 128 * 1024;
-/// What a connection owns for a while goes to a map before that: an allocator leaves holes between
-/// what grows, and keeps the pages of what is freed, which count against the memory limit.
+/// Temporary memory of a connection becomes a map already above this size: growing allocations
+/// fragment the heap, whose freed pages still count against the memory limit.
 const HEAP_MAX: usize = 2 * 1024;
-/// Room in front of a block's bytes for the longest header that goes before them.
+/// Space before a block's bytes, enough for the longest frame header.
 pub const HEADROOM: usize = 10;
-/// The out buffer gives memory back when it has grown beyond this.
+/// The out buffer shrinks to this when it has grown beyond it.
 const OUT_KEPT: usize = 256 * 1024;
-/// So much of what waits is put together, so that it takes fewer writes.
+/// Unsent bytes are merged into chunks of up to this size, so that fewer writes are needed.
 const CHUNK_MAX: usize = 32 * 1024;
 /// Maps kept for the next large message: a fresh one costs 0.3 ms of page faults.
 const MAPS_KEPT: usize = 4;
 /// How long an unused map is kept.
 const MAP_KEPT_NS: u64 = 100_000_000;
 
-/// A message in memory of its own, with room for a header in front.
+/// A message in memory of its own, with [`HEADROOM`] for a frame header.
 #[derive(Debug)]
 pub struct Block {
     store: Store,
@@ -47,11 +47,11 @@ impl Clone for Block {
 enum Store {
     /// Grows with the bytes that arrive: a declared length allocates nothing.
     Heap(Vec<u8>),
-    /// Of full size from the start, but only pages that were touched exist.
+    /// Mapped in full from the start, but only pages that were touched take memory.
     Map(Map),
 }
 
-/// A map, and how far an earlier message has touched it.
+/// A map and how many of its bytes an earlier message has touched.
 #[derive(Debug)]
 struct Map {
     bytes: MmapMut,
@@ -59,7 +59,7 @@ struct Map {
 }
 
 impl Block {
-    /// One with these bytes.
+    /// A block with a copy of these bytes, without a pool.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Blocks::without_idle().with(bytes)
@@ -87,31 +87,31 @@ impl Block {
         }
     }
 
-    /// The bytes in it.
+    /// The contents, without the headroom.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.memory()[self.start..self.end]
     }
 
-    /// The bytes in it from `from` on.
+    /// The contents from `from` on.
     pub fn bytes_mut(&mut self, from: usize) -> &mut [u8] {
         let (start, end) = (self.start + from, self.end);
         &mut self.memory_mut()[start..end]
     }
 
-    /// How many bytes are in it.
+    /// The length of the contents.
     #[must_use]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// Whether no byte is in it.
+    /// Whether the contents are empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What it costs: a map only its touched pages.
+    /// Its memory cost; of a map only the touched pages count.
     #[must_use]
     pub fn cost(&self) -> usize {
         match &self.store {
@@ -120,7 +120,7 @@ impl Block {
         }
     }
 
-    /// Room that can be read into directly: only a map has it.
+    /// Space that can be read into directly; empty unless the block is a map.
     pub fn spare(&mut self) -> &mut [u8] {
         match &mut self.store {
             Store::Heap(_) => &mut [],
@@ -134,14 +134,14 @@ impl Block {
         self.end += n;
     }
 
-    /// The first `n` bytes are no longer needed.
+    /// Drops the first `n` bytes.
     pub fn consume(&mut self, n: usize) {
         assert!(n <= self.len(), "more was consumed than there is");
         self.start += n;
     }
 
-    /// Adds as many of these bytes as fit without more memory, up to `most` in all; returns the
-    /// others.
+    /// Appends as many of these bytes as fit without more memory, up to `most` in all; returns the
+    /// rest.
     fn fill<'b>(&mut self, bytes: &'b [u8], most: usize) -> &'b [u8] {
         let Store::Map(map) = &mut self.store else { return bytes };
         let room = most.saturating_sub(self.end - self.start).min(map.bytes.len() - self.end);
@@ -151,7 +151,7 @@ impl Block {
         more
     }
 
-    /// Puts a header before the bytes; it must fit the headroom.
+    /// Puts a header before the contents; it must fit the headroom.
     pub fn prepend(&mut self, header: &[u8]) {
         let start = self.start.checked_sub(header.len()).expect("the headroom fits any header");
         self.start = start;
@@ -159,7 +159,7 @@ impl Block {
     }
 }
 
-/// Where blocks come from and go back to.
+/// Allocates blocks and reuses their maps.
 #[derive(Debug)]
 pub struct Blocks {
     idle: Vec<Map>,
@@ -174,7 +174,7 @@ impl Default for Blocks {
 }
 
 impl Blocks {
-    /// Keeps no map for its next use: for owners that do not call [`Blocks::fire`].
+    /// Reuses no maps: for owners that do not call [`Blocks::fire`].
     #[must_use]
     pub fn without_idle() -> Self {
         Self { idle_max: 0, ..Self::default() }
@@ -185,22 +185,22 @@ impl Blocks {
         if size + HEADROOM < MAP_MIN { Block::heap() } else { self.map(size, size) }
     }
 
-    /// A map with room for so many bytes, of which so many are expected.
+    /// A map with space for `size` bytes, of which `expected` will be used.
     fn map(&mut self, size: usize, expected: usize) -> Block {
         let size = size + HEADROOM;
         let fits = |map: &Map| map.bytes.len() >= size && map.bytes.len() <= 4 * size;
-        // What an earlier message has touched is memory: a small one must not pin much of it.
+        // Touched pages take memory: a small message must not pin a map that had a large one.
         let fits = |map: &Map| fits(map) && map.touched <= 2 * expected.max(4096);
         if let Some(at) = self.idle.iter().position(fits) {
             return Block::map(self.idle.swap_remove(at));
         }
-        // A refused map (too many of them, no address space) is no reason to fail: the heap
-        // grows with what arrives, it only costs a copy.
+        // If the kernel refuses a map (too many maps, no address space), the heap does as well: it
+        // grows with the bytes that arrive and only costs a copy.
         MmapMut::map_anon(size.next_multiple_of(4096))
             .map_or_else(|_| Block::heap(), |bytes| Block::map(Map { bytes, touched: 0 }))
     }
 
-    /// A block with these bytes.
+    /// A block with a copy of these bytes.
     pub fn with(&mut self, bytes: &[u8]) -> Block {
         let mut block = if bytes.len() > HEAP_MAX - HEADROOM {
             self.map(bytes.len().max(MAP_MIN), bytes.len())
@@ -211,11 +211,11 @@ impl Blocks {
         block
     }
 
-    /// Adds bytes to a block, in a larger one when it is full.
+    /// Appends bytes to a block, and moves it to a larger one if it is full.
     pub fn append(&mut self, block: &mut Block, bytes: &[u8]) {
         match &mut block.store {
             Store::Heap(heap) if heap.len() + bytes.len() <= HEAP_MAX => {
-                // By half, where a vector would double: what is held stays close to what came.
+                // By half, where a vector would double: the capacity stays close to the length.
                 if heap.capacity() - heap.len() < bytes.len() {
                     heap.reserve_exact(bytes.len().max(heap.len() / 2));
                 }
@@ -240,7 +240,7 @@ impl Blocks {
         block.end += bytes.len();
     }
 
-    /// Makes room for `more` bytes behind those that are there.
+    /// Makes space for `more` bytes behind the contents.
     pub fn grow(&mut self, block: &mut Block, more: usize) {
         let mut larger = self.take((block.len() + more).max(block.len() * 2).max(MAP_MIN));
         match &mut larger.store {
@@ -253,7 +253,7 @@ impl Blocks {
         *block = larger;
     }
 
-    /// Takes a block back for its next use.
+    /// Takes a block back, to reuse its map.
     pub fn give_back(&mut self, block: Block, now_ns: u64) {
         if let Store::Map(mut map) = block.store
             && self.idle.len() < self.idle_max
@@ -264,24 +264,24 @@ impl Blocks {
         }
     }
 
-    /// Gives the idle maps back to the kernel.
+    /// Unmaps the idle maps.
     pub fn forget_idle(&mut self) {
         self.idle.clear();
     }
 
-    /// What the idle maps cost.
+    /// The cost of the idle maps.
     #[must_use]
     pub fn idle_bytes(&self) -> usize {
         self.idle.iter().map(|map| map.touched).sum()
     }
 
-    /// When the idle maps are no longer worth keeping.
+    /// When [`Blocks::fire`] unmaps the idle maps.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         (!self.idle.is_empty()).then_some(self.used_ns + MAP_KEPT_NS)
     }
 
-    /// Gives memory back that was not used for a while.
+    /// Unmaps the idle maps if none was used for a while.
     pub fn fire(&mut self, now_ns: u64) {
         if self.next_deadline().is_some_and(|due| due <= now_ns) {
             self.idle.clear();
@@ -289,55 +289,55 @@ impl Blocks {
     }
 }
 
-/// One stretch of what goes out.
+/// A contiguous part of the output.
 #[derive(Debug)]
 pub enum Piece {
-    /// Of the out buffer.
+    /// A range of the out buffer.
     Out(Range<usize>),
-    /// Of the read buffer: an echo from where it lies.
+    /// A range of the read buffer: an echo sent from where it was received.
     Shared(Range<usize>),
     /// A message in memory of its own.
     Block(Block),
 }
 
-/// What one call has to say: written in one go, whatever it is made of.
+/// The output of one call, written in one go.
 #[derive(Debug, Default)]
 pub struct Out {
-    /// Most answers are only copied here.
+    /// Short output is copied here.
     pub bytes: Vec<u8>,
     pieces: Vec<Piece>,
-    /// How many of `bytes` stand in `pieces`; those behind follow the last piece.
+    /// How many of `bytes` are covered by `pieces`; the rest follows the last piece.
     listed: usize,
     elsewhere: usize,
 }
 
 impl Out {
-    /// How many bytes wait to be written.
+    /// The length of the output.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len() + self.elsewhere
     }
 
-    /// Whether nothing waits to be written.
+    /// Whether there is no output.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether all of it lies in `bytes`.
+    /// Whether all of it is in `bytes`.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// Next goes a stretch of the read buffer.
+    /// Appends a range of the read buffer.
     pub fn share(&mut self, range: Range<usize>) {
         self.list();
         self.elsewhere += range.len();
         self.pieces.push(Piece::Shared(range));
     }
 
-    /// Next goes a block.
+    /// Appends a block.
     pub fn give(&mut self, block: Block) {
         self.list();
         self.elsewhere += block.len();
@@ -351,7 +351,7 @@ impl Out {
         }
     }
 
-    /// All of it in order, as slices.
+    /// All output in order, as slices.
     pub fn slices<'a>(&'a self, shared: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let tail = &self.bytes[self.listed..];
         self.pieces
@@ -364,7 +364,7 @@ impl Out {
             .chain(std::iter::once(tail).filter(|tail| !tail.is_empty()))
     }
 
-    /// Empties it, without keeping the memory of an unusually long answer.
+    /// Clears it and gives back the memory of an unusually long output.
     pub fn clear(&mut self) {
         self.bytes.clear();
         if self.bytes.capacity() > OUT_KEPT {
@@ -382,8 +382,8 @@ enum Chunk {
 }
 
 impl Chunk {
-    /// These bytes, with room for so many in all. What is more than a little goes to a map: it is
-    /// gone as soon as the peer has taken it.
+    /// A chunk with these bytes and space for `room` in all. A larger one is a map, which goes back
+    /// to the kernel as soon as the peer has taken it.
     fn new(bytes: &[u8], room: usize, blocks: &mut Blocks) -> Self {
         if room <= HEAP_MAX {
             let mut chunk = Vec::with_capacity(room);
@@ -395,7 +395,7 @@ impl Chunk {
         Self::Block(block)
     }
 
-    /// Adds as many of these bytes as fit without more memory; returns the others.
+    /// Appends as many of these bytes as fit without more memory; returns the rest.
     fn fill<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         match self {
             Self::Bytes(chunk) => {
@@ -422,37 +422,37 @@ impl Chunk {
     }
 }
 
-/// What a stream has not taken yet.
+/// Output that a stream has not taken yet.
 #[derive(Debug, Default)]
 pub struct Outbox {
     chunks: VecDeque<Chunk>,
-    /// Bytes of the first chunk that are gone already.
-    gone: usize,
+    /// Bytes of the first chunk that are already sent.
+    sent: usize,
     len: usize,
     cost: usize,
 }
 
 impl Outbox {
-    /// How many bytes wait.
+    /// The number of unsent bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing waits.
+    /// Whether everything is sent.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// What it costs: more than [`Outbox::len`], since a chunk goes only when all of it is gone.
+    /// Its memory cost: more than [`Outbox::len`], since a chunk is freed only as a whole.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.cost + heap::table::<Chunk>(self.chunks.capacity())
     }
 
-    /// Keeps all of `out` but its first `taken` bytes. Blocks move, the rest is copied; blocks
-    /// that are wholly taken go back.
+    /// Keeps all of `out` but its first `taken` bytes. Blocks are moved, the rest is copied; blocks
+    /// taken completely go back to `blocks`.
     pub fn keep(
         &mut self,
         out: &mut Out,
@@ -488,8 +488,8 @@ impl Outbox {
         self.len += rest.len();
         let mut room = 0;
         if let Some(last) = self.chunks.back_mut() {
-            // It never grows: it would keep all that is gone, for as long as a peer sees to it
-            // that something always waits.
+            // A chunk never grows: it would keep all that is already sent for as long as the peer
+            // leaves a few bytes unread.
             self.cost -= last.cost();
             rest = last.fill(rest);
             self.cost += last.cost();
@@ -505,19 +505,19 @@ impl Outbox {
         self.chunks.push_back(chunk);
     }
 
-    /// What to write next.
+    /// What to write next; the first chunk.
     #[must_use]
     pub fn unsent(&self) -> &[u8] {
-        self.chunks.front().map_or(&[], |chunk| &chunk.bytes()[self.gone..])
+        self.chunks.front().map_or(&[], |chunk| &chunk.bytes()[self.sent..])
     }
 
-    /// The first `n` bytes of [`Outbox::unsent`] were taken.
+    /// The first `n` bytes of [`Outbox::unsent`] were sent.
     pub fn sent(&mut self, n: usize, blocks: &mut Blocks, now_ns: u64) {
         assert!(n <= self.unsent().len(), "more was sent than waited");
-        self.gone += n;
+        self.sent += n;
         self.len -= n;
         if self.unsent().is_empty() {
-            self.gone = 0;
+            self.sent = 0;
             let Some(chunk) = self.chunks.pop_front() else { return };
             self.cost -= chunk.cost();
             if let Chunk::Block(block) = chunk {

@@ -1,65 +1,65 @@
-//! Messages that wait, one behind the other in one piece of memory: a thousand messages of a byte
-//! are not a thousand allocations, and all of it goes back to the kernel with the last one.
+//! A queue of messages in one contiguous allocation: a thousand messages of one byte are not a
+//! thousand allocations, and all of it goes back to the kernel with the last one.
 
 use crate::engine::Now;
 use crate::outbox::{Block, Blocks};
 use crate::proto::frame::Kind;
 
-/// In front of each message: when it is due, its turn, its length and kind.
+/// Before each message: due time, turn, length and kind.
 const HEADER: usize = 8 + 8 + 4 + 1;
 
-/// A message that waits.
+/// A queued message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting<'q> {
-    /// When it is due; 0 where that does not matter.
+    /// When it is due; 0 if unused.
     pub due_ns: u64,
-    /// Its turn among others, until [`Queue::next_turn`] has passed it.
+    /// Its turn number, until [`Queue::next_turn`] has passed it.
     pub turn: Option<u64>,
-    /// Text or binary.
+    /// Whether text or binary.
     pub kind: Kind,
-    /// Its bytes.
+    /// The message itself, without the queue's header.
     pub payload: &'q [u8],
 }
 
-/// Messages in the order in which they came.
+/// Messages in arrival order.
 #[derive(Debug, Default)]
 pub struct Queue {
     memory: Option<Block>,
     messages: usize,
-    /// So many bytes at the front are of messages whose turn has been.
+    /// This many bytes at the front belong to messages whose turn has passed.
     passed: usize,
 }
 
 impl Queue {
-    /// How many wait.
+    /// The number of messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.messages
     }
 
-    /// Whether none waits.
+    /// Whether it holds no message.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages == 0
     }
 
-    /// What it owns.
+    /// The cost of its memory.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.memory.as_ref().map_or(0, Block::cost)
     }
 
-    /// How many bytes the messages have, with their headers.
+    /// Bytes of the messages including their headers.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.memory.as_ref().map_or(0, Block::len)
     }
 
-    /// Puts a message behind the others.
+    /// Appends a message.
     pub fn push(&mut self, message: Waiting<'_>, blocks: &mut Blocks) {
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(&message.due_ns.to_le_bytes());
-        // A turn is never the last of all numbers.
+        // 0 means no turn; a turn never reaches `u64::MAX`.
         let turn = message.turn.map_or(0, |turn| turn + 1);
         header[8..16].copy_from_slice(&turn.to_le_bytes());
         header[16..20].copy_from_slice(&(message.payload.len() as u32).to_le_bytes());
@@ -70,7 +70,7 @@ impl Queue {
         self.messages += 1;
     }
 
-    /// The first message.
+    /// The oldest message.
     #[must_use]
     pub fn first(&self) -> Option<Waiting<'_>> {
         let bytes = self.memory.as_ref()?.bytes();
@@ -81,7 +81,7 @@ impl Queue {
         Some(first)
     }
 
-    /// Takes the first message away, after it was looked at.
+    /// Removes the oldest message.
     pub fn pop(&mut self, blocks: &mut Blocks, now: Now) {
         let Some(memory) = &mut self.memory else { return };
         let Some(length) = read(memory.bytes()).map(|first| HEADER + first.payload.len()) else {
@@ -97,14 +97,14 @@ impl Queue {
         }
     }
 
-    /// The turn of the first message whose turn has not been.
+    /// The first turn that has not passed.
     #[must_use]
     pub fn turn(&self) -> Option<u64> {
         let bytes = self.memory.as_ref()?.bytes();
         read(&bytes[self.passed..])?.turn
     }
 
-    /// The turn of that message has been; the turn of the next one.
+    /// Passes that turn and returns the next one.
     pub fn next_turn(&mut self) -> Option<u64> {
         let bytes = self.memory.as_ref()?.bytes();
         self.passed += HEADER + read(&bytes[self.passed..])?.payload.len();
@@ -112,7 +112,7 @@ impl Queue {
     }
 }
 
-/// The message at the front of these bytes, if there is one.
+/// Parses the message at the front of these bytes.
 fn read(bytes: &[u8]) -> Option<Waiting<'_>> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
     let number = |from: usize| -> Option<u64> {

@@ -1,17 +1,17 @@
-//! Randomness from a seed, so that a run can be repeated: for jitter and order, never for ids.
+//! Seeded random numbers, so that a run can be repeated: for jitter and order, never for ids.
 
-/// A seeded generator.
+/// A generator of which equal seeds give equal sequences.
 #[derive(Debug)]
 pub struct Rng(fastrand::Rng);
 
 impl Rng {
-    /// The same seed gives the same numbers.
+    /// Starts the sequence of this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(fastrand::Rng::with_seed(seed))
     }
 
-    /// A number in `0..end`; 0 when `end` is 0.
+    /// A number in `0..end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
         if end == 0 { 0 } else { self.0.u64(..end) }
     }
@@ -22,7 +22,7 @@ impl Rng {
         value - spread + self.below(2 * spread + 1)
     }
 
-    /// Puts the items into random order.
+    /// Shuffles the items in place.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         self.0.shuffle(items);
     }

@@ -1,141 +1,141 @@
-//! A table whose places are used again, with a generation that tells their tenants apart.
+//! A table whose slots are reused. Each has a generation, so ids of earlier values do not match.
 
 use crate::engine::Id;
 use crate::heap;
 
-/// Places are added this many at a time: doubling would hold up to twice what is used.
+/// Slots are added this many at a time: doubling would hold up to twice what is used.
 const GROWTH: usize = 4096;
-const NOBODY: u32 = u32::MAX;
+const NIL: u32 = u32::MAX;
 
 #[derive(Debug)]
-struct Place<T> {
+struct Slot<T> {
     generation: u32,
-    tenant: Tenant<T>,
+    state: State<T>,
 }
 
 #[derive(Debug)]
-enum Tenant<T> {
-    Here(T),
-    /// Free; the next free place follows, or [`NOBODY`].
-    Free(u32),
+enum State<T> {
+    Occupied(T),
+    /// The next free slot, or [`NIL`].
+    Vacant(u32),
 }
 
 /// A table of `T` by [`Id`].
 #[derive(Debug)]
 pub struct Slab<T> {
-    places: Vec<Place<T>>,
+    slots: Vec<Slot<T>>,
     free: u32,
     len: usize,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { places: Vec::new(), free: NOBODY, len: 0 }
+        Self { slots: Vec::new(), free: NIL, len: 0 }
     }
 }
 
 impl<T> Slab<T> {
-    /// Tenants at present.
+    /// The number of values.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// What the table costs, free places included: those that were never used only address space.
+    /// The cost of the table, free slots included. Slots never used cost address space only.
     #[must_use]
     pub fn cost(&self) -> usize {
-        heap::table::<Place<T>>(self.places.capacity())
+        heap::table::<Slot<T>>(self.slots.capacity())
     }
 
-    /// Whether there is no tenant.
+    /// Whether the table holds no value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Takes a tenant in. `None` once 2³² − 1 places are in use.
-    pub fn insert(&mut self, tenant: T) -> Option<Id> {
-        if self.free == NOBODY {
-            self.add_place()?;
+    /// Adds a value. `None` once 2³² − 1 slots are in use.
+    pub fn insert(&mut self, value: T) -> Option<Id> {
+        if self.free == NIL {
+            self.add_slot()?;
         }
         let key = self.free;
-        let place = &mut self.places[key as usize];
-        let Tenant::Free(next) = place.tenant else { unreachable!("a free place has no tenant") };
+        let slot = &mut self.slots[key as usize];
+        let State::Vacant(next) = slot.state else { unreachable!("a free slot has no value") };
         self.free = next;
         self.len += 1;
-        place.tenant = Tenant::Here(tenant);
-        Some(Id { key, generation: place.generation })
+        slot.state = State::Occupied(value);
+        Some(Id { key, generation: slot.generation })
     }
 
-    fn add_place(&mut self) -> Option<()> {
-        let key = u32::try_from(self.places.len()).ok().filter(|&key| key != NOBODY)?;
-        if self.places.len() == self.places.capacity() {
-            self.places.reserve_exact(GROWTH);
+    fn add_slot(&mut self) -> Option<()> {
+        let key = u32::try_from(self.slots.len()).ok().filter(|&key| key != NIL)?;
+        if self.slots.len() == self.slots.capacity() {
+            self.slots.reserve_exact(GROWTH);
         }
-        self.places.push(Place { generation: 0, tenant: Tenant::Free(NOBODY) });
+        self.slots.push(Slot { generation: 0, state: State::Vacant(NIL) });
         self.free = key;
         Some(())
     }
 
-    /// The tenant, unless the id is of an earlier one.
+    /// The value with this id; `None` if it was removed, even if its slot is in use again.
     #[must_use]
     pub fn find(&self, id: Id) -> Option<&T> {
-        match self.places.get(id.key as usize) {
-            Some(Place { generation, tenant: Tenant::Here(tenant) })
+        match self.slots.get(id.key as usize) {
+            Some(Slot { generation, state: State::Occupied(value) })
                 if *generation == id.generation =>
             {
-                Some(tenant)
+                Some(value)
             }
             _ => None,
         }
     }
 
-    /// The tenant, unless the id is of an earlier one.
+    /// As [`Slab::find`].
     #[must_use]
     pub fn find_mut(&mut self, id: Id) -> Option<&mut T> {
-        match self.places.get_mut(id.key as usize) {
-            Some(Place { generation, tenant: Tenant::Here(tenant) })
+        match self.slots.get_mut(id.key as usize) {
+            Some(Slot { generation, state: State::Occupied(value) })
                 if *generation == id.generation =>
             {
-                Some(tenant)
+                Some(value)
             }
             _ => None,
         }
     }
 
-    /// The id of whoever is at this place.
+    /// The id of the value in this slot.
     #[must_use]
     pub fn id_at(&self, key: u32) -> Option<Id> {
-        match self.places.get(key as usize) {
-            Some(Place { generation, tenant: Tenant::Here(_) }) => {
+        match self.slots.get(key as usize) {
+            Some(Slot { generation, state: State::Occupied(_) }) => {
                 Some(Id { key, generation: *generation })
             }
             _ => None,
         }
     }
 
-    /// Sends the tenant away; the id is stale from now on.
+    /// Removes a value; its id is stale from now on.
     pub fn remove(&mut self, id: Id) -> Option<T> {
         self.find(id)?;
-        let place = &mut self.places[id.key as usize];
-        let left = std::mem::replace(&mut place.tenant, Tenant::Free(self.free));
-        place.generation = place.generation.wrapping_add(1);
+        let slot = &mut self.slots[id.key as usize];
+        let left = std::mem::replace(&mut slot.state, State::Vacant(self.free));
+        slot.generation = slot.generation.wrapping_add(1);
         self.free = id.key;
         self.len -= 1;
         match left {
-            Tenant::Here(tenant) => Some(tenant),
-            Tenant::Free(_) => None,
+            State::Occupied(value) => Some(value),
+            State::Vacant(_) => None,
         }
     }
 
-    /// All tenants in order of their places.
+    /// All values in the order of their slots.
     pub fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
-        self.places.iter().enumerate().filter_map(|(key, place)| match &place.tenant {
-            Tenant::Here(tenant) => {
+        self.slots.iter().enumerate().filter_map(|(key, slot)| match &slot.state {
+            State::Occupied(value) => {
                 let key = u32::try_from(key).ok()?;
-                Some((Id { key, generation: place.generation }, tenant))
+                Some((Id { key, generation: slot.generation }, value))
             }
-            Tenant::Free(_) => None,
+            State::Vacant(_) => None,
         })
     }
 }
@@ -150,7 +150,7 @@ mod tests {
         let a = slab.insert('a').unwrap();
         assert_eq!(slab.remove(a), Some('a'));
         let b = slab.insert('b').unwrap();
-        assert_eq!(a.key, b.key, "places are used again");
+        assert_eq!(a.key, b.key, "slots are used again");
         assert_eq!(slab.find(a), None);
         assert_eq!(slab.remove(a), None);
         assert_eq!(slab.find(b), Some(&'b'));

@@ -1,35 +1,35 @@
-//! Where a connection of an engine's own goes, through TLS or not, and whom it trusts there.
-//! (`core::net` is arithmetic on addresses; it opens nothing.)
+//! Where an outgoing connection goes, with TLS or without, and which certificates it trusts.
+//! (`core::net` only parses and formats addresses; it does no I/O.)
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use std::error::Error;
 use std::io;
 
-use crate::proto::url::{Place, Scheme};
+use crate::proto::url::{HostPort, Scheme};
 
-/// Where a connection of the engine's own goes.
+/// Where an outgoing connection goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// To this address and port.
+    /// An address and port.
     Tcp(SocketAddr),
-    /// To a host of this name, which is looked up; its addresses are tried in their order.
+    /// A host name, which is resolved; its addresses are tried in order.
     Name {
-        /// Its name.
+        /// The name to resolve.
         host: Box<str>,
         /// Its port.
         port: u16,
     },
-    /// To the Unix socket at this path.
+    /// The path of a Unix socket.
     Unix(Box<str>),
-    /// To whoever started this process: what they type comes in, what is sent they see.
+    /// Standard input and output of this process.
     Terminal,
-    /// To one of the others, and TLS there.
+    /// TLS over one of the others.
     Tls(Box<Secured>),
 }
 
 impl Target {
-    /// To a host by its name, or by its address, with brackets around IPv6 or without.
+    /// A host by its name or address; an IPv6 address may be in brackets.
     #[must_use]
     pub fn host(host: &str, port: u16) -> Self {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -39,18 +39,18 @@ impl Target {
         }
     }
 
-    /// To this place, and through TLS to one that Mozilla's list vouches for.
+    /// A host of the public internet; with TLS, Mozilla's root certificates are trusted.
     #[must_use]
-    pub fn public(place: &Place, scheme: Scheme) -> Self {
-        let to = Self::host(&place.name, place.port);
+    pub fn public(server: &HostPort, scheme: Scheme) -> Self {
+        let to = Self::host(&server.name, server.port);
         match scheme {
             Scheme::Plain => to,
-            Scheme::Secured => to.secured(&place.name, Trust::public()),
+            Scheme::Secured => to.secured(&server.name, Trust::public()),
         }
     }
 
-    /// The same through TLS: `name` is what the server's certificate must be for, a host's name or
-    /// its address; it need not be what is connected to.
+    /// The same with TLS. `name` is the host name or address that the server's certificate must be
+    /// valid for; it may differ from what is connected to.
     #[must_use]
     pub fn secured(self, name: &str, trust: Trust) -> Self {
         Self::Tls(Box::new(Secured { to: self, name: name.into(), trust }))
@@ -69,69 +69,69 @@ impl fmt::Display for Target {
     }
 }
 
-/// A connection with TLS.
+/// A TLS connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secured {
-    /// Where it goes; no TLS in TLS.
+    /// The transport; must not be [`Target::Tls`].
     pub to: Target,
-    /// Whom its certificate must be for.
+    /// The name that the certificate must be valid for.
     pub name: Box<str>,
-    /// Who may vouch for it.
+    /// How the certificate is verified.
     pub trust: Trust,
 }
 
-/// Who is trusted, and who we are.
+/// Which servers are trusted, and our client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trust {
-    /// Who may vouch for the server.
+    /// What the server's certificate is checked against.
     pub roots: Roots,
-    /// What we show when we are asked who we are.
+    /// The client certificate, sent if the server requests one.
     pub identity: Option<Identity>,
 }
 
 impl Trust {
-    /// Whoever Mozilla trusts, from the list that this program was built with.
+    /// Mozilla's root certificates, compiled into this binary.
     #[must_use]
     pub fn public() -> Self {
         Self { roots: Roots::Public, identity: None }
     }
 
-    /// These certificates and nobody else.
+    /// Only these root certificates, in PEM.
     #[must_use]
     pub fn pem(pem: &[u8]) -> Self {
         Self { roots: Roots::Pem(pem.into()), identity: None }
     }
 
-    /// Anyone: for tests.
+    /// Skips certificate verification: for tests.
     #[must_use]
-    pub fn anyone() -> Self {
-        Self { roots: Roots::Anyone, identity: None }
+    pub fn unverified() -> Self {
+        Self { roots: Roots::Unverified, identity: None }
     }
 
-    /// The same, with a certificate of our own.
+    /// The same with a client certificate.
     #[must_use]
-    pub fn showing(mut self, chain_pem: &[u8], key_pem: &[u8]) -> Self {
+    pub fn with_identity(mut self, chain_pem: &[u8], key_pem: &[u8]) -> Self {
         let identity = Identity { chain_pem: chain_pem.into(), key_pem: key_pem.into() };
         self.identity = Some(identity);
         self
     }
 }
 
-/// Who may vouch for a server.
+/// What a server's certificate is checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Roots {
-    /// Whoever Mozilla trusts.
+    /// Mozilla's root certificates.
     Public,
-    /// These certificates, in PEM.
+    /// These root certificates, in PEM.
     Pem(Box<[u8]>),
-    /// Nobody has to.
-    Anyone,
+    /// Nothing: verification is skipped.
+    Unverified,
 }
 
-/// A certificate of our own with its key, both in PEM.
+/// A client certificate with its key, both in PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The certificate and those between it and its root.
+    /// The certificate and its intermediates.
     pub chain_pem: Box<[u8]>,
     /// Its private key.
     pub key_pem: Box<[u8]>,
@@ -144,30 +144,30 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Why there is no TLS with a server.
+/// Why a TLS handshake with a server failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsFault {
-    /// Nobody that we trust vouches for it.
+    /// No trusted root signed its certificate.
     NotTrusted,
-    /// Its certificate may vouch for others, and not stand for a server.
+    /// Its certificate is a CA certificate, which must not identify a server.
     Authority,
-    /// Its certificate was good once.
+    /// Its certificate has expired.
     Expired,
-    /// Its certificate will be good one day.
+    /// The certificate's validity begins in the future.
     NotValidYet,
-    /// Its certificate is somebody else's.
+    /// Its certificate is for another name.
     WrongName,
-    /// It speaks something else.
+    /// Its bytes are no TLS records.
     NotTls,
-    /// It does not want us: it may ask for a certificate of ours.
+    /// It sent an alert, perhaps since it requires a client certificate.
     Refused,
-    /// It has no version or cipher in common with us.
+    /// It shares no TLS version or cipher suite with us.
     Incompatible,
-    /// The certificates that we are to trust cannot be read.
+    /// The configured root certificates cannot be parsed.
     RootsUnusable,
-    /// Our own certificate and key cannot be used.
+    /// The configured client certificate or key cannot be used.
     IdentityUnusable,
-    /// It broke a rule.
+    /// It violated the TLS protocol.
     Broken,
     /// This program was built without TLS.
     NotBuilt,
@@ -177,18 +177,16 @@ impl fmt::Display for TlsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotTrusted => "its certificate is not trusted",
-            Self::Authority => {
-                "its certificate is an authority's, not a server's: make one with CA:FALSE"
-            }
+            Self::Authority => "its certificate is a CA certificate: make one with CA:FALSE",
             Self::Expired => "its certificate has expired",
             Self::NotValidYet => "its certificate is not valid yet",
             Self::WrongName => "its certificate is for another name",
             Self::NotTls => "it does not speak TLS",
-            Self::Refused => "it refused us with a TLS alert",
-            Self::Incompatible => "it has no TLS version or cipher in common with us",
-            Self::RootsUnusable => "the CA certificates that it should be checked by are no PEM",
-            Self::IdentityUnusable => "our own certificate and key cannot be used",
-            Self::Broken => "it does not keep to the rules of TLS",
+            Self::Refused => "it rejected the handshake with a TLS alert",
+            Self::Incompatible => "it supports no common TLS version or cipher suite",
+            Self::RootsUnusable => "the CA certificates to check it against are not valid PEM",
+            Self::IdentityUnusable => "the client certificate or its key cannot be used",
+            Self::Broken => "it violates the TLS protocol",
             Self::NotBuilt => "this build has no TLS",
         })
     }

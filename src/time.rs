@@ -1,18 +1,18 @@
-//! Time as a value: nobody here asks a clock. Also the calendar, for the ways we write it.
+//! Time as a value: nothing here reads a clock. Also calendar formats for HTTP and logs.
 
 use std::num::NonZeroU32;
 
-/// The moment of a turn, read once by whoever drives the engine.
+/// The time of a turn, read once by the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now {
-    /// Nanoseconds since some fixed point; never goes back.
+    /// Nanoseconds since an arbitrary start; never goes back.
     pub mono_ns: u64,
-    /// Milliseconds since 1970; may jump, so only for showing.
+    /// Milliseconds since 1970; may jump, so for display only.
     pub wall_ms: i64,
 }
 
 impl Now {
-    /// Milliseconds since the fixed point.
+    /// [`Now::mono_ns`] in milliseconds.
     #[must_use]
     pub fn mono_ms(self) -> u64 {
         self.mono_ns / 1_000_000
@@ -25,30 +25,30 @@ pub fn ms(ms: u64) -> u64 {
     ms.saturating_mul(1_000_000)
 }
 
-/// A moment in 16 ms ticks and four bytes, for what each connection has to remember.
-/// It wraps after 2.2 years, so two of them can only be compared within one year.
+/// A monotonic time in 16 ms ticks, in four bytes, for state that each connection holds.
+/// It wraps after 2.2 years, so two of them are comparable only within one year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment(NonZeroU32);
 
 impl Moment {
     const TICK_NS: u64 = 16_000_000;
-    /// What is further ahead could be taken for the past: no timer of ours is set so far.
+    /// A time further ahead could compare as past; no timer is set that far.
     const AHEAD_MS_MAX: u64 = 365 * 24 * 3_600_000;
 
-    /// The first tick that is not before this.
+    /// The first tick that is not before this time.
     #[must_use]
     pub fn at(ns: u64) -> Self {
-        // Zero is one tick late, so that an absent moment costs no byte of its own.
+        // Zero becomes one tick later, so that `Option<Moment>` takes no extra byte.
         Self(NonZeroU32::new(ns.div_ceil(Self::TICK_NS) as u32).unwrap_or(NonZeroU32::MIN))
     }
 
-    /// So many milliseconds from now, and a year at most.
+    /// This many milliseconds from now, but a year at most.
     #[must_use]
     pub fn after(now: Now, ms: u64) -> Self {
         Self::at(now.mono_ns.saturating_add(self::ms(ms.min(Self::AHEAD_MS_MAX))))
     }
 
-    /// Ticks from this moment to now; negative while it lies ahead.
+    /// Ticks from this moment to now; negative if it is in the future.
     fn ticks_ago(self, now: Now) -> i32 {
         ((now.mono_ns / Self::TICK_NS) as u32).wrapping_sub(self.0.get()) as i32
     }
@@ -59,19 +59,19 @@ impl Moment {
         Self(NonZeroU32::new(self.0.get().wrapping_sub(1)).unwrap_or(NonZeroU32::MAX))
     }
 
-    /// Whether it is not ahead.
+    /// Whether it is now or in the past.
     #[must_use]
     pub fn has_come(self, now: Now) -> bool {
         self.ticks_ago(now) >= 0
     }
 
-    /// Milliseconds from this moment to now, none if it lies ahead.
+    /// Milliseconds from this moment to now, or 0 if it is in the future.
     #[must_use]
     pub fn ms_ago(self, now: Now) -> u64 {
         u64::try_from(self.ticks_ago(now)).unwrap_or(0) * Self::TICK_NS / 1_000_000
     }
 
-    /// Back to nanoseconds, given a moment close to it.
+    /// The same in nanoseconds, given a time close to it.
     #[must_use]
     pub fn ns(self, now: Now) -> u64 {
         let tick =
@@ -93,8 +93,8 @@ struct Calendar {
     ms: i64,
 }
 
-/// Days to a civil date: eras of 400 years that begin on 1 March, so that the
-/// leap day is the last of its year and needs no special case.
+/// Converts days to a civil date in eras of 400 years that begin on 1 March, so that the leap day
+/// is the last day of its year and needs no special case.
 fn calendar(wall_ms: i64) -> Calendar {
     let seconds = wall_ms.div_euclid(1000);
     let days = seconds.div_euclid(86_400);
@@ -117,7 +117,7 @@ fn calendar(wall_ms: i64) -> Calendar {
     }
 }
 
-/// `Sat, 21 Nov 2026 03:19:04 GMT`, as HTTP's `Date` has it (RFC 9110 §5.6.7).
+/// `Sat, 21 Nov 2026 03:19:04 GMT`, the format of HTTP's `Date` (RFC 9110 §5.6.7).
 #[must_use]
 pub fn http_date(wall_ms: i64) -> String {
     let c = calendar(wall_ms);
@@ -126,7 +126,7 @@ pub fn http_date(wall_ms: i64) -> String {
     format!("{}, {:02} {} {} {h:02}:{m:02}:{s:02} GMT", c.weekday, c.day, MONTHS[month], c.year)
 }
 
-/// `21/Nov/2026:03:19:04 +0000`, as logs of web servers have it.
+/// `21/Nov/2026:03:19:04 +0000`, the common log format.
 #[must_use]
 pub fn log_date(wall_ms: i64) -> String {
     let c = calendar(wall_ms);
@@ -143,14 +143,14 @@ pub fn rfc3339(wall_ms: i64) -> String {
     format!("{:04}-{:02}-{:02}T{h:02}:{m:02}:{s:02}.{:03}Z", c.year, c.month, c.day, c.ms)
 }
 
-/// Reads what [`rfc3339`] writes, with or without a fraction of the second, in UTC.
+/// Parses the format of [`rfc3339`] in UTC, with or without a fraction of a second.
 #[must_use]
 pub fn from_rfc3339(text: &str) -> Option<i64> {
     let (date, rest) = text.split_once('T')?;
     let time = rest.strip_suffix('Z')?;
     let number = |text: &str, digits: usize| -> Option<i64> {
-        let sound = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
-        sound.then(|| text.parse().ok())?
+        let valid = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+        valid.then(|| text.parse().ok())?
     };
     let mut parts = date.split('-');
     let (year, month, day) =
@@ -159,13 +159,13 @@ pub fn from_rfc3339(text: &str) -> Option<i64> {
     let mut clock = time.split(':');
     let (h, m, s) =
         (number(clock.next()?, 2)?, number(clock.next()?, 2)?, number(clock.next()?, 2)?);
-    let sound = (1..=12).contains(&month)
+    let valid = (1..=12).contains(&month)
         && (1..=31).contains(&day)
         && h < 24
         && m < 60
         && s < 61
         && (1..=9).contains(&fraction.len());
-    if parts.next().is_some() || clock.next().is_some() || !sound {
+    if parts.next().is_some() || clock.next().is_some() || !valid {
         return None;
     }
     let ms = number(&format!("{:0<3}", fraction.get(..fraction.len().min(3))?), 3)?;

@@ -1,20 +1,20 @@
-//! A hierarchical timer wheel: four rings of 64 slots, one tick 16 ms, one timer a key.
-//! Setting and cancelling cost the same however many there are; the rings know which of their
-//! slots are occupied, so an idle process asks for no wake-up. It knows no clock.
+//! A hierarchical timer wheel: four rings of 64 slots, ticks of 16 ms, one timer per key.
+//! Setting and cancelling take constant time; each ring has a bitmap of occupied slots, so an idle
+//! process needs no wake-ups. It knows no clock.
 
 use crate::heap;
 
-/// One tick. Deadlines are met within it, never early.
+/// One tick. A timer fires up to one tick late, never early.
 pub const TICK_NS: u64 = 16_000_000;
 
 const RINGS: usize = 4;
 const SLOTS: u64 = 64;
-const NOBODY: u32 = u32::MAX;
-const NOWHERE: u16 = u16::MAX;
-/// The farthest that a timer can lie ahead (74 h); what lies behind is placed there and moved on.
+const NIL: u32 = u32::MAX;
+const NO_SLOT: u16 = u16::MAX;
+/// The farthest a timer can be set (74 h); one beyond that is linked here and moved on later.
 const HORIZON: u64 = (SLOTS * SLOTS * SLOTS * SLOTS) - 1;
 
-/// A key's timer, and its neighbours in the slot's list.
+/// A key's timer and its neighbours in the slot's list.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     at: u64,
@@ -23,15 +23,15 @@ struct Node {
     slot: u16,
 }
 
-const ASLEEP: Node = Node { at: 0, next: NOBODY, previous: NOBODY, slot: NOWHERE };
+const UNSET: Node = Node { at: 0, next: NIL, previous: NIL, slot: NO_SLOT };
 
-/// Timers by key. A key has one timer at most.
+/// Timers by key, at most one per key.
 #[derive(Debug)]
 pub struct Timers {
     nodes: Vec<Node>,
     heads: [u32; RINGS * SLOTS as usize],
     occupied: [u64; RINGS],
-    /// Every tick before this one has been dealt with.
+    /// Every tick before this one has been processed.
     position: u64,
     armed: usize,
 }
@@ -40,7 +40,7 @@ impl Default for Timers {
     fn default() -> Self {
         Self {
             nodes: Vec::new(),
-            heads: [NOBODY; RINGS * SLOTS as usize],
+            heads: [NIL; RINGS * SLOTS as usize],
             occupied: [0; RINGS],
             position: 0,
             armed: 0,
@@ -49,13 +49,13 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// Timers that are set.
+    /// The number of timers that are set.
     #[must_use]
     pub fn armed(&self) -> usize {
         self.armed
     }
 
-    /// What the table costs.
+    /// The cost of the table.
     #[must_use]
     pub fn cost(&self) -> usize {
         heap::table::<Node>(self.nodes.capacity())
@@ -64,55 +64,55 @@ impl Timers {
     /// Whether the key's timer is set.
     #[must_use]
     pub fn is_set(&self, key: u32) -> bool {
-        self.nodes.get(key as usize).is_some_and(|node| node.slot != NOWHERE)
+        self.nodes.get(key as usize).is_some_and(|node| node.slot != NO_SLOT)
     }
 
-    /// Sets the key's timer, in place of an earlier one.
+    /// Sets the key's timer and replaces an earlier one.
     pub fn set(&mut self, key: u32, at_ns: u64) {
         let at = at_ns.div_ceil(TICK_NS).max(self.position + 1);
         if let Some(node) = self.nodes.get(key as usize)
-            && node.slot != NOWHERE
+            && node.slot != NO_SLOT
             && node.at == at
         {
             return;
         }
         self.cancel(key);
         if self.nodes.len() <= key as usize {
-            self.nodes.resize(key as usize + 1, ASLEEP);
+            self.nodes.resize(key as usize + 1, UNSET);
         }
         self.nodes[key as usize].at = at;
         self.link(key);
         self.armed += 1;
     }
 
-    /// Takes the key's timer back, if there is one.
+    /// Cancels the key's timer, if it is set.
     pub fn cancel(&mut self, key: u32) {
-        if self.nodes.get(key as usize).is_some_and(|node| node.slot != NOWHERE) {
+        if self.nodes.get(key as usize).is_some_and(|node| node.slot != NO_SLOT) {
             self.unlink(key);
             self.armed -= 1;
         }
     }
 
-    /// When to call [`Timers::expire`] next: at an expiry, or when a slot of an outer ring has to
-    /// be spread over the inner ones. `None`: nothing is set.
+    /// When to call [`Timers::expire`] next: when a timer expires, or when a slot of an outer ring
+    /// must be redistributed over the inner ones. `None`: no timer is set.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.next_stop().map(|tick| tick * TICK_NS)
+        self.next_occupied_tick().map(|tick| tick * TICK_NS)
     }
 
-    /// The next key whose time has come; its timer is no longer set.
+    /// The next key whose timer has expired; it is no longer set.
     pub fn expire(&mut self, now_ns: u64) -> Option<u32> {
         let now = now_ns / TICK_NS;
         loop {
             let slot = (self.position % SLOTS) as usize;
-            if self.heads[slot] != NOBODY {
+            if self.heads[slot] != NIL {
                 let key = self.heads[slot];
                 self.unlink(key);
                 self.armed -= 1;
                 return Some(key);
             }
-            match self.next_stop() {
-                Some(tick) if tick <= now => self.stop_at(tick),
+            match self.next_occupied_tick() {
+                Some(tick) if tick <= now => self.advance_to(tick),
                 Some(_) | None => {
                     self.position = self.position.max(now);
                     return None;
@@ -122,14 +122,14 @@ impl Timers {
     }
 
     /// The nearest tick at which an occupied slot begins.
-    fn next_stop(&self) -> Option<u64> {
-        if self.heads[(self.position % SLOTS) as usize] != NOBODY {
+    fn next_occupied_tick(&self) -> Option<u64> {
+        if self.heads[(self.position % SLOTS) as usize] != NIL {
             return Some(self.position);
         }
         (0..RINGS)
             .filter(|&ring| self.occupied[ring] != 0)
             .map(|ring| {
-                // Slots lie in a circle, so turn it until the one after ours comes first.
+                // Rotate the ring so that the slot after the current one comes first.
                 let here = self.position >> (6 * ring);
                 let turned = self.occupied[ring].rotate_right(((here + 1) % SLOTS) as u32);
                 (here + 1 + u64::from(turned.trailing_zeros())) << (6 * ring)
@@ -137,8 +137,8 @@ impl Timers {
             .min()
     }
 
-    /// Moves to a tick and spreads the outer slots that begin there.
-    fn stop_at(&mut self, tick: u64) {
+    /// Moves to a tick and redistributes the outer slots that begin there.
+    fn advance_to(&mut self, tick: u64) {
         self.position = tick;
         for ring in (1..RINGS).rev() {
             if !tick.is_multiple_of(1 << (6 * ring)) {
@@ -146,9 +146,9 @@ impl Timers {
             }
             let slot = ring * SLOTS as usize + ((tick >> (6 * ring)) % SLOTS) as usize;
             let mut key = self.heads[slot];
-            self.heads[slot] = NOBODY;
+            self.heads[slot] = NIL;
             self.occupied[ring] &= !(1 << (slot as u64 % SLOTS));
-            while key != NOBODY {
+            while key != NIL {
                 let next = self.nodes[key as usize].next;
                 self.link(key);
                 key = next;
@@ -156,7 +156,7 @@ impl Timers {
         }
     }
 
-    /// Puts a key into the slot for its tick, seen from the present position.
+    /// Links a key into the slot for its tick, relative to the current position.
     fn link(&mut self, key: u32) {
         let at = self.nodes[key as usize].at;
         let ahead = at.saturating_sub(self.position).min(HORIZON);
@@ -164,30 +164,30 @@ impl Timers {
         let place = ((self.position + ahead) >> (6 * ring)) % SLOTS;
         let slot = ring * SLOTS as usize + place as usize;
         let head = self.heads[slot];
-        if head != NOBODY {
+        if head != NIL {
             self.nodes[head as usize].previous = key;
         }
         self.heads[slot] = key;
         self.occupied[ring] |= 1 << place;
         let node = &mut self.nodes[key as usize];
-        (node.next, node.previous, node.slot) = (head, NOBODY, slot as u16);
+        (node.next, node.previous, node.slot) = (head, NIL, slot as u16);
     }
 
     fn unlink(&mut self, key: u32) {
         let node = self.nodes[key as usize];
         let slot = usize::from(node.slot);
-        if node.previous == NOBODY {
+        if node.previous == NIL {
             self.heads[slot] = node.next;
         } else {
             self.nodes[node.previous as usize].next = node.next;
         }
-        if node.next != NOBODY {
+        if node.next != NIL {
             self.nodes[node.next as usize].previous = node.previous;
         }
-        if self.heads[slot] == NOBODY {
+        if self.heads[slot] == NIL {
             self.occupied[slot / SLOTS as usize] &= !(1 << (slot as u64 % SLOTS));
         }
-        self.nodes[key as usize].slot = NOWHERE;
+        self.nodes[key as usize].slot = NO_SLOT;
     }
 }
 

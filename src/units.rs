@@ -1,12 +1,12 @@
-//! Durations and sizes as people write them: `250ms`, `10s`, `2h`; `64KiB`, `1MiB`.
+//! Durations and sizes as text: `250ms`, `10s`, `2h`; `64KiB`, `1MiB`.
 
-/// Reads a duration into milliseconds; a bare `0` needs no unit.
+/// Parses a duration into milliseconds; only `0` needs no unit.
 #[must_use]
 pub fn duration_ms(text: &str) -> Option<u64> {
     scaled(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)])
 }
 
-/// Reads a size into bytes; a bare number is bytes.
+/// Parses a size into bytes; a number without a unit is bytes.
 #[must_use]
 pub fn size(text: &str) -> Option<u64> {
     text.parse()
@@ -15,7 +15,7 @@ pub fn size(text: &str) -> Option<u64> {
         .or_else(|| scaled(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)]))
 }
 
-/// Writes milliseconds with the largest unit that keeps them whole.
+/// Formats milliseconds with the largest unit that divides them.
 #[must_use]
 pub fn show_duration(ms: u64) -> String {
     let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
@@ -26,7 +26,7 @@ pub fn show_duration(ms: u64) -> String {
     }
 }
 
-/// Writes nanoseconds for people: three digits, and a unit that fits.
+/// Formats nanoseconds for people: three digits and a unit that fits.
 #[must_use]
 pub fn show_time(ns: u64) -> String {
     let (scale, unit) = match ns {
@@ -40,7 +40,7 @@ pub fn show_time(ns: u64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
-/// Writes bytes with the largest unit that keeps them whole.
+/// Formats bytes with the largest unit that divides them.
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -60,7 +60,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.checked_mul(*scale)
 }
 
-/// `u64::from_str` takes a leading `+`; nobody means that in a flag.
+/// `u64::from_str` accepts a leading `+`, which no flag should.
 fn is_digits(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
 }

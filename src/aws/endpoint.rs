@@ -1,6 +1,6 @@
 //! The base URL of an HTTP service.
 
-use crate::proto::url::{Parts, Speech, Wrong};
+use crate::proto::url::{Parts, Protocol, Wrong};
 use crate::target::Target;
 
 /// A parsed base URL.
@@ -23,7 +23,7 @@ impl Endpoint {
     /// What the URL must look like.
     pub fn parse(url: &str) -> Result<Self, Wrong> {
         const FORM: Wrong = "must be http://HOST[:PORT][/PATH] or https://…";
-        let parts = Parts::read(url, Speech::Http).map_err(|flaw| flaw.clause(FORM))?;
+        let parts = Parts::read(url, Protocol::Http).map_err(|flaw| flaw.clause(FORM))?;
         let path = parts.path;
         if path.contains('?') {
             return Err("must not have a query");
@@ -33,9 +33,9 @@ impl Endpoint {
             return Err("must have a path without //, \\ and ..");
         }
         Ok(Self {
-            target: Target::public(&parts.place, parts.scheme),
-            host: parts.place.shown(parts.scheme.port()),
-            name: parts.place.name,
+            target: Target::public(&parts.server, parts.scheme),
+            host: parts.server.shown(parts.scheme.port()),
+            name: parts.server.name,
             path: path.trim_end_matches('/').to_owned(),
         })
     }

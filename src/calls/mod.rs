@@ -53,11 +53,11 @@ impl<A: Copy> Calls<A> {
     #[must_use]
     pub fn new() -> Self {
         let rules = Rules {
-            per_target: limits::OWN_CONNECTIONS_PER_TARGET,
-            connections: limits::OWN_CONNECTIONS,
-            waiting: limits::OWN_REQUESTS_WAITING,
-            connect_ms: limits::OWN_CONNECT_MS,
-            idle_ms: limits::OWN_IDLE_MS,
+            per_target: limits::OUTBOUND_CONNECTIONS_PER_TARGET,
+            connections: limits::OUTBOUND_CONNECTIONS,
+            waiting: limits::OUTBOUND_REQUESTS_WAITING,
+            connect_ms: limits::OUTBOUND_CONNECT_MS,
+            idle_ms: limits::OUTBOUND_IDLE_MS,
         };
         Self {
             pool: Pool::new(rules),

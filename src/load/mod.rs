@@ -20,7 +20,7 @@ pub use words::padding;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Signal, Standing};
+use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Signal, Status};
 use crate::limits;
 use crate::proto::deflate::Codec;
 use crate::rng::Rng;
@@ -429,8 +429,8 @@ impl Engine for Load {
         others.chain(self.shared.timers.next_deadline()).min()
     }
 
-    fn standing(&self) -> Standing {
-        Standing { connections: self.clients.len(), ..Standing::default() }
+    fn status(&self) -> Status {
+        Status { connections: self.clients.len(), ..Status::default() }
     }
 
     fn poll(&mut self) -> Option<Action> {

@@ -20,7 +20,7 @@ pub(super) fn agreed(answer: &[u8]) -> Option<Agreed> {
     let bits = parts.find_map(|part| part.strip_prefix("client_max_window_bits="));
     let bits = bits.map_or(Some(WINDOW_BITS_MAX), |bits| bits.parse().ok())?;
     let known = (deflate::WINDOW_BITS_MIN..=WINDOW_BITS_MAX).contains(&bits);
-    known.then(|| Agreed::new(Level::USUAL, bits))
+    known.then(|| Agreed::new(Level::DEFAULT, bits))
 }
 
 impl Shared {

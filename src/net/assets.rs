@@ -1,5 +1,5 @@
-//! The directory of `--assets`, read again on a thread of its own: a disk may take seconds, and so
-//! does what is made of 8 MiB of files. One thread at a time, whatever is asked meanwhile.
+//! Reads the directory of `--assets` again on a thread of its own: a slow disk may take seconds,
+//! and so does preparing 8 MiB of files. Only one thread runs at a time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,19 +12,17 @@ use mio::Waker;
 use super::files;
 use crate::engine::{File, Prepared};
 
-/// What is made of a file, by its name and its bytes: a function that takes its time, and nothing
-/// else.
+/// Computes what a file is served with from its name and bytes. It may take long.
 pub(crate) type Prepare = fn(&str, &[u8]) -> Prepared;
 
 type Read = io::Result<Vec<File>>;
 
-/// Reads the directory whenever it is asked to.
 #[derive(Debug)]
 pub(crate) struct AssetReader {
     directory: PathBuf,
     prepare: Prepare,
     state: State,
-    /// It was asked for after reading had begun: what is read may be older than that.
+    /// Requested again while reading: the result may be older than the request.
     again: bool,
 }
 
@@ -32,7 +30,6 @@ pub(crate) struct AssetReader {
 enum State {
     Idle,
     Reading(Receiver<Read>),
-    /// Read, and not taken.
     Finished(Read),
 }
 
@@ -41,8 +38,8 @@ impl AssetReader {
         Self { directory, prepare, state: State::Idle, again: false }
     }
 
-    /// Begins to read; the waker tells when that is done. While it goes on, this only sees to it
-    /// that everything is read once more after that.
+    /// Starts to read; the waker is called at the end. If reading is in progress, everything is
+    /// read once more after it.
     pub(super) fn begin(&mut self, waker: Arc<Waker>) -> io::Result<()> {
         match self.state {
             State::Reading(_) | State::Finished(_) => self.again = true,
@@ -57,24 +54,24 @@ impl AssetReader {
         Ok(())
     }
 
-    /// Whether there is anything to be taken, now or later.
+    /// Whether there is a result to take, now or later.
     pub(super) fn is_reading(&self) -> bool {
         !matches!(self.state, State::Idle)
     }
 
-    /// Whether there is something to be taken now; the answer is yes once.
+    /// Whether reading has just finished; true once per result.
     pub(super) fn has_finished(&mut self) -> bool {
         let State::Reading(thread) = &self.state else { return false };
         let read = match thread.try_recv() {
             Ok(read) => read,
             Err(TryRecvError::Empty) => return false,
-            Err(TryRecvError::Disconnected) => Err(io::Error::other("reading has failed")),
+            Err(TryRecvError::Disconnected) => Err(io::Error::other("the reading thread panicked")),
         };
         self.state = State::Finished(read);
         true
     }
 
-    /// What was read. If it was asked for again meanwhile, reading begins anew.
+    /// Takes the result, and reads again if that was requested meanwhile.
     pub(super) fn take(&mut self, waker: Arc<Waker>) -> Read {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Finished(read) => {
@@ -98,7 +95,7 @@ fn read(directory: &Path, prepare: Prepare, sender: &SyncSender<Read>, waker: &W
         }
         files
     });
-    // Nobody listens any more when the process is about to end.
+    // The receiver is gone when the process exits.
     let told = sender.send(read);
     drop(told);
     let woken = waker.wake();
@@ -122,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_asked_while_it_reads_is_one_more_time() {
+    fn requests_during_a_read_cause_one_more_read() {
         let folder = std::env::temp_dir().join(format!("wspulse-reader-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("a.txt"), "a").unwrap();
@@ -133,14 +130,14 @@ mod tests {
             let mut events = Events::with_capacity(1);
             poll.poll(&mut events, Some(Duration::from_secs(4))).unwrap();
             assert!(reader.has_finished());
-            assert!(!reader.has_finished(), "it is told once");
+            assert!(!reader.has_finished(), "reported once");
         };
         assert_eq!(reader.take(Arc::clone(&waker)).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         for _ in 0..5 {
             reader.begin(Arc::clone(&waker)).unwrap();
         }
         wait(&mut reader);
-        // It has finished, but what it has read is older than this.
+        // It has finished, but the result is older than this request.
         reader.begin(Arc::clone(&waker)).unwrap();
         assert_eq!(reader.take(Arc::clone(&waker)).unwrap().len(), 1);
         wait(&mut reader);

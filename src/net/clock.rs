@@ -1,4 +1,4 @@
-//! The one place that asks a clock.
+//! The only place that reads a clock.
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -9,9 +9,9 @@ use crate::time::Now;
 
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// The moment, since the first call and since 1970.
+/// The time: monotonic since the first call, wall clock since 1970.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+#[expect(clippy::disallowed_methods, reason = "the only place that may")]
 pub fn now() -> Now {
     let instant = Instant::now();
     let since_start = instant.saturating_duration_since(*START.get_or_init(|| instant));
@@ -22,7 +22,7 @@ pub fn now() -> Now {
     }
 }
 
-/// The same clock as others on this machine read it, in microseconds.
+/// `CLOCK_MONOTONIC` in microseconds, comparable across processes.
 pub(super) fn monotonic_us() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     let (seconds, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));

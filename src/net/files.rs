@@ -1,5 +1,5 @@
 //! Files: those of `--assets`, read at start and on SIGHUP (`assets`), and small ones, such as
-//! tokens, whenever the program asks for them again.
+//! tokens, read again on request.
 
 use std::fs;
 use std::io::{self, Read};
@@ -9,12 +9,12 @@ use std::time::UNIX_EPOCH;
 use crate::engine::File;
 use crate::limits;
 
-/// Folders inside of folders; deeper than this it is a loop of links.
+/// Most nested folders; deeper than this it is a loop of links.
 const DEPTH: usize = 16;
 
 /// Reads a whole directory. Links are followed, as Kubernetes mounts files through them, but not
-/// out of the directory: a link to `/etc` would serve files that were never meant to be. Names with
-/// a dot in front are left out, among them the folders that those links point to.
+/// out of the directory: a link to `/etc` would serve files that were never meant to be. Names
+/// that begin with a dot are skipped, among them the folders that those links point to.
 pub(crate) fn read(directory: &Path) -> io::Result<Vec<File>> {
     let mut files = Vec::new();
     let mut left = limits::ASSETS_BYTES;
@@ -32,7 +32,7 @@ fn read_folder(
     files: &mut Vec<File>,
 ) -> io::Result<()> {
     if depth == 0 {
-        return Err(wrong(folder, "has too many folders inside of each other"));
+        return Err(wrong(folder, "has too many nested folders"));
     }
     for entry in fs::read_dir(folder).map_err(|error| named(folder, &error))? {
         let entry = entry.map_err(|error| named(folder, &error))?;
@@ -49,7 +49,7 @@ fn read_folder(
             if !target.starts_with(root) {
                 return Err(wrong(
                     &path,
-                    "is a link that leads out of the directory: put a copy there in its stead",
+                    "is a link that leads out of the directory: replace it by a copy",
                 ));
             }
         }
@@ -58,10 +58,7 @@ fn read_folder(
             read_folder(&path, root, &format!("{prefix}{name}/"), depth - 1, left, files)?;
         } else if metadata.is_file() {
             if metadata.len() > limits::ASSET_BYTES {
-                return Err(wrong(
-                    &path,
-                    "is larger than 1 MiB, the most that a served file may have",
-                ));
+                return Err(wrong(&path, "is larger than 1 MiB, the limit for a served file"));
             }
             let bytes = fs::read(&path).map_err(|error| named(&path, &error))?;
             let rest = left.checked_sub(bytes.len() as u64);
@@ -76,7 +73,7 @@ fn read_folder(
     Ok(())
 }
 
-/// Small files, by their paths, as far as they can be read; the log has the others.
+/// Reads small files by path; failures are logged and left out.
 pub(super) fn found(paths: &[String]) -> Vec<File> {
     let mut found = Vec::new();
     for path in paths {
@@ -90,13 +87,13 @@ pub(super) fn found(paths: &[String]) -> Vec<File> {
     found
 }
 
-/// Those of these files that there are.
+/// As [`found`], but files that do not exist are not logged.
 pub(crate) fn present(paths: &[String]) -> Vec<File> {
     let there = paths.iter().filter(|path| Path::new(path).try_exists().unwrap_or(true));
     found(&there.cloned().collect::<Vec<_>>())
 }
 
-/// A file, no further than it would be served.
+/// Reads at most [`limits::ASSET_BYTES`] of a file.
 pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let file = fs::File::open(path).map_err(|error| named(path, &error))?;
     let mut bytes = Vec::new();

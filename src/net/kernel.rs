@@ -1,5 +1,5 @@
-//! The kernel, through `mio`: two pollers, one nested in the other so that the admin side can be
-//! asked alone; listeners, streams, signals.
+//! The kernel through `mio`: two pollers, one nested in the other so that the admin side can be
+//! polled alone; listeners, streams, signals.
 
 use std::fs::File as OsFile;
 use std::io::{self, Read, Write};
@@ -16,25 +16,25 @@ use rustix::time::{
 };
 
 use super::assets::AssetReader;
-use super::begun::{self, Outward};
+use super::connecting::{self, Outbound};
 use super::memory::Gauge;
 use super::notify::Supervisor;
 use super::os::{Event, Os};
 use super::stream::{Listener, Stream};
-use super::tls::Keeper;
+use super::tls::Certificate;
 use super::{clock, files, process};
-use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Standing, Target};
+use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Status, Target};
 
-/// Tokens of connections are `key | generation << 32`; these few lie where no key ever is.
+/// Tokens of connections are `key | generation << 32`; these are above every key in use.
 const ADMIN_SIDE: usize = usize::MAX;
 const ALARM: usize = usize::MAX - 1;
 const WAKER: usize = usize::MAX - 2;
 const FIRST_SIGNAL: usize = usize::MAX - 8;
-const FIRST_DOOR: usize = usize::MAX - 4096;
-/// Events taken at once; the rest follow next turn.
+const FIRST_LISTENER: usize = usize::MAX - 4096;
+/// Events per poll; the rest is returned by the next one.
 const EVENTS: usize = 1024;
 
-/// The kernel.
+/// The operating system of a running command.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     main: Poll,
@@ -42,34 +42,34 @@ pub(crate) struct Kernel {
     batch: Events,
     listeners: Vec<(Side, Option<Listener>)>,
     signals: Vec<(Signal, UnixStream)>,
-    /// Given up for a moment when no other descriptor is left.
+    /// Closed to accept and refuse one connection when descriptors have run out.
     reserve: Option<OsFile>,
     assets: Option<AssetReader>,
-    /// Threads beside the loop wake it by this.
+    /// Threads wake the loop with this.
     waker: Option<Arc<Waker>>,
     supervisor: Option<Supervisor>,
-    /// Wakes to the microsecond, where a poller's timeout counts in milliseconds.
+    /// Wakes with microsecond precision, while a poller's timeout has milliseconds.
     alarm: Option<OwnedFd>,
-    /// What no poller tells.
-    untold: Vec<Event>,
-    /// What the main doors show, if they speak TLS.
-    tls: Option<Keeper>,
+    /// Events of streams that epoll cannot watch.
+    ready_events: Vec<Event>,
+    /// The certificate of the main listeners, if they use TLS.
+    tls: Option<Certificate>,
     memory: Option<Gauge>,
-    outward: Outward,
+    outbound: Outbound,
 }
 
-/// What a kernel is for; without any of it, only connections of our own are opened.
+/// What a [`Kernel`] serves; the default only opens outgoing connections.
 #[derive(Debug, Default)]
 pub(crate) struct Duties {
     pub(crate) listeners: Vec<(Side, Listener)>,
     pub(crate) assets: Option<AssetReader>,
     pub(crate) supervisor: Option<Supervisor>,
-    pub(crate) tls: Option<Keeper>,
+    pub(crate) tls: Option<Certificate>,
     pub(crate) memory: Option<Gauge>,
 }
 
 impl Kernel {
-    /// Watches these listeners and signals.
+    /// Registers these listeners and signals.
     pub(crate) fn new(duties: Duties, signals: Vec<(Signal, UnixStream)>) -> io::Result<Self> {
         let (main, admin) = (Poll::new()?, Poll::new()?);
         let nested = admin.as_raw_fd();
@@ -85,13 +85,13 @@ impl Kernel {
             waker: None,
             supervisor: duties.supervisor,
             alarm: None,
-            untold: Vec::new(),
+            ready_events: Vec::new(),
             tls: duties.tls,
             memory: duties.memory,
-            outward: Outward::default(),
+            outbound: Outbound::default(),
         };
         for (number, (side, mut listener)) in duties.listeners.into_iter().enumerate() {
-            let token = Token(FIRST_DOOR + number);
+            let token = Token(FIRST_LISTENER + number);
             kernel.side(side).registry().register(listener.source(), token, Interest::READABLE)?;
             kernel.listeners.push((side, Some(listener)));
         }
@@ -102,7 +102,7 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// For engines that measure: wakes them when they want it, not up to a millisecond later.
+    /// For engines that measure latency: uses a timer of microsecond precision.
     pub(crate) fn wake_exactly(mut self) -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let alarm = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -112,7 +112,7 @@ impl Kernel {
         Ok(self)
     }
 
-    /// The timeout that the poller is left with.
+    /// Arms the alarm, if there is one; returns the timeout to poll with.
     fn set_alarm(&self, timeout: Option<Duration>) -> io::Result<Option<Duration>> {
         match (&self.alarm, timeout) {
             (Some(alarm), Some(time)) if !time.is_zero() => {
@@ -126,7 +126,7 @@ impl Kernel {
         }
     }
 
-    /// There is one for each poller.
+    /// The waker, created on first use: a poller can have only one.
     fn waker(&mut self) -> io::Result<Arc<Waker>> {
         if let Some(waker) = &self.waker {
             return Ok(Arc::clone(waker));
@@ -143,19 +143,19 @@ impl Kernel {
         }
     }
 
-    /// Translates a batch; true when the admin side has something to tell.
+    /// Translates a batch of events; returns whether the admin poller is ready.
     fn translate(&mut self, events: &mut Vec<Event>) -> bool {
         let mut admin = false;
         for event in &self.batch {
             match event.token().0 {
                 ADMIN_SIDE => admin = true,
-                // What it woke us for is collected after every wait.
+                // What it signals is collected after every wait.
                 WAKER => {}
                 token if token >= FIRST_SIGNAL => {
                     if let Some((signal, pipe)) = self.signals.get_mut(token - FIRST_SIGNAL) {
                         take_all(pipe);
                         if let Some(supervisor) = &mut self.supervisor {
-                            supervisor.heard(*signal);
+                            supervisor.signal(*signal);
                         }
                         if let (Signal::Reload, Some(tls)) = (*signal, &mut self.tls) {
                             tls.reload(clock::now());
@@ -163,7 +163,9 @@ impl Kernel {
                         events.push(Event::Signal(*signal));
                     }
                 }
-                token if token >= FIRST_DOOR => events.push(Event::Knock(token - FIRST_DOOR)),
+                token if token >= FIRST_LISTENER => {
+                    events.push(Event::Accept(token - FIRST_LISTENER))
+                }
                 token => events.push(Event::Stream {
                     id: Id { key: token as u32, generation: (token >> 32) as u32 },
                     readable: event.is_readable() || event.is_error(),
@@ -177,7 +179,8 @@ impl Kernel {
     }
 }
 
-/// However often a signal came: it is one request. Says whether it came at all.
+/// Drains the pipe, since a signal that arrived several times is one event. Returns whether any
+/// arrived.
 fn take_all(pipe: &mut UnixStream) -> bool {
     let mut came = false;
     while pipe.read(&mut [0; 64]).is_ok_and(|n| n > 0) {
@@ -190,8 +193,8 @@ fn spare_descriptor() -> Option<OsFile> {
     OsFile::open("/dev/null").ok()
 }
 
-/// Waits; a signal that interrupts has its own pipe. After a SIGSTOP every wait is interrupted: it
-/// still has to tell what has arrived meanwhile.
+/// Polls, again after an interruption, since signals have pipes of their own. After a SIGSTOP every
+/// wait is interrupted, but must still return the events that arrived meanwhile.
 fn poll(poll: &mut Poll, batch: &mut Events, mut timeout: Option<Duration>) -> io::Result<()> {
     loop {
         match poll.poll(batch, timeout) {
@@ -211,20 +214,20 @@ impl Os for Kernel {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
-        events.append(&mut self.untold);
-        let at_once = !events.is_empty() || self.outward.resolver.has_news();
+        events.append(&mut self.ready_events);
+        let at_once = !events.is_empty() || self.outbound.resolver.has_events();
         let timeout = if at_once { Some(Duration::ZERO) } else { self.set_alarm(timeout)? };
         poll(&mut self.main, &mut self.batch, timeout)?;
-        if self.outward.resolver.is_busy() {
-            self.outward.resolver.collect(clock::now(), events);
+        if self.outbound.resolver.is_busy() {
+            self.outbound.resolver.collect(clock::now(), events);
         }
         if self.assets.as_mut().is_some_and(AssetReader::has_finished) {
             events.push(Event::AssetsRead);
         }
-        if self.translate(events) { self.glance(events) } else { Ok(()) }
+        if self.translate(events) { self.poll_admin(events) } else { Ok(()) }
     }
 
-    fn glance(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+    fn poll_admin(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         poll(&mut self.admin, &mut self.batch, Some(Duration::ZERO))?;
         self.translate(events);
         Ok(())
@@ -242,7 +245,7 @@ impl Os for Kernel {
         for (signal, pipe) in &mut self.signals {
             if take_all(pipe) {
                 if let Some(supervisor) = &mut self.supervisor {
-                    supervisor.heard(*signal);
+                    supervisor.signal(*signal);
                 }
                 events.push(Event::Signal(*signal));
             }
@@ -260,21 +263,21 @@ impl Os for Kernel {
         };
         let (socket, peer) = open.accept()?;
         let stream = match &mut self.tls {
-            Some(tls) if *side == Side::Main => tls.greet(clock::now(), socket)?,
+            Some(tls) if *side == Side::Main => tls.accept(clock::now(), socket)?,
             Some(_) | None => Stream::Plain(socket),
         };
         Ok((stream, peer))
     }
 
-    fn turn_away(&mut self, listener: usize, last_words: &[u8]) -> io::Result<()> {
+    fn refuse_one(&mut self, listener: usize, response: &[u8]) -> io::Result<()> {
         drop(self.reserve.take().ok_or(io::ErrorKind::Other)?);
         let mut accepted = self.accept(listener);
         if let Ok((stream, _)) = &mut accepted {
-            // Under TLS nothing fits before the handshake.
-            let written = stream.write(last_words);
+            // With TLS nothing can be written before the handshake.
+            let written = stream.write(response);
             drop(written);
             stream.finish();
-            // Unread bytes would make the kernel reset the connection, last word included.
+            // Unread bytes would make the kernel send RST, and the peer would lose the response.
             let drained = stream.read(&mut [0; 4096]);
             drop(drained);
         }
@@ -284,34 +287,35 @@ impl Os for Kernel {
     }
 
     fn connect(&mut self, target: &Target) -> io::Result<Stream> {
-        begun::connect(target)
+        connecting::connect(target)
     }
 
     fn connected(&mut self, stream: &mut Stream) -> io::Result<bool> {
-        let begun = match stream {
+        let connecting = match stream {
             Stream::Plain(socket) => return socket.is_connected(),
             Stream::Tls(_) => return Ok(true),
-            Stream::Begun(begun) => begun,
+            Stream::Connecting(connecting) => connecting,
         };
-        let Some(stands) = begun.go_on(&mut self.outward, self.main.registry())? else {
+        let Some(established) = connecting.advance(&mut self.outbound, self.main.registry())?
+        else {
             return Ok(false);
         };
-        *stream = stands;
+        *stream = established;
         Ok(true)
     }
 
     fn watch(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
         let token = Token(id.key as usize | (id.generation as usize) << 32);
-        if let Stream::Begun(begun) = stream {
-            if self.outward.resolver.needs_waker() {
+        if let Stream::Connecting(connecting) = stream {
+            if self.outbound.resolver.needs_waker() {
                 let waker = self.waker()?;
-                self.outward.resolver.set_waker(waker);
+                self.outbound.resolver.set_waker(waker);
             }
-            begun.watched(token, id, clock::now(), &mut self.outward);
+            connecting.watched(token, id, clock::now(), &mut self.outbound);
         }
         let Some(socket) = stream.socket() else { return Ok(()) };
         if socket.watch(self.side(side).registry(), token)? {
-            self.untold.push(Event::Stream {
+            self.ready_events.push(Event::Stream {
                 id,
                 readable: true,
                 writable: true,
@@ -338,14 +342,15 @@ impl Os for Kernel {
         }
     }
 
-    fn tell(&mut self, now: Now, standing: Standing) -> Option<u64> {
-        let reads = self.assets.as_ref().is_some_and(AssetReader::is_reading);
-        let supervisor = self.supervisor.as_mut().and_then(|told| told.tell(now, standing, reads));
-        supervisor.into_iter().chain(self.tls.as_mut().map(|tls| tls.warn(now))).min()
+    fn notify(&mut self, now: Now, status: Status) -> Option<u64> {
+        let reading = self.assets.as_ref().is_some_and(AssetReader::is_reading);
+        let supervisor_ns =
+            self.supervisor.as_mut().and_then(|supervisor| supervisor.notify(now, status, reading));
+        supervisor_ns.into_iter().chain(self.tls.as_mut().map(|tls| tls.warn(now))).min()
     }
 
     fn show(&mut self, text: &str) {
-        // Whoever looked on may have gone.
+        // Standard error may be closed.
         drop(io::stderr().write_all(text.as_bytes()));
     }
 

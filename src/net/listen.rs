@@ -1,4 +1,4 @@
-//! Listeners, with everything set that accepted sockets inherit from them.
+//! TCP listeners, with all options set that accepted sockets inherit.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,19 +12,19 @@ use super::unix;
 use crate::limits;
 use crate::listen::Listen;
 
-/// How long the kernel keeps on offering bytes that a peer does not acknowledge.
+/// How long the kernel retransmits bytes that a peer does not acknowledge.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// When the kernel asks a silent peer whether it is there.
+/// Idle time after which the kernel probes a peer.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Whether several processes may listen on the same port.
+/// Whether other processes may listen on the same port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
     Own,
     Shared,
 }
 
-/// Binds and listens; says where, since port 0 takes any.
+/// Binds and listens; also returns the address, since port 0 lets the kernel choose one.
 pub(crate) fn listen(listen: &Listen, port: Port) -> io::Result<(Listener, String)> {
     match listen {
         Listen::At(address) => bind(*address, port),
@@ -32,7 +32,7 @@ pub(crate) fn listen(listen: &Listen, port: Port) -> io::Result<(Listener, Strin
         Listen::Default { port: number } => {
             let dual_stack = SocketAddr::from((Ipv6Addr::UNSPECIFIED, *number));
             bind(dual_stack, port).or_else(|error| {
-                // A host without IPv6 says so in one of these ways.
+                // EAFNOSUPPORT or EADDRNOTAVAIL: the host has no IPv6.
                 let no_ipv6 = matches!(error.raw_os_error(), Some(97 | 99));
                 if no_ipv6 {
                     bind((Ipv4Addr::UNSPECIFIED, *number).into(), port)
@@ -53,14 +53,14 @@ fn bind(address: SocketAddr, port: Port) -> io::Result<(Listener, String)> {
     }
     prepare(&socket)?;
     socket.bind(&address.into())?;
-    // Not what mio would take: 128 drop a storm of reconnecting clients.
+    // mio would use 128, which overflows when many clients reconnect at once.
     socket.listen(limits::BACKLOG)?;
     let listener = TcpListener::from_std(socket.into());
     let address = listener.local_addr()?.to_string();
     Ok((Listener::Tcp(listener), address))
 }
 
-/// What is set here once is inherited by every accepted socket: no system call for each of them.
+/// Sets the options here, since accepted sockets inherit them without a system call each.
 pub(super) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let socket = socket.into();
     socket.set_tcp_nodelay(true)?;
@@ -69,8 +69,8 @@ pub(super) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     socket.set_nonblocking(true)
 }
 
-/// Makes the buffers of accepted sockets so small, which they inherit as well. Unix sockets do
-/// not; but whoever connects there is on this machine, and one of few.
+/// Limits the buffers of accepted sockets, which inherit them. Unix sockets do not, but their
+/// clients are on this machine and few.
 pub(crate) fn limit_buffers(listener: &Listener, bytes: u32) -> io::Result<()> {
     let Listener::Tcp(listener) = listener else { return Ok(()) };
     let socket = SockRef::from(listener);

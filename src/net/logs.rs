@@ -1,7 +1,7 @@
-//! Logs without waiting: a line goes into a bounded queue, one thread writes it to standard error.
-//! A full queue, by lines or by bytes, drops the line and counts it, so that nobody who stops
-//! reading our standard error can stop the loop. It knows what a record looks like, not what is
-//! worth a record.
+//! Logging that never blocks: lines go into a bounded queue, and a thread writes them to standard
+//! error. A full queue, by lines or by bytes, drops the line and counts it, so that a reader of
+//! our standard error that stops cannot stop the loop. It knows how records are formatted, not
+//! which are logged.
 
 mod line;
 mod ration;
@@ -21,29 +21,28 @@ use super::clock;
 pub use line::Shape;
 use ration::{Ration, Verdict};
 
-/// Lines that wait for the writer.
+/// Most lines in the queue.
 const QUEUE_LINES_MAX: usize = 1024;
-/// Bytes of those lines.
+/// Most bytes of those lines.
 const QUEUE_BYTES_MAX: usize = 256 * 1024;
-/// How often the writer looks whether a burst is over, while there is one.
+/// During a burst, how often the writer checks whether it is over.
 const BURST_CHECK: Duration = Duration::from_millis(250);
-/// How long the writer leaves a descriptor alone that says that it would block.
+/// How long the writer waits after `WouldBlock`.
 const RETRY: Duration = Duration::from_millis(20);
-/// How often the end of the process looks for room in the queue.
+/// While exiting, how often to check for space in the queue.
 const ROOM_CHECK: Duration = Duration::from_millis(2);
-/// The writer formats short lines and writes; it needs no more.
+/// The writer formats short lines and writes, which needs little stack.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// The one logger, from `start` to the end of the process.
+/// The only logger, set by `start` until the process ends.
 static LOGS: OnceLock<Logs> = OnceLock::new();
 
-/// What waits for the writer.
 enum Item {
-    /// A whole line with its newline.
+    /// A complete line with its newline.
     Line(String),
-    /// Lines are being suppressed: look for the end of the burst.
+    /// Lines are being suppressed: check for the end of the burst.
     Burst,
-    /// Everything before this is to be written: say when it is.
+    /// Signal the sender once everything before this is written.
     Flush(SyncSender<()>),
 }
 
@@ -57,23 +56,23 @@ struct Logs {
     waiting: AtomicUsize,
 }
 
-/// Turns logging on: `filter` is a level, or what `env_logger` reads from `RUST_LOG`.
+/// Starts logging: `filter` is a level or a filter in the syntax of `RUST_LOG`.
 ///
 /// # Errors
-/// When there is no thread or no descriptor for the writer.
+/// When the thread or its descriptor cannot be created.
 ///
 /// # Panics
-/// The second time: there is one logger.
+/// When called twice.
 pub fn start(filter: &str, shape: Shape) -> io::Result<()> {
     let stderr = io::stderr();
-    // A descriptor of its own: the lock of `std::io::stderr` would let a blocked writer hold up
-    // whoever else prints a last word.
+    // A descriptor of its own: a blocked writer would hold the lock of `std::io::stderr` and
+    // block others that print a final error.
     let to = File::from(stderr.as_fd().try_clone_to_owned()?);
     let filter = env_logger::Builder::new().parse_filters(filter).build();
     let level = filter.filter();
     let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
     let logs = Logs::new(filter, shape, queue);
-    // The thread first: without it a last word must not end up in a queue that nobody empties.
+    // The thread first: without it `fatal` would put its message into a queue without a reader.
     let writer = thread::Builder::new().name("logs".to_owned()).stack_size(STACK_BYTES);
     writer.spawn(move || write_lines(LOGS.wait(), &lines, to))?;
     assert!(LOGS.set(logs).is_ok(), "logging starts once");
@@ -83,12 +82,12 @@ pub fn start(filter: &str, shape: Shape) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes an error that ends the process, whatever the filter says, and waits for it as `flush`
-/// does. Before `start` it goes straight to standard error.
-pub fn last_word(message: &str, timeout: Duration) {
+/// Writes an error that ends the process, whatever the filter, and waits for it as `flush` does.
+/// Before `start` it goes straight to standard error.
+pub fn fatal(message: &str, timeout: Duration) {
     let text = format!("wspulse: {}\n", line::escaped(message));
     let Some(logs) = LOGS.get() else {
-        // Nobody is left to be told that standard error is gone.
+        // If standard error is closed there is no place to report that.
         let _ = io::stderr().write_all(text.as_bytes());
         return;
     };
@@ -102,15 +101,15 @@ pub fn last_word(message: &str, timeout: Duration) {
     let end_ns = deadline(timeout);
     let bytes = text.capacity();
     logs.waiting.fetch_add(bytes, Ordering::Relaxed);
-    if logs.wait_in_line(Item::Line(text), end_ns) {
+    if logs.enqueue(Item::Line(text), end_ns) {
         logs.flush_until(end_ns);
     } else {
         logs.waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// Waits until all lines are written, at most this long: a standard error that nobody reads must
-/// not hold up the exit. Says whether they were.
+/// Waits until all lines are written, but no longer than this: a standard error that is not read
+/// must not block the exit. Returns whether they were.
 pub fn flush(timeout: Duration) -> bool {
     LOGS.get().is_none_or(|logs| logs.flush_until(deadline(timeout)))
 }
@@ -125,7 +124,7 @@ impl Log for Logs {
             return;
         }
         let now = clock::now();
-        // The guard goes before the line is made: the writer may want the table meanwhile.
+        // Formats the line after the lock is released, since the writer may need it.
         let verdict = self.rationed(|ration| ration.weigh(record.target(), now.mono_ns));
         match verdict {
             Verdict::Write { suppressed } => {
@@ -136,7 +135,7 @@ impl Log for Logs {
                 self.push(line::render(self.shape, now.wall_ms, record));
             }
             Verdict::SuppressFirst => {
-                // When it does not fit, the writer is awake and looks after the next line.
+                // If the queue is full, the writer is awake and checks after the next line.
                 let _ = self.queue.try_send(Item::Burst);
             }
             Verdict::Suppress => {}
@@ -161,9 +160,9 @@ impl Logs {
         }
     }
 
-    /// Puts an item into the queue as soon as there is room; says whether there was any in time.
-    fn wait_in_line(&self, mut item: Item, end_ns: u64) -> bool {
-        // From here on nobody may log faster than the writer takes, or there might never be room.
+    /// Queues an item as soon as there is space; returns false if there was none in time.
+    fn enqueue(&self, mut item: Item, end_ns: u64) -> bool {
+        // Further logging stops, or the queue might never have space.
         log::set_max_level(LevelFilter::Off);
         loop {
             match self.queue.try_send(item) {
@@ -180,19 +179,19 @@ impl Logs {
 
     fn flush_until(&self, end_ns: u64) -> bool {
         let (written, mark) = sync_channel(1);
-        if !self.wait_in_line(Item::Flush(written), end_ns) {
+        if !self.enqueue(Item::Flush(written), end_ns) {
             return false;
         }
         let left_ns = end_ns.saturating_sub(clock::now().mono_ns);
         mark.recv_timeout(Duration::from_nanos(left_ns)).is_ok()
     }
 
-    /// A panic elsewhere leaves counts that are still good enough.
+    /// After a panic of another thread the counts are still good enough.
     fn rationed<T>(&self, work: impl FnOnce(&mut Ration) -> T) -> T {
         work(&mut self.ration.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lines for bursts that are over; at the end of the process all of them are.
+    /// Lines for bursts that are over (`all`: for every burst), and whether others continue.
     fn burst_ends(&self, all: bool) -> (String, bool) {
         let now = clock::now();
         let (over, more) = self.rationed(|ration| ration.sweep(now.mono_ns, all));
@@ -201,7 +200,7 @@ impl Logs {
         (lines.collect(), more)
     }
 
-    /// The line that admits what a full queue has cost.
+    /// A line with the number of dropped lines, if any.
     fn loss(&self) -> Option<String> {
         let n = self.dropped.swap(0, Ordering::Relaxed);
         (n > 0).then(|| {
@@ -211,7 +210,7 @@ impl Logs {
     }
 }
 
-/// The writer: sleeps while there is nothing to write and no burst to watch.
+/// The writer thread: sleeps unless there is a line to write or a burst to watch.
 fn write_lines(logs: &Logs, lines: &Receiver<Item>, mut to: impl Write) {
     let mut burst = false;
     loop {
@@ -224,7 +223,7 @@ fn write_lines(logs: &Logs, lines: &Receiver<Item>, mut to: impl Write) {
             Ok(Item::Line(text)) => {
                 put(&mut to, &text);
                 logs.waiting.fetch_sub(text.capacity(), Ordering::Relaxed);
-                // The mark of a burst may have found the queue full.
+                // `Item::Burst` may have found the queue full.
                 burst = true;
             }
             Ok(Item::Burst) => burst = true,
@@ -232,7 +231,7 @@ fn write_lines(logs: &Logs, lines: &Receiver<Item>, mut to: impl Write) {
                 put(&mut to, &logs.burst_ends(true).0);
                 put(&mut to, &logs.loss().unwrap_or_default());
                 burst = false;
-                // Whoever asked may have given up waiting.
+                // The receiver may have timed out.
                 let _ = written.try_send(());
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -249,7 +248,7 @@ fn write_lines(logs: &Logs, lines: &Receiver<Item>, mut to: impl Write) {
     }
 }
 
-/// Writes all of it, or gives up on a descriptor that is broken: there is no place to complain.
+/// Writes all of it, or gives up on a broken descriptor: there is no place to report that.
 fn put(to: &mut impl Write, text: &str) {
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
@@ -257,7 +256,7 @@ fn put(to: &mut impl Write, text: &str) {
             Ok(0) => return,
             Ok(n) => rest = &rest[n..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Somebody who shares our standard error has made it non-blocking.
+            // Another process that shares our standard error has made it non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::park_timeout(RETRY),
             Err(_) => return,
         }

@@ -1,5 +1,5 @@
-//! How much memory this process may have, and how much of it is used: by its control group, or by
-//! itself where a flag sets the limit, since a group may be shared with others.
+//! Memory limit and memory use: of the control group, or of this process where a flag sets the
+//! limit, since a group may be shared with others.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::param::page_size;
 
-/// Version 1 says "no limit" with a number that no machine has.
+/// Version 1 expresses "no limit" as a huge number; real limits are below this.
 const UNLIMITED: u64 = 1 << 60;
-/// The statistics of a group are long, and worth a look only when they decide something: from
-/// this share of the limit on, in percent.
+/// `memory.stat` is long, and read only when it matters: from this percentage of the limit on.
 const STATISTICS_PERCENT: u64 = 70;
-/// The longest file that is read.
 const FILE_BYTES: usize = 16 * 1024;
 
 /// A control group that limits memory.
@@ -30,7 +28,7 @@ enum Version {
     Two,
 }
 
-/// Tells how much memory is used, from files that stay open: none may be free when it is asked.
+/// Measures memory use. Its files stay open, since descriptors may run out.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     files: Files,
@@ -38,27 +36,27 @@ pub(crate) struct Gauge {
 
 #[derive(Debug)]
 enum Files {
-    /// Of the process.
-    Process { statm: File },
+    Process {
+        statm: File,
+    },
     /// Of its control group.
     Group {
         limit: u64,
         usage: File,
-        /// Version 1 counts the buffers of sockets apart.
+        /// Version 1 counts socket buffers apart.
         sockets: Option<File>,
         statistics: Option<File>,
-        /// What the kernel can drop at any time, as the statistics call it.
+        /// The name in `memory.stat` of memory that the kernel can reclaim at any time.
         reclaimable: &'static str,
     },
 }
 
 impl Gauge {
-    /// Of this process alone.
     pub(crate) fn of_process() -> io::Result<Self> {
         Ok(Self { files: Files::Process { statm: File::open("/proc/self/statm")? } })
     }
 
-    /// Of the control group that grants least, and what that is.
+    /// Measures the control group with the lowest limit; also returns that limit.
     pub(crate) fn of_group() -> Option<(u64, io::Result<Self>)> {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let group = narrowest(&groups, Path::new("/sys/fs/cgroup"))?;
@@ -80,7 +78,7 @@ impl Gauge {
         Ok(Self { files: Files::Group { limit, usage, sockets, statistics, reclaimable } })
     }
 
-    /// Bytes in use; none when the kernel does not say.
+    /// Bytes in use; `None` if a file cannot be read.
     pub(super) fn used(&self) -> Option<u64> {
         match &self.files {
             Files::Process { statm } => read(statm, |text| {
@@ -95,29 +93,30 @@ impl Gauge {
                     return Some(used);
                 }
                 let statistics = statistics.as_ref();
-                let can_go = statistics.and_then(|file| read(file, |text| line(text, reclaimable)));
-                Some(used.saturating_sub(can_go.unwrap_or(0)))
+                let reclaimable =
+                    statistics.and_then(|file| read(file, |text| line(text, reclaimable)));
+                Some(used.saturating_sub(reclaimable.unwrap_or(0)))
             }
         }
     }
 }
 
-/// Reads a file of the kernel's from its beginning.
+/// Reads a kernel file from its beginning.
 fn read<T>(file: &File, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let mut buffer = [0; FILE_BYTES];
     let length = file.read_at(&mut buffer, 0).ok()?;
     parse(str::from_utf8(&buffer[..length]).ok()?)
 }
 
-/// The number behind this name.
+/// The value of the line with this name.
 fn line(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
     lines.find(|(key, _)| *key == name)?.1.trim().parse().ok()
 }
 
-/// The group that grants least of those that this process stands in, itself or by way of a group
-/// inside: each of them kills. In a container only its own group is mounted, as the root, and the
-/// path that `groups` tells may not be there at all.
+/// The group with the lowest limit among the group of this process and its ancestors, since each
+/// limit is enforced. In a container only its own group is mounted, as the root, and the path in
+/// `groups` may not exist.
 fn narrowest(groups: &str, mount: &Path) -> Option<Group> {
     let mut least: Option<Group> = None;
     for entry in groups.lines() {
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_of_nested_limits_counts() {
+    fn the_lowest_of_nested_limits_counts() {
         let mount = groups_of(
             "limits",
             &[
@@ -172,7 +171,7 @@ mod tests {
         for (groups, found) in [
             ("0::/\n", None),
             ("0::/pods/one\n", Some((64 << 20, "pods", Version::Two))),
-            // As a container sees it whose own group is the root of what is mounted.
+            // In a container whose own group is the root of the mount.
             ("0::/pods/elsewhere/two\n", Some((64 << 20, "pods", Version::Two))),
             (
                 "5:cpu,cpuacct:/\n4:memory:/old/inner\n0::/\n",
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_count_and_what_can_be_dropped_does_not() {
+    fn sockets_count_and_reclaimable_memory_does_not() {
         let mount = groups_of(
             "usage",
             &[
@@ -210,7 +209,7 @@ mod tests {
         };
         assert_eq!(used("two", Version::Two, 1000), Some(700));
         assert_eq!(used("one", Version::One, 1000), Some(650));
-        // Far from the limit the statistics are not read.
+        // Far below the limit the statistics are not read.
         assert_eq!(used("two", Version::Two, 2000), Some(900));
         assert!(Gauge::of_process().unwrap().used().is_some_and(|used| used > 1 << 20));
         fs::remove_dir_all(mount).unwrap();

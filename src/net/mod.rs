@@ -1,10 +1,10 @@
-//! The operating system: everything that reads a socket, a file, a clock or a signal, or starts a
-//! thread. It does not know that HTTP, WebSocket, options or commands exist; it drives an
+//! The operating system: everything that touches a socket, a file, a clock or a signal, or starts
+//! a thread. It does not know that HTTP, WebSocket, options or commands exist; it drives an
 //! [`Engine`](crate::engine). [`run`](crate::run) puts the two together.
 
 pub(crate) mod assets;
-mod begun;
 pub mod clock;
+mod connecting;
 pub mod driver;
 pub(crate) mod files;
 pub(crate) mod kernel;

@@ -1,5 +1,5 @@
-//! Names become addresses on a thread of their own, one name after the other: the C library may
-//! take seconds for it. The thread ends with its answer, and an answer is good for a moment.
+//! Resolves host names on a thread, one after the other, since the C library may take seconds. The
+//! thread ends with its result, which is cached for a moment.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,25 +13,24 @@ use super::os::Event;
 use crate::engine::{Id, Now};
 use crate::time;
 
-/// Names that wait at once; more are not looked up.
+/// Most names waiting; further ones fail.
 const NAMES_MAX: usize = 64;
-/// Addresses of one name.
+/// Most addresses of one name.
 const ADDRESSES_MAX: usize = 8;
-/// The resolver of the C library wants more than a thread of ours otherwise has.
+/// The C library's resolver needs more stack than our other threads.
 const STACK_BYTES: usize = 512 * 1024;
-/// How long an answer is good: many connections to one host ask once.
+/// How long a result is cached, so that many connections to one host resolve it once.
 const GOOD_MS: u64 = 5_000;
 
-/// Looks names up.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     waker: Option<Arc<Waker>>,
-    /// The first of them is with the thread.
+    /// Waiting names; the thread resolves the first.
     asked: Vec<Asked>,
     thread: Option<Receiver<Found>>,
     known: Vec<Known>,
-    /// What is told with the next events.
-    news: Vec<Event>,
+    /// Events for streams whose name was resolved.
+    events: Vec<Event>,
 }
 
 type Found = Result<Vec<IpAddr>, String>;
@@ -50,14 +49,14 @@ struct Known {
 }
 
 impl Resolver {
-    /// Whether there is anything to collect, now or later.
+    /// Whether there are events to collect, now or later.
     pub(super) fn is_busy(&self) -> bool {
-        self.thread.is_some() || self.has_news()
+        self.thread.is_some() || self.has_events()
     }
 
-    /// Whether somebody has to be told at once.
-    pub(super) fn has_news(&self) -> bool {
-        !self.news.is_empty()
+    /// Whether there are events to collect now.
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     pub(super) fn needs_waker(&self) -> bool {
@@ -68,7 +67,7 @@ impl Resolver {
         self.waker = Some(waker);
     }
 
-    /// Looks a name up for somebody, who is told when there is an answer.
+    /// Resolves a name for a stream, which gets an event once there is a result.
     pub(super) fn ask(&mut self, host: &str, id: Id, now: Now) {
         let good = |known: &Known| *known.host == *host && known.until_ns > now.mono_ns;
         if self.known.iter().any(good) {
@@ -78,7 +77,7 @@ impl Resolver {
         match self.asked.iter_mut().find(|asked| *asked.host == *host) {
             Some(asked) => asked.ids.push(id),
             None if full => {
-                self.learn(host.into(), Err("too many names are looked up".to_owned()), now);
+                self.learn(host.into(), Err("too many names to resolve".to_owned()), now);
                 self.tell(id);
             }
             None => {
@@ -88,7 +87,6 @@ impl Resolver {
         }
     }
 
-    /// What was found for a name, if it was.
     pub(super) fn answer(&self, host: &str) -> Option<io::Result<&[IpAddr]>> {
         let known = self.known.iter().rev().find(|known| *known.host == *host)?;
         Some(match &known.found {
@@ -97,11 +95,13 @@ impl Resolver {
         })
     }
 
-    /// The waker woke us, or there is news.
+    /// Collects events, after the waker woke the loop or if [`Resolver::has_events`].
     pub(super) fn collect(&mut self, now: Now, events: &mut Vec<Event>) {
         let found = match self.thread.as_ref().map(Receiver::try_recv) {
             Some(Ok(found)) => Some(found),
-            Some(Err(TryRecvError::Disconnected)) => Some(Err("the look-up failed".to_owned())),
+            Some(Err(TryRecvError::Disconnected)) => {
+                Some(Err("the resolver thread panicked".to_owned()))
+            }
             Some(Err(TryRecvError::Empty)) | None => None,
         };
         if let Some(found) = found {
@@ -109,7 +109,7 @@ impl Resolver {
             self.finish(found, now);
             self.begin(now);
         }
-        events.append(&mut self.news);
+        events.append(&mut self.events);
     }
 
     fn begin(&mut self, now: Now) {
@@ -126,7 +126,6 @@ impl Resolver {
         }
     }
 
-    /// The first name has its answer.
     fn finish(&mut self, found: Found, now: Now) {
         if self.asked.is_empty() {
             return;
@@ -146,14 +145,14 @@ impl Resolver {
         if self.known.len() >= NAMES_MAX {
             self.known.remove(0);
         }
-        // Who fails is asked again at once.
+        // Failures are not cached.
         let good_ms = if found.is_ok() { GOOD_MS } else { 0 };
         self.known.push(Known { host, found, until_ns: now.mono_ns + time::ms(good_ms) });
     }
 
     fn tell(&mut self, id: Id) {
         let (readable, writable, ended) = (false, true, false);
-        self.news.push(Event::Stream { id, readable, writable, ended, broken: false });
+        self.events.push(Event::Stream { id, readable, writable, ended, broken: false });
     }
 }
 
@@ -167,7 +166,7 @@ fn look_up(host: &str, sender: &SyncSender<Found>, waker: &Waker) {
         }
         ips
     });
-    // Nobody listens any more when the process is about to end.
+    // The receiver is gone when the process exits.
     let told = sender.send(found);
     drop(told);
     let woken = waker.wake();
@@ -181,12 +180,12 @@ fn addresses(host: &str) -> Found {
     found.map(|addresses| addresses.map(|address| address.ip()).collect())
 }
 
-/// The C library's way to do it is a tenth of such a binary. RFC 6761 §6.3 knows one name.
+/// The C library's resolver would be a tenth of such a binary. RFC 6761 §6.3 defines one name.
 #[cfg(not(feature = "names"))]
 fn addresses(host: &str) -> Found {
     use std::net::{Ipv4Addr, Ipv6Addr};
     if host.eq_ignore_ascii_case("localhost") {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
-    Err("this build knows no names, only addresses".to_owned())
+    Err("this build resolves no names, only localhost".to_owned())
 }

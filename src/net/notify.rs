@@ -1,5 +1,5 @@
-//! What a service manager is told, as `sd_notify(3)` has it: ready, how things are, stopping,
-//! reloading, still turning. Lines in a datagram; nobody ever waits for whoever reads them.
+//! Notifies a service manager with the protocol of `sd_notify(3)`: ready, status, stopping,
+//! reloading, watchdog. Sending a datagram never waits, except for the first one.
 
 use std::env;
 use std::fmt::Write;
@@ -9,28 +9,27 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use super::clock;
-use crate::engine::{Now, Signal, Standing};
+use crate::engine::{Now, Signal, Status};
 use crate::time;
 
-/// Between two lines about how things are.
-const STATUS_GAP_MS: u64 = 3_000;
-/// What is granted to the exit beyond the hard stop.
+/// Shortest interval between two status lines.
+const STATUS_INTERVAL_MS: u64 = 3_000;
+/// Time granted for the exit after the hard stop.
 const EXIT_MS: u64 = 2_000;
-/// Shorter than this no watchdog is served: to bark would be all that we do.
-const BARK_NS_MIN: u64 = 10_000_000;
-/// What the one message gets that must arrive.
-const READY_PATIENCE: Duration = Duration::from_secs(1);
+/// Shortest watchdog interval that is served: a shorter one would only produce datagrams.
+const WATCHDOG_NS_MIN: u64 = 10_000_000;
+/// Timeout of the first message, which must arrive.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The way to the service manager.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     socket: UnixDatagram,
     address: SocketAddr,
-    told: Told,
+    reported: Reported,
 }
 
 impl Supervisor {
-    /// The one that the environment names, if there is one.
+    /// The service manager named by the environment, if any.
     pub(crate) fn found() -> Option<Self> {
         let name = env::var("NOTIFY_SOCKET").ok().filter(|name| !name.is_empty())?;
         let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -42,7 +41,7 @@ impl Supervisor {
             Err(error) => {
                 log::warn!(
                     target: "notify", socket = name, error:% = error;
-                    "cannot tell the service manager"
+                    "cannot notify the service manager"
                 );
                 None
             }
@@ -56,53 +55,53 @@ impl Supervisor {
             _ => return Err(io::Error::other("neither a path nor an @name")),
         };
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(READY_PATIENCE))?;
-        Ok(Self { socket, address, told: Told::new(watchdog_us) })
+        socket.set_write_timeout(Some(READY_TIMEOUT))?;
+        Ok(Self { socket, address, reported: Reported::new(watchdog_us) })
     }
 
-    /// A reload begins at once; that it is done is told with the next news.
-    pub(super) fn heard(&mut self, signal: Signal) {
+    /// Reports that a reload begins; its end is reported by [`Supervisor::notify`].
+    pub(super) fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::Reload => {
-                self.told.reloaded = true;
+                self.reported.reloaded = true;
                 self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()));
             }
             Signal::Stop | Signal::Report => {}
         }
     }
 
-    /// Tells what there is to tell; says when there is more even if nothing happens.
-    /// As long as files are read again, the reload is not done.
-    pub(super) fn tell(&mut self, now: Now, standing: Standing, reads: bool) -> Option<u64> {
-        self.told.reads = reads;
-        let first = self.told.status.is_none();
-        let (news, next_ns) = self.told.news(now, standing);
-        if !news.is_empty() {
-            self.send(&news);
+    /// Reports changes; returns when the next report is due even if nothing happens.
+    /// While files are being read, the reload is in progress.
+    pub(super) fn notify(&mut self, now: Now, status: Status, reading: bool) -> Option<u64> {
+        self.reported.reading = reading;
+        let first = self.reported.counts.is_none();
+        let (lines, next_ns) = self.reported.lines(now, status);
+        if !lines.is_empty() {
+            self.send(&lines);
         }
         if first && let Err(error) = self.socket.set_nonblocking(true) {
-            log::debug!(target: "notify", error:% = error; "may wait for the service manager");
+            log::debug!(target: "notify", error:% = error; "notifications may block");
         }
         next_ns
     }
 
-    fn send(&self, news: &str) {
-        if let Err(error) = self.socket.send_to_addr(news.as_bytes(), &self.address) {
-            log::warn!(target: "notify", error:% = error; "the service manager does not listen");
+    fn send(&self, lines: &str) {
+        if let Err(error) = self.socket.send_to_addr(lines.as_bytes(), &self.address) {
+            log::warn!(target: "notify", error:% = error; "cannot notify the service manager");
         }
     }
 }
 
-/// What was told so far: from it and the present follows what is news.
+/// What was reported so far, to find out what has changed.
 #[derive(Debug)]
-struct Told {
-    /// Connections and `WebSockets`; none before the first news.
-    status: Option<(usize, usize)>,
+struct Reported {
+    /// Connections and `WebSockets`; `None` before the first report.
+    counts: Option<(usize, usize)>,
     status_ns: u64,
     stopping: bool,
     reloaded: bool,
-    /// Files are being read again.
-    reads: bool,
+    /// Files are being read for a reload.
+    reading: bool,
     watchdog: Option<Watchdog>,
 }
 
@@ -112,75 +111,75 @@ struct Watchdog {
     due_ns: u64,
 }
 
-impl Told {
+impl Reported {
     fn new(watchdog_us: Option<u64>) -> Self {
         let watchdog = watchdog_us.map(|us| Watchdog {
-            // At half the time, so that one late turn is not the end of us.
-            every_ns: us.saturating_mul(500).max(BARK_NS_MIN),
+            // At half the time, so that one late turn does not get the process killed.
+            every_ns: us.saturating_mul(500).max(WATCHDOG_NS_MIN),
             due_ns: 0,
         });
         Self {
-            status: None,
+            counts: None,
             status_ns: 0,
             stopping: false,
             reloaded: false,
-            reads: false,
+            reading: false,
             watchdog,
         }
     }
 
-    /// The lines that are news, perhaps none, and when the next ones are due.
-    fn news(&mut self, now: Now, standing: Standing) -> (String, Option<u64>) {
-        let mut news = String::new();
-        let done = !self.reads && std::mem::take(&mut self.reloaded);
-        if self.status.is_none() || done {
-            news.push_str("READY=1\n");
+    /// The lines that are due, perhaps none, and when the next ones are.
+    fn lines(&mut self, now: Now, status: Status) -> (String, Option<u64>) {
+        let mut lines = String::new();
+        let done = !self.reading && std::mem::take(&mut self.reloaded);
+        if self.counts.is_none() || done {
+            lines.push_str("READY=1\n");
         }
-        let mut urgent = self.status.is_none();
-        if let Some(ends_ns) = standing.ends_ns
+        let mut urgent = self.counts.is_none();
+        if let Some(ends_ns) = status.ends_ns
             && !self.stopping
         {
             (self.stopping, urgent) = (true, true);
             let left_ns = ends_ns.saturating_sub(now.mono_ns) + time::ms(EXIT_MS);
             // Writing to a String cannot fail.
-            let _ = write!(news, "STOPPING=1\nEXTEND_TIMEOUT_USEC={}\n", left_ns / 1_000);
+            let _ = write!(lines, "STOPPING=1\nEXTEND_TIMEOUT_USEC={}\n", left_ns / 1_000);
         }
-        let status_ns = self.status_news(now, standing, urgent, &mut news);
-        let bark_ns = self.watchdog.as_mut().map(|watchdog| {
+        let status_ns = self.status_line(now, status, urgent, &mut lines);
+        let watchdog_ns = self.watchdog.as_mut().map(|watchdog| {
             if watchdog.due_ns <= now.mono_ns {
                 watchdog.due_ns = now.mono_ns + watchdog.every_ns;
-                news.push_str("WATCHDOG=1\n");
+                lines.push_str("WATCHDOG=1\n");
             }
             watchdog.due_ns
         });
-        (news, status_ns.into_iter().chain(bark_ns).min())
+        (lines, status_ns.into_iter().chain(watchdog_ns).min())
     }
 
-    /// How things are, when that has changed and the last word is old enough. A change just after
-    /// it is told once that time is over: what is shown is true in the end.
-    fn status_news(
+    /// The status line, if it changed and the last one is old enough. A change soon after the last
+    /// line is reported once the interval is over, so that the final status is always shown.
+    fn status_line(
         &mut self,
         now: Now,
-        standing: Standing,
+        status: Status,
         urgent: bool,
-        news: &mut String,
+        lines: &mut String,
     ) -> Option<u64> {
-        let status = Some((standing.connections, standing.websockets));
-        if self.status == status && !urgent {
+        let counts = Some((status.connections, status.websockets));
+        if self.counts == counts && !urgent {
             return None;
         }
-        let due_ns = self.status_ns + time::ms(STATUS_GAP_MS);
+        let due_ns = self.status_ns + time::ms(STATUS_INTERVAL_MS);
         if now.mono_ns < due_ns && !urgent {
             return Some(due_ns);
         }
-        (self.status, self.status_ns) = (status, now.mono_ns);
+        (self.counts, self.status_ns) = (counts, now.mono_ns);
         let stage = if self.stopping { "draining, " } else { "" };
         // As above.
         let _ = writeln!(
-            news,
+            lines,
             "STATUS={stage}{}, {}",
-            counted(standing.connections, "connection"),
-            counted(standing.websockets, "WebSocket")
+            counted(status.connections, "connection"),
+            counted(status.websockets, "WebSocket")
         );
         None
     }
@@ -199,54 +198,58 @@ mod tests {
         Now { mono_ns: time::ms(ms), wall_ms: 0 }
     }
 
-    fn open(connections: usize) -> Standing {
-        Standing { connections, ..Standing::default() }
+    fn open(connections: usize) -> Status {
+        Status { connections, ..Status::default() }
     }
 
     #[test]
-    fn changes_are_told_at_most_every_few_seconds_and_the_last_one_surely() {
-        let mut told = Told::new(None);
+    fn changes_are_reported_at_intervals_and_the_last_one_always() {
+        let mut reported = Reported::new(None);
         let ready = "READY=1\nSTATUS=0 connections, 0 WebSockets\n".to_owned();
-        assert_eq!(told.news(at(1), open(0)), (ready, None));
-        assert_eq!(told.news(at(9_000), open(0)), (String::new(), None), "it sleeps");
+        assert_eq!(reported.lines(at(1), open(0)), (ready, None));
+        assert_eq!(reported.lines(at(9_000), open(0)), (String::new(), None), "it sleeps");
         let one = "STATUS=1 connection, 0 WebSockets\n".to_owned();
-        assert_eq!(told.news(at(9_000), open(1)), (one, None));
+        assert_eq!(reported.lines(at(9_000), open(1)), (one, None));
         let due = Some(time::ms(12_000));
-        assert_eq!(told.news(at(9_001), open(2)), (String::new(), due));
-        assert_eq!(told.news(at(11_999), open(3)), (String::new(), due));
-        assert_eq!(told.news(at(11_999), open(1)), (String::new(), None), "as it was told");
+        assert_eq!(reported.lines(at(9_001), open(2)), (String::new(), due));
+        assert_eq!(reported.lines(at(11_999), open(3)), (String::new(), due));
+        assert_eq!(
+            reported.lines(at(11_999), open(1)),
+            (String::new(), None),
+            "as it was reported"
+        );
         let three = "STATUS=3 connections, 0 WebSockets\n".to_owned();
-        assert_eq!(told.news(at(12_000), open(3)), (three, None));
+        assert_eq!(reported.lines(at(12_000), open(3)), (three, None));
     }
 
     #[test]
-    fn a_drain_is_told_at_once_with_the_time_that_it_takes() {
-        let mut told = Told::new(None);
-        told.news(at(1), open(2));
-        let ends = Standing { connections: 2, websockets: 1, ends_ns: Some(time::ms(9_000)) };
+    fn a_drain_is_reported_at_once_with_its_duration() {
+        let mut reported = Reported::new(None);
+        reported.lines(at(1), open(2));
+        let ends = Status { connections: 2, websockets: 1, ends_ns: Some(time::ms(9_000)) };
         let stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=10000000\n\
                         STATUS=draining, 2 connections, 1 WebSocket\n";
-        assert_eq!(told.news(at(1_000), ends), (stopping.to_owned(), None));
-        assert_eq!(told.news(at(1_001), ends), (String::new(), None));
+        assert_eq!(reported.lines(at(1_000), ends), (stopping.to_owned(), None));
+        assert_eq!(reported.lines(at(1_001), ends), (String::new(), None));
     }
 
     #[test]
-    fn the_watchdog_hears_us_at_half_its_time() {
-        let mut told = Told::new(Some(1_000_000));
-        assert!(told.news(at(0), open(0)).0.ends_with("WATCHDOG=1\n"));
-        assert_eq!(told.news(at(499), open(0)), (String::new(), Some(time::ms(500))));
-        let bark = ("WATCHDOG=1\n".to_owned(), Some(time::ms(1_000)));
-        assert_eq!(told.news(at(500), open(0)), bark);
-        assert_eq!(Told::new(Some(1)).watchdog.unwrap().every_ns, BARK_NS_MIN);
+    fn the_watchdog_is_notified_at_half_its_time() {
+        let mut reported = Reported::new(Some(1_000_000));
+        assert!(reported.lines(at(0), open(0)).0.ends_with("WATCHDOG=1\n"));
+        assert_eq!(reported.lines(at(499), open(0)), (String::new(), Some(time::ms(500))));
+        let watchdog = ("WATCHDOG=1\n".to_owned(), Some(time::ms(1_000)));
+        assert_eq!(reported.lines(at(500), open(0)), watchdog);
+        assert_eq!(Reported::new(Some(1)).watchdog.unwrap().every_ns, WATCHDOG_NS_MIN);
     }
 
     #[test]
-    fn after_a_reload_it_is_ready_again() {
-        let mut told = Told::new(None);
-        told.news(at(1), open(0));
-        (told.reloaded, told.reads) = (true, true);
-        assert_eq!(told.news(at(2), open(0)), (String::new(), None), "files are being read");
-        told.reads = false;
-        assert_eq!(told.news(at(2), open(0)), ("READY=1\n".to_owned(), None));
+    fn after_a_reload_it_reports_ready_again() {
+        let mut reported = Reported::new(None);
+        reported.lines(at(1), open(0));
+        (reported.reloaded, reported.reading) = (true, true);
+        assert_eq!(reported.lines(at(2), open(0)), (String::new(), None), "files are being read");
+        reported.reading = false;
+        assert_eq!(reported.lines(at(2), open(0)), ("READY=1\n".to_owned(), None));
     }
 }

@@ -1,50 +1,49 @@
-//! What the loop needs of an operating system: implemented by the kernel (`kernel`), and by the
-//! simulation's faulty one in the tests.
+//! What the loop needs from an operating system. `kernel` implements it; so does the simulation
+//! in the tests, with faults.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Standing, Target};
+use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Status, Target};
 
-/// Something that happened while the loop slept.
+/// An event reported by [`Os::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Connections wait in this listener's queue.
-    Knock(usize),
-    /// A stream changed: only changes are told, so whoever stops before the end must remember.
+    /// Connections are waiting at the listener with this index.
+    Accept(usize),
+    /// The state of a stream changed. Edge-triggered: the loop must remember unfinished work.
     Stream {
-        /// Which one; it may be gone by now.
+        /// The stream; it may be closed by now.
         id: Id,
-        /// Bytes, or the end, can be read.
+        /// Bytes or end of file can be read.
         readable: bool,
-        /// Bytes can be written, or writing will fail.
+        /// Bytes can be written, or a write will fail.
         writable: bool,
-        /// The end follows the bytes that are there, and no further event will say so.
+        /// End of file follows the bytes that can be read; no further event reports it.
         ended: bool,
-        /// It is dead in both directions.
+        /// The connection is broken in both directions.
         broken: bool,
     },
-    /// The operator asks something.
+    /// The process received a signal.
     Signal(Signal),
-    /// The assets have been read: [`Os::take_assets`].
+    /// The assets were read: call [`Os::take_assets`].
     AssetsRead,
 }
 
-/// A connection to a peer. Dropping it closes it; what it has taken and not passed on,
-/// [`Write::flush`] passes on.
+/// A connection to a peer. Dropping it closes it. [`Write::flush`] sends what it has buffered.
 pub trait Channel: Read + Write {
-    /// It stopped before the kernel had no more, or holds something back: no event will tell.
+    /// Whether a read stopped before `WouldBlock`, or bytes are buffered: no event follows.
     fn holds_more(&self) -> bool {
         false
     }
 
-    /// What it keeps for its peer, beyond what every connection of its kind costs.
+    /// Bytes buffered for its peer, beyond the fixed cost of such a connection.
     fn held_bytes(&self) -> usize {
         0
     }
 
-    /// It and its peer do not understand each other yet: to serve it now costs as much as hundreds
-    /// of messages.
+    /// Whether its TLS handshake is in progress, a step of which costs as much as hundreds of
+    /// messages.
     fn is_costly(&self) -> bool {
         false
     }
@@ -52,56 +51,55 @@ pub trait Channel: Read + Write {
 
 /// An operating system.
 pub trait Os {
-    /// A connection to a peer.
+    /// A connection of this operating system, real or simulated.
     type Stream: Channel;
 
-    /// The clock, asked once a turn.
+    /// Reads the clock.
     fn now(&mut self) -> Now;
 
-    /// Sleeps until something happens, or for so long; `None` is for ever.
+    /// Waits for events until the timeout, or without one if `None`.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
 
-    /// What has happened on the admin side meanwhile, without sleeping.
-    fn glance(&mut self, events: &mut Vec<Event>) -> io::Result<()>;
+    /// Collects pending events of the admin side without waiting.
+    fn poll_admin(&mut self, events: &mut Vec<Event>) -> io::Result<()>;
 
-    /// Sleeps for so long; nothing but a signal is noticed, and it ends the sleep.
+    /// Sleeps for this long. Only signals are reported, and they end the sleep.
     fn sleep(&mut self, time: Duration, events: &mut Vec<Event>) -> io::Result<()>;
 
-    /// The side of each listener, by its number.
+    /// The side of each listener, by index.
     fn listeners(&self) -> Vec<Side>;
 
-    /// Accepts a connection of this listener.
+    /// Accepts a connection from this listener.
     fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, Peer)>;
 
-    /// Accepts a connection although descriptors have run out, writes these last
-    /// words and hangs up.
-    fn turn_away(&mut self, listener: usize, last_words: &[u8]) -> io::Result<()>;
+    /// Accepts a connection although descriptors have run out, writes `response` and closes it.
+    fn refuse_one(&mut self, listener: usize, response: &[u8]) -> io::Result<()>;
 
-    /// Begins to open a connection.
+    /// Starts to open a connection.
     fn connect(&mut self, target: &Target) -> io::Result<Self::Stream>;
 
-    /// Whether a connection that was begun stands; an error when it never will.
+    /// Whether a connection is established by now; an error if it failed.
     fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<bool>;
 
-    /// Tells of this stream's changes from now on, the present state included.
+    /// Reports events of this stream from now on, beginning with its present state.
     fn watch(&mut self, stream: &mut Self::Stream, side: Side, id: Id) -> io::Result<()>;
 
-    /// Says that no more bytes follow.
+    /// Shuts down the writing side.
     fn finish(&mut self, stream: &mut Self::Stream);
 
-    /// Closes, so that the peer learns at once and nothing waits to be sent.
+    /// Closes with RST and discards unsent bytes.
     fn reset(&mut self, stream: Self::Stream);
 
-    /// Closes the main doors; those who wait there are sent away by the kernel.
+    /// Closes the main listeners; the kernel resets connections still in their queues.
     fn close_listeners(&mut self);
 
-    /// Tells whoever supervises us how we are, as far as they want to know it now; says when it
-    /// has more to tell even if nothing happens. Most have nobody to tell.
-    fn tell(&mut self, _now: Now, _standing: Standing) -> Option<u64> {
+    /// Reports to the service manager if something changed; returns when the next report is due
+    /// even if nothing happens. By default there is none.
+    fn notify(&mut self, _now: Now, _standing: Status) -> Option<u64> {
         None
     }
 
-    /// Shows this to whoever looks on. Most have nobody there.
+    /// Writes to standard error. By default nothing is shown.
     fn show(&mut self, _text: &str) {}
 
     /// Bytes that count against the memory limit of this process, if it has one.
@@ -109,12 +107,11 @@ pub trait Os {
         None
     }
 
-    /// The assets that [`Os::fetch`] began to read.
+    /// Returns the assets that [`Os::fetch`] started to read.
     fn take_assets(&mut self) -> io::Result<Vec<File>> {
         Err(io::ErrorKind::NotFound.into())
     }
 
-    /// Reads files. `WouldBlock`: that goes on beside the loop, and [`Event::AssetsRead`] tells
-    /// when it is done.
+    /// Reads files. `WouldBlock`: a thread reads them, and [`Event::AssetsRead`] follows.
     fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>>;
 }

@@ -1,5 +1,5 @@
-//! Listening sockets that a supervisor opened for us (`sd_listen_fds(3)`): systemd passes them
-//! from descriptor 3 on, `LISTEN_FDNAMES` says which listener each is for.
+//! Listening sockets passed by a supervisor (`sd_listen_fds(3)`): systemd passes them from
+//! descriptor 3 on, and `LISTEN_FDNAMES` says which listener each is for.
 
 use core::fmt;
 use std::env;
@@ -14,12 +14,12 @@ use super::listen;
 use super::stream::Listener;
 use crate::engine::Side;
 
-/// More doors than anybody has.
+/// More listeners than anyone needs.
 const SOCKETS_MAX: usize = 64;
-/// The first descriptor that is passed, by agreement.
+/// The first passed descriptor (`SD_LISTEN_FDS_START`).
 const FIRST: usize = 3;
 
-/// A socket that was passed, and where it listens.
+/// A passed socket and its address.
 #[derive(Debug)]
 pub struct Passed {
     pub(crate) side: Side,
@@ -28,7 +28,7 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// Whether only programs of this machine can connect, as far as its address tells.
+    /// Whether only programs on this machine can connect, judging by its address.
     pub(crate) fn is_local(&self) -> bool {
         let at = self.address.parse::<std::net::SocketAddr>();
         match &self.listener {
@@ -38,14 +38,14 @@ impl Passed {
     }
 }
 
-/// Why what was passed cannot be used.
+/// Why a passed socket cannot be used.
 #[derive(Debug)]
 pub enum PassedError {
-    /// So many that somebody has made a mistake.
+    /// More sockets than [`SOCKETS_MAX`].
     TooMany(usize),
-    /// A descriptor that is no listening stream socket.
+    /// The descriptor is not a listening stream socket.
     NotListening(usize),
-    /// A listening socket that the kernel does not let us use.
+    /// A system call on the listening socket failed.
     Kernel(usize, io::Error),
 }
 
@@ -53,14 +53,11 @@ impl fmt::Display for PassedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooMany(count) => {
-                write!(
-                    f,
-                    "LISTEN_FDS: {count} sockets were passed, at most {SOCKETS_MAX} are taken"
-                )
+                write!(f, "LISTEN_FDS: {count} sockets were passed, the limit is {SOCKETS_MAX}")
             }
             Self::NotListening(descriptor) => write!(
                 f,
-                "LISTEN_FDS: descriptor {descriptor} is no listening TCP or Unix stream socket: \
+                "LISTEN_FDS: descriptor {descriptor} is not a listening TCP or Unix stream socket: \
                  the socket unit needs ListenStream= and Accept=no"
             ),
             Self::Kernel(descriptor, error) => {
@@ -70,14 +67,14 @@ impl fmt::Display for PassedError {
     }
 }
 
-/// Takes what was passed to this very process, and the variables that say so. To be called first
-/// of all: before anything else is opened, and while there is one thread.
+/// Takes the sockets passed to this process and removes the variables. Must be called first:
+/// before anything else is opened, and while there is one thread.
 ///
 /// # Errors
-/// When something was passed that cannot be listened on.
+/// When a passed descriptor cannot be used.
 pub fn take() -> Result<Vec<Passed>, PassedError> {
     let number = |name| env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
-    // Variables that a parent merely passed on say another process id, or none.
+    // Variables inherited from a parent have another process id, or none.
     let ours = number("LISTEN_PID") == usize::try_from(std::process::id()).ok();
     let count = number("LISTEN_FDS").filter(|count| ours && *count > 0);
     let Some(count) = count else { return Ok(Vec::new()) };
@@ -118,12 +115,12 @@ fn one(sockets: &mut ListenFd, index: usize, side: Side) -> Result<Passed, Passe
         Some(path) => format!("unix:{}", path.display()),
         None => "unix".to_owned(),
     };
-    // The file is not ours: whoever made it keeps it for our successor.
+    // The supervisor owns the file and keeps it for the next process.
     let listener = Listener::Unix { file: None, listener: UnixListener::from_std(socket) };
     Ok(Passed { side, listener, address })
 }
 
-/// With `Accept=yes` it would be a connection.
+/// With `Accept=yes` the descriptor would be a connection.
 fn check(descriptor: usize, socket: impl AsFd) -> Result<(), PassedError> {
     match socket_acceptconn(socket) {
         Ok(true) => Ok(()),

@@ -1,4 +1,4 @@
-//! What the kernel counts and limits for this process, and the name of its host.
+//! Figures and limits of this process, from the kernel, and the host name.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::engine::File;
 
-/// Every figure that can be had, named as the metrics name it.
+/// All available figures, named as in the metrics.
 pub(super) fn figures() -> Vec<File> {
     let figure = |name: &str, value: String| File {
         name: name.to_owned(),
@@ -23,7 +23,7 @@ pub(super) fn figures() -> Vec<File> {
         figures.push(figure("max_fds", most.to_string()));
     }
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name, in parentheses, may contain anything: what follows it is numbers.
+    // The name in parentheses may contain anything; what follows is numbers.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let field = |number: usize| -> Option<u64> {
         after_name.split_ascii_whitespace().nth(number - 3)?.parse().ok()
@@ -43,15 +43,14 @@ pub(super) fn figures() -> Vec<File> {
     figures
 }
 
-/// How many descriptors are open.
 pub(crate) fn open_descriptors() -> Option<u64> {
     let open = fs::read_dir("/proc/self/fd").ok()?;
-    // The directory that is being read is open as well.
+    // The directory being read is open as well.
     Some((open.count() as u64).saturating_sub(1))
 }
 
-/// Raises the soft limit of descriptors to the hard limit, since an idle connection costs little
-/// more than its descriptor. Returns the limit.
+/// Raises the soft descriptor limit to the hard limit, since an idle connection costs little more
+/// than its descriptor. Returns the limit.
 pub(crate) fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -59,7 +58,7 @@ pub(crate) fn raise_descriptor_limit() -> u64 {
     now.current.unwrap_or(1 << 20)
 }
 
-/// The name of this host.
+/// The host name, or `localhost` if the kernel has none.
 #[must_use]
 pub fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Signals, as bytes in pipes that the loop watches: no handler runs any code of ours.
+//! Signals as bytes in pipes that the loop polls, so that no code of ours runs in a handler.
 
 use core::ffi::c_int;
 use std::io;
@@ -13,12 +13,12 @@ use crate::engine::Signal;
 const STOP: (Signal, &[c_int]) = (Signal::Stop, &[SIGTERM, SIGINT]);
 const OTHERS: [(Signal, &[c_int]); 2] = [(Signal::Report, &[SIGUSR1]), (Signal::Reload, &[SIGHUP])];
 
-/// A pipe for each thing that an operator can ask for.
+/// One pipe for each [`Signal`].
 pub(crate) fn pipes() -> io::Result<Vec<(Signal, UnixStream)>> {
     [STOP].into_iter().chain(OTHERS).map(pipe_for).collect()
 }
 
-/// For a program that can only be told to stop; the other signals do what they do anywhere.
+/// Only the pipe of [`Signal::Stop`]; the other signals keep their default action.
 pub(crate) fn stop_pipe() -> io::Result<Vec<(Signal, UnixStream)>> {
     pipe_for(STOP).map(|pipe| vec![pipe])
 }

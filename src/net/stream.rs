@@ -1,4 +1,4 @@
-//! Streams and listeners as the loop sees them: TCP or Unix, plain or with TLS around it.
+//! Streams and listeners of the kernel: TCP or Unix, plain or with TLS.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -9,48 +9,46 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
-use super::begun::Begun;
+use super::connecting::Connecting;
 use super::os::Channel;
 use super::terminal::Terminal;
 use super::tls::Tls;
 use super::unix::SocketFile;
 use crate::engine::Peer;
 
-/// A connection to a peer.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(Socket),
     Tls(Box<Tls>),
-    /// Of our own, and it does not stand yet.
-    Begun(Box<Begun>),
+    /// An outgoing connection that is not established yet.
+    Connecting(Box<Connecting>),
 }
 
 impl Stream {
-    /// What the kernel knows of it; nothing while a name is looked up.
+    /// The socket; `None` while a name is resolved.
     pub(super) fn socket(&mut self) -> Option<&mut Socket> {
         match self {
             Self::Plain(socket) => Some(socket),
             Self::Tls(tls) => Some(tls.socket()),
-            Self::Begun(begun) => begun.socket(),
+            Self::Connecting(connecting) => connecting.socket(),
         }
     }
 
-    /// Closes at once: what waits is not offered any more to a peer that takes nothing.
+    /// Closes with RST, so that a peer that reads nothing is not offered the unsent bytes.
     pub(super) fn reset(mut self) {
         if let Self::Tls(tls) = &mut self {
-            tls.forget();
+            tls.skip_close_notify();
         }
         if let Some(socket) = self.socket() {
             socket.reset();
         }
     }
 
-    /// Says that no more bytes follow.
     pub(super) fn finish(&mut self) {
         match self {
             Self::Plain(socket) => socket.finish(),
             Self::Tls(tls) => tls.finish(),
-            Self::Begun(_) => {}
+            Self::Connecting(_) => {}
         }
     }
 }
@@ -58,14 +56,14 @@ impl Stream {
 impl Channel for Stream {
     fn holds_more(&self) -> bool {
         match self {
-            Self::Plain(_) | Self::Begun(_) => false,
+            Self::Plain(_) | Self::Connecting(_) => false,
             Self::Tls(tls) => tls.holds_more(),
         }
     }
 
     fn held_bytes(&self) -> usize {
         match self {
-            Self::Plain(_) | Self::Begun(_) => 0,
+            Self::Plain(_) | Self::Connecting(_) => 0,
             Self::Tls(tls) => tls.held_bytes(),
         }
     }
@@ -73,8 +71,8 @@ impl Channel for Stream {
     fn is_costly(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(tls) => tls.is_shaking(),
-            Self::Begun(begun) => begun.is_costly(),
+            Self::Tls(tls) => tls.is_handshaking(),
+            Self::Connecting(connecting) => connecting.is_costly(),
         }
     }
 }
@@ -84,7 +82,7 @@ impl Read for Stream {
         match self {
             Self::Plain(socket) => socket.read(buffer),
             Self::Tls(tls) => tls.read(buffer),
-            Self::Begun(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Self::Connecting(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 }
@@ -94,7 +92,7 @@ impl Write for Stream {
         match self {
             Self::Plain(socket) => socket.write(bytes),
             Self::Tls(tls) => tls.write(&[IoSlice::new(bytes)]),
-            Self::Begun(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Self::Connecting(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -102,19 +100,19 @@ impl Write for Stream {
         match self {
             Self::Plain(socket) => socket.write_vectored(pieces),
             Self::Tls(tls) => tls.write(pieces),
-            Self::Begun(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Self::Connecting(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(_) | Self::Begun(_) => Ok(()),
+            Self::Plain(_) | Self::Connecting(_) => Ok(()),
             Self::Tls(tls) => tls.flush(),
         }
     }
 }
 
-/// What the kernel calls a connection.
+/// A socket, or standard input and output.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
@@ -137,7 +135,7 @@ impl Socket {
         Self::Terminal(Terminal::default())
     }
 
-    /// Whether a connection that was begun stands; an error when it never will.
+    /// Whether a connection is established by now; an error if it failed.
     pub(super) fn is_connected(&self) -> io::Result<bool> {
         let (error, peer) = match self {
             Self::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
@@ -147,7 +145,7 @@ impl Socket {
         if let Some(error) = error {
             return Err(error);
         }
-        // Writable events can come early; only a peer's address proves that there is a peer.
+        // Writable events can come early; only a peer address proves that it is connected.
         match peer {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
@@ -155,7 +153,7 @@ impl Socket {
         }
     }
 
-    /// Has it watched. What a poller does not take is always ready: then this returns true.
+    /// Registers it. Returns true if epoll cannot watch it, as a file: then it is always ready.
     pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<bool> {
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
@@ -165,7 +163,7 @@ impl Socket {
         }
     }
 
-    /// What waits is not offered any more once it is closed.
+    /// Makes the next close send RST.
     fn reset(&self) {
         let linger = match self {
             Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
@@ -174,14 +172,13 @@ impl Socket {
         drop(linger);
     }
 
-    /// Says that no more bytes follow.
     pub(super) fn finish(&self) {
         let shut = match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
             Self::Terminal(_) => Ok(()),
         };
-        // A stream that the peer has reset has nothing left to be shut.
+        // It fails if the peer has reset the connection, which needs no shutdown.
         drop(shut);
     }
 }
@@ -218,20 +215,18 @@ impl Write for Socket {
     }
 }
 
-/// Where connections come in.
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix {
-        /// Goes first: as long as somebody listens, the file is surely ours.
-        #[expect(dead_code, reason = "its end is its use")]
+        /// Dropped before the listener: while the socket listens, the file is surely ours.
+        #[expect(dead_code, reason = "its drop removes the file")]
         file: Option<SocketFile>,
         listener: UnixListener,
     },
 }
 
 impl Listener {
-    /// As the poller knows it.
     pub(super) fn source(&mut self) -> &mut dyn Source {
         match self {
             Self::Tcp(listener) => listener,

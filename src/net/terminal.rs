@@ -1,5 +1,5 @@
-//! Standard input and output as one stream. Neither is made non-blocking, since that would hold
-//! for everyone who shares the terminal: each read and write asks first whether it can be done.
+//! Standard input and output as one stream. Neither is made non-blocking, since that would affect
+//! every process on the terminal: each read and write polls the descriptor first.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -8,10 +8,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// A pipe that can be written to takes as much as this without a wait.
+/// A writable pipe takes this much without blocking.
 const PIECE: usize = 4096;
 
-/// Whoever started this process.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     input: io::Stdin,
@@ -25,8 +24,8 @@ impl Default for Terminal {
 }
 
 impl Terminal {
-    /// Files and `/dev/null` are no matter for a poller: they are always ready. Returns whether
-    /// that is so for either of them.
+    /// Registers both descriptors. epoll refuses files and `/dev/null`, which are always ready;
+    /// returns whether it refused either.
     pub(super) fn watch(&self, registry: &Registry, token: Token) -> io::Result<bool> {
         let mut always = false;
         for (descriptor, interest) in [
@@ -42,7 +41,7 @@ impl Terminal {
     }
 }
 
-/// `WouldBlock` unless it can be done at once.
+/// `WouldBlock` unless the descriptor is ready.
 fn ready(descriptor: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
     let mut asked = [PollFd::new(&descriptor, what)];
     match poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
@@ -54,7 +53,7 @@ fn ready(descriptor: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
 impl Read for Terminal {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         ready(self.input.as_fd(), PollFlags::IN)?;
-        // Not through `Stdin`: what it read ahead, no poller would tell of.
+        // Not through `Stdin`: no event follows for bytes that it has buffered.
         Ok(rustix::io::read(&self.input, buffer)?)
     }
 }
@@ -62,7 +61,7 @@ impl Read for Terminal {
 impl Write for Terminal {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut written = 0;
-        // All that fits: another event comes only after it was full.
+        // As much as fits: the next event comes only after it was full.
         while written < bytes.len() {
             let rest = &bytes[written..];
             let some = ready(self.output.as_fd(), PollFlags::OUT).and_then(|()| {

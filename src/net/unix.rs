@@ -1,5 +1,5 @@
-//! Unix sockets that are files: one that nobody listens on is replaced, one that is in use and any
-//! other kind of file is left alone; our own goes away with its listener.
+//! Unix sockets in the file system: a stale one is replaced, one in use and any other kind of file
+//! is left alone, and our own is removed with its listener.
 
 use std::fs;
 use std::io;
@@ -12,11 +12,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::stream::Listener;
 use crate::limits;
 
-/// The file of a socket that we made.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    /// Device and inode: a file of the same name that somebody else put there is not ours.
+    /// Device and inode: a file of the same name created by others is not ours.
     identity: (u64, u64),
 }
 
@@ -29,7 +28,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // A file that stays is stale, and the next start replaces it.
+            // If that fails the file is stale, and the next start replaces it.
             let removed = fs::remove_file(&self.path);
             drop(removed);
         }
@@ -49,7 +48,7 @@ pub(super) fn listen(path: &Path) -> io::Result<Listener> {
         if error.kind() != io::ErrorKind::AddrInUse {
             return Err(error);
         }
-        make_way(path, &address, error)?;
+        remove_stale(path, &address, error)?;
         socket.bind(&address)?;
     }
     let file = SocketFile::at(path)?;
@@ -59,29 +58,29 @@ pub(super) fn listen(path: &Path) -> io::Result<Listener> {
     Ok(Listener::Unix { file: Some(file), listener })
 }
 
-/// Takes away a socket that nobody listens on any more, or says what keeps it there.
-fn make_way(path: &Path, address: &SockAddr, in_use: io::Error) -> io::Result<()> {
+/// Removes a stale socket, or returns why it cannot.
+fn remove_stale(path: &Path, address: &SockAddr, in_use: io::Error) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there already"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists"));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A full queue would keep us waiting; that it is full proves that somebody is there.
+    // Connecting would block on a full queue, which proves as well that the socket is in use.
     probe.set_nonblocking(true)?;
     match probe.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
-        // It took our connection, or would take one of another type.
+        // It accepted, or would accept a connection of another type.
         Ok(()) | Err(_) => Err(in_use),
     }
 }
 
-/// What helps when [`listen`] has failed like this.
+/// Advice for an error of [`listen`].
 pub(crate) fn remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
-        io::ErrorKind::AddrInUse => "stop what listens there, or choose another path",
-        io::ErrorKind::AlreadyExists => "only a socket that nobody uses is replaced: move it away",
-        io::ErrorKind::NotFound => "make its directory first",
-        io::ErrorKind::PermissionDenied => "let this user write to its directory",
+        io::ErrorKind::AddrInUse => "stop the other process, or choose another path",
+        io::ErrorKind::AlreadyExists => "only a stale socket is replaced: move the file away",
+        io::ErrorKind::NotFound => "create its directory first",
+        io::ErrorKind::PermissionDenied => "this user needs write access to its directory",
         _ => "choose another path",
     }
 }

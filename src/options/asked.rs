@@ -10,7 +10,7 @@ use super::values::{self, Origin};
 use crate::engine::Target;
 use crate::proto::http::{is_host, is_token, visible_ascii};
 use crate::proto::upgrade::Ask;
-use crate::proto::url::{Place, Scheme, Url};
+use crate::proto::url::{HostPort, Scheme, Url};
 
 /// Fields that the upgrade itself is made of.
 const OURS: [&str; 4] = ["connection", "upgrade", "content-length", "transfer-encoding"];
@@ -22,7 +22,7 @@ pub(super) struct Asked {
     host: Option<String>,
     origin: Option<String>,
     subprotocols: Vec<String>,
-    connect_to: Option<Place>,
+    connect_to: Option<HostPort>,
     doubts: Doubts,
 }
 
@@ -51,7 +51,7 @@ impl<D: Asks + 'static> Flags<D> {
         }),
         row("connect-to", Takes::One("HOST:PORT"), Fallback::Off, CONNECT_TO, |d, v| {
             const FORM: &str = "must be HOST:PORT, such as 10.0.0.7:8080 or [::1]:8080";
-            d.asked().connect_to = Some(Place::read(v, None).map_err(|_| FORM)?);
+            d.asked().connect_to = Some(HostPort::read(v, None).map_err(|_| FORM)?);
             Ok(())
         }),
         row("insecure", Takes::Nothing, Fallback::Off, goal::INSECURE, goal::insecure),
@@ -137,10 +137,10 @@ impl Asked {
         let proof = match url.scheme {
             Scheme::Plain => None,
             Scheme::Secured => {
-                Some(Proof { name: url.place.name.clone(), voucher: self.doubts.settle()? })
+                Some(Proof { name: url.server.name.clone(), voucher: self.doubts.settle()? })
             }
         };
-        let place = self.connect_to.as_ref().unwrap_or(&url.place);
+        let place = self.connect_to.as_ref().unwrap_or(&url.server);
         let targets = vec![Target::host(&place.name, place.port)];
         Ok((url, Goal { targets, proof }, ask))
     }

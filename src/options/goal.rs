@@ -55,7 +55,7 @@ impl Goal {
         let trust = match voucher {
             Voucher::Public => Trust::public(),
             Voucher::File(_) => Trust::pem(file),
-            Voucher::Nobody => Trust::anyone(),
+            Voucher::Nobody => Trust::unverified(),
         };
         let targets = self.targets.into_iter();
         targets.map(|target| target.secured(&name, trust.clone())).collect()

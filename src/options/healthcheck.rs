@@ -14,7 +14,7 @@ use super::table::{Fallback, Flag, Group, Table, Takes};
 use super::values::{self, Address};
 use super::{Command, Surroundings, Usage, every_flag, flags};
 use crate::engine::Target;
-use crate::proto::url::{Parts, Scheme, Speech};
+use crate::proto::url::{Parts, Protocol, Scheme};
 use crate::units::show_duration;
 
 /// What its help says.
@@ -232,8 +232,8 @@ fn place_of_url(url: &str) -> Result<Place, Cow<'static, str>> {
         return values::socket_path(path).map(unix);
     }
     let form = "must be http://HOST[:PORT][/PATH], https://… or unix:PATH";
-    let parts = Parts::read(url, Speech::Http).map_err(|flaw| flaw.clause(form))?;
-    let (name, port, host) = (&parts.place.name, parts.place.port, parts.host.to_owned());
+    let parts = Parts::read(url, Protocol::Http).map_err(|flaw| flaw.clause(form))?;
+    let (name, port, host) = (&parts.server.name, parts.server.port, parts.host.to_owned());
     let place = match name.parse() {
         Ok(ip) => address(SocketAddr::new(ip, port)),
         Err(_) if name.eq_ignore_ascii_case("localhost") => loopback(port),

@@ -164,7 +164,7 @@ pub(crate) fn blank() -> Draft {
         admin_hosts: Vec::new(),
         faults: false,
         base_path: String::new(),
-        deflate: Compression::USUAL,
+        deflate: Compression::DEFAULT,
         log_payloads: false,
         identity: Identity::default(),
         max_age: MaxAge::default(),

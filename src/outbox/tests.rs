@@ -1,8 +1,8 @@
-//! What comes out is what was put in, and what it costs meanwhile.
+//! Order and cost of outgoing bytes.
 
 use super::*;
 
-/// Whatever the stream takes, what comes out is what was put in, in order.
+/// Wherever a short write cuts the output, the rest comes out complete and in order.
 #[test]
 fn any_cut_keeps_the_order() {
     let shared: Vec<u8> = (0..100).collect();
@@ -33,9 +33,9 @@ fn any_cut_keeps_the_order() {
     }
 }
 
-/// It held every byte that had ever waited, as long as there was one.
+/// The outbox kept every byte ever queued as long as it never became empty.
 #[test]
-fn what_is_gone_costs_nothing_though_something_always_waits() {
+fn sent_bytes_cost_nothing_though_the_outbox_is_never_empty() {
     let (mut outbox, mut blocks) = (Outbox::default(), Blocks::default());
     for _ in 0..10_000 {
         let mut out = Out::default();
@@ -54,7 +54,7 @@ fn what_is_gone_costs_nothing_though_something_always_waits() {
 }
 
 #[test]
-fn a_map_that_was_used_before_costs_what_was_touched() {
+fn a_reused_map_costs_its_touched_pages() {
     let mut blocks = Blocks::default();
     let mut block = blocks.take(2 * MAP_MIN);
     blocks.append(&mut block, &vec![1; MAP_MIN]);
@@ -66,7 +66,7 @@ fn a_map_that_was_used_before_costs_what_was_touched() {
 
 /// A few kilobytes took a map of which an earlier message had touched 300, and cost as much.
 #[test]
-fn a_little_takes_no_map_of_which_much_was_touched() {
+fn a_small_message_takes_no_map_that_is_largely_touched() {
     let mut blocks = Blocks::default();
     let mut block = blocks.take(3 * MAP_MIN);
     blocks.append(&mut block, &vec![1; 3 * MAP_MIN]);

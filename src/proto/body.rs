@@ -1,20 +1,20 @@
-//! A body as it arrives: how many bytes belong to it, and when it ends (RFC 9112 §6, §7.1).
-//! Nothing is kept here, and decoded only once all is there.
+//! Tracks a request body as it arrives: which bytes belong to it and when it ends (RFC 9112 §6,
+//! §7.1). It stores no bytes; [`payload`] decodes a complete body.
 
 use std::borrow::Cow;
 
-use super::chunks::{Bounds, Broken, Chunks, Found};
+use super::chunks::{Bounds, ChunkError, Chunks, Found};
 use super::http::Framing;
 use super::refusal::Refusal;
 
-/// Digits of a chunk's size: 4 GiB is more than any body that we take.
+/// Most digits of a chunk size: 4 GiB is more than any body may have.
 const SIZE_DIGITS: u8 = 8;
-/// Bytes of all chunks' sizes, extensions and line ends together.
-const FRAME_BYTES: u16 = 8 * 1024;
-/// Bytes of the trailer, which count as frames too.
+/// Most bytes of chunk sizes, extensions and line ends together.
+const OVERHEAD_BYTES: u16 = 8 * 1024;
+/// Most bytes of the trailer, which also count as overhead.
 const TRAILER_BYTES: u32 = 4 * 1024;
 
-/// Where a body has got to.
+/// The state of a body that is arriving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
     state: State,
@@ -28,7 +28,7 @@ enum State {
 }
 
 impl Body {
-    /// A body with this framing, of at most `allowed` bytes.
+    /// A body with this framing and at most `allowed` bytes.
     pub fn new(framing: Framing, allowed: u64) -> Result<Self, Refusal> {
         let state = match framing {
             Framing::Length(0) => State::Done,
@@ -39,13 +39,13 @@ impl Body {
         Ok(Self { state })
     }
 
-    /// Whether nothing of it is missing.
+    /// Whether it is complete.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Reads past its bytes at the front; says how many they were and whether that was all.
+    /// Consumes the body's bytes at the front; returns how many there are, and if it is complete.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
         match &mut self.state {
             State::Length(left) => {
@@ -74,25 +74,25 @@ impl Body {
     }
 }
 
-/// The fields of a trailer are read past and dropped (RFC 9112 §7.1.2): a `Host` or a
-/// `Content-Length` among them must never be taken for one of the head's.
+/// Trailer fields are discarded (RFC 9112 §7.1.2): a `Host` or a `Content-Length` among them must
+/// never be mistaken for one in the head.
 fn chunks(allowed: u64) -> Chunks {
     Chunks::new(Bounds {
         data: allowed,
-        frames: FRAME_BYTES,
+        overhead: OVERHEAD_BYTES,
         trailer: TRAILER_BYTES,
         digits: SIZE_DIGITS,
     })
 }
 
-fn refusal(broken: Broken) -> Refusal {
-    match broken {
-        Broken::Frame => Refusal::ChunkInvalid,
-        Broken::Long | Broken::Trailer => Refusal::BodyTooLarge,
+fn refusal(error: ChunkError) -> Refusal {
+    match error {
+        ChunkError::Malformed => Refusal::ChunkInvalid,
+        ChunkError::TooLong | ChunkError::Trailer => Refusal::BodyTooLarge,
     }
 }
 
-/// The payload of a body that was read past as a whole: without its chunks' frames.
+/// The payload of a complete body: the data without the chunk framing.
 #[must_use]
 pub fn payload(framing: Framing, whole: &[u8]) -> Cow<'_, [u8]> {
     if framing != Framing::Chunked {

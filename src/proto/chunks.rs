@@ -1,49 +1,44 @@
-//! A chunked body as it arrives (RFC 9112 §7.1): where its data lie, for requests and for answers.
-//! Extensions are read past, and so is the trailer, of which nothing here may depend. How much of
-//! each is borne is said by whoever reads.
+//! Locates the data in a chunked body as it arrives (RFC 9112 §7.1), for requests and responses.
+//! Extensions and the trailer are skipped; nothing may depend on them. The caller sets the limits.
 
 use super::http::{is_text, is_token};
 
-/// Bytes of a chunk's extensions.
+/// Most bytes of a chunk's extensions.
 const EXTENSION_BYTES: u16 = 256;
 
-/// As [`Bounds::frames`]: as many as come, for a body that never ends.
-pub(super) const ENDLESS: u16 = u16::MAX;
+/// For [`Bounds::overhead`]: no limit, for a body that never ends.
+pub(super) const UNLIMITED: u16 = u16::MAX;
 
-/// How much of a body is borne, in bytes. Small: each connection may hold one.
+/// Limits of a body, in bytes. Kept small, since each connection may hold one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
-    /// Its data.
     pub(super) data: u64,
-    /// Sizes, extensions, line ends and trailer together: a peer can make many more of those.
-    pub(super) frames: u16,
-    /// The trailer.
+    /// Sizes, extensions, line ends and trailer together: a peer can send many of those per byte.
+    pub(super) overhead: u16,
     pub(super) trailer: u32,
-    /// Digits of one chunk's size, at most 15: more would be no size that anyone takes.
+    /// Digits of a chunk size, at most 15 so that the value fits.
     pub(super) digits: u8,
 }
 
-/// What is wrong with a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// A frame that is malformed.
-    Frame,
-    /// More data than is borne, or than would be worth their frames.
-    Long,
-    /// A trailer beyond its bound.
+pub(super) enum ChunkError {
+    /// The chunk framing is malformed.
+    Malformed,
+    /// More data or more overhead than allowed.
+    TooLong,
+    /// A longer trailer than allowed.
     Trailer,
 }
 
-/// Where a chunked body has got to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chunks {
-    place: Place,
-    /// What may still come.
+    state: State,
+    /// What is left of the limits.
     left: Bounds,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum State {
     Size { digits: u8, value: u64 },
     Extension { seen: u16, value: u64 },
     SizeLf { value: u64 },
@@ -58,98 +53,98 @@ enum Place {
     End,
 }
 
-/// What lies at the front of some bytes.
+/// What [`Chunks::take`] found at the front of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Behind so many bytes, so many of data.
+    /// `len` bytes of data after `skip` bytes of framing.
     Data { skip: usize, len: usize },
-    /// The end, behind so many bytes.
+    /// The end of the body after `skip` bytes.
     End { skip: usize },
-    /// Nothing but frames.
+    /// Only framing.
     Nothing,
 }
 
 impl Chunks {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { place: Place::Size { digits: 0, value: 0 }, left: bounds }
+        Self { state: State::Size { digits: 0, value: 0 }, left: bounds }
     }
 
-    /// Reads up to the next data; the bytes up to their end are not to be given again.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Found, Broken> {
+    /// Reads up to and including the next data, which the caller must not pass again.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Found, ChunkError> {
         let mut at = 0;
         loop {
-            match &mut self.place {
-                Place::End => return Ok(Found::End { skip: at }),
+            match &mut self.state {
+                State::End => return Ok(Found::End { skip: at }),
                 _ if at == bytes.len() => return Ok(Found::Nothing),
-                Place::Data(left) => {
+                State::Data(left) => {
                     let len = (bytes.len() - at).min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= len as u64;
                     if *left == 0 {
-                        self.place = Place::DataCr;
+                        self.state = State::DataCr;
                     }
                     return Ok(Found::Data { skip: at, len });
                 }
                 _ => {
-                    if self.left.frames != ENDLESS {
-                        let left = self.left.frames.checked_sub(1);
-                        self.left.frames = left.ok_or(Broken::Long)?;
+                    if self.left.overhead != UNLIMITED {
+                        let left = self.left.overhead.checked_sub(1);
+                        self.left.overhead = left.ok_or(ChunkError::TooLong)?;
                     }
-                    self.place = self.step(bytes[at])?;
+                    self.state = self.step(bytes[at])?;
                     at += 1;
                 }
             }
         }
     }
 
-    /// One byte of a frame or of the trailer.
-    fn step(&mut self, byte: u8) -> Result<Place, Broken> {
-        let bad = Err(Broken::Frame);
-        match (self.place, byte) {
-            (Place::Size { digits, value }, _) if byte.is_ascii_hexdigit() => {
+    /// Processes one byte of the framing or the trailer.
+    fn step(&mut self, byte: u8) -> Result<State, ChunkError> {
+        let bad = Err(ChunkError::Malformed);
+        match (self.state, byte) {
+            (State::Size { digits, value }, _) if byte.is_ascii_hexdigit() => {
                 if digits == self.left.digits {
                     return bad;
                 }
                 let digit = char::from(byte).to_digit(16).unwrap_or(0);
-                Ok(Place::Size { digits: digits + 1, value: value << 4 | u64::from(digit) })
+                Ok(State::Size { digits: digits + 1, value: value << 4 | u64::from(digit) })
             }
-            (Place::Size { digits: 1.., value } | Place::Extension { value, .. }, b'\r') => {
-                Ok(Place::SizeLf { value })
+            (State::Size { digits: 1.., value } | State::Extension { value, .. }, b'\r') => {
+                Ok(State::SizeLf { value })
             }
-            (Place::Size { digits: 1.., value }, b';') => Ok(Place::Extension { seen: 1, value }),
-            (Place::Extension { seen, value }, _) if is_text(byte) && seen < EXTENSION_BYTES => {
-                Ok(Place::Extension { seen: seen + 1, value })
+            (State::Size { digits: 1.., value }, b';') => Ok(State::Extension { seen: 1, value }),
+            (State::Extension { seen, value }, _) if is_text(byte) && seen < EXTENSION_BYTES => {
+                Ok(State::Extension { seen: seen + 1, value })
             }
-            (Place::SizeLf { value: 0 }, b'\n') => Ok(Place::TrailerStart),
-            (Place::SizeLf { value }, b'\n') => {
-                self.left.data = self.left.data.checked_sub(value).ok_or(Broken::Long)?;
-                Ok(Place::Data(value))
+            (State::SizeLf { value: 0 }, b'\n') => Ok(State::TrailerStart),
+            (State::SizeLf { value }, b'\n') => {
+                self.left.data = self.left.data.checked_sub(value).ok_or(ChunkError::TooLong)?;
+                Ok(State::Data(value))
             }
-            (Place::DataCr, b'\r') => Ok(Place::DataLf),
-            (Place::DataLf, b'\n') => Ok(Place::Size { digits: 0, value: 0 }),
-            (Place::TrailerStart, b'\r') => Ok(Place::LastLf),
-            (Place::LastLf, b'\n') => Ok(Place::End),
+            (State::DataCr, b'\r') => Ok(State::DataLf),
+            (State::DataLf, b'\n') => Ok(State::Size { digits: 0, value: 0 }),
+            (State::TrailerStart, b'\r') => Ok(State::LastLf),
+            (State::LastLf, b'\n') => Ok(State::End),
             (
-                Place::TrailerStart | Place::TrailerName | Place::TrailerValue | Place::TrailerLf,
+                State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf,
                 _,
             ) => {
                 let left = self.left.trailer.checked_sub(1);
-                self.left.trailer = left.ok_or(Broken::Trailer)?;
+                self.left.trailer = left.ok_or(ChunkError::Trailer)?;
                 self.trailer_step(byte)
             }
             _ => bad,
         }
     }
 
-    fn trailer_step(&self, byte: u8) -> Result<Place, Broken> {
-        match (self.place, byte) {
-            (Place::TrailerStart | Place::TrailerName, _) if is_token(&[byte]) => {
-                Ok(Place::TrailerName)
+    fn trailer_step(&self, byte: u8) -> Result<State, ChunkError> {
+        match (self.state, byte) {
+            (State::TrailerStart | State::TrailerName, _) if is_token(&[byte]) => {
+                Ok(State::TrailerName)
             }
-            (Place::TrailerName, b':') => Ok(Place::TrailerValue),
-            (Place::TrailerValue, b'\r') => Ok(Place::TrailerLf),
-            (Place::TrailerValue, _) if is_text(byte) => Ok(Place::TrailerValue),
-            (Place::TrailerLf, b'\n') => Ok(Place::TrailerStart),
-            _ => Err(Broken::Frame),
+            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
+            (State::TrailerValue, _) if is_text(byte) => Ok(State::TrailerValue),
+            (State::TrailerLf, b'\n') => Ok(State::TrailerStart),
+            _ => Err(ChunkError::Malformed),
         }
     }
 }

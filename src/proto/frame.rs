@@ -1,32 +1,32 @@
-//! One frame (RFC 6455 §5.2): its header both ways, masks, and the payload of a Close.
-//! It does not know what came before or after it; `message` does.
+//! One WebSocket frame (RFC 6455 §5.2): parsing and writing headers, masks, and the payload of a
+//! Close. It does not know the frames before and after it; `message` does.
 
 use std::io::Cursor;
 
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use super::mask::Script;
+use super::mask::Charset;
 
 /// The longest header of a client's frame.
 pub const CLIENT_HEADER_MAX: usize = 14;
-/// The header of a client's frame of at most 125 bytes.
+/// Header bytes of a client's frame with at most 125 bytes.
 pub const SHORT_HEADER: usize = 6;
 /// The longest payload of a control frame (RFC 6455 §5.5).
 pub const CONTROL_MAX: usize = 125;
-/// Bytes of a close reason: what a control frame has room for beside the code.
+/// The longest close reason: what a control frame has space for beside the code.
 pub const REASON_BYTES_MAX: usize = CONTROL_MAX - 2;
-/// The bit that says of a message that it is compressed (RFC 7692 §6).
+/// Set on the first frame of a compressed message (RFC 7692 §6).
 const RSV1: u8 = 0x40;
-/// The bit beside a length that says that the payload is masked.
+/// Set beside the length if the payload is masked.
 const MASKED: u8 = 0x80;
 
-/// What a message is made of.
+/// The type of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// UTF-8.
+    /// UTF-8 text.
     Text,
-    /// Any bytes.
+    /// Arbitrary bytes.
     Binary,
 }
 
@@ -38,7 +38,7 @@ impl Kind {
         }
     }
 
-    /// Its name in logs.
+    /// The name used in logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,60 +48,60 @@ impl Kind {
     }
 }
 
-/// What a frame is.
+/// The opcode, reserved ones excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
     /// The first frame of a message.
     Start(Kind),
-    /// A further frame of a message.
+    /// A later frame of a message.
     Continuation,
-    /// The last frame of a direction.
+    /// The last frame that an endpoint sends.
     Close,
-    /// A question that the peer must answer.
+    /// Must be answered with a Pong of the same payload.
     Ping,
-    /// The answer.
+    /// The answer to a Ping, or unsolicited.
     Pong,
 }
 
-/// A peer's fault on an open WebSocket.
+/// Why a WebSocket is failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// RFC 6455 §5.1: a client masks each frame.
+    /// RFC 6455 §5.1: a client must mask its frames.
     Unmasked,
-    /// RFC 6455 §5.2: reserved bits are 0 unless an extension says otherwise.
+    /// RFC 6455 §5.2: reserved bits are 0 unless an extension defines them.
     ReservedBits,
-    /// RFC 6455 §5.2: opcodes 3–7 and 11–15 mean nothing yet.
+    /// RFC 6455 §5.2: opcodes 3–7 and 11–15 are reserved.
     ReservedOpcode,
-    /// RFC 6455 §5.5: control frames are not fragmented.
+    /// RFC 6455 §5.5: control frames must not be fragmented.
     ControlFragmented,
     /// RFC 6455 §5.5: control frames have at most 125 bytes.
     ControlTooLong,
-    /// RFC 6455 §5.2: a length is written in as few bytes as possible, its top bit 0.
+    /// RFC 6455 §5.2: a length uses as few bytes as possible, and its top bit is 0.
     LengthInvalid,
-    /// RFC 6455 §5.4: a continuation of nothing.
+    /// RFC 6455 §5.4: a continuation without a message.
     ContinuationAlone,
-    /// RFC 6455 §5.4: a new message inside of another.
+    /// RFC 6455 §5.4: a new message inside a fragmented one.
     MessageInsideMessage,
     /// RFC 6455 §5.5.1: a Close of one byte.
     CloseTruncated,
-    /// RFC 6455 §7.4: a code that no endpoint may send.
+    /// RFC 6455 §7.4: a code that must not be sent.
     CloseCodeInvalid,
     /// RFC 6455 §8.1: text that is not UTF-8.
     Utf8,
-    /// RFC 7692 §7.2.2: compressed bytes that no message was made into.
+    /// RFC 7692 §7.2.2: compressed data that cannot be inflated.
     Inflate,
-    /// More bytes than a message may have.
+    /// The message exceeds the limit.
     TooBig,
-    /// Fragment after fragment without a byte.
+    /// More than [`crate::limits::EMPTY_FRAGMENTS`] in a message.
     EmptyFragments,
-    /// The peer vanished without a Close frame.
+    /// The connection ended without a Close frame.
     NoClose,
-    /// There is no memory for a message that is not too big.
+    /// Memory is short, though the message is within its limit.
     MemoryShort,
 }
 
 impl Fault {
-    /// The close code that tells the peer (RFC 6455 §7.4.1).
+    /// The close code to send (RFC 6455 §7.4.1).
     #[must_use]
     pub fn close_code(self) -> u16 {
         match self {
@@ -123,7 +123,7 @@ impl Fault {
         }
     }
 
-    /// The close reason: short, for the peer's author.
+    /// The close reason to send: short, for the author of the peer.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -147,25 +147,25 @@ impl Fault {
     }
 }
 
-/// The header of a frame.
+/// A parsed frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the frame is.
+    /// The type of the frame.
     pub opcode: Opcode,
-    /// Whether it is its message's last.
+    /// Whether it is the last frame of its message.
     pub fin: bool,
     /// RSV1: the message is compressed (RFC 7692 §6).
     pub compressed: bool,
-    /// What its payload is masked with; zeros from a server.
+    /// The masking key; zeros from a server.
     pub mask: [u8; 4],
-    /// Bytes of payload.
+    /// Payload bytes.
     pub length: u64,
     /// Bytes of the header itself.
     pub size: usize,
 }
 
-/// Reads a client's header at the front of `bytes`; `None` while it is incomplete. What can be
-/// refused by the first two bytes is, so that a peer hears of it without waiting.
+/// Parses a client's header at the front of `bytes`; `None` while it is incomplete. Faults in the
+/// first two bytes are reported at once, so that the peer gets its Close without delay.
 pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     let &[first, second, ..] = bytes else { return Ok(None) };
     let opcode = check_first_bytes(first, second)?;
@@ -173,7 +173,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     if second & MASKED == 0 {
         return Err(Fault::Unmasked);
     }
-    // Most frames are short, and have their header in six bytes.
+    // The fast path: most frames are short, with a header of six bytes.
     if let length @ 0..=125 = second & 0x7f {
         let mask = bytes.get(2..6).and_then(|mask| mask.try_into().ok());
         let length = u64::from(length);
@@ -185,8 +185,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     Ok(Some(Header { opcode, fin, compressed, mask, length, size }))
 }
 
-/// Reads a server's header at the front of `bytes`; `None` while it is incomplete. A server masks
-/// nothing (RFC 6455 §5.1).
+/// Parses a server's header at the front of `bytes`; `None` while it is incomplete. A server must
+/// not mask (RFC 6455 §5.1).
 pub fn parse_server(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     let &[first, second, ..] = bytes else { return Ok(None) };
     let opcode = check_first_bytes(first, second)?;
@@ -198,8 +198,8 @@ pub fn parse_server(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     Ok(Some(Header { opcode, fin, compressed, mask: [0; 4], length, size }))
 }
 
-/// What the first two bytes say, whoever sent them: no reserved bits (RFC 6455 §5.2), and control
-/// frames that are whole and short (§5.5).
+/// Checks of both directions: no reserved bits (RFC 6455 §5.2), and control frames that are
+/// neither fragmented nor too long (§5.5).
 fn check_first_bytes(first: u8, second: u8) -> Result<Opcode, Fault> {
     if first & 0x30 != 0 {
         return Err(Fault::ReservedBits);
@@ -216,27 +216,27 @@ fn check_first_bytes(first: u8, second: u8) -> Result<Opcode, Fault> {
     Ok(opcode)
 }
 
-/// A header of any length: mask, payload bytes, and bytes of the header.
+/// Parses a header of any size; returns it, the payload bytes and the header bytes.
 fn parse_long(bytes: &[u8]) -> Result<Option<(FrameHeader, u64, usize)>, Fault> {
     let mut cursor = Cursor::new(&bytes[..bytes.len().min(CLIENT_HEADER_MAX)]);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Fault::ReservedOpcode)?;
     let Some((header, length)) = parsed else { return Ok(None) };
     let size = header.len(length);
-    // A longer header than this length needs: written wastefully, or with its top bit set.
+    // The length is not minimal, or its top bit is set.
     if cursor.position() != size as u64 || length >> 63 != 0 {
         return Err(Fault::LengthInvalid);
     }
     Ok(Some((header, length, size)))
 }
 
-/// Whether a whole message of at most 125 bytes may begin here, to be had by [`short_message`].
+/// Whether an unfragmented message of at most 125 bytes may begin here, see [`short_message`].
 #[must_use]
 pub fn begins_short(bytes: &[u8]) -> bool {
     matches!(bytes, [0x81 | 0x82, 0x80..=0xfd, ..])
 }
 
-/// What most frames are: a whole message of at most 125 bytes, in a frame at the front of `bytes`
-/// that is all there. Its kind, mask and payload; `None` is for [`parse`] to judge.
+/// The fast path: an unfragmented message of at most 125 bytes, complete at the front of `bytes`.
+/// Returns its kind, mask and payload; on `None` use [`parse`].
 #[inline]
 #[must_use]
 pub fn short_message(bytes: &[u8]) -> Option<(Kind, [u8; 4], &[u8])> {
@@ -265,7 +265,7 @@ fn opcode(first: u8) -> Result<Opcode, Fault> {
     }
 }
 
-/// The header of a server's frame: its bytes, and how many of them count.
+/// A server's frame header: a buffer and the number of bytes used.
 fn header(opcode: u8, length: usize) -> ([u8; 10], usize) {
     let mut bytes = [0; 10];
     bytes[0] = 0x80 | opcode;
@@ -288,36 +288,35 @@ fn header(opcode: u8, length: usize) -> ([u8; 10], usize) {
     (bytes, size)
 }
 
-/// The header of a whole message in one frame.
+/// The header of an unfragmented message: a buffer and the number of bytes used.
 #[must_use]
 pub fn message_header(kind: Kind, length: usize) -> ([u8; 10], usize) {
     header(kind.opcode(), length)
 }
 
-/// The same for one that is compressed (RFC 7692 §6).
+/// The same for a compressed message (RFC 7692 §6).
 #[must_use]
 pub fn compressed_header(kind: Kind, length: usize) -> ([u8; 10], usize) {
     header(RSV1 | kind.opcode(), length)
 }
 
-/// Appends a whole message in one frame.
+/// Appends an unfragmented message.
 pub fn write_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     write(out, kind.opcode(), payload);
 }
 
-/// The header of a whole message of at most 125 bytes.
+/// The header of an unfragmented message of at most 125 bytes.
 #[must_use]
 pub fn short_header(kind: Kind, length: usize) -> [u8; 2] {
     short(kind.opcode(), length)
 }
 
-/// The header of a whole frame of at most 125 bytes.
 fn short(opcode: u8, length: usize) -> [u8; 2] {
     debug_assert!(length <= CONTROL_MAX, "a short frame");
     [0x80 | opcode, length as u8]
 }
 
-/// Appends a message in three fragments, some of them empty when it is short.
+/// Appends a message in three fragments, some of them empty if it is short.
 pub fn write_fragmented(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     const FIN: u8 = 0x80;
     let third = payload.len() / 3;
@@ -329,17 +328,17 @@ pub fn write_fragmented(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     write(out, 0, &payload[2 * third..]);
 }
 
-/// Appends a Ping.
+/// Appends a Ping of at most 125 bytes.
 pub fn write_ping(out: &mut Vec<u8>, payload: &[u8]) {
     write(out, 9, payload);
 }
 
-/// Appends a Pong.
+/// Appends a Pong of at most 125 bytes.
 pub fn write_pong(out: &mut Vec<u8>, payload: &[u8]) {
     write(out, 10, payload);
 }
 
-/// Appends a Close; 1005 stands for one without a code, which has no reason either.
+/// Appends a Close; 1005 stands for one without code and reason.
 pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     if code == 1005 {
         return write(out, 8, &[]);
@@ -362,13 +361,13 @@ fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// RFC 6455 §8.1: text is UTF-8; what is ASCII needs no further look.
-pub fn check_text(kind: Kind, script: Script, payload: &[u8]) -> Result<(), Fault> {
-    let judged = kind == Kind::Text && script == Script::Other;
-    if judged && simdutf8::basic::from_utf8(payload).is_err() { Err(Fault::Utf8) } else { Ok(()) }
+/// RFC 6455 §8.1: text must be UTF-8; ASCII is known to be valid.
+pub fn check_text(kind: Kind, charset: Charset, payload: &[u8]) -> Result<(), Fault> {
+    let checked = kind == Kind::Text && charset == Charset::Other;
+    if checked && simdutf8::basic::from_utf8(payload).is_err() { Err(Fault::Utf8) } else { Ok(()) }
 }
 
-/// Reads the unmasked payload of a Close: its code (1005 when there is none) and its reason.
+/// Parses the unmasked payload of a Close into its code (1005 if there is none) and its reason.
 pub fn parse_close(payload: &[u8]) -> Result<(u16, &str), Fault> {
     let (code, reason) = match payload {
         [] => return Ok((1005, "")),
@@ -381,7 +380,7 @@ pub fn parse_close(payload: &[u8]) -> Result<(u16, &str), Fault> {
     std::str::from_utf8(reason).map(|reason| (code, reason)).map_err(|_| Fault::Utf8)
 }
 
-/// What a close code says (RFC 6455 §7.4.1, and those registered since).
+/// The meaning of a close code (RFC 6455 §7.4.1, and codes registered since).
 #[must_use]
 pub fn close_name(code: u16) -> &'static str {
     match code {
@@ -405,7 +404,7 @@ pub fn close_name(code: u16) -> &'static str {
     }
 }
 
-/// Whether an endpoint may put this code into a Close frame (RFC 6455 §7.4).
+/// Whether a Close frame may carry this code (RFC 6455 §7.4).
 #[must_use]
 pub fn may_be_sent(code: u16) -> bool {
     // 1014 (bad gateway) is in IANA's registry but not in the crate's list.

@@ -1,5 +1,5 @@
-//! The upgrade (RFC 6455 §4.2): which requests become a WebSocket, and the answer's fields.
-//! It does not know which paths there are.
+//! The server side of the opening handshake (RFC 6455 §4.2): which requests become a WebSocket, and
+//! the fields of the response. It does not know which paths exist.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,21 +9,21 @@ use super::deflate;
 use super::http::{self, Framing, Method, Request, Upgrade};
 use super::refusal::Refusal;
 
-/// RFC 6455 §1.3: appended to the key, so that no server accepts by accident.
+/// RFC 6455 §1.3: appended to the key, so that no other server accepts by accident.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A flawless request to become a WebSocket.
+/// A valid request to become a WebSocket.
 #[derive(Debug)]
 pub struct Offer<'b> {
     /// The value of `Sec-WebSocket-Accept`.
     pub accept: String,
     /// Subprotocols in the client's order of preference.
     pub subprotocols: Vec<&'b str>,
-    /// The first offer to compress that can be agreed to.
+    /// The first acceptable offer of compression.
     pub deflate: Option<deflate::Terms>,
 }
 
-/// Checks everything that does not depend on the path, but for the origin.
+/// Checks everything that does not depend on the path, except the origin.
 pub fn check<'b>(request: &Request<'_, 'b>) -> Result<Offer<'b>, Refusal> {
     if request.method != Method::Get {
         return Err(Refusal::MethodNotAllowed);
@@ -48,9 +48,9 @@ pub fn check<'b>(request: &Request<'_, 'b>) -> Result<Offer<'b>, Refusal> {
     Ok(Offer { accept, subprotocols: subprotocols(request)?, deflate: offers.first() })
 }
 
-/// RFC 6455 §4.2.2 (5.4).
+/// The value of `Sec-WebSocket-Accept` (RFC 6455 §4.2.2, 5.4).
 pub(super) fn accept(key: &str) -> Result<String, Refusal> {
-    // The strict decoder also refuses missing padding and stray bits in the last digit.
+    // The decoder is strict: it rejects missing padding and non-zero trailing bits.
     let nonce = STANDARD.decode(key).map_err(|_| Refusal::KeyInvalid)?;
     if nonce.len() != 16 {
         return Err(Refusal::KeyInvalid);
@@ -59,7 +59,7 @@ pub(super) fn accept(key: &str) -> Result<String, Refusal> {
     Ok(STANDARD.encode(digest))
 }
 
-/// RFC 6455 §4.1 (10): tokens, none of them twice.
+/// RFC 6455 §4.1 (10): tokens without duplicates.
 fn subprotocols<'b>(request: &Request<'_, 'b>) -> Result<Vec<&'b str>, Refusal> {
     let mut offered = Vec::new();
     for value in request.values("sec-websocket-protocol") {
@@ -68,7 +68,7 @@ fn subprotocols<'b>(request: &Request<'_, 'b>) -> Result<Vec<&'b str>, Refusal> 
             offered.push(name.ok_or(Refusal::SubprotocolInvalid)?);
         }
     }
-    // Sorted, since comparing each with each would make 4 000 names cost milliseconds.
+    // Sorted, since comparing each with each would take milliseconds for 4 000 names.
     let mut sorted = offered.clone();
     sorted.sort_unstable();
     if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -77,12 +77,12 @@ fn subprotocols<'b>(request: &Request<'_, 'b>) -> Result<Vec<&'b str>, Refusal> 
     Ok(offered)
 }
 
-/// RFC 6455 §9.1: `name; parameter; parameter=value, name …`. A field that is no such list tells
-/// of a broken peer. One pass, no backtracking.
+/// Parses `name; parameter; parameter=value, name …` (RFC 6455 §9.1) in one pass without
+/// backtracking. A malformed list is rejected, since the peer is broken.
 fn read_extensions(value: &[u8], offers: &mut deflate::Offers) -> Result<(), Refusal> {
     let bad = Refusal::ExtensionInvalid;
     let text = http::visible_ascii(value).ok_or(bad)?;
-    // A quote that is not closed spoils its offer, which nobody takes, and nothing else.
+    // An unclosed quote makes all offers unacceptable, but is no error.
     for (at, part) in split_unquoted(text).unwrap_or_default() {
         let (name, setting) = match part.split_once('=') {
             Some((name, setting)) if at == b';' => (name, Some(setting.trim())),
@@ -125,18 +125,18 @@ fn split_unquoted(text: &str) -> Option<Vec<(u8, &str)>> {
     (!quoted).then_some(parts)
 }
 
-/// What an `Origin` field says.
+/// The `Origin` of a request, compared with its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin<'b> {
-    /// There is none: no browser.
+    /// No `Origin`: the client is not a browser.
     Absent,
-    /// A page of the host that it connects to, or a browser's extension.
+    /// A page of the same host, or a browser extension.
     Same,
-    /// A page of somewhere else.
+    /// A page of another host.
     Foreign(&'b str),
 }
 
-/// Compares `Origin` with the host that the browser was told to connect to.
+/// Compares `Origin` with the host that the browser connected to.
 pub fn origin<'b>(request: &Request<'_, 'b>) -> Result<Origin<'b>, Refusal> {
     let mut origins = request.values("origin");
     let Some(origin) = origins.next() else { return Ok(Origin::Absent) };
@@ -157,7 +157,7 @@ pub fn origin<'b>(request: &Request<'_, 'b>) -> Result<Origin<'b>, Refusal> {
     Ok(if same { Origin::Same } else { Origin::Foreign(origin) })
 }
 
-/// Hosts in any letter case; a value without a port matches any, since proxies drop ports.
+/// Compares case-insensitively; a host without a port matches any port, since proxies drop ports.
 fn same_host(a: &str, b: &str) -> bool {
     let (name_a, port_a) = split_port(a);
     let (name_b, port_b) = split_port(b);
@@ -165,7 +165,7 @@ fn same_host(a: &str, b: &str) -> bool {
     same_name && !name_a.is_empty() && (port_a.is_empty() || port_b.is_empty() || port_a == port_b)
 }
 
-/// The name and the port of a `Host`; a port that is not there is empty.
+/// Splits a `Host` into name and port, which is empty if missing.
 #[must_use]
 pub fn split_port(host: &str) -> (&str, &str) {
     match host.rsplit_once(':') {

@@ -1,5 +1,5 @@
-//! A request's head, whole: from bytes to a [`Request`] that is safe to act upon.
-//! Strict where leniency has been an attack. How a head arrives is `intake`'s business.
+//! Parses a complete request head into a [`Request`] that is safe to act upon. It is strict where
+//! leniency has enabled attacks. `intake` collects the head.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::path::{decode_unreserved, split_target};
 use super::refusal::Refusal;
 use crate::limits::HEAD_FIELDS;
 
-/// Space for the fields of one head, on the stack of whoever parses it.
+/// Space for the header fields of one head, on the caller's stack.
 #[derive(Debug)]
 pub struct Fields<'b>([Header<'b>; HEAD_FIELDS]);
 
@@ -20,7 +20,7 @@ impl Default for Fields<'_> {
     }
 }
 
-/// Methods that anyone knows; those that are not served are refused with 405, others with 501.
+/// Known methods. One that a path does not serve gets 405, an unknown one 501.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
     /// `GET`
@@ -33,12 +33,12 @@ pub enum Method {
     Delete,
     /// `OPTIONS`
     Options,
-    /// `PUT`, `PATCH`, `CONNECT`, `TRACE`: no path has them.
+    /// `PUT`, `PATCH`, `CONNECT`, `TRACE`: no path serves them.
     Unserved,
 }
 
 impl Method {
-    /// As it is written; those that no path has share a name.
+    /// The method as text; unserved ones share a name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -64,77 +64,77 @@ impl Method {
     }
 }
 
-/// How long the body is.
+/// How the end of the body is determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// This many bytes, perhaps none.
+    /// After this many bytes, perhaps none.
     Length(u64),
-    /// Until the last chunk.
+    /// After the last chunk.
     Chunked,
 }
 
-/// Whether more requests may follow on this connection.
+/// Whether further requests may follow on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// The next request may follow.
+    /// The connection stays open.
     KeepAlive,
-    /// This one is the last.
+    /// This request is the last.
     Close,
 }
 
-/// What the `Upgrade` field asks for.
+/// The outcome of the `Upgrade` and `Connection` fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upgrade {
-    /// There is none.
+    /// No `Upgrade` field.
     No,
-    /// Something that we do not speak; the connection ends after the answer.
+    /// Another protocol; the connection closes after the response.
     Other,
-    /// A WebSocket, and `Connection` says so as well.
+    /// `websocket`, and `Connection` has the token `upgrade`.
     WebSocket,
-    /// A WebSocket, but `Connection` does not have the token (a proxy took it away).
+    /// `websocket`, but `Connection` lacks the token, since a proxy removed it.
     Unconnected,
 }
 
-/// A request that is well-formed.
+/// A well-formed request.
 #[derive(Debug)]
 pub struct Request<'h, 'b> {
-    /// What to do.
+    /// The parsed method.
     pub method: Method,
     /// The method as it was sent.
     pub method_text: &'b str,
     /// The target as it was sent.
     pub target: &'b str,
-    /// The target's path, unreserved `%XX` decoded.
+    /// The target's path with unreserved `%XX` decoded.
     pub path: Cow<'b, str>,
-    /// The same with every `%XX` left as it was sent.
+    /// The same without any decoding.
     pub raw_path: &'b str,
     /// The target's query, without its `?`.
     pub query: &'b str,
-    /// 0 or 1.
+    /// Minor HTTP version: 0 or 1.
     pub minor: u8,
-    /// How long the body is.
+    /// How the end of the body is determined.
     pub framing: Framing,
     /// Whether the connection stays open.
     pub persistence: Persistence,
-    /// What it wants to become.
+    /// Whether it asks for another protocol.
     pub upgrade: Upgrade,
-    /// Whether it waits for `100 Continue`.
+    /// Whether it expects `100 Continue`.
     pub expects_continue: bool,
     headers: &'h [Header<'b>],
 }
 
 impl<'h, 'b> Request<'h, 'b> {
-    /// All fields in the order in which they came.
+    /// All header fields in order.
     pub fn fields(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> + use<'_, 'h, 'b> {
         self.headers.iter().map(|header| (header.name, header.value))
     }
 
-    /// The values of the field with this name, in any letter case.
+    /// The values of all fields with this name, which is case-insensitive.
     pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'s, 'b> {
         values(self.headers, name)
     }
 
-    /// The value of a field that is there exactly once and is readable text.
+    /// The value of a field that occurs exactly once and is visible ASCII.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&'b str> {
         let mut values = self.values(name);
@@ -146,7 +146,7 @@ impl<'h, 'b> Request<'h, 'b> {
     }
 }
 
-/// Reads a whole head, its blank line included.
+/// Parses a complete head, including its blank line.
 pub fn parse<'h, 'b>(
     head: &'b [u8],
     fields: &'h mut Fields<'b>,
@@ -154,7 +154,7 @@ pub fn parse<'h, 'b>(
     parse_with(head, fields, Slashes::Refused)
 }
 
-/// The same where a path may begin with several slashes.
+/// The same with a choice of how several leading slashes are treated.
 pub fn parse_with<'h, 'b>(
     head: &'b [u8],
     fields: &'h mut Fields<'b>,
@@ -213,8 +213,8 @@ pub(super) fn values<'s, 'b>(
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|h| h.value)
 }
 
-/// RFC 9112 §3.2: exactly one `Host` on HTTP/1.1. Two of them, even if equal, mean that somebody
-/// on the way reads the other one.
+/// RFC 9112 §3.2: exactly one `Host` in HTTP/1.1. If there are two, even equal ones, a proxy may
+/// have used the other one.
 fn host<'b>(headers: &[Header<'b>], minor: u8) -> Result<&'b str, Refusal> {
     let mut hosts = values(headers, "host");
     let Some(host) = hosts.next() else {
@@ -227,7 +227,7 @@ fn host<'b>(headers: &[Header<'b>], minor: u8) -> Result<&'b str, Refusal> {
     if is_host(host) { Ok(host) } else { Err(Refusal::HostInvalid) }
 }
 
-/// `host`, `host:port`, `[v6]:port` or nothing; no user, no path, no list.
+/// Accepts `host`, `host:port`, `[v6]:port` or nothing; no user, no path, no list.
 #[must_use]
 pub fn is_host(text: &str) -> bool {
     let (name, port) = match text.strip_prefix('[') {
@@ -245,7 +245,7 @@ pub fn is_host(text: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&b))
 }
 
-/// RFC 9112 §6: one plain number, or `chunked` and nothing else; never both.
+/// RFC 9112 §6: one plain number, or exactly `chunked`; never both.
 fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
     let mut lengths = values(headers, "content-length");
     let mut encodings = values(headers, "transfer-encoding");
@@ -269,7 +269,7 @@ fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
     }
 }
 
-/// Digits only: no sign, no list, no white space.
+/// Parses digits only: no sign, no list, no white space.
 pub(super) fn decimal(text: &[u8]) -> Result<u64, Refusal> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::LengthInvalid);
@@ -281,7 +281,7 @@ pub(super) fn decimal(text: &[u8]) -> Result<u64, Refusal> {
 
 fn persistence(headers: &[Header<'_>], minor: u8, upgrade: Upgrade, method: &str) -> Persistence {
     let has = |token| values(headers, "connection").any(|list| has_token(list, token));
-    // What follows a tunnel or an upgrade that we refuse may be of another protocol.
+    // The bytes after a refused tunnel or upgrade may belong to another protocol.
     let tunnel = method == "CONNECT" || upgrade != Upgrade::No;
     if has("close") || tunnel || (minor == 0 && !has("keep-alive")) {
         Persistence::Close
@@ -317,7 +317,7 @@ fn expects_continue(headers: &[Header<'_>]) -> Result<bool, Refusal> {
     Ok(expects)
 }
 
-/// The items of a comma-separated list, trimmed, empty ones left out (RFC 9110 §5.6.1).
+/// The items of a comma-separated list, trimmed and without empty ones (RFC 9110 §5.6.1).
 pub fn list_items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
 }
@@ -326,19 +326,19 @@ pub(super) fn has_token(list: &[u8], token: &str) -> bool {
     list_items(list).any(|item| item.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// Whether this is a token (RFC 9110 §5.6.2): a name of a field, a method, a subprotocol.
+/// Whether this is a token (RFC 9110 §5.6.2): the name of a field, a method, a subprotocol.
 #[must_use]
 pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty()
         && text.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
-/// Whether this byte may stand in a field's value (RFC 9110 §5.5).
+/// Whether a field value may contain this byte (RFC 9110 §5.5).
 pub(super) fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// A field's value as text, when it has nothing but visible ASCII, spaces and tabs.
+/// A field value as text, if it has only visible ASCII, spaces and tabs.
 #[must_use]
 pub fn visible_ascii(value: &[u8]) -> Option<&str> {
     let visible = value.iter().all(|&b| b == b'\t' || (b' '..=b'~').contains(&b));

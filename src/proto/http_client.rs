@@ -1,38 +1,38 @@
-//! The one HTTP/1.1 client: a request becomes bytes, the bytes of its answer become events,
-//! the same ones wherever they are cut. Strict where two readers of one answer could disagree about
-//! where it ends. It knows no connection and no time; whoever has those ends what takes too long.
+//! The HTTP/1.1 client: writes a request, and turns the bytes of its response into events that do
+//! not depend on how the bytes are split. It is strict where parsers could disagree about where a
+//! response ends. It knows no connection and no time; timeouts are the caller's.
 
 mod fault;
 mod head;
 
-use super::chunks::{Bounds, Broken, Chunks, ENDLESS, Found};
+use super::chunks::{Bounds, ChunkError, Chunks, Found, UNLIMITED};
 use super::http::{Persistence, is_host, is_text, is_token};
 pub use fault::{Fault, Unsendable};
 pub use head::Head;
 
-/// Heads that announce another one (RFC 9110 §15.2); more of them are no answer.
+/// Most interim responses before the final one (RFC 9110 §15.2).
 const INTERIM_MAX: u8 = 8;
 
-/// What is asked.
+/// A request to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// `GET`, or any other.
+    /// Any token, such as `GET`.
     pub method: &'a str,
-    /// Path and query.
+    /// Path and query, as in the request line.
     pub target: &'a str,
-    /// Whom: `host` or `host:port`.
+    /// The `Host` field: `host` or `host:port`.
     pub host: &'a str,
-    /// Further fields. How long the body is follows from the body.
+    /// Further fields. `Content-Length` is derived from the body.
     pub fields: &'a [(&'a str, &'a str)],
-    /// What is sent along, perhaps nothing.
+    /// The body, perhaps empty.
     pub body: &'a [u8],
 }
 
 impl Request<'_> {
-    /// Appends its bytes, or nothing when it has a part that would be read as something else.
+    /// Appends the request, or nothing if a part of it is invalid.
     ///
     /// # Errors
-    /// Which part that is.
+    /// Which part is invalid.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), Unsendable> {
         self.check()?;
         let mut line = |parts: &[&str]| {
@@ -45,7 +45,7 @@ impl Request<'_> {
         for (name, value) in self.fields {
             line(&[name, ": ", value]);
         }
-        // A server may wait for the body of a method that usually has one (RFC 9110 §8.6).
+        // A server may expect a body with a method that usually has one (RFC 9110 §8.6).
         if !self.body.is_empty() || matches!(self.method, "POST" | "PUT" | "PATCH") {
             line(&["Content-Length: ", &self.body.len().to_string()]);
         }
@@ -65,15 +65,15 @@ impl Request<'_> {
             return Err(Unsendable::Host);
         }
         let ours = ["host", "content-length", "transfer-encoding"];
-        let sound = |(name, value): &(&str, &str)| {
+        let valid = |(name, value): &(&str, &str)| {
             is_token(name.as_bytes())
                 && !ours.iter().any(|ours| name.eq_ignore_ascii_case(ours))
                 && value.bytes().all(is_text)
         };
-        if self.fields.iter().all(sound) { Ok(()) } else { Err(Unsendable::Field) }
+        if self.fields.iter().all(valid) { Ok(()) } else { Err(Unsendable::Field) }
     }
 
-    /// What of its answer depends on the question.
+    /// The properties of the request that its response depends on.
     #[must_use]
     pub fn asked(&self) -> Asked {
         let upgrade = |(name, _): &(&str, &str)| name.eq_ignore_ascii_case("upgrade");
@@ -85,39 +85,39 @@ impl Request<'_> {
     }
 }
 
-/// What of an answer depends on the question.
+/// The properties of a request that its response depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Nothing does.
+    /// Neither of the others.
     Ordinary,
-    /// `HEAD`: there is no body, whatever its head says.
+    /// `HEAD`: the response has no body, whatever its head says.
     Head,
-    /// A 101 may come: then HTTP ends with its head.
+    /// 101 is allowed, and ends HTTP after its head.
     Upgrade,
 }
 
-/// How much of an answer is taken.
+/// Limits of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Each head with its blank line, and likewise the trailer.
+    /// Bytes of each head including its blank line, and of the trailer.
     pub head_bytes: usize,
-    /// The body, its chunks' frames not counted; `u64::MAX` for one that never ends.
+    /// Bytes of the body without chunk framing; `u64::MAX` for one that never ends.
     pub body_bytes: u64,
 }
 
-/// A part of an answer.
+/// A part of a response.
 #[derive(Debug)]
 pub enum Event<'e> {
-    /// First this.
+    /// The head of the final response; always the first event.
     Head(Head<'e>),
-    /// Then these, as they come; where they are cut has no meaning.
+    /// Body bytes; where they are split has no meaning.
     Body(&'e [u8]),
-    /// Last this: whether the connection can be used again. Bytes that follow were not asked for;
-    /// if there are any, it cannot.
+    /// The end, and whether the connection can be reused. If further bytes follow, it cannot: they
+    /// were not requested.
     End(Persistence),
 }
 
-/// One answer as it arrives.
+/// A response that is arriving.
 #[derive(Debug)]
 pub struct Answer {
     asked: Asked,
@@ -125,9 +125,9 @@ pub struct Answer {
     state: State,
     persistence: Persistence,
     interim: u8,
-    /// The beginning of a head that is not there as a whole.
+    /// The beginning of an incomplete head.
     head: Vec<u8>,
-    /// Bytes of the head's present line.
+    /// Bytes of the head's current line.
     line_bytes: usize,
 }
 
@@ -136,23 +136,23 @@ enum State {
     Head,
     Length(u64),
     Chunks(Chunks),
-    /// Until the connection ends; so many bytes are taken.
+    /// Ends with the connection; this many more bytes are allowed.
     Close(u64),
-    /// All is there; that has not been said.
+    /// The body is complete, but [`Event::End`] has not been returned.
     End,
     Over,
     Failed(Fault),
 }
 
-/// What came next.
+/// What [`Answer::step`] found.
 enum Step {
     Waiting,
-    /// A head that ends here; its beginning is kept, or it lies in the bytes as a whole.
+    /// A head that ends at `end`; its beginning is in [`Answer::head`] if `kept`.
     Head {
         end: usize,
         kept: bool,
     },
-    /// A stretch of the body: behind so many bytes, so many of them.
+    /// `len` body bytes after `skip` bytes of framing.
     Body {
         skip: usize,
         len: usize,
@@ -161,7 +161,7 @@ enum Step {
 }
 
 impl Answer {
-    /// The answer to a question, of which nothing has come yet.
+    /// A response of which nothing has arrived yet.
     #[must_use]
     pub fn new(asked: Asked, limits: Limits) -> Self {
         Self {
@@ -175,11 +175,11 @@ impl Answer {
         }
     }
 
-    /// The next event in `bytes`, which it takes off their front. `None`: more bytes are needed,
-    /// or the answer is over and what is left of `bytes` does not belong to it.
+    /// Returns the next event and takes its bytes off the front of `bytes`. `None`: more bytes are
+    /// needed, or the response is over and the remaining `bytes` do not belong to it.
     ///
     /// # Errors
-    /// What is wrong with the answer: nothing more of it can be read.
+    /// Why the response is rejected; every further call returns the same.
     pub fn next<'e, 'b: 'e>(
         &'e mut self,
         bytes: &mut &'b [u8],
@@ -210,10 +210,10 @@ impl Answer {
         }
     }
 
-    /// The connection ended.
+    /// Reports the end of the connection.
     ///
     /// # Errors
-    /// When something was still to come.
+    /// When the response is incomplete.
     pub fn ended(&mut self) -> Result<(), Fault> {
         let fault = match self.state {
             State::Close(_) | State::End | State::Over => {
@@ -228,7 +228,7 @@ impl Answer {
         Err(fault)
     }
 
-    /// Takes what makes no event off the front of `bytes`, up to the next one.
+    /// Consumes bytes up to the next event.
     fn step(&mut self, bytes: &mut &[u8]) -> Result<Step, Fault> {
         loop {
             match &mut self.state {
@@ -276,7 +276,7 @@ impl Answer {
         }
     }
 
-    /// Reads on in a head; `Waiting` when it is not there as a whole, or announces another one.
+    /// Continues a head; returns `Waiting` if it is incomplete or an interim response.
     fn head_step(&mut self, bytes: &mut &[u8]) -> Result<Step, Fault> {
         let kept = !self.head.is_empty();
         let Some(end) = self.find_end(bytes)? else {
@@ -305,7 +305,7 @@ impl Answer {
             head::Extent::Length(length) => State::Length(length),
             head::Extent::Chunked => State::Chunks(Chunks::new(Bounds {
                 data: self.limits.body_bytes,
-                frames: ENDLESS,
+                overhead: UNLIMITED,
                 trailer: u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX),
                 digits: 15,
             })),
@@ -314,7 +314,7 @@ impl Answer {
         Ok(Step::Head { end, kept })
     }
 
-    /// Where in these bytes the head ends. Looks at each byte of it once.
+    /// Finds the end of the head in these bytes. Examines each byte once.
     fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let before = self.head.len();
         let mut last = self.head.last().copied();
@@ -323,7 +323,7 @@ impl Answer {
                 return Err(Fault::HeadTooLarge);
             }
             head::check_start(before + at, byte)?;
-            // A bare CR or LF ends a line for some and not for others.
+            // Parsers disagree on whether a bare CR or LF ends a line.
             if (last == Some(b'\r')) != (byte == b'\n') {
                 return Err(Fault::FieldInvalid);
             }
@@ -337,11 +337,11 @@ impl Answer {
     }
 }
 
-fn fault_of(broken: Broken) -> Fault {
-    match broken {
-        Broken::Frame => Fault::ChunkInvalid,
-        Broken::Long => Fault::BodyTooLarge,
-        Broken::Trailer => Fault::HeadTooLarge,
+fn fault_of(error: ChunkError) -> Fault {
+    match error {
+        ChunkError::Malformed => Fault::ChunkInvalid,
+        ChunkError::TooLong => Fault::BodyTooLarge,
+        ChunkError::Trailer => Fault::HeadTooLarge,
     }
 }
 

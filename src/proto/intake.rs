@@ -1,27 +1,27 @@
-//! How a request arrives: byte by byte if need be, at a cost linear in its bytes, and with the
-//! same result wherever it is cut. What the bytes mean is `http`'s and `body`'s business.
+//! Collects a request as it arrives, in time linear in its bytes and with the same result wherever
+//! they are split. `http` and `body` interpret the bytes.
 
 use super::body::Body;
 use super::http::is_token;
 use super::refusal::Refusal;
 use crate::limits::{HEAD_BYTES, REQUEST_LINE_BYTES};
 
-/// How far a request has arrived.
+/// How much of a request has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// More bytes are needed.
     Waiting,
-    /// The head is complete and ends here. Say with [`Intake::expect_body`] what follows.
+    /// The head is complete and ends here. Call [`Intake::expect_body`] next.
     Head(usize),
-    /// The whole request is there and ends here.
+    /// The request is complete and ends here.
     Whole(usize),
 }
 
-/// Reads along while one request arrives. It is given all of its bytes so far each time, and
-/// looks at none of them twice.
+/// The state of one arriving request. Each call gets all of its bytes so far, but examines only
+/// new ones.
 #[derive(Clone, Debug, Default)]
 pub struct Intake {
-    /// Bytes that were looked at.
+    /// Bytes already examined.
     seen: usize,
     line_start: usize,
     part: Part,
@@ -48,12 +48,12 @@ impl Intake {
         self.line_start
     }
 
-    /// The head said what follows it.
+    /// Sets the body that the head announced.
     pub fn expect_body(&mut self, body: Body) {
         self.part = Part::Body(body);
     }
 
-    /// Looks at the bytes that came since the last call. `bytes` begins with the request.
+    /// Examines the bytes that arrived since the last call. `bytes` begins with the request.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, Refusal> {
         if let Part::Body(body) = &mut self.part {
             let (taken, done) = body.take(&bytes[self.seen..])?;
@@ -73,13 +73,13 @@ impl Intake {
 
     fn check_byte(&self, bytes: &[u8], at: usize) -> Result<(), Refusal> {
         let after_cr = at > 0 && bytes[at - 1] == b'\r';
-        // RFC 9112 §2.2 lets a server accept a bare LF. What one server takes for a line end and
-        // the next does not is how requests are smuggled, so neither half goes alone here.
+        // RFC 9112 §2.2 allows a server to accept a bare LF. Servers that disagree about line ends
+        // enable request smuggling, so neither CR nor LF is accepted alone.
         if after_cr != (bytes[at] == b'\n') {
             return Err(Refusal::BareLineEnd);
         }
         if matches!(self.part, Part::RequestLine) {
-            // A TLS hello or other noise shows in its first byte: no need to wait for the rest.
+            // A ClientHello and other protocols are detected by their first byte.
             let first = at == self.line_start;
             if first && bytes[at] != b'\r' && !is_token(&[bytes[at]]) {
                 return Err(Refusal::NotHttp);
@@ -91,7 +91,7 @@ impl Intake {
         if at >= HEAD_BYTES { Err(Refusal::HeadTooLarge) } else { Ok(()) }
     }
 
-    /// Ends the line whose LF is at `at`; true when it was the head's last.
+    /// Ends the line whose LF is at `at`; returns true for the last line of the head.
     fn end_line(&mut self, bytes: &[u8], at: usize) -> Result<bool, Refusal> {
         let line = &bytes[self.line_start..at - 1];
         let start = std::mem::replace(&mut self.line_start, at + 1);
@@ -109,8 +109,8 @@ impl Intake {
     }
 }
 
-/// The request line's last word: early, so that a peer of another protocol need not wait for a
-/// blank line that never comes.
+/// Checks the version as soon as the request line is complete: a peer of another protocol may never
+/// send a blank line.
 fn check_version(line: &[u8]) -> Result<(), Refusal> {
     let version = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
     let words = line.split(|&b| b == b' ').count();

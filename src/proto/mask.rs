@@ -1,31 +1,30 @@
-//! The mask of a client's frame (RFC 6455 §5.3): taken off where the bytes lie, or on the way to
-//! where they go.
+//! Masking and unmasking of payloads (RFC 6455 §5.3), in place or while copying.
 
 use wide::u8x64;
 
-/// What [`unmask`] saw in passing: ASCII needs no further check to be UTF-8.
+/// Found while unmasking: ASCII needs no UTF-8 check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Script {
+pub enum Charset {
     /// Every byte is below 128.
     Ascii,
-    /// Some are not.
+    /// Some byte is 128 or above.
     Other,
 }
 
-/// From this length on it pays to go by vectors.
+/// The length from which vector instructions pay off.
 const LONG: usize = 256;
 /// The top bit of each byte of a word.
 const NOT_ASCII: u64 = 0x8080_8080_8080_8080;
 
-/// Takes the mask off (or puts it on). `offset` is how far into the frame's payload this lies.
-pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) -> Script {
+/// Masks or unmasks in place. `offset` is the position of `bytes` in the frame's payload.
+pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) -> Charset {
     let key = u32::from_le_bytes(mask).rotate_right(8 * (offset % 4) as u32);
     let is_ascii =
         if bytes.len() < LONG { unmask_short(bytes, key) } else { unmask_long(bytes, key) };
-    if is_ascii { Script::Ascii } else { Script::Other }
+    if is_ascii { Charset::Ascii } else { Charset::Other }
 }
 
-/// Returns whether all bytes of the result are ASCII.
+/// Returns whether the result is ASCII.
 fn unmask_short(bytes: &mut [u8], key: u32) -> bool {
     let mut key = u64::from(key) << 32 | u64::from(key);
     let (words, rest) = bytes.as_chunks_mut::<8>();
@@ -43,8 +42,8 @@ fn unmask_short(bytes: &mut [u8], key: u32) -> bool {
     seen & NOT_ASCII == 0
 }
 
-/// The same, a cache line's worth at a time. Most of it begins where a vector should: one that lies
-/// across two cache lines takes twice as long.
+/// The same with vectors of a cache line. They are aligned to 16 bytes, since one that crosses a
+/// cache line takes twice as long.
 fn unmask_long(bytes: &mut [u8], key: u32) -> bool {
     let (head, aligned) = bytes.split_at_mut(bytes.as_ptr().align_offset(16).min(bytes.len()));
     let head_is_ascii = unmask_short(head, key);
@@ -62,10 +61,10 @@ fn unmask_long(bytes: &mut [u8], key: u32) -> bool {
     head_is_ascii && tail_is_ascii && seen.to_bitmask() == 0
 }
 
-/// Copies a short payload to `plain`, of the same length, without its mask.
+/// Unmasks a short payload into `plain`, which has the same length.
 #[inline]
-pub fn unmask_into(plain: &mut [u8], masked: &[u8], mask: [u8; 4]) -> Script {
-    debug_assert_eq!(plain.len(), masked.len(), "each byte has its place");
+pub fn unmask_into(plain: &mut [u8], masked: &[u8], mask: [u8; 4]) -> Charset {
+    debug_assert_eq!(plain.len(), masked.len(), "the lengths are equal");
     let key = u32::from_le_bytes(mask);
     let wide_key = u64::from(key) << 32 | u64::from(key);
     let ((words, rest), (to_words, to_rest)) = (masked.as_chunks(), plain.as_chunks_mut());
@@ -85,14 +84,14 @@ pub fn unmask_into(plain: &mut [u8], masked: &[u8], mask: [u8; 4]) -> Script {
         *to = byte ^ key;
         seen |= u64::from(*to);
     }
-    if seen & NOT_ASCII == 0 { Script::Ascii } else { Script::Other }
+    if seen & NOT_ASCII == 0 { Charset::Ascii } else { Charset::Other }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// At any address and in parts of any length, among them those that go by cache lines.
+    /// At any alignment and split, also of lengths that use vectors.
     #[test]
     fn unmasking_is_the_mask_at_each_place() {
         let mask = [0x12, 0x34, 0x56, 0x78];
@@ -105,9 +104,9 @@ mod tests {
                 for cut in [0, 1, 7, 64, LONG - 1, LONG, LONG + 70 + at, plain.len()] {
                     let mut memory = [vec![0; at], masked.clone()].concat();
                     let (a, b) = memory[at..].split_at_mut(cut);
-                    let scripts = [unmask(a, mask, 0), unmask(b, mask, cut)];
+                    let charsets = [unmask(a, mask, 0), unmask(b, mask, cut)];
                     assert_eq!(memory[at..], plain, "at {at}, cut at {cut}");
-                    assert_eq!(scripts == [Script::Ascii; 2], ascii, "at {at}, cut at {cut}");
+                    assert_eq!(charsets == [Charset::Ascii; 2], ascii, "at {at}, cut at {cut}");
                 }
             }
         }
@@ -123,9 +122,9 @@ mod tests {
                 let mut masked = plain.clone();
                 unmask(&mut masked, mask, 0);
                 let mut copy = vec![0; length];
-                let script = unmask_into(&mut copy, &masked, mask);
+                let charset = unmask_into(&mut copy, &masked, mask);
                 assert_eq!(copy, plain);
-                assert_eq!(script == Script::Ascii, other == length, "{other} of {length}");
+                assert_eq!(charset == Charset::Ascii, other == length, "{other} of {length}");
             }
         }
     }

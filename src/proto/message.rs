@@ -1,15 +1,15 @@
-//! A message that does not lie whole in one read: fragments (RFC 6455 §5.4), or one large frame.
-//! Its bytes go into one block, unmasked and checked as they arrive.
+//! Assembles a message that is not complete in one read: fragments (RFC 6455 §5.4) or one large
+//! frame. Its bytes go into one block, unmasked and validated as they arrive.
 
 use super::frame::{Fault, Header, Kind};
-use super::mask::{self, Script};
+use super::mask::{self, Charset};
 use crate::limits::EMPTY_FRAGMENTS;
 use crate::outbox::{Block, Blocks, MAP_MIN};
 
-/// A message in the making.
+/// A message that is being assembled.
 #[derive(Debug)]
 pub struct Assembly {
-    /// What it will be.
+    /// The type of the message.
     pub kind: Kind,
     /// RSV1 of its first frame.
     pub compressed: bool,
@@ -19,7 +19,6 @@ pub struct Assembly {
     empty_fragments: u16,
 }
 
-/// The fragment that is arriving.
 #[derive(Debug)]
 struct Fragment {
     left: u64,
@@ -29,7 +28,7 @@ struct Fragment {
 }
 
 impl Assembly {
-    /// Begins a message with its first frame.
+    /// Starts a message with the header of its first frame.
     pub fn begin(
         kind: Kind,
         header: &Header,
@@ -48,7 +47,7 @@ impl Assembly {
         })
     }
 
-    /// Goes on with a further frame.
+    /// Continues with the header of a further frame.
     pub fn proceed(
         &mut self,
         header: &Header,
@@ -72,36 +71,36 @@ impl Assembly {
         Ok(())
     }
 
-    /// Bytes of the present frame that have not come.
+    /// Bytes of the current frame still to come.
     #[must_use]
     pub fn frame_left(&self) -> u64 {
         self.frame.left
     }
 
-    /// Whether nothing is missing.
+    /// Whether the message is complete.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.frame.left == 0 && self.frame.fin
     }
 
-    /// What it costs at present.
+    /// Its current memory cost.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.block.cost()
     }
 
-    /// Takes bytes of the present frame as they came, masked.
+    /// Appends bytes of the current frame, still masked.
     pub fn absorb(&mut self, bytes: &mut [u8], blocks: &mut Blocks) -> Result<(), Fault> {
-        let script = mask::unmask(bytes, self.frame.mask, self.frame.offset);
+        let charset = mask::unmask(bytes, self.frame.mask, self.frame.offset);
         if self.kind == Kind::Text && !self.compressed {
-            self.utf8.feed_unmasked(bytes, script)?;
+            self.utf8.feed_unmasked(bytes, charset)?;
         }
         blocks.append(&mut self.block, bytes);
         self.advance(bytes.len());
         Ok(())
     }
 
-    /// Where the frame's next bytes can be read to directly; empty when it is too small for that.
+    /// Space to read the frame's next bytes into directly; empty if the block has none.
     pub fn spare(&mut self) -> &mut [u8] {
         let left = usize::try_from(self.frame.left).unwrap_or(usize::MAX);
         let spare = self.block.spare();
@@ -114,9 +113,9 @@ impl Assembly {
         let from = self.block.len();
         self.block.filled(n);
         let bytes = self.block.bytes_mut(from);
-        let script = mask::unmask(bytes, self.frame.mask, self.frame.offset);
+        let charset = mask::unmask(bytes, self.frame.mask, self.frame.offset);
         if self.kind == Kind::Text && !self.compressed {
-            self.utf8.feed_unmasked(bytes, script)?;
+            self.utf8.feed_unmasked(bytes, charset)?;
         }
         self.advance(n);
         Ok(())
@@ -127,9 +126,9 @@ impl Assembly {
         self.frame.offset += n;
     }
 
-    /// The message, whole.
+    /// Returns the complete message.
     pub fn finish(self) -> Result<(Kind, Block), Fault> {
-        assert!(self.is_whole(), "a message is finished when its last byte has come");
+        assert!(self.is_whole(), "only a complete message is finished");
         if self.kind == Kind::Text && !self.compressed {
             self.utf8.finish()?;
         }
@@ -137,29 +136,28 @@ impl Assembly {
     }
 }
 
-/// Decided at the header, before a byte of the payload is taken.
+/// Checks the limit at the header, before any payload is stored.
 fn fits(have: usize, more: u64, limit: usize) -> Result<usize, Fault> {
     let more = usize::try_from(more).map_err(|_| Fault::TooBig)?;
     have.checked_add(more).filter(|&sum| sum <= limit).ok_or(Fault::TooBig)
 }
 
-/// Checks UTF-8 as it arrives: a byte that can no longer become valid is refused at once, also
-/// in the middle of a frame (RFC 6455 §8.1; the Autobahn suite calls this fail-fast).
+/// Validates UTF-8 as it arrives: a byte that cannot become valid is rejected at once, even in the
+/// middle of a frame (RFC 6455 §8.1; the Autobahn suite calls this fail-fast).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Utf8 {
-    /// The beginning of a character that is not complete.
+    /// The beginning of an incomplete character.
     tail: [u8; 4],
     len: u8,
 }
 
 impl Utf8 {
-    /// Checks the next bytes, of which it is known whether they are ASCII: between two characters
-    /// that is all there is to know.
-    fn feed_unmasked(&mut self, bytes: &[u8], script: Script) -> Result<(), Fault> {
-        if script == Script::Ascii && self.len == 0 { Ok(()) } else { self.feed(bytes) }
+    /// Validates bytes whose [`Charset`] is known: ASCII needs no check between characters.
+    fn feed_unmasked(&mut self, bytes: &[u8], charset: Charset) -> Result<(), Fault> {
+        if charset == Charset::Ascii && self.len == 0 { Ok(()) } else { self.feed(bytes) }
     }
 
-    /// Checks the next bytes.
+    /// Validates the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
         while self.len > 0 {
             let Some((&byte, rest)) = bytes.split_first() else { return Ok(()) };
@@ -184,7 +182,7 @@ impl Utf8 {
         }
     }
 
-    /// The end: no character may be incomplete.
+    /// Fails if the last character is incomplete.
     pub fn finish(self) -> Result<(), Fault> {
         if self.len == 0 { Ok(()) } else { Err(Fault::Utf8) }
     }
@@ -200,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn any_cut_agrees_with_the_whole() {
+    fn any_split_agrees_with_the_whole() {
         let samples: [&[u8]; 9] = [
             "κόσμε ☃ 𝄞 end".as_bytes(),
             b"",
@@ -224,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_become_valid_fails_at_once() {
+    fn invalid_bytes_fail_at_once() {
         for (prefix, fine) in [(&b"\xf4\x90"[..], false), (b"\xed\xa0", false), (b"\xf4\x8f", true)]
         {
             let mut utf8 = Utf8::default();

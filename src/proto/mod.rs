@@ -1,4 +1,4 @@
-//! Wire formats: bytes in, values out, values in, bytes out. Nothing here knows a connection,
+//! Wire formats: bytes become values and values become bytes. Nothing here knows a connection,
 //! an id, a time or a log.
 
 pub mod body;

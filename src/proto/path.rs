@@ -1,26 +1,26 @@
-//! The path of a request's target: where it is, and what its `%XX` stand for.
+//! The path of a request target, and percent-decoding.
 
 use std::borrow::Cow;
 
 use super::refusal::Refusal;
 
-/// What several slashes at the front of a path are.
+/// How several leading slashes of a path are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slashes {
-    /// An error: `//evil/ws` has been read as a host by others.
+    /// As an error: some parsers read `//evil/ws` as a host.
     Refused,
-    /// One slash: old kubelets ask for `//path` in a hook.
+    /// As one slash: old kubelets request `//path` in a hook.
     Folded,
 }
 
-/// Path and query of a target in origin form, or in absolute form when its host is `Host`'s.
+/// Path and query of a target in origin form, or in absolute form if its host equals `Host`.
 pub(super) fn split_target<'b>(
     target: &'b str,
     host: &str,
     method: &str,
     slashes: Slashes,
 ) -> Result<(&'b str, &'b str), Refusal> {
-    // `*` and CONNECT's authority name no path here; what is not served gets 405.
+    // `*` and the authority of CONNECT are no paths; both get 405.
     if (target == "*" && method == "OPTIONS") || method == "CONNECT" {
         return Ok((target, ""));
     }
@@ -45,15 +45,15 @@ pub(super) fn split_target<'b>(
             &path[(path.len() - rest.len()).saturating_sub(1)..]
         }
     };
-    // `//evil/ws` and `\` have been read as a host by others, `#` as an end.
+    // Some parsers read `//evil/ws` and `\` as a host, and `#` as the end.
     let fine = path.starts_with('/')
         && !path.starts_with("//")
         && target.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#');
     if fine { Ok((path, query)) } else { Err(Refusal::TargetInvalid) }
 }
 
-/// RFC 3986 §6.2.2.2: `%XX` of an unreserved character is that character. Nothing else is
-/// decoded or resolved, so no two spellings of another path mean the same.
+/// RFC 3986 §6.2.2.2: `%XX` of an unreserved character equals that character. Nothing else is
+/// decoded or resolved, so any other path has only one spelling.
 pub(super) fn decode_unreserved(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
@@ -84,8 +84,8 @@ fn hex_byte(digits: &str) -> Option<u8> {
     both.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// A path as the name of a file, all of its `%XX` decoded, once. `None` when that gives no text,
-/// or a slash or a NUL that the path did not have: no name of a file has one.
+/// A path as a file name, with all `%XX` decoded once. `None` if the result is not UTF-8, or a
+/// `%XX` is a slash or NUL, which no file name has.
 #[must_use]
 pub fn decoded_path(raw: &str) -> Option<Cow<'_, str>> {
     if !raw.contains('%') {
@@ -101,7 +101,7 @@ pub fn decoded_path(raw: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
-/// A value of a query, all of its `%XX` decoded; `None` when that gives no text.
+/// A query value with all `%XX` decoded; `None` if the result is not UTF-8.
 #[must_use]
 pub fn percent_decoded(value: &str) -> Option<Cow<'_, str>> {
     if !value.contains(['%', '+']) {

@@ -1,54 +1,53 @@
-//! Every reason to refuse a request, with the status that its RFC names and a sentence for the
-//! person who reads it.
+//! Every reason to refuse a request, with its status from the RFC and a sentence for the reader.
 
 /// Why a request is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
-    /// The first line is no request line.
+    /// The first line is not a request line.
     NotHttp,
     /// Another major version, or the HTTP/2 preface.
     Version,
     /// A line that ends with a bare LF, or a CR without its LF.
     BareLineEnd,
-    /// A field line that is none: no colon, a space before it, folded, a control character.
+    /// A malformed field line: no colon, a space before it, folded, a control character.
     FieldInvalid,
-    /// The request line is too long.
+    /// The request line exceeds its limit.
     LineTooLong,
-    /// The whole head is too long.
+    /// The head exceeds its limit.
     HeadTooLarge,
-    /// Too many fields.
+    /// More than [`crate::limits::HEAD_FIELDS`] fields.
     TooManyFields,
     /// No `Host` on HTTP/1.1.
     HostMissing,
     /// More than one `Host`.
     HostTwice,
-    /// A `Host` that is no host, or differs from the target's.
+    /// A malformed `Host`, or one that differs from the target's.
     HostInvalid,
-    /// A target that no server should have to interpret.
+    /// A malformed request target.
     TargetInvalid,
     /// A length that is not a plain number.
     LengthInvalid,
-    /// Two lengths, or a length beside an encoding: the smuggler's tools.
+    /// Two lengths, or a length beside a transfer coding: means of request smuggling.
     LengthAmbiguous,
     /// A transfer coding other than `chunked`, or one on HTTP/1.0.
     EncodingInvalid,
-    /// A chunk that is none.
+    /// Malformed chunk framing.
     ChunkInvalid,
-    /// A body larger than this path takes.
+    /// A body larger than the path allows.
     BodyTooLarge,
     /// An `Expect` other than `100-continue`.
     Expectation,
-    /// A method that nobody knows.
+    /// An unknown method.
     MethodUnknown,
-    /// A known method that this path has not.
+    /// A known method that the path does not serve.
     MethodNotAllowed,
     /// No such path.
     NotFound,
-    /// A WebSocket path, asked for without the fields of an upgrade.
+    /// A WebSocket path without the fields of an upgrade.
     UpgradeMissing,
     /// Another version of the WebSocket protocol.
     UpgradeVersion,
-    /// A `Sec-WebSocket-Key` that is missing, double, or not 16 bytes in base64.
+    /// A `Sec-WebSocket-Key` that is missing, repeated, or not 16 bytes in base64.
     KeyInvalid,
     /// An upgrade with a body.
     UpgradeBody,
@@ -56,26 +55,26 @@ pub enum Refusal {
     OriginForeign,
     /// Two `Origin` fields.
     OriginTwice,
-    /// A subprotocol list that is none, or names one twice.
+    /// A malformed subprotocol list, or one with duplicates.
     SubprotocolInvalid,
-    /// An extension list that is none.
+    /// A malformed extension list.
     ExtensionInvalid,
-    /// A parameter of the URL's query with a value that it cannot have.
+    /// A query parameter with an invalid value.
     ParameterInvalid,
     /// The head did not arrive in time.
     TooSlow,
-    /// No place for another connection.
+    /// The connection limit is reached.
     Full,
-    /// The process is about to end.
+    /// The server is draining.
     Draining,
     /// Memory is short.
     Overloaded,
-    /// `fault=status-503` asked for it.
+    /// Requested with `fault=status-503`.
     OnPurpose,
 }
 
 impl Refusal {
-    /// The status that tells the peer.
+    /// The HTTP status.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
@@ -111,7 +110,7 @@ impl Refusal {
         }
     }
 
-    /// What went wrong, in words for the peer's author.
+    /// What is wrong, for the author of the client. Sent as the body.
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {

@@ -1,57 +1,57 @@
-//! An answer, as a value and then as bytes. It does not know what it answers.
+//! An HTTP response, as a value and as bytes. It does not know the request.
 
 use std::borrow::Cow;
 
 use super::http::Persistence;
 use super::refusal::Refusal;
 
-/// An answer that is not a WebSocket.
+/// Any response but a 101.
 #[derive(Debug)]
 pub struct Response<'a> {
-    /// Its status.
+    /// The HTTP status.
     pub status: u16,
-    /// Its own fields; those that every answer has come with [`Response::write`].
+    /// Fields beyond those that [`Response::write`] adds to every response.
     pub fields: Vec<(&'static str, Cow<'a, str>)>,
-    /// Its body.
+    /// The body, empty if there is none.
     pub body: Cow<'a, [u8]>,
 }
 
-/// What every answer of this server says.
+/// Fields of every response.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp<'a> {
-    /// The moment, as HTTP writes it.
+    /// The `Date` field.
     pub date: &'a str,
-    /// The pod or host that answers.
+    /// The `X-Served-By` field: the pod or host.
     pub served_by: &'a str,
 }
 
-/// What a 101 says of the WebSocket that it opens (RFC 6455 §4.2.2).
+/// Fields of a 101 (RFC 6455 §4.2.2).
 #[derive(Clone, Copy, Debug)]
 pub struct Switch<'a> {
-    /// What the client's key was made into.
+    /// The value of `Sec-WebSocket-Accept`.
     pub accept: &'a str,
-    /// The one that was chosen.
+    /// The selected subprotocol.
     pub subprotocol: Option<&'a str>,
-    /// The one that was agreed to, with its parameters.
+    /// The negotiated extension with its parameters.
     pub extension: Option<&'a str>,
 }
 
-/// What a client hears that asked whether it may send its body.
+/// The response to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// How an answer is sent.
+/// How a response is sent, as the request demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// A `HEAD` gets the fields of a `GET`, and no body.
+    /// Whether the body is sent; a `HEAD` only gets the fields.
     pub body: bool,
-    /// Whether the connection stays open, said when the peer would expect the contrary.
+    /// Whether the connection stays open; sent if that is not the version's default.
     pub persistence: Persistence,
     /// The minor version of the request.
     pub minor: u8,
 }
 
 impl<'a> Response<'a> {
-    /// An answer with a body of plain text.
+    /// A response in plain text.
     #[must_use]
     pub fn text(status: u16, body: impl Into<Cow<'a, str>>) -> Self {
         let body = match body.into() {
@@ -65,20 +65,20 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// An answer with a body of JSON.
+    /// A 200 in JSON.
     #[must_use]
     pub fn json(body: Vec<u8>) -> Self {
         let kind = ("Content-Type", Cow::Borrowed("application/json"));
         Self { status: 200, fields: vec![kind], body: Cow::Owned(body) }
     }
 
-    /// An answer without a body.
+    /// A response without a body.
     #[must_use]
     pub fn empty(status: u16) -> Self {
         Self { status, fields: Vec::new(), body: Cow::Borrowed(&[]) }
     }
 
-    /// The answer to a request that is not served.
+    /// The response to a refused request.
     #[must_use]
     pub fn refusal(refusal: Refusal) -> Self {
         let response = Self::text(refusal.status(), format!("{}\n", refusal.sentence()));
@@ -89,20 +89,20 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// Adds a field.
+    /// Adds a header field.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'a, str>>) -> Self {
         self.fields.push((name, value.into()));
         self
     }
 
-    /// Appends the answer as bytes.
+    /// Appends the response.
     pub fn write(&self, out: &mut Vec<u8>, stamp: Stamp<'_>, delivery: Delivery) {
         start(out, self.status, stamp);
         for (name, value) in &self.fields {
             field(out, name, value);
         }
-        // RFC 9110 §15.3.5, §15.4.5: these have no body whatever anyone says.
+        // RFC 9110 §15.3.5, §15.4.5: these never have a body.
         let bodiless = matches!(self.status, 204 | 304);
         if !bodiless {
             field(out, "Content-Length", &self.body.len().to_string());
@@ -119,7 +119,7 @@ impl<'a> Response<'a> {
     }
 }
 
-/// Appends the answer that turns a connection into a WebSocket (RFC 6455 §4.2.2).
+/// Appends the 101 that turns a connection into a WebSocket (RFC 6455 §4.2.2).
 pub fn switch(out: &mut Vec<u8>, stamp: Stamp<'_>, switch: &Switch<'_>) {
     start(out, 101, stamp);
     field(out, "Upgrade", "websocket");
@@ -145,9 +145,9 @@ fn start(out: &mut Vec<u8>, status: u16, stamp: Stamp<'_>) {
     field(out, "X-Served-By", stamp.served_by);
 }
 
-/// Values are ours, or were checked: no line end gets here.
+/// Values are our own or validated, so none contains a line end.
 fn field(out: &mut Vec<u8>, name: &str, value: &str) {
-    debug_assert!(!value.contains(['\r', '\n']), "a value must not end its line");
+    debug_assert!(!value.contains(['\r', '\n']), "a value contains no line end");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());

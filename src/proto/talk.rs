@@ -1,13 +1,13 @@
-//! Frames as a client says and hears them: masked on their way out, whole messages on their way
-//! in. It knows no connection and no time.
+//! Frames of a WebSocket client: writes masked frames, and reads a server's frames into complete
+//! messages. It knows no connection and no time.
 
 use super::frame::{self, Fault, Kind, Opcode};
 use super::mask;
 
-/// A message may have so many bytes.
+/// The longest message accepted from a server.
 pub const MESSAGE_MAX: usize = 16 << 20;
 
-/// First bytes of whole messages and of control frames (RFC 6455 §5.2).
+/// First bytes of unfragmented messages and of control frames (RFC 6455 §5.2).
 pub const TEXT: u8 = 0x81;
 /// See [`TEXT`].
 pub const BINARY: u8 = 0x82;
@@ -33,7 +33,7 @@ pub fn write(
     out.extend_from_slice(&mask);
     let start = out.len();
     payload(out);
-    debug_assert_eq!(out.len() - start, length, "the header says how long it is");
+    debug_assert_eq!(out.len() - start, length, "the payload has the announced length");
     mask::unmask(&mut out[start..], mask, 0);
 }
 
@@ -43,46 +43,46 @@ pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason.as_bytes()].concat()
 }
 
-/// What a server said.
+/// A complete message or control frame from a server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// A whole message.
+    /// A complete message.
     Message(Kind, Vec<u8>),
-    /// A question that must be answered with the same bytes.
+    /// Must be answered with a Pong of the same payload.
     Ping(Vec<u8>),
-    /// The answer to ours.
+    /// The answer to our Ping.
     Pong(Vec<u8>),
-    /// Its last word: code and reason.
+    /// A Close: code and reason.
     Close(u16, String),
 }
 
-/// What a server says, as it arrives.
+/// Reads a server's frames as they arrive.
 #[derive(Debug, Default)]
 pub struct Hearing {
-    /// Bytes of a frame that is not there as a whole.
+    /// Bytes of an incomplete frame.
     bytes: Vec<u8>,
-    /// How many of them have been taken.
+    /// How many of `bytes` are consumed.
     taken: usize,
-    /// The fragments so far, and what they are.
+    /// The type of a fragmented message and its bytes so far.
     message: Option<(Kind, Vec<u8>)>,
 }
 
 impl Hearing {
-    /// More bytes have come.
+    /// Adds received bytes.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.drain(..std::mem::take(&mut self.taken));
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next thing that is complete.
+    /// The next complete message or control frame.
     ///
     /// # Errors
-    /// What is wrong: nothing more can be understood.
+    /// The protocol error; the connection must be failed.
     pub fn poll(&mut self) -> Result<Option<Heard>, Fault> {
         loop {
             let rest = &self.bytes[self.taken..];
             let Some(header) = frame::parse_server(rest)? else { return Ok(None) };
-            // No extension was agreed to.
+            // No extension was negotiated.
             if header.compressed {
                 return Err(Fault::ReservedBits);
             }
@@ -111,7 +111,7 @@ impl Hearing {
         }
     }
 
-    /// One more fragment; the message, when it was the last.
+    /// Adds a fragment; returns the message after the last one.
     fn fragment(
         &mut self,
         start: Option<Kind>,
@@ -142,7 +142,7 @@ impl Hearing {
 mod tests {
     use super::*;
 
-    /// Everything that is heard in these bytes, wherever they are cut.
+    /// Everything in these bytes, which must not depend on where they are split.
     fn all(bytes: &[u8]) -> Result<Vec<Heard>, Fault> {
         let whole = cut(bytes, bytes.len().max(1));
         assert_eq!(whole, cut(bytes, 1));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_heard() {
+    fn reading() {
         let mut bytes = Vec::new();
         frame::write_message(&mut bytes, Kind::Text, "h\u{e9}".as_bytes());
         bytes.extend_from_slice(b"\x02\x01a\x89\x01!\x80\x01b\x8a\x00");
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said() {
+    fn writing() {
         let mut out = Vec::new();
         write(&mut out, TEXT, [1, 2, 3, 4], 2, |out| out.extend_from_slice(b"hi"));
         assert_eq!(out, [0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2]);

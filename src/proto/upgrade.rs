@@ -1,5 +1,5 @@
-//! The upgrade as a client sees it (RFC 6455 §4.1): what is asked for, and whether the answer is
-//! a yes. `handshake` is the other side of it. It knows no connection and no time.
+//! The client side of the opening handshake (RFC 6455 §4.1): the request, and whether the server
+//! accepted it. `handshake` is the server side. It knows no connection and no time.
 
 use core::fmt;
 
@@ -10,34 +10,34 @@ use super::handshake;
 use super::http::{has_token, visible_ascii};
 use super::http_client::{self, Answer, Asked, Event, Head, Limits, Request, Unsendable};
 
-/// An answer's head is no longer than this. Its body, after a refusal, is not looked at.
+/// Limits of the response. Its body, after a refusal, is not read.
 const LIMITS: Limits = Limits { head_bytes: 8 * 1024, body_bytes: u64::MAX };
-/// Of a server's name; what is longer tells no more.
+/// Most characters kept of `X-Served-By`.
 const NAME_CHARS: usize = 64;
 
-/// What is asked for.
+/// The parameters of an upgrade request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
-    /// The `Host` field.
+    /// The `Host` field: `host` or `host:port`.
     pub host: String,
-    /// Path and query.
+    /// Path and query, as in the request line.
     pub path: String,
-    /// Further fields, `Origin` among them.
+    /// Further fields, such as `Origin`.
     pub fields: Vec<(String, String)>,
     /// Subprotocols in order of preference.
     pub subprotocols: Vec<String>,
-    /// What is offered in `Sec-WebSocket-Extensions`; empty: nothing.
+    /// The value of `Sec-WebSocket-Extensions`; empty: not sent.
     pub extensions: String,
 }
 
-/// An upgrade that is asked for and not answered.
+/// An upgrade that waits for its response.
 #[derive(Debug)]
 pub struct Pending {
     accept: String,
     answer: Answer,
 }
 
-/// The answer.
+/// The outcome of an upgrade.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply {
     /// 101: frames follow.
@@ -46,29 +46,29 @@ pub enum Reply {
     Refused(u16),
 }
 
-/// What was agreed.
+/// The negotiated parameters of an open WebSocket.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Opened {
-    /// Who serves, if they say so.
+    /// `X-Served-By`, if any.
     pub served_by: Option<String>,
-    /// The subprotocol, one of those that were asked for.
+    /// The subprotocol, one of those requested.
     pub subprotocol: Option<String>,
     /// `Sec-WebSocket-Extensions`, if any.
     pub extensions: Option<String>,
 }
 
-/// What is wrong with an answer.
+/// Why a response is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// It is no HTTP that can be read.
+    /// It is not valid HTTP.
     Http(http_client::Fault),
-    /// It speaks TLS.
+    /// The server sent a TLS alert.
     Tls,
-    /// RFC 6455 §4.1: `Upgrade` and `Connection` do not say that it switches.
+    /// RFC 6455 §4.1: `Upgrade` or `Connection` is missing or has another value.
     NotSwitched,
-    /// The accept key is not the one that belongs to our key.
+    /// `Sec-WebSocket-Accept` does not match our key.
     WrongKey,
-    /// A subprotocol that was not asked for.
+    /// A subprotocol that was not requested.
     Subprotocol,
     /// An extension that was not offered.
     Extension,
@@ -78,20 +78,24 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(fault) => fault.fmt(f),
-            Self::Tls => f.write_str("TLS is spoken on that port"),
+            Self::Tls => f.write_str("the port requires TLS"),
             Self::NotSwitched => f.write_str("the 101 lacks Upgrade: websocket"),
-            Self::WrongKey => f.write_str("the accept key is wrong: that is no WebSocket server"),
-            Self::Subprotocol => f.write_str("the server chose a subprotocol nobody asked for"),
+            Self::WrongKey => {
+                f.write_str("the accept key is wrong: this is not a WebSocket server")
+            }
+            Self::Subprotocol => {
+                f.write_str("the server chose a subprotocol that was not requested")
+            }
             Self::Extension => f.write_str("the server uses an extension that was not offered"),
         }
     }
 }
 
 impl Ask {
-    /// Appends the request, with a key made of this nonce.
+    /// Appends the request, with a key derived from this nonce.
     ///
     /// # Errors
-    /// Which part of it would be read as something else.
+    /// Which part of it is invalid.
     pub fn write(&self, nonce: [u8; 16], out: &mut Vec<u8>) -> Result<Pending, Unsendable> {
         let key = STANDARD.encode(nonce);
         let protocols = self.subprotocols.join(", ");
@@ -112,25 +116,25 @@ impl Ask {
         let request = Request { method: "GET", target, host, fields: &fields, body: b"" };
         request.write(out)?;
         let answer = Answer::new(Asked::Upgrade, LIMITS);
-        // A key of ours is sound: it was made of sixteen bytes.
+        // Our key is valid, since it encodes sixteen bytes.
         Ok(Pending { accept: handshake::accept(&key).unwrap_or_default(), answer })
     }
 }
 
 impl Pending {
-    /// Reads the answer off the front of `bytes`; `None` while it is not there as a whole.
+    /// Parses the response at the front of `bytes`; `None` while it is incomplete.
     ///
     /// # Errors
-    /// Why it is no answer.
+    /// Why the response is rejected.
     pub fn read(&mut self, ask: &Ask, bytes: &mut &[u8]) -> Result<Option<Reply>, Fault> {
-        // A TLS alert record (RFC 8446 §5.1), which a server sends to whoever speaks plain text.
+        // A TLS alert record (RFC 8446 §5.1), the reply of a TLS server to plaintext.
         if bytes.first() == Some(&0x15) {
             return Err(Fault::Tls);
         }
         let Self { accept, answer } = self;
         match answer.next(bytes).map_err(Fault::Http)? {
             Some(Event::Head(head)) if head.status() == 101 => {
-                agreed(&head, accept, ask).map(|opened| Some(Reply::Open(opened)))
+                negotiated(&head, accept, ask).map(|opened| Some(Reply::Open(opened)))
             }
             Some(Event::Head(head)) => Ok(Some(Reply::Refused(head.status()))),
             Some(Event::Body(_) | Event::End(_)) | None => Ok(None),
@@ -138,7 +142,7 @@ impl Pending {
     }
 }
 
-fn agreed(head: &Head<'_>, accept: &str, ask: &Ask) -> Result<Opened, Fault> {
+fn negotiated(head: &Head<'_>, accept: &str, ask: &Ask) -> Result<Opened, Fault> {
     let text = |name: &str| head.value(name).and_then(visible_ascii);
     let upgrade = text("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
     let connection = text("connection").is_some_and(|value| has_token(value.as_bytes(), "upgrade"));
@@ -179,7 +183,7 @@ mod tests {
         }
     }
 
-    /// What comes of an answer, wherever it is cut, and how much behind it is left.
+    /// The outcome for a response, wherever it is split.
     fn read(text: &str) -> Result<Option<Reply>, Fault> {
         let mut seen = Vec::new();
         for cut in [1, 5, 10_000] {
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked() {
+    fn the_request() {
         let mut out = Vec::new();
         ask().write(NONCE, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();

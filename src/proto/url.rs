@@ -1,13 +1,13 @@
-//! URLs as people write them: `SCHEME://HOST[:PORT][/PATH][?QUERY]`, and `HOST:PORT`. There is one
-//! reader for all of them; whoever asks for a URL adds what else it must be.
+//! Parses URLs of the form `SCHEME://HOST[:PORT][/PATH][?QUERY]`, and `HOST:PORT`. All URLs of
+//! options and configuration go through this parser; callers add their own restrictions.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr};
 
-/// A name is no longer (RFC 1035 §3.1).
+/// The longest host name (RFC 1035 §3.1).
 const NAME_BYTES: usize = 253;
 
-/// Whether there is TLS around what is said.
+/// Whether a URL uses TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// `ws://`, `http://`
@@ -17,7 +17,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// What a URL means by no port.
+    /// The default port.
     #[must_use]
     pub fn port(self) -> u16 {
         match self {
@@ -27,22 +27,22 @@ impl Scheme {
     }
 }
 
-/// What is spoken at a URL.
+/// The protocol of a URL, which decides about its schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speech {
+pub enum Protocol {
     /// `http://` and `https://`
     Http,
     /// `ws://` and `wss://`
     WebSocket,
 }
 
-impl Speech {
+impl Protocol {
     fn scheme(self, name: &str) -> Result<Scheme, Flaw> {
         let (plain, secured) = match self {
             Self::Http => ("http", "https"),
             Self::WebSocket => ("ws", "wss"),
         };
-        // RFC 3986 §3.1: in any letter case.
+        // RFC 3986 §3.1: schemes are case-insensitive.
         if name.eq_ignore_ascii_case(plain) {
             Ok(Scheme::Plain)
         } else if !name.eq_ignore_ascii_case(secured) {
@@ -55,30 +55,30 @@ impl Speech {
     }
 }
 
-/// A part of a URL that cannot be used.
+/// The part of a URL that is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// No scheme, or another one.
+    /// The scheme is missing or of another protocol.
     Scheme,
-    /// This build cannot speak it.
+    /// The scheme needs TLS, which this build lacks.
     NoTls,
-    /// A user or a password.
+    /// It has a user or password.
     User,
-    /// No host, or one that none can have.
+    /// The host is missing or malformed.
     Host,
-    /// No port that there is.
+    /// The port is missing or not from 1 to 65535.
     Port,
-    /// A fragment.
+    /// It has a fragment.
     Fragment,
-    /// What must be encoded, and is not.
+    /// The path has characters that must be percent-encoded.
     Path,
 }
 
-/// Why a URL cannot be used, as a clause.
+/// Why a URL is invalid, as a clause.
 pub type Wrong = &'static str;
 
 impl Flaw {
-    /// The clause; `form` is the one that says what such a URL looks like as a whole.
+    /// The clause; `form` describes such a URL as a whole.
     #[must_use]
     pub fn clause(self, form: Wrong) -> Wrong {
         match self {
@@ -95,26 +95,26 @@ impl Flaw {
 /// A URL in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts<'t> {
-    /// How it begins.
+    /// Plain or TLS.
     pub scheme: Scheme,
-    /// Host and port as they stand there: for the `Host` field.
+    /// Host and port as written, for the `Host` field.
     pub host: &'t str,
-    /// Where to connect to.
-    pub place: Place,
-    /// Path and query as they stand there, perhaps nothing.
+    /// The server to connect to.
+    pub server: HostPort,
+    /// Path and query as written, perhaps empty.
     pub path: &'t str,
 }
 
 impl<'t> Parts<'t> {
-    /// Takes a URL apart.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// Which part cannot be used.
-    pub fn read(text: &'t str, speech: Speech) -> Result<Self, Flaw> {
+    /// Which part is invalid.
+    pub fn read(text: &'t str, protocol: Protocol) -> Result<Self, Flaw> {
         let (scheme, rest) = text.split_once("://").ok_or(Flaw::Scheme)?;
-        let scheme = speech.scheme(scheme)?;
+        let scheme = protocol.scheme(scheme)?;
         let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        // RFC 6455 §3 forbids it, and no request ever carries it (RFC 9110 §7.1).
+        // RFC 6455 §3 forbids it, and no request carries it (RFC 9110 §7.1).
         if path.contains('#') {
             return Err(Flaw::Fragment);
         }
@@ -124,11 +124,11 @@ impl<'t> Parts<'t> {
         if !path.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Flaw::Path);
         }
-        let place = Place::read(host, Some(scheme.port()))?;
-        Ok(Self { scheme, host, place, path })
+        let server = HostPort::read(host, Some(scheme.port()))?;
+        Ok(Self { scheme, host, server, path })
     }
 
-    /// Path and query as a request line has them, where a path is never empty.
+    /// Path and query for a request line, where the path is never empty.
     #[must_use]
     pub fn target(&self) -> String {
         let slash = if self.path.starts_with('/') { "" } else { "/" };
@@ -136,41 +136,41 @@ impl<'t> Parts<'t> {
     }
 }
 
-/// Where a server is, before names are looked up.
+/// A host and port; a name is not resolved yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// A name, or an address without brackets.
+pub struct HostPort {
+    /// A host name, or an address without brackets.
     pub name: String,
-    /// The port.
+    /// From 1 to 65535.
     pub port: u16,
 }
 
-impl Place {
-    /// Reads `HOST:PORT`; without a port it is the usual one, if there is such.
+impl HostPort {
+    /// Parses `HOST:PORT`; without a port, `default_port` is used if there is one.
     ///
     /// # Errors
-    /// Which part cannot be used.
-    pub fn read(host: &str, usual: Option<u16>) -> Result<Self, Flaw> {
+    /// Which part is invalid.
+    pub fn read(host: &str, default_port: Option<u16>) -> Result<Self, Flaw> {
         let (name, port) = split_port(host)?;
-        let port = port.or(usual).filter(|port| *port > 0).ok_or(Flaw::Port)?;
+        let port = port.or(default_port).filter(|port| *port > 0).ok_or(Flaw::Port)?;
         Ok(Self { name: name.to_owned(), port })
     }
 
-    /// As the `Host` field has it: the usual port is left out.
+    /// For the `Host` field, which omits the default port.
     #[must_use]
-    pub fn shown(&self, usual: u16) -> String {
+    pub fn shown(&self, default_port: u16) -> String {
         let whole = self.to_string();
         match whole.rsplit_once(':') {
-            Some((host, _)) if self.port == usual => host.to_owned(),
+            Some((host, _)) if self.port == default_port => host.to_owned(),
             _ => whole,
         }
     }
 }
 
-/// A host's name, or its address without brackets, and its port if it has one.
+/// Splits a host into its name, or its address without brackets, and its port if it has one.
 ///
 /// # Errors
-/// Which of the two cannot be used.
+/// Which of the two is invalid.
 pub fn split_port(host: &str) -> Result<(&str, Option<u16>), Flaw> {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => {
@@ -186,13 +186,13 @@ pub fn split_port(host: &str) -> Result<(&str, Option<u16>), Flaw> {
     }
 }
 
-/// What can be looked up, or is an IPv4 address.
+/// Whether this is a host name or an IPv4 address.
 fn is_name(text: &str) -> bool {
     (1..=NAME_BYTES).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name.parse() {
             Ok(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
@@ -201,31 +201,31 @@ impl fmt::Display for Place {
     }
 }
 
-/// A WebSocket's URL.
+/// A WebSocket URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// As it was given.
+    /// The URL as given.
     pub text: String,
-    /// How it begins.
+    /// Plain or TLS.
     pub scheme: Scheme,
-    /// Where to connect to.
-    pub place: Place,
-    /// For the `Host` field: as in the URL.
+    /// The server to connect to.
+    pub server: HostPort,
+    /// The `Host` field: host and port as written.
     pub host: String,
-    /// Path and query.
+    /// Path and query for the request line.
     pub path: String,
 }
 
 impl Url {
-    /// Reads a WebSocket's URL.
+    /// Parses a WebSocket URL.
     ///
     /// # Errors
-    /// What it must be.
+    /// What it must be, as a clause.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
         const FORM: Wrong =
             "must be ws://HOST[:PORT][/PATH][?QUERY], such as ws://localhost:8080/echo";
-        let parts = Parts::read(text, Speech::WebSocket).map_err(|flaw| match flaw {
-            Flaw::Scheme if Parts::read(text, Speech::Http) != Err(Flaw::Scheme) => {
+        let parts = Parts::read(text, Protocol::WebSocket).map_err(|flaw| match flaw {
+            Flaw::Scheme if Parts::read(text, Protocol::Http) != Err(Flaw::Scheme) => {
                 "must begin with ws:// or wss://, not http:// or https://"
             }
             Flaw::User => "must not have a user or password: use --header 'Authorization: …'",
@@ -236,7 +236,7 @@ impl Url {
             scheme: parts.scheme,
             host: parts.host.to_owned(),
             path: parts.target(),
-            place: parts.place,
+            server: parts.server,
         })
     }
 }
@@ -257,13 +257,13 @@ mod tests {
             ("ws://127.0.0.1:1/", "127.0.0.1:1", "127.0.0.1:1", "/"),
         ] {
             let url = Url::parse(text).unwrap();
-            let seen = (url.place.to_string(), url.host, url.path);
+            let seen = (url.server.to_string(), url.host, url.path);
             assert_eq!(seen, (place.to_owned(), host.to_owned(), path.to_owned()), "{text}");
         }
         assert_eq!(Url::parse("ws://h").unwrap().scheme, Scheme::Plain);
         if cfg!(feature = "tls") {
             let secured = Url::parse("wss://h/x").unwrap();
-            let seen = (secured.scheme, secured.place.to_string(), secured.host);
+            let seen = (secured.scheme, secured.server.to_string(), secured.host);
             assert_eq!(seen, (Scheme::Secured, "h:443".to_owned(), "h".to_owned()));
         } else {
             assert!(Url::parse("wss://h").unwrap_err().starts_with("needs TLS"));
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn places() {
-        assert_eq!(Place::read("h:81", None).unwrap().to_string(), "h:81");
+        assert_eq!(HostPort::read("h:81", None).unwrap().to_string(), "h:81");
         for (bad, flaw) in [
             ("h", Flaw::Port),
             ("h:", Flaw::Port),
@@ -301,11 +301,11 @@ mod tests {
             ("[::1", Flaw::Host),
             ("", Flaw::Host),
         ] {
-            assert_eq!(Place::read(bad, None), Err(flaw), "{bad}");
+            assert_eq!(HostPort::read(bad, None), Err(flaw), "{bad}");
         }
-        assert!(Place::read(&format!("{}:1", "h".repeat(254)), None).is_err());
+        assert!(HostPort::read(&format!("{}:1", "h".repeat(254)), None).is_err());
         for (host, shown) in [("h:80", "h"), ("h:81", "h:81"), ("[::1]:80", "[::1]")] {
-            assert_eq!(Place::read(host, None).unwrap().shown(80), shown);
+            assert_eq!(HostPort::read(host, None).unwrap().shown(80), shown);
         }
     }
 }

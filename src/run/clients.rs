@@ -54,7 +54,7 @@ impl fmt::Display for ToolError {
                 limit.saturating_sub(*used),
                 *clients as u64 + used,
             ),
-            Self::Kernel(error) => write!(f, "the kernel does not let this run: {error}"),
+            Self::Kernel(error) => write!(f, "a system call failed: {error}"),
         }
     }
 }
@@ -64,9 +64,9 @@ impl fmt::Display for ToolError {
 ///
 /// # Errors
 /// When a system call that every client needs fails.
-pub fn healthcheck(asked: options::Healthcheck) -> io::Result<(u8, String)> {
+pub fn healthcheck(options: options::Healthcheck) -> io::Result<(u8, String)> {
     let began_ns = clock::now().mono_ns;
-    let options::Healthcheck { goal, host, path, url, timeout_ms } = asked;
+    let options::Healthcheck { goal, host, path, url, timeout_ms } = options;
     let targets = match targets(goal) {
         Ok(targets) => targets,
         Err(error) => return Ok((1, format!("{url}: {error}"))),
@@ -103,8 +103,8 @@ pub fn load(plan: Plan) -> Result<Report, ToolError> {
 ///
 /// # Errors
 /// When the client cannot start.
-pub fn measure(told: options::Load) -> Result<(u8, String), ToolError> {
-    let options::Load { url, goal, mut plan, thresholds, form } = told;
+pub fn measure(options: options::Load) -> Result<(u8, String), ToolError> {
+    let options::Load { url, goal, mut plan, thresholds, form } = options;
     plan.targets = targets(goal)?;
     let watched = io::stderr().is_terminal();
     plan.progress_ms = watched.then_some(PROGRESS_MS);
@@ -126,8 +126,8 @@ pub fn measure(told: options::Load) -> Result<(u8, String), ToolError> {
 ///
 /// # Errors
 /// When the client cannot start.
-pub fn connect(told: options::Connect) -> Result<u8, ToolError> {
-    let options::Connect { goal, mut plan } = told;
+pub fn connect(options: options::Connect) -> Result<u8, ToolError> {
+    let options::Connect { goal, mut plan } = options;
     plan.targets = targets(goal)?;
     let both = io::stdin().is_terminal() && io::stdout().is_terminal();
     plan.prompt = both.then_some("> ");
@@ -136,13 +136,13 @@ pub fn connect(told: options::Connect) -> Result<u8, ToolError> {
     Ok(driver.run()?)
 }
 
-/// Whether the engine receives SIGTERM and SIGINT, or the signals keep their default action.
+/// Whether the engine receives SIGTERM and SIGINT, or they keep their default action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ears {
-    /// The engine receives them.
-    Open,
-    /// They keep their default action: the process does more than run this engine.
-    Shut,
+pub enum SignalMode {
+    /// The engine receives [`Signal::Stop`](crate::engine::Signal::Stop).
+    Engine,
+    /// They keep their default action, since the process does more than run this engine.
+    Default,
 }
 
 /// Runs an engine that opens connections and accepts none, until it asks for an exit; returns the
@@ -150,11 +150,11 @@ pub enum Ears {
 ///
 /// # Errors
 /// When a system call that every client needs fails.
-pub fn drive<E: Engine>(engine: E, ears: Ears) -> io::Result<(u8, E)> {
+pub fn drive<E: Engine>(engine: E, mode: SignalMode) -> io::Result<(u8, E)> {
     raise_descriptor_limit();
-    let signals = match ears {
-        Ears::Open => signals::stop_pipe()?,
-        Ears::Shut => Vec::new(),
+    let signals = match mode {
+        SignalMode::Engine => signals::stop_pipe()?,
+        SignalMode::Default => Vec::new(),
     };
     let mut driver = Driver::new(engine, Kernel::new(Duties::default(), signals)?);
     let code = driver.run()?;

@@ -1,12 +1,11 @@
-//! Composition: what a command was told becomes an engine, an operating system for it, and a
-//! driver that runs the one on the other. It reads files and binds sockets before the loop starts,
-//! and is the only place that knows options, engines and `net` at once. `serve` is the server,
-//! `clients` are the commands that open connections.
+//! Composition: builds an engine from the options of a command, an operating system for it, and a
+//! driver. It reads files and binds sockets before the loop starts, and is the only place that
+//! knows options, engines and `net`. `serve` is the server, `clients` are the other commands.
 
 mod clients;
 mod serve;
 
-pub use clients::{Ears, ToolError, connect, drive, healthcheck, load, measure};
+pub use clients::{SignalMode, ToolError, connect, drive, healthcheck, load, measure};
 pub use serve::{StartError, serve, start_logs};
 
 use crate::net::clock;

@@ -18,7 +18,7 @@ use crate::net::memory::Gauge;
 use crate::net::notify::Supervisor;
 use crate::net::passed::{Passed, PassedError};
 use crate::net::stream::Listener;
-use crate::net::tls::{self, KeepError, Keeper};
+use crate::net::tls::{self, Certificate, CertificateError};
 use crate::net::{clock, files, process, signals, unix};
 use crate::options::{LogFormat, LogStyle, Reach, Serve};
 use crate::parts;
@@ -48,7 +48,7 @@ pub enum StartError {
     /// The directory of `--assets` cannot be served.
     Assets(io::Error),
     /// The certificate of `--tls-cert` or its key is not usable.
-    Tls(KeepError),
+    Tls(CertificateError),
     /// A system call that every server needs failed.
     Kernel(io::Error),
 }
@@ -60,7 +60,7 @@ impl fmt::Display for StartError {
                 let remedy = match (listen, error.kind()) {
                     (Listen::Unix(_), kind) => unix::remedy(kind),
                     (_, io::ErrorKind::AddrInUse) => {
-                        "stop what listens there, or choose another port"
+                        "stop the other process, or choose another port"
                     }
                     (_, io::ErrorKind::PermissionDenied) => {
                         "ports below 1024 need a privilege, choose a higher one"
@@ -80,7 +80,7 @@ impl fmt::Display for StartError {
             Self::Passed(error) => error.fmt(f),
             Self::Assets(error) => write!(f, "--assets: cannot serve {error}"),
             Self::Tls(error) => error.fmt(f),
-            Self::Kernel(error) => write!(f, "the kernel does not let this server run: {error}"),
+            Self::Kernel(error) => write!(f, "a system call failed: {error}"),
         }
     }
 }
@@ -117,7 +117,7 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
         plan.draw_from(draw);
     }
     let tls = serve.tls.clone().map(|files| {
-        Keeper::open(tls::Files { cert: files.cert, key: files.key }, server::PLAIN_WORDS)
+        Certificate::open(tls::Files { cert: files.cert, key: files.key }, server::PLAIN_WORDS)
     });
     let tls = tls.transpose().map_err(StartError::Tls)?;
     let descriptors = process::raise_descriptor_limit();
@@ -161,7 +161,6 @@ fn check_passed(serve: &Serve, passed: &[Passed]) -> Result<(), StartError> {
     checked.map_err(|why| StartError::Part(format!("LISTEN_FDS: {why}")))
 }
 
-/// A listener that is bound.
 struct OpenListener {
     side: Side,
     listener: Listener,
@@ -232,7 +231,7 @@ fn announce(serve: &Serve, listeners: &[OpenListener]) {
     }
     let passed = listeners.iter().filter(|open| open.origin == Origin::Passed);
     if passed.count() > 0 {
-        log::info!(target: "passed", "sockets in LISTEN_FDS win over --listen and --admin-listen");
+        log::info!(target: "passed", "sockets from LISTEN_FDS replace --listen and --admin-listen");
     }
     log::info!(
         target: "start", version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),

@@ -30,7 +30,7 @@ pub use shared::Shared;
 use std::collections::VecDeque;
 
 use crate::engine::{
-    Action, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Side, Signal, Source, Standing,
+    Action, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Side, Signal, Source, Status,
 };
 use crate::limits;
 use crate::proto::http::Persistence;
@@ -251,7 +251,7 @@ impl Engine for Server {
 
     fn refused_at_accept(&mut self, now: Now, why: Shortage) -> &[u8] {
         match why {
-            Shortage::Places => self.shared.metrics.refused_at_accept += 1,
+            Shortage::Slots => self.shared.metrics.refused_at_accept += 1,
             Shortage::Descriptors => self.shared.metrics.accept_errors += 1,
         }
         self.last_words.clear();
@@ -457,9 +457,9 @@ impl Engine for Server {
         self.shared.work
     }
 
-    fn standing(&self) -> Standing {
+    fn status(&self) -> Status {
         let Shared { open, drain, config, .. } = &self.shared;
-        Standing {
+        Status {
             connections: open.main,
             websockets: open.websockets,
             ends_ns: drain.ends_ns(&config.drain),

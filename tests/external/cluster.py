@@ -82,7 +82,7 @@ def by_certificate():
         with Server(env={"KUBECONFIG": stranger}) as server:
             said = Viewer(server).until("stale")[-1]["reason"]
             equal("another authority's certificate is refused, and that is said",
-                  said, "no TLS with the API server: it refused us with a TLS alert")
+                  said, "no TLS with the API server: it rejected the handshake with a TLS alert")
 
 
 def wrong_authority():

@@ -179,8 +179,8 @@ def healthcheck():
         server.signal(signal.SIGSTOP)
         asks("a frozen server", 1, "timed out after 200ms", "--timeout", "200ms", here)
     asks("nobody there", 1, "refused", here)
-    asks("no such name", 1, "cannot be looked up|cannot be reached", "--timeout", "300ms", "http://no.invalid")
-    asks("no such socket", 1, "nothing at that address", f"unix:{SCRATCH}/nobody")
+    asks("no such name", 1, "cannot be looked up|cannot connect", "--timeout", "300ms", "http://no.invalid")
+    asks("no such socket", 1, "address unreachable", f"unix:{SCRATCH}/nobody")
 
 
 def unreadable():

@@ -162,7 +162,7 @@ fn what_cannot_run_says_so_in_one_line() {
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = busy.local_addr().unwrap().to_string();
     let in_use =
-        "Address already in use (os error 98): stop what listens there, or choose another port";
+        "Address already in use (os error 98): stop the other process, or choose another port";
     for (arguments, line) in [
         (&["--listen", &address][..], format!("--listen: cannot listen on {address}: {in_use}")),
         (

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use allocation_counter::measure;
 use wspulse::engine::{
-    Action, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Side, Signal, Source, Standing,
+    Action, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Side, Signal, Source, Status,
 };
 use wspulse::server::{Server, TRANSITIONS};
 
@@ -258,8 +258,8 @@ impl Engine for Watched {
         self.server.work()
     }
 
-    fn standing(&self) -> Standing {
-        self.server.standing()
+    fn status(&self) -> Status {
+        self.server.status()
     }
 
     fn poll(&mut self) -> Option<Action> {

@@ -117,7 +117,7 @@ impl Net {
     /// Whether an event concerns the admin side.
     fn is_admin(&self, event: Event) -> bool {
         match event {
-            Event::Knock(side) => side == 1,
+            Event::Accept(side) => side == 1,
             Event::Stream { id, .. } => {
                 self.wires.iter().any(|wire| wire.id == Some((id, Side::Admin)))
             }
@@ -179,7 +179,7 @@ impl Wires {
             return wire;
         }
         net.knocking[listener].push_back(wire);
-        net.events.push(Event::Knock(listener));
+        net.events.push(Event::Accept(listener));
         wire
     }
 
@@ -369,7 +369,7 @@ impl Os for World {
         Ok(())
     }
 
-    fn glance(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+    fn poll_admin(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         let net = &mut *self.0.0.borrow_mut();
         net.unasked = 0;
         let all = std::mem::take(&mut net.events);
@@ -401,10 +401,10 @@ impl Os for World {
         Ok((Stream { wire, net: self.0.clone() }, peer))
     }
 
-    fn turn_away(&mut self, listener: usize, last_words: &[u8]) -> io::Result<()> {
+    fn refuse_one(&mut self, listener: usize, response: &[u8]) -> io::Result<()> {
         let mut net = self.0.0.borrow_mut();
         let wire = net.knocking[listener].pop_front().ok_or(io::ErrorKind::WouldBlock)?;
-        net.wires[wire].outbound.extend_from_slice(last_words);
+        net.wires[wire].outbound.extend_from_slice(response);
         net.wires[wire].end = Some(End::Closed);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Doors: taking connections in, and what to do when there is no place or no descriptor for them.
+//! Accepting and opening connections, and refusing them when slots or descriptors run out.
 
 use std::io::{self, Read, Write};
 
@@ -8,34 +8,34 @@ use crate::engine::{Engine, HangUp, Id, Shortage, Side, Target, TlsFault};
 use crate::limits;
 use crate::time;
 
-/// Places are added this many at a time, see `slab`.
+/// Slots are added this many at a time, see `slab`.
 const GROWTH: usize = 4096;
-/// After descriptors ran out, when accepting is tried again unless a stream closed before.
+/// After descriptors ran out, accepting is retried after this, or as soon as a stream closes.
 const RETRY_NS: u64 = 100_000_000;
-/// While too many handshakes are under way, when accepting is tried again.
-const REST_NS: u64 = 10_000_000;
-/// A handshake that has taken so long has to make room when there are too many.
+/// While too many handshakes are in progress, accepting is retried after this.
+const PAUSE_NS: u64 = 10_000_000;
+/// A handshake that takes longer than this is aborted when there are too many.
 const SLOW_NS: u64 = 1_000_000_000;
 
-/// A listener, and whether somebody may wait there.
+/// A listener and the state of its accept queue.
 #[derive(Debug)]
 pub(super) struct ListenerState {
     pub(super) side: Side,
     pub(super) state: Queue,
-    /// When descriptors ran out, who knocks waits until then: one error for each would be many.
-    rests_until_ns: u64,
+    /// Set when descriptors run out: events until then do not resume accepting, or each would log
+    /// an error.
+    retry_ns: u64,
 }
 
 impl ListenerState {
     pub(super) fn new(side: Side) -> Self {
-        Self { side, state: Queue::Waiting, rests_until_ns: 0 }
+        Self { side, state: Queue::Waiting, retry_ns: 0 }
     }
 
-    /// Somebody waits there now.
-    pub(super) fn knock(&mut self, now_ns: u64) {
+    pub(super) fn set_waiting(&mut self, now_ns: u64) {
         if self.state == Queue::Empty {
-            self.state = if now_ns < self.rests_until_ns {
-                Queue::Stuck { until_ns: self.rests_until_ns }
+            self.state = if now_ns < self.retry_ns {
+                Queue::Paused { until_ns: self.retry_ns }
             } else {
                 Queue::Waiting
             };
@@ -46,37 +46,37 @@ impl ListenerState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Queue {
     Empty,
-    /// The kernel may have more.
+    /// The kernel may have more connections.
     Waiting,
-    /// There was no descriptor for them.
-    Stuck {
+    /// There was no descriptor, or too many handshakes are in progress.
+    Paused {
         until_ns: u64,
     },
-    /// Its listener is closed. The entry stays: events name listeners by their place in the list.
+    /// The listener is closed. The entry stays, since events name listeners by index.
     Closed,
 }
 
 impl<E: Engine, O: Os> Driver<E, O> {
-    /// The main listeners are to be closed once nobody waits there, see
+    /// Closes the main listeners once nothing waits in their queues, see
     /// [`Driver::close_listeners_when_due`].
     pub(super) fn stop_accepting(&mut self) {
         if self.closing_until_ns.is_some() || self.accepting_is_stopped() {
             return;
         }
-        self.closing_until_ns = Some(self.now.mono_ns + time::ms(limits::LAST_ACCEPTS_MS));
+        self.closing_until_ns = Some(self.now.mono_ns + time::ms(limits::FINAL_ACCEPT_MS));
         for listener in self.listeners.iter_mut().filter(|listener| listener.side == Side::Main) {
-            // That somebody waits may not have been told yet.
+            // Connections may be waiting without an event having been read.
             listener.state = Queue::Waiting;
         }
     }
 
-    /// Closes the main listeners when the queue is empty, or when it has been accepted from for
-    /// long enough; whoever waits then is reset by the kernel.
+    /// Closes the main listeners when their queues are empty or time is up; the kernel resets
+    /// connections that still wait then.
     pub(super) fn close_listeners_when_due(&mut self) {
         let Some(until_ns) = self.closing_until_ns else { return };
         let is_empty = |listener: &ListenerState| match listener.state {
             Queue::Empty | Queue::Closed => true,
-            Queue::Waiting | Queue::Stuck { .. } => false,
+            Queue::Waiting | Queue::Paused { .. } => false,
         };
         let mut main = self.listeners.iter().filter(|listener| listener.side == Side::Main);
         if self.now.mono_ns < until_ns && !main.all(is_empty) {
@@ -96,53 +96,53 @@ impl<E: Engine, O: Os> Driver<E, O> {
         main.any(|listener| listener.state == Queue::Closed)
     }
 
-    /// Takes in those who wait, up to the budget of a turn. Between two shares of it the admin side
-    /// is asked: to take in 64 costs milliseconds, and a hundred times that where CPU is short.
+    /// Accepts up to the budget of a turn, in shares between which the admin side is polled:
+    /// accepting 64 takes milliseconds, and a hundred times that where CPU is short.
     pub(super) fn accept(&mut self, listener: usize) -> io::Result<()> {
-        let asks_admin = self.listeners[listener].side == Side::Main && self.has_admin();
+        let checks_admin = self.listeners[listener].side == Side::Main && self.has_admin();
         for _ in 0..limits::ACCEPTS_PER_TURN / limits::SERVED_BEFORE_ADMIN {
             if !self.accept_share(listener) || self.is_halted() {
                 break;
             }
-            if asks_admin {
-                self.glance()?;
+            if checks_admin {
+                self.check_admin()?;
             }
         }
         Ok(())
     }
 
-    /// Whether more may be taken in at once.
+    /// Accepts one share; returns whether there may be more.
     fn accept_share(&mut self, listener: usize) -> bool {
         let side = self.listeners[listener].side;
         for _ in 0..limits::SERVED_BEFORE_ADMIN {
-            // The last ones are taken in whatever they cost.
-            let is_last_call = self.closing_until_ns.is_some();
-            if side == Side::Main && !is_last_call && !self.can_greet(listener) {
+            // Before the listeners close, the limit on handshakes does not apply.
+            let is_closing = self.closing_until_ns.is_some();
+            if side == Side::Main && !is_closing && !self.can_start_handshake(listener) {
                 return false;
             }
             match self.os.accept(listener) {
                 Ok((stream, peer)) => match self.engine.accepted(self.now, side, peer) {
-                    Some(id) => self.welcome(stream, side, id),
-                    None => self.send_away(stream),
+                    Some(id) => self.add_accepted(stream, side, id),
+                    None => self.refuse(stream),
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.listeners[listener].state = Queue::Empty;
                     return false;
                 }
                 Err(error) if is_exhaustion(&error) => {
-                    self.turn_away(listener, &error);
+                    self.refuse_waiting(listener, &error);
                     return false;
                 }
-                // That one hung up before it was taken in; the next one may not have.
+                // This client closed before it was accepted; the next one may not have.
                 Err(_) => {}
             }
         }
         true
     }
 
-    fn welcome(&mut self, stream: O::Stream, side: Side, id: Id) {
-        // While others keep the loop busy, its request has most likely arrived: to be told so in
-        // the next turn would make it wait behind all of them twice.
+    fn add_accepted(&mut self, stream: O::Stream, side: Side, id: Id) {
+        // While the loop is busy, the request has most likely arrived: to learn that only from an
+        // event of the next turn would make it wait behind all other streams twice.
         let mut marks = Marks::default();
         let costly = side == Side::Main && stream.is_costly();
         let busy = !self.ready_main.is_empty() && !costly;
@@ -150,11 +150,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
             marks.set(Marks::READABLE);
         }
         if costly {
-            marks.set(Marks::SHAKING);
+            marks.set(Marks::HANDSHAKING);
             self.costly.push_back((id, self.now.mono_ns));
         }
-        if self.enter(stream, side, id, marks).is_err() {
-            self.break_off(id);
+        if self.insert(stream, side, id, marks).is_err() {
+            self.abort(id);
         } else {
             if !costly {
                 self.engine.ready(self.now, id);
@@ -166,9 +166,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.act();
     }
 
-    /// Whether one more handshake can be begun: not while many are ready to go on, for then the
-    /// queue is better kept by the kernel; when too many wait for their peers, the slowest goes.
-    fn can_greet(&mut self, listener: usize) -> bool {
+    /// Whether one more handshake can start: not while many are ready to continue, since then the
+    /// kernel's queue is the better place to wait. If too many wait for their peers, the slowest is
+    /// aborted.
+    fn can_start_handshake(&mut self, listener: usize) -> bool {
         if self.ready_costly.len() >= limits::ACCEPTS_PER_TURN {
             return false;
         }
@@ -185,40 +186,40 @@ impl<E: Engine, O: Os> Driver<E, O> {
             Some((id, since_ns)) if since_ns + SLOW_NS <= self.now.mono_ns => {
                 let id = *id;
                 self.costly.pop_front();
-                self.break_off(id);
+                self.abort(id);
                 self.act();
                 true
             }
             Some(_) | None => {
                 self.listeners[listener].state =
-                    Queue::Stuck { until_ns: self.now.mono_ns + REST_NS };
+                    Queue::Paused { until_ns: self.now.mono_ns + PAUSE_NS };
                 false
             }
         }
     }
 
-    /// Opens a connection of the engine's own.
+    /// Carries out [`Action::Connect`](crate::engine::Action::Connect).
     pub(super) fn connect(&mut self, id: Id, target: &Target) {
         let mut marks = Marks::default();
         marks.set(Marks::CONNECTING);
         let begun = self.os.connect(target);
-        if let Err(error) = begun.and_then(|stream| self.enter(stream, Side::Main, id, marks)) {
-            self.engine.connected(self.now, id, Err(why(&error)), &mut self.out);
+        if let Err(error) = begun.and_then(|stream| self.insert(stream, Side::Main, id, marks)) {
+            self.engine.connected(self.now, id, Err(hang_up(&error)), &mut self.out);
             self.out.clear();
-            // The engine's `Close` finds no stream, so this is where its id ends.
+            // The engine's `Close` finds no stream, so the id is released here.
             if find(&mut self.streams, id).is_none() {
-                self.forget(id);
+                self.release(id);
             }
         }
     }
 
-    /// Looks how far a connection of our own is; true once it stands.
+    /// Checks on a connection being opened; returns true once it is established.
     pub(super) fn finish_connecting(&mut self, id: Id) -> bool {
         let Some(entry) = find(&mut self.streams, id) else { return false };
         let how = match self.os.connected(&mut entry.stream) {
             Ok(false) => return false,
             Ok(true) => Ok(()),
-            Err(error) => Err(why(&error)),
+            Err(error) => Err(hang_up(&error)),
         };
         entry.marks.take(Marks::CONNECTING);
         self.engine.connected(self.now, id, how, &mut self.out);
@@ -227,8 +228,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
         how.is_ok()
     }
 
-    /// Puts a stream into its place and has it watched.
-    fn enter(&mut self, mut stream: O::Stream, side: Side, id: Id, marks: Marks) -> io::Result<()> {
+    /// Stores a stream and registers it for events.
+    fn insert(
+        &mut self,
+        mut stream: O::Stream,
+        side: Side,
+        id: Id,
+        marks: Marks,
+    ) -> io::Result<()> {
         let watched = self.os.watch(&mut stream, side, id);
         let key = id.key as usize;
         if self.streams.len() <= key {
@@ -241,31 +248,34 @@ impl<E: Engine, O: Os> Driver<E, O> {
         watched
     }
 
-    /// No place in the engine: a last word, as far as it fits.
-    fn send_away(&mut self, mut stream: O::Stream) {
-        // Under TLS nothing fits before the handshake.
-        let written = stream.write(self.engine.refused_at_accept(self.now, Shortage::Places));
+    /// The engine has no slot: writes its response, as far as it fits.
+    fn refuse(&mut self, mut stream: O::Stream) {
+        // With TLS nothing can be written before the handshake.
+        let written = stream.write(self.engine.refused_at_accept(self.now, Shortage::Slots));
         drop(written);
         self.os.finish(&mut stream);
-        // Unread bytes would make the kernel reset the connection, last word included.
+        // Unread bytes would make the kernel send RST, and the peer would lose the response.
         let drained = stream.read(&mut self.shared);
         drop(drained);
     }
 
-    /// Descriptors have run out. Those who wait get a last word through a descriptor that was
-    /// held in reserve, and accepting rests, or it would spin on the same error.
-    fn turn_away(&mut self, listener: usize, why: &io::Error) {
+    /// Descriptors have run out. Waiting clients get a response through a descriptor held in
+    /// reserve, and accepting pauses, since it would only fail again.
+    fn refuse_waiting(&mut self, listener: usize, error: &io::Error) {
         let until_ns = self.now.mono_ns + RETRY_NS;
-        self.listeners[listener].state = Queue::Stuck { until_ns };
-        self.listeners[listener].rests_until_ns = until_ns;
-        for refused_at_accept in 0..limits::ACCEPTS_PER_TURN {
-            let last_words = self.engine.refused_at_accept(self.now, Shortage::Descriptors);
-            match self.os.turn_away(listener, last_words) {
-                Ok(()) if refused_at_accept == 0 => {
-                    log::warn!(target: "accept-error", error:% = why; "turning clients away");
+        self.listeners[listener].state = Queue::Paused { until_ns };
+        self.listeners[listener].retry_ns = until_ns;
+        for refused in 0..limits::ACCEPTS_PER_TURN {
+            let response = self.engine.refused_at_accept(self.now, Shortage::Descriptors);
+            match self.os.refuse_one(listener, response) {
+                Ok(()) if refused == 0 => {
+                    log::warn!(
+                        target: "accept-error", error:% = error;
+                        "refusing clients at accept"
+                    );
                 }
                 Ok(()) => {}
-                // The kernel looks for a descriptor before it looks whether anybody waits.
+                // The kernel checks for a descriptor before it checks whether a client waits.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.listeners[listener].state = Queue::Empty;
                     return;
@@ -275,12 +285,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    pub(super) fn retry_stuck_listeners(&mut self, descriptor_freed: bool) {
+    pub(super) fn resume_paused_listeners(&mut self, descriptor_freed: bool) {
         for listener in &mut self.listeners {
             if descriptor_freed {
-                listener.rests_until_ns = 0;
+                listener.retry_ns = 0;
             }
-            if let Queue::Stuck { until_ns } = listener.state
+            if let Queue::Paused { until_ns } = listener.state
                 && (descriptor_freed || until_ns <= self.now.mono_ns)
             {
                 listener.state = Queue::Waiting;
@@ -289,12 +299,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 }
 
-pub(super) fn why(error: &io::Error) -> HangUp {
+/// How a connection failed, from the error of a system call.
+pub(super) fn hang_up(error: &io::Error) -> HangUp {
     if let Some(fault) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsFault>()) {
         return HangUp::Tls(*fault);
     }
     match error.kind() {
-        // Of the kernel's it would be a path's.
+        // An ENOENT of the kernel is about the path of a Unix socket.
         io::ErrorKind::NotFound if error.raw_os_error().is_none() => HangUp::NoSuchName,
         io::ErrorKind::ConnectionRefused => HangUp::Refused,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => HangUp::Reset,
@@ -304,7 +315,7 @@ pub(super) fn why(error: &io::Error) -> HangUp {
     }
 }
 
-/// EMFILE, ENFILE, ENOBUFS, ENOMEM: too many of something, which passes.
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: a shortage that passes.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
 }

@@ -1,6 +1,6 @@
-//! What the loop remembers of a stream between two events.
+//! The state of a stream between two events.
 
-/// What is known of a stream, as bits.
+/// Flags of a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks(u16);
 
@@ -9,25 +9,25 @@ impl Marks {
     pub(super) const QUEUED: u16 = 1;
     /// The kernel may have more bytes.
     pub(super) const READABLE: u16 = 2;
-    /// Writable again since it was [`Marks::BLOCKED`].
+    /// Writable again after [`Marks::BLOCKED`].
     pub(super) const WRITABLE: u16 = 4;
-    /// The end follows; no event will tell.
+    /// End of file follows the readable bytes; no further event reports it.
     pub(super) const ENDED: u16 = 8;
-    /// The engine wants to go on with input that it holds.
+    /// The engine wants to continue with input that it holds.
     pub(super) const RESUME: u16 = 16;
-    /// It did not take all bytes: the rest is the engine's until it is writable.
+    /// A write was short: the engine keeps the rest until the stream is writable.
     pub(super) const BLOCKED: u16 = 32;
-    /// To be finished once all is written.
+    /// Shut down the writing side once everything is written.
     pub(super) const FINISH: u16 = 64;
-    /// To be closed once all is written.
+    /// Close once everything is written.
     pub(super) const CLOSE: u16 = 128;
-    /// Dead in both directions: what it has sent before can still be read.
+    /// Broken in both directions; bytes received before can still be read.
     pub(super) const BROKEN: u16 = 512;
-    /// Begun by us, and it does not stand yet.
+    /// An outgoing connection that is not established yet.
     pub(super) const CONNECTING: u16 = 256;
 
-    /// Its TLS handshake goes on: what is said to it could not be read.
-    pub(super) const SHAKING: u16 = 512;
+    /// The TLS handshake is in progress: nothing can be written yet.
+    pub(super) const HANDSHAKING: u16 = 512;
 
     pub(super) fn has(self, mark: u16) -> bool {
         self.0 & mark != 0
@@ -37,7 +37,7 @@ impl Marks {
         self.0 |= mark;
     }
 
-    /// Takes a mark off; says whether it was there.
+    /// Clears a mark; returns whether it was set.
     pub(super) fn take(&mut self, mark: u16) -> bool {
         let had = self.has(mark);
         self.0 &= !mark;

@@ -1,9 +1,9 @@
-//! The loop: it waits, reads, hands over, writes, and carries out what the engine asks for.
-//! It knows neither HTTP nor WebSocket; and no system call stands here, see `os`.
+//! The loop: it waits, reads, calls the engine, writes, and carries out the engine's actions.
+//! It knows neither HTTP nor WebSocket, and makes no system call itself, see `os`.
 //!
-//! Readiness is edge-triggered: a change is told once. Whatever stops before the kernel said
-//! "nothing more" is remembered in the stream's marks and, if it can go on, stands on the
-//! ready list. A stream that is forgotten in neither is asleep until its next event.
+//! Readiness is edge-triggered: a change is reported once. Work that stops before `WouldBlock` is
+//! remembered in the stream's marks and, if it can continue, on the ready list. A stream in
+//! neither sleeps until its next event.
 
 mod accept;
 mod marks;
@@ -19,11 +19,11 @@ use crate::limits;
 use accept::{ListenerState, Queue};
 use marks::Marks;
 
-/// A deadline that has been missed by so much was missed by a standstill, or the loop is too slow.
+/// A deadline missed by this much means that the process was stopped, or the loop is too slow.
 const LATE_NS: u64 = 10_000_000;
 
-/// Actions in a row after which the clock is asked again.
-const ACTIONS_PER_LOOK: usize = 8;
+/// The clock is read again after this many actions.
+const ACTIONS_PER_CLOCK_READ: usize = 8;
 
 #[derive(Debug)]
 struct Entry<S> {
@@ -31,7 +31,7 @@ struct Entry<S> {
     generation: u32,
     marks: Marks,
     side: Side,
-    /// What the engine was told that the stream keeps.
+    /// Buffered bytes last reported to the engine.
     held: usize,
 }
 
@@ -45,28 +45,27 @@ pub struct Driver<E, O: Os> {
     listeners: Vec<ListenerState>,
     ready_admin: VecDeque<Id>,
     ready_main: VecDeque<Id>,
-    /// Main streams to be served before timers fire again.
+    /// Main streams still to be served before timers fire again.
     round: usize,
-    /// Main streams that are ready and costly: few of them a turn.
+    /// Main streams in a handshake that are ready: only a few are served per turn.
     ready_costly: VecDeque<Id>,
-    /// Those that may still be costly, and since when, the oldest first.
+    /// Streams that may still be in a handshake, and since when; the oldest first.
     costly: VecDeque<(Id, u64)>,
     events: Vec<Event>,
-    /// The one read buffer.
+    /// The only read buffer.
     shared: Box<[u8]>,
-    /// The one out buffer.
+    /// The only out buffer.
     out: Out,
-    /// The engine wants no more connections; until then those that wait are accepted.
+    /// Set while the main listeners are closing: until then waiting connections are accepted.
     closing_until_ns: Option<u64>,
-    /// The engine wants nothing to happen until then.
     frozen_until_ns: Option<u64>,
     exit: Option<u8>,
-    /// When the supervisor wants to hear again.
-    tell_ns: Option<u64>,
+    /// When the next report to the supervisor is due.
+    notify_ns: Option<u64>,
 }
 
 impl<E: Engine, O: Os> Driver<E, O> {
-    /// A loop that has not turned yet.
+    /// Creates the loop and carries out the engine's first actions.
     pub fn new(engine: E, mut os: O) -> Self {
         let listeners = os.listeners();
         let listeners = listeners.into_iter().map(ListenerState::new).collect();
@@ -87,18 +86,18 @@ impl<E: Engine, O: Os> Driver<E, O> {
             closing_until_ns: None,
             frozen_until_ns: None,
             exit: None,
-            tell_ns: None,
+            notify_ns: None,
         };
-        // An engine that opens connections wants to before anything has happened.
+        // A client engine opens connections before any event.
         driver.act();
-        driver.tell();
+        driver.notify();
         driver
     }
 
-    /// Turns until the engine wants the process to end; returns the exit code.
+    /// Runs until the engine asks for an exit; returns the exit code.
     ///
     /// # Errors
-    /// When the kernel no longer tells what happens.
+    /// When polling for events fails.
     pub fn run(&mut self) -> io::Result<u8> {
         loop {
             if let Some(code) = self.turn()? {
@@ -107,17 +106,17 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    /// One turn: wait, admin side, doors, streams, timers.
+    /// One turn: wait, admin side, listeners, streams, timers.
     ///
     /// # Errors
-    /// When the kernel no longer tells what happens.
+    /// When polling for events fails.
     pub fn turn(&mut self) -> io::Result<Option<u8>> {
         if self.exit.is_some() {
-            // It was over before anything happened: nothing will wake us.
+            // The engine asked for an exit before any event: nothing would wake the loop.
             return Ok(self.exit);
         }
         if let Some(until_ns) = self.frozen_until_ns.take() {
-            return self.stand_still(until_ns);
+            return self.freeze(until_ns);
         }
         let before_ns = self.now.mono_ns;
         let timeout = self.timeout();
@@ -130,17 +129,17 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.serve_side(Side::Main)?;
         self.serve_costly()?;
         self.close_listeners_when_due();
-        self.retry_stuck_listeners(false);
+        self.resume_paused_listeners(false);
         if self.round == 0 {
             self.fire()?;
         }
         self.act();
-        self.tell();
+        self.notify();
         Ok(self.exit)
     }
 
-    /// Timers that are due, some at a time: what they cause is work, and between two shares of that
-    /// the admin side is asked.
+    /// Fires due timers, a few at a time; after a share of the work that they cause, the admin side
+    /// is polled.
     fn fire(&mut self) -> io::Result<()> {
         let mut asked = self.engine.work();
         for _ in 0..limits::TIMERS_PER_TURN / limits::TIMERS_AT_ONCE {
@@ -150,15 +149,15 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.engine.fire(self.now);
             self.act();
             if self.engine.work() - asked >= limits::READ_BEFORE_ADMIN as u64 {
-                self.glance()?;
+                self.check_admin()?;
                 asked = self.engine.work();
             }
         }
         Ok(())
     }
 
-    /// Nothing is looked at but signals; one that does not end the process ends nothing else.
-    fn stand_still(&mut self, until_ns: u64) -> io::Result<Option<u8>> {
+    /// Handles only signals until then; one that does not end the process does not end the freeze.
+    fn freeze(&mut self, until_ns: u64) -> io::Result<Option<u8>> {
         let left = Duration::from_nanos(until_ns.saturating_sub(self.now.mono_ns));
         let mut events = std::mem::take(&mut self.events);
         let slept = self.os.sleep(left, &mut events);
@@ -167,7 +166,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         if goes_on {
             self.frozen_until_ns = Some(until_ns);
         }
-        self.note(&mut events);
+        self.record(&mut events);
         self.events = events;
         slept?;
         if !goes_on {
@@ -176,13 +175,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
         Ok(self.exit)
     }
 
-    /// Sleeps until something happens, and notes it; returns how much happened.
+    /// Returns how many events there were.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let mut events = std::mem::take(&mut self.events);
         let waited = self.os.wait(timeout, &mut events);
         self.now = self.os.now();
         let happened = events.len();
-        self.note(&mut events);
+        self.record(&mut events);
         self.events = events;
         waited.map(|()| happened)
     }
@@ -191,11 +190,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
         due_ns + LATE_NS <= self.now.mono_ns
     }
 
-    /// After a standstill (SIGSTOP, no CPU) more has happened than one wait tells. All of it is
-    /// noted, and served in this turn, before a timer fires: otherwise peers would be closed for
-    /// not having said what lies in the kernel's buffers.
+    /// After the process was stopped (SIGSTOP, no CPU) there are more events than one wait returns.
+    /// All of them are read and served in this turn before a timer fires: otherwise peers would be
+    /// closed as silent though their bytes lie in the kernel's buffers.
     fn catch_up(&mut self) -> io::Result<()> {
-        // Whatever changes again meanwhile is told behind all the others.
+        // A stream that changes again meanwhile is reported behind all the others.
         let mut left = self.streams.len() + self.listeners.len();
         while left > 0 && !self.is_halted() {
             match self.wait(Some(Duration::ZERO))? {
@@ -206,23 +205,23 @@ impl<E: Engine, O: Os> Driver<E, O> {
         Ok(())
     }
 
-    fn tell(&mut self) {
-        self.tell_ns = self.os.tell(self.now, self.engine.standing());
+    fn notify(&mut self) {
+        self.notify_ns = self.os.notify(self.now, self.engine.status());
     }
 
-    /// For tests: the engine that is driven.
+    /// For tests: the driven engine.
     #[must_use]
     pub fn engine(&self) -> &E {
         &self.engine
     }
 
-    /// The engine, when the loop is done.
+    /// The engine, after the loop has ended.
     #[must_use]
     pub fn into_engine(self) -> E {
         self.engine
     }
 
-    /// For tests: the operating system that it runs on.
+    /// For tests: the operating system it runs on.
     pub fn os(&mut self) -> &mut O {
         &mut self.os
     }
@@ -235,22 +234,21 @@ impl<E: Engine, O: Os> Driver<E, O> {
         if pending {
             return Some(Duration::ZERO);
         }
-        let stuck = self.listeners.iter().filter_map(|listener| match listener.state {
-            Queue::Stuck { until_ns } => Some(until_ns),
+        let paused = self.listeners.iter().filter_map(|listener| match listener.state {
+            Queue::Paused { until_ns } => Some(until_ns),
             Queue::Empty | Queue::Waiting | Queue::Closed => None,
         });
-        let stuck = stuck.chain(self.closing_until_ns);
-        let due = stuck.chain(self.engine.next_deadline()).chain(self.tell_ns).min()?;
+        let paused = paused.chain(self.closing_until_ns);
+        let due = paused.chain(self.engine.next_deadline()).chain(self.notify_ns).min()?;
         Some(Duration::from_nanos(due.saturating_sub(self.now.mono_ns)))
     }
 
-    /// Puts what happened on the lists.
-    fn note(&mut self, events: &mut Vec<Event>) {
+    fn record(&mut self, events: &mut Vec<Event>) {
         for event in events.drain(..) {
             match event {
-                Event::Knock(side) => {
-                    if let Some(listener) = self.listeners.get_mut(side) {
-                        listener.knock(self.now.mono_ns);
+                Event::Accept(index) => {
+                    if let Some(listener) = self.listeners.get_mut(index) {
+                        listener.set_waiting(self.now.mono_ns);
                     }
                 }
                 Event::Stream { id, readable, writable, ended, broken } => {
@@ -278,22 +276,22 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 }
                 Event::AssetsRead => {
                     let read = self.os.take_assets();
-                    self.hand_over(Source::Assets, read);
+                    self.deliver_files(Source::Assets, read);
                     self.act();
                 }
             }
         }
     }
 
-    /// Puts a stream on its side's ready list, once.
+    /// Puts a stream on the ready list of its side, once.
     fn queue(&mut self, id: Id) {
         if let Some(ready) = self.list_for(id) {
             ready.push_back(id);
         }
     }
 
-    /// The same for a stream that has not been served yet: a flood is always ready, and each turn
-    /// serves everyone who is, so nobody waits longer for it.
+    /// The same, at the front, for a stream not served yet: a busy stream is always ready, and each
+    /// turn serves every ready stream, so none waits longer for it.
     fn queue_first(&mut self, id: Id) {
         if let Some(ready) = self.list_for(id) {
             ready.push_front(id);
@@ -301,7 +299,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    /// The list that a stream belongs on, unless it stands there.
+    /// The list for a stream; `None` if it is on one.
     fn list_for(&mut self, id: Id) -> Option<&mut VecDeque<Id>> {
         let entry = find(&mut self.streams, id)?;
         if entry.marks.has(Marks::QUEUED) {
@@ -315,8 +313,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
         })
     }
 
-    /// Accepts, and serves those that are ready; those that have more come again next turn.
-    /// Between main streams the admin side is asked again, so that no flood can keep it waiting.
+    /// Accepts, then serves ready streams; those with more input are queued for the next turn.
+    /// Between main streams the admin side is polled, so that load cannot delay it.
     fn serve_side(&mut self, side: Side) -> io::Result<()> {
         for at in 0..self.listeners.len() {
             let listener = &self.listeners[at];
@@ -341,9 +339,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    /// Serves main streams up to the work of a turn. Those that are left go first in the next turn,
+    /// Serves main streams up to the work of a turn. The remaining ones go first in the next turn,
     /// behind new connections. A round ends when every stream that was ready at its beginning has
-    /// been served, and timers fire only then: what has arrived is read first.
+    /// been served. Timers fire only then: bytes that have arrived are read before a timeout can
+    /// close their stream.
     fn serve_round(&mut self) -> io::Result<()> {
         if self.round == 0 {
             self.round = self.ready_main.len();
@@ -361,7 +360,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             let due = served >= limits::SERVED_BEFORE_ADMIN || work >= limits::READ_BEFORE_ADMIN;
             if has_admin && due {
                 (served, work) = (0, 0);
-                self.glance()?;
+                self.check_admin()?;
             }
         }
         Ok(())
@@ -371,7 +370,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.frozen_until_ns.is_some()
     }
 
-    /// A flood of handshakes gets a share of each turn, and the admin side is asked after each.
+    /// Serves a few handshakes per turn, and polls the admin side after each.
     fn serve_costly(&mut self) -> io::Result<()> {
         for _ in 0..self.ready_costly.len().min(limits::HANDSHAKES_PER_TURN) {
             if self.frozen_until_ns.is_some() {
@@ -379,7 +378,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             }
             let Some(id) = self.ready_costly.pop_front() else { break };
             self.serve(id);
-            self.glance()?;
+            self.check_admin()?;
         }
         Ok(())
     }
@@ -388,28 +387,27 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.listeners.iter().any(|listener| listener.side == Side::Admin)
     }
 
-    /// Whether nothing more is to be done in this turn.
+    /// Whether the rest of this turn is skipped.
     fn is_halted(&self) -> bool {
         self.frozen_until_ns.is_some() || self.exit.is_some()
     }
 
-    fn glance(&mut self) -> io::Result<()> {
+    fn check_admin(&mut self) -> io::Result<()> {
         let mut events = std::mem::take(&mut self.events);
-        let glanced = self.os.glance(&mut events);
+        let glanced = self.os.poll_admin(&mut events);
         let happened = !events.is_empty();
-        self.note(&mut events);
+        self.record(&mut events);
         self.events = events;
         glanced?;
         if happened { self.serve_side(Side::Admin) } else { Ok(()) }
     }
 
-    /// Carries out everything that the engine asks for.
     fn act(&mut self) {
         let mut done: usize = 0;
         while let Some(action) = self.engine.poll() {
             done += 1;
-            if done.is_multiple_of(ACTIONS_PER_LOOK) {
-                // Of many pings the last must not be dated as the first, if no CPU is to be had.
+            if done.is_multiple_of(ACTIONS_PER_CLOCK_READ) {
+                // Many pings take long if CPU is short: the last needs a time of its own.
                 self.now = self.os.now();
             }
             match action {
@@ -436,7 +434,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 }
                 Action::Fetch(source) => {
                     let read = self.os.fetch(&source);
-                    self.hand_over(source, read);
+                    self.deliver_files(source, read);
                 }
                 Action::Show(text) => self.os.show(&text),
                 Action::Exit(code) => self.exit = Some(code),
@@ -444,15 +442,15 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    fn hand_over(&mut self, source: Source, read: io::Result<Vec<File>>) {
+    fn deliver_files(&mut self, source: Source, read: io::Result<Vec<File>>) {
         match read {
             Ok(files) => self.engine.fetched(self.now, source, files),
-            // They are being read, and an event tells when they are.
+            // A thread reads them, and an event follows.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 log::warn!(
                     target: "reload", error:% = error;
-                    "cannot read files again, the old ones stay"
+                    "cannot reload files, keeping the old ones"
                 );
             }
         }

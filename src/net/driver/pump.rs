@@ -1,20 +1,20 @@
-//! One stream: read, hand over, write at once, and what is left when it is writable again.
+//! Serving one stream: read, call the engine, write at once, and flush when writable again.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::ops::Range;
 
-use super::accept::why;
+use super::accept::hang_up;
 use super::marks::Marks;
 use super::{Channel, Driver, Entry, Os, find};
 use crate::engine::{Engine, HangUp, Id, Out};
 use crate::limits;
 
-/// Pieces written at once; more would be rare, and the next write takes them.
+/// Pieces per vectored write; the rest is left for the next write.
 const PIECES: usize = 64;
 
 impl<E: Engine, O: Os> Driver<E, O> {
-    /// Everything that a stream is marked for; returns how many bytes were read, inflated, produced
-    /// and copied for it.
+    /// Does everything that a stream is marked for; returns how many bytes were read, inflated,
+    /// produced and copied for it.
     pub(super) fn serve(&mut self, id: Id) -> usize {
         let before = self.engine.work();
         let Some(entry) = find(&mut self.streams, id) else { return 0 };
@@ -23,7 +23,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.now = self.os.now();
         }
         let readable = if entry.marks.has(Marks::CONNECTING | Marks::WRITABLE | Marks::RESUME) {
-            self.go_on(id)
+            self.before_read(id)
         } else {
             entry.marks.has(Marks::READABLE)
         };
@@ -32,8 +32,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
         read + usize::try_from(worked).unwrap_or(usize::MAX)
     }
 
-    /// Everything that comes before reading; returns whether there is something to be read.
-    fn go_on(&mut self, id: Id) -> bool {
+    /// Connects, flushes and resumes; returns whether the stream is to be read.
+    fn before_read(&mut self, id: Id) -> bool {
         let Some(entry) = find(&mut self.streams, id) else { return false };
         if entry.marks.has(Marks::CONNECTING) {
             entry.marks.take(Marks::WRITABLE);
@@ -54,8 +54,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
         find(&mut self.streams, id).is_some_and(|entry| entry.marks.has(Marks::READABLE))
     }
 
-    /// One read, up to the budget; two when the first found the beginning of a message for a
-    /// block of its own, since more of it is most likely there, and another turn is not free.
+    /// One read, up to the budget; two if the first began a message that has a block of its own:
+    /// more of it is most likely there, and another turn is not free.
     fn read(&mut self, id: Id) -> usize {
         let (mut bytes, mut more) = self.read_once(id);
         if more && self.has_block(id) {
@@ -69,21 +69,21 @@ impl<E: Engine, O: Os> Driver<E, O> {
         bytes
     }
 
-    /// Whether the next bytes go to a block: it is larger than the read buffer. The stream may have
-    /// broken over the answer.
+    /// Whether the next bytes go to a block, which is larger than the read buffer. The stream may
+    /// have been closed since the first read.
     fn has_block(&mut self, id: Id) -> bool {
         find(&mut self.streams, id).is_some()
             && self.engine.room(id, &mut self.shared).len() > limits::READ_BYTES_PER_TURN
     }
 
-    /// Returns how many bytes came, and whether there may be more.
+    /// Returns how many bytes were read, and whether there may be more.
     fn read_once(&mut self, id: Id) -> (usize, bool) {
         let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
         let room = self.engine.room(id, &mut self.shared);
         if room.is_empty() {
-            // Paused. The mark stays, and `Action::Resume` brings it back here.
+            // Paused. The mark stays, and `Action::Resume` leads here again.
             if entry.marks.has(Marks::BROKEN) {
-                self.break_off(id);
+                self.abort(id);
                 self.act();
             } else if entry.marks.has(Marks::ENDED) {
                 self.engine.hung_up(self.now, id, &mut self.out);
@@ -94,18 +94,18 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         let budget = room.len();
         let read = entry.stream.read(room);
-        // What it had to say to that by itself.
+        // TLS may have to answer what it just read.
         if entry.stream.flush().is_err() {
             entry.marks.set(Marks::BLOCKED);
         }
         let more = entry.stream.holds_more();
-        // Of a plain stream neither is ever true.
-        if entry.marks.has(Marks::SHAKING) || entry.stream.held_bytes() != entry.held {
+        // Neither is ever true for a plain stream.
+        if entry.marks.has(Marks::HANDSHAKING) || entry.stream.held_bytes() != entry.held {
             let broken = read.as_ref().is_err_and(|why| why.kind() != io::ErrorKind::WouldBlock);
             if !broken {
-                self.become_ready(id);
+                self.finish_handshake(id);
             }
-            self.note_held(id);
+            self.report_held(id);
         }
         let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
         let read = match read {
@@ -115,7 +115,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 (0, false)
             }
             Ok(n) => {
-                // A short read means that there is no more, unless the end came along with it.
+                // After a short read there is no more, unless the end arrived with it.
                 let more = more || n == budget || entry.marks.has(Marks::ENDED);
                 if !more {
                     entry.marks.take(Marks::READABLE);
@@ -132,11 +132,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, true),
             Err(error) => {
-                let how = match why(&error) {
+                let how = match hang_up(&error) {
                     how @ HangUp::Tls(_) => how,
                     _ => HangUp::Reset,
                 };
-                self.break_off_since(id, how);
+                self.abort_with(id, how);
                 (0, false)
             }
         };
@@ -144,8 +144,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
         read
     }
 
-    /// Tells the engine what the stream keeps, if that is another number.
-    fn note_held(&mut self, id: Id) {
+    /// Reports the stream's buffered bytes to the engine if they changed.
+    fn report_held(&mut self, id: Id) {
         let Some(entry) = find(&mut self.streams, id) else { return };
         let held = entry.stream.held_bytes();
         if held != entry.held {
@@ -154,10 +154,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    /// If the handshake has just ended: what waited for that is said before anything is received.
-    fn become_ready(&mut self, id: Id) {
+    /// If the handshake has just ended: writes what waited for it before anything is received.
+    fn finish_handshake(&mut self, id: Id) {
         let Some(entry) = find(&mut self.streams, id) else { return };
-        if entry.stream.is_costly() || !entry.marks.take(Marks::SHAKING) {
+        if entry.stream.is_costly() || !entry.marks.take(Marks::HANDSHAKING) {
             return;
         }
         self.engine.ready(self.now, id);
@@ -170,12 +170,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.deliver(id);
     }
 
-    /// The stream is dead: nothing that waits will ever be written, so its id ends here.
-    pub(super) fn break_off(&mut self, id: Id) {
-        self.break_off_since(id, HangUp::Reset);
+    /// The stream is broken: output can no longer be written, so the id is released here.
+    pub(super) fn abort(&mut self, id: Id) {
+        self.abort_with(id, HangUp::Reset);
     }
 
-    fn break_off_since(&mut self, id: Id, how: HangUp) {
+    fn abort_with(&mut self, id: Id, how: HangUp) {
         self.out.clear();
         if find(&mut self.streams, id).is_some() {
             self.engine.ended(self.now, id, how, &mut self.out);
@@ -184,7 +184,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    /// Writes what a call left in the out buffer; the engine keeps what is not taken.
+    /// Writes what a call left in the out buffer; the engine keeps the rest.
     pub(super) fn deliver(&mut self, id: Id) {
         if self.out.is_empty() {
             return;
@@ -200,7 +200,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                         entry.marks.set(Marks::BLOCKED);
                     }
                 }
-                Err(_) => return self.break_off(id),
+                Err(_) => return self.abort(id),
             }
         }
         if taken < total || !self.out.is_plain() {
@@ -208,11 +208,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         self.out.clear();
         if taken < total {
-            self.note_held(id);
+            self.report_held(id);
         }
     }
 
-    /// Writes what the engine kept, now that the stream takes more.
     fn flush(&mut self, id: Id) {
         loop {
             let Some(entry) = find(&mut self.streams, id) else { return };
@@ -223,7 +222,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 }
                 break;
             }
-            let length = unsent.len().min(limits::WRITE_AT_ONCE);
+            let length = unsent.len().min(limits::WRITE_BYTES_MAX);
             match entry.stream.write(&unsent[..length]) {
                 Ok(taken) => {
                     self.engine.sent(self.now, id, taken);
@@ -234,17 +233,17 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.break_off(id);
+                    self.abort(id);
                     break;
                 }
             }
         }
-        self.note_held(id);
+        self.report_held(id);
         self.end_if_written(id);
         self.act();
     }
 
-    /// Carries out what waited for the last byte.
+    /// Carries out a `Finish` or `Close` that waited for the last byte.
     pub(super) fn end_if_written(&mut self, id: Id) {
         let Some(entry) = find(&mut self.streams, id) else { return };
         if entry.marks.has(Marks::BLOCKED) {
@@ -261,14 +260,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn close(&mut self, id: Id) {
         if let Some(entry) = self.remove(id) {
             drop(entry.stream);
-            self.forget(id);
+            self.release(id);
         }
     }
 
     pub(super) fn reset(&mut self, id: Id) {
         if let Some(entry) = self.remove(id) {
             self.os.reset(entry.stream);
-            self.forget(id);
+            self.release(id);
         }
     }
 
@@ -277,9 +276,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.streams.get_mut(id.key as usize)?.take()
     }
 
-    pub(super) fn forget(&mut self, id: Id) {
+    pub(super) fn release(&mut self, id: Id) {
         self.engine.closed(self.now, id);
-        self.retry_stuck_listeners(true);
+        self.resume_paused_listeners(true);
     }
 }
 
@@ -288,9 +287,9 @@ struct Wrote {
     taken: usize,
 }
 
-/// One write of what follows the first `from` bytes.
+/// One write, starting at byte `from` of the output.
 fn write(stream: &mut impl Write, out: &Out, shared: &[u8], from: usize) -> io::Result<Wrote> {
-    let to = out.len().min(from + limits::WRITE_AT_ONCE);
+    let to = out.len().min(from + limits::WRITE_BYTES_MAX);
     if out.is_plain() {
         let offered = to - from;
         return offer(offered, || stream.write(&out.bytes[from..to]));
@@ -298,7 +297,7 @@ fn write(stream: &mut impl Write, out: &Out, shared: &[u8], from: usize) -> io::
     write_pieces(stream, out, shared, from..to)
 }
 
-/// The same for what lies in pieces. Apart, since a small write need not prepare for them.
+/// The same for output in several pieces; not inlined, to keep short writes fast.
 #[inline(never)]
 fn write_pieces(
     stream: &mut impl Write,
@@ -316,7 +315,7 @@ fn write_pieces(
     offer(offered, || stream.write_vectored(&slices[..count]))
 }
 
-/// Writes, again when a signal came between; what is not taken now is no error.
+/// Writes, again if a signal interrupts; `WouldBlock` counts as 0 bytes written.
 fn offer(offered: usize, mut write: impl FnMut() -> io::Result<usize>) -> io::Result<Wrote> {
     loop {
         match write() {
@@ -330,7 +329,7 @@ fn offer(offered: usize, mut write: impl FnMut() -> io::Result<usize>) -> io::Re
     }
 }
 
-/// What lies in this range of the pieces, counted as if they were one.
+/// The parts of the pieces within this range of their concatenation.
 fn cut<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     range: Range<usize>,

@@ -1,5 +1,5 @@
-//! A record as one line: text for people, JSON for machines. Whatever a peer has sent is escaped
-//! in both, since either may end up on somebody's terminal.
+//! Formats a record as one line: text for people, JSON for machines. Bytes from peers are escaped
+//! in both, since either may be shown in a terminal.
 
 use std::fmt::Write;
 
@@ -8,10 +8,10 @@ use log::{Level, Record};
 
 use crate::time::rfc3339;
 
-/// A message or a value is cut at this many bytes: the queue bounds lines, this bounds a line.
+/// Messages and values are cut at this many bytes: the queue limits lines, this limits a line.
 const PART_BYTES_MAX: usize = 1024;
 
-/// How a line looks.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// `2026-11-21T03:18:00.123Z info  closed mount=/ws`
@@ -20,21 +20,20 @@ pub enum Shape {
     Json,
 }
 
-/// A record of the `log` crate.
 pub(super) fn render(shape: Shape, wall_ms: i64, record: &Record<'_>) -> String {
     let message = cut(&record.args().to_string());
     let mut line = Line::begin(shape, wall_ms, record.level(), record.target(), &message);
-    // Only a visitor can fail, and ours does not.
+    // Only a visitor can fail, and this one does not.
     let _ = record.key_values().visit(&mut line);
     line.end()
 }
 
-/// A line of the logger itself.
+/// Formats a line of the logger itself.
 pub(super) fn plain(shape: Shape, wall_ms: i64, level: Level, kind: &str, message: &str) -> String {
     Line::begin(shape, wall_ms, level, kind, &cut(message)).end()
 }
 
-/// How many lines of a kind were left out.
+/// Formats the number of suppressed lines of a kind.
 pub(super) fn suppressed(shape: Shape, wall_ms: i64, kind: &str, n: u64) -> String {
     let message = format!("suppressed {n}");
     let mut line = Line::begin(shape, wall_ms, Level::Info, "suppressed", &message);
@@ -42,7 +41,7 @@ pub(super) fn suppressed(shape: Shape, wall_ms: i64, kind: &str, n: u64) -> Stri
     line.end()
 }
 
-/// Text in which nothing can move a cursor, change a colour or reverse the reading order.
+/// Escapes everything that could move a cursor, change a colour or reverse the reading order.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -54,14 +53,13 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// A value as it will stand in the line: text has quotes around it in JSON, a word has none.
+/// A formatted value: text is quoted in JSON, a word is not.
 enum Part {
     Text(String),
     /// A number, `true`, `false` or `null`.
     Word(String),
 }
 
-/// A line under construction.
 struct Line {
     shape: Shape,
     text: String,
@@ -125,17 +123,17 @@ impl Line {
 
 impl<'kvs> VisitSource<'kvs> for Line {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-        let mut taken = Taken(Part::Word("null".to_owned()));
-        value.visit(&mut taken)?;
-        self.pair(key.as_str(), taken.0);
+        let mut visitor = Visitor(Part::Word("null".to_owned()));
+        value.visit(&mut visitor)?;
+        self.pair(key.as_str(), visitor.0);
         Ok(())
     }
 }
 
-/// A value as JSON knows it: numbers stay numbers, what is unknown becomes its text.
-struct Taken(Part);
+/// Visits a value: numbers stay numbers, unknown types become text.
+struct Visitor(Part);
 
-impl VisitValue<'_> for Taken {
+impl VisitValue<'_> for Visitor {
     fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
         self.0 = Part::Text(cut(&value.to_string()));
         Ok(())
@@ -158,7 +156,7 @@ impl VisitValue<'_> for Taken {
 
     fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
         let text = value.to_string();
-        // JSON has no word for infinity.
+        // JSON has no infinity.
         self.0 = if value.is_finite() { Part::Word(text) } else { Part::Text(text) };
         Ok(())
     }
@@ -174,13 +172,12 @@ impl VisitValue<'_> for Taken {
     }
 }
 
-/// A JSON string.
 fn json(text: &str) -> String {
-    // Text always serializes.
+    // A string always serializes.
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// Quotes what would otherwise not be read as one value.
+/// Quotes text that would otherwise not be read as one value.
 fn quoted(text: &str) -> String {
     let plain = |c: char| !matches!(c, ' ' | '"' | '\\' | '=') && c.escape_debug().len() == 1;
     if !text.is_empty() && text.chars().all(|c| c == '\'' || plain(c)) {
@@ -189,8 +186,8 @@ fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// JSON lets through DEL, C1 controls and characters that nobody sees: `kubectl logs` would print
-/// them as they are. Outside ASCII a character can only stand in a string, where `\u` may too.
+/// Escapes DEL, C1 controls and invisible characters, which JSON allows and `kubectl logs` would
+/// print. Outside ASCII a character can only be part of a string, where `\u` is allowed.
 fn visible_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -276,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_unseen_reaches_a_terminal() {
+    fn no_invisible_character_reaches_a_terminal() {
         let nasty =
             "\x1b]0;x\x07 \r\n \x7f \u{9b}2J \u{202e}evil \u{2028} \u{feff} \u{0} \u{e0041}";
         let (text, json) = both(nasty, &[("k", Value::from(nasty))]);

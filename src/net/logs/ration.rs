@@ -1,16 +1,14 @@
-//! At most ten lines a second of one kind: a kind is a record's target. It knows no clock; the
-//! time is an argument.
+//! Rate limit: at most ten lines a second of each kind, which is a record's target. It knows no
+//! clock; the time is an argument.
 
-/// Lines of one kind within one second.
+/// Most lines of a kind per window.
 const LINES_MAX: u32 = 10;
-/// The second.
 const WINDOW_NS: u64 = 1_000_000_000;
-/// Kinds are static strings in our code and in the crates below it; what comes after these
-/// shares one ration.
+/// Most kinds counted apart; further ones share a limit. Kinds are static strings in our code and
+/// in dependencies.
 const KINDS_MAX: usize = 64;
 const OTHERS: &str = "others";
 
-/// Counts by kind.
 #[derive(Default)]
 pub(super) struct Ration {
     kinds: Vec<Kind>,
@@ -23,19 +21,19 @@ struct Kind {
     suppressed: u64,
 }
 
-/// What becomes of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is written, after a note on how many before it were not.
-    Write { suppressed: u64 },
-    /// It is not, as the first of its burst.
+    /// After a note on how many lines before it were suppressed.
+    Write {
+        suppressed: u64,
+    },
+    /// The first of its burst.
     SuppressFirst,
-    /// It is not.
     Suppress,
 }
 
 impl Ration {
-    /// Decides on a line of this kind.
+    /// Counts a line of this kind and decides on it.
     pub(super) fn weigh(&mut self, name: &str, now_ns: u64) -> Verdict {
         let kind = self.kind(name, now_ns);
         if now_ns.saturating_sub(kind.since_ns) < WINDOW_NS {
@@ -51,7 +49,7 @@ impl Ration {
         Verdict::Write { suppressed: std::mem::take(&mut kind.suppressed) }
     }
 
-    /// Takes the counts of the seconds that are over (or of all), and says whether others go on.
+    /// Takes the counts of windows that are over (or of all); returns whether others remain.
     pub(super) fn sweep(&mut self, now_ns: u64, all: bool) -> (Vec<(String, u64)>, bool) {
         let mut over = Vec::new();
         let mut more = false;
@@ -103,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_that_ends_is_told_once() {
+    fn a_burst_that_ends_is_reported_once() {
         let mut ration = Ration::default();
         for i in 0..25 {
             ration.weigh("close", i);
@@ -114,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_flush_tells_of_bursts_that_go_on() {
+    fn the_last_flush_reports_bursts_in_progress() {
         let mut ration = Ration::default();
         for i in 0..11 {
             ration.weigh("close", i);

@@ -1,4 +1,4 @@
-//! The queue and its writer, with writers that block, break or say that they would block.
+//! The queue and its writer, with descriptors that block or break.
 
 use super::*;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ fn say(logs: &Logs, level: Level, kind: &str, message: &str) {
     logs.log(&Record::builder().level(level).target(kind).args(format_args!("{message}")).build());
 }
 
-/// Runs the writer over what is queued, ends with a flush, and gives what was written.
+/// Runs the writer over the queued items and a flush; returns what it wrote.
 fn written(logs: &Logs, lines: &Receiver<Item>) -> String {
     let out = Shared::default();
     let (relay, relayed) = sync_channel(QUEUE_LINES_MAX + 8);
@@ -22,7 +22,7 @@ fn written(logs: &Logs, lines: &Receiver<Item>) -> String {
     }
     let (done, mark) = sync_channel(1);
     relay.send(Item::Flush(done)).unwrap();
-    // The writer leaves when nobody can send any more.
+    // The writer returns when the queue has no sender.
     drop(relay);
     write_lines(logs, &relayed, out.clone());
     mark.recv().unwrap();
@@ -55,7 +55,7 @@ fn lines_pass_the_filter_and_arrive_in_order() {
 }
 
 #[test]
-fn a_full_queue_drops_and_tells() {
+fn a_full_queue_drops_and_reports() {
     let (logs, lines) = logs("info");
     for i in 0..QUEUE_LINES_MAX + 3 {
         logs.push(format!("line {i}\n"));
@@ -66,7 +66,7 @@ fn a_full_queue_drops_and_tells() {
     assert!(told.ends_with("warn  dropped 3 log lines"), "{told}");
 }
 
-/// 1024 lines of 6 KiB each were 6 MiB that no account had.
+/// 1024 lines of 6 KiB took 6 MiB that no limit covered.
 #[test]
 fn long_lines_fill_the_queue_by_their_bytes() {
     let (logs, lines) = logs("info");
@@ -83,7 +83,7 @@ fn long_lines_fill_the_queue_by_their_bytes() {
     assert_eq!(lines.try_iter().count(), 1, "there is room again");
 }
 
-/// Whatever a record holds, its line is short.
+/// A line is short whatever the record contains.
 #[test]
 fn a_line_is_bounded() {
     let nasty = "\u{1b}".repeat(100_000);
@@ -109,7 +109,7 @@ fn a_burst_is_cut_and_counted() {
     assert!(text.ends_with("info  suppressed 5 kind=close\n"), "{text}");
 }
 
-/// Takes three bytes at a time, interrupted or unready in between.
+/// Takes three bytes at a time, and fails with `Interrupted` or `WouldBlock` in between.
 struct Awkward(Vec<u8>, u32);
 
 impl Write for Awkward {
@@ -128,13 +128,13 @@ impl Write for Awkward {
 }
 
 #[test]
-fn an_awkward_descriptor_gets_every_byte() {
+fn short_and_failed_writes_are_retried() {
     let mut to = Awkward(Vec::new(), 0);
     put(&mut to, "0123456789\n");
     assert_eq!(to.0, b"0123456789\n");
 }
 
-/// A pipe whose reader is gone.
+/// A pipe without a reader.
 struct Broken;
 
 impl Write for Broken {

@@ -1,7 +1,6 @@
-//! TLS between a socket and the loop, which must not notice: what the peer says comes out of
-//! `read`, and a byte counts as written once the kernel has what became of it, all but one.
-//! Nothing is kept beyond [`HANDSHAKE_BYTES`] or one record of the peer and [`UNSENT_BYTES`] of
-//! ours.
+//! TLS between a socket and the loop, which treats it like a plain stream. A byte counts as written
+//! once the kernel has its record, except that one is withheld while records wait.
+//! It buffers at most [`HANDSHAKE_BYTES`] or one record of the peer, and [`UNSENT_BYTES`] of ours.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -14,71 +13,70 @@ use super::trust;
 use crate::engine::TlsFault;
 use crate::limits::HANDSHAKE_BYTES;
 
-/// Our records that wait for the kernel.
+/// Most bytes of our records that wait for the kernel.
 const UNSENT_BYTES: usize = 32 * 1024;
-/// By so much the buffer of `rustls` grows for a read; each session has one such.
+/// By how much the read buffer of a `rustls` session grows; each session has one.
 const READ_BYTES: usize = 4 * 1024;
-/// What a record adds to the bytes in it.
+/// Overhead of a record.
 const RECORD_BYTES: usize = 22;
-/// Read from the kernel in one go: an endless row of empty records must not hold up the others.
+/// Most bytes read per call, so that endless empty records cannot block other streams.
 const PULLED_BYTES: usize = 128 * 1024;
 
-/// A socket with TLS around it.
 #[derive(Debug)]
 pub(crate) struct Tls {
     socket: Socket,
     session: Connection,
     state: State,
-    rest: Rest,
-    /// Bytes that are on their way, but that nobody was told of: one, while records wait. So
-    /// whoever writes knows that something is unsent.
+    pending: Pending,
+    /// Bytes encrypted but not reported as written: one while records wait, so that the caller
+    /// knows that output is unsent.
     withheld: usize,
-    /// The last words to a peer that does not speak TLS, in clear.
-    plain_words: &'static [u8],
-    held: Held,
+    /// Sent in plaintext to a client that does not speak TLS.
+    plaintext_response: &'static [u8],
+    buffered: Buffered,
 }
 
-/// What the session keeps, as far as it can be known from outside.
+/// What the session buffers, as far as that is visible from outside.
 #[derive(Debug, Default)]
-struct Held {
-    /// Of a handshake, or of a record, that is not complete.
+struct Buffered {
+    /// Bytes of an incomplete handshake or record.
     incoming: usize,
-    /// Understood, and not read.
+    /// Decrypted bytes not read yet.
     unread: usize,
-    /// Our records that wait for the kernel.
+    /// Bytes of our records that wait for the kernel.
     queued: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Not one byte has come.
+    /// Nothing has been received.
     Fresh,
     Talking,
-    /// Our last word is said.
+    /// `close_notify` is sent.
     Finished,
-    /// Nothing more can be understood.
+    /// The session has failed, or is to end without `close_notify`.
     Broken,
 }
 
-/// What the kernel still has for us, as far as we know.
+/// Whether the kernel may have more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
+enum Pending {
     Nothing,
     Perhaps,
 }
 
 impl Tls {
-    /// The peer begins.
+    /// The server side of a session.
     pub(super) fn accept(
         socket: Socket,
         config: Arc<ServerConfig>,
-        plain_words: &'static [u8],
+        plaintext_response: &'static [u8],
     ) -> io::Result<Self> {
         let tls = ServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(Self::new(socket, tls.into(), plain_words))
+        Ok(Self::new(socket, tls.into(), plaintext_response))
     }
 
-    /// We begin.
+    /// The client side of a session.
     pub(super) fn connect(
         socket: Socket,
         config: Arc<ClientConfig>,
@@ -88,33 +86,41 @@ impl Tls {
         Ok(Self::new(socket, tls.into(), &[]))
     }
 
-    fn new(socket: Socket, mut session: Connection, plain_words: &'static [u8]) -> Self {
+    fn new(socket: Socket, mut session: Connection, plaintext_response: &'static [u8]) -> Self {
         session.set_buffer_limit(Some(UNSENT_BYTES));
-        let (state, rest) = (State::Fresh, Rest::Nothing);
-        Self { socket, session, state, rest, withheld: 0, plain_words, held: Held::default() }
+        let (state, pending) = (State::Fresh, Pending::Nothing);
+        Self {
+            socket,
+            session,
+            state,
+            pending,
+            withheld: 0,
+            plaintext_response,
+            buffered: Buffered::default(),
+        }
     }
 
     pub(in crate::net) fn socket(&mut self) -> &mut Socket {
         &mut self.socket
     }
 
-    pub(in crate::net) fn is_shaking(&self) -> bool {
+    pub(in crate::net) fn is_handshaking(&self) -> bool {
         self.session.is_handshaking() && self.state != State::Broken
     }
 
-    /// What it keeps beyond what every session costs.
+    /// Buffered bytes beyond the fixed cost of a session.
     pub(in crate::net) fn held_bytes(&self) -> usize {
-        let Held { incoming, unread, queued } = self.held;
+        let Buffered { incoming, unread, queued } = self.buffered;
         let buffer = (incoming + READ_BYTES).next_power_of_two();
         buffer - READ_BYTES + unread + queued
     }
 
     pub(in crate::net) fn holds_more(&self) -> bool {
-        self.rest == Rest::Perhaps
+        self.pending == Pending::Perhaps
     }
 
-    /// As far as the peer's words go; true once the two understand each other.
-    pub(in crate::net) fn shake(&mut self) -> io::Result<bool> {
+    /// Advances the handshake; returns true once it is complete.
+    pub(in crate::net) fn handshake(&mut self) -> io::Result<bool> {
         while self.session.is_handshaking() {
             self.push()?;
             match self.pull() {
@@ -124,27 +130,27 @@ impl Tls {
                 Err(error) => return Err(error),
             }
         }
-        // The peer waits for this: what does not fit is pushed with the first word.
+        // The peer waits for these records; those that do not fit are sent with the first write.
         self.push()?;
         Ok(true)
     }
 
     pub(in crate::net) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (mut n, mut pulled) = (0, 0);
-        self.rest = Rest::Perhaps;
+        self.pending = Pending::Perhaps;
         loop {
             match self.session.reader().read(&mut buffer[n..]) {
-                // The peer's last word.
+                // The peer sent `close_notify`.
                 Ok(0) => return Ok(n),
                 Ok(more) => {
                     n += more;
-                    self.held.unread = self.held.unread.saturating_sub(more);
+                    self.buffered.unread = self.buffered.unread.saturating_sub(more);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) if n > 0 => return Ok(n),
-                Err(error) => return self.cut_off(error),
+                Err(error) => return self.unexpected_eof(error),
             }
-            if n == buffer.len() || (n > 0 && self.rest == Rest::Nothing) {
+            if n == buffer.len() || (n > 0 && self.pending == Pending::Nothing) {
                 return Ok(n);
             }
             if pulled >= PULLED_BYTES {
@@ -152,33 +158,33 @@ impl Tls {
             }
             match self.pull() {
                 Ok(Pulled { bytes: 0, .. }) if n > 0 => return Ok(n),
-                // Whoever leaves before a word was understood has said nothing wrong.
+                // A client may close before its handshake is complete.
                 Ok(Pulled { bytes: 0, .. }) if self.session.is_handshaking() => return Ok(0),
                 Ok(Pulled { bytes, short }) => {
                     pulled += bytes;
-                    self.rest = if short { Rest::Nothing } else { Rest::Perhaps };
+                    self.pending = if short { Pending::Nothing } else { Pending::Perhaps };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.rest = Rest::Nothing;
+                    self.pending = Pending::Nothing;
                     return if n > 0 { Ok(n) } else { Err(error) };
                 }
-                // What was understood comes first; the next read meets the error again.
+                // Return the decrypted bytes first; the next read returns the error again.
                 Err(_) if n > 0 => return Ok(n),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// The peer's end without its last word. Many clients end like that, and what they say tells
-    /// where it ends; of a server's answer it may be the only end.
-    fn cut_off(&self, error: io::Error) -> io::Result<usize> {
+    /// End of file without `close_notify`. Many clients do that, and their protocol marks where a
+    /// message ends; a server's response may end only there, so truncation must be an error.
+    fn unexpected_eof(&self, error: io::Error) -> io::Result<usize> {
         match self.session {
             Connection::Server(_) => Ok(0),
             Connection::Client(_) => Err(error),
         }
     }
 
-    /// One read from the kernel, and what follows from it.
+    /// Reads once from the kernel, processes it and sends what that caused.
     fn pull(&mut self) -> io::Result<Pulled> {
         if self.state == State::Broken {
             return Err(io::ErrorKind::InvalidData.into());
@@ -189,72 +195,74 @@ impl Tls {
         let fresh = self.state == State::Fresh && bytes > 0;
         if fresh {
             self.state = State::Talking;
-            if first.is_some_and(|byte| byte.is_ascii_uppercase()) && !self.plain_words.is_empty() {
-                return Err(self.answer_plainly());
+            if first.is_some_and(|byte| byte.is_ascii_uppercase())
+                && !self.plaintext_response.is_empty()
+            {
+                return Err(self.reject_plaintext());
             }
         }
         let (unread, ended) = match self.session.process_new_packets() {
             Ok(state) => (state.plaintext_bytes_to_read(), state.peer_has_closed()),
-            Err(error) => return Err(self.give_up(&error)),
+            Err(error) => return Err(self.fail(&error)),
         };
-        self.note_pulled(bytes, unread)?;
+        self.count_pulled(bytes, unread)?;
         self.push()?;
-        // The peer's last word is something that is still to be read.
+        // A `close_notify` is still to be read.
         Ok(Pulled { bytes, short: short && !ended })
     }
 
-    /// Counts what is not complete; a client that says too much before it is understood is refused.
-    fn note_pulled(&mut self, bytes: usize, unread: usize) -> io::Result<()> {
-        self.held.unread = unread;
-        let shaking = self.session.is_handshaking();
-        self.held.incoming = match unread {
-            0 if shaking => self.held.incoming + bytes,
-            0 => (self.held.incoming + bytes).min(UNSENT_BYTES),
-            // A record was complete, and what is left of this read is less than a read.
+    /// Counts incomplete bytes; a client whose handshake is too long is rejected.
+    fn count_pulled(&mut self, bytes: usize, unread: usize) -> io::Result<()> {
+        self.buffered.unread = unread;
+        let handshaking = self.session.is_handshaking();
+        self.buffered.incoming = match unread {
+            0 if handshaking => self.buffered.incoming + bytes,
+            0 => (self.buffered.incoming + bytes).min(UNSENT_BYTES),
+            // A record was complete, and the rest of this read is shorter than a read.
             _ => 0,
         };
         let is_client = matches!(self.session, Connection::Server(_));
-        if shaking && is_client && self.held.incoming > HANDSHAKE_BYTES {
-            log::debug!(target: "tls", bytes = self.held.incoming; "handshake is too long");
-            self.hang_up();
+        if handshaking && is_client && self.buffered.incoming > HANDSHAKE_BYTES {
+            log::debug!(target: "tls", bytes = self.buffered.incoming; "handshake too long");
+            self.shut_down();
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(())
     }
 
-    /// A handshake begins with another byte: whoever speaks plainly should learn what is wrong.
-    fn answer_plainly(&mut self) -> io::Error {
-        // As far as it fits: it is a favour.
-        let written = self.socket.write(self.plain_words);
+    /// A TLS handshake begins with 0x16; a client that speaks plaintext should learn what is wrong.
+    fn reject_plaintext(&mut self) -> io::Error {
+        // Best effort: written as far as it fits.
+        let written = self.socket.write(self.plaintext_response);
         drop(written);
-        self.hang_up();
+        self.shut_down();
         TlsFault::NotTls.into()
     }
 
-    /// The peer is told by an alert, as far as it listens.
-    fn give_up(&mut self, error: &rustls::Error) -> io::Error {
-        let shaking = self.session.is_handshaking();
-        log::debug!(target: "tls", error:% = error, handshake = shaking; "cannot go on");
+    /// Sends the alert for this error, as far as it fits, and shuts the session down.
+    fn fail(&mut self, error: &rustls::Error) -> io::Error {
+        let handshaking = self.session.is_handshaking();
+        log::debug!(target: "tls", error:% = error, handshake = handshaking; "TLS failed");
         let pushed = self.push();
         drop(pushed);
-        self.hang_up();
+        self.shut_down();
         trust::fault(error).into()
     }
 
-    fn hang_up(&mut self) {
+    fn shut_down(&mut self) {
         self.state = State::Broken;
         self.socket.finish();
-        // Unread bytes would make the kernel reset the connection, last word included.
+        // Unread bytes would make the kernel send RST, and the peer would lose the alert.
         let drained = self.socket.read(&mut [0; 4096]);
         drop(drained);
     }
 
-    /// Gives the kernel what waits; false when it does not take all.
+    /// Sends waiting records; returns false if the kernel does not take all.
     fn push(&mut self) -> io::Result<bool> {
         while self.session.wants_write() {
             match self.session.write_tls(&mut self.socket) {
                 Ok(0) => return Ok(false),
-                Ok(n) => self.held.queued = self.held.queued.saturating_sub(n),
+                Ok(n) => self.buffered.queued = self.buffered.queued.saturating_sub(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -263,7 +271,7 @@ impl Tls {
                 }
             }
         }
-        self.held.queued = 0;
+        self.buffered.queued = 0;
         Ok(true)
     }
 
@@ -273,7 +281,7 @@ impl Tls {
 
     pub(in crate::net) fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.session.is_handshaking() {
-            // Nobody could read it yet: it is kept until they understand each other.
+            // Nothing can be encrypted yet: the caller keeps it until the handshake is complete.
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.flush()?;
@@ -284,7 +292,7 @@ impl Tls {
             skipped -= piece.len() - left.len();
             while !left.is_empty() {
                 let n = self.session.writer().write(left)?;
-                self.held.queued += n + RECORD_BYTES;
+                self.buffered.queued += n + RECORD_BYTES;
                 taken += n;
                 left = &left[n..];
                 if !left.is_empty() && !self.push()? {
@@ -303,46 +311,45 @@ impl Tls {
         }
     }
 
-    /// Our last word, then the end.
+    /// Sends `close_notify`, then shuts down the writing side.
     pub(in crate::net) fn finish(&mut self) {
         if self.session.is_handshaking() {
-            // To go on with it would be work for nobody.
-            return self.hang_up();
+            // Completing the handshake would be wasted work.
+            return self.shut_down();
         }
-        self.say_goodbye();
+        self.close_notify();
         self.socket.finish();
     }
 
-    fn say_goodbye(&mut self) {
+    fn close_notify(&mut self) {
         if self.state == State::Talking && !self.session.is_handshaking() {
             self.state = State::Finished;
             self.session.send_close_notify();
-            // To a peer that is gone, or that takes nothing, there is nothing more to say.
+            // Best effort: the peer may be gone, or may not read.
             let pushed = self.push();
             drop(pushed);
         }
     }
 
-    /// The connection is to end without another word.
-    pub(in crate::net) fn forget(&mut self) {
+    /// Prevents the drop from sending `close_notify`.
+    pub(in crate::net) fn skip_close_notify(&mut self) {
         self.state = State::Broken;
     }
 }
 
 impl Drop for Tls {
     fn drop(&mut self) {
-        self.say_goodbye();
+        self.close_notify();
     }
 }
 
-/// What one read from the kernel brought.
 struct Pulled {
     bytes: usize,
-    /// It had no more.
+    /// The read was short: the kernel has no more bytes.
     short: bool,
 }
 
-/// Looks at what comes from the kernel.
+/// Records the first byte of a read and whether the read was short.
 struct Source<'s> {
     socket: &'s mut Socket,
     first: Option<u8>,
@@ -372,7 +379,7 @@ mod tests {
 
     use super::*;
 
-    /// What the peer holds, and the server's side.
+    /// A raw client socket and the server's session.
     fn pair() -> (UnixStream, Tls) {
         let (peer, ours) = UnixStream::pair().unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -386,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_handshake_is_told_and_has_an_end() {
+    fn an_incomplete_handshake_is_counted_and_limited() {
         let (mut peer, mut tls) = pair();
         assert_eq!(tls.held_bytes(), 0);
         // The beginning of a ClientHello with 65 000 bytes, in a record of 16 000.
@@ -401,10 +408,10 @@ mod tests {
         }
         let error = tls.read(&mut [0; 64]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(!tls.is_shaking(), "nothing more is done for it");
+        assert!(!tls.is_handshaking(), "it was given up");
     }
 
-    /// An answer before the handshake would be lost; the engine keeps it until then.
+    /// An early write fails with `WouldBlock`, so that the engine keeps the bytes.
     #[test]
     fn nothing_is_written_before_the_handshake() {
         let (_peer, mut tls) = pair();

@@ -1,7 +1,7 @@
-//! When a certificate ends: of its DER, only what lies on the way to that date is looked at
-//! (RFC 5280 §4.1). What cannot be read has no date; it is never more than not to be warned.
+//! The expiry date of a certificate, for a warning. Of its DER only the elements before that date
+//! are parsed (RFC 5280 §4.1); malformed DER has no date.
 
-/// An element: its tag, its content.
+/// An element: its tag and its content.
 type Element<'d> = (u8, &'d [u8]);
 
 const SEQUENCE: u8 = 0x30;
@@ -9,7 +9,7 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// Milliseconds since 1970.
+/// The end of its validity, in milliseconds since 1970.
 pub(super) fn not_after_ms(certificate: &[u8]) -> Option<i64> {
     let mut outer = certificate;
     let mut certificate = inside(element(&mut outer)?)?;
@@ -32,7 +32,7 @@ fn element<'d>(bytes: &mut &'d [u8]) -> Option<Element<'d>> {
     let (&first, mut rest) = rest.split_first()?;
     let mut length = usize::from(first);
     if first >= 0x80 {
-        // How many bytes the length has; none is BER, more than four is no certificate.
+        // The number of length bytes. 0 is BER's indefinite length; more than 4 is no certificate.
         let (digits, after) = rest.split_at_checked(usize::from(first & 0x7f))?;
         if digits.is_empty() || digits.len() > 4 {
             return None;
@@ -49,7 +49,7 @@ fn inside((tag, content): Element<'_>) -> Option<&[u8]> {
     (tag == SEQUENCE).then_some(content)
 }
 
-/// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`: RFC 5280 allows no other forms.
+/// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`, the only forms that RFC 5280 allows.
 fn date((tag, text): Element<'_>) -> Option<i64> {
     let digits = text.strip_suffix(b"Z")?;
     let pair = |at: usize| {
@@ -73,7 +73,7 @@ fn date((tag, text): Element<'_>) -> Option<i64> {
     Some((((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second) * 1000)
 }
 
-/// Days since 1970: years that begin on 1 March have their odd day at the end.
+/// Days since 1970, with years that begin on 1 March so that the leap day is the last one.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let era = year.div_euclid(400);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_cut_or_changed_anywhere_has_a_date_or_none() {
+    fn a_truncated_or_changed_certificate_has_a_date_or_none() {
         let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.not_after = rcgen::date_time_ymd(2031, 2, 3);
         let key = rcgen::KeyPair::generate().unwrap();

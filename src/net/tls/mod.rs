@@ -1,23 +1,23 @@
-//! TLS, and what stands for it in a build without: a channel around a socket, the certificate of
-//! the main doors, and whom our own connections trust.
+//! TLS: a channel around a socket, the certificate of the main listeners, and verification for
+//! outgoing connections. `none` replaces all of it in a build without TLS.
 
+#[cfg(feature = "tls")]
+mod certificate;
 #[cfg(feature = "tls")]
 mod channel;
 #[cfg(feature = "tls")]
 mod expiry;
-#[cfg(feature = "tls")]
-mod keeper;
 #[cfg(not(feature = "tls"))]
 mod none;
 #[cfg(feature = "tls")]
 mod trust;
 
 #[cfg(feature = "tls")]
-pub(super) use channel::Tls;
+pub(crate) use certificate::Certificate;
 #[cfg(feature = "tls")]
-pub(crate) use keeper::Keeper;
+pub(super) use channel::Tls;
 #[cfg(not(feature = "tls"))]
-pub(crate) use none::Keeper;
+pub(crate) use none::Certificate;
 #[cfg(not(feature = "tls"))]
 pub(super) use none::{Tls, Trusts};
 #[cfg(feature = "tls")]
@@ -27,37 +27,35 @@ use core::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Where the certificate of the main doors lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Files {
-    /// The certificate and those between it and its root.
+    /// The certificate and its intermediates.
     pub(crate) cert: PathBuf,
-    /// Its private key.
     pub(crate) key: PathBuf,
 }
 
-/// Why a certificate and its key cannot be used.
+/// Why a certificate or its key cannot be used.
 #[derive(Debug)]
-pub enum KeepError {
+pub enum CertificateError {
     /// A file cannot be read.
     Unreadable {
         /// The flag that names it.
         flag: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the kernel says.
+        /// The error of the system call.
         error: io::Error,
     },
-    /// A file has not what it should have.
-    Wrong {
+    /// A file has unusable contents.
+    Unusable {
         /// The flag that names it.
         flag: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        what: &'static str,
+        /// The reason, as a clause.
+        why: &'static str,
     },
-    /// The two do not belong together.
+    /// The key is not the certificate's.
     Mismatch {
         /// The file of the key.
         key: PathBuf,
@@ -66,13 +64,13 @@ pub enum KeepError {
     },
 }
 
-impl fmt::Display for KeepError {
+impl fmt::Display for CertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { flag, path, error } => {
                 write!(f, "{flag}: cannot read {}: {error}", path.display())
             }
-            Self::Wrong { flag, path, what } => write!(f, "{flag}: {} {what}", path.display()),
+            Self::Unusable { flag, path, why } => write!(f, "{flag}: {} {why}", path.display()),
             Self::Mismatch { key, cert } => write!(
                 f,
                 "--tls-key: the key in {} does not belong to the certificate in {}",

@@ -1,12 +1,11 @@
-//! What stands for TLS in a build without it: there is no such channel, and nobody gets one.
+//! Replaces TLS in a build without it: none of these values can be created.
 
 use std::io::{self, IoSlice};
 
 use super::super::stream::{Socket, Stream};
-use super::{Files, KeepError};
+use super::{CertificateError, Files};
 use crate::engine::{Now, TlsFault, Trust};
 
-/// Never there.
 #[derive(Debug)]
 pub(crate) enum Tls {}
 
@@ -15,7 +14,7 @@ impl Tls {
         match *self {}
     }
 
-    pub(in crate::net) fn is_shaking(&self) -> bool {
+    pub(in crate::net) fn is_handshaking(&self) -> bool {
         match *self {}
     }
 
@@ -27,7 +26,7 @@ impl Tls {
         match *self {}
     }
 
-    pub(in crate::net) fn shake(&mut self) -> io::Result<bool> {
+    pub(in crate::net) fn handshake(&mut self) -> io::Result<bool> {
         match *self {}
     }
 
@@ -47,22 +46,21 @@ impl Tls {
         match *self {}
     }
 
-    pub(in crate::net) fn forget(&mut self) {
+    pub(in crate::net) fn skip_close_notify(&mut self) {
         match *self {}
     }
 }
 
-/// Never there.
 #[derive(Debug)]
-pub(crate) enum Keeper {}
+pub(crate) enum Certificate {}
 
-impl Keeper {
-    pub(crate) fn open(files: Files, _: &'static [u8]) -> Result<Self, KeepError> {
-        let what = "is of no use: this build has no TLS";
-        Err(KeepError::Wrong { flag: "--tls-cert", path: files.cert, what })
+impl Certificate {
+    pub(crate) fn open(files: Files, _: &'static [u8]) -> Result<Self, CertificateError> {
+        let why = "cannot be used: this build has no TLS";
+        Err(CertificateError::Unusable { flag: "--tls-cert", path: files.cert, why })
     }
 
-    pub(in crate::net) fn greet(&mut self, _: Now, _: Socket) -> io::Result<Stream> {
+    pub(in crate::net) fn accept(&mut self, _: Now, _: Socket) -> io::Result<Stream> {
         match *self {}
     }
 
@@ -75,7 +73,6 @@ impl Keeper {
     }
 }
 
-/// Nobody is trusted.
 #[derive(Debug, Default)]
 pub(in crate::net) struct Trusts(());
 

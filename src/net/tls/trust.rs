@@ -1,5 +1,4 @@
-//! Whom our own connections trust, as `rustls` wants it, and what is wrong with a server in words
-//! that we use elsewhere.
+//! Turns a [`Trust`] into a `rustls` configuration, and errors of `rustls` into a [`TlsFault`].
 
 use std::io;
 use std::sync::Arc;
@@ -16,15 +15,14 @@ use super::super::stream::Socket;
 use super::channel::Tls;
 use crate::engine::{Roots, TlsFault, Trust};
 
-/// Different ones at once; the oldest is forgotten first.
+/// Most configurations kept; the oldest is dropped first.
 const CONFIGS_MAX: usize = 8;
 
-/// What was made of each trust: connections of one trust share what they know of a server.
+/// Configurations by trust: connections with the same trust share a session cache.
 #[derive(Debug, Default)]
 pub(in crate::net) struct Trusts(Vec<(Trust, Arc<ClientConfig>)>);
 
 impl Trusts {
-    /// The beginning of TLS on a connection that stands.
     pub(in crate::net) fn begin(
         &mut self,
         trust: &Trust,
@@ -72,8 +70,8 @@ fn config(trust: &Trust) -> Result<ClientConfig, TlsFault> {
             }
             builder.with_root_certificates(store)
         }
-        Roots::Anyone => {
-            let verifier = Arc::new(Anyone(provider));
+        Roots::Unverified => {
+            let verifier = Arc::new(Unverified(provider));
             builder.dangerous().with_custom_certificate_verifier(verifier)
         }
     };
@@ -93,7 +91,6 @@ fn config(trust: &Trust) -> Result<ClientConfig, TlsFault> {
     Ok(config)
 }
 
-/// What is wrong, in one word of ours.
 pub(super) fn fault(error: &Error) -> TlsFault {
     match error {
         Error::InvalidCertificate(error) => match error {
@@ -106,7 +103,8 @@ pub(super) fn fault(error: &Error) -> TlsFault {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 TlsFault::WrongName
             }
-            // What `openssl req -x509` makes; the error's type is a crate's below.
+            // A certificate of `openssl req -x509`. The type of the error belongs to a dependency
+            // of `rustls`, so its text has to do.
             CertificateError::Other(why) if why.to_string() == "CaUsedAsEndEntity" => {
                 TlsFault::Authority
             }
@@ -119,11 +117,11 @@ pub(super) fn fault(error: &Error) -> TlsFault {
     }
 }
 
-/// Believes everyone; that they hold the key that they show is checked all the same.
+/// Accepts every certificate, but checks that the server holds its key.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct Unverified(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for Unverified {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -7,7 +7,7 @@ use super::select::Expression;
 use crate::limits;
 use crate::parts::{self, DrawId};
 use crate::proto::http::is_host;
-use crate::proto::url::{Parts, Speech};
+use crate::proto::url::{Parts, Protocol};
 use crate::server::part::Part;
 use crate::target::Target;
 
@@ -77,7 +77,7 @@ impl parts::Plan for Plan {
     }
 
     fn descriptors(&self) -> usize {
-        limits::OWN_CONNECTIONS + limits::CALLBACK_CONNECTIONS
+        limits::OUTBOUND_CONNECTIONS + limits::CALLBACK_CONNECTIONS
     }
 }
 
@@ -114,11 +114,11 @@ impl Backend {
     pub fn parse(url: &str) -> Read<Self> {
         const FORM: &str = "must be http://HOST[:PORT][/PATH] or https://…, such as \
                             http://127.0.0.1:8501";
-        let parts = Parts::read(url, Speech::Http).map_err(|flaw| flaw.clause(FORM))?;
+        let parts = Parts::read(url, Protocol::Http).map_err(|flaw| flaw.clause(FORM))?;
         if parts.path.bytes().any(|b| b"\\\"<>^`{|}".contains(&b)) || parts.path.starts_with("//") {
             return Err("must have a percent-encoded path that does not begin with //".into());
         }
-        let target = Target::public(&parts.place, parts.scheme);
+        let target = Target::public(&parts.server, parts.scheme);
         let (host, path) = (parts.host.to_owned(), parts.target());
         Ok(Self { url: url.to_owned(), host, target, path })
     }

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use crate::engine::{Roots, Target, Trust};
-use crate::proto::url::{Flaw, Parts, Place, Scheme, Speech, Wrong};
+use crate::proto::url::{Flaw, Parts, HostPort, Scheme, Protocol, Wrong};
 
 /// An API server, and who we are to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Where it listens.
-    pub place: Place,
+    pub place: HostPort,
     /// What stands before `/apis` in its paths, without a slash at the end.
     pub prefix: String,
     /// How it is made sure that it is the right one; `None`: plain HTTP.
@@ -62,7 +62,7 @@ impl Access {
     /// # Errors
     /// What is wrong with it.
     pub fn from_url(url: &str) -> Result<Self, Wrong> {
-        let parts = Parts::read(url, Speech::Http).map_err(|flaw| match flaw {
+        let parts = Parts::read(url, Protocol::Http).map_err(|flaw| match flaw {
             Flaw::Scheme => "must begin with http:// or https://",
             _ => flaw.clause("must have a host, such as http://127.0.0.1:8001"),
         })?;
@@ -75,7 +75,7 @@ impl Access {
             Scheme::Plain => None,
             Scheme::Secured => Some(Tls::default()),
         };
-        let (place, prefix) = (parts.place, prefix.to_owned());
+        let (place, prefix) = (parts.server, prefix.to_owned());
         Ok(Self { place, prefix, tls, token: Token::None })
     }
 
@@ -94,7 +94,7 @@ impl Access {
         let to = Target::host(&self.place.name, self.place.port);
         let Some(tls) = &self.tls else { return Ok(to) };
         let roots = if tls.insecure {
-            Roots::Anyone
+            Roots::Unverified
         } else {
             match read.pem(&tls.authority).ok_or("certificate-authority")? {
                 [] => Roots::Public,
@@ -104,7 +104,7 @@ impl Access {
         let mut trust = Trust { roots, identity: None };
         if let Some((certificate, key)) = &tls.client {
             let certificate = read.pem(certificate).ok_or("client-certificate")?;
-            trust = trust.showing(certificate, read.pem(key).ok_or("client-key")?);
+            trust = trust.with_identity(certificate, read.pem(key).ok_or("client-key")?);
         }
         Ok(to.secured(tls.server_name.as_deref().unwrap_or(&self.place.name), trust))
     }
@@ -287,12 +287,12 @@ mod tests {
         }
         assert_eq!(read, whole, "what is half written keeps what was there");
         assert_eq!(read.token(&access), Ok(Some("abc")));
-        let trust = Trust::pem(pem).showing(pem, pem);
+        let trust = Trust::pem(pem).with_identity(pem, pem);
         let target = Target::host("k8s.example", 443).secured("kubernetes", trust);
         assert_eq!(access.target(&read), Ok(target));
         access.tls.as_mut().unwrap().insecure = true;
         let target = Target::host("k8s.example", 443);
-        let target = target.secured("kubernetes", Trust::anyone().showing(pem, pem));
+        let target = target.secured("kubernetes", Trust::unverified().with_identity(pem, pem));
         assert_eq!(access.target(&read), Ok(target));
         access.tls = Some(Tls::default());
         let target = Target::host("k8s.example", 443).secured("k8s.example", Trust::public());

@@ -255,10 +255,10 @@ impl Settings {
     /// The API server around this pod, which knows it by its service account.
     fn account(&self) -> Option<Access> {
         use super::access::{Pem, Tls, Token};
-        use crate::proto::url::Place;
+        use crate::proto::url::HostPort;
         let (host, port) = self.around.as_ref()?;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let place = Place::read(&format!("{host}:{port}"), None).ok()?;
+        let place = HostPort::read(&format!("{host}:{port}"), None).ok()?;
         let authority = Pem::File(format!("{ACCOUNT}/ca.crt"));
         let tls = Some(Tls { authority, ..Tls::default() });
         let token = Token::File(format!("{ACCOUNT}/token"));

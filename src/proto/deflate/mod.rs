@@ -1,6 +1,6 @@
-//! permessage-deflate (RFC 7692): what is agreed in the handshake, and messages both ways.
-//! Nothing is remembered from one message to the next, so that one state serves all connections
-//! and an idle one keeps none. A build without the feature `deflate` agrees to nothing.
+//! permessage-deflate (RFC 7692): negotiation, and (de)compression of messages. Neither side keeps
+//! context between messages, so all connections share one codec and an idle one needs no memory.
+//! A build without the feature `deflate` declines every offer.
 
 #[cfg(not(feature = "deflate"))]
 #[path = "none.rs"]
@@ -17,54 +17,54 @@ pub use offer::{Offers, Terms};
 
 use crate::outbox::Block;
 
-/// Whether this build can compress.
+/// Whether this build supports compression.
 pub const BUILT: bool = cfg!(feature = "deflate");
-/// The widest window there is, in bits (RFC 7692 §7.1.2).
+/// The largest window, in bits (RFC 7692 §7.1.2).
 pub const WINDOW_BITS_MAX: u8 = 15;
-/// The narrowest that is agreed to. zlib cannot make a stream for 8.
+/// The smallest accepted window. zlib cannot create a stream for 8.
 pub const WINDOW_BITS_MIN: u8 = 9;
-/// A shorter message goes as it is: it saves no packet, and costs a cleared table of 128 KiB.
+/// Shorter messages are not compressed: that saves no packet and clears a table of 128 KiB.
 pub const COMPRESSED_MIN: usize = 512;
 
-/// How hard to compress.
+/// The compression level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level(NonZeroU8);
 
 impl Level {
-    /// What most save is saved by the fastest level; the others cost up to ten times as much.
-    pub const USUAL: Self = Self(NonZeroU8::MIN);
+    /// The fastest level, which saves most of what others do: they cost up to ten times as much.
+    pub const DEFAULT: Self = Self(NonZeroU8::MIN);
 
-    /// From 1, fast, to 9, small.
+    /// From 1 (fast) to 9 (small).
     #[must_use]
     pub fn new(level: u8) -> Option<Self> {
         NonZeroU8::new(level).filter(|level| level.get() <= 9).map(Self)
     }
 
-    /// The number.
+    /// The level from 1 to 9.
     #[must_use]
     pub fn get(self) -> u8 {
         self.0.get()
     }
 }
 
-/// Whether to compress, as an operator says it.
+/// The value of the compression flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not even if the peer asks for it.
+    /// Decline every offer.
     Off,
-    /// If the peer asks for it.
+    /// Accept offers, and compress at this level.
     On(Level),
 }
 
 impl Compression {
-    /// What holds when nobody says anything.
-    pub const USUAL: Self = if BUILT { Self::On(Level::USUAL) } else { Self::Off };
+    /// The default of the flag.
+    pub const DEFAULT: Self = if BUILT { Self::On(Level::DEFAULT) } else { Self::Off };
 
-    /// Reads `on`, `off` or a level.
+    /// Parses `on`, `off` or a level.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text.as_bytes() {
-            b"on" => Some(Self::On(Level::USUAL)),
+            b"on" => Some(Self::On(Level::DEFAULT)),
             b"off" => Some(Self::Off),
             [digit @ b'1'..=b'9'] => Level::new(digit - b'0').map(Self::On),
             _ => None,
@@ -76,19 +76,19 @@ impl core::fmt::Display for Compression {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Off => f.write_str("off"),
-            Self::On(Level::USUAL) => f.write_str("on"),
+            Self::On(Level::DEFAULT) => f.write_str("on"),
             Self::On(level) => write!(f, "{}", level.get()),
         }
     }
 }
 
-/// What was agreed with a peer, as far as messages depend on it: how hard to compress (the low
-/// four bits) and how far back what we send may refer. One byte, since each connection has it.
+/// The negotiated parameters that messages depend on: the level (low four bits) and our window
+/// size. One byte, since each connection stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed(NonZeroU8);
 
 impl Agreed {
-    /// This level, and a window of so many bits.
+    /// This level and window size.
     #[must_use]
     pub fn new(level: Level, window_bits: u8) -> Self {
         assert!((WINDOW_BITS_MIN..=WINDOW_BITS_MAX).contains(&window_bits), "no such window");
@@ -97,7 +97,7 @@ impl Agreed {
 
     #[cfg_attr(not(feature = "deflate"), expect(dead_code, reason = "nothing is compressed"))]
     fn level(self) -> Level {
-        Level::new(self.0.get() & 15).unwrap_or(Level::USUAL)
+        Level::new(self.0.get() & 15).unwrap_or(Level::DEFAULT)
     }
 
     #[cfg_attr(not(feature = "deflate"), expect(dead_code, reason = "nothing is compressed"))]
@@ -106,23 +106,22 @@ impl Agreed {
     }
 }
 
-/// The most that a message of `limit` bytes may have while it is compressed: what cannot be made
-/// smaller becomes a little larger.
+/// The limit for a compressed message of `limit` bytes: incompressible data grows a little.
 #[must_use]
 pub fn wire_limit(limit: usize) -> usize {
     limit + limit / 8 + 64
 }
 
-/// A message as it was before it was compressed.
+/// An inflated message.
 #[derive(Debug)]
 pub enum Inflated {
-    /// In memory that is for the next one too: [`Codec::give_back`].
+    /// In shared memory, to be returned with [`Codec::give_back`].
     Short(Scratch),
-    /// In memory of its own.
+    /// In a block of its own.
     Long(Block),
 }
 
-/// A short message, in memory that all share.
+/// A short message in the codec's shared memory.
 #[derive(Debug)]
 pub struct Scratch {
     memory: Vec<u8>,
@@ -130,7 +129,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// The message.
+    /// The contents of the message.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.memory[..self.len]

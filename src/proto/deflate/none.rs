@@ -1,26 +1,26 @@
-//! What stands for compression in a build without it: nothing is ever agreed to.
+//! Replaces the codec in a build without compression, which declines every offer.
 
 use super::{Agreed, Inflated, Scratch};
 use crate::outbox::Blocks;
 use crate::proto::frame::{Fault, Kind};
 
-/// Compresses nothing.
+/// A codec that never compresses.
 #[derive(Debug, Default)]
 pub struct Codec(());
 
 impl Codec {
-    /// It owns nothing.
+    /// Always 0.
     #[must_use]
     pub fn cost(&self) -> usize {
         0
     }
 
-    /// Nothing is compressed.
+    /// Appends nothing.
     pub fn compress(&mut self, _: Agreed, _: Kind, _: &[u8], _: &mut Vec<u8>) -> bool {
         false
     }
 
-    /// Nothing that is compressed is understood.
+    /// Fails, since compression is never negotiated.
     pub fn inflate(
         &mut self,
         _: Kind,
@@ -31,11 +31,11 @@ impl Codec {
         Err(Fault::ReservedBits)
     }
 
-    /// Nothing is kept.
+    /// Never called with anything to keep.
     pub fn give_back(&mut self, _: Scratch) {}
 }
 
-/// Files are served as they are.
+/// Files are served uncompressed.
 #[must_use]
 pub fn gzip(_: &[u8]) -> Option<Vec<u8>> {
     None

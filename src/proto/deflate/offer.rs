@@ -1,5 +1,5 @@
-//! Offers of permessage-deflate in a handshake (RFC 7692 §7.1): which one is agreed to, and the
-//! answer. It reads parts of a field that are known to be names and values.
+//! Negotiation of permessage-deflate (RFC 7692 §7.1): selects an offer and formats the response.
+//! Its input is already split into names and values.
 
 use core::fmt::Write;
 
@@ -7,24 +7,24 @@ use super::{Agreed, BUILT, Level, WINDOW_BITS_MAX, WINDOW_BITS_MIN};
 
 const NAME: &str = "permessage-deflate";
 
-/// What a client offered and can have.
+/// The parameters of an accepted offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// How wide our window may be.
+    /// The limit for our window, in bits.
     pub server_bits: Option<u8>,
-    /// How wide the client says that its own is.
+    /// The client's window, in bits.
     pub client_bits: Option<u8>,
 }
 
 impl Terms {
-    /// What messages depend on.
+    /// The parameters that messages depend on, at this level.
     #[must_use]
     pub fn agree(self, level: Level) -> Agreed {
         Agreed::new(level, self.server_bits.unwrap_or(WINDOW_BITS_MAX))
     }
 
-    /// The value of the answer's field. Neither side remembers a message when the next one comes
-    /// (RFC 7692 §7.1.1), whatever was offered: both may be said unasked.
+    /// The value of the response field. It always disables context takeover for both sides, which
+    /// is allowed whatever the client offered (RFC 7692 §7.1.1).
     #[must_use]
     pub fn answer(self) -> String {
         let mut answer = format!("{NAME}; server_no_context_takeover; client_no_context_takeover");
@@ -37,22 +37,22 @@ impl Terms {
     }
 }
 
-/// Reads offers part by part; the first that can be agreed to is it.
+/// Selects the first acceptable offer.
 #[derive(Debug, Default)]
 pub struct Offers {
     first: Option<Terms>,
-    /// The one that is being read, as long as nothing is wrong with it.
-    present: Option<Draft>,
+    /// The current offer, unless it is declined.
+    current: Option<Draft>,
 }
 
 #[derive(Debug, Default)]
 struct Draft {
     terms: Terms,
-    /// Bits by place in [`PARAMETERS`].
+    /// Parameters seen, as bits by index in [`PARAMETERS`].
     seen: u8,
 }
 
-/// Takes a value, or declines it.
+/// Stores a value; returns false to decline it.
 type Take = fn(&mut Terms, Option<&str>) -> bool;
 
 const PARAMETERS: [(&str, Take); 4] = [
@@ -63,32 +63,32 @@ const PARAMETERS: [(&str, Take); 4] = [
         terms.server_bits.is_some()
     }),
     ("client_max_window_bits", |terms, value| {
-        // Without a value: the client would do as it is told.
+        // Without a value the client leaves the choice to the server.
         terms.client_bits = value.and_then(window_bits);
         value.is_none() || terms.client_bits.is_some()
     }),
 ];
 
 impl Offers {
-    /// The next offer begins; an empty list item is none.
+    /// Starts the next offer; an empty name, from an empty list item, is none.
     pub fn offer(&mut self, name: &str) {
         self.end();
-        self.present = (BUILT && name == NAME).then(Draft::default);
+        self.current = (BUILT && name == NAME).then(Draft::default);
     }
 
-    /// A parameter of the present offer. What is unknown, wrong or there twice declines it, and
-    /// nothing else (RFC 7692 §5.1).
+    /// Adds a parameter to the current offer. An unknown, invalid or repeated one declines only this
+    /// offer (RFC 7692 §5.1).
     pub fn parameter(&mut self, name: &str, value: Option<&str>) {
-        self.present = self.present.take().and_then(|draft| draft.with(name, value));
+        self.current = self.current.take().and_then(|draft| draft.with(name, value));
     }
 
     fn end(&mut self) {
-        if let Some(draft) = self.present.take() {
+        if let Some(draft) = self.current.take() {
             self.first.get_or_insert(draft.terms);
         }
     }
 
-    /// What can be agreed to, once all is read.
+    /// The selected offer, once all are read.
     #[must_use]
     pub fn first(mut self) -> Option<Terms> {
         self.end();
@@ -106,7 +106,7 @@ impl Draft {
     }
 }
 
-/// RFC 7692 §7.1.2.1: a number without leading zeros. It may stand in quotes (RFC 6455 §9.1).
+/// RFC 7692 §7.1.2.1: a number without leading zeros, perhaps quoted (RFC 6455 §9.1).
 fn window_bits(value: &str) -> Option<u8> {
     let inside = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
     let number: String = match inside {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_agreed_to() {
+    fn accepted_offers() {
         let terms = |server_bits, client_bits| Some(Terms { server_bits, client_bits });
         for (list, want) in [
             ("permessage-deflate", terms(None, None)),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_declined() {
+    fn declined_offers() {
         for parameters in [
             "unknown",
             "server_no_context_takeover=1",

@@ -1,5 +1,5 @@
-//! Messages compressed and inflated by `zlib-rs`: one state each way for the whole process, made
-//! when it is first needed and reset for each message.
+//! The codec, based on `zlib-rs`: one compressor and one decompressor for the whole process,
+//! created on first use and reset for each message.
 
 use core::fmt;
 
@@ -13,25 +13,25 @@ use crate::outbox::{Block, Blocks};
 use crate::proto::frame::{self, Fault, Kind};
 use crate::proto::message::Utf8;
 
-/// A message is inflated in stretches of this size; one that is no longer lies in memory that is
-/// shared by all.
-const STRETCH: usize = 64 * 1024;
-/// What a sender leaves out at the end of a message (RFC 7692 §7.2.1).
-const LEFT_OUT: [u8; 4] = [0, 0, 0xff, 0xff];
-/// What is put there instead: the same, then a last block without a byte. Only behind a stream
-/// that is whole does that end it; a truncated one takes it for something else.
+/// Messages are inflated in segments of this size; one that fits in the first stays in shared
+/// memory.
+const SEGMENT_BYTES: usize = 64 * 1024;
+/// What a sender removes from the end of a message (RFC 7692 §7.2.1).
+const SYNC_TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+/// Appended instead: the same, then an empty final block. It ends only a complete stream; after a
+/// truncated one it is read as data.
 const END: [u8; 6] = [0, 0, 0xff, 0xff, 3, 0];
-/// Blocks of one message that say that they are the last (RFC 7692 §7.2.3.4). One is sound; each
-/// costs a reset, and one of two bytes is the least of a message.
+/// Most final blocks in one message (RFC 7692 §7.2.3.4). One is normal; each costs a reset, and a
+/// final block can be as short as two bytes.
 const LAST_BLOCKS: u16 = 64;
-/// zlib's way to ask for a gzip wrapper around a 32 KiB window.
+/// Selects a gzip wrapper and a 32 KiB window in zlib.
 const GZIP_WINDOW: i32 = 15 + 16;
 
-/// What the states cost, as the library allocates it.
+/// Memory of a compressor and a decompressor, as allocated by the library.
 const DEFLATE_BYTES: usize = 340 * 1024;
 const INFLATE_BYTES: usize = 48 * 1024;
 
-/// The states that all connections share.
+/// The compression state shared by all connections.
 #[derive(Default)]
 pub struct Codec {
     deflate: Option<Deflater>,
@@ -54,7 +54,7 @@ impl fmt::Debug for Codec {
 }
 
 impl Codec {
-    /// What it owns by now.
+    /// Its current memory cost.
     #[must_use]
     pub fn cost(&self) -> usize {
         let deflate = if self.deflate.is_some() { DEFLATE_BYTES } else { 0 };
@@ -62,8 +62,8 @@ impl Codec {
         deflate + inflate + self.scratch.capacity()
     }
 
-    /// Appends a message as one compressed frame, if that makes it smaller; false: nothing was
-    /// appended.
+    /// Appends a message as one compressed frame if that makes it smaller; returns false if nothing
+    /// was appended.
     pub fn compress(
         &mut self,
         agreed: Agreed,
@@ -75,11 +75,11 @@ impl Codec {
             return false;
         }
         let start = out.len();
-        // The header may turn out shorter than that of the whole; then what follows moves up.
+        // The final header may be shorter than one for the full payload; then the body moves up.
         let body = start + frame::message_header(kind, payload.len()).1;
-        let stretch = stretch(agreed.window_bits(), payload.len());
-        out.resize(body + bound(payload.len(), stretch), 0);
-        let size = deflate(self.deflater(agreed.level()), payload, stretch, &mut out[body..]);
+        let segment = segment(agreed.window_bits(), payload.len());
+        out.resize(body + bound(payload.len(), segment), 0);
+        let size = deflate(self.deflater(agreed.level()), payload, segment, &mut out[body..]);
         if size.is_none() {
             self.deflate = None;
         }
@@ -94,14 +94,14 @@ impl Codec {
         true
     }
 
-    /// The state, ready for a message.
+    /// The compressor, reset and at this level.
     fn deflater(&mut self, level: Level) -> &mut Deflate {
         let new =
             || Deflater { state: Deflate::new(level.get().into(), false, WINDOW_BITS_MAX), level };
         let deflater = self.deflate.get_or_insert_with(new);
         deflater.state.reset();
         if deflater.level != level {
-            // It fails when there is something to flush first, and it was just reset.
+            // It fails if there is output to flush, and it was just reset.
             if deflater.state.set_level(level.get().into()).is_err() {
                 *deflater = new();
             }
@@ -110,7 +110,7 @@ impl Codec {
         &mut deflater.state
     }
 
-    /// Inflates a message, up to `limit` bytes; text is checked in passing.
+    /// Inflates a message of up to `limit` bytes, and validates text.
     pub fn inflate(
         &mut self,
         kind: Kind,
@@ -120,12 +120,12 @@ impl Codec {
     ) -> Result<Inflated, Fault> {
         let mut memory = core::mem::take(&mut self.scratch);
         if memory.is_empty() {
-            memory = vec![0; STRETCH];
+            memory = vec![0; SEGMENT_BYTES];
         }
         let state = self.inflate.get_or_insert_with(|| Inflate::new(false, WINDOW_BITS_MAX));
         match inflate(state, kind, wire, limit, blocks, &mut memory) {
-            Ok(Place::Scratch(len)) => Ok(Inflated::Short(Scratch { memory, len })),
-            Ok(Place::Block(block)) => {
+            Ok(Output::Scratch(len)) => Ok(Inflated::Short(Scratch { memory, len })),
+            Ok(Output::Block(block)) => {
                 self.scratch = memory;
                 Ok(Inflated::Long(block))
             }
@@ -136,31 +136,31 @@ impl Codec {
         }
     }
 
-    /// Takes back what a short message lay in.
+    /// Takes back the memory of a short message.
     pub fn give_back(&mut self, scratch: Scratch) {
         self.scratch = scratch.memory;
     }
 }
 
-/// Nothing refers back across a full flush. So a narrow window needs no state of its own, only
-/// stretches that are no longer than that.
-fn stretch(window_bits: u8, length: usize) -> usize {
+/// Nothing refers back across a full flush. So a small window needs no compressor of its own, only
+/// a flush after each window's length.
+fn segment(window_bits: u8, length: usize) -> usize {
     if window_bits == WINDOW_BITS_MAX { length } else { 1 << window_bits }
 }
 
-/// The most that a message can become: nine bits for each byte, and the ends of its stretches.
-fn bound(length: usize, stretch: usize) -> usize {
-    length + length / 8 + (length / stretch + 1) * 16 + 64
+/// The longest compressed form: nine bits per byte, and the flushes.
+fn bound(length: usize, segment: usize) -> usize {
+    length + length / 8 + (length / segment + 1) * 16 + 64
 }
 
-/// Compresses into `room`, all of it, whatever comes of that: a stream of `zlib-rs` 0.6 that is
-/// given up half-way does not survive its reset (it keeps an open block and the offset of what was
-/// not taken, and panics later). `None` when there was no end: that state must not be used again.
-fn deflate(state: &mut Deflate, payload: &[u8], stretch: usize, room: &mut [u8]) -> Option<usize> {
+/// Compresses all of `payload`, even if the result turns out useless: a stream of `zlib-rs` 0.6
+/// abandoned half-way does not survive its reset (it keeps an open block and an offset into the
+/// remaining input, and panics later). `None` if `room` was too small: discard the compressor.
+fn deflate(state: &mut Deflate, payload: &[u8], segment: usize, room: &mut [u8]) -> Option<usize> {
     let mut written = 0;
-    let mut stretches = payload.chunks(stretch).peekable();
-    while let Some(part) = stretches.next() {
-        let last = stretches.peek().is_none();
+    let mut segments = payload.chunks(segment).peekable();
+    while let Some(part) = segments.next() {
+        let last = segments.peek().is_none();
         let flush = if last { DeflateFlush::SyncFlush } else { DeflateFlush::FullFlush };
         state.compress(part, &mut room[written..], flush).ok()?;
         written = usize::try_from(state.total_out()).ok()?;
@@ -168,11 +168,10 @@ fn deflate(state: &mut Deflate, payload: &[u8], stretch: usize, room: &mut [u8])
             return None;
         }
     }
-    room[..written].strip_suffix(&LEFT_OUT).map(<[u8]>::len)
+    room[..written].strip_suffix(&SYNC_TAIL).map(<[u8]>::len)
 }
 
-/// Where an inflated message lies.
-enum Place {
+enum Output {
     Scratch(usize),
     Block(Block),
 }
@@ -184,39 +183,38 @@ fn inflate(
     limit: usize,
     blocks: &mut Blocks,
     memory: &mut [u8],
-) -> Result<Place, Fault> {
+) -> Result<Output, Fault> {
     let mut stream = Stream::begin(state, kind, wire, limit);
-    let mut stretch = stream.next(memory)?;
-    if stretch.last {
-        return Ok(Place::Scratch(stretch.len));
+    let mut segment = stream.next(memory)?;
+    if segment.last {
+        return Ok(Output::Scratch(segment.len));
     }
-    // What promises to become too big is counted before a byte of it is kept. Should the promise
-    // be wrong, then inflating twice costs little: so dense is only what inflates fast.
-    let expected = stretch.len.saturating_mul(wire.len()) / stream.used.max(1);
+    // A message that seems too big is measured before any of it is stored. If the estimate is
+    // wrong, inflating twice costs little: data that dense inflates fast.
+    let expected = segment.len.saturating_mul(wire.len()) / stream.used.max(1);
     if expected > limit {
-        while !stretch.last {
-            stretch = stream.next(memory)?;
+        while !segment.last {
+            segment = stream.next(memory)?;
         }
         stream = Stream::begin(state, kind, wire, limit);
-        stretch = stream.next(memory)?;
+        segment = stream.next(memory)?;
     }
     let mut block = blocks.take(expected.min(limit));
     loop {
-        blocks.append(&mut block, &memory[..stretch.len]);
-        if stretch.last {
-            return Ok(Place::Block(block));
+        blocks.append(&mut block, &memory[..segment.len]);
+        if segment.last {
+            return Ok(Output::Block(block));
         }
-        stretch = stream.next(memory)?;
+        segment = stream.next(memory)?;
     }
 }
 
-/// A message that is being inflated.
 struct Stream<'s, 'w> {
     state: &'s mut Inflate,
     rest: &'w [u8],
-    /// What follows the rest, until it is the rest.
+    /// [`END`], until it becomes `rest`.
     end: &'static [u8],
-    /// Of the wire's bytes.
+    /// Compressed bytes consumed.
     used: usize,
     made: usize,
     limit: usize,
@@ -224,8 +222,7 @@ struct Stream<'s, 'w> {
     utf8: Option<Utf8>,
 }
 
-/// Some of a message.
-struct Stretch {
+struct Segment {
     len: usize,
     last: bool,
 }
@@ -237,8 +234,8 @@ impl<'s, 'w> Stream<'s, 'w> {
         Self { state, rest: wire, end: &END, used: 0, made: 0, limit, last_blocks: 0, utf8 }
     }
 
-    /// Inflates as much as there is room for, and one byte more than the limit at most.
-    fn next(&mut self, room: &mut [u8]) -> Result<Stretch, Fault> {
+    /// Inflates as much as `room` holds, and at most one byte more than the limit.
+    fn next(&mut self, room: &mut [u8]) -> Result<Segment, Fault> {
         let most = room.len().min(self.limit + 1 - self.made);
         let mut len = 0;
         let last = loop {
@@ -253,9 +250,9 @@ impl<'s, 'w> Stream<'s, 'w> {
             self.used += used;
             len += made;
             match status {
-                // Most senders end no stream of theirs: this end is ours.
+                // Most senders do not end their stream: this is the end we appended.
                 Status::StreamEnd if self.rest.is_empty() => break true,
-                Status::StreamEnd => self.begin_again()?,
+                Status::StreamEnd => self.restart()?,
                 Status::Ok | Status::BufError if len == most => break false,
                 Status::Ok | Status::BufError if self.rest.is_empty() => {
                     if self.end.is_empty() {
@@ -263,7 +260,7 @@ impl<'s, 'w> Stream<'s, 'w> {
                     }
                     self.rest = core::mem::take(&mut self.end);
                 }
-                // It neither took nor made anything: nothing ever will.
+                // No progress: the data is invalid.
                 Status::Ok | Status::BufError if used + made == 0 => return Err(Fault::Inflate),
                 Status::Ok | Status::BufError => {}
             }
@@ -278,11 +275,11 @@ impl<'s, 'w> Stream<'s, 'w> {
                 utf8.finish()?;
             }
         }
-        Ok(Stretch { len, last })
+        Ok(Segment { len, last })
     }
 
-    /// RFC 7692 §7.2.3.4: a sender may end its stream inside of a message.
-    fn begin_again(&mut self) -> Result<(), Fault> {
+    /// RFC 7692 §7.2.3.4: a sender may end its stream inside a message.
+    fn restart(&mut self) -> Result<(), Fault> {
         self.last_blocks += 1;
         if self.last_blocks > LAST_BLOCKS {
             return Err(Fault::Inflate);
@@ -292,7 +289,7 @@ impl<'s, 'w> Stream<'s, 'w> {
     }
 }
 
-/// A file as gzip, if that makes it smaller.
+/// Compresses a file with gzip; `None` if that does not make it smaller.
 #[must_use]
 pub fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut compressed = vec![0; compress_bound(bytes.len()) + 18];

@@ -1,5 +1,4 @@
-//! The head of an answer, whole: its status, its fields, and how far its body goes
-//! (RFC 9112 §6.3).
+//! A complete response head: its status, its fields, and the extent of its body (RFC 9112 §6.3).
 
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 
@@ -8,16 +7,16 @@ use super::super::refusal::Refusal;
 use super::{Asked, Fault};
 use crate::limits::HEAD_FIELDS;
 
-/// A head that was found to be sound.
+/// A validated head.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'h> {
     status: u16,
-    /// The lines of its fields, each with its end.
+    /// The field lines, each with its line end.
     fields: &'h [u8],
 }
 
 impl<'h> Head<'h> {
-    /// Of a head that [`judge`] has passed: every line is where it must be.
+    /// `text` must have passed [`judge`], so every line is well-formed.
     pub(super) fn new(text: &'h [u8]) -> Self {
         let digits = text.get(9..12).unwrap_or_default();
         let status = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit & 0x0f));
@@ -25,13 +24,13 @@ impl<'h> Head<'h> {
         Self { status, fields: &text[line_end..] }
     }
 
-    /// The status.
+    /// The status code.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// All fields in the order in which they came.
+    /// All header fields in order.
     pub fn fields(&self) -> impl Iterator<Item = (&'h str, &'h [u8])> + use<'h> {
         self.fields.split(|&b| b == b'\n').filter_map(|line| {
             let colon = line.iter().position(|&b| b == b':')?;
@@ -40,7 +39,7 @@ impl<'h> Head<'h> {
         })
     }
 
-    /// The value of the field with this name, in any letter case, if it is there exactly once.
+    /// The value of the field with this case-insensitive name, if it occurs exactly once.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&'h [u8]> {
         let mut found = self.fields().filter(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -49,23 +48,23 @@ impl<'h> Head<'h> {
     }
 }
 
-/// How far the body goes.
+/// How the end of the body is determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     Length(u64),
     Chunked,
-    /// Until the connection ends.
+    /// The body ends with the connection.
     Close,
 }
 
-/// What follows from a head.
+/// What a head says about the rest of the response.
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) extent: Extent,
     pub(super) persistence: Persistence,
 }
 
-/// The first bytes, as they come: what speaks another protocol may never send a blank line.
+/// Checks the first bytes early: a peer of another protocol may never send a blank line.
 pub(super) fn check_start(at: usize, byte: u8) -> Result<(), Fault> {
     const START: &[u8] = b"HTTP/1.";
     match START.get(at) {
@@ -77,7 +76,7 @@ pub(super) fn check_start(at: usize, byte: u8) -> Result<(), Fault> {
     }
 }
 
-/// Reads a whole head; `None` when another one follows (RFC 9110 §15.2).
+/// Validates a complete head; `None` for an interim response (RFC 9110 §15.2).
 pub(super) fn judge(text: &[u8], asked: Asked, most: u64) -> Result<Option<Verdict>, Fault> {
     let mut fields = [EMPTY_HEADER; HEAD_FIELDS];
     let mut parsed = Response::new(&mut fields);
@@ -99,7 +98,7 @@ pub(super) fn judge(text: &[u8], asked: Asked, most: u64) -> Result<Option<Verdi
         (200..=599, _) => {}
         (_, _) => return Err(Fault::StatusInvalid),
     }
-    // Even where no body follows, what contradicts itself is not to be trusted.
+    // Checked even if there is no body: contradictory fields are never trusted.
     let said = extent(parsed.headers, minor)?;
     let bodiless = asked == Asked::Head || matches!(status, 204 | 304);
     let extent = if bodiless { Extent::Length(0) } else { said };
@@ -107,7 +106,7 @@ pub(super) fn judge(text: &[u8], asked: Asked, most: u64) -> Result<Option<Verdi
         return Err(Fault::BodyTooLarge);
     }
     let closes = values(parsed.headers, "connection").any(|list| has_token(list, "close"));
-    // Whoever speaks 1.0 may mean well with `keep-alive`; it is not worth the doubt.
+    // `keep-alive` in HTTP/1.0 is ignored; it is not worth the risk.
     let persistence = if closes || minor == 0 || extent == Extent::Close {
         Persistence::Close
     } else {
@@ -128,8 +127,8 @@ fn fault(error: httparse::Error) -> Fault {
     }
 }
 
-/// RFC 9112 §6.3: one number, or `chunked` and nothing else; without either, to the end of the
-/// connection. Numbers that differ, or both, mean that somebody on the way reads it otherwise.
+/// RFC 9112 §6.3: one length, or exactly `chunked`; without either, up to the end of the
+/// connection. If lengths differ or both are present, a proxy may read the response differently.
 fn extent(headers: &[Header<'_>], minor: u8) -> Result<Extent, Fault> {
     let mut lengths = values(headers, "content-length");
     let mut encodings = values(headers, "transfer-encoding");

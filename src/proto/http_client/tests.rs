@@ -1,4 +1,4 @@
-//! Answers, each cut in several ways, and what must not be taken for one.
+//! Responses, each split in several ways, and input that must be rejected.
 
 use core::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const LIMITS: Limits = Limits { head_bytes: 8192, body_bytes: 100 };
 
-/// What an answer comes to: its heads' statuses, its body, how it ended, what is left over.
+/// A response as text: its statuses and fields, its body, how it ended, what is left over.
 fn read(asked: Asked, bytes: &[u8], cut: usize, ends: bool) -> String {
     let mut answer = Answer::new(asked, LIMITS);
     let (mut said, mut body, mut left) = (String::new(), Vec::new(), Vec::new());
@@ -114,7 +114,7 @@ fn answers_that_end_with_the_connection() {
 }
 
 #[test]
-fn what_depends_on_the_question() {
+fn the_request_decides_about_101_and_the_body() {
     let long = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n";
     assert_eq!(any_cut(Asked::Head, long, false), "200 Content-Length=999 \"\" KeepAlive");
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -130,7 +130,7 @@ fn what_depends_on_the_question() {
     }
 }
 
-/// Ways in which two readers of one answer come to disagree, and what only costs.
+/// Responses that parsers would read differently, and ones that only cost.
 #[test]
 fn hostile_answers() {
     let many = "A: b\r\n".repeat(101);
@@ -195,7 +195,7 @@ fn hostile_answers() {
 }
 
 #[test]
-fn after_a_fault_there_is_nothing_more() {
+fn a_fault_is_final() {
     let mut answer = Answer::new(Asked::Ordinary, LIMITS);
     assert_eq!(answer.next(&mut &b"SSH"[..]).err(), Some(Fault::NotHttp));
     assert_eq!(answer.next(&mut &b"HTTP/1.1 200 OK\r\n\r\n"[..]).err(), Some(Fault::NotHttp));
@@ -243,7 +243,7 @@ fn requests() {
     }
 }
 
-/// Time grows with the bytes, not with their square: a step looks at no byte twice.
+/// Time is linear in the number of bytes: no step examines a byte twice.
 #[test]
 fn a_head_in_single_bytes_is_kept_once() {
     let mut answer = Answer::new(Asked::Ordinary, LIMITS);
@@ -253,5 +253,5 @@ fn a_head_in_single_bytes_is_kept_once() {
         assert_eq!(came, at + 1 == head.len());
     }
     assert!(answer.next(&mut &b"!"[..]).unwrap().is_some());
-    assert_eq!(answer.head.capacity(), 0, "nothing of it is kept beyond its event");
+    assert_eq!(answer.head.capacity(), 0, "the head is freed after its event");
 }

@@ -109,7 +109,7 @@ fn links_stay_inside_of_the_directory() {
         let said = output(&[&arguments[..], &[mount.to_str().unwrap()]].concat(), &[]);
         let refusal = format!(
             "wspulse: --assets: cannot serve {} is a link that leads out of the directory: \
-             put a copy there in its stead\n",
+             replace it by a copy\n",
             link.display()
         );
         assert_eq!(said, (1, String::new(), refusal));

@@ -74,18 +74,18 @@ fn a_stale_unix_socket_is_replaced_and_nothing_else_is() {
         assert_eq!(output(&arguments, &[]), (1, String::new(), line));
     };
     let in_use =
-        "Address already in use (os error 98): stop what listens there, or choose another path";
+        "Address already in use (os error 98): stop the other process, or choose another path";
     refused(&main, in_use);
     let datagrams = folder.0.join("datagrams");
     let _bound = UnixDatagram::bind(&datagrams).unwrap();
     refused(&datagrams, in_use);
     let file = folder.0.join("file");
     fs::write(&file, "precious").unwrap();
-    let there = "a file is there already: only a socket that nobody uses is replaced: move it away";
+    let there = "the file exists: only a stale socket is replaced: move the file away";
     refused(&file, there);
     refused(&folder.0, there);
     assert_eq!(fs::read(&file).unwrap(), b"precious");
-    let nowhere = "No such file or directory (os error 2): make its directory first";
+    let nowhere = "No such file or directory (os error 2): create its directory first";
     refused(&folder.0.join("no/where"), nowhere);
     // Somebody else's by now: it stays.
     fs::remove_file(&admin).unwrap();
@@ -138,7 +138,7 @@ fn sockets_passed_to_another_process_or_of_another_kind() {
         assert_eq!(server.logged("passed").len(), 0, "{variables}");
     }
     for (variables, said) in [
-        ("LISTEN_PID=$$ LISTEN_FDS=2", "descriptor 3 is no listening TCP or Unix stream socket"),
+        ("LISTEN_PID=$$ LISTEN_FDS=2", "descriptor 3 is not a listening TCP or Unix stream socket"),
         ("LISTEN_PID=$$ LISTEN_FDS=65", "65 sockets were passed"),
     ] {
         let mut server = passed(pair(), variables, &DOORS);

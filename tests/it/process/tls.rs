@@ -237,8 +237,8 @@ fn certificates_that_cannot_be_shown() {
         ("empty", "a.key", format!("--tls-cert: {} has no certificate in PEM", file("empty"))),
         ("a.pem", "empty", format!("--tls-key: {} has no private key in PEM", file("empty"))),
         ("a.key", "a.key", format!("--tls-cert: {} has no certificate in PEM", file("a.key"))),
-        ("torn", "a.key", format!("--tls-cert: {} is no valid PEM", file("torn"))),
-        ("junk", "a.key", format!("--tls-cert: {} has a certificate that is", file("junk"))),
+        ("torn", "a.key", format!("--tls-cert: {} is not valid PEM", file("torn"))),
+        ("junk", "a.key", format!("--tls-cert: {} has a malformed certificate", file("junk"))),
         ("a.pem", "locked", format!("--tls-key: {} is encrypted: decrypt it", file("locked"))),
         (
             "a.pem",
@@ -285,7 +285,7 @@ fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
     let first = old.certificate();
     swap("b");
     server.signal("HUP");
-    assert_eq!(server.wait_for("tls")["message"], "certificate read again");
+    assert_eq!(server.wait_for("tls")["message"], "certificate reloaded");
     let mut new = Secured::usual(&server, &authority).upgraded();
     let second = new.certificate();
     assert!(first != second);
@@ -316,7 +316,7 @@ fn the_end_of_a_certificate_is_announced() {
     let mut server = start(&folder, "gone", &[]);
     let said = server.wait_for("tls");
     assert_eq!(said["level"], "error");
-    assert_eq!(said["message"], "the certificate has expired: clients refuse it");
+    assert_eq!(said["message"], "the certificate has expired: clients will reject it");
 }
 
 #[test]

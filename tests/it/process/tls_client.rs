@@ -5,7 +5,7 @@ use wspulse::behaviours::Kind;
 use wspulse::engine::{HangUp, Roots, Target, TlsFault, Trust};
 use wspulse::load::{Answers, Life, Load, Outcome, Pace, Partner, Plan, Report, WhenLost, Why};
 use wspulse::proto::upgrade::Ask;
-use wspulse::run::{self, Ears};
+use wspulse::run::{self, SignalMode};
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn run(target: Target, clients: usize, partner: Partner) -> Report {
         patience_ms: 3_000,
         progress_ms: None,
     };
-    let (code, load) = run::drive(Load::new(plan, 1), Ears::Shut).unwrap();
+    let (code, load) = run::drive(Load::new(plan, 1), SignalMode::Default).unwrap();
     assert_eq!(code, 0);
     load.report().clone()
 }
@@ -83,14 +83,14 @@ fn only_who_is_trusted_is_talked_to() {
     let ask = |name: &str, trust: Trust| outcome(at(&server).secured(name, trust));
     let report = load(at(&server).secured("localhost", pem(&authority)), 100);
     assert_eq!(report.ends[&GONE_WELL], 100, "{report:?}");
-    assert_eq!(ask("localhost", Trust::anyone()), GONE_WELL);
-    assert_eq!(ask("elsewhere", Trust::anyone()), GONE_WELL);
+    assert_eq!(ask("localhost", Trust::unverified()), GONE_WELL);
+    assert_eq!(ask("elsewhere", Trust::unverified()), GONE_WELL);
     assert_eq!(ask("localhost", pem(&other)), without_tls(TlsFault::NotTrusted));
     assert_eq!(ask("localhost", Trust::public()), without_tls(TlsFault::NotTrusted));
     assert_eq!(ask("elsewhere", pem(&authority)), without_tls(TlsFault::WrongName));
     assert_eq!(ask("127.0.0.1", pem(&authority)), without_tls(TlsFault::WrongName));
     assert_eq!(ask("localhost", Trust::pem(b"")), without_tls(TlsFault::RootsUnusable));
-    let half = Trust { roots: Roots::Anyone, identity: None }.showing(b"", b"");
+    let half = Trust { roots: Roots::Unverified, identity: None }.with_identity(b"", b"");
     assert_eq!(ask("localhost", half), without_tls(TlsFault::IdentityUnusable));
     let late = at(&expired).secured("localhost", pem(&authority));
     assert_eq!(outcome(late), without_tls(TlsFault::Expired));
@@ -136,7 +136,7 @@ fn a_certificate_of_our_own_is_shown_to_who_asks() {
     let port = guarded_echo(&folder, &authority);
     let trust = Trust::pem(authority.certificate.pem().as_bytes());
     let [chain, key] = ["a.pem", "a.key"].map(|name| fs::read(folder.0.join(name)).unwrap());
-    let ours = trust.clone().showing(&chain, &key);
+    let ours = trust.clone().with_identity(&chain, &key);
     let known = Target::host("localhost", port).secured("localhost", ours);
     let report = run(known, 1, Partner::PlainEcho);
     assert_eq!(report.answered, 3, "{report:?}");

@@ -374,7 +374,7 @@ impl Os for Host {
         unreachable!("nobody here may freeze the process")
     }
 
-    fn glance(&mut self, _events: &mut Vec<Event>) -> io::Result<()> {
+    fn poll_admin(&mut self, _events: &mut Vec<Event>) -> io::Result<()> {
         Ok(())
     }
 
@@ -382,7 +382,7 @@ impl Os for Host {
         if self.party == Party::Server { vec![Side::Main] } else { Vec::new() }
     }
 
-    fn accept(&mut self, _door: usize) -> io::Result<(Stream, Peer)> {
+    fn accept(&mut self, _listener: usize) -> io::Result<(Stream, Peer)> {
         let net = &mut *self.net.borrow_mut();
         if net.now_ns >= net.exhausted_until_ns && net.happens(net.odds.exhausted) {
             net.exhausted_until_ns = net.now_ns + time::ms(net.rng.below(300));
@@ -398,11 +398,11 @@ impl Os for Host {
         Ok((Stream { wire, party: Party::Server, net: self.net.clone() }, peer))
     }
 
-    fn turn_away(&mut self, _door: usize, last_words: &[u8]) -> io::Result<()> {
+    fn refuse_one(&mut self, _listener: usize, response: &[u8]) -> io::Result<()> {
         let net = &mut *self.net.borrow_mut();
         let wire = net.knocking.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
         net.wires[wire].harmed = true;
-        net.push(wire, Party::Server, last_words);
+        net.push(wire, Party::Server, response);
         net.close(wire, Party::Server);
         Ok(())
     }
@@ -426,7 +426,7 @@ impl Os for Host {
         net.wires.push(wire);
         let wire = net.wires.len() - 1;
         net.knocking.push_back(wire);
-        net.events[Party::Server as usize].push_back(Event::Knock(0));
+        net.events[Party::Server as usize].push_back(Event::Accept(0));
         Ok(Stream { wire, party: Party::Client, net: self.net.clone() })
     }
 

@@ -98,17 +98,17 @@ fn what_goes_wrong_is_said_in_plain_words() {
         (
             format!("ws://{}/", answering(b"\x15\x03\x01\x00\x02\x02\x46")),
             "",
-            "upgrade failed: TLS is spoken on that port",
+            "upgrade failed: the port requires TLS",
         ),
         (
             format!("ws://{}/", answering(b"SSH-2.0-x\r\n")),
             "",
-            "upgrade failed: the answer is not HTTP",
+            "upgrade failed: the response is not HTTP",
         ),
         (
             format!("ws://{}/", answering(wrong_key)),
             "",
-            "upgrade failed: the accept key is wrong: that is no WebSocket server",
+            "upgrade failed: the accept key is wrong: this is not a WebSocket server",
         ),
         (
             format!("ws://{}/", answering(b"")),

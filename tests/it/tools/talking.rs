@@ -132,10 +132,7 @@ fn no_connection_is_one_line() {
             format!("ws://{}/nothing", server.main),
             "upgrade answered with 404: no WebSocket at that path",
         ),
-        (
-            format!("ws://{}/", answering(b"\x15\x03\x01\x00\x02\x02\x46")),
-            "TLS is spoken on that port",
-        ),
+        (format!("ws://{}/", answering(b"\x15\x03\x01\x00\x02\x02\x46")), "the port requires TLS"),
     ] {
         let want = (1, String::new(), format!("Failed to connect to {url}: {why}.\n"));
         assert_eq!(piped(&url, &[], b"hello\n"), want);

@@ -1,5 +1,5 @@
-//! A connection of our own that does not stand yet: its name is looked up, its addresses are tried
-//! in their order, then TLS begins. It knows nothing of what it is for.
+//! An outgoing connection that is not established yet: its name is resolved, its addresses are
+//! tried in order, then the TLS handshake begins. It does not know what the connection is for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,39 +12,37 @@ use super::stream::{Socket, Stream};
 use super::tls::{Tls, Trusts};
 use crate::engine::{Id, Now, Target, Trust};
 
-/// What connections of our own share.
 #[derive(Debug, Default)]
-pub(super) struct Outward {
+pub(super) struct Outbound {
     pub(super) resolver: Resolver,
     trusts: Trusts,
 }
 
-/// How far it is.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct Connecting {
     step: Step,
-    /// Whom the certificate must be for, and who may vouch for that.
+    /// With TLS: the name that the certificate must be valid for, and how it is verified.
     secured: Option<(Box<str>, Trust)>,
-    /// By which events find it.
+    /// The token of its events.
     token: Option<Token>,
 }
 
 #[derive(Debug)]
 enum Step {
-    Naming {
+    Resolving {
         host: Box<str>,
         port: u16,
     },
-    Trying {
+    Connecting {
         socket: Socket,
         others: VecDeque<SocketAddr>,
     },
-    Shaking(Box<Tls>),
-    /// Its stream has moved on.
-    Over,
+    Handshaking(Box<Tls>),
+    /// It was established and has become another stream.
+    Done,
 }
 
-/// Begins to open a connection. The ordinary ones need nothing of this file.
+/// Starts to open a connection. One to an address without TLS needs no [`Connecting`].
 pub(super) fn connect(target: &Target) -> io::Result<Stream> {
     let (to, secured) = match target {
         Target::Tls(tls) => (&tls.to, Some((tls.name.clone(), tls.trust.clone()))),
@@ -55,82 +53,83 @@ pub(super) fn connect(target: &Target) -> io::Result<Stream> {
         Target::Unix(path) => Socket::connect_unix(path)?,
         Target::Terminal => Socket::terminal(),
         Target::Name { host, port } => {
-            let step = Step::Naming { host: host.clone(), port: *port };
-            return Ok(Stream::Begun(Box::new(Begun { step, secured, token: None })));
+            let step = Step::Resolving { host: host.clone(), port: *port };
+            return Ok(Stream::Connecting(Box::new(Connecting { step, secured, token: None })));
         }
         Target::Tls(_) => return Err(io::Error::other("TLS in TLS")),
     };
     if secured.is_none() {
         return Ok(Stream::Plain(socket));
     }
-    let step = Step::Trying { socket, others: VecDeque::new() };
-    Ok(Stream::Begun(Box::new(Begun { step, secured, token: None })))
+    let step = Step::Connecting { socket, others: VecDeque::new() };
+    Ok(Stream::Connecting(Box::new(Connecting { step, secured, token: None })))
 }
 
-impl Begun {
+impl Connecting {
     pub(super) fn socket(&mut self) -> Option<&mut Socket> {
         match &mut self.step {
-            Step::Trying { socket, .. } => Some(socket),
-            Step::Shaking(tls) => Some(tls.socket()),
-            Step::Naming { .. } | Step::Over => None,
+            Step::Connecting { socket, .. } => Some(socket),
+            Step::Handshaking(tls) => Some(tls.socket()),
+            Step::Resolving { .. } | Step::Done => None,
         }
     }
 
     pub(super) fn is_costly(&self) -> bool {
-        matches!(self.step, Step::Shaking(_))
+        matches!(self.step, Step::Handshaking(_))
     }
 
-    /// From now on events find it; a name is looked up for whoever waits for it.
-    pub(super) fn watched(&mut self, token: Token, id: Id, now: Now, outward: &mut Outward) {
+    /// Sets the token, and starts to resolve the name if there is one.
+    pub(super) fn watched(&mut self, token: Token, id: Id, now: Now, outbound: &mut Outbound) {
         self.token = Some(token);
-        if let Step::Naming { host, .. } = &self.step {
-            outward.resolver.ask(host, id, now);
+        if let Step::Resolving { host, .. } = &self.step {
+            outbound.resolver.ask(host, id, now);
         }
     }
 
-    /// Goes on as far as it can; the stream once it stands, an error when it never will.
-    pub(super) fn go_on(
+    /// Advances as far as possible; returns the stream once established, an error if it failed.
+    pub(super) fn advance(
         &mut self,
-        outward: &mut Outward,
+        outbound: &mut Outbound,
         registry: &Registry,
     ) -> io::Result<Option<Stream>> {
         loop {
-            self.step = match std::mem::replace(&mut self.step, Step::Over) {
-                Step::Naming { host, port } => {
-                    let Some(found) = outward.resolver.answer(&host) else {
-                        self.step = Step::Naming { host, port };
+            self.step = match std::mem::replace(&mut self.step, Step::Done) {
+                Step::Resolving { host, port } => {
+                    let Some(found) = outbound.resolver.answer(&host) else {
+                        self.step = Step::Resolving { host, port };
                         return Ok(None);
                     };
                     let addresses = found?.iter().map(|ip| SocketAddr::new(*ip, port));
                     let none = io::ErrorKind::NotFound.into();
                     self.try_next(addresses.collect(), none, registry)?
                 }
-                Step::Trying { socket, others } => match socket.is_connected() {
+                Step::Connecting { socket, others } => match socket.is_connected() {
                     Ok(false) => {
-                        self.step = Step::Trying { socket, others };
+                        self.step = Step::Connecting { socket, others };
                         return Ok(None);
                     }
                     Ok(true) => match &self.secured {
                         None => return Ok(Some(Stream::Plain(socket))),
                         Some((name, trust)) => {
-                            Step::Shaking(Box::new(outward.trusts.begin(trust, name, socket)?))
+                            Step::Handshaking(Box::new(outbound.trusts.begin(trust, name, socket)?))
                         }
                     },
                     Err(error) => self.try_next(others, error, registry)?,
                 },
-                Step::Shaking(mut tls) => {
-                    if tls.shake()? {
+                Step::Handshaking(mut tls) => {
+                    if tls.handshake()? {
                         return Ok(Some(Stream::Tls(tls)));
                     }
-                    self.step = Step::Shaking(tls);
+                    self.step = Step::Handshaking(tls);
                     return Ok(None);
                 }
-                Step::Over => return Err(io::ErrorKind::NotConnected.into()),
+                Step::Done => return Err(io::ErrorKind::NotConnected.into()),
             };
         }
     }
 
-    /// Begins with the first address that lets us; `error` is what it ends with if none does.
+    /// Starts to connect to the first address for which that does not fail at once; `error` is
+    /// returned if there is none.
     fn try_next(
         &self,
         mut addresses: VecDeque<SocketAddr>,
@@ -138,12 +137,12 @@ impl Begun {
         registry: &Registry,
     ) -> io::Result<Step> {
         while let Some(address) = addresses.pop_front() {
-            let begun = Socket::connect_tcp(address).and_then(|mut socket| {
+            let started = Socket::connect_tcp(address).and_then(|mut socket| {
                 let token = self.token.ok_or(io::ErrorKind::NotConnected)?;
                 socket.watch(registry, token).map(|_| socket)
             });
-            match begun {
-                Ok(socket) => return Ok(Step::Trying { socket, others: addresses }),
+            match started {
+                Ok(socket) => return Ok(Step::Connecting { socket, others: addresses }),
                 Err(why) => error = why,
             }
         }
