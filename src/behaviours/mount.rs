@@ -38,7 +38,7 @@ impl Mount {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
         if !path.starts_with('/') || path.starts_with("//") || !path.bytes().all(plain) {
             return Err(format!(
-                "path {path:?} must begin with a single / and contain only letters, digits and -._~/"
+                "path {path:?} must begin with a single / and contain only letters, digits, -._~/"
             ));
         }
         let (name, query) = rest.split_once('?').unwrap_or((rest, ""));

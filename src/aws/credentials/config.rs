@@ -63,7 +63,7 @@ pub enum ConfigError {
     Secret,
     /// Not a valid region name.
     BadRegion,
-    /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` is invalid, or plain HTTP to a host that is not allowed.
+    /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` is invalid or must use TLS.
     BadContainer,
     /// `AWS_ENDPOINT_URL_STS` is invalid.
     BadSts,

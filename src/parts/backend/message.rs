@@ -23,7 +23,7 @@ pub struct Message {
 pub type InvalidMessage = &'static str;
 
 const WANT: InvalidMessage = "the body must be {\"myConnectionIdProperty\":…,\"myBody\":…}, an event with \
-    requestContext.connectionId, or anything beside the field ConnectionId";
+     requestContext.connectionId, or anything beside the field ConnectionId";
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

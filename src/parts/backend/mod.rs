@@ -406,7 +406,7 @@ impl Backend {
         }
     }
 
-    /// The authorization for the gateway; `None`: there is no token or there are no credentials yet.
+    /// The authorization for the gateway; `None` without a token or credentials.
     fn authorization(&self, now: Now) -> Option<Authorization<'_>> {
         match &self.gateway.auth {
             Auth::None => Some(Authorization::None),

@@ -289,8 +289,8 @@ fn a_missing_table_is_reported_or_created() {
     let why = test.failed.unwrap();
     assert_eq!(
         why,
-        "--sessions: table sessions does not exist in eu-west-1 at 127.0.0.1:8000: create it or use \
-        --create-table"
+        "--sessions: table sessions does not exist in eu-west-1 at 127.0.0.1:8000: create it or \
+        use --create-table"
     );
     let mut test = Test::table(true);
     test.say(describe, Ok((400, &missing)));

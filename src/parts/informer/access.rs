@@ -1,66 +1,65 @@
-//! How an API server is reached: where it listens, whether through TLS, and who we say we are.
-//! It knows where secrets lie, not how files are read.
+//! How to connect to an API server: address, TLS and authentication.
 
 use std::collections::BTreeMap;
 
 use crate::engine::{Roots, Target, Trust};
 use crate::proto::url::{Flaw, Parts, HostPort, Scheme, Protocol, Wrong};
 
-/// An API server, and who we are to it.
+/// An API server, and the credentials for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Where it listens.
+    /// Host and port.
     pub place: HostPort,
-    /// What stands before `/apis` in its paths, without a slash at the end.
+    /// Prefix of all paths, before `/apis`, without a trailing slash.
     pub prefix: String,
-    /// How it is made sure that it is the right one; `None`: plain HTTP.
+    /// `None`: plain HTTP.
     pub tls: Option<Tls>,
-    /// Who we are.
+    /// The bearer token.
     pub token: Token,
 }
 
-/// What TLS needs to know.
+/// TLS settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// The name in its certificate, if that is not the host.
+    /// The expected name in the certificate, if not the host.
     pub server_name: Option<String>,
-    /// Whose signature counts.
+    /// The trusted certificate authorities.
     pub authority: Pem,
-    /// Our own certificate and its key.
+    /// Client certificate and key.
     pub client: Option<(Pem, Pem)>,
-    /// Whether any certificate is good enough.
+    /// Whether to skip certificate verification.
     pub insecure: bool,
 }
 
-/// Where a certificate or a key is.
+/// A certificate or key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Pem {
-    /// Nowhere: what the system trusts.
+    /// Not configured. As an authority: the public roots.
     #[default]
     None,
-    /// Here.
+    /// The PEM text.
     Text(Vec<u8>),
-    /// In this file.
+    /// The path of a PEM file.
     File(String),
 }
 
-/// Where the token is.
+/// A bearer token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Token {
-    /// None is needed.
+    /// Not configured.
     #[default]
     None,
-    /// Here.
+    /// The token.
     Text(String),
-    /// In this file, which changes.
+    /// The path of a token file, which is rotated.
     File(String),
 }
 
 impl Access {
-    /// `http://127.0.0.1:8001`, as `kubectl proxy` says it, or the `server` of a kubeconfig.
+    /// Parses a URL such as `http://127.0.0.1:8001`, or the `server` of a kubeconfig.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What the URL must look like.
     pub fn from_url(url: &str) -> Result<Self, Wrong> {
         let parts = Parts::read(url, Protocol::Http).map_err(|flaw| match flaw {
             Flaw::Scheme => "must begin with http:// or https://",
@@ -79,18 +78,18 @@ impl Access {
         Ok(Self { place, prefix, tls, token: Token::None })
     }
 
-    /// As the `Host` field has it.
+    /// Value of the `Host` field.
     #[must_use]
     pub fn authority(&self) -> String {
         let scheme = if self.tls.is_some() { Scheme::Secured } else { Scheme::Plain };
         self.place.shown(scheme.port())
     }
 
-    /// What a connection there is asked for with, given what was read of [`Access::files`].
+    /// The address to connect to, with the TLS settings.
     ///
     /// # Errors
-    /// The file that is missing, by what it is.
-    pub fn target(&self, read: &Secrets) -> Result<Target, Missing> {
+    /// The file that is missing or invalid.
+    pub fn target(&self, read: &Secrets) -> Result<Target, MissingFile> {
         let to = Target::host(&self.place.name, self.place.port);
         let Some(tls) = &self.tls else { return Ok(to) };
         let roots = if tls.insecure {
@@ -109,7 +108,7 @@ impl Access {
         Ok(to.secured(tls.server_name.as_deref().unwrap_or(&self.place.name), trust))
     }
 
-    /// Files that are read, and read again.
+    /// Files with secrets, re-read while running.
     #[must_use]
     pub fn files(&self) -> Vec<String> {
         let token = match &self.token {
@@ -119,7 +118,7 @@ impl Access {
         token.into_iter().chain(self.pem_files()).cloned().collect()
     }
 
-    /// Whether there are any.
+    /// Whether [`Access::files`] is not empty.
     #[must_use]
     pub fn has_files(&self) -> bool {
         matches!(self.token, Token::File(_)) || self.pem_files().next().is_some()
@@ -137,10 +136,10 @@ impl Access {
     }
 }
 
-/// The name of what a kubeconfig would have said, and no file has.
-pub type Missing = &'static str;
+/// The kubeconfig field whose file is missing or invalid.
+pub type MissingFile = &'static str;
 
-/// What was read of [`Access::files`]. Whatever is half written keeps what was there before.
+/// The contents of [`Access::files`]. Half-written files do not replace older contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Secrets {
     token: Option<String>,
@@ -148,7 +147,7 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Nothing is read; a token that needs no file is there.
+    /// Before any file is read.
     #[must_use]
     pub fn new(access: &Access) -> Self {
         let token = match &access.token {
@@ -158,7 +157,7 @@ impl Secrets {
         Self { token, pems: BTreeMap::new() }
     }
 
-    /// A file was read.
+    /// Stores the content of a file, if it is valid.
     pub fn fetched(&mut self, access: &Access, path: &str, bytes: &[u8]) {
         if matches!(&access.token, Token::File(file) if file == path)
             && let Some(token) = token(bytes)
@@ -170,18 +169,18 @@ impl Secrets {
         }
     }
 
-    /// What to say who we are with, if anything.
+    /// The bearer token, if one is configured.
     ///
     /// # Errors
-    /// The file of the token is missing.
-    pub fn token(&self, access: &Access) -> Result<Option<&str>, Missing> {
+    /// The token file is missing or invalid.
+    pub fn token(&self, access: &Access) -> Result<Option<&str>, MissingFile> {
         match (&self.token, &access.token) {
             (None, Token::File(_)) => Err("token"),
             (token, _) => Ok(token.as_deref()),
         }
     }
 
-    /// Empty: none is needed. `None`: it is in a file, which has none.
+    /// Empty if not configured; `None` if the file is missing or invalid.
     fn pem<'a>(&'a self, pem: &'a Pem) -> Option<&'a [u8]> {
         match pem {
             Pem::None => Some(&[]),
@@ -191,7 +190,7 @@ impl Secrets {
     }
 }
 
-/// Whether each part of a PEM file that begins also ends (RFC 7468 §2).
+/// Whether every section of a PEM file is complete (RFC 7468 §2).
 fn is_whole(bytes: &[u8]) -> bool {
     let lines = || bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
     let begun = lines().filter(|line| line.starts_with(b"-----BEGIN ")).count();
@@ -199,15 +198,15 @@ fn is_whole(bytes: &[u8]) -> bool {
     begun > 0 && begun == lines().filter(ended).count()
 }
 
-/// A token as a file has it; `None`: half-written, or no token.
+/// Parses a token file; `None` if it is empty, too long or has invalid characters.
 #[must_use]
 pub fn token(bytes: &[u8]) -> Option<String> {
-    const TOKEN_BYTES: usize = 16 * 1024;
+    const TOKEN_BYTES_MAX: usize = 16 * 1024;
     let token = std::str::from_utf8(bytes).ok()?.trim();
-    let sound = !token.is_empty()
-        && token.len() <= TOKEN_BYTES
+    let valid = !token.is_empty()
+        && token.len() <= TOKEN_BYTES_MAX
         && token.bytes().all(|b| b.is_ascii_graphic());
-    sound.then(|| token.to_owned())
+    valid.then(|| token.to_owned())
 }
 
 #[cfg(test)]
@@ -215,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_that_can_be_reached() {
+    fn valid_urls() {
         for (url, authority, prefix, tls) in [
             ("http://127.0.0.1:8001", "127.0.0.1:8001", "", false),
             ("http://localhost", "localhost", "", false),
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_cannot() {
+    fn invalid_urls() {
         for (url, why) in [
             ("127.0.0.1:8001", "begin with http://"),
             ("ftp://x", "begin with http://"),
@@ -261,7 +260,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "tls")]
-    fn what_is_missing_is_said_and_half_a_file_is_none() {
+    fn missing_files_are_named_and_half_files_are_ignored() {
         let mut access = Access::from_url("https://k8s.example").unwrap();
         access.token = Token::File("token".into());
         let file = |path: &str| Pem::File(path.into());
@@ -285,7 +284,7 @@ mod tests {
         for path in ["token", "ca", "elsewhere"] {
             read.fetched(&access, path, b"-----BEGIN X-----\n");
         }
-        assert_eq!(read, whole, "what is half written keeps what was there");
+        assert_eq!(read, whole, "half-written files keep the old content");
         assert_eq!(read.token(&access), Ok(Some("abc")));
         let trust = Trust::pem(pem).with_identity(pem, pem);
         let target = Target::host("k8s.example", 443).secured("kubernetes", trust);
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_token_is_none() {
+    fn invalid_tokens() {
         assert_eq!(token(b"abc.def\n").as_deref(), Some("abc.def"));
         for bytes in [&b""[..], b"\n", b"a b", b"a\0", b"\xff"] {
             assert_eq!(token(bytes), None);

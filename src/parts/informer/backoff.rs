@@ -1,10 +1,9 @@
-//! How long to leave an API server alone that does not serve us: longer each time, and not all
-//! of its clients at once.
+//! Exponential backoff with full jitter.
 
 use super::limits::{BACKOFF_MS_MAX, BACKOFF_MS_MIN};
 use crate::rng::Rng;
 
-/// The shortest pause: jitter must not make a failure free.
+/// Shortest pause, so that jitter never leads to an immediate retry.
 const PAUSE_MS_MIN: u64 = 50;
 
 #[derive(Debug)]
@@ -19,19 +18,18 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The next pause, somewhere below what it has grown to.
+    /// A random pause up to the current maximum, which then doubles.
     pub(super) fn pause_ms(&mut self, rng: &mut Rng) -> u64 {
         let most = self.next_ms;
         self.next_ms = (most * 2).min(BACKOFF_MS_MAX);
         rng.below(most + 1).max(PAUSE_MS_MIN)
     }
 
-    /// Whether nothing has failed for a while.
+    /// Whether there was no failure since the last reset.
     pub(super) fn is_fresh(&self) -> bool {
         self.next_ms == BACKOFF_MS_MIN
     }
 
-    /// It served us well for a while.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
@@ -42,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_and_have_an_end() {
+    fn pauses_grow_up_to_a_limit() {
         let mut rng = Rng::new(7);
         let mut longest = [0; 10];
         for _ in 0..200 {

@@ -1,5 +1,4 @@
-//! A Deployment as we keep it: the few fields that viewers see. What an API server says beyond
-//! them is skipped where it stands; what is not a Deployment is nothing at all.
+//! The fields of a Deployment that viewers see. The parser skips all others without allocating.
 
 use std::borrow::Cow;
 
@@ -9,7 +8,7 @@ use crate::heap;
 
 use super::limits;
 
-/// Who it is: names can have no slash, so this is one string and has one order.
+/// Namespace and name. One string, since names cannot contain a slash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     text: Box<str>,
@@ -18,10 +17,10 @@ pub(super) struct Key {
 
 impl Key {
     fn new(namespace: &str, name: &str) -> Option<Self> {
-        let sound = |part: &str, most: usize| {
+        let valid = |part: &str, most: usize| {
             !part.is_empty() && part.len() <= most && part.bytes().all(is_name_byte)
         };
-        let fits = sound(namespace, limits::NAME_BYTES) && sound(name, limits::NAME_BYTES);
+        let fits = valid(namespace, limits::NAME_BYTES) && valid(name, limits::NAME_BYTES);
         let length = u16::try_from(namespace.len()).ok()?;
         fits.then(|| Self { text: format!("{namespace}/{name}").into(), namespace: length })
     }
@@ -40,12 +39,11 @@ impl Key {
     }
 }
 
-/// What a name of Kubernetes can have, and a little more; nothing that JSON would escape.
+/// Accepts more than Kubernetes does, but nothing that JSON would escape.
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'/' | b'"' | b'\\')
 }
 
-/// How many of it there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Replicas {
     pub(super) desired: u32,
@@ -54,18 +52,18 @@ pub(super) struct Replicas {
     pub(super) available: u32,
 }
 
-/// One state of one Deployment.
+/// One revision of a Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Deployment {
     pub(super) uid: Box<str>,
     pub(super) version: Box<str>,
     pub(super) replicas: Replicas,
-    /// Of its containers, in order.
+    /// In the order of the containers.
     pub(super) images: Box<[Box<str>]>,
 }
 
 impl Deployment {
-    /// What it owns beyond its own place.
+    /// Heap memory.
     pub(super) fn cost(&self) -> usize {
         let images: usize = self.images.iter().map(|image| heap::cost(image.len())).sum();
         heap::cost(size_of_val(&*self.images))
@@ -74,7 +72,7 @@ impl Deployment {
             + images
     }
 
-    /// The image that texts speak of.
+    /// The image that text messages show.
     pub(super) fn first_image(&self) -> &str {
         self.images.first().map_or("", |image| image)
     }
@@ -138,7 +136,7 @@ struct Status {
     available: Option<u32>,
 }
 
-/// Reads an object of the API; `None`: it is no Deployment that could be kept.
+/// Parses an API object; `None` if it is invalid or its names are too long.
 pub(super) fn read(json: &[u8]) -> Option<(Key, Deployment)> {
     let object: Object<'_> = serde_json::from_slice(json).ok()?;
     let key = Key::new(&object.metadata.namespace, &object.metadata.name)?;
@@ -152,7 +150,7 @@ pub(super) fn read(json: &[u8]) -> Option<(Key, Deployment)> {
     };
     let status = object.status.unwrap_or_default();
     let replicas = Replicas {
-        // Nothing said means one (the API's own default).
+        // The API's default is 1.
         desired: desired.unwrap_or(1),
         ready: status.ready.unwrap_or(0),
         updated: status.updated.unwrap_or(0),
@@ -163,7 +161,7 @@ pub(super) fn read(json: &[u8]) -> Option<(Key, Deployment)> {
     Some((key, Deployment { uid: uid[..].into(), version: version[..].into(), replicas, images }))
 }
 
-/// As many as fit: a Deployment with more of them is shown with its first ones.
+/// The first images, as many as fit into the limit.
 fn images<'a>(all: impl Iterator<Item = &'a str>) -> Box<[Box<str>]> {
     let mut left = limits::IMAGES_BYTES;
     let fitting = all.map_while(|image| {
@@ -173,7 +171,7 @@ fn images<'a>(all: impl Iterator<Item = &'a str>) -> Box<[Box<str>]> {
     fitting.collect()
 }
 
-/// Versions are opaque: all that we ask of one is that it can be said again.
+/// Resource versions are opaque, but must be printable, since they are sent back.
 pub(super) fn is_version(version: &str) -> bool {
     !version.is_empty()
         && version.len() <= limits::VERSION_BYTES
@@ -185,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_is_kept() {
+    fn fields_are_parsed() {
         let json = br#"{"metadata":{"name":"a","namespace":"b","uid":"u","resourceVersion":"7",
             "labels":{"x":"y"}},"spec":{"replicas":3,"template":{"spec":{"containers":[
             {"name":"x","image":"one:1"},{"image":"two"}]}}},
@@ -201,22 +199,22 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_without_replicas_wants_one() {
+    fn replicas_default_to_one() {
         let json = br#"{"metadata":{"name":"a","namespace":"b","resourceVersion":"7"},
             "spec":{"replicas":null}}"#;
         assert_eq!(read(json).unwrap().1.replicas.desired, 1);
     }
 
     #[test]
-    fn what_is_no_deployment_is_nothing() {
+    fn invalid_objects() {
         let deep = format!(
             "{{\"metadata\":{{\"name\":\"a\",\"namespace\":\"b\",\"resourceVersion\":\"7\"}},\
              \"spec\":{{\"template\":{}{}}}}}",
             "[".repeat(100_000),
             "]".repeat(100_000)
         );
-        let sound = r#""metadata":{"name":"a","namespace":"b","resourceVersion":"7"}"#;
-        let spec = |spec: &str| format!("{{{sound},\"spec\":{spec}}}");
+        let valid = r#""metadata":{"name":"a","namespace":"b","resourceVersion":"7"}"#;
+        let spec = |spec: &str| format!("{{{valid},\"spec\":{spec}}}");
         let long = format!(
             r#"{{"metadata":{{"name":"{}","namespace":"b","resourceVersion":"7"}}}}"#,
             "a".repeat(254)
@@ -243,7 +241,7 @@ mod tests {
         }
     }
 
-    /// 2 KiB a Deployment is what docs/FIGURES.md promises.
+    /// docs/FIGURES.md states 2 KiB per Deployment.
     #[test]
     fn a_deployment_stays_small() {
         let images: Vec<String> =

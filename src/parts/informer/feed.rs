@@ -1,25 +1,25 @@
-//! Whom the changes reach: one store, one ring of encoded changes, and a cursor a viewer. Whoever
-//! falls out of the ring, or has just come, is told each object's latest state instead, once,
-//! however much happened; so a slow viewer costs a cursor and a bit an object, and waits for
-//! nobody but itself.
+//! Distributes changes to viewers: one store, one ring of encoded changes, and a cursor for each
+//! viewer. A viewer that is new or has fallen out of the ring gets the latest state of each object
+//! from the store instead, once, however often it changed. So a slow viewer costs a cursor and a
+//! bit per object, and delays no other viewer.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::deployment::{Deployment, Key};
+use super::encode::{self, ChangeEvent, Encoded, Format};
 use super::limits;
-use super::store::{Change, Store, What};
-use super::words::{self, Encoded, Format, News};
+use super::store::{Change, ChangeKind, Store};
 use crate::engine::{Id, Now};
 use crate::heap;
 
-/// What a viewer wants to see; empty parts match everything.
+/// What a viewer wants to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// How it reads.
+    /// The message format.
     pub format: Format,
-    /// Only this namespace.
+    /// The namespace; empty: all.
     pub namespace: String,
-    /// Only this name.
+    /// The name; empty: all.
     pub name: String,
 }
 
@@ -30,31 +30,31 @@ impl Filter {
     }
 }
 
-/// What becomes of a viewer after it was told something.
+/// The result of [`Feed::speak`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// It is woken when there is more.
+    /// The viewer becomes due again when there is more.
     Wait,
-    /// What it has missed is not there any more.
+    /// The viewer has missed a deletion that is no longer stored.
     Lost,
 }
 
 #[derive(Debug)]
 struct Viewer {
     filter: Filter,
-    place: Place,
-    /// The state of affairs that it was told.
-    told: u64,
-    /// It is among those that are to be woken.
+    position: Position,
+    /// The value of [`Feed::sync_changes`] that it was told.
+    seen_sync: u64,
+    /// Whether it is in [`Feed::due`].
     due: bool,
 }
 
 impl Viewer {
-    /// What it costs, its place in the table included.
+    /// Memory, including the table entry.
     fn cost(&self) -> usize {
-        let known = match &self.place {
-            Place::Behind { known, .. } => heap::table::<u64>(known.capacity()),
-            Place::Waiting | Place::Following { .. } => 0,
+        let known = match &self.position {
+            Position::CatchingUp { known, .. } => heap::table::<u64>(known.capacity()),
+            Position::Waiting | Position::Following { .. } => 0,
         };
         let Filter { namespace, name, .. } = &self.filter;
         heap::tree_entry::<(Id, Self)>()
@@ -65,51 +65,51 @@ impl Viewer {
 }
 
 #[derive(Debug)]
-enum Place {
-    /// Nothing is known yet.
+enum Position {
+    /// Until the first list is complete.
     Waiting,
-    /// Reads the store; knows these objects.
-    Behind { cursor: u64, known: Vec<u64> },
+    /// Reads the store; the bits of `known` are the slots of objects that the viewer has seen.
+    CatchingUp { cursor: u64, known: Vec<u64> },
     /// Reads the ring.
     Following { cursor: u64 },
 }
 
-/// One change in the ring.
+/// An encoded change.
 #[derive(Debug)]
-struct Told {
+struct RingEntry {
     number: u64,
     key: Key,
     text: Encoded,
     json: Encoded,
 }
 
-impl Told {
+impl RingEntry {
     fn cost(&self) -> usize {
         size_of::<Self>() + heap::cost(self.key.text().len()) + self.text.cost() + self.json.cost()
     }
 }
 
-/// Whether what is known is what the server has.
+/// Whether the store is up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Standing {
+enum SyncState {
     Unknown,
     Synced { version: String },
     Stale { since_ms: i64, reason: String },
 }
 
-/// Deployments, and those who watch them.
+/// The Deployments and their viewers.
 #[derive(Debug)]
 pub struct Feed {
     store: Store,
-    ring: VecDeque<Told>,
+    ring: VecDeque<RingEntry>,
     ring_bytes: usize,
     viewers: BTreeMap<Id, Viewer>,
     viewers_bytes: usize,
     due: VecDeque<Id>,
-    standing: Standing,
-    /// Counts the changes of standing.
-    standings: u64,
-    /// A list was whole at least once, so there is something to show.
+    sync_state: SyncState,
+    /// Counts changes of `sync_state`.
+    sync_changes: u64,
+    /// Whether a list was ever complete.
     complete: bool,
     scratch: Encoded,
 }
@@ -123,8 +123,8 @@ impl Default for Feed {
             viewers: BTreeMap::new(),
             viewers_bytes: 0,
             due: VecDeque::new(),
-            standing: Standing::Unknown,
-            standings: 0,
+            sync_state: SyncState::Unknown,
+            sync_changes: 0,
             complete: false,
             scratch: Encoded::default(),
         }
@@ -133,16 +133,16 @@ impl Default for Feed {
 
 /// For viewers.
 impl Feed {
-    /// Somebody wants to watch; told from now on when [`Feed::speak`] is called.
+    /// Adds a viewer, which is due immediately.
     pub fn join(&mut self, id: Id, filter: Filter) {
-        let place = self.beginning();
-        let viewer = Viewer { filter, place, told: 0, due: false };
+        let position = self.initial_position();
+        let viewer = Viewer { filter, position, seen_sync: 0, due: false };
         self.viewers_bytes += viewer.cost();
         self.viewers.insert(id, viewer);
-        self.call(id);
+        self.mark_due(id);
     }
 
-    /// Nobody listens there any more.
+    /// Removes a viewer.
     pub fn leave(&mut self, id: Id) {
         let Some(viewer) = self.viewers.remove(&id) else { return };
         self.viewers_bytes -= viewer.cost();
@@ -154,13 +154,13 @@ impl Feed {
         }
     }
 
-    /// How many watch.
+    /// The number of viewers.
     #[must_use]
     pub fn viewers(&self) -> usize {
         self.viewers.len()
     }
 
-    /// The next one that has something to hear.
+    /// The next viewer to call [`Feed::speak`] for.
     pub fn next_due(&mut self) -> Option<Id> {
         let id = self.due.pop_front()?;
         if let Some(viewer) = self.viewers.get_mut(&id) {
@@ -169,98 +169,98 @@ impl Feed {
         Some(id)
     }
 
-    /// Whether anybody has something to hear.
+    /// Whether a viewer is due.
     #[must_use]
     pub fn has_due(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// What this viewer has not heard, as far as it takes it now: `say` is given one change after
-    /// the other and answers how many bytes of its room are left.
-    pub fn speak(&mut self, now: Now, id: Id, say: &mut dyn FnMut(&Encoded) -> usize) -> Then {
+    /// Passes pending changes to `send`, which returns how many more bytes it can take. At 0 the
+    /// viewer becomes due again.
+    pub fn speak(&mut self, now: Now, id: Id, send: &mut dyn FnMut(&Encoded) -> usize) -> Then {
         let Some(mut viewer) = self.viewers.remove(&id) else { return Then::Wait };
         self.viewers_bytes -= viewer.cost();
-        let then = self.tell(now, &mut viewer, say);
+        let then = self.send_pending(now, &mut viewer, send);
         let room = then == Some(Then::Wait);
         if then != Some(Then::Lost) {
             self.viewers_bytes += viewer.cost();
             self.viewers.insert(id, viewer);
         }
         if then.is_none() {
-            self.call(id);
+            self.mark_due(id);
         }
         if room || then.is_none() { Then::Wait } else { Then::Lost }
     }
 
-    /// `None`: there is more.
-    fn tell(
+    /// `None`: there are more changes.
+    fn send_pending(
         &mut self,
         now: Now,
         viewer: &mut Viewer,
-        say: &mut dyn FnMut(&Encoded) -> usize,
+        send: &mut dyn FnMut(&Encoded) -> usize,
     ) -> Option<Then> {
         let json = viewer.filter.format == Format::Json;
-        if let Standing::Stale { since_ms, reason } = &self.standing
+        if let SyncState::Stale { since_ms, reason } = &self.sync_state
             && json
-            && viewer.told != self.standings
+            && viewer.seen_sync != self.sync_changes
         {
-            viewer.told = self.standings;
+            viewer.seen_sync = self.sync_changes;
             self.scratch.clear();
-            words::stale(&mut self.scratch, *since_ms, reason);
-            if say(&self.scratch) == 0 {
+            encode::stale(&mut self.scratch, *since_ms, reason);
+            if send(&self.scratch) == 0 {
                 return None;
             }
         }
-        if matches!(viewer.place, Place::Waiting) {
-            viewer.place = self.beginning();
+        if matches!(viewer.position, Position::Waiting) {
+            viewer.position = self.initial_position();
         }
         loop {
-            match &mut viewer.place {
-                Place::Waiting => return Some(Then::Wait),
-                Place::Behind { cursor, known } => {
+            match &mut viewer.position {
+                Position::Waiting => return Some(Then::Wait),
+                Position::CatchingUp { cursor, known } => {
                     if *cursor < self.store.lost() && *cursor > 0 {
                         return Some(Then::Lost);
                     }
                     if let Some(next) = self.catch_up(now, &viewer.filter, *cursor, known) {
                         *cursor = next;
-                        if !self.scratch.bytes().is_empty() && say(&self.scratch) == 0 {
+                        if !self.scratch.bytes().is_empty() && send(&self.scratch) == 0 {
                             return None;
                         }
                     } else {
-                        viewer.place = Place::Following { cursor: self.store.latest() };
+                        viewer.position = Position::Following { cursor: self.store.latest() };
                     }
                 }
-                Place::Following { cursor } if *cursor == self.store.latest() => break,
-                Place::Following { cursor } => {
-                    let first = self.ring.front().map_or(u64::MAX, |told| told.number);
+                Position::Following { cursor } if *cursor == self.store.latest() => break,
+                Position::Following { cursor } => {
+                    let first = self.ring.front().map_or(u64::MAX, |entry| entry.number);
                     let Some(at) = (*cursor + 1).checked_sub(first) else {
                         let (cursor, known) = (*cursor, self.store.known_at(*cursor));
-                        viewer.place = Place::Behind { cursor, known };
+                        viewer.position = Position::CatchingUp { cursor, known };
                         continue;
                     };
-                    let Some(told) = self.ring.get(at as usize) else { break };
-                    *cursor = told.number;
-                    let said = if json { &told.json } else { &told.text };
-                    if viewer.filter.covers(&told.key) && say(said) == 0 {
+                    let Some(entry) = self.ring.get(at as usize) else { break };
+                    *cursor = entry.number;
+                    let encoded = if json { &entry.json } else { &entry.text };
+                    if viewer.filter.covers(&entry.key) && send(encoded) == 0 {
                         return None;
                     }
                 }
             }
         }
-        if let Standing::Synced { version } = &self.standing
+        if let SyncState::Synced { version } = &self.sync_state
             && json
-            && viewer.told != self.standings
+            && viewer.seen_sync != self.sync_changes
         {
-            viewer.told = self.standings;
+            viewer.seen_sync = self.sync_changes;
             self.scratch.clear();
-            words::synced(&mut self.scratch, version);
-            say(&self.scratch);
+            encode::synced(&mut self.scratch, version);
+            send(&self.scratch);
         }
         Some(Then::Wait)
     }
 
-    /// Writes the next object behind `cursor` to the scratch, unless it is none of this viewer's;
-    /// answers where it stands. `None`: there is none.
+    /// Encodes the next object after `cursor` into `scratch`, unless the filter excludes it.
+    /// Returns the new cursor; `None` if there is no object left.
     fn catch_up(
         &mut self,
         now: Now,
@@ -275,28 +275,31 @@ impl Feed {
             known.resize(word + 1, 0);
         }
         let was_known = known[word] & bit != 0;
-        known[word] = (known[word] & !bit) | if object.lives { bit } else { 0 };
-        let what = match (was_known, object.lives) {
+        known[word] = (known[word] & !bit) | if object.is_alive { bit } else { 0 };
+        let kind = match (was_known, object.is_alive) {
             (false, false) => return Some(object.number),
-            (true, false) => What::Deleted,
-            (false, true) => What::Added,
-            // What has changed since is not known, only that it has.
-            (true, true) => What::Modified(object.state.clone()),
+            (true, false) => ChangeKind::Deleted,
+            (false, true) => ChangeKind::Added,
+            // The viewer's version is no longer known, so no difference is reported.
+            (true, true) => ChangeKind::Modified(object.state.clone()),
         };
         if filter.covers(&object.key) {
             let (key, state) = (&object.key, &object.state);
-            let news = News { key, state, what: &what, wall_ms: now.wall_ms };
-            words::write(&mut self.scratch, filter.format, news);
+            let event = ChangeEvent { key, state, kind: &kind, wall_ms: now.wall_ms };
+            encode::write(&mut self.scratch, filter.format, event);
         }
         Some(object.number)
     }
 
-    fn beginning(&self) -> Place {
-        if self.complete { Place::Behind { cursor: 0, known: Vec::new() } } else { Place::Waiting }
+    fn initial_position(&self) -> Position {
+        if self.complete {
+            Position::CatchingUp { cursor: 0, known: Vec::new() }
+        } else {
+            Position::Waiting
+        }
     }
 
-    /// Has this viewer woken.
-    fn call(&mut self, id: Id) {
+    fn mark_due(&mut self, id: Id) {
         if let Some(viewer) = self.viewers.get_mut(&id)
             && !std::mem::replace(&mut viewer.due, true)
         {
@@ -304,7 +307,7 @@ impl Feed {
         }
     }
 
-    fn call_all(&mut self) {
+    fn mark_all_due(&mut self) {
         for (id, viewer) in &mut self.viewers {
             if !std::mem::replace(&mut viewer.due, true) {
                 self.due.push_back(*id);
@@ -319,7 +322,6 @@ impl Feed {
         self.store.begin_round();
     }
 
-    /// An object is in this state.
     pub(super) fn put(&mut self, now: Now, key: Key, state: Deployment) {
         let mut changes = Vec::new();
         self.store.put(key, state, |_, change| changes.push(change));
@@ -328,14 +330,13 @@ impl Feed {
         }
     }
 
-    /// An object is gone.
     pub(super) fn delete(&mut self, now: Now, key: &Key, last: Option<Deployment>) {
         if let Some(change) = self.store.delete(key, last) {
             self.publish(now, &change);
         }
     }
 
-    /// The list is whole: what it did not have is gone.
+    /// The list is complete: objects that are not in it were deleted.
     pub(super) fn end_list(&mut self, now: Now) {
         for key in self.store.missing() {
             self.delete(now, &key, None);
@@ -343,53 +344,53 @@ impl Feed {
         self.complete = true;
     }
 
-    /// What is known is what the server had at this version.
+    /// The store is complete up to this resource version.
     pub(super) fn synced(&mut self, version: &str) {
         let was_synced = self.is_synced();
-        self.standing = Standing::Synced { version: version.to_owned() };
+        self.sync_state = SyncState::Synced { version: version.to_owned() };
         if !was_synced {
-            self.standings += 1;
-            self.call_all();
+            self.sync_changes += 1;
+            self.mark_all_due();
         }
     }
 
-    /// Nothing is heard of the server.
+    /// The watch has failed, so the store may be out of date.
     pub(super) fn stale(&mut self, now: Now, reason: &str) {
-        let since_ms = match &self.standing {
-            Standing::Stale { reason: known, .. } if known == reason => return,
-            Standing::Stale { since_ms, .. } => *since_ms,
-            Standing::Unknown | Standing::Synced { .. } => now.wall_ms,
+        let since_ms = match &self.sync_state {
+            SyncState::Stale { reason: known, .. } if known == reason => return,
+            SyncState::Stale { since_ms, .. } => *since_ms,
+            SyncState::Unknown | SyncState::Synced { .. } => now.wall_ms,
         };
-        self.standing = Standing::Stale { since_ms, reason: reason.to_owned() };
-        self.standings += 1;
-        self.call_all();
+        self.sync_state = SyncState::Stale { since_ms, reason: reason.to_owned() };
+        self.sync_changes += 1;
+        self.mark_all_due();
     }
 
-    /// Nobody wants to know any more.
+    /// Frees everything; there must be no viewers.
     pub(super) fn clear(&mut self) {
-        debug_assert!(self.viewers.is_empty(), "somebody watches");
-        *self = Self { standings: self.standings + 1, ..Self::default() };
+        debug_assert!(self.viewers.is_empty(), "there are viewers");
+        *self = Self { sync_changes: self.sync_changes + 1, ..Self::default() };
     }
 
-    /// Whether what is known is what the server has.
+    /// Whether the store is up to date.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        matches!(self.standing, Standing::Synced { .. })
+        matches!(self.sync_state, SyncState::Synced { .. })
     }
 
-    /// How many Deployments there are.
+    /// The number of Deployments.
     #[must_use]
     pub fn deployments(&self) -> usize {
         self.store.len()
     }
 
-    /// What it owns, nearly.
+    /// Approximate memory.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.store.cost() + self.ring_bytes + self.viewers_bytes
     }
 
-    /// `namespace/name`, uid and version of each Deployment: for tests.
+    /// Key, uid and resource version of each Deployment, for tests.
     #[must_use]
     pub fn contents(&self) -> Vec<(String, String, String)> {
         let shown = self.store.living().map(|slot| {
@@ -399,10 +400,10 @@ impl Feed {
         shown.collect()
     }
 
-    /// Encodes a change, once for all who follow.
+    /// Encodes a change once for all viewers that follow the ring.
     fn publish(&mut self, now: Now, change: &Change) {
         if self.viewers.is_empty() || !self.complete {
-            // Whoever comes reads the store.
+            // New viewers read the store.
             self.ring.clear();
             self.ring_bytes = 0;
             if self.viewers.is_empty() {
@@ -411,37 +412,41 @@ impl Feed {
             return;
         }
         let Some(slot) = self.store.slot(change.slot) else { return };
-        let news =
-            News { key: &slot.key, state: &slot.state, what: &change.what, wall_ms: now.wall_ms };
-        let mut told = Told {
+        let event = ChangeEvent {
+            key: &slot.key,
+            state: &slot.state,
+            kind: &change.kind,
+            wall_ms: now.wall_ms,
+        };
+        let mut entry = RingEntry {
             number: change.number,
             key: slot.key.clone(),
             text: Encoded::default(),
             json: Encoded::default(),
         };
-        for (format, encoded) in [(Format::Text, &mut told.text), (Format::Json, &mut told.json)] {
+        for (format, encoded) in [(Format::Text, &mut entry.text), (Format::Json, &mut entry.json)]
+        {
             if self.viewers.values().any(|viewer| viewer.filter.format == format) {
-                words::write(encoded, format, news);
+                encode::write(encoded, format, event);
             }
         }
-        self.ring_bytes += told.cost();
-        self.ring.push_back(told);
+        self.ring_bytes += entry.cost();
+        self.ring.push_back(entry);
         while self.ring.len() > limits::RING_CHANGES || self.ring_bytes > limits::RING_BYTES {
             let Some(oldest) = self.ring.pop_front() else { break };
             self.ring_bytes -= oldest.cost();
         }
-        if change.what == What::Deleted {
-            self.store.forget(self.heard_by_all());
+        if change.kind == ChangeKind::Deleted {
+            self.store.forget(self.slowest_cursor());
         }
-        self.call_all();
+        self.mark_all_due();
     }
 
-    /// What the slowest viewer has heard.
-    fn heard_by_all(&self) -> u64 {
-        let heard = self.viewers.values().map(|viewer| match &viewer.place {
-            Place::Waiting => 0,
-            Place::Behind { cursor, .. } | Place::Following { cursor } => *cursor,
+    fn slowest_cursor(&self) -> u64 {
+        let cursors = self.viewers.values().map(|viewer| match &viewer.position {
+            Position::Waiting => 0,
+            Position::CatchingUp { cursor, .. } | Position::Following { cursor } => *cursor,
         });
-        heard.min().unwrap_or(u64::MAX)
+        cursors.min().unwrap_or(u64::MAX)
     }
 }

@@ -1,5 +1,4 @@
-//! The flags of the informer: whose Deployments are shown. What lies in files is found by whoever
-//! can read them.
+//! The flags of the informer, and the search for an API server.
 
 use std::borrow::Cow;
 
@@ -14,7 +13,6 @@ use crate::options::{Reach, values};
 use crate::parts::Plan;
 use crate::server::part::Part;
 
-/// The flags.
 pub(super) const GROUPS: &[Group<Draft>] = &[
     Group { title: "Deployments of a cluster", flags: &[WHERE], brief: false },
     Group { title: "", flags: HOW, brief: true },
@@ -33,8 +31,8 @@ const HOW: &[Flag<Draft>] = &[
     Flag {
         name: "kube-context",
         takes: Takes::One("NAME"),
-        fallback: Fallback::From { text: "its current one", source: "the kubeconfig" },
-        help: "context of the kubeconfig",
+        fallback: Fallback::From { text: "current-context", source: "the kubeconfig" },
+        help: "kubeconfig context",
         take: |d, v| set(&mut d.parts.informer.context, Ok(v.to_owned())),
         show: |d| visible(&d.parts.informer.context),
     },
@@ -50,7 +48,7 @@ const HOW: &[Flag<Draft>] = &[
         name: "kube-watch",
         takes: Takes::One("WHEN"),
         fallback: Fallback::Is("viewers"),
-        help: "viewers: while there are any, and 60 s more; or always",
+        help: "viewers: while any are connected, plus 60 s; or always",
         take: |d, v| set(&mut d.parts.informer.always, values::word(v, WATCHES)),
         show: |d| named(WATCHES, d.parts.informer.always),
     },
@@ -58,46 +56,45 @@ const HOW: &[Flag<Draft>] = &[
 
 const WATCHES: &[(&str, bool)] = &[("viewers", false), ("always", true)];
 
-/// What is said where no cluster is configured.
+/// Sent to viewers if no cluster is configured.
 const NOTHING: &str = "no API server is configured: see --kube";
 const OPEN: &str = "there is a kubeconfig, which is not used since other machines can connect to \
                     --listen: --kube kubeconfig uses it";
 
-/// Where the API server is to be found.
+/// Where to look for the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// Around this pod; else in a kubeconfig, as long as only this machine can connect; else
-    /// nowhere.
+    /// In-cluster; else a kubeconfig, if only this machine can connect to the server; else none.
     #[default]
     Auto,
-    /// There is no such mount.
+    /// The mounts are removed.
     Off,
-    /// Around this pod.
+    /// The cluster of this pod.
     InCluster,
-    /// In a kubeconfig.
+    /// A kubeconfig.
     Kubeconfig,
-    /// Here.
+    /// This URL.
     Url(String),
 }
 
-/// All that is needed to look for it.
+/// Flags and environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Where.
+    /// Where to look for the API server.
     pub choice: Choice,
-    /// Which context of the kubeconfig; empty: its current one.
+    /// The kubeconfig context; empty: the current one.
     pub context: String,
-    /// Only this namespace; empty: all.
+    /// The namespace; empty: all.
     pub namespace: String,
-    /// Whether it is watched although nobody looks.
+    /// Whether to watch even without viewers.
     pub always: bool,
-    /// What Kubernetes tells a pod: the API server's host and port.
-    pub around: Option<(String, String)>,
-    /// Files that may be kubeconfigs, the first before the others.
+    /// Host and port of the API server, from the environment of a pod.
+    pub in_cluster: Option<(String, String)>,
+    /// Kubeconfig paths, in order of precedence.
     pub files: Vec<String>,
 }
 
-/// Where a pod finds its service account.
+/// The service account of a pod.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 type Read<T> = Result<T, Cow<'static, str>>;
@@ -130,7 +127,7 @@ fn show(choice: &Choice) -> String {
     .to_owned()
 }
 
-/// A namespace, or nothing: all of them.
+/// An empty namespace means all.
 fn namespace(text: &str) -> Read<String> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if text.len() <= 63 && text.bytes().all(plain) {
@@ -140,13 +137,13 @@ fn namespace(text: &str) -> Read<String> {
     }
 }
 
-/// What the environment adds; and what can be told without reading a file.
+/// Adds the environment, and resolves what needs no file.
 pub(super) fn settle(draft: &mut Draft, env: &Environment) {
     let settings = &mut draft.parts.informer;
-    let around =
+    let in_cluster =
         ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"].map(|name| env.filled(name));
-    if let [Some(host), Some(port)] = around {
-        settings.around = Some((host.to_owned(), port.to_owned()));
+    if let [Some(host), Some(port)] = in_cluster {
+        settings.in_cluster = Some((host.to_owned(), port.to_owned()));
     }
     settings.files = match (env.filled("KUBECONFIG"), env.filled("HOME")) {
         (Some(list), _) => {
@@ -166,7 +163,7 @@ pub(super) fn settle(draft: &mut Draft, env: &Environment) {
     draft.serve.parts.push(Box::new(Setup { settings: settings.clone(), kube }));
 }
 
-/// What the informer is told: by flags, and by the files that they name once these are read.
+/// The plan, completed by [`Plan::resolve`] when the files have been read.
 #[derive(Debug)]
 struct Setup {
     settings: Settings,
@@ -190,7 +187,7 @@ impl Plan for Setup {
         if let Kube::Nothing(why) = &found
             && why != NOTHING
         {
-            log::warn!(target: "kube", error = why.as_str(); "no Deployments are shown");
+            log::warn!(target: "kube", error = why.as_str(); "cannot watch Deployments");
         }
         self.kube = found;
         Ok(())
@@ -205,7 +202,7 @@ fn at(url: &str, settings: &Settings) -> Kube {
 }
 
 impl Settings {
-    /// Files that have to be read before it can be said whose Deployments are shown.
+    /// Files to read before [`Settings::resolve`].
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
         match self.choice {
@@ -220,43 +217,43 @@ impl Settings {
 }
 
 impl Settings {
-    /// What follows from the files of [`Settings::paths`] that there are.
+    /// Finds the API server; `files` are those of [`Settings::paths`] that exist.
     ///
     /// # Errors
-    /// Why what was asked for cannot be had.
+    /// Why an explicit choice cannot be used.
     fn resolve(&self, files: &[File], reach: Reach) -> Result<Kube, String> {
         let account = format!("{ACCOUNT}/token");
-        let in_pod = self.around.is_some() && files.iter().any(|file| file.name == account);
+        let in_pod = self.in_cluster.is_some() && files.iter().any(|file| file.name == account);
         let others = files.iter().filter(|file| file.name != account);
         let configs: Vec<_> = others.map(|file| (file.name.clone(), file.bytes.clone())).collect();
         let watch = |access, from| Ok(Kube::Watch(Box::new(self.plan(access, from))));
         match (&self.choice, self.account()) {
             (Choice::InCluster, Some(access)) => watch(access, Vec::new()),
-            (Choice::InCluster, None) => Err("in-cluster, but this is no pod: \
-                KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set"
+            (Choice::InCluster, None) => Err("in-cluster, but not in a pod: \
+             KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set"
                 .to_owned()),
             (Choice::Auto, Some(access)) if in_pod => watch(access, Vec::new()),
             (Choice::Auto, _) if configs.is_empty() => Ok(Kube::Nothing(NOTHING.to_owned())),
-            // The developer's own access is not shared with the network unless a flag asks for it.
+            // Do not share the developer's access with the network unless a flag requests it.
             (Choice::Auto, _) if reach == Reach::Open => Ok(Kube::Nothing(OPEN.to_owned())),
             (_, _) if configs.is_empty() => Err(format!(
-                "there is no kubeconfig: looked for {}",
+                "no kubeconfig found: looked for {}",
                 if self.files.is_empty() { "$KUBECONFIG".into() } else { self.files.join(", ") }
             )),
             (choice, _) => match super::kubeconfig::read(&configs, &self.context) {
                 Ok(access) => watch(access, self.files.clone()),
-                // Nobody asked for this one.
+                // Not an error: the kubeconfig was not requested explicitly.
                 Err(why) if *choice == Choice::Auto => Ok(Kube::Nothing(why.to_string())),
                 Err(why) => Err(why.to_string()),
             },
         }
     }
 
-    /// The API server around this pod, which knows it by its service account.
+    /// The API server of this pod's cluster, with its service account.
     fn account(&self) -> Option<Access> {
         use super::access::{Pem, Tls, Token};
         use crate::proto::url::HostPort;
-        let (host, port) = self.around.as_ref()?;
+        let (host, port) = self.in_cluster.as_ref()?;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let place = HostPort::read(&format!("{host}:{port}"), None).ok()?;
         let authority = Pem::File(format!("{ACCOUNT}/ca.crt"));
@@ -265,7 +262,7 @@ impl Settings {
         Some(Access { place, prefix: String::new(), tls, token })
     }
 
-    /// The plan for this API server, which stands in these files, if it does.
+    /// The plan for this API server; `files` are the kubeconfigs that it came from.
     fn plan(&self, access: Access, files: Vec<String>) -> super::Plan {
         let kubeconfig = super::Kubeconfig { files, context: self.context.clone() };
         let origin = Some(kubeconfig).filter(|kubeconfig| !kubeconfig.files.is_empty());
@@ -299,8 +296,8 @@ mod tests {
         assert!(watches(&settings(Choice::Auto), Reach::Local));
         assert!(!watches(&settings(Choice::Auto), Reach::Open));
         assert!(watches(&settings(Choice::Kubeconfig), Reach::Open));
-        // A service account belongs to the pod, whatever it listens on.
-        let around = Some(("10.96.0.1".to_owned(), "443".to_owned()));
-        assert!(watches(&Settings { around, ..settings(Choice::Auto) }, Reach::Open));
+        // The service account belongs to the pod, so it is used on any listener.
+        let in_cluster = Some(("10.96.0.1".to_owned(), "443".to_owned()));
+        assert!(watches(&Settings { in_cluster, ..settings(Choice::Auto) }, Reach::Open));
     }
 }

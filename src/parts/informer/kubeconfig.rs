@@ -1,5 +1,5 @@
-//! A kubeconfig, or several that are read as one: which API server the context means, and who we
-//! are to it. What needs another program to run is refused, with a way out.
+//! Finds API server and credentials in one or more kubeconfigs. Plugins that run other programs are
+//! not supported.
 
 use core::fmt;
 
@@ -11,24 +11,24 @@ use super::access::{Access, Pem, Tls, Token};
 use super::yaml;
 use crate::proto::url::Wrong;
 
-/// Why a kubeconfig does not help.
+/// Why a kubeconfig cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unusable {
-    /// A file is neither YAML nor JSON, or has something where something else belongs.
+pub enum KubeconfigError {
+    /// A file is not YAML or JSON, or has a field of the wrong type.
     Unreadable(String),
-    /// No file names a context.
+    /// No file has a current context.
     NoContext,
-    /// There is no such context, cluster or user.
+    /// This context, cluster or user does not exist.
     Missing(&'static str, String),
-    /// The server's address.
+    /// The URL of the server is invalid.
     Server(Wrong),
-    /// Data that is no base64.
+    /// The data of this field is not base64.
     Data(&'static str),
-    /// Something that we cannot do.
+    /// A feature that is not supported.
     Unsupported(&'static str),
 }
 
-impl fmt::Display for Unusable {
+impl fmt::Display for KubeconfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(path) => write!(f, "{path} cannot be read as a kubeconfig"),
@@ -106,15 +106,14 @@ struct User {
     r#as: Option<String>,
 }
 
-/// What a context means, by files in the order of `$KUBECONFIG`: of two that say the same thing,
-/// the first is right. An empty name asks for the current context.
+/// Resolves a context. Earlier files take precedence; an empty name means the current context.
 ///
 /// # Errors
-/// Why it cannot be used.
-pub fn read(files: &[(String, Vec<u8>)], context: &str) -> Result<Access, Unusable> {
+/// Why the context cannot be used.
+pub fn read(files: &[(String, Vec<u8>)], context: &str) -> Result<Access, KubeconfigError> {
     let mut read = Vec::new();
     for (path, bytes) in files {
-        let unreadable = || Unusable::Unreadable(path.clone());
+        let unreadable = || KubeconfigError::Unreadable(path.clone());
         let text = std::str::from_utf8(bytes).map_err(|_| unreadable())?;
         let value = yaml::read(text).ok_or_else(unreadable)?;
         let file: Option<File> = serde_json::from_value(value).map_err(|_| unreadable())?;
@@ -123,11 +122,11 @@ pub fn read(files: &[(String, Vec<u8>)], context: &str) -> Result<Access, Unusab
     }
     let current = read.iter().find_map(|(_, file)| file.current_context.as_deref());
     let named = if context.is_empty() { current } else { Some(context) };
-    let name = named.filter(|name| !name.is_empty()).ok_or(Unusable::NoContext)?;
+    let name = named.filter(|name| !name.is_empty()).ok_or(KubeconfigError::NoContext)?;
     let context = read
         .iter()
         .find_map(|(_, file)| file.contexts.iter().flatten().find(|one| one.name == name))
-        .ok_or_else(|| Unusable::Missing("context", name.to_owned()))?;
+        .ok_or_else(|| KubeconfigError::Missing("context", name.to_owned()))?;
     let cluster = &context.context.cluster;
     let (folder, found) = read
         .iter()
@@ -135,7 +134,7 @@ pub fn read(files: &[(String, Vec<u8>)], context: &str) -> Result<Access, Unusab
             let one = file.clusters.iter().flatten().find(|one| one.name == *cluster)?;
             Some((*folder, &one.cluster))
         })
-        .ok_or_else(|| Unusable::Missing("cluster", cluster.clone()))?;
+        .ok_or_else(|| KubeconfigError::Missing("cluster", cluster.clone()))?;
     let mut access = reach(folder, found)?;
     if let Some(user) = context.context.user.as_ref().filter(|user| !user.is_empty()) {
         let (folder, found) = read
@@ -144,7 +143,7 @@ pub fn read(files: &[(String, Vec<u8>)], context: &str) -> Result<Access, Unusab
                 let one = file.users.iter().flatten().find(|one| one.name == *user)?;
                 Some((*folder, one.user.as_ref()))
             })
-            .ok_or_else(|| Unusable::Missing("user", user.clone()))?;
+            .ok_or_else(|| KubeconfigError::Missing("user", user.clone()))?;
         if let Some(user) = found {
             identify(&mut access, folder, user)?;
         }
@@ -152,11 +151,11 @@ pub fn read(files: &[(String, Vec<u8>)], context: &str) -> Result<Access, Unusab
     Ok(access)
 }
 
-fn reach(folder: &str, cluster: &Cluster) -> Result<Access, Unusable> {
+fn reach(folder: &str, cluster: &Cluster) -> Result<Access, KubeconfigError> {
     if cluster.proxy_url.is_some() {
-        return Err(Unusable::Unsupported("a proxy"));
+        return Err(KubeconfigError::Unsupported("a proxy"));
     }
-    let mut access = Access::from_url(&cluster.server).map_err(Unusable::Server)?;
+    let mut access = Access::from_url(&cluster.server).map_err(KubeconfigError::Server)?;
     if let Some(tls) = &mut access.tls {
         *tls = Tls {
             server_name: cluster.tls_server_name.clone(),
@@ -172,7 +171,7 @@ fn reach(folder: &str, cluster: &Cluster) -> Result<Access, Unusable> {
     Ok(access)
 }
 
-fn identify(access: &mut Access, folder: &str, user: &User) -> Result<(), Unusable> {
+fn identify(access: &mut Access, folder: &str, user: &User) -> Result<(), KubeconfigError> {
     for (asked, what) in [
         (user.exec.is_some(), "an exec plugin"),
         (user.auth_provider.is_some(), "an auth provider"),
@@ -180,10 +179,10 @@ fn identify(access: &mut Access, folder: &str, user: &User) -> Result<(), Unusab
         (user.r#as.is_some(), "impersonation"),
     ] {
         if asked {
-            return Err(Unusable::Unsupported(what));
+            return Err(KubeconfigError::Unsupported(what));
         }
     }
-    // As client-go has it: the file wins over what stands beside it.
+    // As in client-go, the file takes precedence.
     access.token = match (&user.token_file, &user.token) {
         (Some(path), _) => Token::File(beside(folder, path)),
         (None, Some(token)) => Token::Text(token.trim().to_owned()),
@@ -203,23 +202,23 @@ fn identify(access: &mut Access, folder: &str, user: &User) -> Result<(), Unusab
     Ok(())
 }
 
-/// Data wins over a file, as client-go has it.
+/// As in client-go, data takes precedence over a file.
 fn pem(
     folder: &str,
     (field, data): (&'static str, Option<&String>),
     file: Option<&String>,
-) -> Result<Pem, Unusable> {
+) -> Result<Pem, KubeconfigError> {
     match (data.filter(|data| !data.is_empty()), file.filter(|path| !path.is_empty())) {
         (Some(data), _) => {
             let clean: String = data.split_ascii_whitespace().collect();
-            STANDARD.decode(clean).map(Pem::Text).map_err(|_| Unusable::Data(field))
+            STANDARD.decode(clean).map(Pem::Text).map_err(|_| KubeconfigError::Data(field))
         }
         (None, Some(path)) => Ok(Pem::File(beside(folder, path))),
         (None, None) => Ok(Pem::None),
     }
 }
 
-/// A path in a kubeconfig begins where the kubeconfig is.
+/// Resolves a path relative to the folder of the kubeconfig.
 fn beside(folder: &str, path: &str) -> String {
     if path.starts_with('/') || folder.is_empty() {
         path.to_owned()
@@ -228,7 +227,7 @@ fn beside(folder: &str, path: &str) -> String {
     }
 }
 
-// Nearly all of them speak of TLS.
+// Most cases need TLS.
 #[cfg(all(test, feature = "tls"))]
 mod tests {
     use super::*;
@@ -273,12 +272,12 @@ users:
       command: aws
 "#;
 
-    fn one(context: &str) -> Result<Access, Unusable> {
+    fn one(context: &str) -> Result<Access, KubeconfigError> {
         read(&[("/home/me/.kube/config".to_owned(), CONFIG.as_bytes().to_vec())], context)
     }
 
     #[test]
-    fn contexts_that_can_be_used() {
+    fn usable_contexts() {
         let dev = one("").unwrap();
         assert_eq!((&*dev.authority(), dev.tls), ("127.0.0.1:8001", None));
         assert_eq!(dev.token, Token::Text("abc".to_owned()));
@@ -292,24 +291,25 @@ users:
     }
 
     #[test]
-    fn contexts_that_cannot() {
+    fn unusable_contexts() {
         let plugin = one("plugin").unwrap_err();
-        assert_eq!(plugin, Unusable::Unsupported("an exec plugin"));
+        assert_eq!(plugin, KubeconfigError::Unsupported("an exec plugin"));
         assert!(plugin.to_string().contains("kubectl proxy"));
-        assert_eq!(one("lost"), Err(Unusable::Missing("cluster", "nowhere".to_owned())));
-        assert_eq!(one("x"), Err(Unusable::Missing("context", "x".to_owned())));
+        assert_eq!(one("lost"), Err(KubeconfigError::Missing("cluster", "nowhere".to_owned())));
+        assert_eq!(one("x"), Err(KubeconfigError::Missing("context", "x".to_owned())));
         let bomb = "a: &a [x,x]\nb: &b [*a,*a]\n";
         for text in [bomb, "{", "contexts: 7", "\t", &"[".repeat(100), "- - -", "\u{0}"] {
             let files = [("c".to_owned(), text.as_bytes().to_vec())];
             let unusable = read(&files, "x").unwrap_err();
-            let fits = matches!(unusable, Unusable::Unreadable(_) | Unusable::Missing(..));
+            let fits =
+                matches!(unusable, KubeconfigError::Unreadable(_) | KubeconfigError::Missing(..));
             assert!(fits, "{text:?}: {unusable:?}");
         }
-        assert_eq!(read(&[], ""), Err(Unusable::NoContext));
+        assert_eq!(read(&[], ""), Err(KubeconfigError::NoContext));
     }
 
     #[test]
-    fn the_first_of_several_files_is_right() {
+    fn the_first_file_takes_precedence() {
         let json =
             br#"{"current-context":"tokens","users":[{"name":"file","user":{"token":"t"}}]}"#;
         let files =

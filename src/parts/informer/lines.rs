@@ -1,11 +1,11 @@
-//! A watch, taken apart into its lines as it arrives. A line counts when its end has come: what
-//! is cut short is nothing. One that is too long is dropped, and said to have been.
+//! Splits a watch into lines as it arrives. A line without its end is never returned; one that is
+//! too long is skipped and reported.
 
 use super::limits::OBJECT_BYTES;
 
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The beginning of a line.
+    /// The beginning of an incomplete line.
     kept: Vec<u8>,
     state: State,
 }
@@ -14,13 +14,12 @@ pub(super) struct Lines {
 enum State {
     #[default]
     Within,
-    /// What was kept was a whole line, which has been told.
-    Told,
-    /// This line is too long.
+    /// `kept` is a line that was returned.
+    Returned,
+    /// Skipping a line that is too long.
     Dropping,
 }
 
-/// A line, or the loss of one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     Whole(&'a [u8]),
@@ -28,11 +27,11 @@ pub(super) enum Line<'a> {
 }
 
 impl Lines {
-    /// The next line in `bytes`, which it takes off their front; `None`: more bytes are needed.
+    /// Takes the next line off the front of `bytes`; `None`: more bytes are needed.
     pub(super) fn next<'l, 'b: 'l>(&'l mut self, bytes: &mut &'b [u8]) -> Option<Line<'l>> {
-        if self.state == State::Told {
+        if self.state == State::Returned {
             self.state = State::Within;
-            // A long line's memory is not kept for the short ones that follow.
+            // Free the memory of a long line.
             self.kept = Vec::new();
         }
         let Some(end) = bytes.iter().position(|b| *b == b'\n') else {
@@ -49,18 +48,18 @@ impl Lines {
         let line = &bytes[..end];
         *bytes = &bytes[end + 1..];
         if self.state == State::Dropping || self.kept.len() + line.len() > OBJECT_BYTES {
-            self.state = State::Told;
+            self.state = State::Returned;
             return Some(Line::TooLong);
         }
         if self.kept.is_empty() {
             return Some(Line::Whole(line));
         }
         self.kept.extend_from_slice(line);
-        self.state = State::Told;
+        self.state = State::Returned;
         Some(Line::Whole(&self.kept))
     }
 
-    /// What it holds.
+    /// Buffered bytes.
     pub(super) fn cost(&self) -> usize {
         self.kept.capacity()
     }

@@ -1,29 +1,29 @@
-//! Deployments of a cluster, as they change: list, watch, and list again when the thread is lost.
-//! A state machine without I/O: bytes and `now` in, requests and steps out. It speaks to one API
-//! server over one connection at a time, for any number of viewers ([`Feed`]).
+//! Watches the Deployments of a cluster: list, watch, and list again if a watch cannot be resumed.
+//! A state machine without I/O: bytes and `now` in, requests and steps out. It uses one connection
+//! to one API server for any number of viewers ([`Feed`]).
 
 pub mod access;
-mod asking;
 mod backoff;
 mod deployment;
+mod encode;
+mod error;
+mod exchange;
 mod feed;
 pub mod flags;
 pub mod kubeconfig;
 mod limits;
 mod lines;
+mod list_parser;
 pub mod part;
-mod pieces;
+mod responses;
 mod secrets;
 mod store;
-mod talk;
-mod trouble;
-mod words;
 mod yaml;
 
+pub use encode::{Encoded, Format};
 pub use feed::{Feed, Filter, Then};
 pub(crate) use flags::Settings as Draft;
 pub use part::Kube;
-pub use words::{Encoded, Format};
 
 use std::collections::VecDeque;
 
@@ -34,11 +34,10 @@ use crate::options::{Usage, serve as options};
 use crate::rng::Rng;
 use crate::time;
 use access::{Access, Secrets};
-use asking::{Asking, Question};
 use backoff::Backoff;
-use trouble::Trouble;
+use error::Error;
+use exchange::{Exchange, RequestKind, Summary};
 
-/// What the part brings.
 pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: Some(&part::BEHAVIOUR),
     mounts: part::MOUNTS,
@@ -48,7 +47,6 @@ pub(super) const MANIFEST: Manifest = Manifest {
     command: None,
 };
 
-/// Makes the part's plan of its flags.
 #[expect(clippy::unnecessary_wraps, reason = "all parts have this form")]
 pub(super) fn settle(filled: &mut Filled<options::Draft>, env: &Environment) -> Result<(), Usage> {
     flags::settle(&mut filled.draft, env);
@@ -57,98 +55,105 @@ pub(super) fn settle(filled: &mut Filled<options::Draft>, env: &Environment) -> 
 
 /// Viewers that are woken in one turn.
 pub const WOKEN_PER_TURN: usize = limits::WOKEN_PER_TURN;
-/// Said to one viewer in one go.
+/// Bytes sent to one viewer at a time.
 pub const SAID_BYTES: usize = limits::SAID_BYTES;
 
-/// What is watched, and where.
+/// What to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The API server.
     pub access: Access,
-    /// Only this namespace; empty: all of them.
+    /// The namespace; empty: all.
     pub namespace: String,
-    /// Whether it goes on when nobody watches.
+    /// Whether to watch even without viewers.
     pub always: bool,
-    /// What `access` was made of, if it can be made again.
+    /// Where `access` came from, if it can be re-read.
     pub origin: Option<Kubeconfig>,
 }
 
-/// Files that say where an API server is.
+/// The source of an [`Access`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubeconfig {
-    /// Those that there may be, the first before the others.
+    /// Paths in the order of `$KUBECONFIG`; not all need to exist.
     pub files: Vec<String>,
-    /// Which context of theirs; empty: the current one.
+    /// The context; empty: the current one.
     pub context: String,
 }
 
-/// What the informer asks of whoever has connections and files.
+/// What the owner must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Open a connection.
     Connect(Target),
-    /// End the present one, at once.
+    /// Close the connection immediately.
     HangUp,
-    /// Read these files, for [`Informer::fetched`].
+    /// Read these files, then call [`Informer::fetched`].
     Read(Vec<String>),
 }
 
-/// For metrics.
+/// Counters for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Lists that were begun because the thread was lost.
+    /// Lists taken because a watch could not be resumed.
     pub relists: u64,
-    /// Watches that failed, and lines that could not be used.
+    /// Failed watches, and objects or events that could not be parsed.
     pub watch_errors: u64,
-    /// Questions that were asked.
+    /// Requests to the API server.
     pub requests: u64,
 }
 
-/// One list and one watch, for all who want to see.
+/// The state machine.
 #[derive(Debug)]
 pub struct Informer {
     plan: Plan,
-    /// Those who watch, and what they see.
+    /// The known Deployments and the viewers.
     pub feed: Feed,
-    /// For metrics.
+    /// Counters for metrics.
     pub figures: Figures,
     phase: Phase,
-    /// What is asked for next.
-    next: Question,
-    /// Up to where everything is known.
-    version: String,
-    /// The list's next page; none of it has come while `version_of_list` is empty.
-    page: String,
-    version_of_list: String,
-    pages: u32,
-    /// Something could not be read: what is known may lack it.
-    doubtful: bool,
+    /// The next request.
+    next: RequestKind,
+    progress: Progress,
     secrets: Secrets,
-    /// When they are read again.
+    /// When the secrets are re-read.
     reread_ns: u64,
     backoff: Backoff,
     rng: Rng,
-    /// Since when nobody watches.
-    alone_ns: Option<u64>,
+    /// When the last viewer left.
+    unwatched_ns: Option<u64>,
     steps: VecDeque<Step>,
+}
+
+/// How far lists and watches have come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The resource version up to which the store is complete.
+    version: String,
+    /// The continue token of the list's next page.
+    page: String,
+    /// The resource version of the list; empty until its first page is complete.
+    list_version: String,
+    pages: u32,
+    /// An event could not be parsed, so the store may lack a change: list again after this watch.
+    incomplete: bool,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// Nobody wants to know.
-    Off,
-    /// Until then the server is left alone.
-    Resting {
+    /// There are no viewers.
+    Idle,
+    /// Pause before the next connection.
+    Waiting {
         until_ns: u64,
     },
     Connecting {
         until_ns: u64,
     },
-    Asking(Box<Asking>),
+    Exchanging(Box<Exchange>),
 }
 
 impl Informer {
-    /// An informer that has asked nothing yet. The seed is for jitter.
+    /// The seed is for jitter.
     #[must_use]
     pub fn new(plan: Plan, seed: u64) -> Self {
         Self {
@@ -156,17 +161,13 @@ impl Informer {
             plan,
             feed: Feed::default(),
             figures: Figures::default(),
-            phase: Phase::Off,
-            next: Question::List,
-            version: String::new(),
-            page: String::new(),
-            version_of_list: String::new(),
-            pages: 0,
-            doubtful: false,
+            phase: Phase::Idle,
+            next: RequestKind::List,
+            progress: Progress::default(),
             reread_ns: 0,
             backoff: Backoff::default(),
             rng: Rng::new(seed),
-            alone_ns: None,
+            unwatched_ns: None,
             steps: VecDeque::new(),
         }
     }
@@ -177,174 +178,181 @@ impl Informer {
         &self.plan.access
     }
 
-    /// What it owns, nearly.
+    /// Approximate memory.
     #[must_use]
     pub fn cost(&self) -> usize {
-        self.feed.cost() + if let Phase::Asking(asking) = &self.phase { asking.cost() } else { 0 }
+        let exchange = match &self.phase {
+            Phase::Exchanging(exchange) => exchange.cost(),
+            Phase::Idle | Phase::Waiting { .. } | Phase::Connecting { .. } => 0,
+        };
+        self.feed.cost() + exchange
     }
 
-    /// The next thing to carry out.
+    /// The next step for the owner.
     #[must_use]
     pub fn poll(&mut self) -> Option<Step> {
         self.steps.pop_front()
     }
 
-    /// After anything that may have brought or taken a viewer: begins with the first, and notes
-    /// when the last has left.
+    /// Call this after viewers may have joined or left: starts with the first viewer, and notes
+    /// when the last one has left.
     pub fn tend(&mut self, now: Now) {
         let wanted = self.plan.always || self.feed.viewers() > 0;
         match (&self.phase, wanted) {
-            (Phase::Off, true) => self.begin(now),
-            (Phase::Off, false) => {}
-            (_, true) => self.alone_ns = None,
+            (Phase::Idle, true) => self.begin(now),
+            (Phase::Idle, false) => {}
+            (_, true) => self.unwatched_ns = None,
             (_, false) => {
-                self.alone_ns.get_or_insert(now.mono_ns);
+                self.unwatched_ns.get_or_insert(now.mono_ns);
             }
         }
     }
 
     fn begin(&mut self, now: Now) {
-        self.alone_ns = None;
-        self.next = Question::List;
-        self.page.clear();
-        self.doubtful = false;
+        self.unwatched_ns = None;
+        self.next = RequestKind::List;
+        self.progress.page.clear();
+        self.progress.incomplete = false;
         if self.reread(now) {
-            // What is read comes before the pause is over.
-            self.phase = Phase::Resting { until_ns: now.mono_ns };
+            // Connect in the next turn, after the files have been read.
+            self.phase = Phase::Waiting { until_ns: now.mono_ns };
         } else {
             self.connect(now);
         }
     }
 
-    /// Nobody has watched for a while: everything is given back.
+    /// There have been no viewers for a while: disconnects and frees the store.
     fn end(&mut self) {
-        log::info!(target: "informer", deployments = self.feed.deployments(); "nobody watches");
-        if !matches!(self.phase, Phase::Off | Phase::Resting { .. }) {
+        log::info!(
+            target: "informer", deployments = self.feed.deployments();
+            "no viewers, watch stopped"
+        );
+        if !matches!(self.phase, Phase::Idle | Phase::Waiting { .. }) {
             self.steps.push_back(Step::HangUp);
         }
         self.feed.clear();
-        self.phase = Phase::Off;
-        self.alone_ns = None;
+        self.phase = Phase::Idle;
+        self.unwatched_ns = None;
         self.backoff.reset();
     }
 
     fn connect(&mut self, now: Now) {
         let target = match self.plan.access.target(&self.secrets) {
             Ok(target) => target,
-            Err(missing) => return self.fail(now, Trouble::Missing(missing), None),
+            Err(missing) => return self.fail(now, Error::MissingFile(missing), None),
         };
         let until_ns = now.mono_ns + time::ms(limits::CONNECT_MS);
         self.phase = Phase::Connecting { until_ns };
         self.steps.push_back(Step::Connect(target));
     }
 
-    /// The connection stands, or never will; appends what is asked first.
+    /// The result of [`Step::Connect`]; appends the first request to `out`.
     pub fn connected(&mut self, now: Now, how: Result<(), HangUp>, out: &mut Vec<u8>) {
         if !matches!(self.phase, Phase::Connecting { .. }) {
             return;
         }
         match how {
             Ok(()) => self.ask(now, false, out),
-            Err(how) => self.fail(now, Trouble::NotConnected(how), None),
+            Err(how) => self.fail(now, Error::NotConnected(how), None),
         }
     }
 
-    /// Bytes of the server; appends what is asked next.
+    /// Bytes from the server; appends the next request to `out`.
     pub fn received(&mut self, now: Now, bytes: &[u8], out: &mut Vec<u8>) {
-        match std::mem::replace(&mut self.phase, Phase::Off) {
-            Phase::Asking(asking) => self.hear(now, asking, bytes, out),
-            // Of a connection that is about to be ended.
-            phase @ (Phase::Off | Phase::Resting { .. } | Phase::Connecting { .. }) => {
-                self.phase = phase;
+        // In the other phases the connection is about to be closed.
+        if matches!(self.phase, Phase::Exchanging(_)) {
+            self.read_response(now, bytes, out);
+        }
+    }
+
+    /// The server has closed the connection, or it broke.
+    pub fn ended(&mut self, now: Now, how: HangUp) {
+        match &mut self.phase {
+            Phase::Idle | Phase::Waiting { .. } => {}
+            Phase::Connecting { .. } => self.fail(now, Error::NotConnected(how), None),
+            Phase::Exchanging(exchange) => {
+                let (ended, summary) = (exchange.answer.ended(), exchange.summary());
+                self.cut_off(now, summary, ended, how);
             }
         }
     }
 
-    /// The server sends no more.
-    pub fn ended(&mut self, now: Now, how: HangUp) {
-        match std::mem::replace(&mut self.phase, Phase::Off) {
-            Phase::Asking(asking) => self.cut_off(now, *asking, how),
-            Phase::Connecting { .. } => self.fail(now, Trouble::NotConnected(how), None),
-            phase @ (Phase::Off | Phase::Resting { .. }) => self.phase = phase,
-        }
-    }
-
-    /// When to call [`Informer::fire`] next.
+    /// When to call [`Informer::fire`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let phase = match &self.phase {
-            Phase::Off => self.plan.always.then_some(0),
-            Phase::Resting { until_ns } | Phase::Connecting { until_ns } => Some(*until_ns),
-            Phase::Asking(asking) => Some(asking.until_ns),
+            Phase::Idle => self.plan.always.then_some(0),
+            Phase::Waiting { until_ns } | Phase::Connecting { until_ns } => Some(*until_ns),
+            Phase::Exchanging(exchange) => Some(exchange.until_ns),
         };
-        let alone = self.alone_ns.map(|since| since + time::ms(limits::LEFT_ALONE_MS));
-        phase.into_iter().chain(alone).chain(self.secrets_due_ns()).min()
+        let linger = self.unwatched_ns.map(|since_ns| since_ns + time::ms(limits::LINGER_MS));
+        phase.into_iter().chain(linger).chain(self.secrets_due_ns()).min()
     }
 
-    /// Something may be due.
+    /// Runs timers that are due.
     pub fn fire(&mut self, now: Now) {
-        if let Some(since) = self.alone_ns
-            && since + time::ms(limits::LEFT_ALONE_MS) <= now.mono_ns
-        {
+        let due = |at_ns: u64| at_ns <= now.mono_ns;
+        if self.unwatched_ns.is_some_and(|since_ns| due(since_ns + time::ms(limits::LINGER_MS))) {
             return self.end();
         }
-        if self.secrets_due_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
-            // What else is due follows once they are read.
+        if self.secrets_due_ns().is_some_and(due) {
+            // Anything else that is due follows after the files have been read.
             self.reread(now);
             return;
         }
-        let due = |until_ns: u64| until_ns <= now.mono_ns;
-        match std::mem::replace(&mut self.phase, Phase::Off) {
-            Phase::Resting { until_ns } if due(until_ns) => self.connect(now),
-            Phase::Connecting { until_ns } if due(until_ns) => {
+        match &self.phase {
+            Phase::Waiting { until_ns } if due(*until_ns) => self.connect(now),
+            Phase::Connecting { until_ns } if due(*until_ns) => {
                 self.steps.push_back(Step::HangUp);
-                self.fail(now, Trouble::Silent, None);
+                self.fail(now, Error::Silent, None);
             }
-            Phase::Asking(asking) if due(asking.until_ns) => {
+            Phase::Exchanging(exchange) if due(exchange.until_ns) => {
+                let summary = exchange.summary();
                 self.steps.push_back(Step::HangUp);
-                self.note_health(now, &asking);
-                self.fail(now, Trouble::Silent, None);
+                self.note_health(now, summary);
+                self.fail(now, Error::Silent, None);
             }
-            phase @ (Phase::Off
-            | Phase::Resting { .. }
+            Phase::Idle
+            | Phase::Waiting { .. }
             | Phase::Connecting { .. }
-            | Phase::Asking(_)) => self.phase = phase,
+            | Phase::Exchanging(_) => {}
         }
     }
 
-    /// A pause, longer each time; viewers learn why at once.
-    fn fail(&mut self, now: Now, trouble: Trouble, retry_after_s: Option<u64>) {
-        if self.next == Question::Watch {
+    /// Pauses with backoff, and reports the error to viewers immediately.
+    fn fail(&mut self, now: Now, error: Error, retry_after_s: Option<u64>) {
+        if self.next == RequestKind::Watch {
             self.figures.watch_errors += 1;
         }
-        if self.next == Question::Watch && self.doubtful {
+        if self.next == RequestKind::Watch && self.progress.incomplete {
             self.list_again();
         }
         let pause_ms = self.backoff.pause_ms(&mut self.rng);
         let pause_ms = pause_ms.max(retry_after_s.unwrap_or(0) * 1000);
         log::warn!(
             target: "informer", host = self.plan.access.authority(), pause_ms;
-            "{trouble}"
+            "{error}"
         );
-        self.feed.stale(now, &trouble.to_string());
-        // A list is whole or it is none: pages of two lists do not go together.
-        self.page.clear();
+        self.feed.stale(now, &error.to_string());
+        // Start over: pages of two lists cannot be combined.
+        self.progress.page.clear();
         let until_ns = now.mono_ns + time::ms(pause_ms);
-        if trouble.may_be_ours() {
+        if error.may_be_credentials() {
             self.reread_ns = self.reread_ns.min(until_ns);
         }
-        self.phase = Phase::Resting { until_ns };
+        self.phase = Phase::Waiting { until_ns };
     }
 
-    /// The thread is lost.
+    /// The watch cannot be resumed without missing changes.
     fn list_again(&mut self) {
-        self.next = Question::List;
+        self.next = RequestKind::List;
         self.figures.relists += 1;
     }
 
-    fn note_health(&mut self, now: Now, asking: &Asking) {
-        let lasted_ns = now.mono_ns.saturating_sub(asking.since_ns);
-        if asking.question == Question::Watch && lasted_ns >= time::ms(limits::HEALTHY_MS) {
+    /// Resets the backoff after a watch that lasted.
+    fn note_health(&mut self, now: Now, exchange: Summary) {
+        let lasted_ns = now.mono_ns.saturating_sub(exchange.since_ns);
+        if exchange.kind == RequestKind::Watch && lasted_ns >= time::ms(limits::HEALTHY_MS) {
             self.backoff.reset();
         }
     }

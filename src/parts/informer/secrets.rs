@@ -1,6 +1,5 @@
-//! Files that the informer lives by, as they change under it: tokens and certificates, read again
-//! from time to time and when they may be why it fails, and the kubeconfig, read again when the
-//! operator says so.
+//! Re-reads files: tokens and certificates periodically and after failures that they may have
+//! caused, the kubeconfig on reload.
 
 use super::access::Secrets;
 use super::{Informer, Kubeconfig, Phase, Step, kubeconfig, limits};
@@ -8,7 +7,7 @@ use crate::engine::{File, Now};
 use crate::time;
 
 impl Informer {
-    /// Has tokens and certificates read again; false when there are none in files.
+    /// Requests the files with tokens and certificates; false if there are none.
     pub(super) fn reread(&mut self, now: Now) -> bool {
         let files = self.plan.access.files();
         let any = !files.is_empty();
@@ -19,26 +18,25 @@ impl Informer {
         any
     }
 
-    /// When that is due by itself.
+    /// When the next periodic [`Informer::reread`] is due.
     pub(super) fn secrets_due_ns(&self) -> Option<u64> {
-        let needed = !matches!(self.phase, Phase::Off) && self.plan.access.has_files();
+        let needed = !matches!(self.phase, Phase::Idle) && self.plan.access.has_files();
         needed.then_some(self.reread_ns)
     }
 
-    /// The operator says that files may be others by now: they are read again, and whoever waits
-    /// to try again tries at once.
+    /// Re-reads all files, after SIGHUP, and ends a pause.
     pub fn reload(&mut self, now: Now) {
         let origin = self.plan.origin.as_ref();
         if let Some(files) = origin.map(|origin| origin.files.clone()) {
             self.steps.push_back(Step::Read(files));
         }
         self.reread(now);
-        if let Phase::Resting { until_ns } = &mut self.phase {
+        if let Phase::Waiting { until_ns } = &mut self.phase {
             *until_ns = now.mono_ns;
         }
     }
 
-    /// What [`Step::Read`] asked for, as far as it could be read.
+    /// Completes [`Step::Read`] with the files that could be read.
     pub fn fetched(&mut self, now: Now, files: &[File]) {
         for File { name, bytes, .. } in files {
             self.secrets.fetched(&self.plan.access, name, bytes);
@@ -55,24 +53,24 @@ impl Informer {
         match kubeconfig::read(&configs, context) {
             Ok(access) if access == self.plan.access => {}
             Ok(access) => {
-                log::info!(target: "informer", host = access.authority(); "another kubeconfig");
+                log::info!(target: "informer", host = access.authority(); "kubeconfig changed");
                 self.secrets = Secrets::new(&access);
                 self.plan.access = access;
                 self.begin_again(now);
             }
             Err(why) => log::warn!(
                 target: "informer", error:% = why;
-                "cannot use the new kubeconfig, the old one stays"
+                "cannot use the new kubeconfig, keeping the old one"
             ),
         }
     }
 
-    /// With another server, or as somebody else: what is known becomes what the next list says.
+    /// Reconnects with the new server or credentials and lists again.
     fn begin_again(&mut self, now: Now) {
-        if matches!(self.phase, Phase::Connecting { .. } | Phase::Asking(_)) {
+        if matches!(self.phase, Phase::Connecting { .. } | Phase::Exchanging(_)) {
             self.steps.push_back(Step::HangUp);
         }
-        if !matches!(self.phase, Phase::Off) {
+        if !matches!(self.phase, Phase::Idle) {
             self.backoff.reset();
             self.begin(now);
         }

@@ -1,13 +1,12 @@
-//! YAML as far as a kubeconfig uses it, which JSON is a part of: mappings, sequences, scalars.
-//! No aliases, since a few lines of them can stand for gigabytes.
+//! Parses the subset of YAML that kubeconfigs use, including JSON: mappings, sequences, scalars.
+//! Aliases are rejected, since a few lines of them can expand to gigabytes.
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
 
-/// What is deeper is no kubeconfig.
 const DEPTH_MAX: usize = 32;
 
-/// Reads the first document; `None`: it cannot be read.
+/// Parses the first document; `None` if it is invalid.
 pub(super) fn read(text: &str) -> Option<Value> {
     let mut parser = Parser::new_from_str(text);
     let mut next = || parser.next()?.ok().map(|(event, _)| event);
@@ -54,7 +53,7 @@ fn value<'a>(
     }
 }
 
-/// Nothing that we read of a kubeconfig is a number, so those stay as they are written.
+/// Numbers stay strings, since no field of a kubeconfig that we read is a number.
 fn scalar(text: &str, style: ScalarStyle) -> Value {
     match (style, text) {
         (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Null,

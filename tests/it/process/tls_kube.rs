@@ -286,7 +286,7 @@ fn a_hangup_follows_the_kubeconfig_to_another_cluster() {
             break said;
         }
     };
-    assert_eq!(said["message"], "cannot use the new kubeconfig, the old one stays");
+    assert_eq!(said["message"], "cannot use the new kubeconfig, keeping the old one");
     kubeconfig(&folder, &other, "localhost", &ca, &["token: two"]);
     server.signal("HUP");
     assert_eq!(other.asked(), "list two");
@@ -310,6 +310,6 @@ fn a_kubeconfig_that_does_not_help_is_said_at_start() {
     let (code, _, stderr) = output(&asked, &[("KUBECONFIG", config)]);
     assert_eq!((code, &*stderr), (1, "wspulse: --kube: the kubeconfig has no context \"x\"\n"));
     let (code, _, stderr) = output(&asked, &[("KUBECONFIG", "/no/such:/neither")]);
-    let said = "wspulse: --kube: there is no kubeconfig: looked for /no/such, /neither\n";
+    let said = "wspulse: --kube: no kubeconfig found: looked for /no/such, /neither\n";
     assert_eq!((code, &*stderr), (1, said));
 }

@@ -207,8 +207,8 @@ impl Table {
                 None
             }
             Ok(dynamodb::TableState::OtherKey) => Some(Event::Fatal(format!(
-                "--sessions: table {name} has a different primary key: it needs the partition key {} \
-                 of type S and no sort key",
+                "--sessions: table {name} has a different primary key: it needs the partition key \
+                 {} of type S and no sort key",
                 dynamodb::KEY
             ))),
             Err(Fault::NoTable) if *create => {

@@ -1,45 +1,45 @@
-//! What viewers read: the text frames that have always been so, to the byte, and JSON.
+//! Encodes messages for viewers: text, whose wording is fixed to the byte, and JSON.
 
 use serde::Serialize;
 
 use super::deployment::{Deployment, Key, Replicas};
-use super::store::What;
+use super::store::ChangeKind;
 use crate::heap;
 use crate::proto::frame::{self, Kind};
 use crate::time;
 
-/// Which of the two a viewer reads.
+/// The message format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Sentences.
+    /// Sentences in English.
     #[default]
     Text,
-    /// One object a message, and whether what is shown is up to date.
+    /// An object per message; also reports whether the Deployments are up to date.
     Json,
 }
 
-/// Messages as they go over the wire: framed once, whoever reads them.
+/// Encoded frames, shared by all viewers.
 #[derive(Debug, Default)]
 pub struct Encoded {
     bytes: Vec<u8>,
-    /// Where each payload lies.
+    /// The ranges of the payloads.
     payloads: Vec<(u32, u32)>,
 }
 
 impl Encoded {
-    /// What it owns.
+    /// Heap memory.
     #[must_use]
     pub fn cost(&self) -> usize {
         heap::cost(self.bytes.capacity()) + heap::table::<(u32, u32)>(self.payloads.capacity())
     }
 
-    /// All of it, frame after frame.
+    /// All frames.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What the frames say.
+    /// The payloads of the frames.
     pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
         let range = |&(from, to): &(u32, u32)| &self.bytes[from as usize..to as usize];
         self.payloads.iter().map(range)
@@ -50,25 +50,25 @@ impl Encoded {
         self.payloads.clear();
     }
 
-    fn say(&mut self, payload: &[u8]) {
+    fn push(&mut self, payload: &[u8]) {
         frame::write_message(&mut self.bytes, Kind::Text, payload);
         let end = self.bytes.len();
-        // Nothing that we say is longer than a few KiB.
+        // Messages are at most a few KiB, so the casts are lossless.
         self.payloads.push(((end - payload.len()) as u32, end as u32));
     }
 
     fn json(&mut self, value: &impl Serialize) {
         // Strings and numbers always serialize.
-        self.say(&serde_json::to_vec(value).unwrap_or_default());
+        self.push(&serde_json::to_vec(value).unwrap_or_default());
     }
 }
 
-/// One object's change, for whoever it is news to.
+/// A change of an object.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct News<'a> {
+pub(super) struct ChangeEvent<'a> {
     pub(super) key: &'a Key,
     pub(super) state: &'a Deployment,
-    pub(super) what: &'a What,
+    pub(super) kind: &'a ChangeKind,
     pub(super) wall_ms: i64,
 }
 
@@ -113,60 +113,59 @@ struct JsonStale<'a> {
     reason: &'a str,
 }
 
-/// Says a change.
-pub(super) fn write(out: &mut Encoded, format: Format, news: News<'_>) {
+pub(super) fn write(out: &mut Encoded, format: Format, event: ChangeEvent<'_>) {
     match format {
-        Format::Text => text(out, news),
-        Format::Json => json(out, news),
+        Format::Text => text(out, event),
+        Format::Json => json(out, event),
     }
 }
 
-fn text(out: &mut Encoded, news: News<'_>) {
-    let name = news.key.name();
-    match news.what {
-        What::Deleted => {
-            out.say(format!("Deployment {name} deleted").as_bytes());
-            out.say(format!("Deployment {} has been deleted", news.key.text()).as_bytes());
+fn text(out: &mut Encoded, event: ChangeEvent<'_>) {
+    let name = event.key.name();
+    match event.kind {
+        ChangeKind::Deleted => {
+            out.push(format!("Deployment {name} deleted").as_bytes());
+            out.push(format!("Deployment {} has been deleted", event.key.text()).as_bytes());
             return;
         }
-        What::Added => {}
-        What::Modified(before) => {
-            // As Go writes RFC 3339: whole seconds.
-            let timestamp = time::rfc3339(news.wall_ms);
+        ChangeKind::Added => {}
+        ChangeKind::Modified(before) => {
+            // RFC 3339 in whole seconds, as Go formats it.
+            let timestamp = time::rfc3339(event.wall_ms);
             let timestamp = format!("{}Z", &timestamp[..19]);
-            let mut change = |what: &str, now: &str| {
-                let message = format!("Deployment {name} updated - {what} changed: {now}");
+            let mut change = |kind: &str, now: &str| {
+                let message = format!("Deployment {name} updated - {kind} changed: {now}");
                 out.json(&TextChange { timestamp: &timestamp, message });
             };
-            let desired = news.state.replicas.desired;
+            let desired = event.state.replicas.desired;
             if before.replicas.desired != desired {
                 change("Replicas", &desired.to_string());
             }
-            if before.first_image() != news.state.first_image() {
-                change("Image", news.state.first_image());
+            if before.first_image() != event.state.first_image() {
+                change("Image", event.state.first_image());
             }
         }
     }
-    out.say(format!("Successfully processed deployment: {name}").as_bytes());
+    out.push(format!("Successfully processed deployment: {name}").as_bytes());
 }
 
-fn json(out: &mut Encoded, news: News<'_>) {
-    let Deployment { version, replicas, images, .. } = news.state;
+fn json(out: &mut Encoded, event: ChangeEvent<'_>) {
+    let Deployment { version, replicas, images, .. } = event.state;
     let Replicas { desired, ready, updated, available } = *replicas;
-    let (r#type, changed) = match news.what {
-        What::Added => ("added", Vec::new()),
-        What::Deleted => ("deleted", Vec::new()),
-        What::Modified(before) => ("modified", changed(before, news.state)),
+    let (r#type, changed) = match event.kind {
+        ChangeKind::Added => ("added", Vec::new()),
+        ChangeKind::Deleted => ("deleted", Vec::new()),
+        ChangeKind::Modified(before) => ("modified", changed(before, event.state)),
     };
     out.json(&JsonChange {
         r#type,
-        namespace: news.key.namespace(),
-        name: news.key.name(),
+        namespace: event.key.namespace(),
+        name: event.key.name(),
         resource_version: version,
         replicas: Counts { desired, ready, updated, available },
         images,
         changed,
-        timestamp: time::rfc3339(news.wall_ms),
+        timestamp: time::rfc3339(event.wall_ms),
     });
 }
 
@@ -182,12 +181,10 @@ fn changed(before: &Deployment, now: &Deployment) -> Vec<&'static str> {
     fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
-/// What is shown is what the server has.
 pub(super) fn synced(out: &mut Encoded, version: &str) {
     out.json(&JsonSynced { r#type: "synced", resource_version: version });
 }
 
-/// What is shown may be old.
 pub(super) fn stale(out: &mut Encoded, since_ms: i64, reason: &str) {
     out.json(&JsonStale { r#type: "stale", since: time::rfc3339(since_ms), reason });
 }

@@ -1,27 +1,25 @@
-//! What keeps us from knowing what the server has, in words for viewers and the log.
+//! Why Deployments cannot be watched. `Display` is sent to viewers and logged.
 
 use core::fmt;
 
-use super::access::Missing;
+use super::access::MissingFile;
 use crate::engine::{HangUp, TlsFault};
 use crate::proto::http_client::Fault;
 
-/// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// This file has nothing that can be used, or is not there.
-    Missing(Missing),
-    /// The namespace or the token cannot stand in a request.
-    Unsayable,
-    /// There is no connection.
+pub(super) enum Error {
+    /// This file is missing or invalid.
+    MissingFile(MissingFile),
+    /// The namespace or token has invalid characters.
+    InvalidRequest,
+    /// Connecting failed.
     NotConnected(HangUp),
-    /// The connection broke.
     Lost,
-    /// Nothing came for too long.
+    /// A timeout.
     Silent,
-    /// The answer is no HTTP that we read.
+    /// The response is not valid HTTP.
     NotHttp(Fault),
-    /// It comes compressed, which nobody asked for.
+    /// The response is compressed, although that was not requested.
     Encoded,
     /// 401.
     Unauthorized,
@@ -29,22 +27,22 @@ pub(super) enum Trouble {
     Forbidden,
     /// 429.
     Busy,
-    /// It wants us to go elsewhere, and our token would go along.
+    /// Redirects are not followed, since the token would be sent along.
     Redirect,
-    /// Another status that is no success.
+    /// Another error status.
     Status(u16),
-    /// An ERROR in the stream.
+    /// An ERROR event with this code.
     Event(u16),
-    /// The answer is no list of Deployments.
+    /// The response is not a valid list.
     NotAList,
 }
 
-impl Trouble {
-    /// Whether another token or certificate could make a difference.
-    pub(super) fn may_be_ours(self) -> bool {
+impl Error {
+    /// Whether re-reading token and certificates may help.
+    pub(super) fn may_be_credentials(self) -> bool {
         match self {
-            Self::Missing(_) | Self::NotConnected(HangUp::Tls(_)) | Self::Unauthorized => true,
-            Self::Unsayable
+            Self::MissingFile(_) | Self::NotConnected(HangUp::Tls(_)) | Self::Unauthorized => true,
+            Self::InvalidRequest
             | Self::NotConnected(_)
             | Self::Lost
             | Self::Silent
@@ -60,11 +58,13 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Missing(what) => return write!(f, "the {what} cannot be read from its file"),
-            Self::Unsayable => "the namespace or the token has characters that it must not have",
+            Self::MissingFile(what) => return write!(f, "the {what} cannot be read from its file"),
+            Self::InvalidRequest => {
+                "the namespace or the token has characters that it must not have"
+            }
             Self::NotConnected(HangUp::Refused) => "the API server refuses connections",
             Self::NotConnected(HangUp::Tls(TlsFault::NotBuilt)) => "this build has no TLS",
             Self::NotConnected(HangUp::Tls(fault)) => {

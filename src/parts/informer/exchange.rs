@@ -1,5 +1,4 @@
-//! One question to the API server and its answer, from the first byte to the last: what is asked
-//! for, and what the answer's parts mean before anyone acts on them.
+//! A request to the API server and the parsing of its response.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,56 +8,68 @@ use serde_json::value::RawValue;
 
 use super::access::Access;
 use super::deployment;
+use super::error::Error;
 use super::limits;
 use super::lines::Lines;
-use super::pieces::Pieces;
-use super::trouble::Trouble;
+use super::list_parser::ListParser;
 use crate::proto::http_client::{Answer, Asked, Head, Limits, Request, Unsendable};
 
-/// What is asked for.
+/// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Question {
-    /// A page of all Deployments.
+pub(super) enum RequestKind {
+    /// A page of the Deployments.
     List,
-    /// What changes from now on.
+    /// Changes after a resource version.
     Watch,
 }
 
-/// A question that was asked.
+/// A request that was sent, and the response so far.
 #[derive(Debug)]
-pub(super) struct Asking {
-    pub(super) question: Question,
+pub(super) struct Exchange {
+    pub(super) kind: RequestKind,
     pub(super) answer: Answer,
     pub(super) body: Body,
-    /// By then the answer, or a watch's end, must be there.
+    /// When the exchange times out.
     pub(super) until_ns: u64,
     pub(super) since_ns: u64,
-    /// The connection has served another question before, so it may end just now.
+    /// Whether the connection was idle before, so that the server may just be closing it.
     pub(super) reused: bool,
-    /// Lines of a watch that meant something.
-    pub(super) heard: u64,
+    /// Valid events of a watch.
+    pub(super) events: u64,
 }
 
-/// What the answer's bytes are.
+/// The facts about an exchange that decide what comes next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Summary {
+    pub(super) kind: RequestKind,
+    pub(super) since_ns: u64,
+    pub(super) reused: bool,
+    pub(super) events: u64,
+    /// Whether a list is complete.
+    pub(super) is_whole: bool,
+}
+
+/// The parser of the response body.
 #[derive(Debug)]
 pub(super) enum Body {
-    /// Not known: its head is not there.
+    /// Before the head.
     Unknown,
-    List(Pieces),
+    List(ListParser),
     Watch(Lines),
 }
 
-/// What an answer's head means.
+/// What the head of a response means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Good,
-    /// The version, or the page, is no longer there.
-    Gone,
-    Bad(Trouble, Option<u64>),
+pub(super) enum HeadStatus {
+    Ok,
+    /// The resource version or page has expired.
+    Expired,
+    /// With the seconds of `Retry-After`.
+    Failed(Error, Option<u64>),
 }
 
-/// Judges a head; no redirect is followed, since the token would go along.
-pub(super) fn judge(head: &Head<'_>) -> Verdict {
+/// Redirects are errors, since following them could leak the token.
+pub(super) fn check_head(head: &Head<'_>) -> HeadStatus {
     let seconds = || {
         let value = std::str::from_utf8(head.value("retry-after")?).ok()?;
         Some(value.trim().parse::<u64>().ok()?.min(limits::RETRY_AFTER_S_MAX))
@@ -67,51 +78,53 @@ pub(super) fn judge(head: &Head<'_>) -> Verdict {
         .value("content-encoding")
         .is_some_and(|value| !value.eq_ignore_ascii_case(b"identity"));
     match head.status() {
-        200 if encoded => Verdict::Bad(Trouble::Encoded, None),
-        200 => Verdict::Good,
-        401 => Verdict::Bad(Trouble::Unauthorized, None),
-        403 => Verdict::Bad(Trouble::Forbidden, seconds()),
-        410 => Verdict::Gone,
-        429 => Verdict::Bad(Trouble::Busy, seconds()),
-        300..=399 => Verdict::Bad(Trouble::Redirect, None),
-        status => Verdict::Bad(Trouble::Status(status), seconds()),
+        200 if encoded => HeadStatus::Failed(Error::Encoded, None),
+        200 => HeadStatus::Ok,
+        401 => HeadStatus::Failed(Error::Unauthorized, None),
+        403 => HeadStatus::Failed(Error::Forbidden, seconds()),
+        410 => HeadStatus::Expired,
+        429 => HeadStatus::Failed(Error::Busy, seconds()),
+        300..=399 => HeadStatus::Failed(Error::Redirect, None),
+        status => HeadStatus::Failed(Error::Status(status), seconds()),
     }
 }
 
-impl Asking {
-    pub(super) fn new(question: Question, since_ns: u64, reused: bool) -> Self {
-        let body_bytes = match question {
-            Question::List => limits::PAGE_BYTES,
-            Question::Watch => u64::MAX,
+impl Exchange {
+    pub(super) fn new(kind: RequestKind, since_ns: u64, reused: bool) -> Self {
+        let body_bytes = match kind {
+            RequestKind::List => limits::PAGE_BYTES,
+            RequestKind::Watch => u64::MAX,
         };
         let limits = Limits { head_bytes: limits::HEAD_BYTES, body_bytes };
         Self {
-            question,
+            kind,
             answer: Answer::new(Asked::Ordinary, limits),
             body: Body::Unknown,
             until_ns: since_ns + crate::time::ms(limits::ANSWER_MS),
             since_ns,
             reused,
-            heard: 0,
+            events: 0,
         }
     }
 
-    /// Whether a list has come as a whole.
-    pub(super) fn is_whole(&self) -> bool {
-        matches!(&self.body, Body::List(pieces) if pieces.is_over())
+    /// The facts that matter when the response ends.
+    pub(super) fn summary(&self) -> Summary {
+        let is_whole = matches!(&self.body, Body::List(parser) if parser.is_over());
+        let Self { kind, since_ns, reused, events, .. } = *self;
+        Summary { kind, since_ns, reused, events, is_whole }
     }
 
-    /// What it holds.
+    /// Buffered bytes.
     pub(super) fn cost(&self) -> usize {
         match &self.body {
             Body::Watch(lines) => lines.cost(),
-            Body::List(pieces) => pieces.cost(),
+            Body::List(parser) => parser.cost(),
             Body::Unknown => 0,
         }
     }
 }
 
-/// Writes a question.
+/// Writes a request.
 pub(super) fn write(
     out: &mut Vec<u8>,
     access: &Access,
@@ -137,7 +150,7 @@ pub(super) fn write(
     Request { method: "GET", target: &target, host: &host, fields: &fields, body: b"" }.write(out)
 }
 
-/// As a value in a query (RFC 3986 §2.1).
+/// Percent-encodes a value for a query (RFC 3986 §2.1).
 pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -151,15 +164,16 @@ pub(super) fn escaped(text: &str) -> String {
     escaped
 }
 
-/// A line of a watch.
+/// An event of a watch.
 #[derive(Debug)]
 pub(super) enum Event<'a> {
-    Is(&'a [u8]),
-    Gone(&'a [u8]),
+    /// ADDED or MODIFIED.
+    Put(&'a [u8]),
+    Deleted(&'a [u8]),
     Bookmark(String),
-    /// With its code; none is 0.
+    /// With its code; 0 if it has none.
     Error(u16),
-    /// Nothing that we know.
+    /// Invalid or of an unknown type.
     Unknown,
 }
 
@@ -177,7 +191,7 @@ struct OnlyMetadata<'a> {
     metadata: ListMetadata<'a>,
 }
 
-/// What a list says of itself, and a bookmark.
+/// The metadata of a list or bookmark.
 #[derive(Deserialize)]
 pub(super) struct ListMetadata<'a> {
     #[serde(borrow, default, rename = "resourceVersion")]
@@ -194,13 +208,13 @@ struct Failure<'a> {
     reason: Option<Cow<'a, str>>,
 }
 
-/// Reads a line of a watch.
+/// Parses a line of a watch.
 pub(super) fn event(line: &[u8]) -> Event<'_> {
     let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(line) else { return Event::Unknown };
     let object = envelope.object.get();
     match &*envelope.r#type {
-        "ADDED" | "MODIFIED" => Event::Is(object.as_bytes()),
-        "DELETED" => Event::Gone(object.as_bytes()),
+        "ADDED" | "MODIFIED" => Event::Put(object.as_bytes()),
+        "DELETED" => Event::Deleted(object.as_bytes()),
         "BOOKMARK" => {
             let version = serde_json::from_str::<OnlyMetadata<'_>>(object)
                 .ok()
