@@ -151,7 +151,7 @@ pub fn create_table(table: &str) -> Vec<u8> {
     }))
 }
 
-/// Lets the service delete items after [`EXPIRES`].
+/// Lets the service delete items after `expiresAt`.
 #[must_use]
 pub fn update_time_to_live(table: &str) -> Vec<u8> {
     body(&json!({

@@ -24,7 +24,7 @@ pub struct Figures {
 /// The window of the rate.
 const WINDOW_S: u64 = 10;
 
-/// Requests per second over the last [`WINDOW_S`] seconds, for autoscalers.
+/// Requests per second over the last 10 seconds, for autoscalers.
 #[derive(Debug, Default)]
 pub struct Rate {
     /// A ring of counts by second, including the current one.

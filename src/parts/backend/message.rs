@@ -22,8 +22,8 @@ pub struct Message {
 /// Why a request is invalid; sent as the response.
 pub type InvalidMessage = &'static str;
 
-const WANT: InvalidMessage = "the body must be {\"myConnectionIdProperty\":…,\"myBody\":…}, an event with \
-     requestContext.connectionId, or anything beside the field ConnectionId";
+const WANT: InvalidMessage = "the body must be {\"myConnectionIdProperty\":…,\"myBody\":…}, \
+     an event with requestContext.connectionId, or anything beside the field ConnectionId";
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -202,7 +202,7 @@ fn at(url: &str, settings: &Settings) -> Kube {
 }
 
 impl Settings {
-    /// Files to read before [`Settings::resolve`].
+    /// Files to read before `resolve`.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
         match self.choice {
