@@ -1,35 +1,33 @@
-//! The options of `wspulse connect`: whom to talk to, and when to end by itself.
+//! The options of `wspulse connect`: the destination, and when to close.
 
 use std::ffi::OsString;
 
-use super::asked::{Asked, Asks, Flags, row};
 use super::help::{self, Page};
 use super::read::{self, Environment, Given};
 use super::table::{Fallback, Group, Table, Takes};
+use super::upgrade::{Flags, HasUpgradeFlags, UpgradeFlags, row};
 use super::values;
 use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::connect::Plan;
 
-/// What its help says.
 pub(super) const PAGE: Page = Page {
-    about: "talk to one WebSocket",
+    about: "interactive WebSocket client",
     synopsis: "usage: wspulse connect URL [OPTIONS]
-URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…. Each line that is typed, or comes through a
-pipe, is sent as text. Ctrl-D closes with 1000.",
-    foot: "Exit code 0 when it was closed with 1000 or 1001, else 1; 2 for a wrong flag.
-Each flag has a twin in the environment: --wait is WSPULSE_WAIT. The flag wins.\n",
+URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…. Each line of standard input is sent as a text
+message. Ctrl-D closes with 1000.",
+    foot: "Exit code: 0 if closed with 1000 or 1001, 2 for a usage error, else 1.
+Every flag has an environment variable: --wait is WSPULSE_WAIT. The flag wins.\n",
 };
 
-/// Its flags.
 pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
     Group {
-        title: "What is done",
+        title: "Session",
         flags: &[
             row(
                 "wait",
                 Takes::One("TIME"),
-                Fallback::From { text: "until all is answered, at most 1s", source: "input" },
-                "listen on after the last line",
+                Fallback::From { text: "until answered, at most 1s", source: "input" },
+                "listening time after the last line",
                 |d, v| {
                     d.wait_ms = Some(values::time_or_zero(v)?);
                     Ok(())
@@ -39,7 +37,7 @@ pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
                 "ping",
                 Takes::One("TIME"),
                 Fallback::Off,
-                "ping so often, and show how long each answer took",
+                "ping at this interval and show the round-trip times",
                 |d, v| {
                     d.ping_ms = Some(values::time(v)?);
                     Ok(())
@@ -49,7 +47,7 @@ pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
                 "close",
                 Takes::One("CODE [REASON]"),
                 Fallback::Is("1000"),
-                "what to close with: --close 4000 'going home'",
+                "close code and reason to send: --close 4000 'going home'",
                 |d, v| {
                     d.code = values::close_code(v)?;
                     Ok(())
@@ -59,7 +57,7 @@ pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
                 "timeout",
                 Takes::One("TIME"),
                 Fallback::Is("10s"),
-                "for the connection, the upgrade, and the answer to our Close",
+                "for connecting, the upgrade, and the server's Close, each",
                 |d, v| {
                     d.patience_ms = values::time(v)?;
                     Ok(())
@@ -68,34 +66,33 @@ pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
         ],
         brief: false,
     },
-    Group { title: "What is asked for", flags: Flags::<Draft>::ALL, brief: false },
+    Group { title: "Connection", flags: Flags::<Draft>::ALL, brief: false },
 ]);
 
-/// Everything that `wspulse connect` is told.
+/// The options of `wspulse connect`.
 #[derive(Clone, Debug)]
 pub struct Connect {
-    /// Where to connect to: it becomes the plan's targets.
+    /// Resolved by the caller into the plan's targets.
     pub goal: Goal,
-    /// What is done there.
+    /// The rest; its `targets` are empty.
     pub plan: Plan,
 }
 
-/// What the flags are written into.
 pub(super) struct Draft {
-    asked: Asked,
+    upgrade: UpgradeFlags,
     wait_ms: Option<u64>,
     ping_ms: Option<u64>,
     code: u16,
     patience_ms: u64,
 }
 
-impl Asks for Draft {
-    fn asked(&mut self) -> &mut Asked {
-        &mut self.asked
+impl HasUpgradeFlags for Draft {
+    fn upgrade(&mut self) -> &mut UpgradeFlags {
+        &mut self.upgrade
     }
 }
 
-/// Reads what follows `wspulse connect`.
+/// Parses the arguments after `wspulse connect`.
 #[cfg(feature = "tools")]
 pub(super) fn parse(
     args: Vec<OsString>,
@@ -109,15 +106,15 @@ pub(super) fn parse(
     };
     env.check(&every_flag())?;
     let closes = given.contains_key("close");
-    let asked = Asked::default();
-    let draft = Draft { asked, wait_ms: None, ping_ms: None, code: 0, patience_ms: 0 };
+    let upgrade = UpgradeFlags::default();
+    let draft = Draft { upgrade, wait_ms: None, ping_ms: None, code: 0, patience_ms: 0 };
     let draft = read::fill(FLAGS, given, env, draft)?.draft;
     if words.is_empty() {
         return Err(Usage::Unclear(
             "connect needs a URL: wspulse connect ws://localhost:8080/echo",
         ));
     }
-    // The reason of `--close CODE REASON` may stand before the URL as well as behind it.
+    // `REASON` of `--close CODE REASON` may precede or follow the URL.
     let url = words.remove(words.iter().position(|word| word.contains("://")).unwrap_or(0));
     let reason = match words.pop() {
         None => String::new(),
@@ -128,7 +125,7 @@ pub(super) fn parse(
             why: why.into(),
         })?,
     };
-    let (url, goal, ask) = draft.asked.settle(&url)?;
+    let (url, goal, ask) = draft.upgrade.settle(&url)?;
     let plan = Plan {
         targets: Vec::new(),
         url: url.text,
@@ -158,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_stands_where_it_likes() {
+    fn the_close_reason_precedes_or_follows_the_url() {
         for args in [
             &["ws://h/x", "--close", "4000", "going home"][..],
             &["--close", "4000", "going home", "ws://h/x"],
@@ -176,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used() {
+    fn invalid_flags_and_values() {
         for (args, why) in [
             (&[][..], "connect needs a URL: wspulse connect ws://localhost:8080/echo"),
             (&["ws://h", "more"], "unexpected argument \"more\""),

@@ -1,6 +1,5 @@
 //! The flags of `wspulse serve`, one row each. A new flag is a row here and a field in `serve.rs`;
-//! its twin in the environment, its help, its line of `--print-config` and its row in the reference
-//! follow.
+//! its variable, its help, its line of `--print-config` and its row in the reference follow.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,10 +12,9 @@ use crate::parts;
 use crate::server::config::{DrainReady, Origins};
 use crate::units::{show_duration, show_size};
 
-/// The table.
 pub(crate) const SERVE: &Table<Draft> = &Table {
     first: &[
-        Group { title: "Addresses and paths", flags: PLACES, brief: false },
+        Group { title: "Addresses and paths", flags: ADDRESSES, brief: false },
         Group { title: "Limits", flags: MESSAGES, brief: false },
         Group { title: "", flags: LIMITS, brief: false },
         Group { title: "Stopping", flags: STOPPING, brief: false },
@@ -30,7 +28,7 @@ pub(crate) const SERVE: &Table<Draft> = &Table {
     ],
 };
 
-const PLACES: &[Flag<Draft>] = &[
+const ADDRESSES: &[Flag<Draft>] = &[
     Flag {
         name: "listen",
         takes: Takes::Many("ADDR"),
@@ -39,7 +37,7 @@ const PLACES: &[Flag<Draft>] = &[
             take: |d, v| set(&mut d.serve.listen, values::port(v).map(every_address)),
             text: "[::]:8080",
         },
-        help: "where to serve: :80, [::1]:80, unix:/x; repeatable",
+        help: "listen address: :80, [::1]:80, unix:/x; repeatable",
         take: listen,
         show: |d| joined(d.serve.listen.iter().map(Listen::to_string)),
     },
@@ -47,7 +45,7 @@ const PLACES: &[Flag<Draft>] = &[
         name: "admin-listen",
         takes: Takes::One("ADDR|off"),
         fallback: Fallback::Is("127.0.0.1:8081"),
-        help: "health for the kubelet, keep it private",
+        help: "health, metrics and drain; keep it private",
         take: |d, v| set(&mut d.serve.admin, admin(v)),
         show: |d| d.serve.admin.as_ref().map_or_else(|| "off".to_owned(), Listen::to_string),
     },
@@ -55,7 +53,7 @@ const PLACES: &[Flag<Draft>] = &[
         name: "tls-cert",
         takes: Takes::One("FILE"),
         fallback: Fallback::Off,
-        help: "speak TLS on --listen, with this certificate and its chain (PEM)",
+        help: "serve TLS on --listen with this certificate chain (PEM)",
         take: |d, v| set(&mut d.tls_cert, values::tls_file(v)),
         show: |d| shown_path(d.serve.tls.as_ref().map(|tls| &tls.cert)),
     },
@@ -79,7 +77,7 @@ const PLACES: &[Flag<Draft>] = &[
         name: "assets",
         takes: Takes::One("DIR"),
         fallback: Fallback::Off,
-        help: "serve the files of a directory instead of the test page",
+        help: "serve this directory instead of the test page",
         take: |d, v| match v {
             "" => Err("must be a directory".into()),
             dir => set(&mut d.serve.assets, Ok(Some(dir.into()))),
@@ -93,7 +91,7 @@ const PLACES: &[Flag<Draft>] = &[
         name: "origin",
         takes: Takes::Many("ORIGIN"),
         fallback: Fallback::Is("same"),
-        help: "pages that may connect: same, any, an origin; repeatable",
+        help: "allowed origins: same, any or an origin; repeatable",
         take: |d, v| values::origin(v).map(|origin| d.origins.push(origin)),
         show: |d| match &d.serve.server.origins {
             Origins::Same => "same".to_owned(),
@@ -105,7 +103,7 @@ const PLACES: &[Flag<Draft>] = &[
         name: "deflate",
         takes: Takes::One("on|off|LEVEL"),
         fallback: Fallback::From { text: "on", source: "the build" },
-        help: "compress for peers that ask for it; 1 fast, 9 small",
+        help: "compress for clients that offer it; 1 fastest, 9 smallest",
         take: |d, v| set(&mut d.serve.server.deflate, values::compression(v)),
         show: |d| d.serve.server.deflate.to_string(),
     },
@@ -113,7 +111,7 @@ const PLACES: &[Flag<Draft>] = &[
         name: "faults",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
-        help: "let anyone break things on purpose: for tests, never in production",
+        help: "let clients inject faults: for tests, never in production",
         take: |d, v| set(&mut d.serve.server.faults, values::switch(v)),
         show: |d| on_off(d.serve.server.faults),
     },
@@ -123,7 +121,7 @@ const MESSAGES: &[Flag<Draft>] = &[Flag {
     name: "max-message",
     takes: Takes::One("SIZE"),
     fallback: Fallback::Is("1MiB"),
-    help: "largest message, all of its fragments together",
+    help: "largest message, all fragments together",
     take: |d, v| set(&mut d.serve.server.limits.max_message, values::message_size(v)),
     show: |d| u64::try_from(d.serve.server.limits.max_message).map_or(String::new(), show_size),
 }];
@@ -133,7 +131,7 @@ pub(crate) const LIMITS: &[Flag<Draft>] = &[
         name: "max-connections",
         takes: Takes::One("N|auto"),
         fallback: Fallback::Is("auto"),
-        help: "most at once; auto: what descriptors and memory allow",
+        help: "maximum; auto: what descriptors and memory allow",
         take: |d, v| set(&mut d.serve.server.limits.max_connections, values::connections(v)),
         show: |d| match d.serve.server.limits.max_connections {
             0 => "auto".to_owned(),
@@ -144,7 +142,7 @@ pub(crate) const LIMITS: &[Flag<Draft>] = &[
         name: "memory-limit",
         takes: Takes::One("SIZE|auto"),
         fallback: Fallback::Is("auto"),
-        help: "memory to stay below; auto is the container's",
+        help: "memory limit; auto: the container's",
         take: |d, v| set(&mut d.serve.server.memory.limit, values::memory(v)),
         show: |d| d.serve.server.memory.limit.map_or_else(|| "auto".to_owned(), show_size),
     },
@@ -155,7 +153,7 @@ pub(crate) const TIMEOUTS: &[Flag<Draft>] = &[
         name: "head-timeout",
         takes: Takes::One("TIME"),
         fallback: Fallback::Is("10s"),
-        help: "for a whole request head",
+        help: "for receiving a complete request head",
         take: |d, v| set(&mut d.serve.server.limits.head_timeout_ms, values::time(v)),
         show: |d| show_duration(d.serve.server.limits.head_timeout_ms),
     },
@@ -163,7 +161,7 @@ pub(crate) const TIMEOUTS: &[Flag<Draft>] = &[
         name: "keepalive-timeout",
         takes: Takes::One("TIME"),
         fallback: Fallback::Is("75s"),
-        help: "between two requests of one connection",
+        help: "between two requests on a connection",
         take: |d, v| set(&mut d.serve.server.limits.keepalive_timeout_ms, values::time(v)),
         show: |d| show_duration(d.serve.server.limits.keepalive_timeout_ms),
     },
@@ -171,7 +169,7 @@ pub(crate) const TIMEOUTS: &[Flag<Draft>] = &[
         name: "send-timeout",
         takes: Takes::One("TIME"),
         fallback: Fallback::Is("30s"),
-        help: "for a peer that takes nothing of what waits for it",
+        help: "for a peer that stops reading while data is pending",
         take: |d, v| set(&mut d.serve.server.limits.send_timeout_ms, values::time(v)),
         show: |d| show_duration(d.serve.server.limits.send_timeout_ms),
     },
@@ -190,7 +188,7 @@ const TUNING: &[Flag<Draft>] = &[
         name: "admin-host",
         takes: Takes::Many("NAME"),
         fallback: Fallback::Off,
-        help: "browsers may use the admin listener under this name; repeatable",
+        help: "host name under which browsers may use the admin listener; repeatable",
         take: |d, v| values::host_name(v).map(|name| d.serve.server.admin_hosts.push(name)),
         show: |d| match &d.serve.server.admin_hosts[..] {
             [] => "none".to_owned(),
@@ -201,7 +199,7 @@ const TUNING: &[Flag<Draft>] = &[
         name: "reuse-port",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
-        help: "let several processes share the port",
+        help: "share the port with other processes (SO_REUSEPORT)",
         take: |d, v| set(&mut d.serve.reuse_port, values::switch(v)),
         show: |d| on_off(d.serve.reuse_port),
     },
@@ -209,7 +207,7 @@ const TUNING: &[Flag<Draft>] = &[
         name: "max-age",
         takes: Takes::One("TIME"),
         fallback: Fallback::Is("0s"),
-        help: "close older WebSockets, so that load spreads",
+        help: "close WebSockets of this age, to spread load again; 0: never",
         take: |d, v| set(&mut d.serve.server.max_age.ms, values::time_or_zero(v)),
         show: |d| show_duration(d.serve.server.max_age.ms),
     },
@@ -217,7 +215,7 @@ const TUNING: &[Flag<Draft>] = &[
         name: "max-age-jitter",
         takes: Takes::One("PERCENT"),
         fallback: Fallback::Is("10%"),
-        help: "so much earlier or later, not all at once",
+        help: "randomize --max-age by this much, so closes are spread out",
         take: |d, v| set(&mut d.serve.server.max_age.jitter_percent, values::percent(v)),
         show: |d| format!("{}%", d.serve.server.max_age.jitter_percent),
     },
@@ -225,7 +223,7 @@ const TUNING: &[Flag<Draft>] = &[
         name: "ping-interval",
         takes: Takes::One("TIME"),
         fallback: Fallback::Is("20s"),
-        help: "between two pings, give or take a fifth; 0 sends none",
+        help: "between two pings, randomized by a fifth; 0 sends none",
         take: |d, v| set(&mut d.serve.server.limits.ping_interval_ms, values::time_or_zero(v)),
         show: |d| show_duration(d.serve.server.limits.ping_interval_ms),
     },
@@ -233,7 +231,7 @@ const TUNING: &[Flag<Draft>] = &[
         name: "pong-timeout",
         takes: Takes::One("TIME"),
         fallback: Fallback::Is("20s"),
-        help: "for any sign of life after a ping",
+        help: "for any data from the client after a ping",
         take: |d, v| set(&mut d.serve.server.limits.pong_timeout_ms, values::time(v)),
         show: |d| show_duration(d.serve.server.limits.pong_timeout_ms),
     },
@@ -257,7 +255,7 @@ const TUNING: &[Flag<Draft>] = &[
         name: "drain-ready",
         takes: Takes::One("fail|keep"),
         fallback: Fallback::Is("fail"),
-        help: "what /readyz does meanwhile; keep suits one replica",
+        help: "/readyz while draining: fail or keep; keep suits a single replica",
         take: |d, v| set(&mut d.serve.server.drain.ready, values::word(v, READY)),
         show: |d| named(READY, d.serve.server.drain.ready),
     },
@@ -265,7 +263,7 @@ const TUNING: &[Flag<Draft>] = &[
         name: "log-payloads",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
-        help: "write what messages say to the log, cut and escaped",
+        help: "log message payloads, truncated and escaped",
         take: |d, v| set(&mut d.serve.server.log_payloads, values::switch(v)),
         show: |d| on_off(d.serve.server.log_payloads),
     },
@@ -276,7 +274,7 @@ pub(crate) const STOPPING: &[Flag<Draft>] = &[
         name: "profile",
         takes: Takes::One("NAME"),
         fallback: Fallback::Is("auto"),
-        help: "defaults of the times below: kubernetes, plain or auto",
+        help: "defaults of the drain times: kubernetes, plain or auto",
         take: |d, v| set(&mut d.profile, values::word(v, PROFILES)),
         show: |d| match (d.profile, d.serve.profile) {
             (Some(Profile::Kubernetes), _) => "kubernetes".to_owned(),
@@ -289,7 +287,7 @@ pub(crate) const STOPPING: &[Flag<Draft>] = &[
         name: "drain-delay",
         takes: Takes::One("TIME"),
         fallback: Fallback::From { text: "5s, plain 0s", source: "--profile" },
-        help: "after SIGTERM: not ready, but still serving",
+        help: "time after SIGTERM: not ready, but still serving",
         take: |d, v| set(&mut d.delay_ms, values::time_or_zero(v).map(Some)),
         show: |d| show_duration(d.serve.server.drain.delay_ms),
     },
@@ -297,7 +295,7 @@ pub(crate) const STOPPING: &[Flag<Draft>] = &[
         name: "drain-window",
         takes: Takes::One("TIME"),
         fallback: Fallback::From { text: "15s, plain 3s", source: "--profile" },
-        help: "over which connections are closed",
+        help: "time over which connections are closed",
         take: |d, v| set(&mut d.window_ms, values::time_or_zero(v).map(Some)),
         show: |d| show_duration(d.serve.server.drain.window_ms),
     },
@@ -305,7 +303,7 @@ pub(crate) const STOPPING: &[Flag<Draft>] = &[
         name: "drain-timeout",
         takes: Takes::One("TIME"),
         fallback: Fallback::From { text: "25s, plain 8s", source: "--profile" },
-        help: "from SIGTERM to the hard stop",
+        help: "time from SIGTERM to the hard stop",
         take: |d, v| set(&mut d.timeout_ms, values::time(v).map(Some)),
         show: |d| show_duration(d.serve.server.drain.timeout_ms),
     },
@@ -331,7 +329,7 @@ pub(crate) const LOGS: &[Flag<Draft>] = &[
         name: "log-format",
         takes: Takes::One("FORMAT"),
         fallback: Fallback::Is("auto"),
-        help: "text, json or auto, which is text on a terminal",
+        help: "text, json or auto: text on a terminal, else json",
         take: |d, v| set(&mut d.serve.log.format, values::word(v, FORMATS)),
         show: |d| named(FORMATS, d.serve.log.format),
     },
@@ -342,7 +340,7 @@ pub(crate) const ASKING: &[Flag<Draft>] = &[
         name: "print-config",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
-        help: "print every setting, where it comes from, and the limits; then leave",
+        help: "print every setting and its source, and the fixed limits; then exit",
         take: |d, v| ask(d, v, Ask::Print),
         show: |_| String::new(),
     },
@@ -350,7 +348,7 @@ pub(crate) const ASKING: &[Flag<Draft>] = &[
         name: "check",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
-        help: "say whether the settings can be used; then leave",
+        help: "check the settings, then exit",
         take: |d, v| ask(d, v, Ask::Check),
         show: |_| String::new(),
     },
@@ -364,12 +362,10 @@ const FORMATS: &[(&str, LogFormat)] =
 const LEVELS: &[(&str, ())] =
     &[("error", ()), ("warn", ()), ("info", ()), ("debug", ()), ("trace", ()), ("off", ())];
 
-/// Writes a value where it belongs.
 pub(crate) fn set<T>(place: &mut T, value: Result<T, std::borrow::Cow<'static, str>>) -> Taken {
     value.map(|value| *place = value)
 }
 
-/// One more address of the main listener.
 pub(crate) fn listen(d: &mut Draft, v: &str) -> Taken {
     values::address(v).map(|at| match at {
         Address::Full(at) => d.serve.listen.push(Listen::At(at)),
@@ -378,12 +374,12 @@ pub(crate) fn listen(d: &mut Draft, v: &str) -> Taken {
     })
 }
 
-/// The main listener's default address, with another port.
+/// All addresses of this port: the default of the main listener.
 pub(crate) fn every_address(port: u16) -> Vec<Listen> {
     vec![Listen::Default { port }]
 }
 
-/// Without an address the admin listener stays on the loopback: what it does is not for everyone.
+/// A bare port means the loopback: the admin listener must not be public by accident.
 pub(crate) fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'static, str>> {
     if text == "off" {
         return Ok(None);
@@ -396,7 +392,7 @@ pub(crate) fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'stat
     Ok(Some(at))
 }
 
-/// Replaces the mount of the same path, so that a default can be changed.
+/// Adds a mount, or replaces the default mount of the same path.
 fn mount(draft: &mut Draft, text: &str) -> Taken {
     let new = Mount::parse(text, &parts::catalogue())?;
     let mounts = &mut draft.serve.server.mounts;
@@ -408,7 +404,7 @@ fn mount(draft: &mut Draft, text: &str) -> Taken {
     Ok(())
 }
 
-/// `--print-config` says more than `--check`, so it wins.
+/// `--print-config` includes `--check`, so it wins.
 fn ask(draft: &mut Draft, text: &str, what: Ask) -> Taken {
     if values::switch(text)? && draft.ask != Ask::Print {
         draft.ask = what;
@@ -424,7 +420,7 @@ fn shown_path(path: Option<&PathBuf>) -> String {
     path.map_or_else(|| "none".to_owned(), |path| visible(&path.display().to_string()))
 }
 
-/// Text as it is, or in quotes where it could not be seen otherwise.
+/// Quotes text that is empty or has control characters.
 pub(crate) fn visible(text: &str) -> String {
     let plain = !text.is_empty() && !text.chars().any(char::is_control);
     if plain { text.to_owned() } else { format!("{text:?}") }
@@ -434,7 +430,6 @@ pub(crate) fn joined(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-/// The word for a value.
 pub(crate) fn named<T: PartialEq + Copy>(words: &[(&str, T)], value: T) -> String {
     let found = words.iter().find(|(_, v)| *v == value);
     found.map_or(String::new(), |(name, _)| (*name).to_owned())

@@ -1,33 +1,31 @@
-//! The options of `wspulse healthcheck`: whom to ask and for what. Without a URL that follows from
-//! the variables that tell the server where to listen, so that a probe needs no argument.
+//! The options of `wspulse healthcheck`. Without a URL, the address follows from the variables that
+//! configure the server's listeners, so that a probe in the same container needs no argument.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::borrow::Cow;
 use std::ffi::OsString;
 
-use super::asked::row;
-use super::goal::{self, Doubting, Doubts, Goal, Proof, Voucher};
+use super::destination::{self, Goal, HasTrustFlags, Roots, Tls, TrustFlags};
 use super::help::{self, Page};
 use super::read::{self, Environment, Given};
 use super::serve::Listen;
 use super::table::{Fallback, Flag, Group, Table, Takes};
+use super::upgrade::row;
 use super::values::{self, Address};
 use super::{Command, Surroundings, Usage, every_flag, flags};
 use crate::engine::Target;
 use crate::proto::url::{Parts, Protocol, Scheme};
 use crate::units::show_duration;
 
-/// What its help says.
 pub(super) const PAGE: Page = Page {
-    about: "ask a server whether it is healthy",
+    about: "check whether a server is healthy",
     synopsis: "usage: wspulse healthcheck [URL] [OPTIONS]
-URL is http://HOST[:PORT][/PATH], https://… or unix:PATH. Without it the server is asked where its
-variables say that it listens: WSPULSE_ADMIN_LISTEN (127.0.0.1:8081), or when that is off,
-WSPULSE_LISTEN or PORT ([::]:8080). Prints one line; exit code 0 when the answer is 2xx, else 1.",
+URL is http://HOST[:PORT][/PATH], https://… or unix:PATH. Without it, the address is the one that
+the server's variables set: WSPULSE_ADMIN_LISTEN (127.0.0.1:8081) or, if that is off,
+WSPULSE_LISTEN or PORT ([::]:8080). Prints one line. Exit code: 0 for a 2xx status, else 1.",
     foot: "In a Dockerfile: HEALTHCHECK CMD [\"/wspulse\", \"healthcheck\"]\n",
 };
 
-/// Its flags.
 pub(super) const FLAGS: &Table<Draft> = &Table::of(&[Group {
     title: "Options",
     brief: false,
@@ -36,7 +34,7 @@ pub(super) const FLAGS: &Table<Draft> = &Table::of(&[Group {
             name: "ready",
             takes: Takes::Nothing,
             fallback: Fallback::Off,
-            help: "ask for /readyz instead of /healthz",
+            help: "request /readyz instead of /healthz",
             take: |d, v| values::switch(v).map(|on| d.ready = on),
             show: |d| d.ready.to_string(),
         },
@@ -44,54 +42,66 @@ pub(super) const FLAGS: &Table<Draft> = &Table::of(&[Group {
             name: "timeout",
             takes: Takes::One("TIME"),
             fallback: Fallback::Is("1s"),
-            help: "for everything together",
+            help: "for the whole check",
             take: |d, v| values::time(v).map(|ms| d.timeout_ms = ms),
             show: |d| show_duration(d.timeout_ms),
         },
-        row("insecure", Takes::Nothing, Fallback::Off, goal::INSECURE, goal::insecure),
-        row("ca-file", Takes::One("FILE"), Fallback::Off, goal::CA_FILE, goal::ca_file),
+        row(
+            "insecure",
+            Takes::Nothing,
+            Fallback::Off,
+            destination::INSECURE,
+            destination::insecure,
+        ),
+        row(
+            "ca-file",
+            Takes::One("FILE"),
+            Fallback::Off,
+            destination::CA_FILE,
+            destination::ca_file,
+        ),
     ],
 }]);
 
-/// What the flags are written into.
 pub(super) struct Draft {
     ready: bool,
     timeout_ms: u64,
-    doubts: Doubts,
+    trust: TrustFlags,
 }
 
-impl Doubting for Draft {
-    fn doubts(&mut self) -> &mut Doubts {
-        &mut self.doubts
+impl HasTrustFlags for Draft {
+    fn trust(&mut self) -> &mut TrustFlags {
+        &mut self.trust
     }
 }
 
-/// Whom to ask, for what, and how long to wait.
+/// The options of `wspulse healthcheck`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Healthcheck {
-    /// Where it is.
+    /// The server.
     pub goal: Goal,
-    /// What it is called, with its port: for the `Host` field.
+    /// The `Host` field, with the port where it is not the scheme's own.
     pub host: String,
     /// Path and query.
     pub path: String,
-    /// All of it, as people write it.
+    /// The whole URL, for the output.
     pub url: String,
-    /// For everything together.
+    /// Time limit of the whole check.
     pub timeout_ms: u64,
 }
 
-/// A place, and what was said about the path.
-struct Place {
+struct Endpoint {
     targets: Vec<Target>,
-    /// With TLS: whom its certificate must be for.
-    secured: Option<String>,
+    /// With TLS: the name that the certificate must be valid for.
+    tls_name: Option<String>,
     host: String,
-    shown: String,
+    /// The URL up to the path, for the output.
+    base_url: String,
+    /// The path and query, if the URL has any.
     path: Option<String>,
 }
 
-/// Reads what follows `wspulse healthcheck`.
+/// Parses the arguments after `wspulse healthcheck`.
 pub(super) fn parse(
     args: Vec<OsString>,
     env: &Environment,
@@ -103,26 +113,26 @@ pub(super) fn parse(
         Given::Values { flags, words } => (flags, words),
     };
     env.check(&every_flag())?;
-    let empty = Draft { ready: false, timeout_ms: 0, doubts: Doubts::default() };
+    let empty = Draft { ready: false, timeout_ms: 0, trust: TrustFlags::default() };
     let draft = read::fill(FLAGS, given, env, empty)?.draft;
-    let place = match words.first() {
-        Some(url) => place_of_url(url).map_err(|why| bad("URL", url, why))?,
-        None => place_of_server(env)?,
+    let endpoint = match words.first() {
+        Some(url) => endpoint_of_url(url).map_err(|why| bad("URL", url, why))?,
+        None => endpoint_of_server(env)?,
     };
     let base = if words.is_empty() { base_path(env)? } else { String::new() };
-    let path = match (place.path, draft.ready) {
+    let path = match (endpoint.path, draft.ready) {
         (Some(path), true) => return Err(Usage::ReadyBesidePath(path)),
         (Some(path), false) => path,
         (None, true) => format!("{base}/readyz"),
         (None, false) => format!("{base}/healthz"),
     };
-    // Of the server around us no proof is needed, and its certificate is not for localhost.
-    let voucher = if words.is_empty() { Voucher::Nobody } else { draft.doubts.settle()? };
-    let proof = place.secured.map(|name| Proof { name, voucher });
+    // The server of this container is trusted, and its certificate is not valid for localhost.
+    let roots = if words.is_empty() { Roots::Unverified } else { draft.trust.settle()? };
+    let tls = endpoint.tls_name.map(|name| Tls { name, roots });
     Ok(Command::Healthcheck(Healthcheck {
-        url: format!("{}{path}", place.shown),
-        goal: Goal { targets: place.targets, proof },
-        host: place.host,
+        url: format!("{}{path}", endpoint.base_url),
+        goal: Goal { targets: endpoint.targets, tls },
+        host: endpoint.host,
         path,
         timeout_ms: draft.timeout_ms,
     }))
@@ -132,8 +142,9 @@ fn bad(name: &str, value: &str, why: Cow<'static, str>) -> Usage {
     Usage::BadValue { name: name.to_owned(), value: value.to_owned(), why: why.into() }
 }
 
-/// Where a server with these variables listens: the admin side, since it is served first.
-fn place_of_server(env: &Environment) -> Result<Place, Usage> {
+/// Where a server with these variables listens. The admin listener is preferred, since the loop
+/// serves it first.
+fn endpoint_of_server(env: &Environment) -> Result<Endpoint, Usage> {
     let read = |name: &'static str,
                 parse: fn(&str) -> Result<Option<Listen>, Cow<'static, str>>| {
         let text = env.filled(name).filter(|text| !text.trim().is_empty());
@@ -145,7 +156,7 @@ fn place_of_server(env: &Environment) -> Result<Place, Usage> {
             Some(Listen::Unix(_)) | None => false,
         };
         if any_port {
-            return Err(bad(name, text, "takes any port, so give the URL".into()));
+            return Err(bad(name, text, "has no fixed port: give the URL".into()));
         }
         Ok(Some(listen))
     };
@@ -154,7 +165,7 @@ fn place_of_server(env: &Environment) -> Result<Place, Usage> {
         None => Some(Listen::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)))),
     };
     if let Some(listen) = admin {
-        return Ok(place_of(&listen));
+        return Ok(endpoint_of(&listen));
     }
     let first = |text: &str| match values::address(text.split_whitespace().next().unwrap_or(""))? {
         Address::Full(at) => Ok(Some(Listen::At(at))),
@@ -166,16 +177,16 @@ fn place_of_server(env: &Environment) -> Result<Place, Usage> {
         Some(listen) => Some(listen),
         None => read("PORT", port)?,
     };
-    let place = place_of(&main.flatten().unwrap_or(Listen::Default { port: 8080 }));
+    let endpoint = endpoint_of(&main.flatten().unwrap_or(Listen::Default { port: 8080 }));
     if env.filled("WSPULSE_TLS_CERT").is_none() {
-        return Ok(place);
+        return Ok(endpoint);
     }
-    let shown = place.shown.replacen("http://", "https://", 1);
-    Ok(Place { secured: Some("localhost".to_owned()), shown, ..place })
+    let base_url = endpoint.base_url.replacen("http://", "https://", 1);
+    Ok(Endpoint { tls_name: Some("localhost".to_owned()), base_url, ..endpoint })
 }
 
-/// Where to reach what listens there. What listens on every address is asked on the loopback.
-fn place_of(listen: &Listen) -> Place {
+/// Where to reach a listener. One on all addresses is reached through the loopback.
+fn endpoint_of(listen: &Listen) -> Endpoint {
     match listen {
         Listen::Unix(path) => unix(&path.to_string_lossy()),
         Listen::Default { port } => loopback(*port),
@@ -189,34 +200,34 @@ fn place_of(listen: &Listen) -> Place {
     }
 }
 
-fn address(at: SocketAddr) -> Place {
-    Place {
+fn address(at: SocketAddr) -> Endpoint {
+    Endpoint {
         targets: vec![Target::Tcp(at)],
-        secured: None,
+        tls_name: None,
         host: at.to_string(),
-        shown: format!("http://{at}"),
+        base_url: format!("http://{at}"),
         path: None,
     }
 }
 
-/// Both of them, as a host may have only one.
-fn loopback(port: u16) -> Place {
+/// Both loopback addresses, as a host may have only one.
+fn loopback(port: u16) -> Endpoint {
     let ips = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    Place {
+    Endpoint {
         targets: ips.map(|ip| Target::Tcp(SocketAddr::new(ip, port))).to_vec(),
-        secured: None,
+        tls_name: None,
         host: format!("localhost:{port}"),
-        shown: format!("http://localhost:{port}"),
+        base_url: format!("http://localhost:{port}"),
         path: None,
     }
 }
 
-fn unix(path: &str) -> Place {
-    Place {
+fn unix(path: &str) -> Endpoint {
+    Endpoint {
         targets: vec![Target::Unix(path.into())],
-        secured: None,
+        tls_name: None,
         host: "localhost".to_owned(),
-        shown: format!("unix:{path} "),
+        base_url: format!("unix:{path} "),
         path: None,
     }
 }
@@ -227,25 +238,25 @@ fn base_path(env: &Environment) -> Result<String, Usage> {
     values::base_path(text).map_err(|why| bad(NAME, text, why))
 }
 
-fn place_of_url(url: &str) -> Result<Place, Cow<'static, str>> {
+fn endpoint_of_url(url: &str) -> Result<Endpoint, Cow<'static, str>> {
     if let Some(path) = url.strip_prefix("unix:") {
         return values::socket_path(path).map(unix);
     }
     let form = "must be http://HOST[:PORT][/PATH], https://… or unix:PATH";
     let parts = Parts::read(url, Protocol::Http).map_err(|flaw| flaw.clause(form))?;
     let (name, port, host) = (&parts.server.name, parts.server.port, parts.host.to_owned());
-    let place = match name.parse() {
+    let endpoint = match name.parse() {
         Ok(ip) => address(SocketAddr::new(ip, port)),
         Err(_) if name.eq_ignore_ascii_case("localhost") => loopback(port),
-        Err(_) => Place { targets: vec![Target::host(name, port)], ..loopback(port) },
+        Err(_) => Endpoint { targets: vec![Target::host(name, port)], ..loopback(port) },
     };
-    let (scheme, secured) = match parts.scheme {
+    let (scheme, tls_name) = match parts.scheme {
         Scheme::Plain => ("http", None),
         Scheme::Secured => ("https", Some(name.clone())),
     };
     let path = (!parts.path.is_empty()).then(|| parts.target());
-    let shown = format!("{scheme}://{host}");
-    Ok(Place { secured, host, shown, path, ..place })
+    let base_url = format!("{scheme}://{host}");
+    Ok(Endpoint { tls_name, host, base_url, path, ..endpoint })
 }
 
 #[cfg(test)]
@@ -263,11 +274,11 @@ mod tests {
         }
     }
 
-    /// Where it asks, in order, and for what.
+    /// The targets in order, the `Host` field and the URL.
     fn shown(args: &str, env: &[(&str, &str)]) -> String {
         let asked = asked(args, env).unwrap();
-        let whom: Vec<String> = asked.goal.targets.iter().map(Target::to_string).collect();
-        format!("{} {} {}", whom.join(" "), asked.host, asked.url)
+        let targets: Vec<String> = asked.goal.targets.iter().map(Target::to_string).collect();
+        format!("{} {} {}", targets.join(" "), asked.host, asked.url)
     }
 
     #[test]
@@ -331,12 +342,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked() {
+    fn invalid_flags_and_urls() {
         for (args, env, why) in [
             (
                 "--ready http://h/x",
                 &[][..],
-                "--ready asks for /readyz and the URL for /x: leave one of them out",
+                "--ready requests /readyz, but the URL has the path /x: leave one out",
             ),
             ("http://h http://i", &[], "unexpected argument \"http://i\""),
             ("--timeout 0", &[], "--timeout \"0\": must be longer than 0"),
@@ -344,7 +355,7 @@ mod tests {
             (
                 "",
                 &[("WSPULSE_ADMIN_LISTEN", "127.0.0.1:0")],
-                "WSPULSE_ADMIN_LISTEN \"127.0.0.1:0\": takes any port, so give the URL",
+                "WSPULSE_ADMIN_LISTEN \"127.0.0.1:0\": has no fixed port: give the URL",
             ),
             (
                 "",
@@ -355,7 +366,7 @@ mod tests {
         ] {
             assert_eq!(asked(args, env).unwrap_err(), why);
         }
-        // A variable of one command is known to the others.
+        // Variables of other commands are valid.
         assert!(asked("", &[("WSPULSE_DRAIN_WINDOW", "1s")]).is_ok());
     }
 }

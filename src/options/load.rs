@@ -1,11 +1,11 @@
-//! The options of `wspulse load`: whom to load, how, and what is expected of it.
+//! The options of `wspulse load`: the destination, the load, and the thresholds.
 
 use std::ffi::OsString;
 
-use super::asked::{Asked, Asks, Flags, row};
 use super::help::{self, Page};
 use super::read::{self, Environment, Given};
 use super::table::{Fallback, Flag, Group, Table, Takes};
+use super::upgrade::{Flags, HasUpgradeFlags, UpgradeFlags, row};
 use super::values;
 use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::behaviours::Kind;
@@ -13,25 +13,23 @@ use crate::load::{Answers, Life, Pace, Partner, Plan, Thresholds, WhenLost};
 use crate::proto::deflate::Compression;
 use crate::units;
 
-/// What its help says.
 pub(super) const PAGE: Page = Page {
-    about: "open many WebSockets, measure, judge",
+    about: "load-test a WebSocket server",
     synopsis: "usage: wspulse load URL [OPTIONS]
-URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…. Each client sends <client>:<i> and, with the
-answer, the next. Ctrl-C prints the report so far.",
-    foot: "Exit code 0; 1 when nothing connected; 2 for a wrong flag; 3 when a --max-… is missed.
-Each flag has a twin in the environment: --max-p99 is WSPULSE_MAX_P99. The flag wins.\n",
+URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…. Each client sends the text <client>:<i>, waits
+for the answer, and sends the next. Ctrl-C stops early and prints the report.",
+    foot: "Exit code: 0; 1 if no client connected; 2 for a usage error; 3 if a --max-… is exceeded.
+Every flag has an environment variable: --max-p99 is WSPULSE_MAX_P99. The flag wins.\n",
 };
 
-/// Its flags.
 pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
-    Group { title: "What the clients do", flags: WORK, brief: false },
-    Group { title: "What they ask for", flags: Flags::<Draft>::ALL, brief: false },
-    Group { title: "What is expected", flags: EXPECTED, brief: false },
+    Group { title: "Clients", flags: WORK, brief: false },
+    Group { title: "Connection", flags: Flags::<Draft>::ALL, brief: false },
+    Group { title: "Thresholds and report", flags: THRESHOLDS, brief: false },
 ]);
 
 const WORK: &[Flag<Draft>] = &[
-    row("clients", Takes::One("N"), Fallback::Is("10"), "at once", |d, v| {
+    row("clients", Takes::One("N"), Fallback::Is("10"), "concurrent clients", |d, v| {
         d.clients = values::count(v, 1_000_000)? as usize;
         Ok(())
     }),
@@ -39,7 +37,7 @@ const WORK: &[Flag<Draft>] = &[
         "messages",
         Takes::One("N"),
         Fallback::Off,
-        "of each client; then it closes (or is held)",
+        "messages of each client; then it closes, or see --hold",
         |d, v| {
             d.messages = Some(values::count(v, u64::MAX)?);
             Ok(())
@@ -48,8 +46,8 @@ const WORK: &[Flag<Draft>] = &[
     row(
         "duration",
         Takes::One("TIME"),
-        Fallback::From { text: "10s, without --messages and --hold", source: "--messages" },
-        "send for so long",
+        Fallback::From { text: "10s, unless --messages or --hold", source: "--messages" },
+        "send for this long",
         |d, v| {
             d.duration_ms = Some(values::time(v)?);
             Ok(())
@@ -59,13 +57,13 @@ const WORK: &[Flag<Draft>] = &[
         "hold",
         Takes::One("TIME"),
         Fallback::Off,
-        "after its messages (one), each client stays connected for so long",
+        "stay connected for this long after --messages, or after one message",
         |d, v| {
             d.hold_ms = Some(values::time(v)?);
             Ok(())
         },
     ),
-    row("ramp", Takes::One("N/s"), Fallback::Off, "how many clients begin each second", |d, v| {
+    row("ramp", Takes::One("N/s"), Fallback::Off, "clients started per second", |d, v| {
         d.ramp = Some(values::count(v.strip_suffix("/s").unwrap_or(v), 1_000_000)?);
         Ok(())
     }),
@@ -73,7 +71,7 @@ const WORK: &[Flag<Draft>] = &[
         "rate",
         Takes::One("N/s"),
         Fallback::Off,
-        "messages a second of each client, whether answers come or not",
+        "messages per second of each client, sent without waiting for answers",
         |d, v| {
             d.interval_ns = Some(values::interval_ns(v)?);
             Ok(())
@@ -83,7 +81,7 @@ const WORK: &[Flag<Draft>] = &[
         "depth",
         Takes::One("N"),
         Fallback::Off,
-        "messages of a client under way at once",
+        "unanswered messages of each client at a time",
         |d, v| {
             d.depth = Some(values::count(v, 1_024)? as usize);
             Ok(())
@@ -97,21 +95,27 @@ const WORK: &[Flag<Draft>] = &[
         "deflate",
         Takes::One("on|off"),
         Fallback::Is("off"),
-        "offer compression (permessage-deflate)",
+        "offer permessage-deflate compression",
         |d, v| {
             d.deflate = values::compression(v)?;
             Ok(())
         },
     ),
-    row("verify", Takes::Nothing, Fallback::Off, "each answer must be the message", |d, v| {
-        d.answers = if values::switch(v)? { Answers::Same } else { Answers::Any };
-        Ok(())
-    }),
+    row(
+        "verify",
+        Takes::Nothing,
+        Fallback::Off,
+        "check that each answer equals its message",
+        |d, v| {
+            d.answers = if values::switch(v)? { Answers::Same } else { Answers::Any };
+            Ok(())
+        },
+    ),
     row(
         "reconnect",
         Takes::Nothing,
         Fallback::Off,
-        "who loses its connection comes back, after a random time that grows",
+        "reconnect lost clients after a random, growing delay",
         |d, v| {
             d.when_lost = if values::switch(v)? { WhenLost::Reconnect } else { WhenLost::Leave };
             Ok(())
@@ -121,7 +125,7 @@ const WORK: &[Flag<Draft>] = &[
         "timeout",
         Takes::One("TIME"),
         Fallback::Is("60s"),
-        "for an answer; connecting and closing get at most 10s of it",
+        "for an answer; at most 10s for connecting and closing",
         |d, v| {
             d.patience_ms = values::time(v)?;
             Ok(())
@@ -129,16 +133,22 @@ const WORK: &[Flag<Draft>] = &[
     ),
 ];
 
-const EXPECTED: &[Flag<Draft>] = &[
-    row("max-p99", Takes::One("TIME"), Fallback::Off, "99 of 100 answers come faster", |d, v| {
-        d.thresholds.p99_ms = Some(values::time(v)?);
-        Ok(())
-    }),
+const THRESHOLDS: &[Flag<Draft>] = &[
+    row(
+        "max-p99",
+        Takes::One("TIME"),
+        Fallback::Off,
+        "limit of the 99th percentile of the latency",
+        |d, v| {
+            d.thresholds.p99_ms = Some(values::time(v)?);
+            Ok(())
+        },
+    ),
     row(
         "max-errors",
         Takes::One("N"),
         Fallback::Off,
-        "failed or broken connections, and lost messages, together",
+        "limit of failed connections, lost connections and lost messages together",
         |d, v| {
             let errors = v.parse().ok().filter(|_| v.bytes().all(|b| b.is_ascii_digit()));
             d.thresholds.errors = Some(errors.ok_or("must be a number, such as 0")?);
@@ -149,45 +159,44 @@ const EXPECTED: &[Flag<Draft>] = &[
         "max-downtime",
         Takes::One("TIME"),
         Fallback::Off,
-        "no client is without a connection for longer, with --reconnect",
+        "limit of a client's time without a connection, with --reconnect",
         |d, v| {
             d.thresholds.downtime_ms = Some(values::time_or_zero(v)?);
             Ok(())
         },
     ),
-    row("json", Takes::Nothing, Fallback::Off, "the report as one line of JSON", |d, v| {
+    row("json", Takes::Nothing, Fallback::Off, "print the report as one line of JSON", |d, v| {
         d.form = if values::switch(v)? { Form::Json } else { Form::Page };
         Ok(())
     }),
 ];
 
-/// Everything that `wspulse load` is told.
+/// The options of `wspulse load`.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// The URL as it was given.
+    /// The URL as it was given, for the report.
     pub url: String,
-    /// Where to connect to: it becomes the plan's targets.
+    /// Resolved by the caller into the plan's targets.
     pub goal: Goal,
-    /// What the clients do.
+    /// The load; its `targets` are empty.
     pub plan: Plan,
-    /// What is expected.
+    /// The `--max-…` flags.
     pub thresholds: Thresholds,
-    /// How the report is written.
+    /// The format of the report.
     pub form: Form,
 }
 
-/// How a report is written.
+/// The format of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// For people.
+    /// Text.
     Page,
-    /// For programs.
+    /// One line of JSON.
     Json,
 }
 
-/// What the flags are written into.
 pub(super) struct Draft {
-    asked: Asked,
+    upgrade: UpgradeFlags,
     clients: usize,
     messages: Option<u64>,
     duration_ms: Option<u64>,
@@ -204,20 +213,20 @@ pub(super) struct Draft {
     form: Form,
 }
 
-impl Asks for Draft {
-    fn asked(&mut self) -> &mut Asked {
-        &mut self.asked
+impl HasUpgradeFlags for Draft {
+    fn upgrade(&mut self) -> &mut UpgradeFlags {
+        &mut self.upgrade
     }
 }
 
-/// A message's size: the padding is made once, and is as long.
+/// A message's size, which is also that of the padding in memory.
 fn size(text: &str) -> Result<usize, std::borrow::Cow<'static, str>> {
     let size = units::size(text).and_then(|size| usize::try_from(size).ok());
     let size = size.filter(|size| *size <= 64 << 20);
     size.ok_or_else(|| "must be a size up to 64MiB, such as 125B, 16KiB or 1MiB".into())
 }
 
-/// Reads what follows `wspulse load`.
+/// Parses the arguments after `wspulse load`.
 #[cfg(feature = "tools")]
 pub(super) fn parse(
     args: Vec<OsString>,
@@ -231,7 +240,7 @@ pub(super) fn parse(
     };
     env.check(&every_flag())?;
     let draft = Draft {
-        asked: Asked::default(),
+        upgrade: UpgradeFlags::default(),
         clients: 0,
         messages: None,
         duration_ms: None,
@@ -258,11 +267,9 @@ fn settle(draft: Draft, url: &str) -> Result<Load, Usage> {
     let life = life(&draft)?;
     let pace = pace(&draft)?;
     if draft.thresholds.downtime_ms.is_some() && draft.when_lost == WhenLost::Leave {
-        return Err(Usage::Unclear(
-            "--max-downtime is about clients that come back: add --reconnect",
-        ));
+        return Err(Usage::Unclear("--max-downtime needs --reconnect"));
     }
-    let (url, goal, mut ask) = draft.asked.settle(url)?;
+    let (url, goal, mut ask) = draft.upgrade.settle(url)?;
     if draft.deflate != Compression::Off {
         ask.extensions.push_str("permessage-deflate; client_max_window_bits");
     }
@@ -295,10 +302,10 @@ fn life(draft: &Draft) -> Result<Life, Usage> {
         (None, None, Some(ms)) if interval_ns.is_some() => Ok(Life::Time { ms }),
         (messages, None, Some(ms)) => Ok(Life::Hold { messages: messages.unwrap_or(1), ms }),
         (Some(_), Some(_), None) => {
-            Err(Usage::Unclear("--messages and --duration both say when it ends: leave one out"))
+            Err(Usage::Unclear("--messages and --duration exclude each other: leave one out"))
         }
         (_, Some(_), Some(_)) => {
-            Err(Usage::Unclear("--duration and --hold both say when it ends: leave one out"))
+            Err(Usage::Unclear("--duration and --hold exclude each other: leave one out"))
         }
     }
 }
@@ -308,7 +315,7 @@ fn pace(draft: &Draft) -> Result<Pace, Usage> {
         (None, depth) => Ok(Pace::Closed { depth: depth.unwrap_or(1) }),
         (Some(interval_ns), None) => Ok(Pace::Open { interval_ns }),
         (Some(_), Some(_)) => {
-            Err(Usage::Unclear("--rate sends whatever is under way: leave --depth out"))
+            Err(Usage::Unclear("--rate and --depth exclude each other: leave one out"))
         }
     }
 }
@@ -329,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told() {
+    fn flags_reach_the_plan() {
         let load = loaded("ws://h/echo", &[]).unwrap();
         assert_eq!((load.plan.clients, load.plan.life), (10, Life::Time { ms: 10_000 }));
         assert_eq!((load.plan.pace, load.plan.ramp), (Pace::Closed { depth: 1 }, None));
@@ -359,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used() {
+    fn invalid_flags_and_values() {
         for (args, why) in [
             ("", "load needs a URL: wspulse load ws://localhost:8080/echo"),
             ("ws://h ws://i", "unexpected argument \"ws://i\""),
@@ -372,22 +379,18 @@ mod tests {
             ),
             (
                 "ws://h --messages 1 --duration 1s",
-                "--messages and --duration both say when it ends: leave one out",
+                "--messages and --duration exclude each other: leave one out",
             ),
             (
                 "ws://h --hold 1s --duration 1s",
-                "--duration and --hold both say when it ends: leave one out",
+                "--duration and --hold exclude each other: leave one out",
             ),
-            ("ws://h --rate 1 --depth 2", "--rate sends whatever is under way: leave --depth out"),
-            (
-                "ws://h --max-downtime 1s",
-                "--max-downtime is about clients that come back: add --reconnect",
-            ),
+            ("ws://h --rate 1 --depth 2", "--rate and --depth exclude each other: leave one out"),
+            ("ws://h --max-downtime 1s", "--max-downtime needs --reconnect"),
             ("ws://h -H nonsense", "--header \"nonsense\": must be NAME: VALUE"),
             (
                 "ws://h -H Sec-WebSocket-Key:x",
-                "--header \"Sec-WebSocket-Key:x\": is part of the upgrade itself and cannot be \
-                 changed",
+                "--header \"Sec-WebSocket-Key:x\": is set by the upgrade and cannot be changed",
             ),
             (
                 "ws://h --connect-to h",

@@ -1,24 +1,22 @@
-//! The tables of flags once more, as a manual page and as completions of three shells. The binary
-//! does not carry them: `cargo run --example manual` prints them.
+//! A manual page and completions for three shells, made from the tables of flags. The binary does
+//! not contain them: `cargo run --example manual` prints them.
 
 use std::fmt::Write;
 
 use super::help::Page;
-use super::table::{self, Flag, Table, Takes, twin};
+use super::table::{self, Flag, Table, Takes, env_name};
 use super::{connect, flags, healthcheck, load, serve};
 use crate::parts;
 
-/// A command and its flags.
 struct Chapter {
     name: &'static str,
     page: &'static Page,
     flags: Vec<Entry>,
 }
 
-/// One flag.
 pub(crate) struct Entry {
     name: &'static str,
-    /// What follows it; empty for a switch.
+    /// The placeholder; empty for a switch.
     value: &'static str,
     help: &'static str,
     default: &'static str,
@@ -33,7 +31,7 @@ impl Entry {
         Self { name: flag.name, value, help: flag.help, default: flag.default_text() }
     }
 
-    /// The words that can follow it, if there are only these.
+    /// The possible values, if the placeholder lists them.
     fn words(&self) -> Option<impl Iterator<Item = &'static str> + use<>> {
         let plain = |word: &str| word.chars().all(|c| c.is_ascii_lowercase());
         let all = self.value.contains('|') && self.value.split('|').all(plain);
@@ -61,7 +59,6 @@ fn chapters() -> Vec<Chapter> {
         .collect()
 }
 
-/// The flags of a table, as the manual shows them.
 pub(crate) fn entries<D>(table: &Table<D>) -> Vec<Entry> {
     table::flags(table).into_iter().map(Entry::new).collect()
 }
@@ -76,7 +73,7 @@ pub fn man() -> String {
     let about = escaped(chapters[0].page.about);
     let _ = writeln!(text, "wspulse \\- {about}\n.SH SYNOPSIS\n.nf");
     for chapter in &chapters {
-        // "usage: wspulse load URL [OPTIONS]", and for the server what it does.
+        // "usage: wspulse load URL [OPTIONS]"; the server's line goes on with a description.
         let usage = chapter.page.synopsis.trim_start_matches("usage: wspulse ");
         let usage = usage.lines().next().and_then(|line| line.split("  ").next());
         let _ = writeln!(text, "\\fBwspulse\\fR {}", escaped(usage.unwrap_or_default()));
@@ -88,7 +85,7 @@ pub fn man() -> String {
         for flag in &chapter.flags {
             let (name, value) = (escaped(flag.name), escaped(flag.value));
             let _ = writeln!(text, ".TP\n\\fB\\-\\-{name}\\fR \\fI{value}\\fR");
-            let _ = writeln!(text, "{} (\\fB{}\\fR)", escaped(flag.help), twin(flag.name));
+            let _ = writeln!(text, "{} (\\fB{}\\fR)", escaped(flag.help), env_name(flag.name));
             if !flag.default.is_empty() {
                 let _ = writeln!(text, ".br\nDefault: {}", escaped(flag.default));
             }
@@ -98,7 +95,7 @@ pub fn man() -> String {
     text
 }
 
-/// What troff would take as its own.
+/// Escapes what troff would interpret.
 fn escaped(text: &str) -> String {
     let ascii = text.replace('…', "...");
     let escaped = ascii.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
@@ -212,7 +209,7 @@ pub fn fish() -> String {
     text
 }
 
-/// For inside of single quotes.
+/// For use inside single quotes.
 fn quoted(text: &str) -> String {
     text.replace('\'', "’")
 }

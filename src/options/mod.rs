@@ -1,25 +1,20 @@
-//! What the operator asked for: argv and the environment become one small struct for each owner.
-//! Each command has one table of flags; parsing, the environment's twins, `--help`,
-//! `--print-config` and the rows of docs/REFERENCE.md all come from it.
+//! Command line and environment: argv and variables become one struct per command.
+//! Each command has one table of flags; parsing, environment variables, `--help`,
+//! `--print-config` and the rows of docs/REFERENCE.md are all derived from it.
 //! `parse` is a pure function: nothing here opens a file or a socket.
 
 #[cfg_attr(
     not(feature = "tools"),
-    allow(dead_code, unused_imports, reason = "their flags are still known")
-)]
-mod asked;
-#[cfg_attr(
-    not(feature = "tools"),
-    allow(dead_code, unused_imports, reason = "their flags are still known")
+    allow(dead_code, unused_imports, reason = "the flags stay known without the commands")
 )]
 mod connect;
+mod destination;
 pub(crate) mod flags;
-mod goal;
 mod healthcheck;
 pub(crate) mod help;
 #[cfg_attr(
     not(feature = "tools"),
-    allow(dead_code, unused_imports, reason = "their flags are still known")
+    allow(dead_code, unused_imports, reason = "the flags stay known without the commands")
 )]
 mod load;
 pub mod manual;
@@ -27,6 +22,11 @@ pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod table;
+#[cfg_attr(
+    not(feature = "tools"),
+    allow(dead_code, unused_imports, reason = "the flags stay known without the commands")
+)]
+mod upgrade;
 mod usage;
 pub(crate) mod values;
 
@@ -34,67 +34,67 @@ use std::ffi::{OsStr, OsString};
 
 use crate::parts;
 pub use connect::Connect;
-pub use goal::{Goal, Proof, Voucher};
+pub use destination::{Goal, Roots, Tls};
 pub use healthcheck::Healthcheck;
 pub use load::{Form, Load};
 use read::Environment;
 pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve, TlsFiles};
 pub use usage::Usage;
 
-/// What the process is to do.
+/// A parsed command line.
 #[derive(Debug)]
 pub enum Command {
     /// Run the server.
     Serve(Box<Serve>),
-    /// The options are in order; say so and leave.
+    /// Report that the options are valid, then exit.
     Check(Box<Serve>),
-    /// Ask a server whether it is healthy.
+    /// Check whether a server is healthy.
     Healthcheck(Healthcheck),
-    /// Open many `WebSockets` and measure.
+    /// Load-test a server.
     #[cfg(feature = "tools")]
     Load(Box<Load>),
-    /// Talk to one WebSocket.
+    /// Run the interactive client.
     #[cfg(feature = "tools")]
     Connect(Box<Connect>),
-    /// Print this on standard output and leave.
+    /// Print this to standard output, then exit.
     Print(String),
 }
 
-/// What the options need to know of the machine.
+/// Facts about the machine that defaults depend on.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// The host's name: who serves when nothing else says so.
+    /// The pod name that is reported when `POD_NAME` is not set.
     pub host_name: String,
 }
 
-/// Who can connect to the main listeners.
+/// Which machines can connect to the main listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Programs of this machine.
+    /// Only this machine: loopback addresses and Unix sockets.
     Local,
-    /// Other machines too, as far as can be told.
+    /// Other machines may be able to.
     Open,
 }
 
 /// A command: `wspulse NAME`.
 pub(crate) struct Verb {
     pub(crate) name: &'static str,
-    /// Its flags' twins are shared: a variable that any command knows is no error.
+    /// Commands share the environment: a variable is valid when any command has the flag.
     pub(crate) flag_names: fn() -> Vec<&'static str>,
     pub(crate) help: fn() -> String,
     pub(crate) parse: Parse,
-    /// Whether this build can do it.
+    /// False when the build lacks the command's feature.
     pub(crate) is_built: bool,
 }
 
 type Parse = fn(Vec<OsString>, &Environment, &Surroundings) -> Result<Command, Usage>;
 
-/// The commands, those of parts behind the others.
+/// All commands; those of parts come last.
 fn verbs() -> impl Iterator<Item = &'static Verb> {
     VERBS.iter().chain(parts::commands().map(|command| &command.verb))
 }
 
-/// The command that is meant when none is named.
+/// The default command.
 const SERVE: Verb = Verb {
     name: "serve",
     flag_names: || table::names(flags::SERVE),
@@ -103,7 +103,6 @@ const SERVE: Verb = Verb {
     is_built: true,
 };
 
-/// The commands that are not a part's.
 const VERBS: &[Verb] = &[
     SERVE,
     Verb {
@@ -135,23 +134,22 @@ const VERBS: &[Verb] = &[
     },
 ];
 
-/// A server in a small image need not carry what measures servers.
 #[cfg(not(feature = "tools"))]
 fn not_built(_: Vec<OsString>, _: &Environment, _: &Surroundings) -> Result<Command, Usage> {
     Err(Usage::Unclear("this build has neither load nor connect: cargo build --features tools"))
 }
 
-/// The command that this word is, if it has a help of its own in this build.
+/// The command of this name, if this build has it and its help is not that of the server.
 #[must_use]
 pub fn command_with_help(word: &OsStr) -> Option<&'static str> {
     let mut others = verbs().filter(|verb| verb.is_built && verb.name != SERVE.name);
     others.find(|verb| word == verb.name).map(|verb| verb.name)
 }
 
-/// Reads the arguments (without the program's name) and the environment.
+/// Parses the arguments (without the program's name) and the environment.
 ///
 /// # Errors
-/// What cannot be used, by name: exit code 2.
+/// The first invalid flag, value or variable. The process exits with code 2.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: Vec<(OsString, OsString)>,
@@ -171,7 +169,7 @@ pub fn parse(
     (verb.parse)(args, &Environment::new(env)?, surroundings)
 }
 
-/// The rows of the reference's tables of flags, in Markdown: a name for each, and its rows.
+/// The flag tables of docs/REFERENCE.md in Markdown, each with the name of its marker.
 #[must_use]
 pub fn readme_rows() -> Vec<(&'static str, String)> {
     let own = [
@@ -201,7 +199,7 @@ fn find(word: &str) -> Result<&'static Verb, Usage> {
     })
 }
 
-/// The flags of every command: a variable is unknown only when it is unknown to all of them.
+/// The flags of every command: a variable is unknown only when no command has its flag.
 pub(crate) fn every_flag() -> Vec<&'static str> {
     verbs().flat_map(|verb| (verb.flag_names)()).collect()
 }

@@ -1,5 +1,5 @@
-//! Reads argv and the environment by a table of flags: a flag beats its twin, its twin beats the
-//! default. It knows no flag by name but `--help` and `--version`.
+//! Parses argv and the environment with a table of flags. A flag overrides its variable, and the
+//! variable overrides the default. Knows no flag by name except `--help`, `--version` and `-H`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,31 +7,30 @@ use std::fmt;
 
 use lexopt::Arg;
 
-use super::table::{Fallback, Flag, Table, Takes, flags, twin};
+use super::table::{Fallback, Flag, Table, Takes, env_name, flags};
 use super::usage::{Usage, nearest};
 
-/// What an environment variable of ours begins with.
 const PREFIX: &str = "WSPULSE_";
 
-/// The flag that is also `-H`, as it is for curl.
+/// The flag that has the short form `-H`, as in curl.
 const HEADER: &str = "header";
 
-/// The variables that are text.
+/// The environment variables that are valid UTF-8.
 pub(crate) struct Environment(BTreeMap<String, String>);
 
-/// What argv holds.
+/// Parsed argv.
 pub(crate) enum Given {
     Help,
     Version,
     Values {
         flags: BTreeMap<&'static str, Vec<String>>,
-        /// What is no flag, in order.
+        /// Positional arguments, in order.
         words: Vec<String>,
     },
 }
 
 impl<D> Filled<D> {
-    /// Whether this flag of the table, or its twin, was given.
+    /// Whether this flag, or its variable, was given.
     #[allow(dead_code, reason = "only parts ask, and a build may have none")]
     pub(crate) fn was_given(&self, table: &Table<D>, name: &str) -> bool {
         let origins = flags(table).into_iter().zip(&self.origins);
@@ -40,13 +39,13 @@ impl<D> Filled<D> {
     }
 }
 
-/// A draft with every flag taken, and for each flag of the table where its value came from.
+/// A complete draft, and the source of each flag's value in the order of the table.
 pub(crate) struct Filled<D> {
     pub(crate) draft: D,
     pub(crate) origins: Vec<Origin>,
 }
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     Flag,
@@ -67,7 +66,7 @@ impl fmt::Display for Origin {
 }
 
 impl Environment {
-    /// Refuses a variable of ours that is not text; one of somebody else is none of our business.
+    /// Rejects `WSPULSE_` variables that are not UTF-8; ignores such variables of other programs.
     pub(crate) fn new(pairs: Vec<(OsString, OsString)>) -> Result<Self, Usage> {
         let mut variables = BTreeMap::new();
         for (name, value) in pairs {
@@ -89,14 +88,14 @@ impl Environment {
         Ok(Self(variables))
     }
 
-    /// The value of a variable, if it is set to anything.
+    /// The value of a variable, if it is set and not empty.
     pub(crate) fn filled(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// What argv gave for a flag, or else its twin: where that came from, the name to show in an
-    /// error, and the values.
-    fn or_twin(
+    /// The values given for a flag or by its variable: their origin, the name to show in an error,
+    /// and the values.
+    fn or_variable(
         &self,
         given: Option<Vec<String>>,
         name: &str,
@@ -105,7 +104,7 @@ impl Environment {
         if let Some(values) = given {
             return Some((Origin::Flag, format!("--{name}"), values));
         }
-        let variable = twin(name);
+        let variable = env_name(name);
         let value = self.0.get(&variable)?;
         let values: Vec<String> = match takes {
             Takes::Many(_) => value.split_whitespace().map(str::to_owned).collect(),
@@ -114,19 +113,19 @@ impl Environment {
         (!values.is_empty()).then(|| (Origin::Variable(variable.clone()), variable, values))
     }
 
-    /// Refuses a variable of ours that is the twin of none of these flags.
+    /// Rejects a `WSPULSE_` variable that belongs to none of these flags.
     pub(crate) fn check(&self, known: &[&str]) -> Result<(), Usage> {
-        let twins: Vec<String> = known.iter().map(|name| twin(name)).collect();
-        let stranger = self.0.iter().find(|(name, value)| {
-            name.starts_with(PREFIX) && !twins.contains(name) && !injected(name, value)
+        let names: Vec<String> = known.iter().map(|name| env_name(name)).collect();
+        let unknown = self.0.iter().find(|(name, value)| {
+            name.starts_with(PREFIX) && !names.contains(name) && !injected(name, value)
         });
-        let Some((name, _)) = stranger else { return Ok(()) };
-        Err(Usage::UnknownVariable { given: name.clone(), near: nearest(name, twins.into_iter()) })
+        let Some((name, _)) = unknown else { return Ok(()) };
+        Err(Usage::UnknownVariable { given: name.clone(), near: nearest(name, names.into_iter()) })
     }
 }
 
-/// Whether Kubernetes sets this variable for a Service called `wspulse` or `wspulse-anything`.
-/// Refusing it would keep every pod of that namespace from starting.
+/// Whether Kubernetes sets this variable for a Service named `wspulse` or `wspulse-*`. Rejecting it
+/// would keep every pod in that namespace from starting.
 fn injected(name: &str, value: &str) -> bool {
     let Some(rest) = name.strip_prefix("WSPULSE") else { return false };
     let address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
@@ -143,16 +142,15 @@ fn injected(name: &str, value: &str) -> bool {
         || rest.match_indices("_PORT_").any(|(at, word)| port(&rest[at + word.len()..]))
 }
 
-/// What argv may hold: the flags of a table, without what they do.
+/// The names of flags and what they take: all that is needed to parse argv.
 pub(crate) type Known = Vec<(&'static str, Takes)>;
 
-/// The flags of a table, to be read.
 pub(crate) fn known<D>(table: &Table<D>) -> Known {
     flags(table).into_iter().map(|flag| (flag.name, flag.takes)).collect()
 }
 
-/// Reads argv, with at most so many words that are no flags. `--help` and `--version` win over
-/// whatever follows them and over the environment.
+/// Parses argv with up to `words_max` positional arguments. `--help` and `--version` win over
+/// anything after them and over the environment.
 pub(crate) fn args(known: &Known, args: Vec<OsString>, words_max: usize) -> Result<Given, Usage> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut values: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
@@ -203,7 +201,7 @@ fn value(name: &str, takes: Takes, parser: &mut lexopt::Parser) -> Result<String
     }
 }
 
-/// Takes for each flag what is given, or else what holds without it.
+/// Fills the draft: each flag from argv, from its variable, or with its default.
 pub(crate) fn fill<D>(
     table: &Table<D>,
     mut given: BTreeMap<&'static str, Vec<String>>,
@@ -212,7 +210,7 @@ pub(crate) fn fill<D>(
 ) -> Result<Filled<D>, Usage> {
     let mut origins = Vec::new();
     for flag in flags(table) {
-        let found = env.or_twin(given.remove(flag.name), flag.name, flag.takes);
+        let found = env.or_variable(given.remove(flag.name), flag.name, flag.takes);
         let Some((origin, name, values)) = found else {
             origins.push(fall_back(flag, env, &mut draft)?);
             continue;

@@ -1,4 +1,4 @@
-//! The options of `wspulse serve`: from the draft that its flags fill to what each owner is told.
+//! The options of `wspulse serve`: the draft that its flags fill, and the settings made of it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,82 +16,80 @@ use crate::server::config::{
     Config, DrainPlan, DrainReady, Identity, Limits, MaxAge, MemoryPlan, Origins, Surface,
 };
 
-/// What its help says.
 pub(crate) const PAGE: Page = Page {
-    about: "a small WebSocket server: echoes, probes, drains, and shows what your path does",
+    about: "a small WebSocket server for testing proxies, rollouts and clients",
     synopsis: "usage: wspulse [serve] [OPTIONS]   run the server (serve may be left out)
-       wspulse healthcheck [URL]   ask whether it is healthy
-       wspulse load URL            open many WebSockets, measure, judge
-       wspulse connect URL         talk to one WebSocket
-       wspulse backend             a REST service behind the gateway
-       wspulse help [COMMAND]      this text",
-    foot: "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Each flag has a twin in the \
-           environment:\n--drain-window is WSPULSE_DRAIN_WINDOW. The flag wins. PORT sets \
+       wspulse healthcheck [URL]   check whether a server is healthy
+       wspulse load URL            load-test a WebSocket server
+       wspulse connect URL         interactive WebSocket client
+       wspulse backend             the sample REST service behind the gateway
+       wspulse help [COMMAND]      print this help, or that of a command",
+    foot: "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Every flag has an environment \
+           variable:\n--drain-window is WSPULSE_DRAIN_WINDOW. The flag wins. PORT sets \
            the port of the default --listen.\n",
 };
 
-/// Everything that `wspulse serve` is told.
+/// The options of `wspulse serve`.
 #[derive(Debug)]
 pub struct Serve {
-    /// Where the main listener listens, one or more.
+    /// Addresses of the main listeners; at least one.
     pub listen: Vec<Listen>,
-    /// Where the admin listener listens, if it does.
+    /// Address of the admin listener; `None` is `off`.
     pub admin: Option<Listen>,
-    /// Let several processes share the main port.
+    /// Share the main port with other processes (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// A directory that is served instead of the built-in page.
+    /// A directory to serve instead of the built-in page.
     pub assets: Option<PathBuf>,
-    /// The certificate of the main listener; without one it speaks plainly.
+    /// The main listener's certificate; `None` is plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// Whose times the drain keeps.
+    /// The source of the drain's default times.
     pub profile: Profile,
-    /// What is logged, and how.
+    /// Log level and format.
     pub log: LogStyle,
-    /// What the parts are told.
+    /// The settings of the parts.
     pub parts: Vec<Box<dyn parts::Plan>>,
-    /// What the server itself is told.
+    /// The settings of the server itself.
     pub server: Config,
 }
 
-/// Where a certificate lies.
+/// The files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate and those between it and its root, in PEM.
+    /// The certificate and its intermediates, in PEM.
     pub cert: PathBuf,
-    /// Its private key, in PEM.
+    /// The private key, in PEM.
     pub key: PathBuf,
 }
 
-/// Whose grace period the drain must fit.
+/// The environment whose grace period the drain must fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// 30 s, and endpoints that take seconds to forget a pod.
+    /// 30 s; load balancers need seconds to remove a pod's endpoint.
     Kubernetes,
-    /// Docker's 10 s, and nobody to be told.
+    /// Docker's 10 s; there is no load balancer to wait for.
     Plain,
 }
 
-/// What is logged, and how.
+/// Log level and format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogStyle {
-    /// A level, or a filter as `env_logger` reads it from `RUST_LOG`.
+    /// A level, or a filter in the syntax of `RUST_LOG`.
     pub filter: String,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
     Auto,
-    /// For people.
+    /// Readable text.
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What the flags are written into.
 pub(crate) struct Draft {
     pub(crate) serve: Serve,
     pub(crate) ask: Ask,
@@ -100,14 +98,13 @@ pub(crate) struct Draft {
     pub(crate) parts: parts::Drafts,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
-    /// None is `auto`.
+    /// `None` is `auto`.
     pub(crate) profile: Option<Profile>,
     pub(crate) delay_ms: Option<u64>,
     pub(crate) window_ms: Option<u64>,
     pub(crate) timeout_ms: Option<u64>,
 }
 
-/// What is wanted of the options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     Serve,
@@ -115,7 +112,7 @@ pub(crate) enum Ask {
     Print,
 }
 
-/// Reads what follows `wspulse [serve]`.
+/// Parses the arguments after `wspulse [serve]`.
 pub(crate) fn parse(
     args: Vec<OsString>,
     env: &Environment,
@@ -137,7 +134,7 @@ pub(crate) fn parse(
     })
 }
 
-/// The draft before any flag: what has a default in the table is overwritten by it.
+/// The draft before any flag. Fields with a default in the table are overwritten by it.
 pub(crate) fn blank() -> Draft {
     let limits = Limits {
         max_message: 0,
@@ -198,7 +195,7 @@ pub(crate) fn blank() -> Draft {
     }
 }
 
-/// What follows from several flags, or from the surroundings.
+/// Settings that depend on several flags, or on the surroundings.
 pub(crate) fn settle(
     draft: &mut Draft,
     env: &Environment,
@@ -219,7 +216,7 @@ pub(crate) fn settle(
     settle_drain(draft, env)
 }
 
-/// What can harm the process is asked for twice.
+/// Mounts that can harm the process also need `--faults`.
 fn check_faults(server: &Config) -> Result<(), Usage> {
     let harmful = server.mounts.iter().find_map(|mount| {
         let parameter = mount.params.needs_faults()?;

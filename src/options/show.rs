@@ -1,4 +1,4 @@
-//! `--print-config`: every setting with its origin, then the limits that no flag changes.
+//! `--print-config`: every setting and its source, then the fixed limits.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::read::Filled;
 use super::table::{Table, flags};
 use crate::limits;
 
-/// Values longer than this do not push the column of origins any further.
+/// Longer values do not widen their column.
 const VALUE_COLUMNS_MAX: usize = 28;
 
 pub(crate) fn screen<D>(table: &Table<D>, filled: &Filled<D>) -> String {
@@ -18,9 +18,9 @@ pub(crate) fn screen<D>(table: &Table<D>, filled: &Filled<D>) -> String {
         .collect();
     let limits = limits::table().into_iter();
     let limits: Vec<_> = limits.map(|(name, value, over)| (name, value, over.to_owned())).collect();
-    let mut text = String::from("# setting, value, where it comes from\n");
+    let mut text = String::from("# setting, value, source\n");
     columns(&mut text, &rows);
-    text.push_str("\n# limits that no flag changes: name, value, what happens beyond\n");
+    text.push_str("\n# fixed limits: name, value, what happens beyond it\n");
     columns(&mut text, &limits);
     text
 }

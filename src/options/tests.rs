@@ -1,4 +1,4 @@
-//! What is accepted, what it becomes, and the sentence for what is not.
+//! What is accepted, what it becomes, and the error for what is not.
 
 use super::*;
 use crate::behaviours::Mount;
@@ -60,7 +60,7 @@ fn defaults_are_those_of_the_specification() {
     assert_eq!((drain.ready, drain.leaves_early), (DrainReady::Fail, true));
 }
 
-/// Help and reference show the text of the table; this is what keeps it true.
+/// Help and reference show the default texts of the table; they must match the actual defaults.
 #[test]
 fn default_texts_are_what_is_in_effect() {
     let env = Environment::new(Vec::new()).unwrap();
@@ -94,7 +94,7 @@ fn flags_take_their_value_either_way() {
 }
 
 #[test]
-fn a_flag_beats_its_twin_and_a_twin_the_default() {
+fn flags_override_variables_and_variables_override_defaults() {
     let env = [("WSPULSE_MAX_MESSAGE", "2MiB"), ("WSPULSE_LISTEN", "127.0.0.1:1 :2")];
     let from_env = serve("", &env);
     assert_eq!(from_env.server.limits.max_message, 2 << 20);
@@ -106,7 +106,7 @@ fn a_flag_beats_its_twin_and_a_twin_the_default() {
 }
 
 #[test]
-fn port_sets_the_port_and_loses_to_the_others() {
+fn port_is_overridden_by_listen() {
     let port = ("PORT", "9000");
     assert_eq!(serve("", &[port]).listen, [Listen::Default { port: 9000 }]);
     assert_eq!(serve("", &[port, ("WSPULSE_LISTEN", ":1")]).listen, [Listen::Default { port: 1 }]);
@@ -147,8 +147,8 @@ fn addresses() {
                    a Unix socket, such as unix:/run/x.sock";
     let long = format!("unix:{}", "x".repeat(108));
     let bad_port = "must have a port from 0 to 65535";
-    let name = "must be an IP address or localhost and a port: other names are not looked up, \
-                since they may stand for several addresses";
+    let name = "must be an IP address or localhost and a port: other names are not resolved, \
+                since they may have several addresses";
     for (text, why) in [
         ("localhost", no_port),
         ("off", no_port),
@@ -236,7 +236,7 @@ fn a_mount_of_a_known_path_replaces_it() {
 }
 
 #[test]
-fn values_that_do_not_fit() {
+fn invalid_values() {
     let time = "must be a time such as 250ms, 10s or 2h";
     let code =
         "must be a close code that a server may send: 1000 to 1003, 1007 to 1014 or 3000 to 4999";
@@ -263,9 +263,9 @@ fn values_that_do_not_fit() {
     ] {
         let flag_message = error(&format!("--{flag} {value}"), &[]);
         assert_eq!(flag_message, format!("--{flag} {value:?}: {why}"));
-        let twin = table::twin(flag);
-        let twin_message = error("", &[(&twin, value)]);
-        assert_eq!(twin_message, format!("{twin} {value:?}: {why}"));
+        let variable = table::env_name(flag);
+        let variable_message = error("", &[(&variable, value)]);
+        assert_eq!(variable_message, format!("{variable} {value:?}: {why}"));
     }
     let long = "x".repeat(124);
     let message = error(&format!("--drain-reason {long}"), &[]);
@@ -276,7 +276,7 @@ fn values_that_do_not_fit() {
 }
 
 #[test]
-fn what_is_unknown_is_refused_by_name() {
+fn unknown_flags_commands_and_variables() {
     for (args, env, message) in [
         ("--lisen :1", &[][..], "unknown flag --lisen; did you mean --listen?"),
         ("--turbo", &[], "unknown flag --turbo"),
@@ -299,9 +299,9 @@ fn what_is_unknown_is_refused_by_name() {
     ] {
         assert_eq!(error(args, env), message, "{args}");
     }
-    // Parts bring more of them.
+    // Parts add commands.
     let commands = error("proxy", &[]);
-    let known = "unknown command proxy; there are serve, healthcheck, load, connect";
+    let known = "unknown command proxy; the commands are serve, healthcheck, load, connect";
     assert!(commands.starts_with(known) && commands.ends_with("and help"), "{commands}");
 }
 
@@ -331,7 +331,7 @@ fn what_kubernetes_injects_is_ignored() {
 }
 
 #[test]
-fn what_is_not_text() {
+fn values_that_are_not_utf8() {
     let bad = || OsString::from_vec(vec![b'x', 0xff]);
     let with = |args: Vec<OsString>, env: Vec<(OsString, OsString)>| {
         parse(args, env, &Surroundings::default())
@@ -364,13 +364,13 @@ fn the_profile_follows_kubernetes() {
     }
     assert_eq!(
         error("--drain-window 20s", &kubernetes),
-        "--drain-delay 5s + --drain-window 20s + 5s for the last answers = 30s, which \
-         --drain-timeout 25s cuts short: raise it or shorten the others"
+        "--drain-delay 5s + --drain-window 20s + 5s for close handshakes = 30s, longer than \
+         --drain-timeout 25s: raise it or shorten the others"
     );
 }
 
 #[test]
-fn who_serves() {
+fn identity_from_the_environment() {
     let env = [("POD_NAME", "web-1"), ("POD_NAMESPACE", "ns"), ("NODE_NAME", ""), ("ZONE", "a\nb")];
     let who = serve("", &env).server.identity;
     assert_eq!((who.pod.as_str(), who.namespace.as_deref()), ("web-1", Some("ns")));
@@ -378,7 +378,7 @@ fn who_serves() {
 }
 
 #[test]
-fn rust_log_counts_until_the_level_is_given() {
+fn log_level_overrides_rust_log() {
     let env = [("RUST_LOG", "warn,close=info")];
     assert_eq!(serve("", &env).log.filter, "warn,close=info");
     assert_eq!(serve("--log-level debug", &env).log.filter, "debug");
@@ -426,7 +426,7 @@ fn help_fits_one_screen() {
 }
 
 #[test]
-fn the_effective_configuration_names_origins() {
+fn print_config_shows_sources() {
     let env = [("WSPULSE_MAX_MESSAGE", "2MiB"), ("PORT", "9000"), ("RUST_LOG", "debug")];
     let text = printed("--print-config --check --drain-code 1012 --faults", &env);
     let row = |name: &str| {
@@ -459,7 +459,7 @@ fn the_effective_configuration_names_origins() {
 }
 
 #[test]
-fn checking_is_asked_for() {
+fn check_from_flag_and_variable() {
     assert!(matches!(command("--check", &[]), Ok(Command::Check(_))));
     assert!(matches!(command("", &[("WSPULSE_CHECK", "1")]), Ok(Command::Check(_))));
     assert!(matches!(command("", &[("WSPULSE_CHECK", "0")]), Ok(Command::Serve(_))));
@@ -467,11 +467,11 @@ fn checking_is_asked_for() {
 }
 
 #[test]
-fn rows_for_the_readme() {
+fn rows_of_the_reference() {
     let (_, rows) = readme_rows().remove(0);
     assert_eq!(rows.lines().count(), 2 + table::names(flags::SERVE).len());
     let row = "| `--admin-listen ADDR\\|off` | `WSPULSE_ADMIN_LISTEN` | `127.0.0.1:8081` | \
-               health for the kubelet, keep it private |";
+               health, metrics and drain; keep it private |";
     assert!(rows.lines().any(|line| line == row), "{rows}");
     assert!(rows.lines().all(|line| line.replace("\\|", "").matches('|').count() == 5));
 }

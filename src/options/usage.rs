@@ -1,41 +1,41 @@
-//! What is wrong with the arguments or the environment, as one line that names the flag,
-//! the value and what would be right. Exit code 2.
+//! Errors in the arguments or the environment: one line that names the flag, the value, and what
+//! would be valid. Exit code 2.
 
 use std::fmt;
 
 use crate::units::show_duration;
 
-/// Why the options cannot be used.
+/// An error in the arguments or the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Usage {
-    /// A first word that is no command.
+    /// The first word is not a command.
     UnknownCommand {
         /// The word.
         given: String,
-        /// A command that is spelled much alike.
+        /// The command with the most similar name.
         near: Option<String>,
     },
-    /// A flag that this command does not have.
+    /// The command does not have this flag.
     UnknownFlag {
         /// The flag, with its dashes.
         given: String,
-        /// A flag that is spelled much alike.
+        /// The flag with the most similar name.
         near: Option<String>,
     },
-    /// A `WSPULSE_` variable that no command has.
+    /// A `WSPULSE_` variable that belongs to no flag of any command.
     UnknownVariable {
         /// The variable.
         given: String,
-        /// A variable that is spelled much alike.
+        /// The variable with the most similar name.
         near: Option<String>,
     },
-    /// A word where none is expected.
+    /// A surplus argument.
     Unexpected(String),
     /// A flag without its value.
     MissingValue {
         /// The flag, with its dashes.
         flag: String,
-        /// What its value is called in the help.
+        /// The placeholder of the value in the help.
         value: &'static str,
     },
     /// A value for a flag that takes none.
@@ -50,25 +50,25 @@ pub enum Usage {
         /// The flag or variable.
         name: String,
     },
-    /// A mount that can harm the process, on a server that may not be harmed.
+    /// A mount with a harmful parameter, without `--faults`.
     NeedsFaults {
         /// The mount as it was given.
         mount: String,
-        /// What of it is harmful.
+        /// The harmful parameter.
         parameter: &'static str,
     },
-    /// What a part cannot use: a sentence that names flags and values.
+    /// An error of a part: a sentence that names flags and values.
     Sentence(String),
     /// A value that cannot be used.
     BadValue {
-        /// The flag or variable that it was given to.
+        /// The flag or variable.
         name: String,
         /// The value.
         value: String,
-        /// What it must be.
+        /// A clause that says what the value must be.
         why: String,
     },
-    /// Flags that do not go together, or one that is missing: a sentence that names them.
+    /// Flags that exclude each other, or a missing one: a sentence that names them.
     Unclear(&'static str),
     /// A certificate without its key, or a key without its certificate.
     HalfTls {
@@ -100,7 +100,7 @@ impl fmt::Display for Usage {
             Self::UnknownCommand { given, near: None } => {
                 let names: Vec<_> = super::verbs().map(|verb| verb.name).collect();
                 unknown(f, "command", given, None)?;
-                write!(f, "; there are {} and help", names.join(", "))
+                write!(f, "; the commands are {} and help", names.join(", "))
             }
             Self::UnknownCommand { given, near } => unknown(f, "command", given, near.as_deref()),
             Self::UnknownFlag { given, near } => unknown(f, "flag", given, near.as_deref()),
@@ -118,20 +118,20 @@ impl fmt::Display for Usage {
             }
             Self::Unclear(sentence) => f.write_str(sentence),
             Self::HalfTls { given, missing } => {
-                write!(f, "--{given} needs --{missing} beside it")
+                write!(f, "--{given} needs --{missing}")
             }
             Self::OriginsBesideAny => {
                 f.write_str("--origin any allows every page: leave the other origins out")
             }
             Self::ReadyBesidePath(path) => write!(
                 f,
-                "--ready asks for /readyz and the URL for {}: leave one of them out",
+                "--ready requests /readyz, but the URL has the path {}: leave one out",
                 path.escape_debug()
             ),
             Self::DrainTooLong { delay_ms, window_ms, close_wait_ms, timeout_ms } => write!(
                 f,
-                "--drain-delay {} + --drain-window {} + {} for the last answers = {}, \
-                 which --drain-timeout {} cuts short: raise it or shorten the others",
+                "--drain-delay {} + --drain-window {} + {} for close handshakes = {}, longer than \
+                 --drain-timeout {}: raise it or shorten the others",
                 show_duration(*delay_ms),
                 show_duration(*window_ms),
                 show_duration(*close_wait_ms),
@@ -149,13 +149,13 @@ fn unknown(f: &mut fmt::Formatter<'_>, what: &str, given: &str, near: Option<&st
     near.map_or(Ok(()), |near| write!(f, "; did you mean {near}?"))
 }
 
-/// The name that is at most two typing errors away, if there is one.
+/// The name within an edit distance of two, if there is one.
 pub(super) fn nearest(given: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let ranked = names.map(|name| (distance(given, &name), name));
     ranked.filter(|(errors, _)| *errors <= 2).min().map(|(_, name)| name)
 }
 
-/// Levenshtein's distance, one row at a time.
+/// The Levenshtein distance, one row at a time.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

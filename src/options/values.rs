@@ -1,5 +1,5 @@
-//! Values as people write them: addresses, origins, prefixes, close codes, times and sizes.
-//! Each reader answers a clause that says what the value must be.
+//! Parsers of values: addresses, origins, prefixes, close codes, times and sizes.
+//! The error is a clause that says what the value must be.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::RangeInclusive;
@@ -11,18 +11,18 @@ use crate::proto::frame::REASON_BYTES_MAX;
 use crate::proto::url::split_port;
 use crate::units;
 
-/// No timer of ours runs longer, and sums of such times cannot overflow.
+/// The longest time: sums of such times cannot overflow.
 const TIME_MS_MAX: u64 = 24 * 3_600_000;
-/// With less there is no room for one message of the usual limit.
+/// Less has no room for one message of the default `--max-message`.
 const MEMORY_MIN: u64 = 8 * 1024 * 1024;
-/// What the kernel has room for, without the byte that ends it.
+/// The size of `sun_path`, without the terminating NUL.
 const SOCKET_PATH_MAX: usize = 107;
 /// Close codes that a server may send (RFC 6455 §7.4, and those registered since).
 const CLOSE_CODES: [RangeInclusive<u16>; 3] = [1000..=1003, 1007..=1014, 3000..=4999];
 
 type Read<T> = Result<T, Cow<'static, str>>;
 
-/// Where to listen: `ADDR:PORT`, a port on whatever the default address is, or `unix:PATH`.
+/// An address to listen on: `ADDR:PORT`, a port of the default address, or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Full(SocketAddr),
@@ -55,17 +55,16 @@ pub(crate) fn address(text: &str) -> Read<Address> {
     match host {
         "" => Ok(Address::Port(port)),
         "localhost" => Ok(Address::Full(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))),
-        _ => Err("must be an IP address or localhost and a port: other names are not looked up, \
-                  since they may stand for several addresses"
+        _ => Err("must be an IP address or localhost and a port: other names are not resolved, \
+                  since they may have several addresses"
             .into()),
     }
 }
 
-/// A path that a Unix socket can have.
 pub(crate) fn socket_path(path: &str) -> Read<&str> {
     match path.len() {
         0 => Err("must have a path, such as unix:/run/x.sock".into()),
-        // What begins so is a name without a file, to others.
+        // Other programs read a leading @ as the abstract namespace: a name without a file.
         _ if path.starts_with('@') => Err("must have a path that does not begin with @".into()),
         1..=SOCKET_PATH_MAX if !path.contains('\0') => Ok(path),
         _ => Err(format!("must have a path of at most {SOCKET_PATH_MAX} bytes").into()),
@@ -77,7 +76,7 @@ pub(crate) fn port(text: &str) -> Read<u16> {
     number.ok_or_else(|| "must have a port from 0 to 65535".into())
 }
 
-/// A switch's value in the environment.
+/// The value of a switch's variable.
 pub(crate) fn switch(text: &str) -> Read<bool> {
     match text {
         "1" | "true" => Ok(true),
@@ -86,7 +85,6 @@ pub(crate) fn switch(text: &str) -> Read<bool> {
     }
 }
 
-/// One of a few words.
 pub(crate) fn word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Read<T> {
     let found = words.iter().find(|(name, _)| *name == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
@@ -96,7 +94,7 @@ pub(crate) fn word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Read<T> 
     })
 }
 
-/// A time of at least a millisecond: for what would make no sense at once.
+/// A time of at least 1 ms, for settings where 0 makes no sense.
 pub(crate) fn time(text: &str) -> Read<u64> {
     match time_or_zero(text)? {
         0 => Err("must be longer than 0".into()),
@@ -112,7 +110,7 @@ pub(crate) fn time_or_zero(text: &str) -> Read<u64> {
     }
 }
 
-/// A message's size: never below a control frame's, never so large that it would be a typing error.
+/// A message's size: at least that of a control frame; above 1 GiB it is a typing error.
 pub(crate) fn message_size(text: &str) -> Read<usize> {
     let size = units::size(text).ok_or("must be a size such as 64KiB or 1MiB")?;
     match usize::try_from(size) {
@@ -121,7 +119,6 @@ pub(crate) fn message_size(text: &str) -> Read<usize> {
     }
 }
 
-/// A build without compression cannot be told to compress.
 pub(crate) fn compression(text: &str) -> Read<Compression> {
     match Compression::parse(text) {
         Some(Compression::On(_)) if !deflate::BUILT => {
@@ -132,7 +129,6 @@ pub(crate) fn compression(text: &str) -> Read<Compression> {
     }
 }
 
-/// A file of a certificate or a key; a build without TLS has no use for them.
 pub(crate) fn tls_file(text: &str) -> Read<Option<PathBuf>> {
     match text {
         _ if cfg!(not(feature = "tls")) => Err("cannot be used: this build has no TLS".into()),
@@ -150,7 +146,7 @@ pub(crate) fn connections(text: &str) -> Read<usize> {
     count.ok_or_else(|| "must be auto or a number from 1 to 10000000".into())
 }
 
-/// Memory to stay below; `auto` is found by whoever can look.
+/// A memory limit; `None` is `auto`, which the caller determines.
 pub(crate) fn memory(text: &str) -> Read<Option<u64>> {
     if text == "auto" {
         return Ok(None);
@@ -162,14 +158,13 @@ pub(crate) fn memory(text: &str) -> Read<Option<u64>> {
     }
 }
 
-/// A count of at least 1.
 pub(crate) fn count(text: &str, most: u64) -> Read<u64> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let count = text.parse().ok().filter(|count| digits && (1..=most).contains(count));
     count.ok_or_else(|| format!("must be a number from 1 to {most}").into())
 }
 
-/// `200/s` or `0.5/s`, without the unit as well: the nanoseconds from one to the next.
+/// `200/s`, `0.5/s` or the number alone; returns the nanoseconds between two events.
 pub(crate) fn interval_ns(text: &str) -> Read<u64> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -200,8 +195,8 @@ pub(crate) fn close_reason(text: &str) -> Read<String> {
     }
 }
 
-/// A prefix of paths, without a slash at its end. Only characters that nobody needs to encode:
-/// paths are decoded before they are compared, the prefix is not.
+/// A path prefix without a trailing slash. Only unreserved characters (RFC 3986 §2.3) are allowed:
+/// request paths are decoded before they are compared, the prefix is not.
 pub(crate) fn base_path(text: &str) -> Read<String> {
     let path = text.trim_end_matches('/');
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
@@ -213,7 +208,6 @@ pub(crate) fn base_path(text: &str) -> Read<String> {
     }
 }
 
-/// What `--origin` takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     Same,
@@ -229,8 +223,8 @@ pub(crate) fn origin(text: &str) -> Read<Origin> {
     }
 }
 
-/// Browsers write an origin in lower case, without a path and without the scheme's own port
-/// (RFC 6454 §6.2): anything else would never match.
+/// Browsers send an origin in lower case, without a path and without the scheme's default port
+/// (RFC 6454 §6.2): any other form would never match.
 fn listed_origin(text: &str) -> Read<String> {
     const WANT: &str = "must be same, any or scheme://host[:port], such as https://app.example";
     let (scheme, rest) = text.split_once("://").ok_or(WANT)?;
@@ -254,7 +248,7 @@ fn listed_origin(text: &str) -> Read<String> {
     })
 }
 
-/// A host's name without a port, as a browser puts it into `Host`.
+/// A host name without a port, as browsers send it in `Host`.
 pub(crate) fn host_name(text: &str) -> Read<String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     if (1..=253).contains(&text.len()) && text.bytes().all(plain) {
@@ -264,7 +258,7 @@ pub(crate) fn host_name(text: &str) -> Read<String> {
     }
 }
 
-/// A name that can stand in a header field: what is no visible ASCII becomes `-`.
+/// Makes a name fit for a header field: characters other than visible ASCII become `-`.
 pub(crate) fn name(text: &str) -> String {
     let visible = |c: char| if c.is_ascii_graphic() { c } else { '-' };
     text.trim().chars().take(253).map(visible).collect()

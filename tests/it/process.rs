@@ -197,8 +197,8 @@ fn what_cannot_be_used_names_itself_and_the_remedy() {
         (
             &["--drain-window", "9s"],
             ("", ""),
-            "--drain-delay 0s + --drain-window 9s + 5s for the last answers = 14s, which \
-             --drain-timeout 8s cuts short: raise it or shorten the others",
+            "--drain-delay 0s + --drain-window 9s + 5s for close handshakes = 14s, longer than \
+             --drain-timeout 8s: raise it or shorten the others",
         ),
         (&[], ("WSPULSE_NONSENSE", "1"), "unknown variable WSPULSE_NONSENSE"),
         (

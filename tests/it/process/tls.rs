@@ -258,7 +258,7 @@ fn certificates_that_cannot_be_shown() {
     }
     let (code, _, stderr) = output(&["--tls-cert", "x"], &[]);
     assert_eq!(code, 2);
-    assert!(stderr.starts_with("wspulse: --tls-cert needs --tls-key beside it\n"), "{stderr}");
+    assert!(stderr.starts_with("wspulse: --tls-cert needs --tls-key\n"), "{stderr}");
 }
 
 #[test]

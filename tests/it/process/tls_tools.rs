@@ -55,7 +55,7 @@ fn tools_believe_whom_they_are_told_to_believe() {
         let said = format!("--ca-file: cannot read {none}: No such file");
         assert!(code == 1 && (out + &err).contains(&said), "{err}");
         let (code, _, err) = run(&[tool, &["--insecure", "--ca-file", &ca]].concat());
-        let said = "wspulse: --insecure believes any certificate: leave out --ca-file\n";
+        let said = "wspulse: --insecure and --ca-file exclude each other: leave one out\n";
         assert!(code == 2 && err.starts_with(said), "{err}");
     }
     // The name is the URL's, wherever one connects to.
