@@ -1,4 +1,4 @@
-//! One connection of a client: connect, upgrade, speak, compare, close.
+//! One connection of a client: connect, upgrade, send, check answers, close.
 
 mod incoming;
 
@@ -6,10 +6,10 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use super::Shared;
+use super::deflate;
+use super::payloads::{MessageId, Payloads};
 use super::plan::{Pace, Partner};
-use super::pressed;
 use super::report::{Outcome, Why};
-use super::words::{Name, Words};
 use crate::behaviours::Kind;
 use crate::engine::{Action, HangUp, Id, Now, Out};
 use crate::outbox::{Blocks, Outbox};
@@ -19,14 +19,13 @@ use crate::proto::upgrade::{self, Opened, Pending, Reply};
 use crate::time;
 use incoming::Incoming;
 
-/// How long a client waits for a connection, for the upgrade and for the answer to its Close:
-/// answers to messages may take longer, where a server works for them.
-const GREETING_MS: u64 = 10_000;
-/// Messages of an open loop that wait for their answers; further ones are sent later, and their
-/// latency says so.
-const UNDER_WAY_MAX: u64 = 1_024;
+/// Time limit for connecting, for the upgrade and for the server's Close. Answers to messages may
+/// take longer, since a server may do work for them.
+const HANDSHAKE_MS: u64 = 10_000;
+/// Unanswered messages of a client with `Pace::Open`. Further ones are sent late, but their latency
+/// counts from when they were due.
+const IN_FLIGHT_MAX: u64 = 1_024;
 
-/// What a client can reach.
 #[derive(Debug)]
 pub(super) struct Cx<'a> {
     pub(super) now: Now,
@@ -35,29 +34,28 @@ pub(super) struct Cx<'a> {
     pub(super) out: &'a mut Out,
 }
 
-/// One connection of a client.
 #[derive(Debug)]
 pub(super) struct Client {
     number: u64,
-    /// Which of the plan's targets it tries.
+    /// The index in the plan's targets.
     target: usize,
     stage: Stage,
     outcome: Outcome,
     sent: u64,
     answered: u64,
-    /// When each message that is under way was sent, if it is the answers that set the pace.
-    times: VecDeque<u64>,
-    /// If a clock does: the message that this connection began with, and when that was due.
+    /// With `Pace::Closed`: when each unanswered message was sent.
+    sent_ns: VecDeque<u64>,
+    /// With `Pace::Open`: the first message of this connection, and when it was due.
     first: (u64, u64),
-    /// When the next message is due; none while too many are under way.
+    /// When the next message is due; `None` while too many are unanswered.
     due_ns: Option<u64>,
-    /// Since when something has been waited for.
+    /// Since when an answer, or the end of a handshake, has been awaited.
     waiting_ns: Option<u64>,
-    /// When the end was first heard of.
+    /// When the end of the connection was first noticed.
     ended_ns: Option<u64>,
-    /// Who serves, by their place in the report.
+    /// The index of the server in the report.
     server: usize,
-    /// The beginning of a frame.
+    /// An incomplete frame.
     input: Vec<u8>,
     incoming: Option<Incoming>,
     pending: Option<Box<Pending>>,
@@ -65,38 +63,37 @@ pub(super) struct Client {
     outbox: Outbox,
 }
 
-/// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Connecting,
-    /// The upgrade is asked for.
+    /// The upgrade request is sent.
     Upgrading,
     Open,
     /// A Close is sent; the server ends the connection.
-    Goodbye,
-    /// Only the driver's word is missing that the stream is gone.
-    Over,
+    Closing,
+    /// Waiting for the driver's `closed`.
+    Ended,
 }
 
-/// What ends a connection at once.
-enum Wrong {
+/// Errors that end a connection at once.
+enum Failure {
     Upgrade(upgrade::Fault),
     Frame,
     Answer,
 }
 
-impl From<Wrong> for Outcome {
-    fn from(wrong: Wrong) -> Self {
-        match wrong {
-            Wrong::Upgrade(fault) => Self::NotConnected(Why::Answer(fault)),
-            Wrong::Frame => Self::Garbled,
-            Wrong::Answer => Self::Wrong,
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Upgrade(fault) => Self::NotConnected(Why::Answer(fault)),
+            Failure::Frame => Self::Garbled,
+            Failure::Answer => Self::Wrong,
         }
     }
 }
 
 impl Client {
-    /// One that is about to connect; so many of its messages are answered already.
+    /// `answered`: messages that were answered on earlier connections.
     pub(super) fn new(number: u64, target: usize, answered: u64) -> Self {
         Self {
             number,
@@ -105,7 +102,7 @@ impl Client {
             outcome: Outcome::NotConnected(Why::CutOff),
             sent: answered,
             answered,
-            times: VecDeque::new(),
+            sent_ns: VecDeque::new(),
             first: (answered, 0),
             due_ns: None,
             waiting_ns: None,
@@ -135,16 +132,15 @@ impl Client {
         self.answered
     }
 
-    /// When its end was first heard of.
     pub(super) fn ended_ns(&self) -> Option<u64> {
         self.ended_ns
     }
 
-    fn under_way(&self) -> u64 {
+    fn in_flight(&self) -> u64 {
         self.sent - self.answered
     }
 
-    /// Messages whose answers will not come, by no wish of ours.
+    /// Messages whose answers will not come, unless we closed the connection.
     pub(super) fn lost(&self) -> u64 {
         match self.outcome {
             Outcome::Closed(_) => 0,
@@ -154,7 +150,7 @@ impl Client {
             | Outcome::Refused(_)
             | Outcome::Wrong
             | Outcome::Garbled
-            | Outcome::Silent => self.under_way(),
+            | Outcome::Silent => self.in_flight(),
         }
     }
 
@@ -170,7 +166,6 @@ impl Client {
         self.outbox.keep(cx.out, shared, taken, &mut Blocks::default(), 0);
     }
 
-    /// It is about to connect.
     pub(super) fn begin(&mut self, cx: &mut Cx<'_>) {
         cx.shared.connecting += 1;
         self.wait(cx);
@@ -182,7 +177,7 @@ impl Client {
         }
         if let Err(how) = how {
             self.outcome = Outcome::NotConnected(how.into());
-            return self.leave(Action::Close(cx.id), cx);
+            return self.finish(Action::Close(cx.id), cx);
         }
         cx.shared.connecting -= 1;
         cx.shared.target = self.target;
@@ -195,7 +190,7 @@ impl Client {
             | u128::from(cx.shared.rng.below(u64::MAX));
         match cx.shared.plan.ask.write(nonce.to_ne_bytes(), &mut cx.out.bytes) {
             Ok(pending) => self.pending = Some(Box::new(pending)),
-            Err(_) => self.leave(Action::Close(cx.id), cx),
+            Err(_) => self.finish(Action::Close(cx.id), cx),
         }
     }
 
@@ -207,24 +202,24 @@ impl Client {
         self.pending = None;
         self.waiting_ns = None;
         match cx.shared.plan.pace {
-            Pace::Closed { depth } => (0..depth).for_each(|_| self.speak(cx)),
+            Pace::Closed { depth } => (0..depth).for_each(|_| self.send_next(cx)),
             Pace::Open { interval_ns } => {
-                // Clients that begin together do not speak together.
+                // A random phase: clients that start together must not send together.
                 let first_ns = now_ns + cx.shared.rng.below(interval_ns);
                 self.first = (self.sent, first_ns);
-                self.keep_pace(cx);
+                self.send_due(cx);
             }
         }
     }
 
-    /// When a message should be sent, whatever came of the ones before.
+    /// When a message is due, whether earlier ones were answered or not.
     fn due(&self, index: u64, interval_ns: u64) -> u64 {
         let (first, first_ns) = self.first;
         first_ns.saturating_add((index - first).saturating_mul(interval_ns))
     }
 
-    /// Sends what is due, and has itself woken for the next.
-    fn keep_pace(&mut self, cx: &mut Cx<'_>) {
+    /// Sends all messages that are due, and schedules the next.
+    fn send_due(&mut self, cx: &mut Cx<'_>) {
         let Pace::Open { interval_ns } = cx.shared.plan.pace else { return };
         self.due_ns = None;
         while self.stage == Stage::Open && self.sent < cx.shared.plan.messages() {
@@ -234,15 +229,15 @@ impl Client {
                 cx.shared.schedule.push(Reverse((due_ns, cx.id)));
                 return;
             }
-            if self.under_way() >= UNDER_WAY_MAX {
+            if self.in_flight() >= IN_FLIGHT_MAX {
                 return;
             }
-            self.speak(cx);
+            self.send_next(cx);
         }
     }
 
     pub(super) fn room<'a>(&'a mut self, shared: &'a mut [u8]) -> &'a mut [u8] {
-        if self.stage == Stage::Over {
+        if self.stage == Stage::Ended {
             return &mut [];
         }
         let remnant = self.input.len();
@@ -255,30 +250,30 @@ impl Client {
         self.input = Vec::new();
         match self.take(bytes, cx) {
             Ok(used) => self.input.extend_from_slice(&bytes[used..]),
-            Err(wrong) => {
-                self.outcome = wrong.into();
+            Err(failure) => {
+                self.outcome = failure.into();
                 self.ended_ns.get_or_insert(cx.now.mono_ns);
-                self.leave(Action::Reset(cx.id), cx);
+                self.finish(Action::Reset(cx.id), cx);
             }
         }
     }
 
-    /// The answer to the upgrade.
-    fn answer(&mut self, mut bytes: &[u8], cx: &mut Cx<'_>) -> Result<usize, Wrong> {
+    /// Reads the response to the upgrade.
+    fn upgraded(&mut self, mut bytes: &[u8], cx: &mut Cx<'_>) -> Result<usize, Failure> {
         let Some(pending) = &mut self.pending else { return Ok(0) };
         let all = bytes.len();
-        match pending.read(&cx.shared.plan.ask, &mut bytes).map_err(Wrong::Upgrade)? {
+        match pending.read(&cx.shared.plan.ask, &mut bytes).map_err(Failure::Upgrade)? {
             None => {}
             Some(Reply::Refused(status)) => {
                 self.outcome = Outcome::Refused(status);
-                self.leave(Action::Close(cx.id), cx);
+                self.finish(Action::Close(cx.id), cx);
                 return Ok(all);
             }
             Some(Reply::Open(opened)) => {
                 if let Some(answer) = &opened.extensions {
-                    let agreed = pressed::agreed(answer.as_bytes());
+                    let agreed = deflate::agreed(answer.as_bytes());
                     self.deflate = agreed;
-                    agreed.ok_or(Wrong::Upgrade(upgrade::Fault::Extension))?;
+                    agreed.ok_or(Failure::Upgrade(upgrade::Fault::Extension))?;
                 }
                 self.open(opened, cx);
             }
@@ -286,15 +281,15 @@ impl Client {
         Ok(all - bytes.len())
     }
 
-    /// The next message, if there is one to be said.
-    fn speak(&mut self, cx: &mut Cx<'_>) {
+    /// Sends the next message, if any is left.
+    fn send_next(&mut self, cx: &mut Cx<'_>) {
         if self.stage != Stage::Open || self.sent >= cx.shared.plan.messages() {
             return;
         }
-        let name = Name::new(self.number, self.sent);
-        let pressed = self.deflate.and_then(|agreed| cx.shared.pressed(agreed, &name));
-        let length = pressed.as_ref().map_or_else(|| cx.shared.words.length(&name), Vec::len);
-        let rsv1 = if pressed.is_some() { 0x40 } else { 0 };
+        let id = MessageId::new(self.number, self.sent);
+        let compressed = self.deflate.and_then(|agreed| cx.shared.compress(agreed, &id));
+        let length = compressed.as_ref().map_or_else(|| cx.shared.payloads.length(&id), Vec::len);
+        let rsv1 = if compressed.is_some() { 0x40 } else { 0 };
         let piece = if cx.shared.plan.fragment == 0 { length } else { cx.shared.plan.fragment };
         let mut from = 0;
         loop {
@@ -305,9 +300,9 @@ impl Client {
                 Kind::Text => rsv1 | 1,
                 Kind::Binary => rsv1 | 2,
             };
-            masked(cx, fin | opcode, to - from, |out, words| match &pressed {
-                None => words.append(out, &name, from, to),
-                Some(pressed) => out.extend_from_slice(&pressed[from..to]),
+            masked(cx, fin | opcode, to - from, |out, payloads| match &compressed {
+                None => payloads.append(out, &id, from, to),
+                Some(compressed) => out.extend_from_slice(&compressed[from..to]),
             });
             from = to;
             if to == length {
@@ -317,100 +312,105 @@ impl Client {
         self.sent += 1;
         cx.shared.report.sent += 1;
         if matches!(cx.shared.plan.pace, Pace::Closed { .. }) {
-            self.times.push_back(cx.now.mono_ns);
+            self.sent_ns.push_back(cx.now.mono_ns);
         }
         if self.waiting_ns.is_none() {
             self.wait(cx);
         }
     }
 
-    /// Begins the close handshake, if it is open and has not.
-    pub(super) fn say_goodbye(&mut self, cx: &mut Cx<'_>) {
+    /// Starts the close handshake; a connection that is not open yet is dropped.
+    pub(super) fn close(&mut self, cx: &mut Cx<'_>) {
         match self.stage {
             Stage::Open => {
                 masked(cx, 0x88, 2, |out, _| out.extend_from_slice(&1000_u16.to_be_bytes()));
-                self.stage = Stage::Goodbye;
+                self.stage = Stage::Closing;
                 self.wait(cx);
             }
             Stage::Connecting | Stage::Upgrading => {
                 self.outcome = Outcome::NotConnected(Why::Stopped);
-                self.leave(Action::Reset(cx.id), cx);
+                self.finish(Action::Reset(cx.id), cx);
             }
-            Stage::Goodbye | Stage::Over => {}
+            Stage::Closing | Stage::Ended => {}
         }
     }
 
     pub(super) fn ended(&mut self, how: HangUp, cx: &mut Cx<'_>) {
         self.ended_ns.get_or_insert(cx.now.mono_ns);
-        // Whoever has said its last word will not take what we still have to say.
-        let unheard = !self.outbox.is_empty() || how != HangUp::Eof;
-        if self.stage != Stage::Over {
-            let action = if unheard { Action::Reset(cx.id) } else { Action::Close(cx.id) };
-            self.leave(action, cx);
+        // A server that has closed the connection does not read what is still unsent.
+        let reset = !self.outbox.is_empty() || how != HangUp::Eof;
+        if self.stage != Stage::Ended {
+            let action = if reset { Action::Reset(cx.id) } else { Action::Close(cx.id) };
+            self.finish(action, cx);
         }
     }
 
-    /// Looks whether what it waits for is late, and whether a message is due.
+    /// Checks the time limit, and sends messages that are due.
     pub(super) fn wake(&mut self, cx: &mut Cx<'_>) {
-        let patience_ns = self.patience_ns(cx);
+        let timeout_ns = self.timeout_ns(cx);
         match self.waiting_ns {
-            _ if self.stage == Stage::Over => {}
-            Some(since_ns) if since_ns + patience_ns <= cx.now.mono_ns => self.give_up(cx),
-            Some(since_ns) => cx.shared.timers.set(cx.id.key, since_ns + patience_ns),
+            _ if self.stage == Stage::Ended => {}
+            Some(since_ns) if since_ns + timeout_ns <= cx.now.mono_ns => self.time_out(cx),
+            Some(since_ns) => cx.shared.timers.set(cx.id.key, since_ns + timeout_ns),
             None => {}
         }
         if self.due_ns.is_some_and(|due_ns| due_ns <= cx.now.mono_ns) {
-            self.keep_pace(cx);
+            self.send_due(cx);
         }
     }
 
-    fn give_up(&mut self, cx: &mut Cx<'_>) {
+    fn time_out(&mut self, cx: &mut Cx<'_>) {
         self.outcome = match self.stage {
             Stage::Connecting => Outcome::NotConnected(Why::TimedOut),
             Stage::Upgrading => Outcome::NotConnected(Why::Silent),
             Stage::Open => Outcome::Silent,
-            Stage::Goodbye if self.outcome == Outcome::Broken => Outcome::Silent,
-            Stage::Goodbye | Stage::Over => self.outcome,
+            Stage::Closing if self.outcome == Outcome::Broken => Outcome::Silent,
+            Stage::Closing | Stage::Ended => self.outcome,
         };
         self.ended_ns.get_or_insert(cx.now.mono_ns);
-        self.leave(Action::Reset(cx.id), cx);
+        self.finish(Action::Reset(cx.id), cx);
     }
 
-    fn patience_ns(&self, cx: &Cx<'_>) -> u64 {
+    fn timeout_ns(&self, cx: &Cx<'_>) -> u64 {
         let patience_ms = cx.shared.plan.patience_ms;
         time::ms(match self.stage {
             Stage::Open => patience_ms,
-            Stage::Connecting | Stage::Upgrading | Stage::Goodbye | Stage::Over => {
-                patience_ms.min(GREETING_MS)
+            Stage::Connecting | Stage::Upgrading | Stage::Closing | Stage::Ended => {
+                patience_ms.min(HANDSHAKE_MS)
             }
         })
     }
 
-    /// From now on something is waited for. While its timer is set, that costs nothing: it
-    /// goes off too early then, and is set anew.
+    /// Starts to wait. A timer that is already set stays: it fires early and is set again, which is
+    /// cheaper than moving it for every message.
     fn wait(&mut self, cx: &mut Cx<'_>) {
         self.waiting_ns = Some(cx.now.mono_ns);
         if !cx.shared.timers.is_set(cx.id.key) || self.stage != Stage::Open {
-            cx.shared.timers.set(cx.id.key, cx.now.mono_ns + self.patience_ns(cx));
+            cx.shared.timers.set(cx.id.key, cx.now.mono_ns + self.timeout_ns(cx));
         }
     }
 
-    fn leave(&mut self, action: Action, cx: &mut Cx<'_>) {
+    fn finish(&mut self, action: Action, cx: &mut Cx<'_>) {
         if self.stage == Stage::Connecting {
             cx.shared.connecting -= 1;
         }
-        self.stage = Stage::Over;
+        self.stage = Stage::Ended;
         cx.shared.timers.cancel(cx.id.key);
         cx.shared.actions.push_back(action);
     }
 }
 
 /// Appends a masked frame (RFC 6455 §5.3).
-fn masked(cx: &mut Cx<'_>, first: u8, length: usize, payload: impl FnOnce(&mut Vec<u8>, &Words)) {
-    let Shared { rng, words, plan, .. } = &mut *cx.shared;
+fn masked(
+    cx: &mut Cx<'_>,
+    first: u8,
+    length: usize,
+    payload: impl FnOnce(&mut Vec<u8>, &Payloads),
+) {
+    let Shared { rng, payloads, plan, .. } = &mut *cx.shared;
     let mask = match plan.partner {
         Partner::WebSocket => (rng.below(1 << 32) as u32).to_ne_bytes(),
         Partner::PlainEcho => [0; 4],
     };
-    talk::write(&mut cx.out.bytes, first, mask, length, |out| payload(out, words));
+    talk::write(&mut cx.out.bytes, first, mask, length, |out| payload(out, payloads));
 }

@@ -1,16 +1,16 @@
-//! Messages of clients that have agreed to compression: made, and read again.
+//! Compression of the clients' messages, and inflation of the answers.
 
-use super::words::{Beginning, Name};
-use super::{Shared, Words};
+use super::Shared;
+use super::payloads::{MessageId, Payloads, Prefix};
 use crate::behaviours::Kind;
 use crate::outbox::Blocks;
 use crate::proto::deflate::{self, Agreed, Inflated, Level, WINDOW_BITS_MAX};
 use crate::proto::frame;
 
-/// Nothing that a server says on its own is longer.
-const UNASKED_BYTES: usize = 64 * 1024;
+/// The longest unsolicited message.
+const UNASKED_BYTES_MAX: usize = 64 * 1024;
 
-/// What the answer to an upgrade agrees to; `None` when that is nothing that was offered.
+/// The parameters that the upgrade response accepts; `None` if they were not offered.
 pub(super) fn agreed(answer: &[u8]) -> Option<Agreed> {
     let answer = std::str::from_utf8(answer).ok()?;
     let mut parts = answer.split(';').map(str::trim);
@@ -24,52 +24,52 @@ pub(super) fn agreed(answer: &[u8]) -> Option<Agreed> {
 }
 
 impl Shared {
-    /// A message without its header, if compression makes it smaller.
-    pub(super) fn pressed(&mut self, agreed: Agreed, name: &Name) -> Option<Vec<u8>> {
-        let length = self.words.length(name);
-        let (mut message, mut whole) = (Vec::new(), Vec::new());
-        self.words.append(&mut message, name, 0, length);
-        if !self.codec.compress(agreed, self.plan.kind, &message, &mut whole) {
+    /// The compressed payload of a message, if it is smaller.
+    pub(super) fn compress(&mut self, agreed: Agreed, id: &MessageId) -> Option<Vec<u8>> {
+        let length = self.payloads.length(id);
+        let (mut message, mut frame) = (Vec::new(), Vec::new());
+        self.payloads.append(&mut message, id, 0, length);
+        if !self.codec.compress(agreed, self.plan.kind, &message, &mut frame) {
             return None;
         }
-        // How long a header is follows from the payload behind it.
+        // The header's size depends on the length of the payload.
         let size = [2, 4, 10].into_iter().find(|size| {
-            let behind = whole.len() - size;
-            frame::message_header(Kind::Text, behind).1 == *size
+            let length = frame.len() - size;
+            frame::message_header(Kind::Text, length).1 == *size
         })?;
-        whole.drain(..size);
-        Some(whole)
+        frame.drain(..size);
+        Some(frame)
     }
 
-    /// The longest message that can be expected.
-    fn longest(&self) -> usize {
-        self.words.size().max(UNASKED_BYTES)
+    /// The longest message to expect.
+    fn message_max(&self) -> usize {
+        self.payloads.size().max(UNASKED_BYTES_MAX)
     }
 
-    /// The longest that it can be while it is compressed.
-    pub(super) fn longest_pressed(&self) -> usize {
-        deflate::wire_limit(self.longest())
+    /// Its longest compressed form.
+    pub(super) fn compressed_max(&self) -> usize {
+        deflate::wire_limit(self.message_max())
     }
 
-    /// What a compressed answer says: the message of this name (`None`), or how another begins.
-    /// An error is no message at all.
-    pub(super) fn unpressed(
+    /// Inflates an answer: `None` if it is the message with this id, else its first bytes.
+    /// The error is an invalid or too long message.
+    pub(super) fn inflate(
         &mut self,
-        pressed: &[u8],
-        name: &Name,
-    ) -> Result<Option<Beginning>, ()> {
-        let limit = self.longest();
-        let inflated = self.codec.inflate(Kind::Binary, pressed, limit, &mut Blocks::default());
-        let judge = |words: &Words, message: &[u8]| {
-            let ours = message.len() == words.length(name) && words.are(message, name, 0);
-            (!ours).then(|| Beginning::of(message))
+        compressed: &[u8],
+        id: &MessageId,
+    ) -> Result<Option<Prefix>, ()> {
+        let limit = self.message_max();
+        let inflated = self.codec.inflate(Kind::Binary, compressed, limit, &mut Blocks::default());
+        let classify = |payloads: &Payloads, message: &[u8]| {
+            let ours = message.len() == payloads.length(id) && payloads.matches(message, id, 0);
+            (!ours).then(|| Prefix::of(message))
         };
         match inflated.map_err(|_| ())? {
-            Inflated::Long(block) => Ok(judge(&self.words, block.bytes())),
+            Inflated::Long(block) => Ok(classify(&self.payloads, block.bytes())),
             Inflated::Short(scratch) => {
-                let said = judge(&self.words, scratch.bytes());
+                let classified = classify(&self.payloads, scratch.bytes());
                 self.codec.give_back(scratch);
-                Ok(said)
+                Ok(classified)
             }
         }
     }

@@ -1,12 +1,11 @@
-//! Latencies, counted in buckets of 0.8 % of their size: from 128 ns on each octave has 128 of
-//! them. What it says of a quantile is a value of that bucket, never below the least or above
-//! the largest that was recorded.
+//! A latency histogram with a relative precision of 0.8 %: from 128 ns on, each octave has 128
+//! buckets. A quantile is the middle of its bucket, clamped to the recorded minimum and maximum.
 
-/// Buckets of an octave, as a power of two.
-const FINENESS: u32 = 7;
-const OCTAVE: usize = 1 << FINENESS;
-/// Up to 2^40 ns, which is 18 minutes; what takes longer is counted there.
-const OCTAVES: usize = 40 - FINENESS as usize;
+/// log2 of the buckets per octave.
+const OCTAVE_BITS: u32 = 7;
+const OCTAVE: usize = 1 << OCTAVE_BITS;
+/// Up to 2^40 ns (18 minutes); longer times are counted in the last bucket.
+const OCTAVES: usize = 40 - OCTAVE_BITS as usize;
 
 /// Counts of values in nanoseconds.
 #[derive(Clone, Debug)]
@@ -24,9 +23,9 @@ impl Default for Histogram {
     }
 }
 
-/// Below one octave's size each value has a bucket of its own.
+/// Values below `OCTAVE` have a bucket each.
 fn bucket(ns: u64) -> usize {
-    let shift = (u64::BITS - ns.leading_zeros()).saturating_sub(FINENESS + 1);
+    let shift = (u64::BITS - ns.leading_zeros()).saturating_sub(OCTAVE_BITS + 1);
     (shift as usize * OCTAVE) + (ns >> shift) as usize
 }
 
@@ -38,7 +37,7 @@ fn middle(bucket: usize) -> u64 {
 }
 
 impl Histogram {
-    /// One more value.
+    /// Adds a value.
     pub fn record(&mut self, ns: u64) {
         self.counts[bucket(ns).min(OCTAVE * (OCTAVES + 1) - 1)] += 1;
         self.total += 1;
@@ -46,25 +45,25 @@ impl Histogram {
         self.most = self.most.max(ns);
     }
 
-    /// How many values there are.
+    /// The number of values.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The least value; 0 when there is none.
+    /// The smallest value; 0 if there is none.
     #[must_use]
     pub fn least(&self) -> u64 {
         self.least.min(self.most)
     }
 
-    /// The largest value.
+    /// The largest value; 0 if there is none.
     #[must_use]
     pub fn most(&self) -> u64 {
         self.most
     }
 
-    /// The value that so many of a thousand do not exceed; 0 when there is none.
+    /// The value that `per_mille` of all values do not exceed; 0 if there is none.
     #[must_use]
     pub fn quantile(&self, per_mille: u64) -> u64 {
         let rank = (self.total * per_mille).div_ceil(1000).max(1);
@@ -78,7 +77,7 @@ impl Histogram {
         self.most
     }
 
-    /// How many values lie below this one, to the precision of its bucket.
+    /// The number of values below this one, to the precision of its bucket.
     #[must_use]
     pub fn below(&self, ns: u64) -> u64 {
         self.counts[..bucket(ns).min(self.counts.len())].iter().sum()

@@ -1,21 +1,21 @@
-//! Many WebSocket clients on the same contract as the server: connect, upgrade, keep so many
-//! messages in flight, compare every answer, close. It generates the benchmark's load and is the
-//! population of the simulation. It knows no socket and no clock.
+//! The load generator: many WebSocket clients as one [`Engine`]. Clients connect, upgrade, send
+//! messages, check the answers, and close. Also used by the benchmark and the simulation. It knows
+//! no socket and no clock.
 
 mod client;
+mod deflate;
 mod histogram;
 mod page;
+mod payloads;
 mod plan;
-mod pressed;
 mod reconnect;
 mod report;
-mod words;
 
 pub use histogram::Histogram;
 pub use page::{json, page};
+pub use payloads::padding;
 pub use plan::{Answers, Life, Pace, Partner, Plan, Thresholds, WhenLost};
-pub use report::{Missed, Outcome, Report, Served, Why};
-pub use words::padding;
+pub use report::{Missed, Outcome, Report, ServerStats, Why};
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -28,41 +28,39 @@ use crate::slab::Slab;
 use crate::time;
 use crate::timers::Timers;
 use client::{Client, Cx};
-use reconnect::Returns;
-use words::Words;
+use payloads::Payloads;
+use reconnect::Reconnects;
 
-/// Connections begun in one go; the rest follow as these stand.
-const CONNECTS_AT_ONCE: usize = 64;
+/// Connection attempts in progress at a time.
+const CONNECTING_MAX: usize = 64;
 
-/// A client that has something left to say tries to come back for so long.
-const GONE_MS: u64 = 60_000;
+/// How long a client that still has messages to send tries to reconnect, without a time limit.
+const RECONNECT_MS: u64 = 60_000;
 
-/// Many clients.
+/// The load generator.
 #[derive(Debug)]
 pub struct Load {
     clients: Slab<Client>,
-    /// The number of the next client: its name in its payloads.
+    /// The number of the next client; payloads contain it.
     next_number: u64,
     phase: Phase,
     progress: Progress,
     shared: Shared,
 }
 
-/// How far all of them together are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nobody has told the time.
+    /// No input yet, so the time is unknown.
     New,
     Going {
         began_ns: u64,
-        /// When the last client had its turn to begin: from then on time limits count.
+        /// When the last client was started: time limits count from then on.
         all_ns: Option<u64>,
     },
-    /// All clients are told to close.
+    /// All clients close.
     Stopping,
 }
 
-/// The line of progress.
 #[derive(Debug, Default)]
 struct Progress {
     due_ns: Option<u64>,
@@ -70,32 +68,32 @@ struct Progress {
     answered: u64,
 }
 
-/// What all clients share.
+/// State that all clients share.
 #[derive(Debug)]
 struct Shared {
     plan: Plan,
-    words: Words,
+    payloads: Payloads,
     codec: Codec,
     rng: Rng,
     timers: Timers,
-    /// When messages are due, if a clock sets the pace. The wheel's ticks are too long for that.
+    /// When messages are due with `Pace::Open`: the ticks of the timer wheel are too long for it.
     schedule: BinaryHeap<Reverse<(u64, Id)>>,
-    returns: Returns,
-    /// Connections that are begun and do not stand.
+    reconnects: Reconnects,
+    /// Connection attempts in progress.
     connecting: usize,
-    /// The target that somebody was found at.
+    /// The index of the target that accepted a connection last.
     target: usize,
     actions: VecDeque<Action>,
     report: Report,
 }
 
 impl Shared {
-    /// A client's connection is open; returns who serves, by their place in the report.
+    /// Counts an open connection; returns the index of its server in the report.
     fn count_open(&mut self, number: u64, served_by: Option<String>, now: Now) -> usize {
         let report = &mut self.report;
         report.opened += 1;
         report.last_ns = now.mono_ns;
-        if let Some(gone_ns) = self.returns.opened(number, now) {
+        if let Some(gone_ns) = self.reconnects.opened(number, now) {
             report.downtime.record(gone_ns);
         } else {
             report.connected += 1;
@@ -106,24 +104,24 @@ impl Shared {
 }
 
 impl Load {
-    /// Clients that carry out this plan. The seed is for masks, keys and jitter.
+    /// The seed is for masks, keys and jitter.
     #[must_use]
     pub fn new(plan: Plan, seed: u64) -> Self {
-        let words = Words::new(&plan);
-        // Without a time limit it must end nevertheless when the server never comes back.
-        let patience_ms = plan.time_limit_ms().map_or(GONE_MS, |_| u64::MAX);
-        let returns = match plan.when_lost {
-            WhenLost::Leave => Returns::default(),
-            WhenLost::Reconnect => Returns::new(plan.clients, time::ms(patience_ms)),
+        let payloads = Payloads::new(&plan);
+        // Without a time limit, the run must still end when the server never comes back.
+        let patience_ms = plan.time_limit_ms().map_or(RECONNECT_MS, |_| u64::MAX);
+        let reconnects = match plan.when_lost {
+            WhenLost::Leave => Reconnects::default(),
+            WhenLost::Reconnect => Reconnects::new(plan.clients, time::ms(patience_ms)),
         };
         let shared = Shared {
             plan,
-            words,
+            payloads,
             codec: Codec::default(),
             rng: Rng::new(seed),
             timers: Timers::default(),
             schedule: BinaryHeap::new(),
-            returns,
+            reconnects,
             connecting: 0,
             target: 0,
             actions: VecDeque::new(),
@@ -138,25 +136,25 @@ impl Load {
         }
     }
 
-    /// What came of it so far.
+    /// The measurements so far.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.shared.report
     }
 
-    /// What the clients do.
+    /// The plan being run.
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.shared.plan
     }
 
-    /// Clients that are connected or about to be.
+    /// Clients that are connected or connecting.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.clients.len()
     }
 
-    /// Timers that are set.
+    /// Armed timers, for tests.
     #[must_use]
     pub fn timers(&self) -> usize {
         self.shared.timers.armed()
@@ -166,7 +164,7 @@ impl Load {
         self.phase == Phase::Stopping
     }
 
-    /// Clients that should have begun by now, and when the next one should.
+    /// The number of clients that should have started by now, and when the next one should.
     fn ramp(&self, now_ns: u64) -> (u64, Option<u64>) {
         let all = self.shared.plan.connections();
         let (Some(per_second), Phase::Going { began_ns, .. }) = (self.shared.plan.ramp, self.phase)
@@ -182,10 +180,10 @@ impl Load {
         (begun, (self.next_number < all).then_some(next_ns))
     }
 
-    /// Begins connections while the plan wants more.
+    /// Starts connections while the plan requires more.
     fn connect_more(&mut self, now: Now) {
         let (begun, _) = self.ramp(now.mono_ns);
-        while self.shared.connecting < CONNECTS_AT_ONCE
+        while self.shared.connecting < CONNECTING_MAX
             && self.clients.len() < self.shared.plan.clients
             && self.next_number < begun
             && !self.is_stopping()
@@ -204,7 +202,7 @@ impl Load {
         }
     }
 
-    /// Begins a connection; false when there is no place for it.
+    /// Starts a connection; false when the table of clients is full.
     fn connect(&mut self, now: Now, client: Client) -> bool {
         let target = self.shared.plan.targets.get(client.target()).cloned();
         let (Some(target), Some(id)) = (target, self.clients.insert(client)) else { return false };
@@ -225,7 +223,7 @@ impl Load {
         Some((client, Cx { now, id, shared: &mut self.shared, out }))
     }
 
-    /// Time is up: everyone says goodbye.
+    /// The time limit is reached: all clients close.
     fn stop(&mut self, now: Now) {
         self.phase = Phase::Stopping;
         for (id, _) in self.clients.iter() {
@@ -236,46 +234,46 @@ impl Load {
 
     fn exit_if_done(&mut self, now: Now) {
         let all_begun = self.next_number >= self.shared.plan.connections();
-        let all_back = self.shared.returns.waiting() == 0;
+        let all_back = self.shared.reconnects.waiting() == 0;
         if self.clients.is_empty() && (self.is_stopping() || all_begun && all_back) {
             self.exit(now);
         }
     }
 
     fn exit(&mut self, now: Now) {
-        let Shared { report, returns, .. } = &mut self.shared;
-        report.storm_peak = returns.peak();
+        let Shared { report, reconnects, .. } = &mut self.shared;
+        report.storm_peak = reconnects.peak();
         report.still_down = 0;
-        for since_ns in returns.still_down() {
+        for since_ns in reconnects.still_down() {
             report.still_down += 1;
             report.downtime.record(now.mono_ns.saturating_sub(since_ns));
         }
         self.shared.actions.push_back(Action::Exit(0));
     }
 
-    /// A connection is over: the next target is tried, or the client comes back, or it is done.
+    /// A connection has ended: the client tries the next target, reconnects, or is done.
     fn conclude(&mut self, now: Now, client: &Client) {
         let (number, outcome) = (client.number(), client.outcome());
-        let nobody = matches!(
+        let not_accepted = matches!(
             outcome,
             Outcome::NotConnected(Why::Refused | Why::Unreachable | Why::TimedOut | Why::Exhausted)
         );
         let next = client.target() + 1;
-        if nobody && !self.is_stopping() && next < self.shared.plan.targets.len() {
+        if not_accepted && !self.is_stopping() && next < self.shared.plan.targets.len() {
             self.connect(now, Client::new(number, next, client.answered()));
             return;
         }
-        let Shared { report, returns, rng, plan, .. } = &mut self.shared;
+        let Shared { report, reconnects, rng, plan, .. } = &mut self.shared;
         report.lost += client.lost();
-        let was_there = returns.is_down(number);
-        let said_all = client.answered() >= plan.messages() && plan.ends_with_the_last_answer();
-        if said_all || matches!(outcome, Outcome::Closed(_)) {
-            returns.done(number);
+        let is_retry = reconnects.is_down(number);
+        let all_answered = client.answered() >= plan.messages() && plan.ends_with_the_last_answer();
+        if all_answered || matches!(outcome, Outcome::Closed(_)) {
+            reconnects.done(number);
         } else {
             let since_ns = client.ended_ns().unwrap_or(now.mono_ns);
-            returns.lost(number, client.answered(), since_ns, now, rng);
+            reconnects.lost(number, client.answered(), since_ns, now, rng);
         }
-        if was_there && outcome.code().is_none() {
+        if is_retry && outcome.code().is_none() {
             report.count_attempt(outcome);
         } else {
             report.count_end(outcome);
@@ -295,7 +293,7 @@ impl Load {
         self.shared.actions.push_back(Action::Show(text));
     }
 
-    /// The first turn: from here on time counts.
+    /// The first turn: the run starts.
     fn begin(&mut self, now: Now) {
         if self.phase == Phase::New {
             self.phase = Phase::Going { began_ns: now.mono_ns, all_ns: None };
@@ -325,7 +323,7 @@ impl Engine for Load {
         if let Some((client, mut cx)) = self.with(now, id, out) {
             client.received(n, shared, &mut cx);
             if stopped {
-                client.say_goodbye(&mut cx);
+                client.close(&mut cx);
             }
         }
     }
@@ -356,7 +354,7 @@ impl Engine for Load {
         let stopped = self.is_stopping();
         if let Some((client, mut cx)) = self.with(now, id, out) {
             if stopped {
-                client.say_goodbye(&mut cx);
+                client.close(&mut cx);
             }
             client.wake(&mut cx);
         }
@@ -395,9 +393,9 @@ impl Engine for Load {
             self.shared.actions.push_back(Action::Write(id));
         }
         for _ in 0..limits::TIMERS_AT_ONCE {
-            let Some(number) = self.shared.returns.due(now) else { break };
+            let Some(number) = self.shared.reconnects.due(now) else { break };
             if !self.is_stopping() {
-                let answered = self.shared.returns.answered(number);
+                let answered = self.shared.reconnects.answered(number);
                 self.connect(now, Client::new(number, self.shared.target, answered));
             }
         }
@@ -408,7 +406,7 @@ impl Engine for Load {
 
     fn signal(&mut self, now: Now, signal: Signal) {
         match signal {
-            // Whoever asks twice does not want to wait for the servers' goodbyes.
+            // The second signal does not wait for close handshakes.
             Signal::Stop if self.is_stopping() => self.exit(now),
             Signal::Stop => self.stop(now),
             Signal::Report | Signal::Reload => {}
@@ -420,11 +418,11 @@ impl Engine for Load {
             let first = if self.phase == Phase::New { Some(0) } else { None };
             return first.into_iter().chain(self.shared.timers.next_deadline()).min();
         };
-        let room = self.shared.connecting < CONNECTS_AT_ONCE
+        let room = self.shared.connecting < CONNECTING_MAX
             && self.clients.len() < self.shared.plan.clients;
         let ramp = self.ramp(began_ns).1.filter(|_| room);
         let due = self.shared.schedule.peek().map(|Reverse((due_ns, _))| *due_ns);
-        let others = [self.deadline(), self.shared.returns.next_deadline(), ramp, due];
+        let others = [self.deadline(), self.shared.reconnects.next_deadline(), ramp, due];
         let others = others.into_iter().chain([self.progress.due_ns]).flatten();
         others.chain(self.shared.timers.next_deadline()).min()
     }
@@ -439,7 +437,7 @@ impl Engine for Load {
 }
 
 impl Load {
-    /// When all are told to close.
+    /// When all clients close.
     fn deadline(&self) -> Option<u64> {
         let Phase::Going { all_ns, .. } = self.phase else { return None };
         Some(all_ns? + time::ms(self.shared.plan.time_limit_ms()?))

@@ -1,4 +1,4 @@
-//! The report as a page for people, which reads at a glance, and as JSON for programs.
+//! The report as text and as JSON.
 
 use std::fmt::Write;
 
@@ -6,22 +6,22 @@ use serde_json::{Value, json};
 
 use super::histogram::Histogram;
 use super::plan::{Life, Pace, Plan, WhenLost};
-use super::report::{Missed, Report, Served};
+use super::report::{Missed, Report, ServerStats};
 use crate::proto::frame::close_name;
 use crate::units::{show_duration, show_time};
 
-/// The longest bar.
-const BAR: u64 = 40;
-/// Rows of the drawn histogram, at most.
-const ROWS: usize = 14;
-/// Servers that are shown one by one.
+/// Length of the longest bar.
+const BAR_COLUMNS: u64 = 40;
+/// Maximum rows of the histogram.
+const ROWS_MAX: usize = 14;
+/// Servers listed individually.
 const SERVERS_SHOWN: usize = 20;
-/// Bounds between the histogram's rows, in each power of ten: coarse, and fine.
+/// Bounds of the histogram's rows within a power of ten: coarse and fine.
 const STEPS: [&[u64]; 2] = [&[10, 20, 50], &[10, 12, 15, 20, 25, 30, 40, 50, 60, 80]];
-/// What a server takes at least that works for a message; below, the network is measured.
-const WORK_NS: u64 = 1_000_000;
+/// Shorter processing times cannot be told from the network's.
+const WORK_MIN_NS: u64 = 1_000_000;
 
-/// For people.
+/// The report as text.
 #[must_use]
 pub fn page(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> String {
     let mut page = String::new();
@@ -44,7 +44,7 @@ pub fn page(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> Str
     page
 }
 
-/// A labelled line; writing to a String cannot fail.
+/// Appends a labelled line; writing to a String cannot fail.
 fn line(page: &mut String, label: &str, text: &str) {
     let _ = writeln!(page, "{label:<12}{text}");
 }
@@ -55,7 +55,9 @@ fn connections(page: &mut String, report: &Report) {
     let how = match (connected, opened - connected.min(opened)) {
         (0, _) => "none".to_owned(),
         (_, 0) => format!("{connected} of {begun} clients, the last after {took}"),
-        (_, again) => format!("{connected} of {begun} clients, and {again} times again"),
+        (_, again) => {
+            format!("{connected} of {begun} clients, and {}", counted(again, "reconnect"))
+        }
     };
     line(page, "connected", &how);
     if connected < begun {
@@ -71,11 +73,11 @@ fn task(plan: &Plan) -> String {
             let held = show_duration(ms);
             format!("{} each, then held for {held}", counted(messages, "message"))
         }
-        Life::Churn { connections } => format!("{connections} in all, one message each"),
+        Life::Churn { connections } => format!("{connections} in total, one message each"),
     };
     let pace = match plan.pace {
         Pace::Closed { depth: 1 } => String::new(),
-        Pace::Closed { depth } => format!(", {depth} under way"),
+        Pace::Closed { depth } => format!(", {depth} in flight"),
         Pace::Open { interval_ns } => format!(", {}/s a client", per_second(1, interval_ns)),
     };
     format!("{}, {each}{pace}", counted(plan.clients as u64, "client"))
@@ -86,7 +88,7 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A rate with as many digits as mean something.
+/// A rate, with a decimal only below 100.
 fn per_second(count: u64, ns: u64) -> String {
     let rate = count as f64 * 1e9 / ns.max(1) as f64;
     if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
@@ -96,32 +98,32 @@ fn messages(page: &mut String, report: &Report) {
     let took_ns = report.last_ns.saturating_sub(report.began_ns);
     let rate = per_second(report.answered, took_ns);
     let left = report.sent.saturating_sub(report.answered + report.lost);
-    let left = if left == 0 { String::new() } else { format!(", {left} not waited for") };
+    let left = if left == 0 { String::new() } else { format!(", {left} still in flight") };
     let (sent, answered) = (report.sent, report.answered);
     let took = show_time(took_ns);
     line(page, "messages", &format!("{sent} sent, {answered} answered{left} in {took}: {rate}/s"));
     if report.unasked > 0 {
-        line(page, "", &format!("{} more that nobody asked for", report.unasked));
+        line(page, "", &format!("{} unsolicited", report.unasked));
     }
 }
 
-/// What servers would need that work through one message after the other, and rest never.
+/// The time that servers would need that process one message at a time and are never idle.
 struct Ideal<'r> {
     least_ns: u64,
     busiest_ns: u64,
     took_ns: u64,
     each_ns: u64,
     report: &'r Report,
-    busiest: &'r Served,
+    busiest: &'r ServerStats,
 }
 
-/// Whether they do shows in what a message costs: from one answer to the next as much as for the
-/// first, which had nobody before it.
+/// Servers process serially if the time between two answers is about the latency of the first
+/// message, which did not have to wait.
 fn ideal<'r>(plan: &Plan, report: &'r Report) -> Option<Ideal<'r>> {
     let busiest = report.servers.iter().max_by_key(|server| server.answers)?;
     let servers = report.servers.len() as u64;
     let (first_ns, gap_ns) = (report.latency.least(), report.gaps.quantile(500));
-    let serial = gap_ns >= WORK_NS && (gap_ns * 4 / 5..=gap_ns * 2).contains(&first_ns);
+    let serial = gap_ns >= WORK_MIN_NS && (gap_ns * 4 / 5..=gap_ns * 2).contains(&first_ns);
     let counted = matches!((plan.life, plan.pace), (Life::Messages(_), Pace::Closed { .. }));
     let crowded = plan.clients as u64 >= 3 * servers;
     let each_ns = first_ns.min(gap_ns);
@@ -146,16 +148,17 @@ impl Ideal<'_> {
         let servers = self.report.servers.len();
         let over = if servers == 1 { String::new() } else { format!(" over {servers} servers") };
         let mut text = format!(
-            "{ideal} for {count} messages{over}, one by one, {each} each; it took {took}, {:.2} ×",
+            "{ideal} for {count} messages{over}, one at a time, {each} each; actual {took}, \
+             {:.2} ×",
             self.ratio()
         );
         if servers > 1 {
-            let Served { name, connections, answers, .. } = self.busiest;
+            let ServerStats { name, connections, answers, .. } = self.busiest;
             let busiest = show_time(self.busiest_ns);
             let _ = write!(
                 text,
-                "\n            {busiest} for the busiest: {name} has {connections} clients and \
-                 {answers} messages"
+                "\n            {busiest} for the busiest server: {name} has {connections} clients \
+                 and {answers} messages"
             );
         }
         text
@@ -183,7 +186,7 @@ fn quantiles(times: &Histogram) -> String {
 }
 
 fn bar(count: u64, of: u64) -> String {
-    let length = usize::try_from(count.saturating_mul(BAR) / of.max(1)).unwrap_or(0);
+    let length = usize::try_from(count.saturating_mul(BAR_COLUMNS) / of.max(1)).unwrap_or(0);
     match (length, count) {
         (0, 0) => String::new(),
         (0, _) => "▏".to_owned(),
@@ -191,13 +194,13 @@ fn bar(count: u64, of: u64) -> String {
     }
 }
 
-/// Stretches of time with how many values lie in each.
+/// Rows of the histogram: from, to, number of values.
 fn rows(times: &Histogram) -> Vec<(u64, u64, u64)> {
     let coarse = rows_by(times, STEPS[0]);
     let fine = rows_by(times, STEPS[1]);
-    let mut rows = if fine.len() <= ROWS { fine } else { coarse };
-    // A few that took long need no row each.
-    while rows.len() > ROWS {
+    let mut rows = if fine.len() <= ROWS_MAX { fine } else { coarse };
+    // Merge the slowest rows.
+    while rows.len() > ROWS_MAX {
         if let (Some((_, to, count)), Some(last)) = (rows.pop(), rows.last_mut()) {
             (last.1, last.2) = (to, last.2 + count);
         }
@@ -244,7 +247,7 @@ fn downtime(page: &mut String, plan: &Plan, report: &Report) {
     };
     line(page, "downtime", &text);
     let peak = report.storm_peak;
-    line(page, "", &format!("at most {} to come back within a second", counted(peak, "attempt")));
+    line(page, "", &format!("at most {} to reconnect within a second", counted(peak, "attempt")));
     for (outcome, count) in &report.attempts {
         line(page, "", &format!("{} failed: {outcome}", counted(*count, "attempt")));
     }
@@ -258,7 +261,7 @@ fn closes(page: &mut String, report: &Report) {
         let who = match outcome {
             super::Outcome::Closed(_) => "by us",
             super::Outcome::Dismissed(_) => "by the server",
-            _ => "by nobody",
+            _ => "no Close",
         };
         line(page, label, &format!("{code} {:<24}{who:<14}{count:>9}", close_name(code)));
         label = "";
@@ -272,19 +275,23 @@ fn errors(page: &mut String, plan: &Plan, report: &Report) {
         label = "";
     }
     if report.lost > 0 {
-        line(page, label, &format!("{} × a message whose connection ended first", report.lost));
+        line(
+            page,
+            label,
+            &format!("{} × message lost: its connection ended before the answer", report.lost),
+        );
     } else if !label.is_empty() {
         line(page, label, "none");
     }
 }
 
-fn servers(page: &mut String, servers: &[Served]) {
-    let mut servers: Vec<&Served> = servers.iter().collect();
+fn servers(page: &mut String, servers: &[ServerStats]) {
+    let mut servers: Vec<&ServerStats> = servers.iter().collect();
     servers.sort_by_key(|server| std::cmp::Reverse((server.connections, server.answers)));
     let all: u64 = servers.iter().map(|server| server.connections).sum();
     let width = servers.iter().map(|server| server.name.len()).max().unwrap_or(0).min(40);
     let mut label = "served by";
-    for Served { name, connections, answers, .. } in servers.iter().take(SERVERS_SHOWN) {
+    for ServerStats { name, connections, answers, .. } in servers.iter().take(SERVERS_SHOWN) {
         let (bar, percent) = (bar(*connections, all), *connections as f64 * 100.0 / all as f64);
         let text =
             format!("{name:<width$} {connections:>6} {percent:>5.1} % {answers:>9} answers  {bar}");
@@ -295,13 +302,13 @@ fn servers(page: &mut String, servers: &[Served]) {
         line(page, "", &format!("and {} others", servers.len() - SERVERS_SHOWN));
     }
     if servers.len() > 1 {
-        let text = format!("{:.2} × its even share has the busiest", imbalance(&servers));
+        let text = format!("the busiest server has {:.2} × its even share", imbalance(&servers));
         line(page, "imbalance", &text);
     }
 }
 
-/// How much more than its even share the busiest server has.
-fn imbalance(servers: &[&Served]) -> f64 {
+/// The busiest server's connections relative to an even share.
+fn imbalance(servers: &[&ServerStats]) -> f64 {
     let all: u64 = servers.iter().map(|server| server.connections).sum();
     let most = servers.iter().map(|server| server.connections).max().unwrap_or(0);
     most as f64 * servers.len() as f64 / all.max(1) as f64
@@ -310,19 +317,19 @@ fn imbalance(servers: &[&Served]) -> f64 {
 fn sentence(missed: &Missed) -> String {
     match *missed {
         Missed::P99 { limit_ms, was_ns: 0 } => {
-            format!("--max-p99 {}: nothing was answered", show_duration(limit_ms))
+            format!("--max-p99 {}: no answers", show_duration(limit_ms))
         }
         Missed::P99 { limit_ms, was_ns } => {
-            format!("--max-p99 {}: it is {}", show_duration(limit_ms), show_time(was_ns))
+            format!("--max-p99 {}: was {}", show_duration(limit_ms), show_time(was_ns))
         }
-        Missed::Errors { limit, was } => format!("--max-errors {limit}: there are {was}"),
+        Missed::Errors { limit, was } => format!("--max-errors {limit}: was {was}"),
         Missed::Downtime { limit_ms, was_ns } => {
-            format!("--max-downtime {}: it was {}", show_duration(limit_ms), show_time(was_ns))
+            format!("--max-downtime {}: was {}", show_duration(limit_ms), show_time(was_ns))
         }
     }
 }
 
-/// For programs: times in milliseconds.
+/// The report as one line of JSON; times are in milliseconds.
 #[must_use]
 pub fn json(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> String {
     let ms = |ns: u64| ns as f64 / 1e6;
@@ -337,7 +344,7 @@ pub fn json(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> Str
             "max_ms": ms(times.most()),
         })
     };
-    let servers: Vec<&Served> = report.servers.iter().collect();
+    let servers: Vec<&ServerStats> = report.servers.iter().collect();
     let mut closes = serde_json::Map::new();
     for (outcome, count) in &report.ends {
         if let Some(code) = outcome.code() {
@@ -381,7 +388,7 @@ pub fn json(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> Str
     format!("{value}\n")
 }
 
-/// One line while it runs.
+/// The progress line.
 pub(super) fn progress(report: &Report, open: usize, now_ns: u64, answered_before: u64) -> String {
     let time = show_duration((now_ns.saturating_sub(report.began_ns)) / 1_000_000_000 * 1_000);
     let (p50, p99) = (report.latency.quantile(500), report.latency.quantile(990));

@@ -1,20 +1,21 @@
-//! What a client says: `<client>:<i>`, padded to the plan's size; and whether an answer is that.
+//! The payloads of the clients: `<client>:<i>`, padded to the plan's size, and their comparison
+//! with answers.
 
 use std::fmt::Write;
 
 use super::plan::Plan;
 
 /// The longest `<client>:<i>` of two 64-bit numbers.
-const NAME_MAX: usize = 41;
+const ID_MAX: usize = 41;
 
-/// What a server may say without being asked, by how it begins.
+/// Prefixes of unsolicited messages: what known servers push or greet with.
 const UNASKED: [&[u8]; 5] =
     [b"randping", b"Welcome!", b"Connection is alive", b"tick ", b"{\"pod\""];
 
-/// As long as the longest of these.
-const BEGINNING: usize = 19;
+/// The length of the longest of these.
+const PREFIX_MAX: usize = 19;
 
-/// Records as JSON: compression finds in it what it finds in the field.
+/// JSON records, which compress about as well as real traffic.
 #[must_use]
 pub fn padding(size: usize) -> Vec<u8> {
     let mut text = String::with_capacity(size + 128);
@@ -37,27 +38,27 @@ pub fn padding(size: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Payloads, made when they are needed.
+/// Generates payloads on demand.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct Payloads {
     padding: Vec<u8>,
     size: usize,
 }
 
 /// `<client>:<i>`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Name {
-    bytes: [u8; NAME_MAX],
+pub(super) struct MessageId {
+    bytes: [u8; ID_MAX],
     length: usize,
 }
 
-impl Name {
+impl MessageId {
     pub(super) fn new(client: u64, index: u64) -> Self {
-        let mut name = Self { bytes: [0; NAME_MAX], length: 0 };
-        name.number(client);
-        name.push(b':');
-        name.number(index);
-        name
+        let mut id = Self { bytes: [0; ID_MAX], length: 0 };
+        id.number(client);
+        id.push(b':');
+        id.number(index);
+        id
     }
 
     fn push(&mut self, byte: u8) {
@@ -73,58 +74,57 @@ impl Name {
     }
 }
 
-impl Words {
+impl Payloads {
     pub(super) fn new(plan: &Plan) -> Self {
         Self { padding: padding(plan.size), size: plan.size }
     }
 
-    pub(super) fn length(&self, name: &Name) -> usize {
-        name.length.max(self.size)
+    pub(super) fn length(&self, id: &MessageId) -> usize {
+        id.length.max(self.size)
     }
 
-    /// What a message has at least.
+    /// An upper bound of the length of any message.
     pub(super) fn size(&self) -> usize {
-        self.size.max(NAME_MAX)
+        self.size.max(ID_MAX)
     }
 
-    /// Appends bytes `from..to` of a message.
-    pub(super) fn append(&self, out: &mut Vec<u8>, name: &Name, from: usize, to: usize) {
-        let named = &name.bytes[..name.length];
-        if from < named.len() {
-            out.extend_from_slice(&named[from..to.min(named.len())]);
+    /// Appends bytes `from..to` of the payload.
+    pub(super) fn append(&self, out: &mut Vec<u8>, id: &MessageId, from: usize, to: usize) {
+        let head = &id.bytes[..id.length];
+        if from < head.len() {
+            out.extend_from_slice(&head[from..to.min(head.len())]);
         }
-        if to > named.len() {
-            out.extend_from_slice(&self.padding[from.max(named.len())..to]);
+        if to > head.len() {
+            out.extend_from_slice(&self.padding[from.max(head.len())..to]);
         }
     }
 
-    /// Whether these are the bytes of that message from `from` on.
-    pub(super) fn are(&self, bytes: &[u8], name: &Name, from: usize) -> bool {
-        let named = &name.bytes[..name.length];
-        let split = named.len().saturating_sub(from).min(bytes.len());
+    /// Whether `bytes` equals the payload from `from` on.
+    pub(super) fn matches(&self, bytes: &[u8], id: &MessageId, from: usize) -> bool {
+        let head = &id.bytes[..id.length];
+        let split = head.len().saturating_sub(from).min(bytes.len());
         let (front, back) = bytes.split_at(split);
-        let padding_from = from.max(named.len());
-        front == &named[from.min(named.len())..][..split]
+        let padding_from = from.max(head.len());
+        front == &head[from.min(head.len())..][..split]
             && (back.is_empty()
                 || self.padding.get(padding_from..padding_from + back.len()) == Some(back))
     }
 }
 
-/// As much of a message's beginning as tells whether somebody asked for it.
+/// The first bytes of a message: enough to recognize an unsolicited one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Beginning {
-    bytes: [u8; BEGINNING],
+pub(super) struct Prefix {
+    bytes: [u8; PREFIX_MAX],
     length: usize,
 }
 
-impl Beginning {
+impl Prefix {
     pub(super) fn of(message: &[u8]) -> Self {
-        let mut beginning = Self::default();
-        beginning.extend(message);
-        beginning
+        let mut prefix = Self::default();
+        prefix.extend(message);
+        prefix
     }
 
-    /// More of the message.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         let room = &mut self.bytes[self.length..];
         let wanted = room.len().min(bytes.len());
@@ -132,7 +132,7 @@ impl Beginning {
         self.length += wanted;
     }
 
-    /// Whether a message that begins so is one that nobody asked for.
+    /// Whether this is the prefix of an unsolicited message.
     pub(super) fn is_unasked(&self) -> bool {
         UNASKED.iter().any(|unasked| self.bytes[..self.length].starts_with(unasked))
     }
@@ -146,21 +146,21 @@ mod tests {
     fn any_part_of_a_message_is_that_part() {
         for size in [0, 3, 30] {
             let padding = (0..size).map(|at| at as u8 + b' ').collect();
-            let words = Words { padding, size };
-            let name = Name::new(12, 345);
-            let length = words.length(&name);
+            let payloads = Payloads { padding, size };
+            let id = MessageId::new(12, 345);
+            let length = payloads.length(&id);
             let mut whole = Vec::new();
-            words.append(&mut whole, &name, 0, length);
+            payloads.append(&mut whole, &id, 0, length);
             assert!(whole.starts_with(b"12:345"));
             for from in 0..length {
                 for to in from..=length {
                     let mut part = Vec::new();
-                    words.append(&mut part, &name, from, to);
+                    payloads.append(&mut part, &id, from, to);
                     assert_eq!(part, whole[from..to]);
-                    assert!(words.are(&part, &name, from));
+                    assert!(payloads.matches(&part, &id, from));
                     if let Some(byte) = part.last_mut() {
                         *byte ^= 1;
-                        assert!(!words.are(&part, &name, from));
+                        assert!(!payloads.matches(&part, &id, from));
                     }
                 }
             }

@@ -1,123 +1,123 @@
-//! What the clients are to do, and what is expected of it.
+//! The plan of a load test, and its thresholds.
 
 use crate::behaviours::Kind;
 use crate::engine::Target;
 use crate::proto::upgrade::Ask;
 
-/// What the clients are to do.
+/// The plan of a load test.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where the server may be; the next one is tried where nobody is.
+    /// Addresses of the server; when one does not accept the connection, the next is tried.
     pub targets: Vec<Target>,
-    /// What each client asks for.
+    /// The upgrade request of each client.
     pub ask: Ask,
-    /// Clients at once.
+    /// Concurrent clients.
     pub clients: usize,
-    /// Clients that begin in a second; `None`: as fast as they can.
+    /// Clients started per second; `None`: as fast as possible.
     pub ramp: Option<u64>,
-    /// When a client has done its part.
+    /// When a client is done.
     pub life: Life,
-    /// What a client whose connection ended too early does.
+    /// What a client does whose connection ended too early.
     pub when_lost: WhenLost,
-    /// Bytes of a message, at least; 0 sends `<client>:<i>` and no more.
+    /// Minimum size of a message in bytes; 0 sends only `<client>:<i>`.
     pub size: usize,
     /// Text or binary.
     pub kind: Kind,
     /// When the next message is sent.
     pub pace: Pace,
-    /// Messages are cut into frames of this many bytes; 0 sends them whole.
+    /// Payload bytes of a frame; 0 does not fragment messages.
     pub fragment: usize,
-    /// Who is at the other end.
+    /// The kind of server.
     pub partner: Partner,
-    /// What an answer must be.
+    /// How answers are checked.
     pub answers: Answers,
-    /// How long a client waits for what it expects.
+    /// Time limit for an answer; also for each handshake, there at most 10 s.
     pub patience_ms: u64,
-    /// How often a line of progress is shown; `None`: never.
+    /// Interval of the progress line; `None`: no such line.
     pub progress_ms: Option<u64>,
 }
 
 /// When the next message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// With the next answer: so many messages of a client are under way at once.
+    /// Closed loop: the next message is sent when an answer arrives.
     Closed {
-        /// At least 1.
+        /// Unanswered messages of a client, at least 1.
         depth: usize,
     },
-    /// One each so many nanoseconds, whatever comes back: latency counts from the moment at
-    /// which it should have been sent, so that a server that stalls cannot hide it.
+    /// Open loop: messages are sent at a fixed interval whether answers arrive or not. Latency
+    /// counts from when a message was due, so that a stalled server cannot hide it.
     Open {
-        /// From one message of a client to its next.
+        /// Interval between two messages of a client.
         interval_ns: u64,
     },
 }
 
-/// What a client whose connection ended too early does.
+/// What a client does whose connection ended too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenLost {
-    /// It counts as it ended.
+    /// It stays disconnected.
     Leave,
-    /// It comes back, after a random time that grows with each attempt that fails.
+    /// It reconnects after a random delay that grows with each failed attempt.
     Reconnect,
 }
 
-/// What an answer must be.
+/// How answers are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// Any message but those that servers push unasked.
+    /// Any message counts, except known unsolicited ones.
     Any,
-    /// The message itself, byte by byte.
+    /// An answer must equal its message.
     Same,
 }
 
-/// Who is at the other end.
+/// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partner {
     /// A WebSocket server.
     WebSocket,
-    /// A plain echo that frames nothing and sends the clients' own bytes back: the benchmark's
-    /// measure. It gets the same frames, masked with zeros.
+    /// A TCP echo server, the benchmark's baseline: no upgrade, and frames are masked with zeros,
+    /// so that their echo can be read.
     PlainEcho,
 }
 
-/// When a client has done its part.
+/// When a client is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// After so many answers.
+    /// After this many answers.
     Messages(u64),
-    /// When so much time has passed, whatever it has done.
+    /// After this time.
     Time {
-        /// Counted from the last client's turn to begin.
+        /// Counted from when the last client was started.
         ms: u64,
     },
-    /// After so many answers it only stays, until so much time has passed.
+    /// After this time; it stops sending after `messages` answers.
     Hold {
-        /// Messages before that.
+        /// Messages of each client.
         messages: u64,
-        /// Counted from the last client's turn to begin.
+        /// Counted from when the last client was started.
         ms: u64,
     },
-    /// After one answer; another client takes its place, until there were so many.
+    /// After one answer; then a new client replaces it.
     Churn {
-        /// Clients in all.
+        /// Clients in total.
         connections: u64,
     },
 }
 
-/// What is expected; what is missed decides the exit code.
+/// Limits; exceeding one makes the exit code 3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thresholds {
-    /// Latency that 99 of 100 answers must not exceed.
+    /// 99th percentile of the latency.
     pub p99_ms: Option<u64>,
-    /// Connections that failed or broke, and messages that were lost.
+    /// Failed and lost connections, and lost messages.
     pub errors: Option<u64>,
-    /// The longest that any client was without a connection.
+    /// The longest time of a client without a connection.
     pub downtime_ms: Option<u64>,
 }
 
 impl Plan {
-    /// Clients that begin in all.
+    /// Clients started in total.
     #[must_use]
     pub fn connections(&self) -> u64 {
         match self.life {
@@ -132,7 +132,7 @@ impl Plan {
         matches!(self.life, Life::Messages(_) | Life::Churn { .. })
     }
 
-    /// When all clients close, counted from when the last one began.
+    /// When all clients close, counted from when the last one was started.
     #[must_use]
     pub fn time_limit_ms(&self) -> Option<u64> {
         match self.life {
@@ -141,7 +141,7 @@ impl Plan {
         }
     }
 
-    /// Messages of one client.
+    /// Messages of each client.
     #[must_use]
     pub fn messages(&self) -> u64 {
         match self.life {

@@ -1,63 +1,62 @@
-//! Clients that lost their connection and come back: when each tries again, how long it was gone,
-//! and how hard all of them together knocked.
+//! Clients that reconnect: when each tries again, how long it was disconnected, and the highest
+//! rate of attempts of all clients.
 
 use crate::engine::Now;
 use crate::rng::Rng;
 use crate::time;
 use crate::timers::Timers;
 
-/// The first attempt comes within this time, the second within twice as much, and so on.
-const FIRST_WITHIN_MS: u64 = 250;
-/// No attempt comes later than this after the one before.
-const LAST_WITHIN_MS: u64 = 5_000;
+/// The first attempt is within this time, the second within twice as much, and so on.
+const BACKOFF_MIN_MS: u64 = 250;
+/// The longest time between two attempts.
+const BACKOFF_MAX_MS: u64 = 5_000;
 
-/// Where each client that may come back is.
 #[derive(Debug, Default)]
-pub(super) struct Returns {
-    members: Vec<Member>,
-    /// By the client's number.
+pub(super) struct Reconnects {
+    clients: Vec<Record>,
+    /// Keyed by the client's number.
     timers: Timers,
     waiting: usize,
-    /// Who has been gone for longer stays away.
+    /// A client that was disconnected for longer gives up.
     patience_ns: u64,
-    storm: Storm,
+    rate: AttemptRate,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Member {
+struct Record {
     state: State,
     attempts: u32,
-    /// Messages that were answered so far: the next connection goes on from there.
+    /// Messages answered so far: the next connection continues there.
     answered: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 enum State {
-    /// It has not been connected yet.
+    /// Not connected yet.
     #[default]
     New,
     Up,
     Down {
         since_ns: u64,
     },
-    /// It has done its part.
+    /// Will not reconnect.
     Done,
 }
 
-impl Returns {
+impl Reconnects {
     pub(super) fn new(clients: usize, patience_ns: u64) -> Self {
-        Self { members: vec![Member::default(); clients], patience_ns, ..Self::default() }
+        Self { clients: vec![Record::default(); clients], patience_ns, ..Self::default() }
     }
 
-    fn member(&mut self, number: u64) -> Option<&mut Member> {
-        self.members.get_mut(usize::try_from(number).ok()?)
+    fn record(&mut self, number: u64) -> Option<&mut Record> {
+        self.clients.get_mut(usize::try_from(number).ok()?)
     }
 
-    /// It is connected. Returns for how long it was not, unless this is the first time.
+    /// Records a connection. Returns how long the client was disconnected; `None` the first time.
     pub(super) fn opened(&mut self, number: u64, now: Now) -> Option<u64> {
-        let member = self.member(number)?;
-        let since = std::mem::replace(&mut member.state, State::Up);
-        member.attempts = 0;
+        let record = self.record(number)?;
+        let since = std::mem::replace(&mut record.state, State::Up);
+        record.attempts = 0;
         match since {
             State::Down { since_ns } => Some(now.mono_ns.saturating_sub(since_ns)),
             State::New | State::Up | State::Done => None,
@@ -66,12 +65,12 @@ impl Returns {
 
     /// Messages of this client that were answered on earlier connections.
     pub(super) fn answered(&self, number: u64) -> u64 {
-        let member = usize::try_from(number).ok().and_then(|number| self.members.get(number));
-        member.map_or(0, |member| member.answered)
+        let record = usize::try_from(number).ok().and_then(|number| self.clients.get(number));
+        record.map_or(0, |record| record.answered)
     }
 
-    /// Its connection ended, or an attempt failed: it comes back later, unless it never was
-    /// connected. Says whether it does.
+    /// A connection ended or an attempt failed. Schedules the next attempt and returns true, unless
+    /// the client was never connected, is done, or gives up.
     pub(super) fn lost(
         &mut self,
         number: u64,
@@ -81,16 +80,16 @@ impl Returns {
         rng: &mut Rng,
     ) -> bool {
         let patience_ns = self.patience_ns;
-        let Some(member) = self.member(number) else { return false };
-        match member.state {
+        let Some(record) = self.record(number) else { return false };
+        match record.state {
             State::New | State::Done => return false,
-            State::Up => member.state = State::Down { since_ns },
+            State::Up => record.state = State::Down { since_ns },
             State::Down { since_ns } if now.mono_ns - since_ns > patience_ns => return false,
             State::Down { .. } => {}
         }
-        member.answered = answered;
-        let within_ms = (FIRST_WITHIN_MS << member.attempts.min(10)).min(LAST_WITHIN_MS);
-        member.attempts += 1;
+        record.answered = answered;
+        let within_ms = (BACKOFF_MIN_MS << record.attempts.min(10)).min(BACKOFF_MAX_MS);
+        record.attempts += 1;
         let at_ns = now.mono_ns + time::ms(rng.below(within_ms));
         // A client's number is less than their count, which a timer's key has room for.
         if let Ok(key) = u32::try_from(number) {
@@ -100,24 +99,23 @@ impl Returns {
         true
     }
 
-    /// Whether it was connected, and is not.
+    /// Whether the client was connected and is not now.
     pub(super) fn is_down(&self, number: u64) -> bool {
-        let member = usize::try_from(number).ok().and_then(|number| self.members.get(number));
-        member.is_some_and(|member| matches!(member.state, State::Down { .. }))
+        let record = usize::try_from(number).ok().and_then(|number| self.clients.get(number));
+        record.is_some_and(|record| matches!(record.state, State::Down { .. }))
     }
 
-    /// It will not come back.
     pub(super) fn done(&mut self, number: u64) {
-        if let Some(member) = self.member(number) {
-            member.state = State::Done;
+        if let Some(record) = self.record(number) {
+            record.state = State::Done;
         }
     }
 
-    /// The next client whose turn it is.
+    /// The next client whose attempt is due.
     pub(super) fn due(&mut self, now: Now) -> Option<u64> {
         let key = self.timers.expire(now.mono_ns)?;
         self.waiting -= 1;
-        self.storm.count(now);
+        self.rate.count(now);
         Some(u64::from(key))
     }
 
@@ -129,29 +127,29 @@ impl Returns {
         self.timers.next_deadline()
     }
 
-    /// The most attempts within one second.
+    /// The highest number of attempts within one second.
     pub(super) fn peak(&self) -> u64 {
-        self.storm.peak
+        self.rate.peak
     }
 
-    /// Since when those have been gone that are not back.
+    /// Since when each client that is still disconnected has been so.
     pub(super) fn still_down(&self) -> impl Iterator<Item = u64> {
-        self.members.iter().filter_map(|member| match member.state {
+        self.clients.iter().filter_map(|record| match record.state {
             State::Down { since_ns } => Some(since_ns),
             State::New | State::Up | State::Done => None,
         })
     }
 }
 
-/// Attempts in the last second, by tenths of it.
+/// Attempts in the last second, in tenths.
 #[derive(Debug, Default)]
-struct Storm {
+struct AttemptRate {
     tenths: [u64; 10],
     tenth: u64,
     peak: u64,
 }
 
-impl Storm {
+impl AttemptRate {
     fn count(&mut self, now: Now) {
         let tenth = now.mono_ms() / 100;
         for passed in (self.tenth + 1..=tenth).rev().take(10) {
@@ -172,37 +170,40 @@ mod tests {
     }
 
     #[test]
-    fn attempts_come_later_and_later_and_never_at_once() {
-        let mut returns = Returns::new(200, u64::MAX);
+    fn backoff_grows_and_is_random() {
+        let mut reconnects = Reconnects::new(200, u64::MAX);
         let mut rng = Rng::new(1);
         let mut now_ms = 1_000;
-        assert!(!returns.lost(0, 0, time::ms(now_ms), at(now_ms), &mut rng), "it was never there");
+        assert!(
+            !reconnects.lost(0, 0, time::ms(now_ms), at(now_ms), &mut rng),
+            "it was never connected"
+        );
         for number in 0..200 {
-            assert_eq!(returns.opened(number, at(now_ms)), None);
+            assert_eq!(reconnects.opened(number, at(now_ms)), None);
         }
         for within_ms in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000] {
             for number in 0..200 {
-                assert!(returns.lost(number, 3, time::ms(now_ms), at(now_ms), &mut rng));
+                assert!(reconnects.lost(number, 3, time::ms(now_ms), at(now_ms), &mut rng));
             }
-            let early = std::iter::from_fn(|| returns.due(at(now_ms + within_ms / 2))).count();
+            let early = std::iter::from_fn(|| reconnects.due(at(now_ms + within_ms / 2))).count();
             assert!((60..140).contains(&early), "{early} of 200 in half of {within_ms} ms");
             now_ms += within_ms + 16;
-            let late = std::iter::from_fn(|| returns.due(at(now_ms))).count();
-            assert_eq!((early + late, returns.waiting()), (200, 0));
+            let late = std::iter::from_fn(|| reconnects.due(at(now_ms))).count();
+            assert_eq!((early + late, reconnects.waiting()), (200, 0));
         }
-        assert_eq!((returns.answered(7), returns.still_down().count()), (3, 200));
-        assert_eq!(returns.opened(7, at(now_ms)), Some(time::ms(now_ms - 1_000)));
-        assert_eq!(returns.still_down().count(), 199);
-        returns.done(7);
-        assert!(!returns.lost(7, 3, 0, at(now_ms), &mut rng), "it has done its part");
+        assert_eq!((reconnects.answered(7), reconnects.still_down().count()), (3, 200));
+        assert_eq!(reconnects.opened(7, at(now_ms)), Some(time::ms(now_ms - 1_000)));
+        assert_eq!(reconnects.still_down().count(), 199);
+        reconnects.done(7);
+        assert!(!reconnects.lost(7, 3, 0, at(now_ms), &mut rng), "it is done");
     }
 
     #[test]
     fn the_peak_is_that_of_any_second() {
-        let mut storm = Storm::default();
+        let mut rate = AttemptRate::default();
         for ms in [0, 900, 999, 1_050, 1_850, 30_000, 30_001] {
-            storm.count(at(ms));
+            rate.count(at(ms));
         }
-        assert_eq!(storm.peak, 4, "900 to 1850 ms");
+        assert_eq!(rate.peak, 4, "900 to 1850 ms");
     }
 }

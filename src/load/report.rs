@@ -1,4 +1,4 @@
-//! What came of it: counts over all clients, and whether that is what was expected.
+//! The measurements of a load test, and their comparison with the thresholds.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -9,52 +9,52 @@ use crate::engine::{HangUp, TlsFault};
 use crate::proto::upgrade::Fault;
 use crate::time;
 
-/// Servers that are told apart; further ones are counted together.
+/// Servers that are counted separately; further ones count as the last.
 const SERVERS_MAX: usize = 256;
 
 /// How a client's connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// We said goodbye, and the server answered with this code.
+    /// The client closed, and the server answered with this code.
     Closed(u16),
-    /// The server ended it, with this code.
+    /// The server closed, with this code.
     Dismissed(u16),
-    /// The connection broke (1006).
+    /// The connection ended without a Close (1006).
     Broken,
-    /// There was no connection.
+    /// The WebSocket was never open.
     NotConnected(Why),
     /// The upgrade was answered with this status.
     Refused(u16),
-    /// An answer that is not ours.
+    /// An answer differed from its message.
     Wrong,
-    /// What came was no sound frame.
+    /// The server sent an invalid frame.
     Garbled,
-    /// Nothing came for too long.
+    /// No answer in time.
     Silent,
 }
 
-/// Why there was no connection.
+/// Why a WebSocket was never open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
-    /// Nobody listens there.
+    /// Nothing listens on that port.
     Refused,
-    /// There is no way to get there.
+    /// There is no route to the address.
     Unreachable,
-    /// This machine has no port or no descriptor left.
+    /// No local port or file descriptor is left.
     Exhausted,
-    /// Nothing there said yes or no.
+    /// Connecting timed out.
     TimedOut,
-    /// It was cut off before the upgrade was answered.
+    /// The connection ended before the upgrade response.
     CutOff,
-    /// The upgrade was not answered in time.
+    /// No upgrade response in time.
     Silent,
-    /// We stopped before it was there.
+    /// The test ended before it was open.
     Stopped,
-    /// The answer to the upgrade was none.
+    /// The upgrade response was invalid.
     Answer(Fault),
-    /// There is no host of that name.
+    /// The host name cannot be resolved.
     NoSuchName,
-    /// Somebody is there, but TLS does not come about.
+    /// The TLS handshake failed.
     Tls(TlsFault),
 }
 
@@ -74,15 +74,15 @@ impl From<HangUp> for Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Refused => "connection refused: nobody listens there",
-            Self::Unreachable => "there is no way to get there",
-            Self::Exhausted => "this machine has no port or descriptor left for it",
-            Self::TimedOut => "not reachable: nothing there answers at all",
-            Self::CutOff => "cut off before the upgrade was answered",
-            Self::Silent => "connected, but the upgrade was never answered",
-            Self::Stopped => "not connected when all was over",
+            Self::Refused => "connection refused",
+            Self::Unreachable => "no route to the address",
+            Self::Exhausted => "no local port or file descriptor left",
+            Self::TimedOut => "connecting timed out",
+            Self::CutOff => "connection lost before the upgrade response",
+            Self::Silent => "connected, but no upgrade response in time",
+            Self::Stopped => "not yet connected when the test ended",
             Self::Answer(fault) => return write!(f, "upgrade failed: {fault}"),
-            Self::NoSuchName => "its name cannot be looked up",
+            Self::NoSuchName => "the host name cannot be resolved",
             Self::Tls(fault) => return fault.fmt(f),
         })
     }
@@ -92,35 +92,35 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed(code) => write!(f, "closed by us, answered with {code}"),
-            Self::Dismissed(code) => write!(f, "closed by the server before its time: {code}"),
+            Self::Dismissed(code) => write!(f, "closed early by the server: {code}"),
             Self::Broken => f.write_str("broken without a Close (1006)"),
             Self::NotConnected(why) => why.fmt(f),
             Self::Refused(status) => write!(f, "upgrade answered with {status}{}", hint(*status)),
-            Self::Wrong => f.write_str("an answer that is not the message"),
-            Self::Garbled => f.write_str("what the server sent is no sound frame"),
+            Self::Wrong => f.write_str("an answer differs from its message"),
+            Self::Garbled => f.write_str("invalid frame from the server"),
             Self::Silent => f.write_str("connected, but no answer in time"),
         }
     }
 }
 
-/// What a status means for an upgrade.
+/// What a status means in the response to an upgrade.
 fn hint(status: u16) -> &'static str {
     match status {
-        200..=299 => ": a page, no WebSocket is served there",
-        300..=399 => ": it is somewhere else",
+        200..=299 => ": no WebSocket at that path",
+        300..=399 => ": a redirect, which is not followed",
         400 => ": bad request",
-        401 | 403 => ": not allowed, perhaps for lack of an Origin or of credentials",
+        401 | 403 => ": not allowed; it may need an Origin or credentials",
         404 => ": no WebSocket at that path",
-        426 => ": it wants another version",
+        426 => ": WebSocket version not supported",
         429 => ": too many requests",
-        502 | 504 => ": a proxy does not reach its server",
-        503 => ": not available, drained or full",
+        502 | 504 => ": a proxy cannot reach its server",
+        503 => ": unavailable, draining or full",
         _ => "",
     }
 }
 
 impl Outcome {
-    /// As a close code: 1006 for what ended without one. None: it was never open.
+    /// The close code; 1006 if there was none, `None` if the WebSocket was never open.
     pub(super) fn code(self) -> Option<u16> {
         match self {
             Self::Closed(code) | Self::Dismissed(code) => Some(code),
@@ -129,7 +129,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it is as it should be. A client that comes back may be sent away.
+    /// Whether this is not an error. With `--reconnect`, the server may close.
     fn is_clean(self, when_lost: WhenLost) -> bool {
         match self {
             Self::Closed(_) | Self::NotConnected(Why::Stopped) => true,
@@ -145,57 +145,57 @@ impl Outcome {
     }
 }
 
-/// Who served, and how much.
+/// Counts of one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Served {
-    /// As it says itself.
+pub struct ServerStats {
+    /// As the server names itself in the upgrade response.
     pub name: String,
-    /// Connections to it.
+    /// Connections to it, reconnects included.
     pub connections: u64,
-    /// Answers from it.
+    /// Answers it sent.
     pub answers: u64,
-    /// When the last one came.
+    /// When the last answer arrived.
     pub(super) answered_ns: u64,
 }
 
-/// Counts over all clients.
+/// The measurements of all clients.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Clients that began.
+    /// Clients started.
     pub begun: u64,
     /// Clients that were connected at least once.
     pub connected: u64,
-    /// Upgrades that were answered with 101.
+    /// Upgrades answered with 101, reconnects included.
     pub opened: u64,
-    /// Messages that were sent.
+    /// Messages sent.
     pub sent: u64,
-    /// Answers.
+    /// Answers received.
     pub answered: u64,
-    /// Messages that no message of ours caused: pushes and greetings.
+    /// Unsolicited messages: pushes and greetings.
     pub unasked: u64,
-    /// Messages whose connection ended, by no wish of ours, before their answer came.
+    /// Messages whose connection ended before their answer, unless the client closed it.
     pub lost: u64,
-    /// How connections ended, and clients that never had one.
+    /// How connections ended, and why clients never had one.
     pub ends: BTreeMap<Outcome, u64>,
-    /// Attempts to come back that failed.
+    /// Failed attempts to reconnect.
     pub attempts: BTreeMap<Outcome, u64>,
-    /// From message to answer.
+    /// Time from message to answer.
     pub latency: Histogram,
-    /// From one answer of a server to its next, whoever gets it.
+    /// Time between two successive answers of a server, to any client.
     pub(super) gaps: Histogram,
-    /// From the end of a connection to the client's next one.
+    /// Time from the end of a connection to the client's next one.
     pub downtime: Histogram,
     /// Clients that were without a connection at the end.
     pub still_down: u64,
-    /// The most attempts to come back within one second.
+    /// The highest number of attempts to reconnect within one second.
     pub storm_peak: u64,
-    /// Who served.
-    pub servers: Vec<Served>,
-    /// When the first client began.
+    /// Counts by server.
+    pub servers: Vec<ServerStats>,
+    /// When the first client was started.
     pub began_ns: u64,
     /// When the last client was connected for the first time.
     pub opened_ns: u64,
-    /// When the last answer came, or the last connection was opened.
+    /// When the last answer arrived or the last connection was opened.
     pub last_ns: u64,
 }
 
@@ -221,13 +221,13 @@ impl Report {
         }
     }
 
-    /// One more connection to whoever this is; returns their place in the list.
+    /// Counts a connection to this server; returns its index in the list.
     pub(super) fn count_server(&mut self, name: Option<String>) -> usize {
-        let name = name.unwrap_or_else(|| "(does not say)".to_owned());
+        let name = name.unwrap_or_else(|| "(unknown)".to_owned());
         let known = self.servers.iter().position(|server| server.name == name);
         let at = known.unwrap_or_else(|| {
             if self.servers.len() < SERVERS_MAX {
-                self.servers.push(Served { name, ..Served::default() });
+                self.servers.push(ServerStats { name, ..ServerStats::default() });
             }
             self.servers.len() - 1
         });
@@ -235,19 +235,19 @@ impl Report {
         at
     }
 
-    /// What went wrong, by cause.
+    /// Errors by cause.
     pub(super) fn causes(&self, plan: &Plan) -> Vec<(Outcome, u64)> {
         let bad = self.ends.iter().filter(|(outcome, _)| !outcome.is_clean(plan.when_lost));
         bad.map(|(outcome, count)| (*outcome, *count)).collect()
     }
 
-    /// Clients that never had a connection, connections that ended badly, and lost messages.
+    /// Clients that never connected, connections that ended with an error, and lost messages.
     #[must_use]
     pub fn errors(&self, plan: &Plan) -> u64 {
         self.causes(plan).iter().map(|(_, count)| count).sum::<u64>() + self.lost
     }
 
-    /// How each threshold that is missed was missed.
+    /// The thresholds that were exceeded.
     #[must_use]
     pub fn missed(&self, plan: &Plan, wanted: &Thresholds) -> Vec<Missed> {
         let mut missed = Vec::new();
@@ -263,7 +263,7 @@ impl Report {
         {
             missed.push(Missed::Errors { limit, was: errors });
         }
-        // Who is still away has been so since it was lost: that counts like the others' time.
+        // Clients that are still disconnected are in `downtime`, with their time so far.
         if let Some(limit) = wanted.downtime_ms
             && self.downtime.most() > time::ms(limit)
         {
@@ -272,7 +272,7 @@ impl Report {
         missed
     }
 
-    /// How the process ends: 1 when nobody was connected, 3 when a threshold was missed.
+    /// The exit code: 1 if no client was connected, 3 if a threshold was exceeded.
     #[must_use]
     pub fn exit_code(&self, missed: &[Missed]) -> u8 {
         match (self.connected, missed) {
@@ -283,28 +283,28 @@ impl Report {
     }
 }
 
-/// A threshold that was missed.
+/// A threshold that was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missed {
     /// `--max-p99`
     P99 {
-        /// What it is.
+        /// The threshold.
         limit_ms: u64,
-        /// What it was; nothing at all was answered when this is 0.
+        /// The measured value; 0 if nothing was answered.
         was_ns: u64,
     },
     /// `--max-errors`
     Errors {
-        /// What it is.
+        /// The threshold.
         limit: u64,
-        /// What it was.
+        /// The measured value.
         was: u64,
     },
     /// `--max-downtime`
     Downtime {
-        /// What it is.
+        /// The threshold.
         limit_ms: u64,
-        /// The longest.
+        /// The measured value.
         was_ns: u64,
     },
 }

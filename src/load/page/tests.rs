@@ -1,4 +1,4 @@
-//! The page and the JSON as they are read.
+//! The report as text and as JSON.
 
 use super::super::{Answers, Outcome, Partner, Why};
 use super::*;
@@ -25,7 +25,7 @@ fn plan() -> Plan {
     }
 }
 
-/// After a rollout: everyone was sent away once, two broke, one has not come back.
+/// A rollout: each client was closed once, two connections broke, one client is still down.
 fn report() -> Report {
     let mut report = Report {
         begun: 40,
@@ -58,7 +58,7 @@ fn report() -> Report {
 }
 
 #[test]
-fn a_rollout_for_people() {
+fn text_of_a_rollout() {
     let wanted =
         super::super::Thresholds { p99_ms: Some(5), errors: Some(0), downtime_ms: Some(1) };
     let missed = report().missed(&plan(), &wanted);
@@ -66,7 +66,7 @@ fn a_rollout_for_people() {
     let want = "\
 ws://h/   40 clients, 1 message each, then held for 1m
 
-connected   39 of 40 clients, and 39 times again
+connected   39 of 40 clients, and 39 reconnects
 failed      1 client never connected
 messages    41 sent, 39 answered in 4.00 s: 9.8/s
 latency     p50 21.0 ms   p90 37.1 ms   p99 40.0 ms   p99.9 40.0 ms   max 40.0 ms
@@ -74,18 +74,18 @@ latency     p50 21.0 ms   p90 37.1 ms   p99 40.0 ms   p99.9 40.0 ms   max 40.0 m
     assert!(page.starts_with(want), "{page}");
     for line in [
         "downtime    2 times: p50 80.0 ms   p99 200 ms   max 200 ms; 1 not back",
-        "            at most 17 attempts to come back within a second",
-        "            1 attempt failed: upgrade answered with 503: not available, drained or full",
+        "            at most 17 attempts to reconnect within a second",
+        "            1 attempt failed: upgrade answered with 503: unavailable, draining or full",
         "lost        2 messages",
         "closed      1000 OK                      by us                38",
         "            1001 going away              by the server        37",
-        "            1006 broken without a Close  by nobody             2",
+        "            1006 broken without a Close  no Close              2",
         "errors      2 × broken without a Close (1006)",
-        "            1 × connection refused: nobody listens there",
-        "            2 × a message whose connection ended first",
-        "missed      --max-p99 5ms: it is 40.0 ms",
-        "missed      --max-errors 0: there are 5",
-        "missed      --max-downtime 1ms: it was 200 ms",
+        "            1 × connection refused",
+        "            2 × message lost: its connection ended before the answer",
+        "missed      --max-p99 5ms: was 40.0 ms",
+        "missed      --max-errors 0: was 5",
+        "missed      --max-downtime 1ms: was 200 ms",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
     }
@@ -95,7 +95,7 @@ latency     p50 21.0 ms   p90 37.1 ms   p99 40.0 ms   p99.9 40.0 ms   max 40.0 m
 }
 
 #[test]
-fn the_same_for_programs() {
+fn json_of_a_rollout() {
     let json: Value = serde_json::from_str(&json("ws://h/", &plan(), &report(), &[])).unwrap();
     assert_eq!(json["closes"], json!({ "1000": 38, "1001": 37, "1006": 2 }));
     assert_eq!((&json["lost"], &json["still_down"]), (&json!(2), &json!(1)));
@@ -104,7 +104,7 @@ fn the_same_for_programs() {
 }
 
 #[test]
-fn nobody_is_there() {
+fn no_client_connected() {
     let report = Report { begun: 2, ..Report::default() };
     assert_eq!(report.exit_code(&[]), 1);
     let page = page("ws://h/", &plan(), &report, &[]);

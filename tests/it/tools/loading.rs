@@ -28,12 +28,12 @@ fn the_page_reads_at_a_glance() {
     let (code, page, err) = run(&words, b"");
     assert_eq!((code, &*err), (0, ""), "{page}");
     let (first, rest) = page.split_once("\n\n").unwrap();
-    assert_eq!(first, format!("{url}   3 clients, 50 messages each, 4 under way"));
+    assert_eq!(first, format!("{url}   3 clients, 50 messages each, 4 in flight"));
     for part in [
         "connected   3 of 3 clients, the last after ",
         "messages    150 sent, 150 answered in ",
         // `randping` comes with each connection, and is no answer.
-        " more that nobody asked for\n",
+        " unsolicited\n",
         "latency     p50 ",
         "█",
         "closed      1000 OK                      by us                 3\n",
@@ -52,7 +52,7 @@ fn thresholds_decide() {
     let (code, report) = load(&url, "--clients 2 --messages 3 --max-p99 20ms --max-errors 0");
     assert_eq!(code, 3);
     let missed = report["missed"][0].as_str().unwrap();
-    assert!(missed.starts_with("--max-p99 20ms: it is "), "{missed}");
+    assert!(missed.starts_with("--max-p99 20ms: was "), "{missed}");
     let (code, report) = load(&url, "--clients 2 --messages 3 --max-p99 2s --max-errors 0");
     assert_eq!((code, &report["missed"]), (0, &serde_json::json!([])));
 }
@@ -78,7 +78,7 @@ fn what_goes_wrong_is_said_in_plain_words() {
     let wrong_key = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n";
     for (url, flags, cause) in [
-        (format!("ws://{nowhere}/"), "", "connection refused: nobody listens there"),
+        (format!("ws://{nowhere}/"), "", "connection refused"),
         (
             format!("ws://{main}/nothing"),
             "",
@@ -87,13 +87,12 @@ fn what_goes_wrong_is_said_in_plain_words() {
         (
             format!("ws://{main}/echo"),
             "--origin https://evil.example",
-            "upgrade answered with 403: not allowed, perhaps for lack of an Origin or of \
-             credentials",
+            "upgrade answered with 403: not allowed; it may need an Origin or credentials",
         ),
         (
             format!("ws://{}/", answering(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")),
             "",
-            "upgrade answered with 503: not available, drained or full",
+            "upgrade answered with 503: unavailable, draining or full",
         ),
         (
             format!("ws://{}/", answering(b"\x15\x03\x01\x00\x02\x02\x46")),
@@ -113,7 +112,7 @@ fn what_goes_wrong_is_said_in_plain_words() {
         (
             format!("ws://{}/", answering(b"")),
             "--timeout 100ms",
-            "connected, but the upgrade was never answered",
+            "connected, but no upgrade response in time",
         ),
     ] {
         let (code, report) = load(&url, &format!("--clients 3 --messages 1 {flags}"));
@@ -132,9 +131,9 @@ fn who_vanishes_or_lies_is_counted() {
         (
             "/echo?close_after=50ms&code=1013&reason=full",
             "--hold 10s",
-            "closed by the server before its time: 1013",
+            "closed early by the server: 1013",
         ),
-        ("/socket", "--verify", "an answer that is not the message"),
+        ("/socket", "--verify", "an answer differs from its message"),
     ] {
         let url = format!("ws://{}{path}", server.main);
         let hold = if flags.contains("--hold") { "" } else { "--messages 2" };
@@ -155,7 +154,7 @@ fn every_address_of_a_name_is_tried() {
     let (code, report) = load("ws://pulse.invalid/echo?x=1", &flags);
     assert_eq!((code, &report["connected"]), (0, &2.into()));
     let (code, report) = load("ws://a..b/", "--clients 2");
-    let cause = "its name cannot be looked up";
+    let cause = "the host name cannot be resolved";
     assert_eq!((code, &report["causes"]), (1, &serde_json::json!({ cause: 2 })));
 }
 
