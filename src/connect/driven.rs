@@ -1,7 +1,7 @@
-//! The dialogue as an engine: the stream with key 0 is the terminal, the others are connections,
-//! one after the other, of which only the last one counts.
+//! [`Connect`] as an [`Engine`]. The stream with key 0 is the terminal; the others are connections
+//! to the targets, one after the other, and only the last one counts.
 
-use super::{Connect, HIGH_WATER_BYTES, Stage, TERMINAL, Typed};
+use super::{Connect, HIGH_WATER_BYTES, Input, Stage, TERMINAL};
 use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Signal};
 use crate::load::Why;
 use crate::outbox::Blocks;
@@ -31,9 +31,9 @@ impl Engine for Connect {
 
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
         let paused = match (id == TERMINAL, &self.stage) {
-            (true, Stage::Open | Stage::Goodbye { .. }) => self.to_server.len() > HIGH_WATER_BYTES,
+            (true, Stage::Open | Stage::Closing { .. }) => self.to_server.len() > HIGH_WATER_BYTES,
             (true, _) => true,
-            (false, Stage::Over { .. }) => false,
+            (false, Stage::Ended { .. }) => false,
             (false, _) => self.to_terminal.len() > HIGH_WATER_BYTES,
         };
         if paused { &mut [] } else { shared }
@@ -41,7 +41,7 @@ impl Engine for Connect {
 
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
         if id == TERMINAL {
-            self.take_typed(&shared[..n]);
+            self.take_input(&shared[..n]);
         } else {
             self.read(&shared[..n], now, out);
         }
@@ -49,14 +49,14 @@ impl Engine for Connect {
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, _: &mut Out) {
         if id == TERMINAL {
-            return self.typed_end(how, now);
+            return self.input_ended(how, now);
         }
         match &self.stage {
             Stage::Connecting { .. } | Stage::Upgrading { .. } => {
                 self.fail(&Why::CutOff.to_string());
             }
-            Stage::Open | Stage::Goodbye { .. } => self.closed_with(1006, ""),
-            Stage::Over { .. } => {}
+            Stage::Open | Stage::Closing { .. } => self.closed_with(1006, ""),
+            Stage::Ended { .. } => {}
         }
     }
 
@@ -84,33 +84,33 @@ impl Engine for Connect {
 
     fn render(&mut self, now: Now, id: Id, out: &mut Out) {
         if id == TERMINAL {
-            out.bytes.append(&mut self.shown);
+            out.bytes.append(&mut self.output);
         } else {
-            self.talk(now, out);
+            self.send_due(now, out);
         }
     }
 
     fn closed(&mut self, now: Now, id: Id) {
         match (id, &self.stage) {
-            (TERMINAL, Stage::Over { code }) => self.actions.push_back(Action::Exit(*code)),
+            (TERMINAL, Stage::Ended { code }) => self.actions.push_back(Action::Exit(*code)),
             (TERMINAL, _) => {
-                self.typed = Typed::Gone;
+                self.input = Input::Gone;
                 self.actions.push_back(Action::Write(self.server()));
-                if !matches!(self.stage, Stage::Open | Stage::Goodbye { .. }) {
+                if !matches!(self.stage, Stage::Open | Stage::Closing { .. }) {
                     self.end(1);
                 }
             }
-            // The driver has told of its end before.
-            (_, Stage::Open | Stage::Goodbye { .. }) => {
-                debug_assert!(id != self.server(), "it ended unheard at {now:?}");
+            // The driver calls `ended` before `closed`.
+            (_, Stage::Open | Stage::Closing { .. }) => {
+                debug_assert!(id != self.server(), "`closed` without `ended` at {now:?}");
             }
             _ => {}
         }
     }
 
     fn fire(&mut self, now: Now) {
-        if self.late_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
-            self.give_up(now);
+        if self.timeout_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
+            self.time_out(now);
         }
         self.actions.push_back(Action::Write(self.server()));
     }
@@ -118,12 +118,12 @@ impl Engine for Connect {
     fn signal(&mut self, now: Now, signal: Signal) {
         match (signal, &self.stage) {
             (Signal::Stop, Stage::Open) => {
-                self.typed = Typed::End { at_ns: now.mono_ns };
+                self.input = Input::End { at_ns: now.mono_ns };
                 self.plan.wait_ms = Some(0);
                 self.actions.push_back(Action::Write(self.server()));
             }
-            (Signal::Stop, Stage::Over { code }) => self.actions.push_back(Action::Exit(*code)),
-            (Signal::Stop, Stage::Goodbye { .. }) => self.closed_with(1006, "stopped"),
+            (Signal::Stop, Stage::Ended { code }) => self.actions.push_back(Action::Exit(*code)),
+            (Signal::Stop, Stage::Closing { .. }) => self.closed_with(1006, "stopped"),
             (Signal::Stop, Stage::Connecting { .. } | Stage::Upgrading { .. }) => {
                 self.fail("stopped");
             }
@@ -133,8 +133,8 @@ impl Engine for Connect {
 
     fn next_deadline(&self) -> Option<u64> {
         let open = matches!(self.stage, Stage::Open);
-        let open = [self.goodbye_ns(), self.pings.next_ns].into_iter().flatten().filter(|_| open);
-        open.chain(self.late_ns()).min()
+        let open = [self.close_at_ns(), self.pings.next_ns].into_iter().flatten().filter(|_| open);
+        open.chain(self.timeout_ns()).min()
     }
 
     fn poll(&mut self) -> Option<Action> {

@@ -1,39 +1,36 @@
-//! What is typed, line by line, and what is shown so that nothing in it moves a cursor.
+//! Splits input into lines, and escapes output so that it cannot control the terminal.
 
 use std::fmt::Write;
 
-/// A line has at most so many bytes.
-const LINE_MAX: usize = 1 << 20;
+const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// More bytes without an end than a line may have.
+/// A line is longer than `LINE_BYTES_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// Bytes that somebody typed.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     bytes: Vec<u8>,
-    /// How many of them have been taken.
+    /// Bytes at the front that `next` has returned.
     taken: usize,
 }
 
 impl Lines {
-    /// More was typed.
     pub(super) fn extend(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
         self.bytes.drain(..std::mem::take(&mut self.taken));
         self.bytes.extend_from_slice(bytes);
         let last = self.bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-        if self.bytes.len() - last > LINE_MAX { Err(TooLong) } else { Ok(()) }
+        if self.bytes.len() - last > LINE_BYTES_MAX { Err(TooLong) } else { Ok(()) }
     }
 
-    /// Nothing more will be: what is there is a line.
+    /// The input has ended: the rest is the last line.
     pub(super) fn finish(&mut self) {
         if self.bytes.last().is_some_and(|&b| b != b'\n') {
             self.bytes.push(b'\n');
         }
     }
 
-    /// The next whole line, without its end.
+    /// The next complete line, without its line ending.
     pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         let rest = &self.bytes[self.taken..];
         let end = rest.iter().position(|&b| b == b'\n')?;
@@ -44,7 +41,7 @@ impl Lines {
     }
 }
 
-/// Text with whatever would move a cursor, or clear a screen, written out.
+/// Escapes control characters other than tabs.
 pub(super) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -57,7 +54,6 @@ pub(super) fn visible(text: &str) -> String {
     shown
 }
 
-/// Bytes as digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
@@ -72,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_wherever_they_are_cut() {
+    fn lines_from_any_chunks() {
         let text = b"one\ntwo\r\n\nlast";
         for cut in 1..=text.len() {
             let (mut lines, mut seen) = (Lines::default(), Vec::new());
@@ -85,11 +81,11 @@ mod tests {
             assert_eq!(seen, [&b"one"[..], b"two", b"", b"last"]);
         }
         let mut lines = Lines::default();
-        assert_eq!(lines.extend(&vec![b'x'; LINE_MAX + 1]), Err(TooLong));
+        assert_eq!(lines.extend(&vec![b'x'; LINE_BYTES_MAX + 1]), Err(TooLong));
     }
 
     #[test]
-    fn what_is_shown() {
+    fn escapes() {
         assert_eq!(visible("h\u{e9}\t\x1b[2J\n"), "h\u{e9}\t\\u{1b}[2J\\n");
         assert_eq!(hex(b"\0\xff"), "00ff");
     }

@@ -1,6 +1,6 @@
-//! One WebSocket and somebody at a terminal, or a script at the other end of two pipes: what is
-//! typed is sent line by line, what comes is shown. It knows no socket, no clock and no terminal
-//! but as bytes of a stream.
+//! The interactive client, for a terminal or pipes: each line of standard input is sent as a
+//! message, and received messages are printed. It knows no socket and no clock; the terminal is a
+//! byte stream.
 
 mod driven;
 mod lines;
@@ -19,38 +19,38 @@ use crate::time;
 use crate::units::show_time;
 use lines::Lines;
 
-/// The terminal's stream; those to servers have the other key.
+/// The terminal's stream; connections to the server have the key `SERVER`.
 const TERMINAL: Id = Id { key: 0, generation: 0 };
 const SERVER: u32 = 1;
-/// While so much waits on one side, the other is not read.
+/// While more than this is unsent on one side, the other is not read.
 const HIGH_WATER_BYTES: usize = 64 * 1024;
-/// How long answers are waited for after the last line, when nobody says how long.
+/// How long to wait for answers after the last line, without `--wait`.
 const LAST_ANSWERS_MS: u64 = 1_000;
 
-/// What is done.
+/// The settings of one session.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where the server may be; the next one is tried where nobody is.
+    /// Addresses of the server; when one does not accept the connection, the next is tried.
     pub targets: Vec<Target>,
-    /// The URL, as people know it.
+    /// The URL, for messages to the user.
     pub url: String,
-    /// What is asked for.
+    /// The upgrade request.
     pub ask: Ask,
     /// How long to listen after the last line; `None`: until each line is answered.
     pub wait_ms: Option<u64>,
-    /// How often to ping.
+    /// Interval of pings; `None`: no pings.
     pub ping_ms: Option<u64>,
-    /// What to close with.
+    /// The close code to send.
     pub code: u16,
-    /// The reason that goes with it.
+    /// The close reason to send.
     pub reason: String,
-    /// How long to wait for a connection, for the upgrade and for the answer to a Close.
+    /// Time limit for connecting, for the upgrade and for the server's Close, each.
     pub patience_ms: u64,
-    /// What to show where somebody types; `None`: nobody does.
+    /// The prompt; `None` if input or output is not a terminal.
     pub prompt: Option<&'static str>,
 }
 
-/// One WebSocket, and whoever uses it.
+/// The interactive client.
 #[derive(Debug)]
 pub struct Connect {
     plan: Plan,
@@ -58,22 +58,21 @@ pub struct Connect {
     stage: Stage,
     /// Targets tried so far.
     tried: u32,
-    typed: Typed,
+    input: Input,
     lines: Lines,
     hearing: Hearing,
-    /// What is to be shown.
-    shown: Vec<u8>,
-    /// What neither side has taken yet.
+    /// Output that the driver has not fetched yet.
+    output: Vec<u8>,
+    /// Bytes that the streams have not accepted yet.
     to_terminal: Outbox,
     to_server: Outbox,
-    /// Lines that were sent, and messages that came.
+    /// Lines sent, and messages received.
     sent: u64,
-    came: u64,
+    received: u64,
     pings: Pings,
     actions: VecDeque<Action>,
 }
 
-/// How far it is, and since when.
 #[derive(Debug)]
 enum Stage {
     Connecting {
@@ -85,51 +84,51 @@ enum Stage {
     },
     Open,
     /// Our Close is sent.
-    Goodbye {
+    Closing {
         since_ns: u64,
     },
-    /// All is said; the terminal has yet to take it.
-    Over {
+    /// The session is over; the terminal has not accepted all output yet.
+    Ended {
         code: u8,
     },
 }
 
-/// What there is to read at the terminal.
+/// The state of standard input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Typed {
-    More,
-    /// The end, at this moment.
+enum Input {
+    Open,
+    /// It ended at this time.
     End {
         at_ns: u64,
     },
-    /// Nobody is there any more, to read either.
+    /// The terminal is closed, for output too.
     Gone,
 }
 
 #[derive(Debug, Default)]
 struct Pings {
     next_ns: Option<u64>,
-    /// The last one, if it is not answered.
-    asked_ns: Option<u64>,
+    /// When the last one was sent, if it is unanswered.
+    sent_ns: Option<u64>,
     count: u64,
 }
 
 impl Connect {
-    /// Begins to connect.
+    /// Starts connecting.
     #[must_use]
     pub fn new(plan: Plan, seed: u64, now: Now) -> Self {
         let mut connect = Self {
             rng: Rng::new(seed),
             stage: Stage::Connecting { since_ns: now.mono_ns },
             tried: 0,
-            typed: Typed::More,
+            input: Input::Open,
             lines: Lines::default(),
             hearing: Hearing::default(),
-            shown: Vec::new(),
+            output: Vec::new(),
             to_terminal: Outbox::default(),
             to_server: Outbox::default(),
             sent: 0,
-            came: 0,
+            received: 0,
             pings: Pings::default(),
             actions: VecDeque::new(),
             plan,
@@ -154,63 +153,63 @@ impl Connect {
         }
     }
 
-    /// There is no connection, and there will be none.
+    /// No connection was established.
     fn fail(&mut self, why: &str) {
         let url = &self.plan.url;
         self.actions.push_back(Action::Show(format!("Failed to connect to {url}: {why}.\n")));
         self.end(1);
     }
 
-    /// Nothing follows but what the terminal has not taken.
+    /// Ends the session; the process exits when the terminal has accepted all output.
     fn end(&mut self, code: u8) {
-        if matches!(self.stage, Stage::Over { .. }) {
+        if matches!(self.stage, Stage::Ended { .. }) {
             return;
         }
-        self.stage = Stage::Over { code };
+        self.stage = Stage::Ended { code };
         self.actions.push_back(Action::Close(self.server()));
-        match self.typed {
-            // Whoever was to read this is gone: that is no success.
-            Typed::Gone => self.actions.push_back(Action::Exit(code.max(1))),
-            Typed::More | Typed::End { .. } => {
+        match self.input {
+            // The output cannot be delivered: not a success.
+            Input::Gone => self.actions.push_back(Action::Exit(code.max(1))),
+            Input::Open | Input::End { .. } => {
                 self.actions.push_back(Action::Write(TERMINAL));
                 self.actions.push_back(Action::Close(TERMINAL));
             }
         }
     }
 
-    /// The connection is over: with these last words, or without any.
+    /// The connection is closed, with 1006 if there was no Close.
     fn closed_with(&mut self, code: u16, reason: &str) {
         let space = if reason.is_empty() { "" } else { " " };
         let reason = lines::visible(reason);
         let name = close_name(code);
-        self.say_over(&format!("Connection closed: {code} ({name}){space}{reason}."));
+        self.print_over_prompt(&format!("Connection closed: {code} ({name}){space}{reason}."));
         self.end(u8::from(!matches!(code, 1000 | 1001)));
     }
 
-    /// Shows a line; what somebody is typing stays below it.
-    fn say(&mut self, line: &str) {
-        let shown = match self.plan.prompt {
+    /// Prints a line above the line that is being typed.
+    fn print(&mut self, line: &str) {
+        let text = match self.plan.prompt {
             None => format!("{line}\n"),
             // Save the cursor, a new line, up, insert a line, the text; restore, down.
             Some(_) => format!("\x1b7\n\x1b[A\x1b[L{line}\n\x1b8\x1b[B"),
         };
-        self.shown.extend_from_slice(shown.as_bytes());
+        self.output.extend_from_slice(text.as_bytes());
         self.actions.push_back(Action::Write(TERMINAL));
     }
 
-    /// Shows a line in the place of the prompt.
-    fn say_over(&mut self, line: &str) {
+    /// Prints a line in place of the prompt.
+    fn print_over_prompt(&mut self, line: &str) {
         if self.plan.prompt.is_some() {
-            self.shown.extend_from_slice(b"\r\x1b[K");
+            self.output.extend_from_slice(b"\r\x1b[K");
         }
-        self.shown.extend_from_slice(line.as_bytes());
-        self.shown.push(b'\n');
+        self.output.extend_from_slice(line.as_bytes());
+        self.output.push(b'\n');
         self.actions.push_back(Action::Write(TERMINAL));
     }
 
     fn prompt(&mut self) {
         if let Some(prompt) = self.plan.prompt {
-            self.shown.extend_from_slice(prompt.as_bytes());
+            self.output.extend_from_slice(prompt.as_bytes());
             self.actions.push_back(Action::Write(TERMINAL));
         }
     }
@@ -225,7 +224,7 @@ impl Connect {
                 let _ = write!(line, "\n{what} {name}.");
             }
         }
-        self.say_over(&line);
+        self.print_over_prompt(&line);
         self.prompt();
         self.pings.next_ns = self.plan.ping_ms.map(|ms| now.mono_ns + time::ms(ms));
         self.actions.push_back(Action::Resume(TERMINAL));
@@ -238,10 +237,10 @@ impl Connect {
         });
     }
 
-    /// Sends the lines that are complete.
+    /// Sends the complete lines.
     fn send_lines(&mut self, out: &mut Out) {
         while let Some(line) = self.lines.next() {
-            // What is no text can be sent nevertheless.
+            // A line that is not UTF-8 is sent as a binary message.
             let first = if str::from_utf8(&line).is_ok() { talk::TEXT } else { talk::BINARY };
             self.write(out, first, &line);
             self.sent += 1;
@@ -249,30 +248,30 @@ impl Connect {
         }
     }
 
-    fn say_goodbye(&mut self, now: Now, out: &mut Out) {
+    fn close(&mut self, now: Now, out: &mut Out) {
         if matches!(self.stage, Stage::Open) {
-            self.stage = Stage::Goodbye { since_ns: now.mono_ns };
+            self.stage = Stage::Closing { since_ns: now.mono_ns };
             let payload = talk::close_payload(self.plan.code, &self.plan.reason);
             self.write(out, talk::CLOSE, &payload);
         }
     }
 
-    /// When to close, now that no line follows.
-    fn goodbye_ns(&self) -> Option<u64> {
-        let at_ns = match self.typed {
-            Typed::More => return None,
-            Typed::Gone => return Some(0),
-            Typed::End { at_ns } => at_ns,
+    /// When to close after the end of input.
+    fn close_at_ns(&self) -> Option<u64> {
+        let at_ns = match self.input {
+            Input::Open => return None,
+            Input::Gone => return Some(0),
+            Input::End { at_ns } => at_ns,
         };
         match self.plan.wait_ms {
             Some(wait_ms) => Some(at_ns + time::ms(wait_ms)),
-            None if self.plan.prompt.is_some() || self.came >= self.sent => Some(at_ns),
+            None if self.plan.prompt.is_some() || self.received >= self.sent => Some(at_ns),
             None => Some(at_ns + time::ms(LAST_ANSWERS_MS)),
         }
     }
 
-    /// What is due goes out: lines, pings, the Close.
-    fn talk(&mut self, now: Now, out: &mut Out) {
+    /// Sends what is due: lines, pings, the Close.
+    fn send_due(&mut self, now: Now, out: &mut Out) {
         if !matches!(self.stage, Stage::Open) {
             return;
         }
@@ -280,40 +279,40 @@ impl Connect {
         if self.pings.next_ns.is_some_and(|due_ns| due_ns <= now.mono_ns) {
             self.ping(now, out);
         }
-        if self.goodbye_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
-            self.say_goodbye(now, out);
+        if self.close_at_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
+            self.close(now, out);
         }
     }
 
     fn ping(&mut self, now: Now, out: &mut Out) {
         self.pings.count += 1;
-        if self.pings.asked_ns.replace(now.mono_ns).is_some() {
-            self.say("(ping) no answer");
+        if self.pings.sent_ns.replace(now.mono_ns).is_some() {
+            self.print("(ping) no answer");
         }
         let payload = self.pings.count.to_be_bytes();
         self.write(out, talk::PING, &payload);
         self.pings.next_ns = self.plan.ping_ms.map(|ms| now.mono_ns + time::ms(ms));
     }
 
-    fn hear(&mut self, heard: Heard, now: Now, out: &mut Out) {
+    fn handle(&mut self, heard: Heard, now: Now, out: &mut Out) {
         match heard {
             Heard::Message(kind, payload) => {
-                self.came += 1;
+                self.received += 1;
                 let line = match (kind, str::from_utf8(&payload)) {
                     (Kind::Text, Ok(text)) => format!("< {}", lines::visible(text)),
                     (Kind::Text | Kind::Binary, _) => {
                         format!("< (binary) {}", lines::hex(&payload))
                     }
                 };
-                self.say(&line);
+                self.print(&line);
             }
             Heard::Ping(payload) => self.write(out, talk::PONG, &payload),
             Heard::Pong(payload) => {
                 if payload == self.pings.count.to_be_bytes()
-                    && let Some(asked_ns) = self.pings.asked_ns.take()
+                    && let Some(sent_ns) = self.pings.sent_ns.take()
                 {
-                    let took_ns = now.mono_ns.saturating_sub(asked_ns);
-                    self.say(&format!("(ping) {}", show_time(took_ns)));
+                    let took_ns = now.mono_ns.saturating_sub(sent_ns);
+                    self.print(&format!("(ping) {}", show_time(took_ns)));
                 }
             }
             Heard::Close(code, reason) => {
@@ -327,7 +326,7 @@ impl Connect {
         }
     }
 
-    /// The answer to the upgrade, or what follows it.
+    /// Reads the upgrade response and the frames after it.
     fn read(&mut self, mut bytes: &[u8], now: Now, out: &mut Out) {
         if let Stage::Upgrading { pending, .. } = &mut self.stage {
             match pending.read(&self.plan.ask, &mut bytes) {
@@ -341,9 +340,9 @@ impl Connect {
             }
         }
         self.hearing.extend(bytes);
-        while matches!(self.stage, Stage::Open | Stage::Goodbye { .. }) {
+        while matches!(self.stage, Stage::Open | Stage::Closing { .. }) {
             match self.hearing.poll() {
-                Ok(Some(heard)) => self.hear(heard, now, out),
+                Ok(Some(heard)) => self.handle(heard, now, out),
                 Ok(None) => break,
                 Err(fault) => {
                     let payload = talk::close_payload(fault.close_code(), fault.reason());
@@ -352,47 +351,47 @@ impl Connect {
                 }
             }
         }
-        self.talk(now, out);
+        self.send_due(now, out);
     }
 
-    /// Somebody typed.
-    fn take_typed(&mut self, bytes: &[u8]) {
+    /// Input from the terminal.
+    fn take_input(&mut self, bytes: &[u8]) {
         if self.lines.extend(bytes).is_ok() {
             self.actions.push_back(Action::Write(self.server()));
         } else {
-            self.say_over("A line is longer than 1MiB: that is no message.");
+            self.print_over_prompt("A line is longer than 1MiB: closing.");
             self.end(1);
         }
     }
 
-    fn typed_end(&mut self, how: HangUp, now: Now) {
+    fn input_ended(&mut self, how: HangUp, now: Now) {
         self.lines.finish();
-        self.typed = match how {
-            HangUp::Eof => Typed::End { at_ns: now.mono_ns },
-            _ => Typed::Gone,
+        self.input = match how {
+            HangUp::Eof => Input::End { at_ns: now.mono_ns },
+            _ => Input::Gone,
         };
         self.actions.push_back(Action::Write(self.server()));
     }
 
-    /// When what is waited for is late.
-    fn late_ns(&self) -> Option<u64> {
+    /// When the current step times out.
+    fn timeout_ns(&self) -> Option<u64> {
         match &self.stage {
             Stage::Connecting { since_ns }
             | Stage::Upgrading { since_ns, .. }
-            | Stage::Goodbye { since_ns } => Some(since_ns + time::ms(self.plan.patience_ms)),
-            Stage::Open | Stage::Over { .. } => None,
+            | Stage::Closing { since_ns } => Some(since_ns + time::ms(self.plan.patience_ms)),
+            Stage::Open | Stage::Ended { .. } => None,
         }
     }
 
-    fn give_up(&mut self, now: Now) {
+    fn time_out(&mut self, now: Now) {
         match &self.stage {
             Stage::Connecting { .. } => {
                 self.actions.push_back(Action::Reset(self.server()));
                 self.try_next(Why::TimedOut, now);
             }
             Stage::Upgrading { .. } => self.fail(&Why::Silent.to_string()),
-            Stage::Goodbye { .. } => self.closed_with(1006, "the server does not answer the Close"),
-            Stage::Open | Stage::Over { .. } => {}
+            Stage::Closing { .. } => self.closed_with(1006, "no Close from the server"),
+            Stage::Open | Stage::Ended { .. } => {}
         }
     }
 }
