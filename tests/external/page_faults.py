@@ -24,14 +24,14 @@ async def restarted(browser):
     await tab.served()
     server.kill()
     check("killed: it says so", await tab.says("Connection Closed, Reconnecting"), await tab.rows())
-    check("killed: 1006 in words", await tab.shows("closes", "1006 cut off, no Close came"), await tab.text("closes"))
+    check("killed: 1006 in words", await tab.shows("closes", "1006 closed without a Close frame"), await tab.text("closes"))
     check("down: tries fail aloud", await tab.says("Error, Closing"), await tab.rows())
-    check("down: why", await tab.shows("closes", "Nobody answers a plain GET either."), await tab.text("closes"))
+    check("down: why", await tab.shows("closes", "A plain GET fails too."), await tab.text("closes"))
     check("downtime runs", await tab.until("parseFloat($('downtime').textContent) > 0"), await tab.text("downtime"))
     with Server(env={"POD_NAME": "pod-b"}, main="127.0.0.1:%d" % server.main[1]):
         check("restarted: it is back by itself", await tab.until("link.served?.pod === 'pod-b'", 15), await tab.rows())
         equal("… one reconnect", await tab.text("reconnects"), "1")
-        check("… the trail tells it", await tab.went(r"pod-a [\d.]+ s1006 cut off, no Close camepod-b"), await tab.text("trail"))
+        check("… the trail tells it", await tab.went(r"pod-a [\d.]+ s1006 closed without a Close framepod-b"), await tab.text("trail"))
         check("the round trip is back too", await tab.until("trip.times.at(-1) > 0 && trip.pod === 'pod-b'", 15),
               await tab.run("trip.times"))
         texts = {row for row in await tab.said() if not row.startswith(("Served by", "Received: "))}
@@ -109,7 +109,7 @@ async def refused(browser):
             unwilling.sendall(crowd.UPGRADE)  # … and does not answer the Close, so the server stays for 5 s
             await proxy.save(20)
             server.signal()
-            check("503 while draining: it says what HTTP says", await tab.shows("closes", "A plain GET says 503 "), await tab.text("closes"))
+            check("503 while draining: it says what HTTP says", await tab.shows("closes", "A plain GET returns 503 "), await tab.text("closes"))
             check("… and waits as long as Retry-After asks", await tab.until("link.phase === 'waiting' && link.waitMs >= 1000")
                   and await tab.run("link.waitMs") <= 20000, await tab.run("link.waitMs"))
         await gone(server)

@@ -71,7 +71,7 @@ async def stale(browser, shots):
         api.start()
         check("… it is back: up to date", await tab.shows("feed-word", "Up to date", 15), await tab.text("feed"))
         server.kill()
-        check("the server is gone: stale", await tab.shows("feed-why", "1006 cut off"), await tab.text("feed-why"))
+        check("the server is gone: stale", await tab.shows("feed-why", "1006 closed without a Close"), await tab.text("feed-why"))
         api.count = 1
         with Server("--kube", api.url("127.0.0.1"), main="127.0.0.1:%d" % server.main[1]):
             check("… another one: what it does not know is gone",

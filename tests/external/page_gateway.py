@@ -51,7 +51,7 @@ async def talk(browser, server, shots):
     await tab.click("#routes button:text-is('lost')")
     await tab.press("Enter")
     check("… a backend that is away: a sentence", await tab.until(
-        "/The backend did not take it: Internal server error, request \\S+ of connection [\\w-]{22}$/"
+        "/The backend failed: Internal server error, request \\S+ of connection [\\w-]{22}$/"
         ".test(document.querySelector('#log .error')?.textContent)"), await tab.rows())
     equal("… the connection stays", await tab.run("link.phase"), "open")
     await looks(tab, "Gateway", shots)

@@ -53,7 +53,7 @@ async def choices(tab, server):
     await tab.fill("#protocols", "")
     await tab.connect("/nope")
     check("a path that is not there: why it never opened",
-          await tab.shows("closes", "A plain GET says 404 no such path; there are:"), await tab.text("closes"))
+          await tab.shows("closes", "A plain GET returns 404 no such path; there are:"), await tab.text("closes"))
     await tab.connect("/ws")
     check("… and on to one that is", await tab.served())
     equal("the address keeps it", await tab.run("location.hash"), "#/ws")
