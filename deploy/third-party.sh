@@ -1,22 +1,22 @@
 #!/bin/sh
-# Whose code is in the binary, and the notices that go with it, on standard output. Made while the
-# image is built, from the sources that it was built from: nothing of it can be out of date.
+# Prints the licences of all code in the binary. It runs while the image is built, on the sources of
+# that build, so the output cannot be out of date.
 #
 #   sh deploy/third-party.sh --target x86_64-unknown-linux-musl [--no-default-features]
 #
-# A crate without a licence's text among its files ends it with 1: then there is no image.
+# Exits with 1, which fails the build of the image, if a crate has no licence text.
 set -eu
 
 registry="${CARGO_HOME:-$HOME/.cargo}/registry/src"
 target="$(printf '%s\n' "$@" | grep -m 1 -e '-linux-')" || target="$(rustc --print host-tuple)"
 
-# What procedural macros are made of runs while building, and is not linked.
+# Procedural macros run at build time and are not linked.
 crates() {
     cargo tree --locked --offline --edges normal,no-proc-macro --prefix none \
         --format '{p}|{l}' "$@" | sed 's/ (\*)$//; s/ (proc-macro)//' | sort -u | grep -v '^wspulse '
 }
 
-# Of a crate that is MIT or something else, at our choice, the first.
+# For a crate with a choice of MIT or another licence, MIT.
 texts() {
     find "$1" -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'copyright*' \
         -o -iname 'notice*' -o -path '*/.licenses/*' -o -path '*/licenses/*' \) \
@@ -36,7 +36,7 @@ of_crate() {
     folder="$(find "$registry" -mindepth 2 -maxdepth 2 -name "$name-$version" | head -n 1)"
     found="$(texts "${folder:-/nowhere}" "$licence")"
     if [ -z "$found" ]; then
-        echo "third-party.sh: no licence of $name $version under $registry" >&2
+        echo "third-party.sh: no licence text of $name $version under $registry" >&2
         return 1
     fi
     printf '\n======== %s %s: %s\n' "$name" "$version" "$licence"
@@ -47,12 +47,12 @@ of_crate() {
     done
 }
 
-# The compiler brings its library's notices along, as a page.
+# The Rust distribution contains the licences of the standard library as HTML.
 of_library() {
     page="$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html"
     printf '\n======== the Rust standard library: MIT OR Apache-2.0, and those below\n\n'
     if ! [ -e "$page" ]; then
-        echo "third-party.sh: this compiler brings no notices along: $page" >&2
+        echo "third-party.sh: the licences of the standard library are missing: $page" >&2
         return 1
     fi
     sed 's/<[^>]*>//g; s/&#34;/"/g; s/&quot;/"/g; s/&#39;/'"'"'/g; s/&lt;/</g; s/&gt;/>/g
@@ -95,11 +95,11 @@ TEXT
     esac
 }
 
-# The longest text is in many of them, word for word: once is enough. No more than one blank line.
+# Prints the Apache License, which many crates contain, only once, and squeezes blank lines.
 once() {
     awk '
         /^[ \t]*Apache License[ \t\r]*$/ && ++seen > 1 {
-            skipping = 1; print "(the Apache License, Version 2.0, as it stands above)"
+            skipping = 1; print "(the Apache License, Version 2.0, as above)"
         }
         skipping == 2 && /[^ \t\r]/ { skipping = /APPENDIX/ ? 3 : 0 }
         !skipping { sub(/[ \t\r]+$/, ""); if ($0 != "" || last != "") print; last = $0 }
@@ -109,7 +109,7 @@ once() {
 }
 
 all() {
-    # In its own line: what fails inside a pipe is not seen.
+    # In a variable first, since a failure inside a pipe would go unnoticed.
     listed="$(crates "$@")"
     printf 'wspulse is MIT OR Apache-2.0. In this binary there is also:\n'
     echo "$listed" | while IFS='|' read -r crate licence; do

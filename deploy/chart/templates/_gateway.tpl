@@ -1,4 +1,4 @@
-{{- /* The gateway and its backend: names, arguments, whom they may call. */}}
+{{- /* The gateway and its backend: names, arguments, egress rules. */}}
 {{- define "wspulse.backend" -}}
 {{- printf "%s-backend" (include "wspulse.fullname" .) -}}
 {{- end }}
@@ -31,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.gateway.backend | default $own -}}
 {{- end }}
 
-{{- /* Callbacks go to the admin side, below the base path. */}}
+{{- /* Callbacks go to the admin service, with the base path. */}}
 {{- define "wspulse.callbacks" -}}
 {{- $own := printf "http://%s.%s.svc:%v%s" (include "wspulse.adminService" .) .Release.Namespace
       .Values.admin.port .Values.basePath -}}
@@ -64,11 +64,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 {{- end }}
 
-{{- /* Whom the server may call: nobody, unless something that is on asks for it. */}}
+{{- /* Egress of the server: none, unless an enabled feature needs it. */}}
 {{- define "wspulse.egress" -}}
 {{- $rules := .Values.networkPolicy.egress -}}
 {{- if .Values.deployments.enabled -}}
-{{- /* The API server, which has no labels to choose it by. */}}
+{{- /* The API server, which has no labels to select it by. */}}
 {{- $ports := list -}}
 {{- range .Values.deployments.ports -}}
 {{- $ports = append $ports (dict "port" . "protocol" "TCP") -}}
@@ -87,7 +87,7 @@ ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 {{- toYaml $rules -}}
 {{- end }}
 
-{{- /* Whom the backend may call: its gateway, its table, and whoever gives it an identity. */}}
+{{- /* Egress of the backend: its gateway, its table, and AWS credentials. */}}
 {{- define "wspulse.backendEgress" -}}
 {{- $callbacks := dict "ports" (list (dict "port" (include "wspulse.portOf"
       (include "wspulse.callbacks" .) | int) "protocol" "TCP")) -}}

@@ -27,7 +27,7 @@ app.kubernetes.io/name: {{ include "wspulse.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- /* Of the pod of `helm test`, which no service may choose. */}}
+{{- /* For the pod of `helm test`, which no service must select. */}}
 {{- define "wspulse.testSelector" -}}
 app.kubernetes.io/name: {{ include "wspulse.name" . }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -50,7 +50,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{- /* The names of gowebsockettest's chart win: internalPort, externalPort. */}}
+{{- /* internalPort and externalPort, from gowebsockettest's chart, take precedence. */}}
 {{- define "wspulse.containerPort" -}}
 {{- .Values.service.internalPort | default .Values.containerPort | int -}}
 {{- end }}
@@ -59,8 +59,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.service.externalPort | default .Values.service.port | int -}}
 {{- end }}
 
-{{- /* From the beginning of announce to the hard stop. When the hook fails, the server waits for
-its own 5 s: they must fit as well. */}}
+{{- /* From the start of the announcement to the hard stop. If the hook fails, the server waits for
+its default of 5 s, which must fit as well. */}}
 {{- define "wspulse.drainTimeout" -}}
 {{- $wait := dict "hook" (max 5 .Values.drain.wait) "sleep" 0 "server" .Values.drain.wait -}}
 {{- add (get $wait .Values.drain.announce) .Values.drain.window 5 -}}
@@ -123,7 +123,7 @@ its own 5 s: they must fit as well. */}}
 {{- end }}
 {{- end }}
 
-{{- /* Secrets that are files to the server, which reads them again: a new one needs no restart. */}}
+{{- /* Secrets that are mounted as files. The server reads them again, so changes need no restart. */}}
 {{- define "wspulse.secrets" -}}
 {{- $secrets := dict -}}
 {{- if .Values.deployments.enabled -}}
@@ -164,7 +164,7 @@ its own 5 s: they must fit as well. */}}
 {{- .Values.ingress.controller | default (has $class (list "nginx" "alb") | ternary $class "") -}}
 {{- end }}
 
-{{- /* A probe of the values, below the base path. Takes (list values probe). */}}
+{{- /* A probe of the values, with the base path. Takes (list values probe). */}}
 {{- define "wspulse.probe" -}}
 {{- $probe := index . 1 | mustDeepCopy -}}
 {{- with $probe.httpGet -}}
@@ -180,7 +180,7 @@ scaleDown:
     - {type: Pods, value: {{ .Values.scaleDown.podsPerMinute }}, periodSeconds: 60}
 {{- end }}
 
-{{- /* What no schema can say: values that do not go together. Included by the Deployment. */}}
+{{- /* Checks that a schema cannot express: inconsistent values. Included by the Deployment. */}}
 {{- define "wspulse.guard" -}}
 {{- $owners := dict "listen" "containerPort" "admin-listen" "admin.address and admin.port"
       "base-path" "basePath" "faults" "faults.enabled" "profile" "drain"
@@ -189,55 +189,55 @@ scaleDown:
       "drain-reason" "drain.reason" "drain-ready" "drain.ready" -}}
 {{- range $flag, $owner := $owners -}}
 {{- if hasKey $.Values.config $flag -}}
-{{- fail (printf "config.%s: the chart sets --%s from %s, as other objects depend on it: set that"
+{{- fail (printf "config.%s: the chart sets --%s from %s, since other objects depend on it: set that"
       $flag $flag $owner) -}}
 {{- end -}}
 {{- end -}}
 {{- range .Values.env -}}
 {{- if hasPrefix "WSPULSE_" (.name | default "") -}}
-{{- fail (printf "env: %s: what wspulse is told belongs to config; a flag would win" .name) -}}
+{{- fail (printf "env: %s: set wspulse's options in config, since flags override variables" .name) -}}
 {{- end -}}
 {{- end -}}
 {{- $public := or .Values.ingress.enabled .Values.httpRoute.enabled
       (eq .Values.service.type "LoadBalancer") -}}
 {{- if and .Values.faults.enabled $public (not .Values.faults.force) -}}
-{{- fail (print "faults.enabled lets anybody who reaches the port stop the pod, and an ingress, "
-      "a route or a load balancer is on: turn one of them off, or set faults.force=true "
-      "if that is what you want") -}}
+{{- fail (print "faults.enabled lets any client that reaches the port stop the pod, and an ingress, "
+      "a route or a load balancer is enabled: disable one of them, or set faults.force=true "
+      "if this is intended") -}}
 {{- end -}}
 {{- with .Values.deployments -}}
 {{- if .enabled -}}
 {{- if and $public (not .tokenSecret) (not .open) -}}
-{{- fail (print "deployments.enabled shows every image and replica count to anybody who reaches the "
-      "pod, and an ingress, a route or a load balancer is on: set deployments.tokenSecret, "
-      "or deployments.open=true if that is what you want") -}}
+{{- fail (print "deployments.enabled shows every image and replica count to any client that reaches "
+      "the pod, and an ingress, a route or a load balancer is enabled: set "
+      "deployments.tokenSecret, or deployments.open=true if this is intended") -}}
 {{- end -}}
 {{- if or (hasKey $.Values.config "kube") (hasKey $.Values.config "kube-namespace") -}}
 {{- fail (print "config.kube…: with deployments.enabled the chart sets --kube and --kube-namespace, "
-      "as the role depends on them: set deployments.namespace") -}}
+      "since the role depends on them: set deployments.namespace") -}}
 {{- end -}}
 {{- if not (or $.Values.serviceAccount.create $.Values.serviceAccount.name) -}}
-{{- fail (print "deployments.enabled would give its role to the account `default`, which every pod "
-      "of the namespace has: set serviceAccount.create=true, or serviceAccount.name") -}}
+{{- fail (print "deployments.enabled would give its role to the service account `default`, which all "
+      "pods of the namespace use by default: set serviceAccount.create=true, or serviceAccount.name") -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.gateway -}}
 {{- if .enabled -}}
 {{- if or (gt ($.Values.replicaCount | int) 1) $.Values.autoscaling.enabled $.Values.keda.enabled -}}
-{{- fail (print "gateway.enabled: only the pod that holds a connection knows its id, so there can be "
-      "one: set replicaCount=1 and no scaler (backend.keda scales what is behind it)") -}}
+{{- fail (print "gateway.enabled: only the pod that holds a connection knows its id, so there can be only "
+      "one pod: set replicaCount=1 and no scaler (backend.keda scales the backend)") -}}
 {{- end -}}
 {{- if not (or .backend $.Values.backend.enabled) -}}
-{{- fail "gateway.enabled needs something behind it: gateway.backend=URL, or backend.enabled=true" -}}
+{{- fail "gateway.enabled needs a backend: set gateway.backend=URL, or backend.enabled=true" -}}
 {{- end -}}
 {{- if not $.Values.admin.service.enabled -}}
-{{- fail (print "gateway.enabled: its callbacks come by the admin service: "
+{{- fail (print "gateway.enabled: callbacks use the admin service: "
       "set admin.service.enabled=true") -}}
 {{- end -}}
 {{- range $flag := list "backend" "stage" "token-file" -}}
 {{- if hasKey $.Values.config (printf "gateway-%s" $flag) -}}
-{{- fail (printf "config.gateway-%s: the chart sets it from gateway.…, as other objects depend on it"
+{{- fail (printf "config.gateway-%s: the chart sets it from gateway.…, since other objects depend on it"
       $flag) -}}
 {{- end -}}
 {{- end -}}
@@ -245,30 +245,30 @@ scaleDown:
 {{- end -}}
 {{- with .Values.backend -}}
 {{- if and .enabled (not .gateway) (not $.Values.gateway.enabled) -}}
-{{- fail (print "backend.enabled needs a gateway to answer: gateway.enabled=true, "
+{{- fail (print "backend.enabled needs a gateway for its answers: set gateway.enabled=true, "
       "or backend.gateway=URL") -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
-{{- fail (print "autoscaling.enabled and keda.enabled would fight over the replicas "
-      "(KEDA makes an HPA of its own): choose one") -}}
+{{- fail (print "autoscaling.enabled and keda.enabled would both control the replicas "
+      "(KEDA creates its own HPA): enable only one") -}}
 {{- end -}}
 {{- if not .Values.admin.service.enabled -}}
 {{- if and .Values.keda.enabled (eq .Values.keda.trigger "metrics-api") -}}
-{{- fail (print "keda.trigger=metrics-api finds the pods by the admin service: "
+{{- fail (print "keda.trigger=metrics-api finds the pods through the admin service: "
       "set admin.service.enabled=true, or keda.trigger=prometheus") -}}
 {{- end -}}
 {{- if .Values.serviceMonitor.enabled -}}
-{{- fail (print "serviceMonitor.enabled finds the pods by the admin service: "
+{{- fail (print "serviceMonitor.enabled finds the pods through the admin service: "
       "set admin.service.enabled=true") -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
-{{- fail "httpRoute.enabled needs a gateway: httpRoute.parentRefs=[{name: …}]" -}}
+{{- fail "httpRoute.enabled needs a gateway: set httpRoute.parentRefs=[{name: …}]" -}}
 {{- end -}}
 {{- with .Values.ingress -}}
 {{- if and .enabled (not .hosts) (or .clusterIssuer .issuer) -}}
-{{- fail "an issuer needs names to put into the certificate: ingress.hosts=[…]" -}}
+{{- fail "an issuer needs host names for the certificate: set ingress.hosts=[…]" -}}
 {{- end -}}
 {{- end -}}
 {{- if eq (include "wspulse.containerPort" .) (.Values.admin.port | int | toString) -}}
