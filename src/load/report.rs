@@ -106,11 +106,10 @@ impl fmt::Display for Outcome {
 /// What a status means in the response to an upgrade.
 fn hint(status: u16) -> &'static str {
     match status {
-        200..=299 => ": no WebSocket at that path",
         300..=399 => ": a redirect, which is not followed",
         400 => ": bad request",
         401 | 403 => ": not allowed; it may need an Origin or credentials",
-        404 => ": no WebSocket at that path",
+        200..=299 | 404 => ": no WebSocket at that path",
         426 => ": WebSocket version not supported",
         429 => ": too many requests",
         502 | 504 => ": a proxy cannot reach its server",
