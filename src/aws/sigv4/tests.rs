@@ -62,12 +62,7 @@ fn check(parts: &Parts<'_>, signed: &Signed, wall_ms: i64) -> Result<(), Denied>
 }
 
 /// Verifies the request with the fields of the signature added.
-fn check_with(
-    keys: &Keys,
-    parts: &Parts<'_>,
-    signed: &Signed,
-    wall_ms: i64,
-) -> Result<(), Denied> {
+fn check_with(keys: &Keys, parts: &Parts<'_>, signed: &Signed, wall_ms: i64) -> Result<(), Denied> {
     let mut fields = parts.fields.to_vec();
     fields.push(("X-Amz-Date", signed.date.as_bytes()));
     fields.push(("Authorization", signed.authorization.as_bytes()));

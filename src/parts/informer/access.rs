@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::{Roots, Target, Trust};
-use crate::proto::url::{Flaw, Parts, HostPort, Scheme, Protocol, Wrong};
+use crate::proto::url::{Flaw, HostPort, Parts, Protocol, Scheme, Wrong};
 
 /// An API server, and the credentials for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
