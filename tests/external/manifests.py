@@ -167,11 +167,11 @@ def same_as_chart(found):
           (one(public, "Deployment")["spec"]["replicas"], len(of_kind(public, "Ingress"))), (3, 1))
 
 
-def zero_to_running(found):
+def readme_install(found):
     """The README's commands: few, and about what is there."""
-    text = (ROOT / "README.md").read_text().partition("## From zero to running")[2]
+    text = (ROOT / "README.md").read_text().partition("## Install")[2]
     blocks = re.findall(r"```sh\n(.*?)```", text.partition("\n## ")[0], re.DOTALL)
-    check("README, from zero to running: at most five commands each, for four ways at least",
+    check("README, Install: at most five commands each, for four ways at least",
           len(blocks) >= 4 and all(len(block.splitlines()) <= 5 for block in blocks), blocks)
     named = re.findall(r"\bdeploy/[\w./-]+", " ".join(blocks))
     missing = [path for path in named if not (ROOT / path).exists()]
@@ -192,7 +192,7 @@ def without(document):
 def main():
     harness.require_binary()
     found = manifests()
-    for group in (judged, commands, guides, informer, rest, same_as_chart, zero_to_running):
+    for group in (judged, commands, guides, informer, rest, same_as_chart, readme_install):
         section(group, found)
     for name in (*GUIDES, "base"):
         section(lived, name, next(pods(found[name]))[2])
