@@ -76,8 +76,8 @@ impl Offers {
         self.current = (BUILT && name == NAME).then(Draft::default);
     }
 
-    /// Adds a parameter to the current offer. An unknown, invalid or repeated one declines only this
-    /// offer (RFC 7692 §5.1).
+    /// Adds a parameter to the current offer. An unknown, invalid or repeated one declines only
+    /// this offer (RFC 7692 §5.1).
     pub fn parameter(&mut self, name: &str, value: Option<&str>) {
         self.current = self.current.take().and_then(|draft| draft.with(name, value));
     }
