@@ -162,7 +162,6 @@ enum Written {
     No,
     /// Nothing: it was rendered, but the kernel took no byte of it.
     Buffered,
-    /// Possibly some of it.
     Maybe,
 }
 
@@ -458,7 +457,6 @@ impl State {
 }
 
 impl Connection {
-    /// The request that the connection carries.
     fn pending(&self) -> Option<&Pending> {
         match &self.state {
             State::Connecting { pending, .. } => Some(pending),

@@ -18,7 +18,6 @@ macro_rules! parts {
     ($($(#[$built:meta])* $name:ident,)*) => {
         $($(#[$built])* pub mod $name;)*
 
-        /// The values of the parts' flags.
         #[derive(Default)]
         pub(crate) struct Drafts {
             $($(#[$built])* pub(crate) $name: $name::Draft,)*
@@ -47,7 +46,6 @@ parts! {
 /// What a part adds to the program, whether or not it is used.
 pub(crate) struct Manifest {
     pub(crate) behaviour: Option<&'static Entry>,
-    /// Default mounts.
     pub(crate) mounts: &'static [&'static str],
     pub(crate) routes: &'static [Route],
     pub(crate) metrics: &'static [Metric],
@@ -57,7 +55,6 @@ pub(crate) struct Manifest {
     pub(crate) command: Option<Command>,
 }
 
-/// A command of a part.
 pub(crate) struct Command {
     pub(crate) verb: Verb,
     pub(crate) rows: fn() -> (&'static str, String),
@@ -136,7 +133,6 @@ pub fn metrics() -> impl Iterator<Item = &'static Metric> {
     MANIFESTS.iter().flat_map(|part| part.metrics)
 }
 
-/// The parts' commands.
 pub(crate) fn commands() -> impl Iterator<Item = &'static Command> {
     MANIFESTS.iter().filter_map(|part| part.command.as_ref())
 }

@@ -12,7 +12,6 @@ use crate::time;
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 const SECRET_BYTES_MAX: usize = 16 * 1024;
 
-/// Temporary credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Temporary {
     pub(super) credentials: Credentials,
@@ -70,7 +69,6 @@ struct Container<'a> {
     expiration: Cow<'a, str>,
 }
 
-/// Parses the response of a container endpoint.
 pub(super) fn json(status: u16, body: &[u8]) -> Result<Temporary, CredentialsError> {
     if status != 200 {
         return Err(CredentialsError::Refused(status, String::new()));

@@ -199,7 +199,6 @@ impl Provider {
         }
     }
 
-    /// Parses the provider's response.
     pub(super) fn parse_response(
         &self,
         status: u16,

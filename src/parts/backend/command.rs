@@ -15,10 +15,8 @@ use crate::options::{
 use crate::parts;
 use crate::server::config::Surface;
 
-/// Default port.
 const PORT: u16 = 8501;
 
-/// The head and foot of the help.
 pub(crate) const PAGE: Page = Page {
     about: "the sample REST service behind the gateway",
     synopsis: "usage: wspulse backend [OPTIONS]

@@ -21,7 +21,6 @@ pub struct Figures {
     pub rate: Rate,
 }
 
-/// The window of the rate.
 const WINDOW_S: u64 = 10;
 
 /// Requests per second over the last 10 seconds, for autoscalers.

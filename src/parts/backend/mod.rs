@@ -368,7 +368,6 @@ impl Backend {
         }
     }
 
-    /// Logs an event of the table.
     fn log_event(&mut self, event: Option<Event>) {
         let (Some(event), Store::Table(table)) = (event, &self.store) else { return };
         let name = &*table.config.name;

@@ -15,16 +15,12 @@ const GIVE_UP_MS: u64 = 2_000;
 /// Memory of a message besides its connection id.
 const MESSAGE_BYTES: usize = 128;
 
-/// What is done for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
-    /// Answer the client.
     Callback,
-    /// Count the message in its session.
     Count,
 }
 
-/// A message in progress.
 #[derive(Debug)]
 pub(super) struct PendingMessage {
     /// The HTTP connection that waits for the response.

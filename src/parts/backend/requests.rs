@@ -14,9 +14,7 @@ use crate::outbox::Block;
 use crate::proto::http_client::{Asked, Limits};
 use crate::time;
 
-/// Timeout of a callback.
 const CALLBACK_MS: u64 = 10_000;
-/// Timeout of a request about the table.
 const TABLE_MS: u64 = 5_000;
 /// Size limits of all responses.
 const LIMITS: Limits = Limits { head_bytes: 16 * 1024, body_bytes: 64 * 1024 };
@@ -58,7 +56,6 @@ impl Backend {
         self.call(Ask::Credentials, endpoint, bytes, deadline_ns);
     }
 
-    /// Sends the answer to the client.
     pub(super) fn answer_client(&mut self, now: Now, number: u64, message: &Message) {
         let Some(from) = self.authorization(now) else {
             log::warn!(target: "callback", "no token or credentials for --gateway yet");
@@ -99,7 +96,6 @@ impl Backend {
         self.finish(now, number, Task::Callback);
     }
 
-    /// Counts a message in its session.
     pub(super) fn count(&mut self, now: Now, number: u64) {
         let Some(message) = self.pending.find(number) else { return };
         let name = &*message.connection;

@@ -15,7 +15,6 @@ use crate::server::part::Asked;
 use crate::server::tokens::{self, Tokens};
 use crate::time;
 
-/// Maximum body of a callback.
 pub(super) const CALLBACK_BYTES: u64 = 128 * 1024;
 /// The service in the scope of signatures.
 const SERVICE: &str = "execute-api";
@@ -40,7 +39,6 @@ impl Guard {
         }
     }
 
-    /// The files to read.
     pub(super) fn files(&self) -> Vec<String> {
         let keys = Some(self.keys_file.clone()).filter(|file| !file.is_empty());
         self.tokens.paths().into_iter().chain(keys).collect()

@@ -11,7 +11,6 @@ const FAILURES: u8 = 5;
 const PAUSE_MS: u64 = 1_000;
 const PAUSE_MS_MAX: u64 = 30_000;
 
-/// The state of the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Circuit {
     /// Requests are sent; counts consecutive failures.
@@ -46,7 +45,6 @@ impl Circuit {
         *self = Self::default();
     }
 
-    /// Records the result of a request.
     pub(super) fn record(&mut self, now: Now, how: &Result<Reply, Why>, is_trial: bool) {
         let open = |pause_ms| Self::Open { until_ns: now.mono_ns + time::ms(pause_ms), pause_ms };
         let unreachable = match how {

@@ -20,7 +20,6 @@ pub(super) const GROUPS: &[Group<Draft>] = &[
 
 type Read<T> = Result<T, Cow<'static, str>>;
 
-/// The values of the flags, as given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     backend: String,

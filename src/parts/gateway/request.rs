@@ -56,7 +56,6 @@ impl Route {
     }
 }
 
-/// What a request tells the backend.
 #[derive(Debug)]
 pub(super) enum BackendEvent<'a> {
     Connect(&'a ConnectRequest<'a>),
@@ -117,7 +116,6 @@ struct Frame<'a> {
     request_id: &'a str,
 }
 
-/// The values that a request can contain.
 pub(super) struct RequestBuilder<'a> {
     pub(super) plan: &'a Plan,
     pub(super) now: Now,

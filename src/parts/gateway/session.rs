@@ -8,14 +8,12 @@ use crate::engine::{Id, Now};
 use crate::heap;
 use crate::queue::Queue;
 
-/// The state of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// `$connect` is in flight.
     Connecting,
     /// The backend has decided; the server has not asked yet.
     Decided(Verdict),
-    /// Connected.
     Open,
     /// The close handshake has started, with this code and reason.
     Closing(u16, String),
@@ -23,21 +21,18 @@ pub(super) enum State {
     Ending(u16, String),
 }
 
-/// A request in flight.
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
     pub(super) ticket: u64,
     pub(super) route: Route,
     pub(super) backend: usize,
     pub(super) request: String,
-    /// Size of the request.
     pub(super) bytes: usize,
     pub(super) began_ns: u64,
     /// Whether this is the trial request of the circuit breaker.
     pub(super) is_trial: bool,
 }
 
-/// A connection.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: Id,

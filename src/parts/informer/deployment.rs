@@ -52,7 +52,6 @@ pub(super) struct Replicas {
     pub(super) available: u32,
 }
 
-/// One revision of a Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Deployment {
     pub(super) uid: Box<str>,
@@ -63,7 +62,6 @@ pub(super) struct Deployment {
 }
 
 impl Deployment {
-    /// Heap memory.
     pub(super) fn cost(&self) -> usize {
         let images: usize = self.images.iter().map(|image| heap::cost(image.len())).sum();
         heap::cost(size_of_val(&*self.images))

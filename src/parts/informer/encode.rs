@@ -63,7 +63,6 @@ impl Encoded {
     }
 }
 
-/// A change of an object.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChangeEvent<'a> {
     pub(super) key: &'a Key,

@@ -12,7 +12,6 @@ pub(super) enum Error {
     MissingFile(MissingFile),
     /// The namespace or token has invalid characters.
     InvalidRequest,
-    /// Connecting failed.
     NotConnected(HangUp),
     Lost,
     /// A timeout.
@@ -29,7 +28,6 @@ pub(super) enum Error {
     Busy,
     /// Redirects are not followed, since the token would be sent along.
     Redirect,
-    /// Another error status.
     Status(u16),
     /// An ERROR event with this code.
     Event(u16),

@@ -14,7 +14,6 @@ use super::lines::Lines;
 use super::list_parser::ListParser;
 use crate::proto::http_client::{Answer, Asked, Head, Limits, Request, Unsendable};
 
-/// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
     /// A page of the Deployments.
@@ -49,7 +48,6 @@ pub(super) struct Summary {
     pub(super) is_whole: bool,
 }
 
-/// The parser of the response body.
 #[derive(Debug)]
 pub(super) enum Body {
     /// Before the head.
@@ -58,7 +56,6 @@ pub(super) enum Body {
     Watch(Lines),
 }
 
-/// What the head of a response means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadStatus {
     Ok,
@@ -107,14 +104,12 @@ impl Exchange {
         }
     }
 
-    /// The facts that matter when the response ends.
     pub(super) fn summary(&self) -> Summary {
         let is_whole = matches!(&self.body, Body::List(parser) if parser.is_over());
         let Self { kind, since_ns, reused, events, .. } = *self;
         Summary { kind, since_ns, reused, events, is_whole }
     }
 
-    /// Buffered bytes.
     pub(super) fn cost(&self) -> usize {
         match &self.body {
             Body::Watch(lines) => lines.cost(),
@@ -124,7 +119,6 @@ impl Exchange {
     }
 }
 
-/// Writes a request.
 pub(super) fn write(
     out: &mut Vec<u8>,
     access: &Access,

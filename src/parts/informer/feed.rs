@@ -50,7 +50,6 @@ struct Viewer {
 }
 
 impl Viewer {
-    /// Memory, including the table entry.
     fn cost(&self) -> usize {
         let known = match &self.position {
             Position::CatchingUp { known, .. } => heap::table::<u64>(known.capacity()),
@@ -74,7 +73,6 @@ enum Position {
     Following { cursor: u64 },
 }
 
-/// An encoded change.
 #[derive(Debug)]
 struct RingEntry {
     number: u64,

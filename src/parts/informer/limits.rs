@@ -8,7 +8,6 @@ pub(super) const OBJECT_BYTES: usize = 2 * 1024 * 1024;
 pub(super) const FIELD_BYTES: usize = 64 * 1024;
 /// A whole page.
 pub(super) const PAGE_BYTES: u64 = 128 * 1024 * 1024;
-/// The head of a response.
 pub(super) const HEAD_BYTES: usize = 32 * 1024;
 /// Pages of a list: more than [`DEPLOYMENTS`] needs.
 pub(super) const PAGES: u32 = 2_000;
@@ -28,10 +27,8 @@ pub(super) const RING_CHANGES: usize = 1_024;
 pub(super) const RING_BYTES: usize = 512 * 1024;
 /// Bytes sent to one viewer at a time.
 pub(super) const SAID_BYTES: usize = 16 * 1024;
-/// Viewers woken in one turn.
 pub(super) const WOKEN_PER_TURN: usize = 128;
 
-/// Connect timeout.
 pub(super) const CONNECT_MS: u64 = 10_000;
 /// Timeout of a page.
 pub(super) const ANSWER_MS: u64 = 60_000;

@@ -16,7 +16,6 @@ enum State {
     Within,
     /// `kept` is a line that was returned.
     Returned,
-    /// Skipping a line that is too long.
     Dropping,
 }
 
@@ -59,7 +58,6 @@ impl Lines {
         Some(Line::Whole(&self.kept))
     }
 
-    /// Buffered bytes.
     pub(super) fn cost(&self) -> usize {
         self.kept.capacity()
     }

@@ -3,16 +3,12 @@
 
 use super::limits;
 
-/// A part of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ListPart<'a> {
     /// A whole element of `items`.
     Item(&'a [u8]),
-    /// The value of `metadata`.
     Metadata(&'a [u8]),
-    /// A value that is too long to be kept.
     TooLong,
-    /// The end of the list.
     End,
 }
 
@@ -20,12 +16,10 @@ pub(super) enum ListPart<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Broken;
 
-/// An incremental parser.
 #[derive(Debug, Default)]
 pub(super) struct ListParser {
     state: State,
     scan: Scanner,
-    /// The beginning of the current member name.
     key: Vec<u8>,
     /// The beginning of an incomplete value.
     kept: Vec<u8>,
@@ -57,7 +51,6 @@ enum Retention {
     TooLong,
 }
 
-/// The result of [`ListParser::advance`].
 enum Found<'b> {
     /// A complete value; `None`: it is in [`ListParser::kept`].
     Value {
@@ -68,7 +61,6 @@ enum Found<'b> {
     End,
 }
 
-/// The position within a value.
 #[derive(Clone, Copy, Debug, Default)]
 struct Scanner {
     depth: u32,
@@ -110,7 +102,6 @@ impl ListParser {
         }))
     }
 
-    /// Reads up to the next part.
     fn advance<'b>(&mut self, bytes: &mut &'b [u8]) -> Result<Option<Found<'b>>, Broken> {
         while let Some(&byte) = bytes.first() {
             if self.is_within() {
@@ -152,12 +143,10 @@ impl ListParser {
         Ok(None)
     }
 
-    /// Whether the list is complete.
     pub(super) fn is_over(&self) -> bool {
         self.state == State::Over
     }
 
-    /// Buffered bytes.
     pub(super) fn cost(&self) -> usize {
         self.kept.capacity()
     }

@@ -111,11 +111,9 @@ pub struct Informer {
     /// Counters for metrics.
     pub figures: Figures,
     phase: Phase,
-    /// The next request.
     next: RequestKind,
     progress: Progress,
     secrets: Secrets,
-    /// When the secrets are re-read.
     reread_ns: u64,
     backoff: Backoff,
     rng: Rng,

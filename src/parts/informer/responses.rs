@@ -14,7 +14,6 @@ use crate::proto::http::Persistence;
 use crate::proto::http_client::{self, Fault, Head};
 use crate::time;
 
-/// Why reading a response was stopped.
 enum Stop {
     /// The resource version or the page has expired.
     Expired,
@@ -23,7 +22,6 @@ enum Stop {
 }
 
 impl Informer {
-    /// Sends the next request.
     pub(super) fn ask(&mut self, now: Now, reused: bool, out: &mut Vec<u8>) {
         let mut exchange = Exchange::new(self.next, now.mono_ns, reused);
         let query = match self.next {

@@ -21,7 +21,6 @@ pub(super) struct Slot {
     pub(super) is_alive: bool,
 }
 
-/// A change of an object.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) number: u64,
@@ -66,7 +65,6 @@ impl Store {
         self.by_key.len()
     }
 
-    /// Approximate memory.
     pub(super) fn cost(&self) -> usize {
         // Tree nodes are about half full.
         let entry = size_of::<Slot>() + 2 * (size_of::<(Key, u32)>() + size_of::<(u64, u32)>());
@@ -101,7 +99,6 @@ impl Store {
         self.by_key.values().filter_map(|slot| self.slot(*slot))
     }
 
-    /// A list begins.
     pub(super) fn begin_round(&mut self) {
         self.round = self.round.wrapping_add(1);
     }

@@ -14,7 +14,6 @@ const PAUSE_MAX_MS: u64 = 30_000;
 /// Interval between checks while the table is being created.
 const CREATING_MS: u64 = 500;
 
-/// The session table.
 #[derive(Debug)]
 pub(in crate::parts::backend) struct Table {
     pub(in crate::parts::backend) config: TableConfig,
@@ -46,10 +45,8 @@ enum Seen {
     Yes,
 }
 
-/// An event to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::parts::backend) enum Event {
-    /// The table can be used.
     Ready,
     /// `CreateTable` was accepted.
     Created,
@@ -107,13 +104,11 @@ impl Table {
         }
     }
 
-    /// A message was counted.
     pub(in crate::parts::backend) fn counted(&mut self) -> Option<Event> {
         self.failures = 0;
         self.recovered()
     }
 
-    /// A message could not be counted.
     pub(in crate::parts::backend) fn not_counted(
         &mut self,
         now: Now,
