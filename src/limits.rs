@@ -74,7 +74,7 @@ pub const FINAL_ACCEPT_MS: u64 = 1_000;
 pub const HANDSHAKES_PER_TURN: usize = 16;
 /// Most TLS handshakes in progress.
 pub const HANDSHAKES_AT_ONCE: usize = 1_024;
-/// Most bytes of a client's TLS handshake. A ClientHello has half a KiB, 2 KiB with post-quantum
+/// Most bytes of a client's TLS handshake. A `ClientHello` has half a KiB, 2 KiB with post-quantum
 /// keys; `rustls` alone would buffer 64 KiB of one that never ends.
 pub const HANDSHAKE_BYTES: usize = 12 * 1024;
 /// Memory of a TLS connection beyond that of a plain one.

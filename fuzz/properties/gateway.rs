@@ -183,7 +183,7 @@ mod model {
         }
 
         fn leave(&mut self, place: u32) {
-            self.gateway.gone(self.id(place));
+            self.gateway.gone(self.now, self.id(place));
             let generation = self.clients[place as usize].generation + 1;
             self.clients[place as usize] = Client { generation, ..Client::default() };
         }

@@ -271,10 +271,8 @@ impl Traffic {
 pub struct Entry {
     /// The name for `--mount`.
     pub name: &'static str,
-    /// One-line description.
-    pub about: &'static str,
     /// Whether to accept any subprotocol that the client offers.
-    pub speaks_any: bool,
+    pub any_subprotocol: bool,
     /// Parameters of this behaviour only.
     pub params: &'static [OwnParam],
     /// Name of the part that handles its WebSockets.
@@ -287,16 +285,14 @@ pub struct Entry {
 pub const TABLE: &[Entry] = &[
     Entry {
         name: "echo",
-        about: "echoes every message, text and binary",
-        speaks_any: true,
+        any_subprotocol: true,
         params: &[],
         part: None,
         new: || Box::new(echo::Echo),
     },
     Entry {
         name: "reverse",
-        about: "sends a welcome, each text reversed as JSON, and a message every 5 s",
-        speaks_any: false,
+        any_subprotocol: false,
         params: &[],
         part: None,
         new: || Box::new(reverse::Reverse::default()),

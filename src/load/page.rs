@@ -287,7 +287,10 @@ fn errors(page: &mut String, plan: &Plan, report: &Report) {
 
 fn servers(page: &mut String, servers: &[ServerStats]) {
     let mut servers: Vec<&ServerStats> = servers.iter().collect();
-    servers.sort_by_key(|server| std::cmp::Reverse((server.connections, server.answers)));
+    servers.sort_unstable_by(|one, other| {
+        let rank = |server: &ServerStats| (server.connections, server.answers);
+        rank(other).cmp(&rank(one)).then_with(|| one.name.cmp(&other.name))
+    });
     let all: u64 = servers.iter().map(|server| server.connections).sum();
     let width = servers.iter().map(|server| server.name.len()).max().unwrap_or(0).min(40);
     let mut label = "served by";
@@ -353,7 +356,9 @@ pub fn json(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> Str
         }
     }
     let causes = |list: &mut dyn Iterator<Item = (super::Outcome, u64)>| -> Value {
-        list.map(|(outcome, count)| (outcome.to_string(), json!(count))).collect()
+        let mut causes = serde_json::Map::new();
+        causes.extend(list.map(|(outcome, count)| (outcome.to_string(), json!(count))));
+        causes.into()
     };
     let took_ns = report.last_ns.saturating_sub(report.began_ns);
     let ideal = ideal(plan, report);

@@ -164,7 +164,7 @@ impl Kernel {
                     }
                 }
                 token if token >= FIRST_LISTENER => {
-                    events.push(Event::Accept(token - FIRST_LISTENER))
+                    events.push(Event::Accept(token - FIRST_LISTENER));
                 }
                 token => events.push(Event::Stream {
                     id: Id { key: token as u32, generation: (token >> 32) as u32 },

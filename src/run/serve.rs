@@ -200,8 +200,10 @@ fn open_listeners(serve: &Serve, passed: Vec<Passed>) -> Result<Vec<OpenListener
         }
     }
     // The log lists the main listeners first.
-    listeners.sort_by_key(|open| open.side == Side::Admin);
-    Ok(listeners)
+    let (mut ordered, admin): (Vec<_>, Vec<_>) =
+        listeners.into_iter().partition(|open| open.side == Side::Main);
+    ordered.extend(admin);
+    Ok(ordered)
 }
 
 /// Logs what an operator needs first: addresses, limits, and whether faults can be injected.

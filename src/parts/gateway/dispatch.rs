@@ -32,18 +32,11 @@ impl Gateway {
             self.blocks.give_back(payload, now.mono_ns);
         }
         if self.sessions.get(&connection).is_some_and(|s| matches!(s.state, State::Ending(..))) {
-            self.send_disconnect_at(now, connection);
+            self.send_disconnect(now, connection);
         }
     }
 
-    pub(super) fn send_disconnect(&mut self, connection: ConnectionId) {
-        // `gone` has no `now`: use the time of the last request.
-        let Some(session) = self.sessions.get(&connection) else { return };
-        let now = Now { mono_ns: session.last_request_ns, wall_ms: session.last_request_ms };
-        self.send_disconnect_at(now, connection);
-    }
-
-    pub(super) fn send_disconnect_at(&mut self, now: Now, connection: ConnectionId) {
+    pub(super) fn send_disconnect(&mut self, now: Now, connection: ConnectionId) {
         let Some(Session { state: State::Ending(code, reason), .. }) =
             self.sessions.get(&connection)
         else {
@@ -84,8 +77,6 @@ impl Gateway {
         };
         in_flight.bytes = call.as_ref().map_or(0, |call| call.bytes.len());
         session.in_flight = Some(in_flight);
-        session.last_request_ns = now.mono_ns;
-        session.last_request_ms = now.wall_ms;
         self.in_flight.insert(ticket, connection);
         match call {
             Ok(call) => self.steps.push_back(Step::Ask(ticket, call)),

@@ -262,7 +262,7 @@ impl Gateway {
                 verdict
             }
             State::Connecting | State::Open | State::Closing(..) | State::Ending(..) => {
-                self.abandon(connection);
+                self.abandon(now, connection);
                 refused
             }
         }
@@ -371,15 +371,15 @@ impl Gateway {
     }
 
     /// The connection is gone, possibly before it became a WebSocket.
-    pub fn gone(&mut self, id: Id) {
+    pub fn gone(&mut self, now: Now, id: Id) {
         if let Some(connection) = self.connections.get(&id).copied() {
-            self.abandon(connection);
+            self.abandon(now, connection);
         }
     }
 
     /// The client left during `$connect`. If the backend accepts it or has done so, it gets a
     /// `$disconnect`.
-    fn abandon(&mut self, connection: ConnectionId) {
+    fn abandon(&mut self, now: Now, connection: ConnectionId) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         self.connections.remove(&session.id);
         let welcome = matches!(session.state, State::Decided(Verdict::Welcome(_)));
@@ -391,7 +391,7 @@ impl Gateway {
         if self.ending > ENDING_MAX {
             self.drop_disconnect(connection);
         } else if welcome {
-            self.send_disconnect(connection);
+            self.send_disconnect(now, connection);
         }
     }
 

@@ -26,8 +26,7 @@ const QUERY_PAIRS: usize = 64;
 /// The behaviour that it speaks for.
 pub const BEHAVIOUR: Entry = Entry {
     name: "gateway",
-    about: "every message as an HTTP request to `--gateway-backend`",
-    speaks_any: false,
+    any_subprotocol: false,
     params: &[],
     part: Some(NAME),
     new: || Box::new(PartSocket::new(Sizes { message: MESSAGE_BYTES, frame: FRAME_BYTES })),
@@ -200,7 +199,8 @@ impl Part for Front {
     /// Where the gateway is, and a message for each of its routes.
     fn hello(&self, mounts: &[&str]) -> Option<(&'static str, serde_json::Value)> {
         let plan = self.gateway.plan();
-        let mut routes = BTreeMap::from([("$default", "hello".to_owned())]);
+        let mut routes = BTreeMap::new();
+        routes.insert("$default", "hello".to_owned());
         if let Some(expression) = &plan.expression {
             let keys = plan.routes.iter().map(|(key, _)| &**key);
             routes.extend(keys.map(|key| (key, expression.example(key))));
@@ -306,9 +306,9 @@ impl Part for Front {
         Some(&mut self.calls)
     }
 
-    fn closed(&mut self, _now: Now, id: Id) {
+    fn closed(&mut self, now: Now, id: Id) {
         self.calls.closed(id);
-        self.gateway.gone(id);
+        self.gateway.gone(now, id);
     }
 
     fn next_deadline(&self) -> Option<u64> {

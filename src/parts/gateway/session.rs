@@ -51,9 +51,6 @@ pub(super) struct Session {
     pub(super) active_at_ms: i64,
     pub(super) opened_ns: u64,
     pub(super) active_ns: u64,
-    /// When the last request was sent.
-    pub(super) last_request_ns: u64,
-    pub(super) last_request_ms: i64,
 }
 
 impl Session {
@@ -72,8 +69,6 @@ impl Session {
             active_at_ms: now.wall_ms,
             opened_ns: now.mono_ns,
             active_ns: now.mono_ns,
-            last_request_ns: now.mono_ns,
-            last_request_ms: now.wall_ms,
         }
     }
 

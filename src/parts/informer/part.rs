@@ -18,8 +18,7 @@ const NAME: &str = "informer";
 /// The behaviour that it speaks for.
 pub const BEHAVIOUR: Entry = Entry {
     name: "deployments",
-    about: "the Deployments of a cluster, as they change",
-    speaks_any: false,
+    any_subprotocol: false,
     params: PARAMS,
     part: Some(NAME),
     new: || Box::new(PartSocket::new(Sizes::ANY)),

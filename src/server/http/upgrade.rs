@@ -133,7 +133,7 @@ fn choose<'o>(offer: &Offer<'o>, mount: &Mount, spoken: &[String]) -> Option<&'o
     let mut offered = offer.subprotocols.iter().copied();
     if spoken.is_empty() {
         // Clients hang up on a server that chooses none of what they offer.
-        return offered.next().filter(|_| mount.entry.speaks_any);
+        return offered.next().filter(|_| mount.entry.any_subprotocol);
     }
     offered.find(|name| spoken.iter().any(|spoken| spoken == name))
 }
