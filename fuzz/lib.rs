@@ -13,5 +13,5 @@ mod squeeze;
 #[path = "../tests/it/watched.rs"]
 mod watched;
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
-#[path = "../tests/it/world.rs"]
-mod world;
+#[path = "../tests/it/os/mod.rs"]
+mod os;

@@ -8,7 +8,7 @@ use wspulse::limits;
 use super::input::Source;
 use super::said;
 use crate::house::House;
-use crate::world::Fault;
+use crate::os::Fault;
 
 const INPUT_MAX: usize = 2 * 1024;
 const OPERATIONS_MAX: usize = 200;
@@ -119,7 +119,7 @@ impl Play {
             _ if self.peers.is_empty() => self.connect(0),
             6 => wires.fin(wire),
             7 => wires.reset(wire),
-            8 => wires.haunt(wire),
+            8 => wires.spurious_event(wire),
             9 => wires.window(wire, usize::from(source.byte())),
             10 => wires.window(wire, usize::from(source.word()) * 16),
             11 => wires.window(wire, usize::MAX),
@@ -159,13 +159,13 @@ impl Play {
     fn fault(&mut self, source: &mut Source<'_>) {
         let which = source.byte();
         let faults = [Fault::Interrupted, Fault::Short, Fault::Spurious, Fault::Reset];
-        let mut net = self.house.wires.0.borrow_mut();
+        let mut net = self.house.wires.state();
         net.fault = Some((net.calls + 1 + u64::from(which >> 2), faults[usize::from(which & 3)]));
     }
 
     /// Descriptors run out, or there are plenty again.
     fn descriptors(&mut self, source: &mut Source<'_>) {
-        self.house.wires.0.borrow_mut().descriptors = if source.byte() & 1 == 0 { 1000 } else { 0 };
+        self.house.wires.state().descriptors = if source.byte() & 1 == 0 { 1000 } else { 0 };
     }
 
     fn upgrade(&mut self, wire: usize, source: &mut Source<'_>) {

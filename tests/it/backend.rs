@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::once;
-use crate::world::{Dials, Wires};
+use crate::os::{Network, OnConnect};
 
 /// One server with as many connections as are opened; a line of a transcript is one of these:
 ///
@@ -23,14 +23,14 @@ pub(crate) struct Backend {
 
 impl Backend {
     /// Does what a line says.
-    pub(crate) fn act(&mut self, wires: &Wires, what: &str, raw: fn(&str) -> Vec<u8>) {
+    pub(crate) fn act(&mut self, wires: &Network, what: &str, raw: fn(&str) -> Vec<u8>) {
         // Those that were given up wait for nothing.
         self.open.retain(|wire| wires.end(*wire).is_none());
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         match verb {
-            "up" => wires.0.borrow_mut().dials = Dials::Taken,
-            "down" => wires.0.borrow_mut().dials = Dials::Refused,
-            "lost" => wires.0.borrow_mut().dials = Dials::Lost,
+            "up" => wires.state().on_connect = OnConnect::Accept,
+            "down" => wires.state().on_connect = OnConnect::Refuse,
+            "lost" => wires.state().on_connect = OnConnect::Drop,
             "always" => self.always = Some(answer(rest, raw)),
             "raw" => wires.send(self.open.pop_front().expect("a request"), &raw(rest)),
             "fin" => wires.fin(self.open.pop_front().expect("a request")),
@@ -40,9 +40,9 @@ impl Backend {
     }
 
     /// What it was asked since.
-    pub(crate) fn asked(&mut self, wires: &Wires) -> Vec<String> {
+    pub(crate) fn asked(&mut self, wires: &Network) -> Vec<String> {
         let mut said = Vec::new();
-        let dialled = wires.0.borrow().dialled.clone();
+        let dialled = wires.state().outgoing.clone();
         for wire in dialled {
             let fresh = wires.take_output(wire);
             let input = self.input.entry(wire).or_default();

@@ -1,6 +1,6 @@
 //! The API server of a transcript: it answers what its lines say, and shows what it was asked.
 
-use crate::world::{Dials, Wires};
+use crate::os::{Network, OnConnect};
 
 /// One server, one connection at a time; a line of a transcript is one of these:
 ///
@@ -20,13 +20,14 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Does what a line says.
-    pub(crate) fn act(wires: &Wires, what: &str, raw: fn(&str) -> Vec<u8>) {
+    pub(crate) fn act(wires: &Network, what: &str, raw: fn(&str) -> Vec<u8>) {
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         if verb == "up" || verb == "down" {
-            wires.0.borrow_mut().dials = if verb == "up" { Dials::Taken } else { Dials::Refused };
+            let up = verb == "up";
+            wires.state().on_connect = if up { OnConnect::Accept } else { OnConnect::Refuse };
             return;
         }
-        let wire = *wires.0.borrow().dialled.last().unwrap();
+        let wire = *wires.state().outgoing.last().unwrap();
         let bytes = match verb {
             "fin" => return wires.fin(wire),
             "reset" => return wires.reset(wire),
@@ -48,9 +49,9 @@ impl Cluster {
     }
 
     /// What it was asked since.
-    pub(crate) fn asked(&mut self, wires: &Wires) -> Vec<String> {
+    pub(crate) fn asked(&mut self, wires: &Network) -> Vec<String> {
         let mut said = Vec::new();
-        let dialled = wires.0.borrow().dialled.clone();
+        let dialled = wires.state().outgoing.clone();
         for wire in dialled.iter().skip(self.seen) {
             let fresh = wires.take_output(*wire);
             self.input.extend(fresh);

@@ -4,8 +4,8 @@
 use wspulse::rng::Rng;
 
 use crate::house::House;
+use crate::os::End;
 use crate::peer::{close, frame, upgrade};
-use crate::world::End;
 
 /// One read has more than a turn takes of them, and more than the short way has room for.
 const FRAMES: u64 = 600;

@@ -8,8 +8,8 @@ use serde_json::Value;
 use wspulse::rng::Rng;
 
 use crate::house::House;
+use crate::os::{End, OnConnect};
 use crate::peer::{Reader, text, upgrade};
-use crate::world::{Dials, End};
 
 const STEP_MS: u64 = 50;
 /// Longer than any request may take, with the steps' own coarseness.
@@ -48,7 +48,7 @@ impl Dice {
 
     /// Takes requests in, and gives the answers that are due.
     fn serve(&mut self, house: &House, now_ms: u64) {
-        let dialled = house.wires.0.borrow().dialled.clone();
+        let dialled = house.wires.state().outgoing.clone();
         for wire in dialled {
             let fresh = house.wires.take_output(wire);
             if fresh.is_empty() {
@@ -118,8 +118,8 @@ fn play(seed: u64, connections: usize, messages: usize) {
     let args = "--gateway-backend http://127.0.0.1:8501 --gateway-reply on --ping-interval 0";
     let args: Vec<&str> = args.split(' ').collect();
     let mut house = House::seeded(&args, seed);
-    house.wires.0.borrow_mut().dials = Dials::Taken;
-    house.wires.0.borrow_mut().descriptors = 10_000;
+    house.wires.state().on_connect = OnConnect::Accept;
+    house.wires.state().descriptors = 10_000;
     let mut rng = Rng::new(seed);
     let mut dice = Dice {
         rng: Rng::new(seed ^ 0xd1ce),
@@ -260,7 +260,7 @@ fn what_clients_send_stays_a_value() {
         let mut shapes: BTreeMap<String, usize> = BTreeMap::new();
         for payload in PAYLOADS {
             let mut house = House::new(&args);
-            house.wires.0.borrow_mut().dials = Dials::Taken;
+            house.wires.state().on_connect = OnConnect::Accept;
             let wire = house.connect();
             let mut query = String::new();
             for byte in payload.bytes() {
@@ -270,7 +270,7 @@ fn what_clients_send_stays_a_value() {
             let more = fields(payload).join("\r\n");
             let head = [&head[..head.len() - 2], more.as_bytes(), b"\r\n\r\n"].concat();
             house.send(wire, &head);
-            let backend = *house.wires.0.borrow().dialled.last().expect("a request");
+            let backend = *house.wires.state().outgoing.last().expect("a request");
             let asked = house.wires.take_output(backend);
             *shapes.entry(shape(&asked, payload, format)).or_default() += 1;
             house.send(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");

@@ -12,8 +12,8 @@ mod slow;
 mod upgrade;
 
 use crate::house::House;
+use crate::os::End;
 use crate::peer::{self, Reader};
-use crate::world::End;
 
 /// One hostile input.
 pub(crate) struct Row {

@@ -8,16 +8,16 @@ use wspulse::options::{self, Command, Surroundings};
 use wspulse::server::{Assets, Server};
 use wspulse::time::Now;
 
+use crate::os::{End, FakeOs, Network, Node};
 use crate::watched::Watched;
-use crate::world::{End, Wires, World};
 
 /// Turns without a pause after which something is wrong.
 const TURNS_MAX: usize = 100_000;
 
 /// A server in its world.
 pub(crate) struct House {
-    pub(crate) driver: Driver<Watched, World>,
-    pub(crate) wires: Wires,
+    pub(crate) driver: Driver<Watched, FakeOs>,
+    pub(crate) wires: Network,
     pub(crate) exit: Option<u8>,
 }
 
@@ -43,9 +43,9 @@ impl House {
     }
 
     pub(crate) fn seeded(args: &[&str], seed: u64) -> Self {
-        let wires = Wires::new();
+        let wires = Network::new();
         let server = server(args, seed);
-        let driver = Driver::new(Watched::new(server), World(wires.clone()));
+        let driver = Driver::new(Watched::new(server), FakeOs::new(Node::Server, &wires));
         Self { driver, wires, exit: None }
     }
 
@@ -73,16 +73,15 @@ impl House {
     }
 
     fn pass_ns(&mut self, ns: u64) {
-        {
-            let mut net = self.wires.0.borrow_mut();
-            net.limit_ns = net.now_ns + ns;
-            net.quiet = false;
-        }
+        let limit_ns = self.now_ns() + ns;
         for _ in 0..TURNS_MAX {
-            if self.exit.is_some() || self.wires.0.borrow().quiet {
+            if self.exit.is_some() {
                 return;
             }
             self.exit = self.driver.turn().unwrap();
+            if !self.wires.state().advance(limit_ns) {
+                return;
+            }
         }
         panic!("the loop spins");
     }
@@ -101,6 +100,6 @@ impl House {
     }
 
     pub(crate) fn now_ns(&self) -> u64 {
-        self.wires.0.borrow().now_ns
+        self.wires.state().now_ns
     }
 }

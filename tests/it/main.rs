@@ -15,6 +15,7 @@ mod house;
 #[cfg(feature = "informer")]
 mod kube;
 mod once;
+mod os;
 mod peer;
 mod process;
 mod scenarios;
@@ -29,4 +30,3 @@ mod tools;
 #[cfg(feature = "gateway")]
 mod traceable;
 mod watched;
-mod world;

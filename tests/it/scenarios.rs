@@ -31,9 +31,9 @@ use wspulse::server::TRANSITIONS;
 use crate::backend::Backend;
 use crate::cluster::Cluster;
 use crate::house::House;
+use crate::os::End;
 use crate::peer::{self, Reader};
 use crate::watched::Transition;
-use crate::world::End;
 
 struct Client {
     wire: usize,
@@ -160,7 +160,7 @@ impl Stage {
             }
             "file" => {
                 let (path, text) = what.split_once(' ').unwrap();
-                let mut net = self.house.wires.0.borrow_mut();
+                let mut net = self.house.wires.state();
                 let files = net.files.get_or_insert_default();
                 files.retain(|(known, _)| known != path);
                 files.push((path.to_owned(), unquoted(text)));
@@ -194,7 +194,7 @@ impl Stage {
         match verb {
             "fin" => wires.fin(wire),
             "reset" => wires.reset(wire),
-            "haunt" => wires.haunt(wire),
+            "haunt" => wires.spurious_event(wire),
             "window" if rest == "open" => wires.window(wire, usize::MAX),
             "window" => wires.window(wire, rest.parse().unwrap()),
             _ => wires.send(wire, &bytes(verb, rest)),

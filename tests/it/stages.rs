@@ -150,7 +150,7 @@ fn outcome(stage: &Stage, (_, input): &Input) -> String {
     seen = state(&house, &client);
     while house.exit.is_none() && house.now_ns() - start_ns < PATIENCE_NS {
         house.pass(STEP_MS);
-        let said = !house.wires.0.borrow().wires[client.wire].outbound.is_empty();
+        let said = house.wires.has_output(client.wire);
         if state(&house, &client) != seen || said {
             let tenths = (house.now_ns() - start_ns + 50_000_000) / 100_000_000;
             let then = now(&mut house, &mut client, seen.1);

@@ -29,11 +29,11 @@ fn pinged(house: &mut House, clients: usize) -> Vec<(Client, Vec<u8>)> {
 fn who_has_answered_during_a_standstill_is_not_lost() {
     let mut house = House::new(&["--ping-interval", "200ms", "--pong-timeout", "300ms"]);
     let clients = pinged(&mut house, 100);
-    house.wires.0.borrow_mut().batch = 16;
+    house.wires.state().batch = 16;
     for (client, payload) in &clients {
         house.wires.send(client.wire, &frame(0x8a, payload));
     }
-    house.wires.0.borrow_mut().now_ns += 5_000_000_000;
+    house.wires.state().now_ns += 5_000_000_000;
     house.settle();
     let lost = clients.iter().filter(|(client, _)| end(&house, client.wire) != "open").count();
     assert_eq!(lost, 0, "connections are closed although their pongs had arrived");
@@ -46,7 +46,7 @@ fn who_has_answered_while_the_loop_was_frozen_is_not_lost() {
         House::new(&["--ping-interval", "200ms", "--pong-timeout", "300ms", "--faults"]);
     let freezer = Client::upgraded(&mut house, "/echo?block=5s");
     let clients = pinged(&mut house, 100);
-    house.wires.0.borrow_mut().batch = 16;
+    house.wires.state().batch = 16;
     house.send(freezer.wire, &text("freeze"));
     for (client, payload) in &clients {
         house.wires.send(client.wire, &frame(0x8a, payload));

@@ -3,8 +3,8 @@
 
 use crate::hostile::{Client, end};
 use crate::house::House;
+use crate::os::Fault;
 use crate::peer::{self, close, frame, text};
-use crate::world::Fault;
 
 /// What two connections said until their ends: the one that does everything, and a bystander.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ fn conversation() -> Vec<Step> {
 /// Plays the conversation with a fault at one call; also says how many calls it took.
 fn play(steps: &[Step], fault: Option<(u64, Fault)>) -> (Heard, u64) {
     let mut house = House::new(&[]);
-    house.wires.0.borrow_mut().fault = fault;
+    house.wires.state().fault = fault;
     let bystander = Client::connect(&mut house);
     house.send(bystander.wire, &peer::upgrade("/echo", &[]));
     let talker = Client::connect(&mut house);
@@ -80,7 +80,7 @@ fn play(steps: &[Step], fault: Option<(u64, Fault)>) -> (Heard, u64) {
     let server = house.driver.engine();
     let left = (server.connections(), server.timers(), server.memory());
     assert_eq!(left, (0, 0, 0), "connections, timers, bytes left behind by {fault:?}");
-    let calls = house.wires.0.borrow().calls;
+    let calls = house.wires.state().calls;
     (Heard { talker, bystander }, calls)
 }
 

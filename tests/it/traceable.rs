@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use wspulse::rng::Rng;
 
 use crate::house::House;
+use crate::os::{End, OnConnect};
 use crate::peer::{self, Reader};
-use crate::world::{Dials, End};
 
 const SEEDS: u64 = 300;
 const STEPS: u64 = 120;
@@ -45,7 +45,7 @@ impl Play {
                     --max-age 3s --max-age-jitter 30%";
         let args: Vec<&str> = args.split_whitespace().collect();
         let mut house = House::seeded(&args, seed);
-        house.wires.0.borrow_mut().dials = Dials::Taken;
+        house.wires.state().on_connect = OnConnect::Accept;
         let admin = house.wires.connect(1);
         house.settle();
         let rng = Rng::new(seed);
@@ -130,7 +130,7 @@ impl Play {
 
     /// Takes requests in; the connection id of one that asks about a new client.
     fn serve(&mut self) -> Option<String> {
-        let dialled = self.house.wires.0.borrow().dialled.clone();
+        let dialled = self.house.wires.state().outgoing.clone();
         let mut fresh = None;
         for wire in dialled {
             let asked = String::from_utf8(self.house.wires.take_output(wire)).unwrap();

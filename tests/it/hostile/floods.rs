@@ -14,11 +14,9 @@ const HELD: usize = 64 * 1024 + 512 + 32 * 1024 + 64 * 1024;
 
 /// Turns until this wire has something to read.
 fn turns_until_heard(house: &mut House, wire: usize) -> usize {
-    let net = house.wires.0.clone();
-    net.borrow_mut().limit_ns = house.now_ns();
     for turn in 1..=100 {
         house.driver.turn().unwrap();
-        if !net.borrow().wires[wire].outbound.is_empty() {
+        if house.wires.has_output(wire) {
             return turn;
         }
     }
@@ -65,7 +63,7 @@ fn who_is_new_does_not_wait_behind_a_flood() {
 #[test]
 fn knocks_without_descriptors_are_answered_together() {
     let mut house = House::new(&[]);
-    house.wires.0.borrow_mut().descriptors = 0;
+    house.wires.state().descriptors = 0;
     let knocks: Vec<usize> = (0..500)
         .map(|_| {
             house.pass(2);
@@ -74,7 +72,7 @@ fn knocks_without_descriptors_are_answered_together() {
         .collect();
     house.pass(100);
     assert!(knocks.iter().all(|wire| house.output(*wire).starts_with(b"HTTP/1.1 503 ")));
-    let errors = house.wires.0.borrow().exhausted;
+    let errors = house.wires.state().accepts_without_descriptor;
     assert!((1..=15).contains(&errors), "{errors} errors in a second");
 }
 
@@ -83,8 +81,6 @@ fn more_requests_than_one_turn_answers() {
     let mut house = House::new(&[]);
     let client = Client::connect(&mut house);
     house.wires.send(client.wire, &REQUEST.repeat(100_000));
-    let net = house.wires.0.clone();
-    net.borrow_mut().limit_ns = house.now_ns();
     let mut answered = 0;
     for _ in 0..10_000 {
         house.driver.turn().unwrap();
@@ -142,7 +138,7 @@ fn and_then_reading_them() {
 #[test]
 fn ten_thousand_at_the_door() {
     let mut house = House::new(&[]);
-    house.wires.0.borrow_mut().descriptors = 20_000;
+    house.wires.state().descriptors = 20_000;
     for _ in 0..10_000 {
         let wire = house.wires.connect(0);
         house.wires.fin(wire);
@@ -157,7 +153,7 @@ fn ten_thousand_at_the_door() {
     house.wires.reset(probe);
     house.settle();
     assert_eq!((house.driver.engine().connections(), held(&house)), (0, 0));
-    assert_eq!(house.wires.0.borrow().descriptors, 20_000);
+    assert_eq!(house.wires.state().descriptors, 20_000);
     others_are_served(&mut house);
 }
 
@@ -225,14 +221,14 @@ fn a_message_in_segments_of_a_byte() {
     let mut house = House::new(&[]);
     let mut client = Client::upgraded(&mut house, "/echo");
     let message = frame(0x81, &vec![b'x'; 64 * 1024]);
-    let before = house.wires.0.borrow().calls;
+    let before = house.wires.state().calls;
     let (last, others) = message.split_last().unwrap();
     for (sent, byte) in others.iter().enumerate() {
         assert_eq!(client.say(&mut house, &[*byte]), [""; 0]);
         assert!(held(&house) <= 2 * sent + 4_096, "{} bytes are held for {sent}", held(&house));
     }
     assert_eq!(client.say(&mut house, &[*last]), ["text (65536 bytes)"]);
-    let calls = house.wires.0.borrow().calls - before;
+    let calls = house.wires.state().calls - before;
     assert!(calls <= 2 * message.len() as u64, "{calls} calls");
 }
 

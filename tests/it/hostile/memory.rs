@@ -24,7 +24,7 @@ impl Attack {
     fn new(seed: u64) -> Self {
         let mut house = House::seeded(&["--memory-limit", "16MiB", "--ping-interval", "0"], seed);
         let used = house.driver.engine().used.clone();
-        house.wires.0.borrow_mut().used = Some(used);
+        house.wires.state().memory_used = Some(used);
         let bystander = house.connect();
         house.send(bystander, &peer::upgrade("/echo", &[]));
         house.output(bystander);

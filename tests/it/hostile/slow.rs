@@ -10,13 +10,13 @@ fn in_8193_writes_costs_no_more() {
     let client = Client::connect(&mut house);
     let head = get(format!("X: {}", "a".repeat(8_192 - get("X: ").len())));
     assert_eq!(head.len(), 8_192);
-    let before = house.wires.0.borrow().calls;
+    let before = house.wires.state().calls;
     for byte in &head[..head.len() - 1] {
         house.send(client.wire, &[*byte]);
         let memory = house.driver.engine().memory();
         assert!(memory <= 2 * 8_192, "{memory} bytes for one head");
     }
-    let calls = house.wires.0.borrow().calls - before;
+    let calls = house.wires.state().calls - before;
     assert!(calls <= 2 * 8_192, "{calls} calls for as many bytes");
 }
 
@@ -287,7 +287,7 @@ fn half_closed_while_echoes_wait() {
 #[test]
 fn the_same_key_from_one_address() {
     let mut house = House::new(&["--max-connections", "1000"]);
-    house.wires.0.borrow_mut().descriptors = 20_000;
+    house.wires.state().descriptors = 20_000;
     let upgrade = peer::upgrade("/echo", &[]);
     for n in 0..1_010 {
         let mut client = Client::connect(&mut house);

@@ -2,8 +2,8 @@
 //! for all, slow viewers that cost nobody anything, and nothing that is left behind.
 
 use crate::house::House;
+use crate::os::OnConnect;
 use crate::peer::{self, Reader};
-use crate::world::Dials;
 use wspulse::rng::Rng;
 
 use super::api::{Api, Odds, Talk};
@@ -47,9 +47,9 @@ fn line(kind: &str, name: &str, version: usize) -> Vec<u8> {
 /// A server that knows so many Deployments, and its first viewer.
 fn synced(deployments: usize, query: &str) -> (House, usize, Viewer) {
     let mut house = House::new(KUBE);
-    house.wires.0.borrow_mut().dials = Dials::Taken;
+    house.wires.state().on_connect = OnConnect::Accept;
     let viewer = Viewer::new(&mut house, query);
-    let api = house.wires.0.borrow().dialled[0];
+    let api = house.wires.state().outgoing[0];
     let items: Vec<String> = (0..deployments).map(|at| object(&format!("d{at}"), 1)).collect();
     let body =
         format!("{{\"metadata\":{{\"resourceVersion\":\"1\"}},\"items\":[{}]}}", items.join(","));
@@ -70,7 +70,7 @@ fn one_list_and_one_watch_for_all() {
     for viewer in &mut viewers {
         assert_eq!(viewer.read(&mut house), ["text \"Successfully processed deployment: new\""]);
     }
-    assert_eq!(house.wires.0.borrow().dialled.len(), 1);
+    assert_eq!(house.wires.state().outgoing.len(), 1);
 }
 
 /// A Deployment costs at most 2 KiB, and a viewer next to nothing.
@@ -145,10 +145,11 @@ fn histories_through_the_whole_server() {
         for step in 0..60 {
             if step == 50 {
                 api.odds = Odds::default();
-                house.wires.0.borrow_mut().dials = Dials::Taken;
+                house.wires.state().on_connect = OnConnect::Accept;
             } else if step < 50 {
-                let dials = if rng.below(4) == 0 { Dials::Refused } else { Dials::Taken };
-                house.wires.0.borrow_mut().dials = dials;
+                let refuses = rng.below(4) == 0;
+                house.wires.state().on_connect =
+                    if refuses { OnConnect::Refuse } else { OnConnect::Accept };
                 api.change(6);
             }
             house.pass(if step >= 50 { 61_000 } else { rng.below(3000) });
@@ -179,7 +180,7 @@ fn histories_through_the_whole_server() {
 /// Answers and streams until nobody has anything more to say.
 fn serve(house: &mut House, api: &mut Api, talks: &mut Vec<(usize, Talk)>) {
     for _ in 0..100 {
-        let dialled = std::mem::take(&mut house.wires.0.borrow_mut().dialled);
+        let dialled = std::mem::take(&mut house.wires.state().outgoing);
         talks.extend(dialled.into_iter().map(|wire| (wire, Talk::default())));
         talks.retain(|(wire, _)| house.end(*wire).is_none());
         let mut busy = false;

@@ -4,13 +4,8 @@
 //! `SEEDS=1000000 cargo test --release simulation` for a long run, `FIRST=` for where it begins; a
 //! seed that fails prints the command that repeats it: `SEED=… cargo test simulation`.
 
-mod net;
-
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use wspulse::behaviours::Kind;
-use wspulse::engine::Target;
+use wspulse::engine::{Signal, Target};
 use wspulse::load::{Answers, Life, Load, Outcome, Pace, Partner, Plan, Report, WhenLost, Why};
 use wspulse::net::driver::Driver;
 use wspulse::proto::upgrade::Ask;
@@ -19,8 +14,8 @@ use wspulse::server::Server;
 use wspulse::time;
 
 use crate::house;
+use crate::os::{FakeOs, Network, Node, Odds};
 use crate::watched::{PROCESS_BYTES, Watched};
-use net::{Host, Net, Odds, Party};
 
 const SEEDS: u64 = 1_000;
 /// Found in longer runs: a stream that broke over an answer, in front of a message for a block; a
@@ -74,7 +69,7 @@ impl Draw {
             short: draw(300),
             interrupted: draw(100),
             spurious: draw(100),
-            haunted: draw(200),
+            stale_events: draw(200),
             exhausted: draw(300),
             clock_gap: draw(20),
             cut: draw(200),
@@ -137,9 +132,9 @@ impl Draw {
 }
 
 struct Simulation {
-    net: net::Shared,
-    server: Driver<Watched, Host>,
-    clients: Driver<Load, Host>,
+    net: Network,
+    server: Driver<Watched, FakeOs>,
+    clients: Driver<Load, FakeOs>,
     server_exit: Option<u8>,
     clients_exit: Option<u8>,
 }
@@ -168,14 +163,12 @@ fn run(seed: u64) {
     let draw = Draw::new(seed);
     let args: Vec<&str> = draw.args.iter().map(String::as_str).collect();
     let server = Watched::new(house::server(&args, seed));
-    let used = draw.limit_mib.map(|_| server.used.clone());
-    let net = Rc::new(RefCell::new(Net::new(seed, draw.odds)));
+    let net = Network::faulty(seed, draw.odds);
+    net.state().memory_used = draw.limit_mib.map(|_| server.used.clone());
+    let load = Load::new(draw.plan.clone(), seed);
     let mut simulation = Simulation {
-        server: Driver::new(server, Host { party: Party::Server, net: net.clone(), used }),
-        clients: Driver::new(
-            Load::new(draw.plan.clone(), seed),
-            Host { party: Party::Client, net: net.clone(), used: None },
-        ),
+        server: Driver::new(server, FakeOs::new(Node::Server, &net)),
+        clients: Driver::new(load, FakeOs::new(Node::Peer, &net)),
         net,
         server_exit: None,
         clients_exit: None,
@@ -186,26 +179,26 @@ fn run(seed: u64) {
 
 impl Simulation {
     fn play(&mut self, draw: &Draw) {
-        let start_ns = self.net.borrow().now_ns;
+        let start_ns = self.net.state().now_ns;
         let stop_ns = draw.stop_ms.map(|ms| start_ns + time::ms(ms));
         let mut stopped = false;
         for _ in 0..ROUNDS_MAX {
-            let now_ns = self.net.borrow().now_ns;
+            let now_ns = self.net.state().now_ns;
             if !stopped && stop_ns.is_some_and(|at| at <= now_ns) {
                 stopped = true;
-                net::stop_server(&self.net);
+                self.net.signal(Signal::Stop);
             }
             if self.server_exit.is_none() {
                 self.server_exit = self.server.turn().unwrap();
                 self.check(draw);
                 if self.server_exit.is_some() {
-                    self.net.borrow_mut().process_ends(Party::Server);
+                    self.net.state().exit(Node::Server);
                 }
             }
             if self.clients_exit.is_none() {
                 self.clients_exit = self.clients.turn().unwrap();
                 if self.clients_exit.is_some() {
-                    self.net.borrow_mut().process_ends(Party::Client);
+                    self.net.state().exit(Node::Peer);
                 }
             }
             let clients_done = self.clients_exit.is_some();
@@ -213,28 +206,9 @@ impl Simulation {
                 return;
             }
             assert!(now_ns < start_ns + time::ms(TIME_MAX_MS), "it hangs: {:?}", self.report());
-            self.advance(stop_ns.filter(|_| !stopped).unwrap_or(u64::MAX));
+            self.net.state().advance(stop_ns.filter(|_| !stopped).unwrap_or(u64::MAX));
         }
         panic!("it spins: {:?}", self.report());
-    }
-
-    /// To the next moment at which anything happens, or, as after a throttled second, beyond it.
-    fn advance(&mut self, stop_ns: u64) {
-        let net = &mut *self.net.borrow_mut();
-        let mut wake_ns = stop_ns.min(net.arrive());
-        if self.server_exit.is_none() {
-            wake_ns = wake_ns.min(net.wake_ns[Party::Server as usize]);
-        }
-        if self.clients_exit.is_none() {
-            wake_ns = wake_ns.min(net.wake_ns[Party::Client as usize]);
-        }
-        // A party that has news is served before any time passes.
-        if wake_ns != u64::MAX && !net.has_news() {
-            net.now_ns = net.now_ns.max(wake_ns);
-            if net.rng.below(1000) < net.odds.clock_gap {
-                net.now_ns += time::ms(net.rng.below(400));
-            }
-        }
     }
 
     fn engine(&self) -> &Server {
@@ -290,7 +264,7 @@ impl Simulation {
             _ => false,
         });
         let all = count(&|_| true);
-        let harmed = self.net.borrow().harmed() as u64;
+        let harmed = self.net.state().harmed() as u64;
         assert!(
             all - fine <= harmed || draw.limit_mib.is_some(),
             "{} of {all} ended badly, {harmed} were harmed: {ends:?}",
