@@ -4,14 +4,14 @@
 pub mod properties;
 
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
-#[path = "../tests/it/house.rs"]
-mod house;
+#[path = "../tests/it/compression.rs"]
+mod compression;
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
-#[path = "../tests/it/squeeze.rs"]
-mod squeeze;
-#[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
-#[path = "../tests/it/watched.rs"]
-mod watched;
+#[path = "../tests/it/harness.rs"]
+mod harness;
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
 #[path = "../tests/it/os/mod.rs"]
 mod os;
+#[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
+#[path = "../tests/it/watched.rs"]
+mod watched;

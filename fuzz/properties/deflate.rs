@@ -8,7 +8,7 @@ use wspulse::proto::frame::{Fault, Kind};
 
 use super::input::{self, Source};
 use super::puff::{self, Wrong};
-use crate::squeeze;
+use crate::compression;
 
 const INPUT_MAX: usize = 4 * 1024;
 const PAYLOAD_MAX: usize = 200 * 1024;
@@ -38,7 +38,7 @@ fn inflated(codec: &mut Codec, wire: &[u8], limit: usize) {
         (Ok(bytes), Ok(puffed)) => {
             assert!(bytes == puffed.bytes, "{} and {} bytes", bytes.len(), puffed.bytes.len());
             if puffed.last_blocks == 0 {
-                assert_eq!(squeeze::stretched(wire).as_ref(), Some(&bytes), "another reader");
+                assert_eq!(compression::inflated(wire).as_ref(), Some(&bytes), "another reader");
             }
         }
         (Err(Fault::TooBig), Err(Wrong::TooBig)) | (Err(Fault::Inflate), Err(Wrong::Damaged)) => {}
@@ -72,7 +72,7 @@ fn others(codec: &mut Codec, source: &mut Source<'_>, limit: usize) {
     let level = i32::from(source.byte() % 11);
     let (cut, change) = (usize::from(source.word()), source.byte());
     let payload = input::expanded(source.0, PAYLOAD_MAX);
-    let mut wire = squeeze::squeezed(level, &payload);
+    let mut wire = compression::compressed(level, &payload);
     let whole = inflate(codec, Kind::Binary, &wire, PAYLOAD_MAX);
     assert!(whole.as_ref() == Ok(&payload), "{:?}", whole.map(|bytes| bytes.len()));
     inflated(codec, &wire, limit);
@@ -108,7 +108,7 @@ fn ours(codec: &mut Codec, source: &mut Source<'_>) {
         assert!(puffed.bytes == payload, "a slow reader reads something else");
         assert!(puffed.farthest <= 1 << window_bits, "{} bytes back", puffed.farthest);
         assert_eq!(puffed.last_blocks, 0);
-        assert!(squeeze::stretched(wire) == Some(payload), "another reader");
+        assert!(compression::inflated(wire) == Some(payload), "another reader");
         inflated(codec, wire, PAYLOAD_MAX);
     }
 }

@@ -1,6 +1,6 @@
 //! What a server said on a WebSocket, read by somebody who forgives nothing.
 
-use crate::squeeze;
+use crate::compression;
 
 /// A frame of the server's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ fn said(first: u8, payload: &[u8]) -> Said {
         }
         0x82 => Said::Binary(payload.to_vec()),
         0xc1 | 0xc2 => {
-            let message = squeeze::stretched(payload).expect("what is compressed can be read");
+            let message = compression::inflated(payload).expect("what is compressed can be read");
             assert!(first == 0xc2 || std::str::from_utf8(&message).is_ok(), "text that is no text");
             Said::Squeezed(message)
         }

@@ -7,7 +7,7 @@ use wspulse::limits;
 
 use super::input::Source;
 use super::said;
-use crate::house::House;
+use crate::harness::Harness;
 use crate::os::Fault;
 
 const INPUT_MAX: usize = 2 * 1024;
@@ -71,13 +71,13 @@ pub fn server(data: &[u8]) {
     let mut source = Source(&data[..data.len().min(INPUT_MAX)]);
     let (args, max_message) = HOUSES[usize::from(source.byte() & 3)];
     let mut play = Play {
-        house: House::seeded(args, 7),
+        harness: Harness::seeded(args, 7),
         peers: Vec::new(),
         sent: 0,
         per_connection: max_message + limits::HARD_CAP_BYTES + limits::READ_BYTES_PER_TURN,
     };
     for _ in 0..OPERATIONS_MAX {
-        if source.is_empty() || play.house.exit.is_some() {
+        if source.is_empty() || play.harness.exit.is_some() {
             break;
         }
         play.operate(&mut source);
@@ -88,7 +88,7 @@ pub fn server(data: &[u8]) {
 
 /// A house and what was done to it.
 struct Play {
-    house: House,
+    harness: Harness,
     peers: Vec<Peer>,
     sent: usize,
     per_connection: usize,
@@ -109,20 +109,20 @@ impl Play {
         let what = source.byte();
         let which = usize::from(source.byte());
         let wire = which % self.peers.len().max(1);
-        let wires = self.house.wires.clone();
+        let net = self.harness.net.clone();
         match what & 0x1f {
             0 | 1 => self.connect(usize::from(what & 1)),
-            2 => wires.signal([Signal::Stop, Signal::Report, Signal::Reload][which % 3]),
+            2 => net.signal([Signal::Stop, Signal::Report, Signal::Reload][which % 3]),
             3 => self.pass(source),
             4 => self.fault(source),
             5 => self.descriptors(source),
             _ if self.peers.is_empty() => self.connect(0),
-            6 => wires.fin(wire),
-            7 => wires.reset(wire),
-            8 => wires.spurious_event(wire),
-            9 => wires.window(wire, usize::from(source.byte())),
-            10 => wires.window(wire, usize::from(source.word()) * 16),
-            11 => wires.window(wire, usize::MAX),
+            6 => net.fin(wire),
+            7 => net.reset(wire),
+            8 => net.spurious_event(wire),
+            9 => net.window(wire, usize::from(source.byte())),
+            10 => net.window(wire, usize::from(source.word()) * 16),
+            11 => net.window(wire, usize::MAX),
             12..=15 => self.upgrade(wire, source),
             16 | 17 => self.send(wire, REQUESTS[usize::from(source.byte() & 15)].as_bytes()),
             18 => {
@@ -134,14 +134,14 @@ impl Play {
             }
             _ => self.frames(wire, source),
         }
-        if what & 0x80 == 0 && self.house.exit.is_none() {
-            self.house.settle();
+        if what & 0x80 == 0 && self.harness.exit.is_none() {
+            self.harness.settle();
         }
     }
 
     fn connect(&mut self, side: usize) {
         if self.peers.len() < WIRES_MAX {
-            self.house.wires.connect(side);
+            self.harness.net.connect(side);
             self.peers.push(Peer { said: Vec::new(), begins_with_upgrade: false, silent: true });
         }
     }
@@ -152,20 +152,20 @@ impl Play {
             byte @ 64..192 => u64::from(byte - 63) * 50,
             byte => u64::from(byte - 191) * 1_000,
         };
-        self.house.pass(ms);
+        self.harness.pass(ms);
     }
 
     /// A fault at one of the next calls.
     fn fault(&mut self, source: &mut Source<'_>) {
         let which = source.byte();
         let faults = [Fault::Interrupted, Fault::Short, Fault::Spurious, Fault::Reset];
-        let mut net = self.house.wires.state();
+        let mut net = self.harness.net.state();
         net.fault = Some((net.calls + 1 + u64::from(which >> 2), faults[usize::from(which & 3)]));
     }
 
     /// Descriptors run out, or there are plenty again.
     fn descriptors(&mut self, source: &mut Source<'_>) {
-        self.house.wires.state().descriptors = if source.byte() & 1 == 0 { 1000 } else { 0 };
+        self.harness.net.state().descriptors = if source.byte() & 1 == 0 { 1000 } else { 0 };
     }
 
     fn upgrade(&mut self, wire: usize, source: &mut Source<'_>) {
@@ -216,33 +216,33 @@ impl Play {
         if !bytes.is_empty() && self.sent + bytes.len() <= SENT_MAX {
             self.sent += bytes.len();
             self.peers[wire].silent = false;
-            self.house.wires.send(wire, bytes);
+            self.harness.net.send(wire, bytes);
         }
     }
 
     /// What holds after every operation.
     fn check(&mut self) {
-        let server = self.house.driver.engine();
+        let server = self.harness.driver.engine();
         let (connections, memory) = (server.connections(), server.memory());
         assert_eq!(memory, server.memory_counted(), "the account is wrong");
         assert!(connections <= self.peers.len(), "{connections} of {}", self.peers.len());
         let bound = connections * self.per_connection;
         assert!(memory <= bound, "{connections} connections own {memory} bytes");
         for (wire, peer) in self.peers.iter_mut().enumerate() {
-            peer.said.extend(self.house.wires.take_output(wire));
+            peer.said.extend(self.harness.net.take_output(wire));
         }
     }
 
     /// Everyone goes, or the process has ended already; what was said is read.
     fn end(mut self) {
-        if self.house.exit.is_none() {
+        if self.harness.exit.is_none() {
             for wire in 0..self.peers.len() {
-                self.house.wires.reset(wire);
+                self.harness.net.reset(wire);
             }
-            self.house.pass(PATIENCE_MS);
+            self.harness.pass(PATIENCE_MS);
         }
-        if self.house.exit.is_none() {
-            let server = self.house.driver.engine();
+        if self.harness.exit.is_none() {
+            let server = self.harness.driver.engine();
             let left = (server.connections(), server.timers(), server.memory());
             assert_eq!(left, (0, 0, 0), "connections, timers, bytes left behind");
         }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::once;
 use crate::os::{Network, OnConnect};
+use crate::unique_keys;
 
 /// One server with as many connections as are opened; a line of a transcript is one of these:
 ///
@@ -23,33 +23,33 @@ pub(crate) struct Backend {
 
 impl Backend {
     /// Does what a line says.
-    pub(crate) fn act(&mut self, wires: &Network, what: &str, raw: fn(&str) -> Vec<u8>) {
+    pub(crate) fn act(&mut self, net: &Network, what: &str, raw: fn(&str) -> Vec<u8>) {
         // Those that were given up wait for nothing.
-        self.open.retain(|wire| wires.end(*wire).is_none());
+        self.open.retain(|wire| net.end(*wire).is_none());
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         match verb {
-            "up" => wires.state().on_connect = OnConnect::Accept,
-            "down" => wires.state().on_connect = OnConnect::Refuse,
-            "lost" => wires.state().on_connect = OnConnect::Drop,
+            "up" => net.state().on_connect = OnConnect::Accept,
+            "down" => net.state().on_connect = OnConnect::Refuse,
+            "lost" => net.state().on_connect = OnConnect::Drop,
             "always" => self.always = Some(answer(rest, raw)),
-            "raw" => wires.send(self.open.pop_front().expect("a request"), &raw(rest)),
-            "fin" => wires.fin(self.open.pop_front().expect("a request")),
-            "reset" => wires.reset(self.open.pop_front().expect("a request")),
-            _ => wires.send(self.open.pop_front().expect("a request"), &answer(what, raw)),
+            "raw" => net.send(self.open.pop_front().expect("a request"), &raw(rest)),
+            "fin" => net.fin(self.open.pop_front().expect("a request")),
+            "reset" => net.reset(self.open.pop_front().expect("a request")),
+            _ => net.send(self.open.pop_front().expect("a request"), &answer(what, raw)),
         }
     }
 
     /// What it was asked since.
-    pub(crate) fn asked(&mut self, wires: &Network) -> Vec<String> {
+    pub(crate) fn asked(&mut self, net: &Network) -> Vec<String> {
         let mut said = Vec::new();
-        let dialled = wires.state().outgoing.clone();
-        for wire in dialled {
-            let fresh = wires.take_output(wire);
+        let outgoing = net.state().outgoing.clone();
+        for wire in outgoing {
+            let fresh = net.take_output(wire);
             let input = self.input.entry(wire).or_default();
             input.extend(fresh);
             while let Some(request) = take_request(input) {
                 if let Some(answer) = &self.always {
-                    wires.send(wire, answer);
+                    net.send(wire, answer);
                 } else {
                     self.open.push_back(wire);
                     said.push(request);
@@ -86,7 +86,7 @@ pub(crate) fn take_request(input: &mut Vec<u8>) -> Option<String> {
         return None;
     }
     let body: Vec<u8> = input.drain(..end + length).skip(end).collect();
-    once::check(&body);
+    unique_keys::check(&body);
     let same = ["Host: ", "User-Agent: ", "Content-Length: "];
     let mut lines = head.lines().filter(|line| !line.is_empty());
     let line = lines.next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();

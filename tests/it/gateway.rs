@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use wspulse::rng::Rng;
 
-use crate::house::House;
+use crate::harness::Harness;
 use crate::os::{End, OnConnect};
 use crate::peer::{Reader, text, upgrade};
 
@@ -47,10 +47,10 @@ impl Dice {
     }
 
     /// Takes requests in, and gives the answers that are due.
-    fn serve(&mut self, house: &House, now_ms: u64) {
-        let dialled = house.wires.state().outgoing.clone();
-        for wire in dialled {
-            let fresh = house.wires.take_output(wire);
+    fn serve(&mut self, harness: &Harness, now_ms: u64) {
+        let outgoing = harness.net.state().outgoing.clone();
+        for wire in outgoing {
+            let fresh = harness.net.take_output(wire);
             if fresh.is_empty() {
                 continue;
             }
@@ -71,7 +71,7 @@ impl Dice {
         }
         let due: Vec<_> = self.due.extract_if(.., |(at_ms, ..)| *at_ms <= now_ms).collect();
         for (_, wire, fate) in due {
-            if house.end(wire).is_some() {
+            if harness.end(wire).is_some() {
                 continue;
             }
             let answer: &[u8] = match fate {
@@ -79,12 +79,12 @@ impl Dice {
                 Fate::Wrong => b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
                 Fate::Garbage => b"SSH-2.0-x\r\n",
                 Fate::Broken => {
-                    house.wires.reset(wire);
+                    harness.net.reset(wire);
                     continue;
                 }
                 Fate::Never => continue,
             };
-            house.wires.send(wire, answer);
+            harness.net.send(wire, answer);
         }
     }
 }
@@ -117,9 +117,9 @@ fn play(seed: u64, connections: usize, messages: usize) {
     // These clients answer no pings.
     let args = "--gateway-backend http://127.0.0.1:8501 --gateway-reply on --ping-interval 0";
     let args: Vec<&str> = args.split(' ').collect();
-    let mut house = House::seeded(&args, seed);
-    house.wires.state().on_connect = OnConnect::Accept;
-    house.wires.state().descriptors = 10_000;
+    let mut harness = Harness::seeded(&args, seed);
+    harness.net.state().on_connect = OnConnect::Accept;
+    harness.net.state().descriptors = 10_000;
     let mut rng = Rng::new(seed);
     let mut dice = Dice {
         rng: Rng::new(seed ^ 0xd1ce),
@@ -129,19 +129,19 @@ fn play(seed: u64, connections: usize, messages: usize) {
     };
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..connections {
-        let wire = house.connect();
-        house.send(wire, &upgrade("/gateway/prod", &[]));
+        let wire = harness.connect();
+        harness.send(wire, &upgrade("/gateway/prod", &[]));
         let reader = Reader::default();
         clients.push(Client { wire, reader, sent: 0, answers: 0, failures: 0 });
     }
     let all = |clients: &[Client]| clients.iter().all(|client| client.answers == messages);
     let mut idle_ms = 0;
     for step in 0.. {
-        dice.serve(&house, step * STEP_MS);
-        house.settle();
+        dice.serve(&harness, step * STEP_MS);
+        harness.settle();
         for (name, client) in clients.iter_mut().enumerate() {
             let before = client.answers;
-            for line in client.reader.read(&house.wires.take_output(client.wire)) {
+            for line in client.reader.read(&harness.net.take_output(client.wire)) {
                 if line.starts_with("text \"ok\"") {
                     client.answers += 1;
                 } else if line.contains("Internal server error") {
@@ -153,7 +153,7 @@ fn play(seed: u64, connections: usize, messages: usize) {
             // A few ahead, some of them glued together.
             for _ in 0..rng.below(4) {
                 if client.sent < messages && client.sent < client.answers + 40 {
-                    house.wires.send(client.wire, &text(&format!("{name} {}", client.sent)));
+                    harness.net.send(client.wire, &text(&format!("{name} {}", client.sent)));
                     client.sent += 1;
                 }
             }
@@ -163,20 +163,20 @@ fn play(seed: u64, connections: usize, messages: usize) {
         }
         idle_ms += STEP_MS;
         assert!(idle_ms <= PATIENCE_MS, "seed {seed}: nobody is answered any more");
-        house.settle();
-        house.pass(STEP_MS);
-        assert_eq!(house.driver.engine().memory(), house.driver.engine().memory_counted());
+        harness.settle();
+        harness.pass(STEP_MS);
+        assert_eq!(harness.driver.engine().memory(), harness.driver.engine().memory_counted());
     }
-    house.pass(200);
-    judge(seed, &mut house, &mut clients, &dice, messages);
+    harness.pass(200);
+    judge(seed, &mut harness, &mut clients, &dice, messages);
 }
 
-fn judge(seed: u64, house: &mut House, clients: &mut [Client], dice: &Dice, messages: usize) {
+fn judge(seed: u64, harness: &mut Harness, clients: &mut [Client], dice: &Dice, messages: usize) {
     let mut failures = 0;
     for (name, client) in clients.iter_mut().enumerate() {
-        let late = client.reader.read(&house.wires.take_output(client.wire));
+        let late = client.reader.read(&harness.net.take_output(client.wire));
         assert!(!late.iter().any(|line| line.starts_with("text")), "seed {seed}: {late:?}");
-        assert_eq!(house.end(client.wire), None::<End>, "seed {seed}: {name} was cut off");
+        assert_eq!(harness.end(client.wire), None::<End>, "seed {seed}: {name} was cut off");
         let arrived = &dice.arrived[&name.to_string()];
         let numbers: Vec<usize> = arrived.iter().map(|(number, _)| *number).collect();
         // What was reset before it was read can have been sent again, or lost; never overtaken.
@@ -259,9 +259,9 @@ fn what_clients_send_stays_a_value() {
         let args: Vec<&str> = args.split_whitespace().collect();
         let mut shapes: BTreeMap<String, usize> = BTreeMap::new();
         for payload in PAYLOADS {
-            let mut house = House::new(&args);
-            house.wires.state().on_connect = OnConnect::Accept;
-            let wire = house.connect();
+            let mut harness = Harness::new(&args);
+            harness.net.state().on_connect = OnConnect::Accept;
+            let wire = harness.connect();
             let mut query = String::new();
             for byte in payload.bytes() {
                 write!(query, "%{byte:02x}").unwrap();
@@ -269,14 +269,14 @@ fn what_clients_send_stays_a_value() {
             let head = upgrade(&format!("/gateway/prod?q={query}"), &[]);
             let more = fields(payload).join("\r\n");
             let head = [&head[..head.len() - 2], more.as_bytes(), b"\r\n\r\n"].concat();
-            house.send(wire, &head);
-            let backend = *house.wires.state().outgoing.last().expect("a request");
-            let asked = house.wires.take_output(backend);
+            harness.send(wire, &head);
+            let backend = *harness.net.state().outgoing.last().expect("a request");
+            let asked = harness.net.take_output(backend);
             *shapes.entry(shape(&asked, payload, format)).or_default() += 1;
-            house.send(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-            house.wires.take_output(wire);
-            house.send(wire, &text(payload));
-            let asked = house.wires.take_output(backend);
+            harness.send(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            harness.net.take_output(wire);
+            harness.send(wire, &text(payload));
+            let asked = harness.net.take_output(backend);
             *shapes.entry(shape(&asked, payload, format)).or_default() += 1;
         }
         // One for $connect, one for messages; what proxy passes on may be JSON or not.

@@ -11,7 +11,7 @@ mod memory;
 mod slow;
 mod upgrade;
 
-use crate::house::House;
+use crate::harness::Harness;
 use crate::os::End;
 use crate::peer::{self, Reader};
 
@@ -62,32 +62,32 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn connect(house: &mut House) -> Self {
-        Self { wire: house.connect(), reader: Reader::default() }
+    pub(crate) fn connect(harness: &mut Harness) -> Self {
+        Self { wire: harness.connect(), reader: Reader::default() }
     }
 
     /// A WebSocket on this target.
-    pub(crate) fn upgraded(house: &mut House, target: &str) -> Self {
-        let mut client = Self::connect(house);
-        let lines = client.say(house, &peer::upgrade(target, &[]));
+    pub(crate) fn upgraded(harness: &mut Harness, target: &str) -> Self {
+        let mut client = Self::connect(harness);
+        let lines = client.exchange(harness, &peer::upgrade(target, &[]));
         assert!(lines.len() == 1 && lines[0].starts_with("101 "), "{lines:?}");
         client
     }
 
     /// Sends, and reads what comes back.
-    pub(crate) fn say(&mut self, house: &mut House, bytes: &[u8]) -> Vec<String> {
-        house.send(self.wire, bytes);
-        self.hear(house)
+    pub(crate) fn exchange(&mut self, harness: &mut Harness, bytes: &[u8]) -> Vec<String> {
+        harness.send(self.wire, bytes);
+        self.receive(harness)
     }
 
-    pub(crate) fn hear(&mut self, house: &mut House) -> Vec<String> {
-        self.reader.read(&house.output(self.wire))
+    pub(crate) fn receive(&mut self, harness: &mut Harness) -> Vec<String> {
+        self.reader.read(&harness.output(self.wire))
     }
 }
 
 /// How a connection ended, in a word.
-pub(crate) fn end(house: &House, wire: usize) -> &'static str {
-    match house.end(wire) {
+pub(crate) fn end(harness: &Harness, wire: usize) -> &'static str {
+    match harness.end(wire) {
         None => "open",
         Some(End::Fin) => "fin",
         Some(End::Closed) => "closed",
@@ -97,11 +97,11 @@ pub(crate) fn end(house: &House, wire: usize) -> &'static str {
 }
 
 /// Somebody else is served as if nothing had happened.
-pub(crate) fn others_are_served(house: &mut House) {
-    let mut other = Client::upgraded(house, "/echo");
-    assert_eq!(other.say(house, &peer::text("unharmed")), ["text \"unharmed\""]);
-    house.wires.reset(other.wire);
-    house.settle();
+pub(crate) fn others_are_served(harness: &mut Harness) {
+    let mut other = Client::upgraded(harness, "/echo");
+    assert_eq!(other.exchange(harness, &peer::text("unharmed")), ["text \"unharmed\""]);
+    harness.net.reset(other.wire);
+    harness.settle();
 }
 
 /// Plays every row of a table in both ways and tells of all that differ.
@@ -120,9 +120,12 @@ pub(crate) fn check(rows: &[Row], arguments: &[&str], upgraded: bool) {
 
 /// Plays a row; returns what is wrong.
 fn play(row: &Row, arguments: &[&str], upgraded: bool, cut: bool) -> Option<String> {
-    let mut house = House::new(arguments);
-    let mut client =
-        if upgraded { Client::upgraded(&mut house, "/echo") } else { Client::connect(&mut house) };
+    let mut harness = Harness::new(arguments);
+    let mut client = if upgraded {
+        Client::upgraded(&mut harness, "/echo")
+    } else {
+        Client::connect(&mut harness)
+    };
     let mut want: Vec<&str> = row.want.split(" | ").filter(|want| !want.is_empty()).collect();
     let websocket = upgraded || want.first().is_some_and(|want| want.starts_with("101"));
     let probe = if websocket { peer::text("probe") } else { REQUEST.to_vec() };
@@ -134,10 +137,10 @@ fn play(row: &Row, arguments: &[&str], upgraded: bool, cut: bool) -> Option<Stri
     }
     let bytes = [&row.input[..], &probe].concat();
     for part in bytes.chunks(if cut { 1 } else { bytes.len() }) {
-        house.send(client.wire, part);
+        harness.send(client.wire, part);
     }
-    let mut said = client.hear(&mut house);
-    said.push(end(&house, client.wire).to_owned());
+    let mut said = client.receive(&mut harness);
+    said.push(end(&harness, client.wire).to_owned());
     let same =
         said.len() == want.len() && said.iter().zip(&want).all(|(said, want)| fits(said, want));
     let how = if cut { "in single bytes" } else { "whole" };
@@ -145,9 +148,9 @@ fn play(row: &Row, arguments: &[&str], upgraded: bool, cut: bool) -> Option<Stri
         return Some(format!("row {}, {how}:\n  want {want:?}\n  said {said:?}", row.name));
     }
     // Whatever it was, nothing of it is left once the peer goes.
-    house.wires.fin(client.wire);
-    house.settle();
-    let server = house.driver.engine();
+    harness.net.fin(client.wire);
+    harness.settle();
+    let server = harness.driver.engine();
     let left = (server.connections(), server.timers(), server.memory());
     (left != (0, 0, 0)).then(|| format!("row {}, {how}: leaves {left:?} behind", row.name))
 }

@@ -3,30 +3,30 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds something missing has failed")]
 #![expect(clippy::disallowed_types, reason = "streams and the test share the simulated network")]
 
+mod accept;
+mod api_server;
 mod backend;
-mod cluster;
+mod compression;
 mod corpus;
-mod doors;
-mod echoes;
+#[cfg(feature = "gateway")]
+mod delivery;
+mod fast_path;
+mod fault_sweep;
 #[cfg(feature = "gateway")]
 mod gateway;
+mod harness;
 mod hostile;
-mod house;
 #[cfg(feature = "informer")]
 mod kube;
-mod once;
 mod os;
 mod peer;
 mod process;
 mod scenarios;
 mod sim;
-mod squeeze;
 mod stages;
-mod standstill;
-mod sweep;
+mod stalls;
 mod tidy;
 #[cfg(feature = "tools")]
 mod tools;
-#[cfg(feature = "gateway")]
-mod traceable;
+mod unique_keys;
 mod watched;

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use wspulse::behaviours::Kind;
 
-use crate::{once, squeeze};
+use crate::{compression, unique_keys};
 
 /// The key of the RFC's example; its answer is s3pPLMBiTxaQ9kYGzzhZRbK+xOo=.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -41,9 +41,9 @@ pub(crate) fn text(payload: &str) -> Vec<u8> {
 }
 
 /// A whole message, compressed.
-pub(crate) fn squeezed(kind: Kind, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn compressed(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let first = if kind == Kind::Text { 0xc1 } else { 0xc2 };
-    frame(first, &squeeze::squeezed(6, payload))
+    frame(first, &compression::compressed(6, payload))
 }
 
 /// A Close.
@@ -114,7 +114,7 @@ impl Reader {
         let body = self.bytes.get(head..head + length).unwrap_or_default();
         let body = if body.starts_with(b"HTTP/1.1") { &[] } else { body };
         if line.contains("application/json") {
-            once::check(body);
+            unique_keys::check(body);
         }
         if !body.is_empty() {
             write!(line, " {}", shown(body)).unwrap();
@@ -131,14 +131,14 @@ impl Reader {
         assert!(header.mask.is_none(), "a server does not mask");
         let line = match first {
             0x81 => {
-                once::check(payload);
+                unique_keys::check(payload);
                 format!("text {}", shown(payload))
             }
             0x82 => format!("binary {}", shown(payload)),
             0xc1 | 0xc2 => {
                 let kind = if first == 0xc1 { "text" } else { "binary" };
-                let message = squeeze::stretched(payload).unwrap();
-                once::check(&message);
+                let message = compression::inflated(payload).unwrap();
+                unique_keys::check(&message);
                 assert!(payload.len() < message.len(), "compressed for nothing");
                 format!("compressed {kind} {}", shown(&message))
             }

@@ -28,8 +28,8 @@ use serde_json::Value;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
-use crate::once;
 use crate::peer::{close, frame, text};
+use crate::unique_keys;
 use running::{Client, DOORS, PROGRAM, Server};
 
 #[test]
@@ -447,12 +447,12 @@ fn without_descriptors_it_sleeps_all_the_same() {
     }
     assert!(Client::connect(server.main).line().starts_with("503 "));
     assert!(clients[0].is_left_alone(300));
-    server.log.extend(server.lines.try_iter().map(|line| once::read(&line)));
+    server.log.extend(server.lines.try_iter().map(|line| unique_keys::read(&line)));
     let (logged, before_ns) = (server.log.len(), computed_ns(server.child.id()));
     assert!(clients[0].is_left_alone(600));
     let spent_ns = computed_ns(server.child.id()) - before_ns;
     assert!(spent_ns < 20_000_000, "{spent_ns} ns computed in 600 ms without anything to do");
-    server.log.extend(server.lines.try_iter().map(|line| once::read(&line)));
+    server.log.extend(server.lines.try_iter().map(|line| unique_keys::read(&line)));
     assert!(server.log.len() <= logged + 1, "nobody knocks: {:?}", &server.log[logged..]);
 }
 

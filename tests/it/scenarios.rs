@@ -8,7 +8,7 @@
 //! a http GET / HTTP/1.1 [| Field: value]… [|| body]
 //! a raw "bytes\r\n"             a hex 81850102…
 //! a text "…"   a binary "…"   a ping "…"   a pong "…"   a close [CODE "…"]
-//! a squeezed "…"                a text, compressed
+//! a compressed "…"              a text, compressed
 //! a frame 01 "…"                a masked frame with this first byte
 //! a window 10                   takes 10 more bytes; `open` takes all
 //! a fin   a reset               ends its side; is gone
@@ -28,9 +28,9 @@ use wspulse::engine::Signal;
 use wspulse::proto::deflate;
 use wspulse::server::TRANSITIONS;
 
+use crate::api_server::ApiServer;
 use crate::backend::Backend;
-use crate::cluster::Cluster;
-use crate::house::House;
+use crate::harness::Harness;
 use crate::os::End;
 use crate::peer::{self, Reader};
 use crate::watched::Transition;
@@ -42,9 +42,9 @@ struct Client {
 }
 
 struct Stage {
-    house: House,
+    harness: Harness,
     clients: BTreeMap<String, Client>,
-    cluster: Cluster,
+    api_server: ApiServer,
     /// Instead of a cluster, where a line is about it.
     backend: Option<Backend>,
     transcript: String,
@@ -126,9 +126,9 @@ fn play(written: &str) -> (String, BTreeSet<Transition>) {
         arguments.push("--kube=off");
     }
     let mut stage = Stage {
-        house: House::new(&arguments),
+        harness: Harness::new(&arguments),
         clients: BTreeMap::new(),
-        cluster: Cluster::default(),
+        api_server: ApiServer::default(),
         backend: written.contains("\nbackend ").then(Backend::default),
         transcript: String::new(),
     };
@@ -138,7 +138,7 @@ fn play(written: &str) -> (String, BTreeSet<Transition>) {
             stage.act(line);
         }
     }
-    let transitions = stage.house.driver.engine().transitions.clone();
+    let transitions = stage.harness.driver.engine().transitions.clone();
     (stage.transcript, transitions)
 }
 
@@ -153,19 +153,19 @@ impl Stage {
         let (who, what) = line.split_once(' ').unwrap();
         match who {
             "+" => return self.pass(what),
-            "api" => Cluster::act(&self.house.wires, what, unquoted),
+            "api" => ApiServer::act(&self.harness.net, what, unquoted),
             "backend" => {
                 let backend = self.backend.as_mut().unwrap();
-                backend.act(&self.house.wires, what, unquoted);
+                backend.act(&self.harness.net, what, unquoted);
             }
             "file" => {
                 let (path, text) = what.split_once(' ').unwrap();
-                let mut net = self.house.wires.state();
+                let mut net = self.harness.net.state();
                 let files = net.files.get_or_insert_default();
                 files.retain(|(known, _)| known != path);
                 files.push((path.to_owned(), unquoted(text)));
             }
-            "signal" => self.house.wires.signal(match what {
+            "signal" => self.harness.net.signal(match what {
                 "stop" => Signal::Stop,
                 "report" => Signal::Report,
                 "reload" => Signal::Reload,
@@ -177,27 +177,27 @@ impl Stage {
                 }
             }
         }
-        self.house.settle();
+        self.harness.settle();
         self.show("");
     }
 
     fn client(&mut self, who: &str, what: &str) {
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
-        let wires = self.house.wires.clone();
+        let net = self.harness.net.clone();
         if verb == "open" {
-            let wire = wires.connect(usize::from(rest == "admin"));
+            let wire = net.connect(usize::from(rest == "admin"));
             let client = Client { wire, reader: Reader::default(), end: None };
             self.clients.insert(who.to_owned(), client);
             return;
         }
         let wire = self.clients[who].wire;
         match verb {
-            "fin" => wires.fin(wire),
-            "reset" => wires.reset(wire),
-            "haunt" => wires.spurious_event(wire),
-            "window" if rest == "open" => wires.window(wire, usize::MAX),
-            "window" => wires.window(wire, rest.parse().unwrap()),
-            _ => wires.send(wire, &bytes(verb, rest)),
+            "fin" => net.fin(wire),
+            "reset" => net.reset(wire),
+            "spurious" => net.spurious_event(wire),
+            "window" if rest == "open" => net.window(wire, usize::MAX),
+            "window" => net.window(wire, rest.parse().unwrap()),
+            _ => net.send(wire, &bytes(verb, rest)),
         }
     }
 
@@ -205,7 +205,7 @@ impl Stage {
     fn pass(&mut self, what: &str) {
         let ms = wspulse::units::duration_ms(what).unwrap();
         for elapsed_ms in 1..=ms {
-            self.house.pass(1);
+            self.harness.pass(1);
             self.show(&format!("+{elapsed_ms}ms "));
         }
     }
@@ -213,21 +213,21 @@ impl Stage {
     fn show(&mut self, moment: &str) {
         match &mut self.backend {
             Some(backend) => {
-                for asked in backend.asked(&self.house.wires) {
+                for asked in backend.asked(&self.harness.net) {
                     writeln!(self.transcript, "    {moment}backend {asked}").unwrap();
                 }
             }
             None => {
-                for asked in self.cluster.asked(&self.house.wires) {
+                for asked in self.api_server.asked(&self.harness.net) {
                     writeln!(self.transcript, "    {moment}api {asked}").unwrap();
                 }
             }
         }
         for (name, client) in &mut self.clients {
-            for line in client.reader.read(&self.house.output(client.wire)) {
+            for line in client.reader.read(&self.harness.output(client.wire)) {
                 writeln!(self.transcript, "    {moment}{name} {line}").unwrap();
             }
-            let end = self.house.end(client.wire);
+            let end = self.harness.end(client.wire);
             if end != client.end {
                 client.end = end;
                 let how = match end {
@@ -240,7 +240,7 @@ impl Stage {
                 writeln!(self.transcript, "    {moment}{name} {how}").unwrap();
             }
         }
-        if let Some(code) = self.house.exit
+        if let Some(code) = self.harness.exit
             && !self.transcript.contains(" exit ")
         {
             writeln!(self.transcript, "    {moment}exit {code}").unwrap();
@@ -264,7 +264,7 @@ fn bytes(verb: &str, rest: &str) -> Vec<u8> {
             .step_by(2)
             .map(|at| u8::from_str_radix(&rest[at..at + 2], 16).unwrap())
             .collect(),
-        "squeezed" => peer::squeezed(Kind::Text, &unquoted(rest)),
+        "compressed" => peer::compressed(Kind::Text, &unquoted(rest)),
         "text" => peer::frame(0x81, &unquoted(rest)),
         "binary" => peer::frame(0x82, &unquoted(rest)),
         "ping" => peer::frame(0x89, &unquoted(rest)),

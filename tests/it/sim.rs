@@ -13,7 +13,7 @@ use wspulse::rng::Rng;
 use wspulse::server::Server;
 use wspulse::time;
 
-use crate::house;
+use crate::harness;
 use crate::os::{FakeOs, Network, Node, Odds};
 use crate::watched::{PROCESS_BYTES, Watched};
 
@@ -162,7 +162,7 @@ fn simulation() {
 fn run(seed: u64) {
     let draw = Draw::new(seed);
     let args: Vec<&str> = draw.args.iter().map(String::as_str).collect();
-    let server = Watched::new(house::server(&args, seed));
+    let server = Watched::new(harness::server(&args, seed));
     let net = Network::faulty(seed, draw.odds);
     net.state().memory_used = draw.limit_mib.map(|_| server.used.clone());
     let load = Load::new(draw.plan.clone(), seed);

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use wspulse::engine::{Id, Signal};
 
+use crate::harness::Harness;
 use crate::hostile::{Client, end};
-use crate::house::House;
 use crate::peer::{close, frame, text, upgrade};
 
 const GET: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -20,7 +20,7 @@ const STEP_MS: u64 = 16;
 /// A stage, how to come to it, and which bytes go well there.
 struct Stage {
     name: &'static str,
-    enter: fn(&mut House, &mut Client),
+    enter: fn(&mut Harness, &mut Client),
     fit: fn() -> Vec<u8>,
 }
 
@@ -28,56 +28,56 @@ const STAGES: &[Stage] = &[
     Stage { name: "http, fresh", enter: |_, _| {}, fit: || GET.to_vec() },
     Stage {
         name: "http, half a head",
-        enter: |house, client| drop(client.say(house, &GET[..30])),
+        enter: |harness, client| drop(client.exchange(harness, &GET[..30])),
         fit: || GET[30..].to_vec(),
     },
     Stage {
         name: "http, idle after an answer",
-        enter: |house, client| drop(client.say(house, GET)),
+        enter: |harness, client| drop(client.exchange(harness, GET)),
         fit: || GET.to_vec(),
     },
     Stage { name: "websocket", enter: open, fit: || text("hi") },
     Stage {
         name: "websocket, mid-message",
-        enter: |house, client| {
-            open(house, client);
-            client.say(house, &large()[..100_000]);
+        enter: |harness, client| {
+            open(harness, client);
+            client.exchange(harness, &large()[..100_000]);
         },
         fit: || large()[100_000..].to_vec(),
     },
     Stage {
         name: "websocket, close sent",
-        enter: |house, client| {
-            open(house, client);
-            house.signal(Signal::Stop);
-            house.pass(100);
-            assert_eq!(client.hear(house), ["close 1001 \"draining\""]);
+        enter: |harness, client| {
+            open(harness, client);
+            harness.signal(Signal::Stop);
+            harness.pass(100);
+            assert_eq!(client.receive(harness), ["close 1001 \"draining\""]);
         },
         fit: || close(1001, ""),
     },
     Stage {
         name: "lingering",
-        enter: |house, client| {
-            client.say(house, b"nonsense\r\n");
-            assert_eq!(end(house, client.wire), "fin");
+        enter: |harness, client| {
+            client.exchange(harness, b"nonsense\r\n");
+            assert_eq!(end(harness, client.wire), "fin");
         },
         fit: || GET.to_vec(),
     },
     Stage {
         name: "leaving",
-        enter: |house, client| {
-            open(house, client);
-            house.wires.window(client.wire, 0);
-            client.say(house, &text("waits"));
-            house.wires.fin(client.wire);
-            house.settle();
+        enter: |harness, client| {
+            open(harness, client);
+            harness.net.window(client.wire, 0);
+            client.exchange(harness, &text("waits"));
+            harness.net.fin(client.wire);
+            harness.settle();
         },
         fit: || text("hi"),
     },
 ];
 
-fn open(house: &mut House, client: &mut Client) {
-    client.say(house, &upgrade("/echo", &[]));
+fn open(harness: &mut Harness, client: &mut Client) {
+    client.exchange(harness, &upgrade("/echo", &[]));
 }
 
 fn large() -> Vec<u8> {
@@ -85,33 +85,33 @@ fn large() -> Vec<u8> {
 }
 
 /// An input, and what it does to a connection in a stage.
-type Input = (&'static str, fn(&mut House, &mut Client, &Stage));
+type Input = (&'static str, fn(&mut Harness, &mut Client, &Stage));
 
 const INPUTS: &[Input] = &[
-    ("bytes that fit", |house, client, stage| house.send(client.wire, &(stage.fit)())),
-    ("garbage", |house, client, _| house.send(client.wire, b"\xff\xff\xff\xff\r\n\r\n")),
-    ("end of input", |house, client, _| {
-        house.wires.fin(client.wire);
-        house.settle();
+    ("bytes that fit", |harness, client, stage| harness.send(client.wire, &(stage.fit)())),
+    ("garbage", |harness, client, _| harness.send(client.wire, b"\xff\xff\xff\xff\r\n\r\n")),
+    ("end of input", |harness, client, _| {
+        harness.net.fin(client.wire);
+        harness.settle();
     }),
-    ("reset", |house, client, _| {
-        house.wires.reset(client.wire);
-        house.settle();
+    ("reset", |harness, client, _| {
+        harness.net.reset(client.wire);
+        harness.settle();
     }),
-    ("signal stop", |house, _, _| {
-        house.signal(Signal::Stop);
-        house.pass(100);
+    ("signal stop", |harness, _, _| {
+        harness.signal(Signal::Stop);
+        harness.pass(100);
     }),
-    ("its window closes", |house, client, stage| {
-        house.wires.window(client.wire, 0);
-        house.send(client.wire, &(stage.fit)());
+    ("its window closes", |harness, client, stage| {
+        harness.net.window(client.wire, 0);
+        harness.send(client.wire, &(stage.fit)());
     }),
-    ("backpressure", |house, client, stage| {
-        house.wires.window(client.wire, 0);
-        house.send(client.wire, &(stage.fit)());
+    ("backpressure", |harness, client, stage| {
+        harness.net.window(client.wire, 0);
+        harness.send(client.wire, &(stage.fit)());
         let message = frame(0x82, &[b'x'; 1_000]);
         let http = stage.name.starts_with("http");
-        house.send(client.wire, &if http { GET } else { &message }.repeat(1_000));
+        harness.send(client.wire, &if http { GET } else { &message }.repeat(1_000));
     }),
     ("time", |_, _, _| {}),
 ];
@@ -139,41 +139,41 @@ fn every_stage_and_every_input() {
 
 /// The stage behind an input with what was said, and each change that time brings after it.
 fn outcome(stage: &Stage, (_, input): &Input) -> String {
-    let mut house = House::new(&[]);
-    let mut client = Client::connect(&mut house);
-    (stage.enter)(&mut house, &mut client);
-    client.hear(&mut house);
-    let mut seen = ("", end(&house, client.wire));
-    input(&mut house, &mut client, stage);
-    let mut line = now(&mut house, &mut client, seen.1);
-    let start_ns = house.now_ns();
-    seen = state(&house, &client);
-    while house.exit.is_none() && house.now_ns() - start_ns < PATIENCE_NS {
-        house.pass(STEP_MS);
-        let said = house.wires.has_output(client.wire);
-        if state(&house, &client) != seen || said {
-            let tenths = (house.now_ns() - start_ns + 50_000_000) / 100_000_000;
-            let then = now(&mut house, &mut client, seen.1);
+    let mut harness = Harness::new(&[]);
+    let mut client = Client::connect(&mut harness);
+    (stage.enter)(&mut harness, &mut client);
+    client.receive(&mut harness);
+    let mut seen = ("", end(&harness, client.wire));
+    input(&mut harness, &mut client, stage);
+    let mut line = now(&mut harness, &mut client, seen.1);
+    let start_ns = harness.now_ns();
+    seen = state(&harness, &client);
+    while harness.exit.is_none() && harness.now_ns() - start_ns < PATIENCE_NS {
+        harness.pass(STEP_MS);
+        let said = harness.net.has_output(client.wire);
+        if state(&harness, &client) != seen || said {
+            let tenths = (harness.now_ns() - start_ns + 50_000_000) / 100_000_000;
+            let then = now(&mut harness, &mut client, seen.1);
             write!(line, ", {}.{} s: {then}", tenths / 10, tenths % 10).unwrap();
-            seen = state(&house, &client);
+            seen = state(&harness, &client);
         }
     }
     line
 }
 
-fn state(house: &House, client: &Client) -> (&'static str, &'static str) {
-    let stage = house.driver.engine().stage(ID).unwrap_or("gone");
-    (stage, end(house, client.wire))
+fn state(harness: &Harness, client: &Client) -> (&'static str, &'static str) {
+    let stage = harness.driver.engine().stage(ID).unwrap_or("gone");
+    (stage, end(harness, client.wire))
 }
 
 /// The stage, and in brackets what was said since and how it ended.
-fn now(house: &mut House, client: &mut Client, end_before: &str) -> String {
-    let mut said: Vec<String> = client.hear(house).iter().map(|line| short(line)).collect();
-    let (stage, end) = state(house, client);
+fn now(harness: &mut Harness, client: &mut Client, end_before: &str) -> String {
+    let mut said: Vec<String> = client.receive(harness).iter().map(|line| short(line)).collect();
+    let (stage, end) = state(harness, client);
     if end != end_before {
         said.push(end.to_owned());
     }
-    if let Some(code) = house.exit {
+    if let Some(code) = harness.exit {
         said.push(format!("exit {code}"));
     }
     if said.is_empty() { stage.to_owned() } else { format!("{stage} [{}]", said.join(", ")) }

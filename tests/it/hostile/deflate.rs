@@ -4,29 +4,29 @@
 use wspulse::behaviours::Kind;
 
 use super::{Client, end, others_are_served};
-use crate::house::House;
+use crate::compression;
+use crate::harness::Harness;
 use crate::peer::{self, frame};
-use crate::squeeze;
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate";
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-fn agreed(house: &mut House) -> Client {
-    let mut client = Client::connect(house);
-    let lines = client.say(house, &peer::upgrade("/echo", &[OFFER]));
+fn agreed(harness: &mut Harness) -> Client {
+    let mut client = Client::connect(harness);
+    let lines = client.exchange(harness, &peer::upgrade("/echo", &[OFFER]));
     assert!(lines.len() == 1 && lines[0].contains("permessage-deflate"), "{lines:?}");
     client
 }
 
 /// What a compressed binary message is answered, and how the connection stands then.
 fn answer(wire: &[u8]) -> (Vec<String>, &'static str) {
-    let mut house = House::new(&[]);
-    let mut client = agreed(&mut house);
-    let said = client.say(&mut house, &frame(0xc2, wire));
-    let how = end(&house, client.wire);
-    assert_eq!(house.driver.engine().memory(), 0, "memory is left behind");
-    others_are_served(&mut house);
+    let mut harness = Harness::new(&[]);
+    let mut client = agreed(&mut harness);
+    let said = client.exchange(&mut harness, &frame(0xc2, wire));
+    let how = end(&harness, client.wire);
+    assert_eq!(harness.driver.engine().memory(), 0, "memory is left behind");
+    others_are_served(&mut harness);
     (said, how)
 }
 
@@ -43,7 +43,7 @@ fn echoed(wire: &[u8], length: usize) {
 
 /// Blocks without an end, and where one that ends a flush is left in.
 fn flushed(payload: &[u8]) -> Vec<u8> {
-    [&squeeze::squeezed(9, payload)[..], &[0, 0, 0xff, 0xff]].concat()
+    [&compression::compressed(9, payload)[..], &[0, 0, 0xff, 0xff]].concat()
 }
 
 /// Bytes that nobody makes smaller.
@@ -70,49 +70,49 @@ fn bombs_are_counted_and_not_kept() {
     let late = [&flushed(&noise(100 * KIB))[..], &bomb].concat();
     refused(&late, "close 1009 ");
     // One byte too many.
-    refused(&squeeze::squeezed(9, &vec![0; MIB + 1]), "close 1009 ");
-    echoed(&squeeze::squeezed(9, &vec![0; MIB]), MIB);
+    refused(&compression::compressed(9, &vec![0; MIB + 1]), "close 1009 ");
+    echoed(&compression::compressed(9, &vec![0; MIB]), MIB);
 }
 
 #[test]
 fn a_bomb_in_fragments_is_held_as_it_came() {
-    let mut house = House::new(&[]);
-    let mut client = agreed(&mut house);
+    let mut harness = Harness::new(&[]);
+    let mut client = agreed(&mut harness);
     let bomb = bomb();
     let parts: Vec<&[u8]> = bomb.chunks(1000).collect();
     for (at, part) in parts.iter().enumerate() {
         let first = if at == 0 { 0x42 } else { 0 };
-        assert!(client.say(&mut house, &frame(first, part)).is_empty());
-        let memory = house.driver.engine().memory();
+        assert!(client.exchange(&mut harness, &frame(first, part)).is_empty());
+        let memory = harness.driver.engine().memory();
         assert!(memory <= 2 * bomb.len() + 8 * KIB, "{memory} bytes for {}", (at + 1) * 1000);
     }
-    let said = client.say(&mut house, &frame(0x80, b""));
+    let said = client.exchange(&mut harness, &frame(0x80, b""));
     assert_eq!(said, ["close 1009 \"message too big\""]);
-    others_are_served(&mut house);
+    others_are_served(&mut harness);
 }
 
 #[test]
 fn what_only_looks_like_a_bomb_is_a_message() {
     // So dense at first that it promises to be far too big.
     let payload = [vec![0; 200 * KIB], noise(300 * KIB)].concat();
-    echoed(&squeeze::squeezed(9, &payload), payload.len());
+    echoed(&compression::compressed(9, &payload), payload.len());
     // At the edges of a stretch.
     for length in [64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 128 * KIB] {
-        echoed(&squeeze::squeezed(9, &noise(length)), length);
-        echoed(&squeeze::squeezed(9, &vec![7; length]), length);
+        echoed(&compression::compressed(9, &noise(length)), length);
+        echoed(&compression::compressed(9, &vec![7; length]), length);
     }
     // As long as may be, and longer than that on the wire.
-    let wire = squeeze::squeezed(0, &noise(MIB));
+    let wire = compression::compressed(0, &noise(MIB));
     assert!(wire.len() > MIB);
     echoed(&wire, MIB);
 }
 
 #[test]
 fn streams_that_end_too_often() {
-    let ended = squeeze::ended(9, b"x");
+    let ended = compression::compressed_final(9, b"x");
     echoed_short(&ended.repeat(64), &"x".repeat(64));
     refused(&ended.repeat(66), "close 1007 ");
-    refused(&squeeze::ended(9, b"").repeat(MIB / 4), "close 1007 ");
+    refused(&compression::compressed_final(9, b"").repeat(MIB / 4), "close 1007 ");
     // As RFC 7692 §7.2.3.4 has it: a last block, and then one that says nothing.
     echoed_short(&[&ended[..], &[0]].concat(), "x");
     refused(&[&ended[..], &[0, 0]].concat(), "close 1007 ");
@@ -125,11 +125,11 @@ fn echoed_short(wire: &[u8], message: &str) {
 
 #[test]
 fn streams_that_end_too_early() {
-    let whole = squeeze::squeezed(9, b"a message, a message, and one more message");
+    let whole = compression::compressed(9, b"a message, a message, and one more message");
     for length in 0..whole.len() {
         refused(&whole[..length], "close 1007 ");
     }
-    let large = squeeze::squeezed(6, &noise(200 * KIB));
+    let large = compression::compressed(6, &noise(200 * KIB));
     for length in [2, 1000, 64 * KIB, large.len() - 1] {
         refused(&large[..length], "close 1007 ");
     }
@@ -137,38 +137,39 @@ fn streams_that_end_too_early() {
 
 #[test]
 fn nothing_is_remembered_of_a_damaged_message() {
-    let mut house = House::new(&[]);
-    let mut harmless = agreed(&mut house);
+    let mut harness = Harness::new(&[]);
+    let mut harmless = agreed(&mut harness);
     let message = "all is well ".repeat(100);
     for damage in [&b"\x06"[..], b"\xf2\x48\xcd", &bomb(), &flushed(&noise(70 * KIB))[..KIB]] {
-        let mut harmful = agreed(&mut house);
-        let said = harmful.say(&mut house, &frame(0xc1, damage));
+        let mut harmful = agreed(&mut harness);
+        let said = harmful.exchange(&mut harness, &frame(0xc1, damage));
         assert!(said[0].starts_with("close 100"), "{said:?}");
-        let said = harmless.say(&mut house, &peer::squeezed(Kind::Text, message.as_bytes()));
+        let said =
+            harmless.exchange(&mut harness, &peer::compressed(Kind::Text, message.as_bytes()));
         assert_eq!(said, [format!("compressed text ({} bytes)", message.len())]);
     }
 }
 
 #[test]
 fn text_is_checked_across_stretches() {
-    let mut house = House::new(&[]);
-    let mut client = agreed(&mut house);
+    let mut harness = Harness::new(&[]);
+    let mut client = agreed(&mut harness);
     // Three bytes a character: one lies across the end of each stretch of 64 KiB.
     let text = "€".repeat(100_000);
-    let said = client.say(&mut house, &peer::squeezed(Kind::Text, text.as_bytes()));
+    let said = client.exchange(&mut harness, &peer::compressed(Kind::Text, text.as_bytes()));
     // It is too long to be compressed in one go.
     assert_eq!(said, ["text (300000 bytes)"]);
     let cut = &text.as_bytes()[..text.len() - 1];
-    let said = client.say(&mut house, &peer::squeezed(Kind::Text, cut));
+    let said = client.exchange(&mut harness, &peer::compressed(Kind::Text, cut));
     assert_eq!(said, ["close 1007 \"text is not UTF-8\""]);
 }
 
 #[test]
 fn what_does_not_become_smaller_goes_as_it_is() {
-    let mut house = House::new(&[]);
-    let mut client = agreed(&mut house);
+    let mut harness = Harness::new(&[]);
+    let mut client = agreed(&mut harness);
     for length in [511, 512, 10_000, 200_000] {
-        let said = client.say(&mut house, &frame(0x82, &noise(length)));
+        let said = client.exchange(&mut harness, &frame(0x82, &noise(length)));
         assert_eq!(said, [format!("binary ({length} bytes)")]);
     }
 }

@@ -3,7 +3,7 @@
 
 use wspulse::rng::Rng;
 
-use crate::house::House;
+use crate::harness::Harness;
 use crate::peer::{self, frame, text};
 use crate::watched::PROCESS_BYTES;
 
@@ -13,7 +13,7 @@ const LIMIT: u64 = 16 << 20;
 const MIB: usize = 1 << 20;
 
 struct Attack {
-    house: House,
+    harness: Harness,
     rng: Rng,
     wires: Vec<usize>,
     /// It asks for nothing and is told nothing.
@@ -22,13 +22,14 @@ struct Attack {
 
 impl Attack {
     fn new(seed: u64) -> Self {
-        let mut house = House::seeded(&["--memory-limit", "16MiB", "--ping-interval", "0"], seed);
-        let used = house.driver.engine().used.clone();
-        house.wires.state().memory_used = Some(used);
-        let bystander = house.connect();
-        house.send(bystander, &peer::upgrade("/echo", &[]));
-        house.output(bystander);
-        Self { house, rng: Rng::new(seed), wires: Vec::new(), bystander }
+        let mut harness =
+            Harness::seeded(&["--memory-limit", "16MiB", "--ping-interval", "0"], seed);
+        let used = harness.driver.engine().used.clone();
+        harness.net.state().memory_used = Some(used);
+        let bystander = harness.connect();
+        harness.send(bystander, &peer::upgrade("/echo", &[]));
+        harness.output(bystander);
+        Self { harness, rng: Rng::new(seed), wires: Vec::new(), bystander }
     }
 
     fn step(&mut self) {
@@ -39,42 +40,42 @@ impl Attack {
             6 => {
                 self.wires.swap_remove(some);
                 match self.rng.below(2) {
-                    0 => self.house.wires.reset(wire),
-                    _ => self.house.wires.fin(wire),
+                    0 => self.harness.net.reset(wire),
+                    _ => self.harness.net.fin(wire),
                 }
             }
             // It reads nothing any more.
-            7 | 8 => self.house.wires.window(wire, 0),
-            9 | 10 => self.house.wires.send(wire, &text("a").repeat(1500)),
+            7 | 8 => self.harness.net.window(wire, 0),
+            9 | 10 => self.harness.net.send(wire, &text("a").repeat(1500)),
             11..14 => {
                 let size = [1000, 60_000, 200_000, MIB][self.rng.below(4) as usize];
-                self.house.wires.send(wire, &frame(0x82, &vec![7; size]));
+                self.harness.net.send(wire, &frame(0x82, &vec![7; size]));
             }
-            14 => self.house.wires.send(wire, &frame(0x81, &vec![1; MIB])),
+            14 => self.harness.net.send(wire, &frame(0x81, &vec![1; MIB])),
             // The beginning of a message.
             15..18 => {
                 let whole = frame(0x82, &vec![7; MIB]);
-                self.house.wires.send(wire, &whole[..self.rng.below(MIB as u64) as usize]);
+                self.harness.net.send(wire, &whole[..self.rng.below(MIB as u64) as usize]);
             }
-            _ => self.house.pass(self.rng.below(200)),
+            _ => self.harness.pass(self.rng.below(200)),
         }
-        self.house.settle();
+        self.harness.settle();
         self.check();
     }
 
     fn come(&mut self) {
         let paths = ["/echo", "/echo?delay=5s", "/throttled", "/socket", "/websocket"];
-        let wire = self.house.connect();
+        let wire = self.harness.connect();
         let path = paths[self.rng.below(5) as usize];
-        self.house.send(wire, &peer::upgrade(path, &[]));
+        self.harness.send(wire, &peer::upgrade(path, &[]));
         self.wires.push(wire);
     }
 
     fn check(&mut self) {
         for wire in &self.wires {
-            self.house.wires.take_output(*wire);
+            self.harness.net.take_output(*wire);
         }
-        let server = self.house.driver.engine();
+        let server = self.harness.driver.engine();
         assert_eq!(server.memory(), server.memory_counted(), "the account is wrong");
         // From 92 % on connections are closed; what one read and its answer may add comes on top.
         let most = LIMIT / 100 * 92 - PROCESS_BYTES + 2 * MIB as u64;
@@ -82,16 +83,16 @@ impl Attack {
     }
 
     fn end(mut self) {
-        self.house.send(self.bystander, &text("unharmed"));
-        let said = self.house.output(self.bystander);
+        self.harness.send(self.bystander, &text("unharmed"));
+        let said = self.harness.output(self.bystander);
         assert!(said.ends_with(b"unharmed"), "who owns nothing is closed: {said:?}");
-        assert_eq!(self.house.end(self.bystander), None);
+        assert_eq!(self.harness.end(self.bystander), None);
         for wire in &self.wires {
-            self.house.wires.reset(*wire);
+            self.harness.net.reset(*wire);
         }
-        self.house.settle();
-        self.house.pass(40_000);
-        let server = self.house.driver.engine();
+        self.harness.settle();
+        self.harness.pass(40_000);
+        let server = self.harness.driver.engine();
         assert_eq!((server.connections(), server.memory(), server.timers()), (1, 0, 0));
     }
 }

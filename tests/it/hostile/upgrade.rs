@@ -3,7 +3,7 @@
 use wspulse::engine::Signal;
 
 use super::{Client, Row, check, each, end, row};
-use crate::house::House;
+use crate::harness::Harness;
 use crate::peer::{self, KEY};
 
 #[test]
@@ -188,31 +188,31 @@ fn offers() -> Vec<Row> {
 
 #[test]
 fn no_place_for_it() {
-    let mut house = House::new(&["--max-connections", "2"]);
-    let mut first = Client::upgraded(&mut house, "/echo");
-    let _second = Client::upgraded(&mut house, "/echo");
-    let mut third = Client::connect(&mut house);
-    let said = third.say(&mut house, &peer::upgrade("/echo", &[]));
+    let mut harness = Harness::new(&["--max-connections", "2"]);
+    let mut first = Client::upgraded(&mut harness, "/echo");
+    let _second = Client::upgraded(&mut harness, "/echo");
+    let mut third = Client::connect(&mut harness);
+    let said = third.exchange(&mut harness, &peer::upgrade("/echo", &[]));
     assert!(said.len() == 1 && said[0].starts_with("503 "), "{said:?}");
     assert!(said[0].contains("retry-after=") && said[0].contains("connection=\"close\""));
-    assert_eq!(end(&house, third.wire), "fin");
-    assert_eq!(first.say(&mut house, &peer::text("unharmed")), ["text \"unharmed\""]);
+    assert_eq!(end(&harness, third.wire), "fin");
+    assert_eq!(first.exchange(&mut harness, &peer::text("unharmed")), ["text \"unharmed\""]);
 }
 
 #[test]
 fn while_draining() {
-    let mut house = House::new(&["--profile", "kubernetes", "--drain-delay", "5s"]);
-    let mut half = Client::connect(&mut house);
-    half.say(&mut house, b"GET /echo HTTP/1.1\r\n");
-    let _open = Client::upgraded(&mut house, "/echo");
-    house.signal(Signal::Stop);
+    let mut harness = Harness::new(&["--profile", "kubernetes", "--drain-delay", "5s"]);
+    let mut half = Client::connect(&mut harness);
+    half.exchange(&mut harness, b"GET /echo HTTP/1.1\r\n");
+    let _open = Client::upgraded(&mut harness, "/echo");
+    harness.signal(Signal::Stop);
     // Announced: whoever still finds the way here is served.
-    let mut late = Client::upgraded(&mut house, "/echo");
-    assert_eq!(late.say(&mut house, &peer::text("late")), ["text \"late\""]);
-    house.pass(5_000);
+    let mut late = Client::upgraded(&mut harness, "/echo");
+    assert_eq!(late.exchange(&mut harness, &peer::text("late")), ["text \"late\""]);
+    harness.pass(5_000);
     let rest = peer::upgrade("/echo", &[]);
     let rest = &rest[b"GET /echo HTTP/1.1\r\n".len()..];
-    let said = half.say(&mut house, rest);
+    let said = half.exchange(&mut harness, rest);
     assert!(said.len() == 1 && said[0].starts_with("503 "), "{said:?}");
     assert!(said[0].contains("retry-after=") && said[0].contains("connection=\"close\""));
 }

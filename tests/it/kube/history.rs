@@ -10,7 +10,7 @@ use wspulse::parts::informer::access::Access;
 use wspulse::parts::informer::{Encoded, Filter, Format, Informer, Plan, Step, Then};
 use wspulse::rng::Rng;
 
-use super::api::{Api, Object, Odds, Talk};
+use super::random_api::{Api, Object, Odds, Talk};
 
 const SECOND_NS: u64 = 1_000_000_000;
 

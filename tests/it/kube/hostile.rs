@@ -4,7 +4,7 @@
 use wspulse::engine::HangUp;
 use wspulse::parts::informer::Format;
 
-use super::talk::{Told, WATCH, chunk, list};
+use super::scripted::{Scripted, WATCH, chunk, list};
 
 const ONE: &[u8] =
     b"{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[{\"metadata\":{\"name\":\"a\",\
@@ -12,7 +12,7 @@ const ONE: &[u8] =
 
 /// What it does after an answer to its list: the reason that a viewer reads, if there is one.
 fn after_list(answer: &[u8]) -> String {
-    let mut told = Told::new(Format::Json);
+    let mut told = Scripted::new(Format::Json);
     told.hear(answer, 4096);
     told.end(HangUp::Eof);
     let stale = told.heard.iter().find(|said| said.starts_with("{\"type\":\"stale\""));
@@ -96,7 +96,7 @@ fn objects_that_are_none_are_left_out() {
         let body = format!(
             "{{\"metadata\":{{\"resourceVersion\":\"7\"}},\"items\":[{bad},{sound},{bad}]}}"
         );
-        let mut told = Told::new(Format::Text);
+        let mut told = Scripted::new(Format::Text);
         told.hear(&list(body.as_bytes()), 65_536);
         assert_eq!(told.heard, ["Successfully processed deployment: a"]);
         assert_eq!(told.informer.figures.watch_errors, 2);
@@ -106,7 +106,7 @@ fn objects_that_are_none_are_left_out() {
         "{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":null}",
         "{\"metadata\":{\"resourceVersion\":\"7\"}}",
     ] {
-        let mut told = Told::new(Format::Json);
+        let mut told = Scripted::new(Format::Json);
         told.hear(&list(body.as_bytes()), 3);
         assert_eq!(told.heard, ["{\"type\":\"synced\",\"resourceVersion\":\"7\"}"]);
     }
@@ -136,7 +136,7 @@ fn lines_that_mean_nothing() {
         &deep,
         &long,
     ] {
-        let mut told = Told::new(Format::Text);
+        let mut told = Scripted::new(Format::Text);
         told.hear(&list(ONE), usize::MAX);
         let before = told.informer.cost();
         let line = [line.as_bytes(), b"\n"].concat();
@@ -166,7 +166,7 @@ fn errors_in_the_stream() {
         ("null", false),
         (r#"{"code":"410"}"#, false),
     ] {
-        let mut told = Told::new(Format::Text);
+        let mut told = Scripted::new(Format::Text);
         told.hear(&list(ONE), usize::MAX);
         let line = format!("{{\"type\":\"ERROR\",\"object\":{object}}}\n");
         told.hear(&[WATCH, &chunk(line.as_bytes())].concat(), usize::MAX);
@@ -180,7 +180,7 @@ fn errors_in_the_stream() {
 /// 429 and `Retry-After` are obeyed, and nothing is listed again for it.
 #[test]
 fn a_busy_server_is_left_alone() {
-    let mut told = Told::new(Format::Text);
+    let mut told = Scripted::new(Format::Text);
     told.hear(&list(ONE), usize::MAX);
     let before_ns = told.now_ns;
     told.hear(b"HTTP/1.1 429 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", usize::MAX);
@@ -193,7 +193,7 @@ fn a_busy_server_is_left_alone() {
 /// Versions are opaque: they may repeat, go backward, or be no numbers.
 #[test]
 fn versions_are_opaque() {
-    let mut told = Told::new(Format::Text);
+    let mut told = Scripted::new(Format::Text);
     told.hear(&list(ONE), usize::MAX);
     told.hear(WATCH, usize::MAX);
     for (version, news) in [("x-1", true), ("x-1", false), ("3", true), ("%00&a=b", true)] {
@@ -213,7 +213,7 @@ fn versions_are_opaque() {
 /// Pages that never end are no list, and nothing spins.
 #[test]
 fn pages_without_an_end() {
-    let mut told = Told::new(Format::Json);
+    let mut told = Scripted::new(Format::Json);
     let page = b"{\"metadata\":{\"resourceVersion\":\"7\",\"continue\":\"x\"},\"items\":[]}";
     for _ in 0..3000 {
         if told.hung_up > 0 {
@@ -227,7 +227,7 @@ fn pages_without_an_end() {
 /// A server that is away hears from us seldom, and at once when it is back.
 #[test]
 fn a_server_that_is_away_is_asked_seldom() {
-    let mut told = Told::new(Format::Json);
+    let mut told = Scripted::new(Format::Json);
     let began_ns = told.now_ns;
     while told.now_ns - began_ns < 600_000_000_000 {
         told.end(HangUp::Reset);
@@ -241,7 +241,7 @@ fn a_server_that_is_away_is_asked_seldom() {
 /// A half-open connection: nothing comes, and it is given up.
 #[test]
 fn silence_has_an_end() {
-    let mut told = Told::new(Format::Json);
+    let mut told = Scripted::new(Format::Json);
     told.wait();
     assert!(told.heard[0].contains("is silent"), "no answer to a list: {:?}", told.heard);
     told.wait();

@@ -3,7 +3,7 @@
 use wspulse::engine::HangUp;
 use wspulse::parts::informer::Format;
 
-use super::talk::{Told, WATCH, chunk, list};
+use super::scripted::{Scripted, WATCH, chunk, list};
 
 fn fixture(name: &str) -> Vec<u8> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kube");
@@ -13,8 +13,8 @@ fn fixture(name: &str) -> Vec<u8> {
 const EMPTY: &[u8] = b"{\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[]}";
 
 /// A watch, in chunks as a server sends them: a line each.
-fn watch(name: &str, size: usize, format: Format) -> Told {
-    let mut told = Told::new(format);
+fn watch(name: &str, size: usize, format: Format) -> Scripted {
+    let mut told = Scripted::new(format);
     told.hear(&list(EMPTY), usize::MAX);
     let lines = fixture(name);
     let lines = lines.split_inclusive(|b| *b == b'\n');
@@ -51,7 +51,7 @@ fn recorded_watches_read_the_same_wherever_they_are_cut() {
 fn a_recording_that_breaks_off_is_its_whole_lines() {
     let lines = fixture("deployments-watch-1.36.2.ndjson");
     let all: Vec<&[u8]> = lines.split_inclusive(|b| *b == b'\n').collect();
-    let mut told = Told::new(Format::Json);
+    let mut told = Scripted::new(Format::Json);
     told.hear(&list(EMPTY), usize::MAX);
     let half = &all[1][..all[1].len() / 2];
     told.hear(&[WATCH, &chunk(all[0]), &chunk(half)].concat(), usize::MAX);
@@ -65,7 +65,7 @@ fn a_recording_that_breaks_off_is_its_whole_lines() {
 
 #[test]
 fn recorded_lists() {
-    let mut told = Told::new(Format::Text);
+    let mut told = Scripted::new(Format::Text);
     told.hear(&list(&fixture("list-page1-1.20.2.json")), 13);
     let more = told.asked.last().unwrap();
     let token = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MzczLCJzdGFydCI6ImRiXHUwMDAwIn0";
@@ -81,7 +81,7 @@ fn recorded_lists() {
 
 #[test]
 fn recorded_refusals() {
-    let mut told = Told::new(Format::Json);
+    let mut told = Scripted::new(Format::Json);
     let body = fixture("list-403-1.20.2.json");
     let head = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n", body.len());
     told.hear(&[head.as_bytes(), &body].concat(), usize::MAX);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::once;
 use crate::peer::{self, Reader};
+use crate::unique_keys;
 
 /// Whatever takes longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
@@ -73,7 +73,7 @@ impl Server {
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
             let line = line.unwrap_or_else(|_| panic!("no {event} in {:?}", self.log));
-            self.log.push(once::read(&line));
+            self.log.push(unique_keys::read(&line));
             if self.log.last().unwrap()["event"] == event {
                 return self.log.last().unwrap().clone();
             }
@@ -88,7 +88,7 @@ impl Server {
     pub(crate) fn exit(&mut self) -> Option<i32> {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => self.log.push(once::read(&line)),
+                Ok(line) => self.log.push(unique_keys::read(&line)),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("still there: {:?}", self.log),
             }

@@ -1,8 +1,8 @@
 //! `wspulse load` and `wspulse connect` as they are shipped, against real sockets: a server of
 //! ours, and listeners that answer as no server should.
 
-mod loading;
-mod talking;
+mod connect;
+mod load;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -13,24 +13,24 @@ use crate::os::{Network, OnConnect};
 /// api end                       its end; api status 403, api raw "…", api fin, api reset
 /// ```
 #[derive(Debug, Default)]
-pub(crate) struct Cluster {
+pub(crate) struct ApiServer {
     seen: usize,
     input: Vec<u8>,
 }
 
-impl Cluster {
+impl ApiServer {
     /// Does what a line says.
-    pub(crate) fn act(wires: &Network, what: &str, raw: fn(&str) -> Vec<u8>) {
+    pub(crate) fn act(net: &Network, what: &str, raw: fn(&str) -> Vec<u8>) {
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         if verb == "up" || verb == "down" {
             let up = verb == "up";
-            wires.state().on_connect = if up { OnConnect::Accept } else { OnConnect::Refuse };
+            net.state().on_connect = if up { OnConnect::Accept } else { OnConnect::Refuse };
             return;
         }
-        let wire = *wires.state().outgoing.last().unwrap();
+        let wire = *net.state().outgoing.last().unwrap();
         let bytes = match verb {
-            "fin" => return wires.fin(wire),
-            "reset" => return wires.reset(wire),
+            "fin" => return net.fin(wire),
+            "reset" => return net.reset(wire),
             "list" => list(rest, ""),
             "page" => {
                 let (version, rest) = rest.split_once(' ').unwrap();
@@ -45,15 +45,15 @@ impl Cluster {
             "raw" => raw(rest),
             kind => line(&kind.to_ascii_uppercase(), &object(rest)),
         };
-        wires.send(wire, &bytes);
+        net.send(wire, &bytes);
     }
 
     /// What it was asked since.
-    pub(crate) fn asked(&mut self, wires: &Network) -> Vec<String> {
+    pub(crate) fn asked(&mut self, net: &Network) -> Vec<String> {
         let mut said = Vec::new();
-        let dialled = wires.state().outgoing.clone();
-        for wire in dialled.iter().skip(self.seen) {
-            let fresh = wires.take_output(*wire);
+        let outgoing = net.state().outgoing.clone();
+        for wire in outgoing.iter().skip(self.seen) {
+            let fresh = net.take_output(*wire);
             self.input.extend(fresh);
             while let Some(end) = self.input.windows(4).position(|four| four == b"\r\n\r\n") {
                 let head: Vec<u8> = self.input.drain(..end + 4).collect();
@@ -64,7 +64,7 @@ impl Cluster {
                 said.push(lines.collect::<Vec<_>>().join(" | "));
             }
         }
-        self.seen = dialled.len().saturating_sub(1);
+        self.seen = outgoing.len().saturating_sub(1);
         said
     }
 }

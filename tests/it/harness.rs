@@ -15,9 +15,9 @@ use crate::watched::Watched;
 const TURNS_MAX: usize = 100_000;
 
 /// A server in its world.
-pub(crate) struct House {
+pub(crate) struct Harness {
     pub(crate) driver: Driver<Watched, FakeOs>,
-    pub(crate) wires: Network,
+    pub(crate) net: Network,
     pub(crate) exit: Option<u8>,
 }
 
@@ -36,29 +36,29 @@ pub(crate) fn server(args: &[&str], seed: u64) -> Server {
     Server::new(serve.server, parts, Assets::embedded(Now::default()), seed)
 }
 
-impl House {
+impl Harness {
     /// A server with these arguments.
     pub(crate) fn new(args: &[&str]) -> Self {
         Self::seeded(args, 1)
     }
 
     pub(crate) fn seeded(args: &[&str], seed: u64) -> Self {
-        let wires = Network::new();
+        let net = Network::new();
         let server = server(args, seed);
-        let driver = Driver::new(Watched::new(server), FakeOs::new(Node::Server, &wires));
-        Self { driver, wires, exit: None }
+        let driver = Driver::new(Watched::new(server), FakeOs::new(Node::Server, &net));
+        Self { driver, net, exit: None }
     }
 
     /// A connection of the main listener.
     pub(crate) fn connect(&mut self) -> usize {
-        let wire = self.wires.connect(0);
+        let wire = self.net.connect(0);
         self.settle();
         wire
     }
 
     /// Bytes arrive, and the loop turns until it has nothing to do.
     pub(crate) fn send(&mut self, wire: usize, bytes: &[u8]) {
-        self.wires.send(wire, bytes);
+        self.net.send(wire, bytes);
         self.settle();
     }
 
@@ -79,7 +79,7 @@ impl House {
                 return;
             }
             self.exit = self.driver.turn().unwrap();
-            if !self.wires.state().advance(limit_ns) {
+            if !self.net.state().advance(limit_ns) {
                 return;
             }
         }
@@ -87,19 +87,19 @@ impl House {
     }
 
     pub(crate) fn signal(&mut self, signal: Signal) {
-        self.wires.signal(signal);
+        self.net.signal(signal);
         self.settle();
     }
 
     pub(crate) fn output(&mut self, wire: usize) -> Vec<u8> {
-        self.wires.take_output(wire)
+        self.net.take_output(wire)
     }
 
     pub(crate) fn end(&self, wire: usize) -> Option<End> {
-        self.wires.end(wire)
+        self.net.end(wire)
     }
 
     pub(crate) fn now_ns(&self) -> u64 {
-        self.wires.state().now_ns
+        self.net.state().now_ns
     }
 }

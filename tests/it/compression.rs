@@ -10,7 +10,7 @@ use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
 /// A message as a sender without context takeover puts it on the wire.
-pub(crate) fn squeezed(level: i32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn compressed(level: i32, payload: &[u8]) -> Vec<u8> {
     let mut wire = stream(level, payload, MZFlush::Sync);
     assert!(wire.ends_with(&TAIL), "a flush ends with an empty block");
     wire.truncate(wire.len() - TAIL.len());
@@ -19,7 +19,7 @@ pub(crate) fn squeezed(level: i32, payload: &[u8]) -> Vec<u8> {
 
 /// The same, ended by a block that says that it is the last.
 #[cfg(feature = "deflate")]
-pub(crate) fn ended(level: i32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn compressed_final(level: i32, payload: &[u8]) -> Vec<u8> {
     stream(level, payload, MZFlush::Finish)
 }
 
@@ -34,7 +34,7 @@ fn stream(level: i32, payload: &[u8], flush: MZFlush) -> Vec<u8> {
 }
 
 /// A message from the wire; `None` when it is none.
-pub(crate) fn stretched(wire: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn inflated(wire: &[u8]) -> Option<Vec<u8>> {
     let mut state = InflateState::new_boxed(DataFormat::Raw);
     let wire = [wire, &TAIL].concat();
     let (mut rest, mut message) = (&wire[..], Vec::new());

@@ -1,8 +1,8 @@
 //! The fault sweep: one conversation, again and again, each time with a fault at another read or
 //! write. What a kernel may do at any time changes not a byte; a reset ends one connection only.
 
+use crate::harness::Harness;
 use crate::hostile::{Client, end};
-use crate::house::House;
 use crate::os::Fault;
 use crate::peer::{self, close, frame, text};
 
@@ -54,33 +54,33 @@ fn conversation() -> Vec<Step> {
 
 /// Plays the conversation with a fault at one call; also says how many calls it took.
 fn play(steps: &[Step], fault: Option<(u64, Fault)>) -> (Heard, u64) {
-    let mut house = House::new(&[]);
-    house.wires.state().fault = fault;
-    let bystander = Client::connect(&mut house);
-    house.send(bystander.wire, &peer::upgrade("/echo", &[]));
-    let talker = Client::connect(&mut house);
+    let mut harness = Harness::new(&[]);
+    harness.net.state().fault = fault;
+    let bystander = Client::connect(&mut harness);
+    harness.send(bystander.wire, &peer::upgrade("/echo", &[]));
+    let talker = Client::connect(&mut harness);
     let (mut said, mut overheard) = (Vec::new(), Vec::new());
     for (number, step) in steps.iter().enumerate() {
         match step {
-            Step::Send(bytes) => house.wires.send(talker.wire, bytes),
-            Step::Window(bytes) => house.wires.window(talker.wire, *bytes),
-            Step::Fin => house.wires.fin(talker.wire),
+            Step::Send(bytes) => harness.net.send(talker.wire, bytes),
+            Step::Window(bytes) => harness.net.window(talker.wire, *bytes),
+            Step::Fin => harness.net.fin(talker.wire),
         }
-        house.wires.send(bystander.wire, &text(&format!("meanwhile {number}")));
-        house.settle();
-        said.extend(house.output(talker.wire));
-        overheard.extend(house.output(bystander.wire));
+        harness.net.send(bystander.wire, &text(&format!("meanwhile {number}")));
+        harness.settle();
+        said.extend(harness.output(talker.wire));
+        overheard.extend(harness.output(bystander.wire));
     }
-    let talker = (said, end(&house, talker.wire));
-    house.send(bystander.wire, &close(1000, ""));
-    house.wires.fin(bystander.wire);
-    house.settle();
-    overheard.extend(house.output(bystander.wire));
-    let bystander = (overheard, end(&house, bystander.wire));
-    let server = house.driver.engine();
+    let talker = (said, end(&harness, talker.wire));
+    harness.send(bystander.wire, &close(1000, ""));
+    harness.net.fin(bystander.wire);
+    harness.settle();
+    overheard.extend(harness.output(bystander.wire));
+    let bystander = (overheard, end(&harness, bystander.wire));
+    let server = harness.driver.engine();
     let left = (server.connections(), server.timers(), server.memory());
     assert_eq!(left, (0, 0, 0), "connections, timers, bytes left behind by {fault:?}");
-    let calls = house.wires.state().calls;
+    let calls = harness.net.state().calls;
     (Heard { talker, bystander }, calls)
 }
 

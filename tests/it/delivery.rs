@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use wspulse::rng::Rng;
 
-use crate::house::House;
+use crate::harness::Harness;
 use crate::os::{End, OnConnect};
 use crate::peer::{self, Reader};
 
@@ -29,7 +29,7 @@ struct Client {
 }
 
 struct Play {
-    house: House,
+    harness: Harness,
     rng: Rng,
     clients: Vec<Client>,
     /// The admin listener's answers are not looked at, only that there are some.
@@ -44,12 +44,12 @@ impl Play {
         let args = "--gateway-backend http://127.0.0.1:8501 --gateway-open --ping-interval 0 \
                     --max-age 3s --max-age-jitter 30%";
         let args: Vec<&str> = args.split_whitespace().collect();
-        let mut house = House::seeded(&args, seed);
-        house.wires.state().on_connect = OnConnect::Accept;
-        let admin = house.wires.connect(1);
-        house.settle();
+        let mut harness = Harness::seeded(&args, seed);
+        harness.net.state().on_connect = OnConnect::Accept;
+        let admin = harness.net.connect(1);
+        harness.settle();
         let rng = Rng::new(seed);
-        Self { house, rng, clients: Vec::new(), admin, asked: Vec::new(), shed: false }
+        Self { harness, rng, clients: Vec::new(), admin, asked: Vec::new(), shed: false }
     }
 
     /// One of those that have not left.
@@ -70,9 +70,9 @@ impl Play {
             9 => self.call_back(true),
             10 if self.rng.below(8) == 0 => self.shed(),
             10 => self.leave(),
-            _ => self.house.pass(self.rng.below(400)),
+            _ => self.harness.pass(self.rng.below(400)),
         }
-        self.house.settle();
+        self.harness.settle();
         self.serve();
         self.look();
     }
@@ -80,8 +80,8 @@ impl Play {
     fn open(&mut self) {
         let paths = ["/gateway/prod", "/gateway/prod", "/socket", "/echo", "/echo?delay=300ms"];
         let path = paths[self.rng.below(5) as usize];
-        let wire = self.house.connect();
-        self.house.send(wire, &peer::upgrade(path, &[]));
+        let wire = self.harness.connect();
+        self.harness.send(wire, &peer::upgrade(path, &[]));
         let mut client = Client { wire, path, ..Client::default() };
         if path == "/gateway/prod" {
             client.id = self.serve();
@@ -92,7 +92,7 @@ impl Play {
     /// Its own name, so that nobody else can be told it in good order.
     fn send(&mut self) {
         if let Some(at) = self.some() {
-            self.house.wires.send(self.clients[at].wire, &peer::text(&format!("<{at}>")));
+            self.harness.net.send(self.clients[at].wire, &peer::text(&format!("<{at}>")));
         }
     }
 
@@ -101,9 +101,9 @@ impl Play {
             self.clients[at].left = true;
             let wire = self.clients[at].wire;
             match self.rng.below(3) {
-                0 => self.house.wires.reset(wire),
-                1 => self.house.wires.fin(wire),
-                _ => self.house.wires.send(wire, &peer::frame(0x88, &1000_u16.to_be_bytes())),
+                0 => self.harness.net.reset(wire),
+                1 => self.harness.net.fin(wire),
+                _ => self.harness.net.send(wire, &peer::frame(0x88, &1000_u16.to_be_bytes())),
             }
         }
     }
@@ -111,7 +111,7 @@ impl Play {
     fn shed(&mut self) {
         self.shed = true;
         let shed = b"POST /shed?percent=50 HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        self.house.wires.send(self.admin, shed);
+        self.harness.net.send(self.admin, shed);
     }
 
     fn call_back(&mut self, close: bool) {
@@ -125,15 +125,15 @@ impl Play {
             body.len()
         );
         self.clients[at].deleted |= close;
-        self.house.wires.send(self.admin, request.as_bytes());
+        self.harness.net.send(self.admin, request.as_bytes());
     }
 
     /// Takes requests in; the connection id of one that asks about a new client.
     fn serve(&mut self) -> Option<String> {
-        let dialled = self.house.wires.state().outgoing.clone();
+        let outgoing = self.harness.net.state().outgoing.clone();
         let mut fresh = None;
-        for wire in dialled {
-            let asked = String::from_utf8(self.house.wires.take_output(wire)).unwrap();
+        for wire in outgoing {
+            let asked = String::from_utf8(self.harness.net.take_output(wire)).unwrap();
             for request in asked.split("POST ").skip(1) {
                 self.asked.push(wire);
                 let id =
@@ -150,20 +150,20 @@ impl Play {
             return;
         }
         let wire = self.asked.swap_remove(self.rng.below(self.asked.len() as u64) as usize);
-        if self.house.end(wire).is_some() {
+        if self.harness.end(wire).is_some() {
             return;
         }
         if self.rng.below(12) == 0 {
-            return self.house.wires.reset(wire);
+            return self.harness.net.reset(wire);
         }
-        self.house.wires.send(wire, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        self.harness.net.send(wire, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     }
 
     /// What each client hears is meant for it.
     fn look(&mut self) {
-        self.house.wires.take_output(self.admin);
+        self.harness.net.take_output(self.admin);
         for (at, client) in self.clients.iter_mut().enumerate() {
-            let heard = client.reader.read(&self.house.wires.take_output(client.wire));
+            let heard = client.reader.read(&self.harness.net.take_output(client.wire));
             for line in heard {
                 // Names are numbers of one digit; `reverse` turns what stands around them.
                 let name = line.split(['<', '>']).nth(1).filter(|_| line.contains('<'));
@@ -181,7 +181,7 @@ impl Play {
                     client.over = true;
                 }
             }
-            match self.house.wires.end(client.wire) {
+            match self.harness.net.end(client.wire) {
                 Some(End::Reset) => panic!("{at} on {} was reset", client.path),
                 Some(_) => client.over = true,
                 None => {}

@@ -5,7 +5,7 @@ use wspulse::parts::informer::access::Access;
 use wspulse::parts::informer::{Filter, Format, Informer, Plan, Step};
 
 /// An informer, its one viewer, and the clock.
-pub(super) struct Told {
+pub(super) struct Scripted {
     pub(super) informer: Informer,
     pub(super) now_ns: u64,
     pub(super) asked: Vec<String>,
@@ -15,7 +15,7 @@ pub(super) struct Told {
 
 const VIEWER: Id = Id { key: 1, generation: 0 };
 
-impl Told {
+impl Scripted {
     /// Somebody watches, and the connection stands.
     pub(super) fn new(format: Format) -> Self {
         let access = Access::from_url("http://127.0.0.1:8001").unwrap();

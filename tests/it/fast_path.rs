@@ -3,7 +3,7 @@
 
 use wspulse::rng::Rng;
 
-use crate::house::House;
+use crate::harness::Harness;
 use crate::os::End;
 use crate::peer::{close, frame, upgrade};
 
@@ -32,16 +32,16 @@ fn next(rng: &mut Rng, frames: &mut Vec<u8>) {
 
 /// What is said to a client, how it ends, and what is counted.
 fn said(args: &[&str], parts: &[&[u8]]) -> (Vec<u8>, Option<End>, Vec<String>) {
-    let mut house = House::new(args);
-    let wire = house.connect();
-    house.send(wire, &upgrade("/echo", &[]));
+    let mut harness = Harness::new(args);
+    let wire = harness.connect();
+    harness.send(wire, &upgrade("/echo", &[]));
     for part in parts {
-        house.send(wire, part);
+        harness.send(wire, part);
     }
-    let (output, end) = (house.output(wire), house.end(wire));
-    let admin = house.wires.connect(1);
-    house.send(admin, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
-    let metrics = String::from_utf8(house.output(admin)).unwrap();
+    let (output, end) = (harness.output(wire), harness.end(wire));
+    let admin = harness.net.connect(1);
+    harness.send(admin, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+    let metrics = String::from_utf8(harness.output(admin)).unwrap();
     let counts = ["_messages_", "_received_bytes_", "_sent_bytes_"];
     let traffic = metrics.lines().filter(|line| counts.iter().any(|count| line.contains(count)));
     (output, end, traffic.map(str::to_owned).collect())

@@ -1,13 +1,13 @@
 //! The whole server with its viewers, and an API server at the end of a simulated wire: one watch
 //! for all, slow viewers that cost nobody anything, and nothing that is left behind.
 
-use crate::house::House;
+use crate::harness::Harness;
 use crate::os::OnConnect;
 use crate::peer::{self, Reader};
 use wspulse::rng::Rng;
 
-use super::api::{Api, Odds, Talk};
-use super::talk::{WATCH, chunk, list};
+use super::random_api::{Api, Odds, Talk};
+use super::scripted::{WATCH, chunk, list};
 
 const KUBE: &[&str] = &["--kube", "http://127.0.0.1:8001", "--ping-interval", "0"];
 const MEBIBYTE: usize = 1024 * 1024;
@@ -18,16 +18,16 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn new(house: &mut House, query: &str) -> Self {
-        let wire = house.connect();
-        house.send(wire, &peer::upgrade(&format!("/api/wds/logs{query}"), &[]));
+    fn new(harness: &mut Harness, query: &str) -> Self {
+        let wire = harness.connect();
+        harness.send(wire, &peer::upgrade(&format!("/api/wds/logs{query}"), &[]));
         let mut viewer = Self { wire, reader: Reader::default() };
-        assert!(viewer.read(house)[0].starts_with("101"));
+        assert!(viewer.read(harness)[0].starts_with("101"));
         viewer
     }
 
-    fn read(&mut self, house: &mut House) -> Vec<String> {
-        self.reader.read(&house.output(self.wire))
+    fn read(&mut self, harness: &mut Harness) -> Vec<String> {
+        self.reader.read(&harness.output(self.wire))
     }
 }
 
@@ -45,45 +45,45 @@ fn line(kind: &str, name: &str, version: usize) -> Vec<u8> {
 }
 
 /// A server that knows so many Deployments, and its first viewer.
-fn synced(deployments: usize, query: &str) -> (House, usize, Viewer) {
-    let mut house = House::new(KUBE);
-    house.wires.state().on_connect = OnConnect::Accept;
-    let viewer = Viewer::new(&mut house, query);
-    let api = house.wires.state().outgoing[0];
+fn synced(deployments: usize, query: &str) -> (Harness, usize, Viewer) {
+    let mut harness = Harness::new(KUBE);
+    harness.net.state().on_connect = OnConnect::Accept;
+    let viewer = Viewer::new(&mut harness, query);
+    let api = harness.net.state().outgoing[0];
     let items: Vec<String> = (0..deployments).map(|at| object(&format!("d{at}"), 1)).collect();
     let body =
         format!("{{\"metadata\":{{\"resourceVersion\":\"1\"}},\"items\":[{}]}}", items.join(","));
-    house.send(api, &list(body.as_bytes()));
-    house.send(api, WATCH);
-    (house, api, viewer)
+    harness.send(api, &list(body.as_bytes()));
+    harness.send(api, WATCH);
+    (harness, api, viewer)
 }
 
 #[test]
 fn one_list_and_one_watch_for_all() {
-    let (mut house, api, mut first) = synced(3, "");
-    let mut viewers: Vec<Viewer> = (0..200).map(|_| Viewer::new(&mut house, "")).collect();
-    assert_eq!(first.read(&mut house).len(), 3);
+    let (mut harness, api, mut first) = synced(3, "");
+    let mut viewers: Vec<Viewer> = (0..200).map(|_| Viewer::new(&mut harness, "")).collect();
+    assert_eq!(first.read(&mut harness).len(), 3);
     for viewer in &mut viewers {
-        viewer.read(&mut house);
+        viewer.read(&mut harness);
     }
-    house.send(api, &line("ADDED", "new", 2));
+    harness.send(api, &line("ADDED", "new", 2));
     for viewer in &mut viewers {
-        assert_eq!(viewer.read(&mut house), ["text \"Successfully processed deployment: new\""]);
+        assert_eq!(viewer.read(&mut harness), ["text \"Successfully processed deployment: new\""]);
     }
-    assert_eq!(house.wires.state().outgoing.len(), 1);
+    assert_eq!(harness.net.state().outgoing.len(), 1);
 }
 
 /// A Deployment costs at most 2 KiB, and a viewer next to nothing.
 #[test]
 fn five_thousand_deployments_are_ten_megabytes_at_most() {
-    let (mut house, _, mut viewer) = synced(5000, "?format=json");
+    let (mut harness, _, mut viewer) = synced(5000, "?format=json");
     let mut said = 0;
     for _ in 0..1000 {
-        house.settle();
-        said += viewer.read(&mut house).len();
+        harness.settle();
+        said += viewer.read(&mut harness).len();
     }
     assert_eq!(said, 5001, "each of them, and that it is all");
-    let cost = house.driver.engine().memory();
+    let cost = harness.driver.engine().memory();
     assert!(cost < 5000 * 2048, "{} bytes a Deployment", cost / 5000);
     assert!(cost > 5000 * 100, "nobody counts them");
 }
@@ -91,31 +91,31 @@ fn five_thousand_deployments_are_ten_megabytes_at_most() {
 /// It takes nothing for a while; then it hears of each object once, in its last state.
 #[test]
 fn a_slow_viewer_hears_the_last_state_of_each() {
-    let (mut house, api, mut fast) = synced(20, "?format=json");
-    let mut slow = Viewer::new(&mut house, "?format=json");
-    let mut text = Viewer::new(&mut house, "");
+    let (mut harness, api, mut fast) = synced(20, "?format=json");
+    let mut slow = Viewer::new(&mut harness, "?format=json");
+    let mut text = Viewer::new(&mut harness, "");
     for viewer in [&mut fast, &mut slow, &mut text] {
-        viewer.read(&mut house);
+        viewer.read(&mut harness);
     }
     for stopped in [slow.wire, text.wire] {
-        house.wires.window(stopped, 0);
+        harness.net.window(stopped, 0);
     }
     let mut heard = 0;
     for version in 2..2000 {
-        house.send(api, &line("MODIFIED", &format!("d{}", version % 20), version));
-        heard += fast.read(&mut house).len();
-        let memory = house.driver.engine().memory();
+        harness.send(api, &line("MODIFIED", &format!("d{}", version % 20), version));
+        heard += fast.read(&mut harness).len();
+        let memory = harness.driver.engine().memory();
         assert!(memory < MEBIBYTE, "{memory} bytes for two who do not read");
     }
-    house.send(api, &line("DELETED", "d7", 3000));
-    house.send(api, &line("DELETED", "d8", 3001));
-    house.send(api, &line("ADDED", "d8", 3002));
-    assert_eq!(heard + fast.read(&mut house).len(), 1998 + 3, "the others hear everything");
+    harness.send(api, &line("DELETED", "d7", 3000));
+    harness.send(api, &line("DELETED", "d8", 3001));
+    harness.send(api, &line("ADDED", "d8", 3002));
+    assert_eq!(heard + fast.read(&mut harness).len(), 1998 + 3, "the others hear everything");
     let mut said = [Vec::new(), Vec::new()];
     for (viewer, said) in [&mut slow, &mut text].into_iter().zip(&mut said) {
-        house.wires.window(viewer.wire, usize::MAX);
-        house.settle();
-        said.extend(viewer.read(&mut house));
+        harness.net.window(viewer.wire, usize::MAX);
+        harness.settle();
+        said.extend(viewer.read(&mut harness));
     }
     let [json, text] = said;
     assert!(json.len() < 1500, "{} of 2001 changes", json.len());
@@ -135,27 +135,28 @@ fn a_slow_viewer_hears_the_last_state_of_each() {
 #[test]
 fn histories_through_the_whole_server() {
     for seed in 0..300 {
-        let mut house = House::seeded(KUBE, seed);
+        let mut harness = Harness::seeded(KUBE, seed);
         let mut rng = Rng::new(seed);
         let mut api = Api::new(seed);
         api.odds =
             Odds { status: 50, cut: 50, end: 50, error: 20, compacted: 50, ..Odds::default() };
         let mut talks: Vec<(usize, Talk)> = Vec::new();
-        let mut viewers = [Viewer::new(&mut house, ""), Viewer::new(&mut house, "?format=json")];
+        let mut viewers =
+            [Viewer::new(&mut harness, ""), Viewer::new(&mut harness, "?format=json")];
         for step in 0..60 {
             if step == 50 {
                 api.odds = Odds::default();
-                house.wires.state().on_connect = OnConnect::Accept;
+                harness.net.state().on_connect = OnConnect::Accept;
             } else if step < 50 {
                 let refuses = rng.below(4) == 0;
-                house.wires.state().on_connect =
+                harness.net.state().on_connect =
                     if refuses { OnConnect::Refuse } else { OnConnect::Accept };
                 api.change(6);
             }
-            house.pass(if step >= 50 { 61_000 } else { rng.below(3000) });
-            serve(&mut house, &mut api, &mut talks);
+            harness.pass(if step >= 50 { 61_000 } else { rng.below(3000) });
+            serve(&mut harness, &mut api, &mut talks);
             for viewer in &mut viewers {
-                viewer.read(&mut house);
+                viewer.read(&mut harness);
             }
         }
         let wanted: Vec<_> = api
@@ -163,13 +164,13 @@ fn histories_through_the_whole_server() {
             .values()
             .map(|one| (format!("n/{}", one.name), one.uid.clone(), one.version.to_string()))
             .collect();
-        assert_eq!(house.driver.engine().contents("informer"), wanted, "seed {seed}");
+        assert_eq!(harness.driver.engine().contents("informer"), wanted, "seed {seed}");
         for viewer in viewers {
-            house.wires.reset(viewer.wire);
+            harness.net.reset(viewer.wire);
         }
-        house.pass(61_000);
-        house.pass(61_000);
-        let server = house.driver.engine();
+        harness.pass(61_000);
+        harness.pass(61_000);
+        let server = harness.driver.engine();
         assert_eq!((server.connections(), server.timers()), (0, 0), "seed {seed}");
         assert_eq!(server.memory(), server.memory_counted(), "seed {seed}");
         assert!(server.memory() < 1024, "seed {seed} leaves {} bytes", server.memory());
@@ -178,21 +179,21 @@ fn histories_through_the_whole_server() {
 }
 
 /// Answers and streams until nobody has anything more to say.
-fn serve(house: &mut House, api: &mut Api, talks: &mut Vec<(usize, Talk)>) {
+fn serve(harness: &mut Harness, api: &mut Api, talks: &mut Vec<(usize, Talk)>) {
     for _ in 0..100 {
-        let dialled = std::mem::take(&mut house.wires.state().outgoing);
-        talks.extend(dialled.into_iter().map(|wire| (wire, Talk::default())));
-        talks.retain(|(wire, _)| house.end(*wire).is_none());
+        let outgoing = std::mem::take(&mut harness.net.state().outgoing);
+        talks.extend(outgoing.into_iter().map(|wire| (wire, Talk::default())));
+        talks.retain(|(wire, _)| harness.end(*wire).is_none());
         let mut busy = false;
         for (wire, talk) in talks.iter_mut() {
-            let asked = house.output(*wire);
-            let mut bytes = api.hear(house.now_ns(), talk, &asked);
-            bytes.extend(api.stream(house.now_ns(), talk));
+            let asked = harness.output(*wire);
+            let mut bytes = api.receive(harness.now_ns(), talk, &asked);
+            bytes.extend(api.stream(harness.now_ns(), talk));
             busy |= !asked.is_empty() || !bytes.is_empty();
-            house.send(*wire, &bytes);
+            harness.send(*wire, &bytes);
             if talk.over {
-                house.wires.reset(*wire);
-                house.settle();
+                harness.net.reset(*wire);
+                harness.settle();
             }
         }
         if !busy {

@@ -1,0 +1,117 @@
+//! Listeners: what accepting costs the others, and how it ends. Connections that come faster than
+//! they can be accepted must keep neither the admin side nor the end of the process waiting.
+
+use wspulse::engine::Signal;
+use wspulse::net::driver::Driver;
+
+use crate::harness::{self, Harness};
+use crate::hostile::Client;
+use crate::os::{End, FakeOs, Network, Node};
+use crate::peer;
+use crate::watched::Watched;
+
+const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Turns until this wire has heard something, at most so many; returns how long that took.
+fn heard_after_ns(harness: &mut Harness, wire: usize, turns: usize) -> u64 {
+    let since_ns = harness.now_ns();
+    for _ in 0..turns {
+        harness.exit = harness.driver.turn().unwrap();
+        if harness.net.has_output(wire) {
+            return harness.now_ns() - since_ns;
+        }
+    }
+    panic!("nothing is heard in {turns} turns");
+}
+
+#[test]
+fn a_flood_at_the_stop_holds_up_neither_the_admin_side_nor_the_end() {
+    let mut harness = Harness::new(&["--profile", "plain", "--drain-timeout", "8s"]);
+    let _keeps_it_open = Client::upgraded(&mut harness, "/echo");
+    {
+        // As at a hundredth of a CPU.
+        let mut net = harness.net.state();
+        (net.accept_ns, net.reconnects) = (5_000_000, true);
+    }
+    harness.net.connect(0);
+    harness.net.signal(Signal::Stop);
+    let probe = harness.net.connect(1);
+    harness.net.send(probe, REQUEST);
+    let since_ns = harness.now_ns();
+    let waited_ns = heard_after_ns(&mut harness, probe, 3);
+    assert!(waited_ns <= SECOND_NS, "the admin side waits {waited_ns} ns");
+    while !harness.net.state().accepting_stopped {
+        harness.driver.turn().unwrap();
+    }
+    let accepting_ns = harness.now_ns() - since_ns;
+    assert!(accepting_ns < 2 * SECOND_NS, "accepting goes on for {accepting_ns} ns");
+    assert!(harness.net.state().accepts > 100, "those who wait are accepted");
+    harness.pass(8_000);
+    assert_eq!(harness.exit, Some(0), "the hard stop comes");
+}
+
+#[test]
+fn an_ordinary_queue_at_the_stop_is_answered() {
+    let mut harness = Harness::new(&["--profile", "plain"]);
+    let queue: Vec<usize> = (0..500).map(|_| harness.net.connect(0)).collect();
+    harness.net.signal(Signal::Stop);
+    harness.settle();
+    assert!(harness.net.state().accepting_stopped);
+    for wire in queue {
+        assert!(harness.output(wire).starts_with(b"HTTP/1.1 503 "));
+        assert_eq!(harness.end(wire), Some(End::Fin));
+    }
+}
+
+#[test]
+fn the_admin_side_is_asked_between_shares_of_accepting() {
+    let mut harness = Harness::new(&[]);
+    for _ in 0..64 {
+        harness.net.connect(0);
+    }
+    harness.settle();
+    let (accepts, most) = {
+        let net = harness.net.state();
+        (net.accepts, net.most_accepts_in_a_row)
+    };
+    assert_eq!(accepts, 64);
+    assert!(most <= 8, "{most} are accepted before the admin side is asked again");
+}
+
+/// The entry of a main listener without descriptors was removed, and all later ones moved.
+#[test]
+fn listeners_keep_their_numbers_when_others_are_closed() {
+    let mut harness = Harness::new(&["--profile", "plain"]);
+    let keeps_it_open = Client::upgraded(&mut harness, "/echo");
+    harness.net.state().descriptors = 0;
+    for _ in 0..100 {
+        harness.net.connect(0);
+    }
+    harness.net.signal(Signal::Stop);
+    harness.pass(1_500);
+    assert!(harness.net.state().accepting_stopped);
+    harness.net.state().descriptors = 10;
+    let probe = harness.net.connect(1);
+    harness.net.send(probe, REQUEST);
+    harness.settle();
+    assert!(harness.output(probe).starts_with(b"HTTP/1.1 200 "), "the admin listener is alive");
+    harness.send(keeps_it_open.wire, &peer::close(1001, ""));
+}
+
+/// Half a TLS handshake is kept by nobody whom the engine knows.
+#[test]
+fn what_a_stream_keeps_is_told_when_it_changes() {
+    let net = Network::new();
+    let mut driver =
+        Driver::new(Watched::new(harness::server(&[], 1)), FakeOs::new(Node::Server, &net));
+    let wire = net.connect(0);
+    for held in [0, 5_000, 5_000, 9_000, 0] {
+        net.hold(wire, held);
+        net.send(wire, b"G");
+        for _ in 0..3 {
+            driver.turn().unwrap();
+        }
+    }
+    assert_eq!(driver.engine().held, [5_000, 9_000, 0]);
+}
