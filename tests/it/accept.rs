@@ -1,5 +1,5 @@
-//! Listeners: what accepting costs the others, and how it ends. Connections that come faster than
-//! they can be accepted must keep neither the admin side nor the end of the process waiting.
+//! Accepting: connections that arrive faster than they can be accepted delay neither the admin
+//! listener nor the shutdown, and running out of descriptors closes no listener.
 
 use wspulse::engine::Signal;
 use wspulse::net::driver::Driver;
@@ -13,8 +13,8 @@ use crate::watched::Watched;
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Turns until this wire has heard something, at most so many; returns how long that took.
-fn heard_after_ns(harness: &mut Harness, wire: usize, turns: usize) -> u64 {
+/// Turns the loop until this wire has output; returns how much time passed.
+fn ns_until_output(harness: &mut Harness, wire: usize, turns: usize) -> u64 {
     let since_ns = harness.now_ns();
     for _ in 0..turns {
         harness.exit = harness.driver.turn().unwrap();
@@ -22,15 +22,15 @@ fn heard_after_ns(harness: &mut Harness, wire: usize, turns: usize) -> u64 {
             return harness.now_ns() - since_ns;
         }
     }
-    panic!("nothing is heard in {turns} turns");
+    panic!("no output in {turns} turns");
 }
 
 #[test]
-fn a_flood_at_the_stop_holds_up_neither_the_admin_side_nor_the_end() {
+fn a_connection_flood_delays_neither_admin_requests_nor_the_shutdown() {
     let mut harness = Harness::new(&["--profile", "plain", "--drain-timeout", "8s"]);
     let _keeps_it_open = Client::upgraded(&mut harness, "/echo");
     {
-        // As at a hundredth of a CPU.
+        // As with 1 % of a CPU.
         let mut net = harness.net.state();
         (net.accept_ns, net.reconnects) = (5_000_000, true);
     }
@@ -39,20 +39,20 @@ fn a_flood_at_the_stop_holds_up_neither_the_admin_side_nor_the_end() {
     let probe = harness.net.connect(1);
     harness.net.send(probe, REQUEST);
     let since_ns = harness.now_ns();
-    let waited_ns = heard_after_ns(&mut harness, probe, 3);
+    let waited_ns = ns_until_output(&mut harness, probe, 3);
     assert!(waited_ns <= SECOND_NS, "the admin side waits {waited_ns} ns");
     while !harness.net.state().accepting_stopped {
         harness.driver.turn().unwrap();
     }
     let accepting_ns = harness.now_ns() - since_ns;
     assert!(accepting_ns < 2 * SECOND_NS, "accepting goes on for {accepting_ns} ns");
-    assert!(harness.net.state().accepts > 100, "those who wait are accepted");
+    assert!(harness.net.state().accepts > 100, "queued connections are accepted first");
     harness.pass(8_000);
-    assert_eq!(harness.exit, Some(0), "the hard stop comes");
+    assert_eq!(harness.exit, Some(0), "the hard stop happens");
 }
 
 #[test]
-fn an_ordinary_queue_at_the_stop_is_answered() {
+fn connections_queued_at_shutdown_are_answered() {
     let mut harness = Harness::new(&["--profile", "plain"]);
     let queue: Vec<usize> = (0..500).map(|_| harness.net.connect(0)).collect();
     harness.net.signal(Signal::Stop);
@@ -65,7 +65,7 @@ fn an_ordinary_queue_at_the_stop_is_answered() {
 }
 
 #[test]
-fn the_admin_side_is_asked_between_shares_of_accepting() {
+fn the_admin_side_is_polled_while_accepting() {
     let mut harness = Harness::new(&[]);
     for _ in 0..64 {
         harness.net.connect(0);
@@ -76,12 +76,12 @@ fn the_admin_side_is_asked_between_shares_of_accepting() {
         (net.accepts, net.most_accepts_in_a_row)
     };
     assert_eq!(accepts, 64);
-    assert!(most <= 8, "{most} are accepted before the admin side is asked again");
+    assert!(most <= 8, "{most} are accepted before the admin side is polled again");
 }
 
-/// The entry of a main listener without descriptors was removed, and all later ones moved.
+/// Regression: the entry of a listener that had run out of descriptors was removed, which shifted
 #[test]
-fn listeners_keep_their_numbers_when_others_are_closed() {
+fn listeners_keep_their_indices_when_others_are_closed() {
     let mut harness = Harness::new(&["--profile", "plain"]);
     let keeps_it_open = Client::upgraded(&mut harness, "/echo");
     harness.net.state().descriptors = 0;
@@ -99,9 +99,9 @@ fn listeners_keep_their_numbers_when_others_are_closed() {
     harness.send(keeps_it_open.wire, &peer::close(1001, ""));
 }
 
-/// Half a TLS handshake is kept by nobody whom the engine knows.
+/// A TLS handshake in progress holds memory that the engine learns of only from the stream.
 #[test]
-fn what_a_stream_keeps_is_told_when_it_changes() {
+fn held_bytes_of_a_stream_are_reported_when_they_change() {
     let net = Network::new();
     let mut driver =
         Driver::new(Watched::new(harness::server(&[], 1)), FakeOs::new(Node::Server, &net));

@@ -1,16 +1,16 @@
-//! The API server of a transcript: it answers what its lines say, and shows what it was asked.
+//! The Kubernetes API server in scenarios: it sends what a scenario says and shows the requests.
 
 use crate::os::{Network, OnConnect};
 
-/// One server, one connection at a time; a line of a transcript is one of these:
+/// One connection at a time. Lines of a scenario:
 ///
 /// ```text
-/// api up | api down             connections are taken, or refused
+/// api up | api down             connections are accepted, or refused
 /// api list 7 n/web=3,web:1@5 …  a list of version 7: namespace/name=replicas,image@version
-/// api page 7 TOKEN n/web=…      the same, and there is more
+/// api page 7 TOKEN n/web=…      the same with a continue token
 /// api watch                     the head of a watch
-/// api added n/web=3,web:1@8     a line of it; also modified, deleted, bookmark 9, gone
-/// api end                       its end; api status 403, api raw "…", api fin, api reset
+/// api added n/web=3,web:1@8     an event of it; also modified, deleted, bookmark 9, gone
+/// api end                       the end of the watch; also status 403, raw "…", fin, reset
 /// ```
 #[derive(Debug, Default)]
 pub(crate) struct ApiServer {
@@ -19,7 +19,7 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    /// Does what a line says.
+    /// Executes a line.
     pub(crate) fn act(net: &Network, what: &str, raw: fn(&str) -> Vec<u8>) {
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         if verb == "up" || verb == "down" {
@@ -48,8 +48,8 @@ impl ApiServer {
         net.send(wire, &bytes);
     }
 
-    /// What it was asked since.
-    pub(crate) fn asked(&mut self, net: &Network) -> Vec<String> {
+    /// Requests since the last call.
+    pub(crate) fn requests(&mut self, net: &Network) -> Vec<String> {
         let mut said = Vec::new();
         let outgoing = net.state().outgoing.clone();
         for wire in outgoing.iter().skip(self.seen) {
@@ -78,7 +78,7 @@ fn line(kind: &str, object: &str) -> Vec<u8> {
     format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
 }
 
-/// `namespace/name=replicas,image@version`, and `#uid` for another one of that name.
+/// `namespace/name=replicas,image@version`, and `#uid` for another object with that name.
 fn object(text: &str) -> String {
     let (text, uid) = text.split_once('#').unwrap_or((text, "u"));
     let (name, rest) = text.split_once('=').unwrap();

@@ -1,16 +1,16 @@
-//! The backend of a transcript: it answers what its lines say, and shows what it was asked.
+//! The gateway's backend in scenarios: it sends what a scenario says and shows the requests.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::os::{Network, OnConnect};
 use crate::unique_keys;
 
-/// One server with as many connections as are opened; a line of a transcript is one of these:
+/// Any number of connections. Lines of a scenario:
 ///
 /// ```text
-/// backend up | down | lost        connections are taken, refused, or never come about
-/// backend 200 ["body" [| Field: value]…]   answers the oldest request that has no answer
-/// backend always 200 ["body"]     answers each from now on at once, and does not show them
+/// backend up | down | lost        connections are accepted, refused, or time out
+/// backend 200 ["body" [| Field: value]…]   answers the oldest unanswered request
+/// backend always 200 ["body"]     answers all further requests at once and hides them
 /// backend raw "…", backend fin, backend reset   on the connection of that request
 /// ```
 #[derive(Debug, Default)]
@@ -22,9 +22,9 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// Does what a line says.
+    /// Executes a line.
     pub(crate) fn act(&mut self, net: &Network, what: &str, raw: fn(&str) -> Vec<u8>) {
-        // Those that were given up wait for nothing.
+        // The gateway has closed these connections.
         self.open.retain(|wire| net.end(*wire).is_none());
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         match verb {
@@ -39,8 +39,8 @@ impl Backend {
         }
     }
 
-    /// What it was asked since.
-    pub(crate) fn asked(&mut self, net: &Network) -> Vec<String> {
+    /// Requests since the last call.
+    pub(crate) fn requests(&mut self, net: &Network) -> Vec<String> {
         let mut said = Vec::new();
         let outgoing = net.state().outgoing.clone();
         for wire in outgoing {
@@ -74,7 +74,7 @@ fn answer(text: &str, raw: fn(&str) -> Vec<u8>) -> Vec<u8> {
     [head.as_bytes(), b"\r\n", &body].concat()
 }
 
-/// A whole request off the front, as a line: what is the same in all of them is left out.
+/// Takes a complete request from the front, as a line without the fields that never change.
 pub(crate) fn take_request(input: &mut Vec<u8>) -> Option<String> {
     let end = input.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = String::from_utf8(input[..end].to_vec()).unwrap();

@@ -1,5 +1,5 @@
-//! Compression as somebody else does it: `miniz_oxide`, which shares no line with `zlib-rs`.
-//! So a message of ours is inflated by another hand, and another's by ours.
+//! Compression by `miniz_oxide`, which shares no code with `zlib-rs`: each inflates what the other
+//! has compressed.
 
 use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
 use miniz_oxide::deflate::stream::deflate;
@@ -17,7 +17,7 @@ pub(crate) fn compressed(level: i32, payload: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// The same, ended by a block that says that it is the last.
+/// The same, with the final bit set in the last block.
 #[cfg(feature = "deflate")]
 pub(crate) fn compressed_final(level: i32, payload: &[u8]) -> Vec<u8> {
     stream(level, payload, MZFlush::Finish)
@@ -33,7 +33,7 @@ fn stream(level: i32, payload: &[u8], flush: MZFlush) -> Vec<u8> {
     wire
 }
 
-/// A message from the wire; `None` when it is none.
+/// The message in this payload; `None` if the data is invalid.
 pub(crate) fn inflated(wire: &[u8]) -> Option<Vec<u8>> {
     let mut state = InflateState::new_boxed(DataFormat::Raw);
     let wire = [wire, &TAIL].concat();

@@ -1,5 +1,5 @@
-//! The fuzzer's properties, replayed: every file of `fuzz/corpus` and `fuzz/regressions`, and each
-//! of those that says where it is cut also cut elsewhere. Fuzzing itself is `fuzz/README.md`'s.
+//! Replays `fuzz/corpus` and `fuzz/regressions` through the properties of the fuzzer. Inputs that
+//! begin with their cuts are cut in other ways as well. How to fuzz: `fuzz/README.md`.
 
 #[expect(unreachable_pub, reason = "the fuzz targets reach it from another crate")]
 #[path = "../../fuzz/properties/mod.rs"]
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use properties::{PROPERTIES, input};
 
-/// Cuts that every input gets: everywhere, small, and around the size of a head and of a read.
+/// Cuts: after each byte, small, and around the size of a head and of a read.
 const CUTS: [&[u8]; 5] = [&[0], &[1], &[6], &[2, 40, 0], &[160, 255]];
 /// Properties whose inputs begin with their cuts.
 const CUT: [&str; 6] = ["answers", "aws", "head", "frames", "utf8", "watch"];
@@ -22,7 +22,7 @@ fn folder(kind: &str, name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(name)
 }
 
-/// Files of a corpus, in order; there need be none.
+/// Sorted files of a corpus, if it exists.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -30,7 +30,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Plays one property's files; says which one it is when it fails.
+/// Replays the files of one property.
 fn replay(name: &str) {
     let (_, property) = PROPERTIES.iter().find(|(known, _)| *known == name).unwrap();
     let mut played = 0;
@@ -39,7 +39,7 @@ fn replay(name: &str) {
         let shown = path.display();
         let play = |input: &[u8]| {
             let played = std::panic::catch_unwind(|| property(input));
-            assert!(played.is_ok(), "{name} does not hold for {shown}: {}", input.escape_ascii());
+            assert!(played.is_ok(), "property {name} fails for {shown}: {}", input.escape_ascii());
         };
         play(&input);
         if CUT.contains(&name) {
@@ -49,7 +49,7 @@ fn replay(name: &str) {
         }
         played += 1;
     }
-    assert!(played >= 5, "the corpus of {name} is gone");
+    assert!(played >= 5, "the corpus of {name} is missing");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn corpora_of_gateway_hold() {
     replay("gateway");
 }
 
-/// No seed is as good as dice: whole plays of operations.
+/// Random sequences of operations.
 #[test]
 fn gateways_hold_at_random() {
     let mut rng = wspulse::rng::Rng::new(7);
@@ -112,14 +112,14 @@ fn corpora_of_server_hold() {
     replay("server");
 }
 
-/// `fuzz/corpus` is what `fuzz/seeds.rs` says. `UPDATE=1 cargo test corpora` writes it.
+/// `fuzz/corpus` is written by `UPDATE=1 cargo test corpora` from `fuzz/seeds.rs`.
 #[test]
-fn corpora_are_as_written() {
+fn corpora_match_their_seeds() {
     let update = std::env::var_os("UPDATE").is_some();
     let mut known = BTreeSet::new();
     for (corpus, name, bytes) in seeds::all() {
         let path = folder("corpus", corpus).join(name);
-        assert!(known.insert(path.clone()), "{corpus}/{name} is there twice");
+        assert!(known.insert(path.clone()), "duplicate {corpus}/{name}");
         assert!(bytes.len() < 4096, "{corpus}/{name} has {} bytes", bytes.len());
         if update {
             fs::create_dir_all(folder("corpus", corpus)).unwrap();
@@ -131,7 +131,7 @@ fn corpora_are_as_written() {
     }
     for (name, _) in PROPERTIES {
         for path in files(&folder("corpus", name)) {
-            assert!(known.contains(&path), "{} is in no list of seeds", path.display());
+            assert!(known.contains(&path), "{} is not in seeds.rs", path.display());
         }
         assert!(folder("targets", &format!("{name}.rs")).exists(), "{name} has no target");
     }

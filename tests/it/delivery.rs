@@ -1,6 +1,6 @@
-//! Each message, Close and reset reaches the client that it was meant for and no other: clients on
-//! several mounts, a backend that answers when it likes, callbacks, closings for several reasons at
-//! once, and peers that leave in the middle, from seeds.
+//! Each message, Close and reset reaches the client it is for and no other, with random clients on
+//! several mounts, a backend with random delays, callbacks, clients that leave, and connections
+//! that are closed for several reasons at once.
 
 use std::collections::BTreeMap;
 
@@ -19,23 +19,23 @@ struct Client {
     wire: usize,
     reader: Reader,
     path: &'static str,
-    /// By which callbacks find it.
+    /// Its connection id for callbacks.
     id: Option<String>,
-    /// A callback asked for its end.
+    /// A callback has closed it.
     deleted: bool,
-    /// It has left by itself.
+    /// It has left on its own.
     left: bool,
-    over: bool,
+    closed: bool,
 }
 
 struct Play {
     harness: Harness,
     rng: Rng,
     clients: Vec<Client>,
-    /// The admin listener's answers are not looked at, only that there are some.
+    /// A connection to the admin listener; its responses are not checked.
     admin: usize,
-    /// Requests that wait for an answer: where, and whether it is to a new client.
-    asked: Vec<usize>,
+    /// Connections of the backend with an unanswered request, once for each.
+    pending: Vec<usize>,
     shed: bool,
 }
 
@@ -49,12 +49,12 @@ impl Play {
         let admin = harness.net.connect(1);
         harness.settle();
         let rng = Rng::new(seed);
-        Self { harness, rng, clients: Vec::new(), admin, asked: Vec::new(), shed: false }
+        Self { harness, rng, clients: Vec::new(), admin, pending: Vec::new(), shed: false }
     }
 
-    /// One of those that have not left.
+    /// A random client that has not left.
     fn some(&mut self) -> Option<usize> {
-        let here = |client: &&Client| !client.left && !client.over;
+        let here = |client: &&Client| !client.left && !client.closed;
         let count = self.clients.iter().filter(here).count() as u64;
         let at = self.rng.below(count.max(1)) as usize;
         let mut here = (0..self.clients.len()).filter(|at| here(&&self.clients[*at]));
@@ -89,7 +89,7 @@ impl Play {
         self.clients.push(client);
     }
 
-    /// Its own name, so that nobody else can be told it in good order.
+    /// Sends the client's index, which no other client may receive.
     fn send(&mut self) {
         if let Some(at) = self.some() {
             self.harness.net.send(self.clients[at].wire, &peer::text(&format!("<{at}>")));
@@ -128,14 +128,14 @@ impl Play {
         self.harness.net.send(self.admin, request.as_bytes());
     }
 
-    /// Takes requests in; the connection id of one that asks about a new client.
+    /// Reads the backend's requests; returns the connection id of a $connect.
     fn serve(&mut self) -> Option<String> {
         let outgoing = self.harness.net.state().outgoing.clone();
         let mut fresh = None;
         for wire in outgoing {
             let asked = String::from_utf8(self.harness.net.take_output(wire)).unwrap();
             for request in asked.split("POST ").skip(1) {
-                self.asked.push(wire);
+                self.pending.push(wire);
                 let id =
                     request.split("ConnectionId: ").nth(1).filter(|_| request.starts_with("/c"));
                 fresh = fresh.or_else(|| id.map(|id| id.split("\r\n").next().unwrap().to_owned()));
@@ -144,12 +144,12 @@ impl Play {
         fresh
     }
 
-    /// The backend answers one of those that wait, or hangs up.
+    /// The backend answers one of the pending requests or resets its connection.
     fn answer(&mut self) {
-        if self.asked.is_empty() {
+        if self.pending.is_empty() {
             return;
         }
-        let wire = self.asked.swap_remove(self.rng.below(self.asked.len() as u64) as usize);
+        let wire = self.pending.swap_remove(self.rng.below(self.pending.len() as u64) as usize);
         if self.harness.end(wire).is_some() {
             return;
         }
@@ -159,16 +159,21 @@ impl Play {
         self.harness.net.send(wire, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     }
 
-    /// What each client hears is meant for it.
+    /// Checks that each client receives only what is meant for it.
     fn look(&mut self) {
         self.harness.net.take_output(self.admin);
         for (at, client) in self.clients.iter_mut().enumerate() {
-            let heard = client.reader.read(&self.harness.net.take_output(client.wire));
-            for line in heard {
-                // Names are numbers of one digit; `reverse` turns what stands around them.
+            let received = client.reader.read(&self.harness.net.take_output(client.wire));
+            for line in received {
+                // Names have one digit, so `reverse` changes only the brackets around them.
                 let name = line.split(['<', '>']).nth(1).filter(|_| line.contains('<'));
                 if let Some(name) = name {
-                    assert_eq!(name, at.to_string(), "{at} on {} hears {line}", client.path);
+                    assert_eq!(
+                        name,
+                        at.to_string(),
+                        "client {at} on {} receives {line}",
+                        client.path
+                    );
                 }
                 if line.starts_with("close") {
                     let explained = match &*line {
@@ -177,13 +182,13 @@ impl Play {
                         "close 1001 \"max age\"" => true,
                         _ => client.left,
                     };
-                    assert!(explained, "{at} on {} hears {line}", client.path);
-                    client.over = true;
+                    assert!(explained, "client {at} on {} receives {line}", client.path);
+                    client.closed = true;
                 }
             }
             match self.harness.net.end(client.wire) {
-                Some(End::Reset) => panic!("{at} on {} was reset", client.path),
-                Some(_) => client.over = true,
+                Some(End::Reset) => panic!("client {at} on {} was reset", client.path),
+                Some(_) => client.closed = true,
                 None => {}
             }
         }
@@ -191,19 +196,19 @@ impl Play {
 }
 
 #[test]
-fn what_is_meant_for_one_reaches_no_other() {
-    let mut heard = BTreeMap::new();
+fn messages_and_closes_reach_the_right_client() {
+    let mut received = BTreeMap::new();
     for seed in 0..SEEDS {
         let outcome = std::panic::catch_unwind(|| {
             let mut play = Play::new(seed);
             for _ in 0..STEPS {
                 play.step();
             }
-            play.clients.iter().filter(|client| client.over).count()
+            play.clients.iter().filter(|client| client.closed).count()
         });
         let over = outcome.unwrap_or_else(|_| panic!("seed {seed}"));
-        *heard.entry(over).or_insert(0) += 1;
+        *received.entry(over).or_insert(0) += 1;
     }
-    // A play in which nothing ends would show nothing.
-    assert!(heard.iter().any(|(over, plays)| *over >= 4 && *plays >= 10), "{heard:?}");
+    // The test would prove nothing if no client were closed.
+    assert!(received.iter().any(|(over, plays)| *over >= 4 && *plays >= 10), "{received:?}");
 }

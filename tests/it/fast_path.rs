@@ -1,5 +1,5 @@
-//! The short way of an echo says what the usual way says. A server that logs payloads takes only
-//! the usual way.
+//! The fast path of an echo sends the same bytes as the general path. A server that logs payloads
+//! always takes the general path.
 
 use wspulse::rng::Rng;
 
@@ -7,10 +7,10 @@ use crate::harness::Harness;
 use crate::os::End;
 use crate::peer::{close, frame, upgrade};
 
-/// One read has more than a turn takes of them, and more than the short way has room for.
+/// More frames in one read than a turn handles, and more than the fast path has room for.
 const FRAMES: u64 = 600;
 
-/// What a client may send next; most of it is short and in order.
+/// Random frames, most of them short and valid.
 fn next(rng: &mut Rng, frames: &mut Vec<u8>) {
     let length = rng.below(126) as usize;
     let letters = vec![b'a' + rng.below(26) as u8; length];
@@ -30,8 +30,8 @@ fn next(rng: &mut Rng, frames: &mut Vec<u8>) {
     }
 }
 
-/// What is said to a client, how it ends, and what is counted.
-fn said(args: &[&str], parts: &[&[u8]]) -> (Vec<u8>, Option<End>, Vec<String>) {
+/// What a client receives, how its connection ends, and the traffic metrics.
+fn outcome(args: &[&str], parts: &[&[u8]]) -> (Vec<u8>, Option<End>, Vec<String>) {
     let mut harness = Harness::new(args);
     let wire = harness.connect();
     harness.send(wire, &upgrade("/echo", &[]));
@@ -48,7 +48,7 @@ fn said(args: &[&str], parts: &[&[u8]]) -> (Vec<u8>, Option<End>, Vec<String>) {
 }
 
 #[test]
-fn the_short_way_says_what_the_usual_way_says() {
+fn the_fast_path_sends_what_the_general_path_sends() {
     for seed in 0..200 {
         let mut rng = Rng::new(seed);
         let mut frames = Vec::new();
@@ -56,8 +56,8 @@ fn the_short_way_says_what_the_usual_way_says() {
             next(&mut rng, &mut frames);
         }
         let (front, back) = frames.split_at(rng.below(frames.len() as u64 + 1) as usize);
-        let short = said(&[], &[front, back]);
-        assert_eq!(short, said(&["--log-payloads"], &[front, back]), "seed {seed}");
-        assert!(short.2.len() >= 6, "traffic is counted: {:?}", short.2);
+        let fast = outcome(&[], &[front, back]);
+        assert_eq!(fast, outcome(&["--log-payloads"], &[front, back]), "seed {seed}");
+        assert!(fast.2.len() >= 6, "traffic is counted: {:?}", fast.2);
     }
 }

@@ -1,19 +1,19 @@
-//! The fault sweep: one conversation, again and again, each time with a fault at another read or
-//! write. What a kernel may do at any time changes not a byte; a reset ends one connection only.
+//! One conversation, repeated with a fault at each of its reads and writes. Interrupted, short and
+//! spurious calls change no byte of the output; a reset ends only one connection.
 
 use crate::harness::Harness;
 use crate::hostile::{Client, end};
 use crate::os::Fault;
 use crate::peer::{self, close, frame, text};
 
-/// What two connections said until their ends: the one that does everything, and a bystander.
+/// What the server sent to two clients, and how it ended their connections.
 #[derive(Debug, PartialEq, Eq)]
-struct Heard {
+struct Outcome {
     talker: (Vec<u8>, &'static str),
     bystander: (Vec<u8>, &'static str),
 }
 
-/// One input of the talker: bytes, or what happens to its window.
+/// An action of the client that does everything.
 enum Step {
     Send(Vec<u8>),
     Window(usize),
@@ -52,14 +52,14 @@ fn conversation() -> Vec<Step> {
     ]
 }
 
-/// Plays the conversation with a fault at one call; also says how many calls it took.
-fn play(steps: &[Step], fault: Option<(u64, Fault)>) -> (Heard, u64) {
+/// Plays the conversation with a fault at one call; also returns the number of calls.
+fn play(steps: &[Step], fault: Option<(u64, Fault)>) -> (Outcome, u64) {
     let mut harness = Harness::new(&[]);
     harness.net.state().fault = fault;
     let bystander = Client::connect(&mut harness);
     harness.send(bystander.wire, &peer::upgrade("/echo", &[]));
     let talker = Client::connect(&mut harness);
-    let (mut said, mut overheard) = (Vec::new(), Vec::new());
+    let (mut talker_output, mut bystander_output) = (Vec::new(), Vec::new());
     for (number, step) in steps.iter().enumerate() {
         match step {
             Step::Send(bytes) => harness.net.send(talker.wire, bytes),
@@ -68,49 +68,49 @@ fn play(steps: &[Step], fault: Option<(u64, Fault)>) -> (Heard, u64) {
         }
         harness.net.send(bystander.wire, &text(&format!("meanwhile {number}")));
         harness.settle();
-        said.extend(harness.output(talker.wire));
-        overheard.extend(harness.output(bystander.wire));
+        talker_output.extend(harness.output(talker.wire));
+        bystander_output.extend(harness.output(bystander.wire));
     }
-    let talker = (said, end(&harness, talker.wire));
+    let talker = (talker_output, end(&harness, talker.wire));
     harness.send(bystander.wire, &close(1000, ""));
     harness.net.fin(bystander.wire);
     harness.settle();
-    overheard.extend(harness.output(bystander.wire));
-    let bystander = (overheard, end(&harness, bystander.wire));
+    bystander_output.extend(harness.output(bystander.wire));
+    let bystander = (bystander_output, end(&harness, bystander.wire));
     let server = harness.driver.engine();
     let left = (server.connections(), server.timers(), server.memory());
     assert_eq!(left, (0, 0, 0), "connections, timers, bytes left behind by {fault:?}");
     let calls = harness.net.state().calls;
-    (Heard { talker, bystander }, calls)
+    (Outcome { talker, bystander }, calls)
 }
 
-/// Every place where a fault of this kind can strike.
-fn sweep(fault: Fault, check: impl Fn(u64, &Heard, &Heard)) {
+/// Plays the conversation with this fault at each call.
+fn sweep(fault: Fault, check: impl Fn(u64, &Outcome, &Outcome)) {
     let steps = conversation();
-    let (calm, calls) = play(&steps, None);
+    let (clean, calls) = play(&steps, None);
     assert!(calls > 60, "the conversation takes {calls} calls");
-    assert_eq!((calm.talker.1, calm.bystander.1), ("closed", "closed"));
+    assert_eq!((clean.talker.1, clean.bystander.1), ("closed", "closed"));
     for at in 1.. {
-        let (heard, calls) = play(&steps, Some((at, fault)));
-        check(at, &calm, &heard);
+        let (faulty, calls) = play(&steps, Some((at, fault)));
+        check(at, &clean, &faulty);
         if calls < at {
             return;
         }
     }
 }
 
-/// Nothing but the number of calls may differ.
-fn is_the_same(at: u64, calm: &Heard, heard: &Heard) {
-    assert_eq!(calm.talker.1, heard.talker.1, "fault at call {at}");
-    assert_eq!(calm.bystander.1, heard.bystander.1, "fault at call {at}");
-    let same = calm.talker.0.len() == heard.talker.0.len() && calm == heard;
+/// The output is the same with and without the fault.
+fn is_the_same(at: u64, clean: &Outcome, faulty: &Outcome) {
+    assert_eq!(clean.talker.1, faulty.talker.1, "fault at call {at}");
+    assert_eq!(clean.bystander.1, faulty.bystander.1, "fault at call {at}");
+    let same = clean.talker.0.len() == faulty.talker.0.len() && clean == faulty;
     assert!(
         same,
         "fault at call {at}: {} and {} bytes for {} and {}",
-        heard.talker.0.len(),
-        heard.bystander.0.len(),
-        calm.talker.0.len(),
-        calm.bystander.0.len(),
+        faulty.talker.0.len(),
+        faulty.bystander.0.len(),
+        clean.talker.0.len(),
+        clean.bystander.0.len(),
     );
 }
 
@@ -131,12 +131,14 @@ fn a_spurious_event_changes_nothing() {
 
 #[test]
 fn a_reset_ends_one_connection_only() {
-    sweep(Fault::Reset, |at, calm, heard| {
-        let harmed = [heard.talker != calm.talker, heard.bystander != calm.bystander];
+    sweep(Fault::Reset, |at, clean, faulty| {
+        let harmed = [faulty.talker != clean.talker, faulty.bystander != clean.bystander];
         assert_ne!(harmed, [true, true], "a reset at call {at} harms both");
-        for (calm, heard) in [(&calm.talker, &heard.talker), (&calm.bystander, &heard.bystander)] {
-            assert!(calm.0.starts_with(&heard.0), "a reset at call {at} puts words in its mouth");
-            assert!(heard.1.starts_with("closed"), "a reset at call {at} leaves it {}", heard.1);
+        for (clean, faulty) in
+            [(&clean.talker, &faulty.talker), (&clean.bystander, &faulty.bystander)]
+        {
+            assert!(clean.0.starts_with(&faulty.0), "a reset at call {at} changes the output");
+            assert!(faulty.1.starts_with("closed"), "a reset at call {at} leaves it {}", faulty.1);
         }
     });
 }

@@ -1,5 +1,5 @@
-//! The gateway against backends that are slow, wrong and gone: what every client is promised, over
-//! many connections and messages, in virtual time and from seeds.
+//! The gateway with backends that are slow, broken or down: each message is answered once and in
+//! order. Virtual time; faults from a seed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,16 +12,16 @@ use crate::os::{End, OnConnect};
 use crate::peer::{Reader, text, upgrade};
 
 const STEP_MS: u64 = 50;
-/// Longer than any request may take, with the steps' own coarseness.
+/// The longest request, plus a step.
 const PATIENCE_MS: u64 = 29_500;
 
-/// A backend that does whatever its dice say.
-struct Dice {
+/// A backend with random delays and failures.
+struct Backend {
     rng: Rng,
     input: BTreeMap<usize, Vec<u8>>,
-    /// When an answer is due, on which wire, and what it is.
+    /// When a response is due, its wire, and what it is.
     due: Vec<(u64, usize, Fate)>,
-    /// What arrived of each client, in order; and when.
+    /// Messages of each client in order of arrival, with their times.
     arrived: BTreeMap<String, Vec<(usize, u64)>>,
 }
 
@@ -34,7 +34,7 @@ enum Fate {
     Never,
 }
 
-impl Dice {
+impl Backend {
     fn fate(&mut self) -> (u64, Fate) {
         let after_ms = self.rng.below(400);
         match self.rng.below(100) {
@@ -46,7 +46,7 @@ impl Dice {
         }
     }
 
-    /// Takes requests in, and gives the answers that are due.
+    /// Reads requests and sends the responses that are due.
     fn serve(&mut self, harness: &Harness, now_ms: u64) {
         let outgoing = harness.net.state().outgoing.clone();
         for wire in outgoing {
@@ -89,7 +89,7 @@ impl Dice {
     }
 }
 
-/// Path and body of a whole request, off the front.
+/// Takes path and body of a complete request from the front.
 fn take(input: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     let end = input.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = String::from_utf8(input[..end].to_vec()).unwrap();
@@ -106,13 +106,13 @@ struct Client {
     wire: usize,
     reader: Reader,
     sent: usize,
-    /// Answers of either kind.
+    /// Replies and error frames.
     answers: usize,
     failures: usize,
 }
 
-/// Each message is answered exactly once: by the backend's reply or by the error frame; in order,
-/// and none later than it may be.
+/// Each message is answered exactly once, by the backend's reply or by an error frame, in order and
+/// in time.
 fn play(seed: u64, connections: usize, messages: usize) {
     // These clients answer no pings.
     let args = "--gateway-backend http://127.0.0.1:8501 --gateway-reply on --ping-interval 0";
@@ -121,7 +121,7 @@ fn play(seed: u64, connections: usize, messages: usize) {
     harness.net.state().on_connect = OnConnect::Accept;
     harness.net.state().descriptors = 10_000;
     let mut rng = Rng::new(seed);
-    let mut dice = Dice {
+    let mut backend = Backend {
         rng: Rng::new(seed ^ 0xd1ce),
         input: BTreeMap::new(),
         due: Vec::new(),
@@ -137,7 +137,7 @@ fn play(seed: u64, connections: usize, messages: usize) {
     let all = |clients: &[Client]| clients.iter().all(|client| client.answers == messages);
     let mut idle_ms = 0;
     for step in 0.. {
-        dice.serve(&harness, step * STEP_MS);
+        backend.serve(&harness, step * STEP_MS);
         harness.settle();
         for (name, client) in clients.iter_mut().enumerate() {
             let before = client.answers;
@@ -162,24 +162,30 @@ fn play(seed: u64, connections: usize, messages: usize) {
             break;
         }
         idle_ms += STEP_MS;
-        assert!(idle_ms <= PATIENCE_MS, "seed {seed}: nobody is answered any more");
+        assert!(idle_ms <= PATIENCE_MS, "seed {seed}: no client is answered any more");
         harness.settle();
         harness.pass(STEP_MS);
         assert_eq!(harness.driver.engine().memory(), harness.driver.engine().memory_counted());
     }
     harness.pass(200);
-    judge(seed, &mut harness, &mut clients, &dice, messages);
+    judge(seed, &mut harness, &mut clients, &backend, messages);
 }
 
-fn judge(seed: u64, harness: &mut Harness, clients: &mut [Client], dice: &Dice, messages: usize) {
+fn judge(
+    seed: u64,
+    harness: &mut Harness,
+    clients: &mut [Client],
+    backend: &Backend,
+    messages: usize,
+) {
     let mut failures = 0;
     for (name, client) in clients.iter_mut().enumerate() {
         let late = client.reader.read(&harness.net.take_output(client.wire));
         assert!(!late.iter().any(|line| line.starts_with("text")), "seed {seed}: {late:?}");
         assert_eq!(harness.end(client.wire), None::<End>, "seed {seed}: {name} was cut off");
-        let arrived = &dice.arrived[&name.to_string()];
+        let arrived = &backend.arrived[&name.to_string()];
         let numbers: Vec<usize> = arrived.iter().map(|(number, _)| *number).collect();
-        // What was reset before it was read can have been sent again, or lost; never overtaken.
+        // A request on a connection that was reset may be lost, but none is repeated or overtaken.
         assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "seed {seed}: {numbers:?}");
         let gap = arrived.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or(0);
         assert!(gap <= PATIENCE_MS, "seed {seed}: {name} waited for {gap} ms");
@@ -190,18 +196,18 @@ fn judge(seed: u64, harness: &mut Harness, clients: &mut [Client], dice: &Dice, 
 }
 
 #[test]
-fn every_message_is_answered_once_and_in_order() {
+fn each_message_is_answered_once_and_in_order() {
     play(1, 200, 50);
 }
 
 #[test]
-fn and_so_it_is_with_other_seeds() {
+fn each_message_is_answered_with_other_seeds() {
     for seed in 2..8 {
         play(seed, 20, 30);
     }
 }
 
-/// What clients have put into messages and fields to make a backend see something else.
+/// Injection attempts in messages and header fields.
 const PAYLOADS: &[&str] = &[
     "it's \"fine\" \\ ☃\n",
     "\",\"stage\":\"evil",
@@ -235,7 +241,7 @@ const PAYLOADS: &[&str] = &[
     "\"\"",
 ];
 
-/// Fields of a request head by which a client can try the same.
+/// Header fields for the same attempts.
 fn fields(payload: &str) -> Vec<String> {
     let visible: String =
         payload.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '.' }).collect();
@@ -247,10 +253,10 @@ fn fields(payload: &str) -> Vec<String> {
     ]
 }
 
-/// Whatever a client sends stands where a value stands: path, fields and their order, lengths and
-/// the members of the JSON are the same for all of them.
+/// Client input appears only as a value: path, header fields and their order, and the keys of the
+/// JSON are the same for all payloads.
 #[test]
-fn what_clients_send_stays_a_value() {
+fn client_input_appears_only_as_a_value() {
     for format in ["template", "proxy", "event"] {
         let args = format!(
             "--gateway-backend http://127.0.0.1:8501/b --gateway-format {format} \
@@ -279,14 +285,14 @@ fn what_clients_send_stays_a_value() {
             let asked = harness.net.take_output(backend);
             *shapes.entry(shape(&asked, payload, format)).or_default() += 1;
         }
-        // One for $connect, one for messages; what proxy passes on may be JSON or not.
+        // One shape for $connect, one for messages; `proxy` forwards JSON and other text.
         let most = if format == "proxy" { 3 } else { 2 };
         assert!(shapes.len() <= most, "{format}: {shapes:#?}");
         assert_eq!(shapes.values().sum::<usize>(), 2 * PAYLOADS.len());
     }
 }
 
-/// A request without its values, and with the message checked.
+/// A request without its values; checks the message in it.
 fn shape(asked: &[u8], payload: &str, format: &str) -> String {
     let mut rest = asked.to_vec();
     let (path, body) = take(&mut rest).expect("a whole request");

@@ -1,4 +1,4 @@
-//! The real server on the simulated system: what a test opens, feeds and lets time pass for.
+//! The real server and the real loop on the fake operating system, driven step by step by a test.
 
 use std::ffi::OsString;
 
@@ -11,22 +11,21 @@ use wspulse::time::Now;
 use crate::os::{End, FakeOs, Network, Node};
 use crate::watched::Watched;
 
-/// Turns without a pause after which something is wrong.
+/// More turns than this without a pause are an endless loop.
 const TURNS_MAX: usize = 100_000;
 
-/// A server in its world.
+/// A server, its loop and its network.
 pub(crate) struct Harness {
     pub(crate) driver: Driver<Watched, FakeOs>,
     pub(crate) net: Network,
     pub(crate) exit: Option<u8>,
 }
 
-/// A server with these arguments.
 pub(crate) fn server(args: &[&str], seed: u64) -> Server {
     let args = args.iter().map(OsString::from);
     let surroundings = Surroundings { host_name: "pod-1".to_owned() };
     let Ok(Command::Serve(mut serve)) = options::parse(args, Vec::new(), &surroundings) else {
-        panic!("these arguments do not serve");
+        panic!("these arguments start no server");
     };
     serve.server.fit_memory();
     if serve.server.limits.max_connections == 0 {
@@ -37,7 +36,6 @@ pub(crate) fn server(args: &[&str], seed: u64) -> Server {
 }
 
 impl Harness {
-    /// A server with these arguments.
     pub(crate) fn new(args: &[&str]) -> Self {
         Self::seeded(args, 1)
     }
@@ -49,25 +47,25 @@ impl Harness {
         Self { driver, net, exit: None }
     }
 
-    /// A connection of the main listener.
+    /// Connects to the main listener.
     pub(crate) fn connect(&mut self) -> usize {
         let wire = self.net.connect(0);
         self.settle();
         wire
     }
 
-    /// Bytes arrive, and the loop turns until it has nothing to do.
+    /// Sends bytes and runs the loop until it is idle.
     pub(crate) fn send(&mut self, wire: usize, bytes: &[u8]) {
         self.net.send(wire, bytes);
         self.settle();
     }
 
-    /// Turns until nothing is left to do at this moment.
+    /// Runs the loop until it is idle, without time passing.
     pub(crate) fn settle(&mut self) {
         self.pass_ns(0);
     }
 
-    /// Lets time pass.
+    /// Runs the loop while this much time passes.
     pub(crate) fn pass(&mut self, ms: u64) {
         self.pass_ns(ms * 1_000_000);
     }

@@ -1,6 +1,6 @@
-//! Hostile inputs, whole and cut into single bytes: what a client must not be able to do.
-//! A row of a table is what is sent and the verdict; an input that needs time, a peer that does not
-//! read, or many peers is a function.
+//! Hostile inputs, each sent whole and byte by byte.
+//! A table row is an input with the expected output; inputs that need time, a client that does not
+//! read, or several clients are functions.
 
 #[cfg(feature = "deflate")]
 mod deflate;
@@ -19,8 +19,8 @@ use crate::peer::{self, Reader};
 pub(crate) struct Row {
     name: String,
     input: Vec<u8>,
-    /// What is said, apart by ` | `, then how it ends unless it stays open. `400c` is a 400 with
-    /// `Connection: close` and an end; further words stand somewhere in the line.
+    /// The output, separated by ` | `, then how the connection ends unless it stays open. `400c`
+    /// is a 400 with `Connection: close` and a FIN; further words must occur in the line.
     want: &'static str,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn row(name: &str, input: impl AsRef<[u8]>, want: &'static str) -> Ro
     Row { name: name.to_owned(), input: input.as_ref().to_vec(), want }
 }
 
-/// The same verdict for each of several values.
+/// A row with the same expectation for each of several values.
 pub(crate) fn each<V: AsRef<[u8]>>(
     name: &str,
     values: impl IntoIterator<Item = V>,
@@ -45,17 +45,16 @@ pub(crate) fn each<V: AsRef<[u8]>>(
         .collect()
 }
 
-/// A GET of `/healthz` with these bytes where further fields stand.
+/// A GET of `/healthz` with these bytes in place of further fields.
 pub(crate) fn get(fields: impl AsRef<[u8]>) -> Vec<u8> {
     let fields = fields.as_ref();
     let end: &[u8] = if fields.is_empty() { b"\r\n" } else { b"\r\n\r\n" };
     [b"GET /healthz HTTP/1.1\r\nHost: h\r\n", fields, end].concat()
 }
 
-/// What follows each input in the same bytes: only a connection that stays open answers it.
+/// Sent directly after each input: answered only if the connection stays open.
 const REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// What a connection has said so far, and how it ended.
 pub(crate) struct Client {
     pub(crate) wire: usize,
     reader: Reader,
@@ -66,7 +65,7 @@ impl Client {
         Self { wire: harness.connect(), reader: Reader::default() }
     }
 
-    /// A WebSocket on this target.
+    /// Opens a WebSocket.
     pub(crate) fn upgraded(harness: &mut Harness, target: &str) -> Self {
         let mut client = Self::connect(harness);
         let lines = client.exchange(harness, &peer::upgrade(target, &[]));
@@ -74,7 +73,7 @@ impl Client {
         client
     }
 
-    /// Sends, and reads what comes back.
+    /// Sends bytes and returns the output.
     pub(crate) fn exchange(&mut self, harness: &mut Harness, bytes: &[u8]) -> Vec<String> {
         harness.send(self.wire, bytes);
         self.receive(harness)
@@ -85,7 +84,7 @@ impl Client {
     }
 }
 
-/// How a connection ended, in a word.
+/// How the server ended a connection.
 pub(crate) fn end(harness: &Harness, wire: usize) -> &'static str {
     match harness.end(wire) {
         None => "open",
@@ -96,7 +95,7 @@ pub(crate) fn end(harness: &Harness, wire: usize) -> &'static str {
     }
 }
 
-/// Somebody else is served as if nothing had happened.
+/// Another client is served as usual.
 pub(crate) fn others_are_served(harness: &mut Harness) {
     let mut other = Client::upgraded(harness, "/echo");
     assert_eq!(other.exchange(harness, &peer::text("unharmed")), ["text \"unharmed\""]);
@@ -104,7 +103,7 @@ pub(crate) fn others_are_served(harness: &mut Harness) {
     harness.settle();
 }
 
-/// Plays every row of a table in both ways and tells of all that differ.
+/// Plays each row whole and byte by byte; reports all rows that differ.
 pub(crate) fn check(rows: &[Row], arguments: &[&str], upgraded: bool) {
     let mut wrong = Vec::new();
     for row in rows {
@@ -118,7 +117,7 @@ pub(crate) fn check(rows: &[Row], arguments: &[&str], upgraded: bool) {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
 }
 
-/// Plays a row; returns what is wrong.
+/// Plays a row; returns the difference.
 fn play(row: &Row, arguments: &[&str], upgraded: bool, cut: bool) -> Option<String> {
     let mut harness = Harness::new(arguments);
     let mut client = if upgraded {
@@ -147,7 +146,7 @@ fn play(row: &Row, arguments: &[&str], upgraded: bool, cut: bool) -> Option<Stri
     if !same {
         return Some(format!("row {}, {how}:\n  want {want:?}\n  said {said:?}", row.name));
     }
-    // Whatever it was, nothing of it is left once the peer goes.
+    // Nothing is left when the client has gone.
     harness.net.fin(client.wire);
     harness.settle();
     let server = harness.driver.engine();
@@ -160,7 +159,7 @@ fn is_last_answer(want: &str) -> bool {
     first.len() == 4 && first.ends_with('c')
 }
 
-/// Whether a line says what is wanted of it.
+/// Whether a line of output is as expected.
 fn fits(line: &str, want: &str) -> bool {
     if !want.starts_with(|c: char| c.is_ascii_digit()) {
         return line == want || line.starts_with(&format!("{want} "));

@@ -1,4 +1,4 @@
-//! A client's side of the wire: frames and requests it sends, and what it reads of the answers.
+//! The client's side: builds requests and frames, and parses responses into lines.
 
 use std::fmt::Write as _;
 use std::io::Cursor;
@@ -12,7 +12,7 @@ use crate::{compression, unique_keys};
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A flawless upgrade with more fields behind.
+/// A valid upgrade request with further fields.
 pub(crate) fn upgrade(target: &str, more: &[&str]) -> Vec<u8> {
     let mut head = format!(
         "GET {target} HTTP/1.1\r\nHost: example.test\r\nConnection: Upgrade\r\n\
@@ -51,14 +51,14 @@ pub(crate) fn close(code: u16, reason: &str) -> Vec<u8> {
     frame(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
-/// Reads what the server says.
+/// Parses the server's output.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     bytes: Vec<u8>,
     speaks_websocket: bool,
 }
 
-/// Fields of an answer that are worth a line; the others are the same everywhere.
+/// Header fields that are shown.
 const SHOWN: [&str; 14] = [
     "allow",
     "cache-control",
@@ -77,7 +77,7 @@ const SHOWN: [&str; 14] = [
 ];
 
 impl Reader {
-    /// Takes bytes; gives back a line for each thing that is complete.
+    /// Adds bytes; returns a line for each complete response or frame.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Vec<String> {
         self.bytes.extend_from_slice(bytes);
         let mut lines = Vec::new();
@@ -110,7 +110,7 @@ impl Reader {
             }
         }
         self.speaks_websocket = response.code == Some(101);
-        // The body of an answer to HEAD never comes; what stands there is the next answer.
+        // A response to HEAD has no body: the next response follows.
         let body = self.bytes.get(head..head + length).unwrap_or_default();
         let body = if body.starts_with(b"HTTP/1.1") { &[] } else { body };
         if line.contains("application/json") {
@@ -139,10 +139,10 @@ impl Reader {
                 let kind = if first == 0xc1 { "text" } else { "binary" };
                 let message = compression::inflated(payload).unwrap();
                 unique_keys::check(&message);
-                assert!(payload.len() < message.len(), "compressed for nothing");
+                assert!(payload.len() < message.len(), "compression made it longer");
                 format!("compressed {kind} {}", shown(&message))
             }
-            // A keepalive's payload is a time stamp.
+            // The payload of a keepalive ping is a time stamp.
             0x89 => format!("ping ({} bytes)", payload.len()),
             0x8a => format!("pong {}", shown(payload)),
             0x88 if payload.is_empty() => "close".to_owned(),
@@ -156,7 +156,7 @@ impl Reader {
     }
 }
 
-/// Bytes for people: quoted, escaped, long ones by their length.
+/// Quoted and escaped, or only the length if long.
 fn shown(bytes: &[u8]) -> String {
     if bytes.len() > 400 {
         return format!("({} bytes)", bytes.len());

@@ -1,5 +1,5 @@
-//! The program as it is shipped: argv, environment, exit code, log lines, signals, real sockets.
-//! Nothing here waits longer than for the thing that it waits for: each wait has an end.
+//! The binary: arguments, environment, exit codes, log lines, signals, real sockets.
+//! Tests wait for conditions, not for fixed times, and each wait has a timeout.
 
 mod exposure;
 mod health;
@@ -33,7 +33,7 @@ use crate::unique_keys;
 use running::{Client, DOORS, PROGRAM, Server};
 
 #[test]
-fn serves_on_both_doors() {
+fn serves_on_both_listeners() {
     let server = Server::start(&[]);
     let (mut main, mut admin) = (Client::connect(server.main), Client::connect(server.admin));
     assert!(main.get("/").starts_with("200 content-type=\"text/html; charset=utf-8\""));
@@ -58,7 +58,7 @@ fn echoes_up_to_a_mebibyte() {
     client.hears_the_end();
 }
 
-/// Row 96 of the hostile inputs: a byte out of band is no part of the stream.
+/// TCP urgent data is not part of the byte stream.
 #[test]
 fn urgent_data_is_not_part_of_the_stream() {
     let server = Server::start(&[]);
@@ -69,7 +69,7 @@ fn urgent_data_is_not_part_of_the_stream() {
 }
 
 #[test]
-fn tungstenite_understands_every_word() {
+fn tungstenite_understands_every_frame() {
     let server = Server::start(&[]);
     let client = Client::upgraded(server.main, "/echo", &[]);
     let mut socket = WebSocket::from_raw_socket(client.stream, Role::Client, None);
@@ -112,19 +112,19 @@ fn a_signal_drains() {
 }
 
 #[test]
-fn a_signal_on_the_heels_of_the_banner_is_no_death() {
+fn a_signal_right_after_the_banner_stops_cleanly() {
     for _ in 0..20 {
         let mut command = Command::new(PROGRAM);
         command.args(DOORS);
         let mut server = Server::spawn(command);
-        // A shell that stands ready: to start one would give the server milliseconds.
+        // A shell that is already running: starting one would give the server milliseconds.
         let kill = format!("read go; kill -TERM {}", server.child.id());
         let shell = Command::new("/bin/sh").args(["-c", &kill]).stdin(Stdio::piped()).spawn();
         let mut shell = shell.unwrap();
         server.wait_for("listening");
         shell.stdin.take().unwrap().write_all(b"go\n").unwrap();
         assert!(shell.wait().unwrap().success());
-        assert_eq!(server.exit(), Some(0), "it listens, so it can be told to stop");
+        assert_eq!(server.exit(), Some(0), "a server that listens handles signals");
         assert_eq!(server.logged("drain").len(), 2);
     }
 }
@@ -136,7 +136,7 @@ fn a_second_signal_ends_at_once_and_a_repeat_does_not() {
     server.signal("TERM");
     assert_eq!(client.line(), "close 1001 \"draining\"");
     server.signal("TERM");
-    assert!(client.is_left_alone(1_100), "a repeat within a second is none");
+    assert!(client.is_left_alone(1_100), "a repeat within a second is ignored");
     server.signal("TERM");
     let mut rest = Vec::new();
     let ended = client.stream.read_to_end(&mut rest);
@@ -148,7 +148,7 @@ fn a_second_signal_ends_at_once_and_a_repeat_does_not() {
     assert!((1_000..2_500).contains(&elapsed_ms), "{elapsed_ms} ms");
 }
 
-/// Runs it to its end, which is not far.
+/// Runs it until it exits.
 fn output(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
     let variables = variables.iter().copied();
     let ended = Command::new(PROGRAM).args(arguments).env_clear().envs(variables).output();
@@ -158,7 +158,7 @@ fn output(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, Strin
 }
 
 #[test]
-fn what_cannot_run_says_so_in_one_line() {
+fn invalid_arguments_are_reported_in_one_line() {
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = busy.local_addr().unwrap().to_string();
     let in_use =
@@ -184,7 +184,7 @@ fn what_cannot_run_says_so_in_one_line() {
 }
 
 #[test]
-fn what_cannot_be_used_names_itself_and_the_remedy() {
+fn unusable_values_are_named_with_a_remedy() {
     let cases: [(&[&str], (&str, &str), &str); 9] = [
         (&["--nonsense"], ("", ""), "unknown flag --nonsense"),
         (&["--lissten", "x"], ("", ""), "unknown flag --lissten; did you mean --listen?"),
@@ -237,7 +237,7 @@ fn prints_its_settings_and_checks_them() {
     assert_eq!((code, &*stderr), (0, ""));
     assert!(stdout.contains("environment WSPULSE_FAULTS\n"), "{stdout}");
     let fine = (0, "the settings can be used\n".to_owned(), String::new());
-    // Nothing is opened, so a port that is taken is no matter.
+    // --check opens nothing, so a port in use does not matter.
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = busy.local_addr().unwrap().to_string();
     assert_eq!(output(&["--check", "--listen", &address], &[]), fine);
@@ -264,7 +264,7 @@ fn variables_of_a_service_of_the_same_name_are_ignored() {
     assert!(stdout.contains("auto (kubernetes)") && stdout.contains("[::]:8080"), "{stdout}");
 }
 
-/// A directory that goes away with the test.
+/// A directory that is removed with the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -277,13 +277,13 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left there is the system's to tidy up.
+        // Leftovers are removed by the system.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
 #[test]
-fn a_hangup_reads_the_files_again() {
+fn sighup_reloads_the_files() {
     let folder = Folder::new("assets");
     fs::write(folder.0.join("index.html"), "one").unwrap();
     let mut server = Server::start(&["--assets", folder.0.to_str().unwrap()]);
@@ -300,13 +300,13 @@ fn a_hangup_reads_the_files_again() {
     fs::remove_dir_all(&folder.0).unwrap();
     server.signal("HUP");
     assert_eq!(server.wait_for("reload")["level"], "warn");
-    assert!(client.get("/").ends_with(" \"two\""), "what cannot be read again stays");
+    assert!(client.get("/").ends_with(" \"two\""), "unreadable files keep their old content");
 }
 
-/// To compress all of them took seconds where CPU is short, and nobody was served meanwhile.
+/// Regression: with little CPU, compressing all files took seconds, and no client was served.
 #[cfg(feature = "deflate")]
 #[test]
-fn a_hangup_does_not_hold_up_the_loop() {
+fn sighup_does_not_block_the_loop() {
     let folder = Folder::new("many-assets");
     let words: Vec<String> = (0..150_000_u32).map(|n| format!("{:x}", n.wrapping_mul(n))).collect();
     let words = words.join(" ");
@@ -321,7 +321,7 @@ fn a_hangup_does_not_hold_up_the_loop() {
         assert!(admin.get("/healthz").starts_with("200 "));
     }
     assert!(server.lines.try_recv().is_err(), "it answers only when the files are read");
-    // However often it was asked for: one more time after the one that had begun.
+    // Any number of signals during a reload cause one more reload.
     assert_eq!(server.wait_for("reload")["files"], 7);
     assert_eq!(server.wait_for("reload")["files"], 7);
     server.signal("TERM");
@@ -329,7 +329,7 @@ fn a_hangup_does_not_hold_up_the_loop() {
     assert_eq!(server.logged("reload").len(), 2);
 }
 
-/// SIGSTOP interrupts the wait: what arrives until SIGCONT was found only after the timers.
+/// Regression: after SIGCONT timers fired before input that had arrived meanwhile was read.
 #[test]
 fn a_pong_that_came_while_the_process_was_stopped_counts() {
     let server = Server::start(&["--ping-interval", "100ms", "--pong-timeout", "200ms"]);
@@ -337,7 +337,7 @@ fn a_pong_that_came_while_the_process_was_stopped_counts() {
     assert_eq!(client.line(), "ping (8 bytes)");
     server.signal("STOP");
     client.send(&frame(0x8a, b""));
-    // Nothing can tell that a timeout has passed in a process that is stopped.
+    // No event tells that a timeout has passed in a stopped process.
     assert!(client.is_left_alone(300));
     server.signal("CONT");
     assert_eq!(client.line(), "ping (8 bytes)");
@@ -358,7 +358,7 @@ fn a_line_of_statistics_on_request() {
 }
 
 #[test]
-fn one_line_for_each_websocket_and_nothing_of_what_it_said() {
+fn one_log_line_for_each_websocket_without_its_payloads() {
     let mut server = Server::start(&["--log-level", "trace"]);
     let fields = ["X-Forwarded-For: 203.0.113.7", "Cookie: hunter2"];
     let mut client = Client::upgraded(server.main, "/echo?delay=1ms", &fields);
@@ -376,7 +376,7 @@ fn one_line_for_each_websocket_and_nothing_of_what_it_said() {
     assert_eq!((&closed["messages_in"], &closed["messages_out"]), (&1.into(), &1.into()));
     assert_eq!((&closed["bytes_in"], &closed["bytes_out"]), (&7.into(), &7.into()));
     assert!(closed["duration_ms"].as_u64().unwrap() < 4_000);
-    // Half a request, and a field that would move somebody's cursor.
+    // An incomplete request, and a field with a terminal escape sequence.
     Client::connect(server.main).send(b"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: \xff\x1b");
     drop(Client::upgraded(
         server.main,
@@ -395,27 +395,27 @@ fn one_line_for_each_websocket_and_nothing_of_what_it_said() {
     assert_eq!(server.wait_for("payload")["payload"], "asked for \x1b[2J");
 }
 
-/// Nanoseconds that a process has computed.
-fn computed_ns(pid: u32) -> u64 {
+/// CPU time of a process.
+fn cpu_ns(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
     stat.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// A server with 40 descriptors in all, and clients that take all that it has to spare.
+/// A server with 40 descriptors, and clients that use all of them.
 fn without_descriptors() -> (Server, Vec<Client>) {
     let mut command = Command::new("/bin/sh");
     let limited = "ulimit -n 40; exec \"$0\" \"$@\" --max-connections 1000";
     command.args(["-c", limited, PROGRAM]).args(DOORS);
     let server = Server::run(command);
     let mut clients = vec![Client::connect(server.main)];
-    // Once it answers, it has opened whatever it needs for itself.
+    // Once it answers, it has opened all files of its own.
     assert!(clients[0].get("/healthz").starts_with("200 "));
     let open = fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap();
     let number = |entry: &fs::DirEntry| entry.file_name().into_string().unwrap().parse::<u32>();
-    // What it inherited above the limit does not count.
+    // Inherited descriptors above the limit do not count.
     let taken = open.filter(|open| number(open.as_ref().unwrap()).unwrap() < 40).count();
     clients.extend((taken..40).map(|_| Client::connect(server.main)));
-    assert!(clients.len() > 10, "{taken} descriptors are taken from the start");
+    assert!(clients.len() > 10, "{taken} descriptors are in use at start");
     (server, clients)
 }
 
@@ -440,7 +440,7 @@ fn descriptors_run_out() {
 }
 
 #[test]
-fn without_descriptors_it_sleeps_all_the_same() {
+fn without_descriptors_it_still_sleeps() {
     let (mut server, mut clients) = without_descriptors();
     for client in &mut clients {
         assert!(client.get("/livez").starts_with("200 "));
@@ -448,15 +448,19 @@ fn without_descriptors_it_sleeps_all_the_same() {
     assert!(Client::connect(server.main).line().starts_with("503 "));
     assert!(clients[0].is_left_alone(300));
     server.log.extend(server.lines.try_iter().map(|line| unique_keys::read(&line)));
-    let (logged, before_ns) = (server.log.len(), computed_ns(server.child.id()));
+    let (logged, before_ns) = (server.log.len(), cpu_ns(server.child.id()));
     assert!(clients[0].is_left_alone(600));
-    let spent_ns = computed_ns(server.child.id()) - before_ns;
+    let spent_ns = cpu_ns(server.child.id()) - before_ns;
     assert!(spent_ns < 20_000_000, "{spent_ns} ns computed in 600 ms without anything to do");
     server.log.extend(server.lines.try_iter().map(|line| unique_keys::read(&line)));
-    assert!(server.log.len() <= logged + 1, "nobody knocks: {:?}", &server.log[logged..]);
+    assert!(
+        server.log.len() <= logged + 1,
+        "log lines without a connection: {:?}",
+        &server.log[logged..]
+    );
 }
 
-/// Refusals that linger took the descriptors that were to be spared for probes.
+/// Regression: lingering refusals used the descriptors that are reserved for probes.
 #[test]
 fn few_descriptors_leave_some_for_the_admin_side() {
     let mut command = Command::new("/bin/sh");

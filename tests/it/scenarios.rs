@@ -1,20 +1,20 @@
-//! Transcripts with stated time: `tests/scenarios/*.txt`. A line at the margin is done; the
-//! indented lines behind it are what the server said. `UPDATE=1 cargo test` rewrites those.
+//! Scenarios, transcripts in virtual time: `tests/scenarios/*.txt`. Lines at the margin are
+//! executed, indented lines are the server's output. `UPDATE=1 cargo test` rewrites the output.
 //!
 //! ```text
 //! $ --drain-window 1s           arguments of the server, first line
-//! a open [admin]                somebody connects
+//! a open [admin]                client `a` connects
 //! a upgrade /echo [| Field: value]…
 //! a http GET / HTTP/1.1 [| Field: value]… [|| body]
 //! a raw "bytes\r\n"             a hex 81850102…
 //! a text "…"   a binary "…"   a ping "…"   a pong "…"   a close [CODE "…"]
 //! a compressed "…"              a text, compressed
 //! a frame 01 "…"                a masked frame with this first byte
-//! a window 10                   takes 10 more bytes; `open` takes all
-//! a fin   a reset               ends its side; is gone
-//! a … * 100                     any of them, so many times
-//! api …   backend …             an API server, see `cluster`; a backend, see `backend`
-//! file PATH "…"                 what is read there from now on
+//! a window 10                   reads 10 more bytes; `open` reads everything
+//! a fin   a reset   a spurious  shuts down; resets; an event without a change
+//! a … * 100                     repeats a line
+//! api …   backend …             an API server or a backend: see those modules
+//! file PATH "…"                 the content of a file from now on
 //! + 500ms                       time passes
 //! signal stop|report|reload
 //! ```
@@ -41,22 +41,22 @@ struct Client {
     end: Option<End>,
 }
 
-struct Stage {
+struct Scenario {
     harness: Harness,
     clients: BTreeMap<String, Client>,
     api_server: ApiServer,
-    /// Instead of a cluster, where a line is about it.
+    /// Present if the scenario has lines for it.
     backend: Option<Backend>,
     transcript: String,
 }
 
 #[test]
-fn scenarios_are_as_written() {
+fn scenarios_play_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut paths: Vec<_> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    assert!(paths.len() > 10, "the scenarios are gone");
+    assert!(paths.len() > 10, "the scenarios are missing");
     let (mut failed, mut seen) = (Vec::new(), BTreeMap::new());
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy();
@@ -83,8 +83,8 @@ fn scenarios_are_as_written() {
     check_transitions(&seen);
 }
 
-/// Each change of a stage that the server can make is seen in a scenario; that it makes no other
-/// is checked wherever a server is watched.
+/// Each transition of the server's table occurs in a scenario; `watched` checks that no other
+/// occurs.
 fn check_transitions(seen: &BTreeMap<Transition, String>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/transitions.txt");
     let mut table = String::new();
@@ -92,7 +92,7 @@ fn check_transitions(seen: &BTreeMap<Transition, String>) {
         let witness = seen.get(&(*from, *by, *to)).map_or("none", String::as_str);
         writeln!(table, "{from:10} {by:9} {to:10} {witness}").unwrap();
     }
-    // Without parts, neither is an upgrade pending nor a connection opened.
+    // Without the parts no upgrade is pending and no connection is opened.
     if !cfg!(all(feature = "gateway", feature = "informer", feature = "deflate")) {
         return;
     }
@@ -100,7 +100,7 @@ fn check_transitions(seen: &BTreeMap<Transition, String>) {
         std::fs::write(path, table).unwrap();
         return;
     }
-    assert!(!table.contains(" none"), "no scenario has one of them:\n{table}");
+    assert!(!table.contains(" none"), "transitions without a scenario:\n{table}");
     assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), table, "UPDATE=1 cargo test");
 }
 
@@ -115,17 +115,17 @@ fn difference(written: &str, happened: &str) -> String {
     format!("  happened: {}", lines.next().unwrap_or_default())
 }
 
-/// Plays a scenario; returns it with what the server said this time, and each change of a stage.
+/// Plays a scenario; returns it with the server's output, and the transitions that occurred.
 fn play(written: &str) -> (String, BTreeSet<Transition>) {
     let arguments = written.lines().find_map(|line| line.strip_prefix("$ ")).unwrap_or_default();
     let mut arguments: Vec<&str> = arguments.split_whitespace().collect();
     let inputs = || written.lines().filter(|line| !line.starts_with([' ', '#']));
     let watches = inputs().any(|line| line.contains("/api/wds/logs") || line.contains("--kube"));
-    // So that lists of paths and metrics are the same in a build that cannot watch.
+    // So that lists of paths and metrics are the same in a build without the informer.
     if cfg!(feature = "informer") && !watches && arguments.first() != Some(&"backend") {
         arguments.push("--kube=off");
     }
-    let mut stage = Stage {
+    let mut scenario = Scenario {
         harness: Harness::new(&arguments),
         clients: BTreeMap::new(),
         api_server: ApiServer::default(),
@@ -133,16 +133,16 @@ fn play(written: &str) -> (String, BTreeSet<Transition>) {
         transcript: String::new(),
     };
     for line in written.lines().filter(|line| !line.starts_with(' ')) {
-        writeln!(stage.transcript, "{line}").unwrap();
+        writeln!(scenario.transcript, "{line}").unwrap();
         if !line.is_empty() && !line.starts_with(['#', '$']) {
-            stage.act(line);
+            scenario.act(line);
         }
     }
-    let transitions = stage.harness.driver.engine().transitions.clone();
-    (stage.transcript, transitions)
+    let transitions = scenario.harness.driver.engine().transitions.clone();
+    (scenario.transcript, transitions)
 }
 
-impl Stage {
+impl Scenario {
     fn act(&mut self, line: &str) {
         let (line, times) = match line.rsplit_once(" * ") {
             Some((line, times)) if times.bytes().all(|b| b.is_ascii_digit()) => {
@@ -201,7 +201,7 @@ impl Stage {
         }
     }
 
-    /// Lets time pass in the steps in which something happens, so that each gets its moment.
+    /// Time passes by the millisecond, so that output is shown with its exact time.
     fn pass(&mut self, what: &str) {
         let ms = wspulse::units::duration_ms(what).unwrap();
         for elapsed_ms in 1..=ms {
@@ -213,12 +213,12 @@ impl Stage {
     fn show(&mut self, moment: &str) {
         match &mut self.backend {
             Some(backend) => {
-                for asked in backend.asked(&self.harness.net) {
+                for asked in backend.requests(&self.harness.net) {
                     writeln!(self.transcript, "    {moment}backend {asked}").unwrap();
                 }
             }
             None => {
-                for asked in self.api_server.asked(&self.harness.net) {
+                for asked in self.api_server.requests(&self.harness.net) {
                     writeln!(self.transcript, "    {moment}api {asked}").unwrap();
                 }
             }

@@ -1,8 +1,8 @@
-//! Simulation: the real server and the real clients, each on the real loop, with faulty wires
-//! between them in virtual time. A seed draws the house, the clients, and what goes wrong.
+//! Simulation: the real server and the real clients of `load`, each on the real loop, connected by
+//! faulty wires in virtual time. A seed draws the options, the clients and the faults.
 //!
-//! `SEEDS=1000000 cargo test --release simulation` for a long run, `FIRST=` for where it begins; a
-//! seed that fails prints the command that repeats it: `SEED=… cargo test simulation`.
+//! `SEEDS=1000000 cargo test --release simulation` runs longer, `FIRST=` sets the first seed. A
+//! failing seed prints the command that repeats it: `SEED=… cargo test simulation`.
 
 use wspulse::behaviours::Kind;
 use wspulse::engine::{Signal, Target};
@@ -18,12 +18,12 @@ use crate::os::{FakeOs, Network, Node, Odds};
 use crate::watched::{PROCESS_BYTES, Watched};
 
 const SEEDS: u64 = 1_000;
-/// Found in longer runs: a stream that broke over an answer, in front of a message for a block; a
-/// little output in a map of which an earlier message had touched much.
+/// Found in longer runs: a stream that broke during a write, before a message for the worker; a
+/// little output in a mapping of which an earlier message had touched many pages.
 const FOUND_LATER: [u64; 2] = [11_738, 43_723];
-/// Rounds after which something spins.
+/// More rounds than this are an endless loop.
 const ROUNDS_MAX: u64 = 2_000_000;
-/// Virtual time after which something hangs.
+/// More virtual time than this is a hang.
 const TIME_MAX_MS: u64 = 7_200_000;
 /// What the clients connect to.
 const PATHS: [&str; 8] = [
@@ -48,7 +48,7 @@ const OFFERS: [&str; 5] = [
     "permessage-deflate; unknown, x-other; a=\"b,c\"",
 ];
 
-/// What a seed draws.
+/// The configuration of a seed.
 #[derive(Debug)]
 struct Draw {
     args: Vec<String>,
@@ -63,7 +63,7 @@ struct Draw {
 impl Draw {
     fn new(seed: u64) -> Self {
         let rng = &mut Rng::new(seed);
-        // Many seeds have few kinds of faults, so that one does not hide the others.
+        // Many seeds have few kinds of faults, so that one kind does not hide another.
         let mut draw = |most: u64| if rng.below(3) == 0 { rng.below(most + 1) } else { 0 };
         let mut odds = Odds {
             short: draw(300),
@@ -80,7 +80,7 @@ impl Draw {
         };
         let mut pick = |of: &[usize]| of[rng.below(of.len() as u64) as usize];
         let size = pick(&[0, 0, 5, 125, 126, 1_000, 9_000, 20_000, 66_000, 150_000]);
-        // A message takes ten crossings at most, or time would go into nothing else.
+        // A message needs at most ten round trips, which limits the running time.
         odds.capacity = odds.capacity.max(size / 10);
         let path = PATHS[pick(&[0, 1, 2, 3, 4, 5, 6, 7])];
         let mut plan = Plan {
@@ -142,7 +142,7 @@ struct Simulation {
 #[test]
 fn simulation() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    // With one seed, RUST_LOG=debug tells the story.
+    // With one seed, RUST_LOG=debug shows the log.
     let logs = number("SEED").map(|_| env_logger::builder().is_test(true).try_init());
     assert!(logs.is_none_or(|logs| logs.is_ok()));
     let seeds: Vec<u64> = if let Some(seed) = number("SEED") {
@@ -219,13 +219,13 @@ impl Simulation {
         self.clients.engine().report()
     }
 
-    /// After each step of the server.
+    /// Checked after each turn of the server.
     fn check(&self, draw: &Draw) {
         let server = self.engine();
         let bound = server.connections() * (2 * (MAX_MESSAGE + 64 * 1024) + 256 * 1024);
         assert!(
             server.memory() == server.memory_counted(),
-            "the account says {}, and there are {}",
+            "the account has {} bytes instead of {}",
             server.memory(),
             server.memory_counted()
         );
@@ -236,7 +236,7 @@ impl Simulation {
             server.connections()
         );
         assert!(server.timers() <= server.connections());
-        // The guard holds: what one read may add comes on top of the line where closing begins.
+        // The memory limit holds, but for what one read may add.
         if let Some(mib) = draw.limit_mib {
             let most = (mib << 20) - PROCESS_BYTES + 2 * MAX_MESSAGE as u64;
             assert!(server.memory() as u64 <= most, "{} B of {mib} MiB", server.memory());
@@ -253,7 +253,7 @@ impl Simulation {
             0,
             "an answer was wrong: {ends:?}"
         );
-        // Whoever was not harmed by the wire, nor came too late for a server that stops, ends well.
+        // Clients succeed unless a fault struck their wire or the server was stopping.
         let stops = draw.stop_ms.is_some();
         let fine = count(&|outcome| match outcome {
             Outcome::Closed(1000) => true,
@@ -270,7 +270,7 @@ impl Simulation {
             "{} of {all} ended badly, {harmed} were harmed: {ends:?}",
             all - fine
         );
-        // Who comes back finishes what it began.
+        // Clients that reconnect finish their messages.
         if let (Life::Messages(messages), WhenLost::Reconnect) =
             (draw.plan.life, draw.plan.when_lost)
             && !stops
@@ -278,7 +278,11 @@ impl Simulation {
             && self.report().still_down == 0
         {
             let report = self.report();
-            assert_eq!(report.answered, report.connected * messages, "somebody has not come back");
+            assert_eq!(
+                report.answered,
+                report.connected * messages,
+                "a client has not reconnected"
+            );
         }
         if draw.is_faultless() && !stops && draw.limit_mib.is_none() {
             let report = self.report();

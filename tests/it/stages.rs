@@ -1,5 +1,5 @@
-//! Every stage of a connection against every input: what it becomes and what it says, as a table
-//! in `stages.txt`. `UPDATE=1 cargo test` rewrites it; a reader sees there what `conn` decides.
+//! Every stage of a connection with every input: the next stage and the output, as a table in
+//! `stages.txt`. `UPDATE=1 cargo test` rewrites it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,13 +11,13 @@ use crate::hostile::{Client, end};
 use crate::peer::{close, frame, text, upgrade};
 
 const GET: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
-/// The only connection of its house.
+/// The only connection of its server.
 const ID: Id = Id { key: 0, generation: 0 };
-/// Longer than any deadline, in steps short enough to see which one it was.
+/// Longer than any deadline; the step is short enough to tell deadlines apart.
 const PATIENCE_NS: u64 = 120_000_000_000;
 const STEP_MS: u64 = 16;
 
-/// A stage, how to come to it, and which bytes go well there.
+/// A stage, how to reach it, and bytes that are valid in it.
 struct Stage {
     name: &'static str,
     enter: fn(&mut Harness, &mut Client),
@@ -84,7 +84,7 @@ fn large() -> Vec<u8> {
     frame(0x82, &vec![b'x'; 200_000])
 }
 
-/// An input, and what it does to a connection in a stage.
+/// An input for a connection in a stage.
 type Input = (&'static str, fn(&mut Harness, &mut Client, &Stage));
 
 const INPUTS: &[Input] = &[
@@ -137,7 +137,7 @@ fn every_stage_and_every_input() {
     assert_eq!(written.lines().count(), table.lines().count());
 }
 
-/// The stage behind an input with what was said, and each change that time brings after it.
+/// The stage after an input and the output, then each change as time passes.
 fn outcome(stage: &Stage, (_, input): &Input) -> String {
     let mut harness = Harness::new(&[]);
     let mut client = Client::connect(&mut harness);
@@ -166,7 +166,7 @@ fn state(harness: &Harness, client: &Client) -> (&'static str, &'static str) {
     (stage, end(harness, client.wire))
 }
 
-/// The stage, and in brackets what was said since and how it ended.
+/// The stage, with new output and how the connection ended in brackets.
 fn now(harness: &mut Harness, client: &mut Client, end_before: &str) -> String {
     let mut said: Vec<String> = client.receive(harness).iter().map(|line| short(line)).collect();
     let (stage, end) = state(harness, client);
@@ -179,7 +179,7 @@ fn now(harness: &mut Harness, client: &mut Client, end_before: &str) -> String {
     if said.is_empty() { stage.to_owned() } else { format!("{stage} [{}]", said.join(", ")) }
 }
 
-/// The status and whether it is the last answer, or a frame as it is.
+/// The status and whether the connection closes after it, or a frame.
 fn short(line: &str) -> String {
     let status = line.split(' ').next().unwrap_or_default();
     match (status.parse::<u16>(), line.contains("connection=\"close\"")) {

@@ -1,11 +1,11 @@
-//! Standstills: the process is stopped, or gets no CPU. What has arrived by the end of it is read
-//! before any timer is judged.
+//! Stalls: the process is stopped or gets no CPU. Input that has arrived by the end of a stall is
+//! read before any timer fires.
 
 use crate::harness::Harness;
 use crate::hostile::{Client, end};
 use crate::peer::{frame, text};
 
-/// Clients that have been pinged, and the pings' payloads.
+/// Clients that have received a ping, and the payloads of their pings.
 fn pinged(harness: &mut Harness, clients: usize) -> Vec<(Client, Vec<u8>)> {
     let mut waiting: Vec<Client> =
         (0..clients).map(|_| Client::upgraded(harness, "/echo")).collect();
@@ -22,12 +22,12 @@ fn pinged(harness: &mut Harness, clients: usize) -> Vec<(Client, Vec<u8>)> {
             return pinged;
         }
     }
-    panic!("{} are not pinged", waiting.len());
+    panic!("{} clients received no ping", waiting.len());
 }
 
-/// The loop takes no more than 16 events at once, as it takes no more than 1024 of the kernel.
+/// A wait returns 16 events here, as it returns 1024 in production, so one wait is not enough.
 #[test]
-fn who_has_answered_during_a_standstill_is_not_lost() {
+fn pongs_received_during_a_stall_count() {
     let mut harness = Harness::new(&["--ping-interval", "200ms", "--pong-timeout", "300ms"]);
     let clients = pinged(&mut harness, 100);
     harness.net.state().batch = 16;
@@ -40,9 +40,9 @@ fn who_has_answered_during_a_standstill_is_not_lost() {
     assert_eq!(lost, 0, "connections are closed although their pongs had arrived");
 }
 
-/// The same where the engine itself asked for the standstill.
+/// The same for a stall that the engine has requested.
 #[test]
-fn who_has_answered_while_the_loop_was_frozen_is_not_lost() {
+fn pongs_received_while_the_loop_is_blocked_count() {
     let mut harness =
         Harness::new(&["--ping-interval", "200ms", "--pong-timeout", "300ms", "--faults"]);
     let freezer = Client::upgraded(&mut harness, "/echo?block=5s");

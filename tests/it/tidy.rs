@@ -1,5 +1,5 @@
-//! The rules of the house, checked by reading the tree: who may name what, how long things may
-//! be, and whether every table's row is in the documents and in a test.
+//! The project's rules, checked by reading the source tree: dependencies between folders, lengths,
+//! and that each row of a table is documented and tested.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use wspulse::{limits, options, parts, server};
 
-/// Heads that teach more than one file: theory, contract, map, grammar.
+/// Files whose `//!` comment may be longer.
 const LONG_HEADS: [&str; 4] =
     ["src/lib.rs", "src/engine.rs", "src/server/conn/mod.rs", "tests/it/scenarios.rs"];
 
@@ -34,7 +34,7 @@ const ALLOWED: &[(&str, &str)] = &[
 struct Source {
     path: String,
     text: String,
-    /// The same without comments and without what stands in quotes.
+    /// The text without comments and string literals.
     code: String,
 }
 
@@ -51,7 +51,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        // What a build leaves behind is nobody's source.
+        // Build output.
         if path.is_dir() && path.ends_with("target") {
             continue;
         }
@@ -74,7 +74,7 @@ fn sources(folder: &str) -> Vec<Source> {
     files(&root().join(folder), "rs").into_iter().map(source).collect()
 }
 
-/// What is left of a source without comments and quotes; lines stay where they are.
+/// Removes comments and string literals; line numbers stay the same.
 fn code(text: &str) -> String {
     let mut left = String::with_capacity(text.len());
     let mut rest = text;
@@ -107,7 +107,7 @@ fn is_char(rest: &str) -> bool {
     chars.next() == Some('\\') || chars.next() == Some('\'')
 }
 
-/// How long what stands in quotes is, with them.
+/// The length of a quoted literal, with its quotes.
 fn quoted(rest: &str) -> usize {
     let mut chars = rest.char_indices();
     let quote = chars.next().map(|(_, quote)| quote);
@@ -121,7 +121,7 @@ fn quoted(rest: &str) -> usize {
     rest.len()
 }
 
-/// Whether a word stands in code, and not as a part of another one.
+/// Whether code contains a word, and not as a part of another one.
 fn names(code: &str, word: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     code.match_indices(word).any(|(at, _)| {
@@ -130,13 +130,13 @@ fn names(code: &str, word: &str) -> bool {
     })
 }
 
-/// Tells of all that is wrong at once.
+/// Fails with all violations.
 fn judge(wrong: &[String]) {
-    assert!(wrong.is_empty(), "{} things:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
-fn nobody_names_what_is_not_theirs() {
+fn forbidden_words_do_not_occur() {
     let mut wrong = Vec::new();
     for source in sources("src") {
         let path = source.path.as_str();
@@ -168,7 +168,7 @@ fn files_and_functions_are_short() {
             wrong.push(format!("{path} has {lines} lines"));
         }
         for (at, line) in (1..).zip(source.text.lines()) {
-            // A row of a table cannot be broken.
+            // Table rows cannot be wrapped.
             if line.chars().count() > 100 && !line.starts_with("//! |") {
                 wrong.push(format!("{path}:{at} has more than 100 columns"));
             }
@@ -182,7 +182,7 @@ fn files_and_functions_are_short() {
         }
         let name = path.rsplit('/').next().unwrap().trim_end_matches(".rs");
         if ["utils", "util", "common", "misc", "types", "helpers"].contains(&name) {
-            wrong.push(format!("{path}: a name that says nothing"));
+            wrong.push(format!("{path}: meaningless file name"));
         }
         for mark in [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")] {
             if source.text.contains(mark) {
@@ -193,7 +193,7 @@ fn files_and_functions_are_short() {
     judge(&wrong);
 }
 
-/// Each function with the lines from its name to its last brace, empty ones left out.
+/// Functions with their numbers of lines, without empty ones.
 fn functions(code: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("fn ") {
@@ -231,13 +231,13 @@ fn the_map_names_every_module() {
     }
 }
 
-/// Everything that a test says, and everything that it is answered.
+/// The text of all scenarios.
 fn tests() -> String {
     let scenarios = files(&root().join("tests/scenarios"), "txt");
     scenarios.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
-/// Whether a path that a scenario asks for is this one; a part in braces is any.
+/// Whether a request path matches a route; a segment in braces matches any.
 fn asks_for(path: &str, route: &str) -> bool {
     let path = path.split('?').next().unwrap_or_default();
     let segments = |text: &'_ str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
@@ -247,9 +247,9 @@ fn asks_for(path: &str, route: &str) -> bool {
 }
 
 #[test]
-fn every_row_of_a_table_is_told_and_tried() {
+fn each_route_and_behaviour_is_documented_and_has_a_scenario() {
     let documents = read("docs/USE.md") + &read("docs/REFERENCE.md");
-    // What is asked, not what is answered: a 404 names all paths.
+    // Only requests count: a 404 response lists all paths.
     let scenarios = tests();
     let inputs = scenarios.lines().filter(|line| !line.starts_with([' ', '#']));
     let asked: Vec<&str> = inputs.flat_map(str::split_whitespace).collect();
@@ -266,15 +266,15 @@ fn every_row_of_a_table_is_told_and_tried() {
     }
     for path in paths {
         if !asked.iter().any(|word| word.starts_with('/') && asks_for(word, path)) {
-            wrong.push(format!("no scenario asks for {path}"));
+            wrong.push(format!("no scenario requests {path}"));
         }
     }
     judge(&wrong);
 }
 
-/// Relative links lead somewhere, and the README is for three minutes.
+/// Relative links are not broken, and the README is short.
 #[test]
-fn documents_lead_somewhere() {
+fn links_in_documents_are_not_broken() {
     let mut wrong = Vec::new();
     let pages = ["README.md", "SECURITY.md", "CHANGELOG.md", "tests/README.md"];
     let docs = files(&root().join("docs"), "md");
@@ -296,7 +296,7 @@ fn documents_lead_somewhere() {
 }
 
 #[test]
-fn every_status_and_close_code_is_tried() {
+fn each_status_and_close_code_has_a_test() {
     let hostile: String =
         sources("tests/it/hostile").into_iter().map(|source| source.text).collect();
     let tried = tests() + &hostile;
@@ -316,10 +316,10 @@ fn every_status_and_close_code_is_tried() {
             .any(|said| tried.contains(said))
     };
     let untried = statuses.iter().chain(&closes).filter(|code| !is_tried(code));
-    judge(&untried.map(|code| format!("nobody tries {code}")).collect::<Vec<_>>());
+    judge(&untried.map(|code| format!("no test for {code}")).collect::<Vec<_>>());
 }
 
-/// A build without some feature has fewer rows.
+/// Only with all features: other builds have fewer rows.
 #[test]
 fn the_reference_has_the_tables() {
     if !cfg!(all(feature = "gateway", feature = "informer")) {

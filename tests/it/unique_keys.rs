@@ -1,5 +1,5 @@
-//! JSON in which no key stands twice in an object. `serde_json` alone takes the last of two, and
-//! others take the first: whoever writes both says something else to everybody.
+//! Rejects JSON with a duplicate key. `serde_json` takes the last of two and other parsers take the
+//! first, so a document with both has two meanings.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,31 +7,31 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// Reads JSON that must be sound.
+/// Parses JSON; panics on invalid JSON and on duplicate keys.
 pub(crate) fn read(text: &str) -> Value {
     check(text.as_bytes());
     serde_json::from_str(text).unwrap_or_else(|why| panic!("{why}: {text}"))
 }
 
-/// Fails on a key that stands twice; what is no JSON is somebody else's business.
+/// Panics on a duplicate key. Text that is not JSON passes.
 pub(crate) fn check(bytes: &[u8]) {
     if let Err(why) = serde_json::from_slice::<Once>(bytes) {
         assert!(!why.is_data(), "{why}: {}", String::from_utf8_lossy(bytes));
     }
 }
 
-/// Any value, of which only the keys are looked at.
+/// Any value; only its keys are checked.
 struct Once;
 
 impl<'de> Deserialize<'de> for Once {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Looker)
+        deserializer.deserialize_any(OnceVisitor)
     }
 }
 
-struct Looker;
+struct OnceVisitor;
 
-impl<'de> Visitor<'de> for Looker {
+impl<'de> Visitor<'de> for OnceVisitor {
     type Value = Once;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +43,7 @@ impl<'de> Visitor<'de> for Looker {
         while let Some(key) = map.next_key::<String>()? {
             map.next_value::<Once>()?;
             if let Some(key) = seen.replace(key) {
-                return Err(A::Error::custom(format!("the key {key:?} stands twice")));
+                return Err(A::Error::custom(format!("duplicate key {key:?}")));
             }
         }
         Ok(Once)
@@ -80,7 +80,7 @@ impl<'de> Visitor<'de> for Looker {
 }
 
 #[test]
-fn a_key_that_stands_twice_is_found() {
+fn duplicate_keys_are_found() {
     check(b"{\"a\":{\"b\":[{\"c\":null},{\"c\":1.5}]},\"b\":true} ");
     check(b"{\"a\":1,\"a\" no JSON");
     for twice in ["{\"a\":1,\"a\":1}", "[0,{\"b\":{\"a\":-1,\"\\u0061\":\"x\"}}]"] {

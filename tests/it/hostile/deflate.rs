@@ -1,5 +1,5 @@
-//! Compressed messages that are meant to hurt: bombs, streams that end too early, too late or too
-//! often, and those that only look like one of these.
+//! Hostile compressed messages: bombs, streams that end too early, too late or too often, and valid
+//! messages that resemble these.
 
 use wspulse::behaviours::Kind;
 
@@ -19,7 +19,7 @@ fn agreed(harness: &mut Harness) -> Client {
     client
 }
 
-/// What a compressed binary message is answered, and how the connection stands then.
+/// The answer to a compressed binary message, and the state of the connection.
 fn answer(wire: &[u8]) -> (Vec<String>, &'static str) {
     let mut harness = Harness::new(&[]);
     let mut client = agreed(&mut harness);
@@ -41,12 +41,12 @@ fn echoed(wire: &[u8], length: usize) {
     assert!(said.len() == 1 && fits(&said[0]) && how == "open", "{said:?} {how}");
 }
 
-/// Blocks without an end, and where one that ends a flush is left in.
+/// Complete blocks, with the empty block of the flush left in, so that more can follow.
 fn flushed(payload: &[u8]) -> Vec<u8> {
     [&compression::compressed(9, payload)[..], &[0, 0, 0xff, 0xff]].concat()
 }
 
-/// Bytes that nobody makes smaller.
+/// Incompressible bytes.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let mut next = || {
@@ -62,11 +62,11 @@ fn bomb() -> Vec<u8> {
 }
 
 #[test]
-fn bombs_are_counted_and_not_kept() {
+fn bombs_are_rejected_without_being_stored() {
     let bomb = bomb();
     assert!(bomb.len() < 80 * KIB, "{} bytes are no bomb", bomb.len());
     refused(&bomb, "close 1009 ");
-    // It begins harmlessly.
+    // Incompressible data first.
     let late = [&flushed(&noise(100 * KIB))[..], &bomb].concat();
     refused(&late, "close 1009 ");
     // One byte too many.
@@ -75,7 +75,7 @@ fn bombs_are_counted_and_not_kept() {
 }
 
 #[test]
-fn a_bomb_in_fragments_is_held_as_it_came() {
+fn a_fragmented_bomb_is_stored_compressed() {
     let mut harness = Harness::new(&[]);
     let mut client = agreed(&mut harness);
     let bomb = bomb();
@@ -92,16 +92,16 @@ fn a_bomb_in_fragments_is_held_as_it_came() {
 }
 
 #[test]
-fn what_only_looks_like_a_bomb_is_a_message() {
-    // So dense at first that it promises to be far too big.
+fn dense_messages_within_the_limit_are_accepted() {
+    // So dense at first that it seems to exceed the limit.
     let payload = [vec![0; 200 * KIB], noise(300 * KIB)].concat();
     echoed(&compression::compressed(9, &payload), payload.len());
-    // At the edges of a stretch.
+    // Around the size of an inflate step.
     for length in [64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 128 * KIB] {
         echoed(&compression::compressed(9, &noise(length)), length);
         echoed(&compression::compressed(9, &vec![7; length]), length);
     }
-    // As long as may be, and longer than that on the wire.
+    // A message of the maximum size that is longer than that when compressed.
     let wire = compression::compressed(0, &noise(MIB));
     assert!(wire.len() > MIB);
     echoed(&wire, MIB);
@@ -113,7 +113,7 @@ fn streams_that_end_too_often() {
     echoed_short(&ended.repeat(64), &"x".repeat(64));
     refused(&ended.repeat(66), "close 1007 ");
     refused(&compression::compressed_final(9, b"").repeat(MIB / 4), "close 1007 ");
-    // As RFC 7692 §7.2.3.4 has it: a last block, and then one that says nothing.
+    // RFC 7692 §7.2.3.4: a final block, then an empty one.
     echoed_short(&[&ended[..], &[0]].concat(), "x");
     refused(&[&ended[..], &[0, 0]].concat(), "close 1007 ");
 }
@@ -136,7 +136,7 @@ fn streams_that_end_too_early() {
 }
 
 #[test]
-fn nothing_is_remembered_of_a_damaged_message() {
+fn a_damaged_message_does_not_affect_later_ones() {
     let mut harness = Harness::new(&[]);
     let mut harmless = agreed(&mut harness);
     let message = "all is well ".repeat(100);
@@ -151,13 +151,13 @@ fn nothing_is_remembered_of_a_damaged_message() {
 }
 
 #[test]
-fn text_is_checked_across_stretches() {
+fn utf8_is_checked_across_inflate_steps() {
     let mut harness = Harness::new(&[]);
     let mut client = agreed(&mut harness);
-    // Three bytes a character: one lies across the end of each stretch of 64 KiB.
+    // Characters of three bytes: one spans the end of each step of 64 KiB.
     let text = "€".repeat(100_000);
     let said = client.exchange(&mut harness, &peer::compressed(Kind::Text, text.as_bytes()));
-    // It is too long to be compressed in one go.
+    // The echo is too long to be compressed in one step.
     assert_eq!(said, ["text (300000 bytes)"]);
     let cut = &text.as_bytes()[..text.len() - 1];
     let said = client.exchange(&mut harness, &peer::compressed(Kind::Text, cut));
@@ -165,7 +165,7 @@ fn text_is_checked_across_stretches() {
 }
 
 #[test]
-fn what_does_not_become_smaller_goes_as_it_is() {
+fn incompressible_messages_are_sent_uncompressed() {
     let mut harness = Harness::new(&[]);
     let mut client = agreed(&mut harness);
     for length in [511, 512, 10_000, 200_000] {

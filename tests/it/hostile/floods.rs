@@ -1,6 +1,5 @@
-//! Floods: what a peer can make the server hold is bounded, and others are served meanwhile.
-//! Smaller than in the list (what is bounded at 100 000 is bounded at a million), so that they
-//! run in the time of a test.
+//! Floods: the memory that a client can make the server hold is bounded, and other clients are
+//! served meanwhile. The floods are as small as shows the bound.
 
 use super::{Client, REQUEST, end, get, others_are_served};
 use crate::harness::Harness;
@@ -8,19 +7,19 @@ use crate::peer::{frame, text};
 
 /// Turns within which others must be served, whatever the flood.
 const TURNS: usize = 4;
-/// The most that may wait for a peer, plus one answer, in memory that is taken 32 KiB at a time;
-/// plus one read that is held back.
+/// The output limit of a client plus one response, allocated in steps of 32 KiB, plus one read that
+/// is held back.
 const HELD: usize = 64 * 1024 + 512 + 32 * 1024 + 64 * 1024;
 
-/// Turns until this wire has something to read.
-fn turns_until_heard(harness: &mut Harness, wire: usize) -> usize {
+/// Turns until this wire has output.
+fn turns_until_output(harness: &mut Harness, wire: usize) -> usize {
     for turn in 1..=100 {
         harness.driver.turn().unwrap();
         if harness.net.has_output(wire) {
             return turn;
         }
     }
-    panic!("nothing is heard in 100 turns");
+    panic!("no output in 100 turns");
 }
 
 fn held(harness: &Harness) -> usize {
@@ -35,8 +34,8 @@ fn a_thousand_requests_in_one_piece() {
     let nope = b"GET /nope HTTP/1.1\r\nHost: h\r\n\r\n";
     harness.net.send(flood.wire, &[REQUEST, nope].concat().repeat(500));
     harness.net.send(other.wire, REQUEST);
-    let turns = turns_until_heard(&mut harness, other.wire);
-    assert!(turns <= TURNS, "somebody else is answered after {turns} turns");
+    let turns = turns_until_output(&mut harness, other.wire);
+    assert!(turns <= TURNS, "another client is answered after {turns} turns");
     harness.settle();
     let said = flood.receive(&mut harness);
     assert_eq!(said.len(), 1_000);
@@ -45,9 +44,9 @@ fn a_thousand_requests_in_one_piece() {
     assert_eq!(held(&harness), 0);
 }
 
-/// At a hundredth of a CPU three turns of a flood took longer than a probe waits.
+/// Regression: with 1 % of a CPU three turns of a flood took longer than the timeout of a probe.
 #[test]
-fn who_is_new_does_not_wait_behind_a_flood() {
+fn new_connections_do_not_wait_behind_a_flood() {
     let mut harness = Harness::new(&[]);
     let flood: Vec<Client> = (0..64).map(|_| Client::upgraded(&mut harness, "/echo")).collect();
     for client in &flood {
@@ -56,28 +55,28 @@ fn who_is_new_does_not_wait_behind_a_flood() {
     harness.driver.turn().unwrap();
     let probe = harness.net.connect(0);
     harness.net.send(probe, REQUEST);
-    assert_eq!(turns_until_heard(&mut harness, probe), 1);
+    assert_eq!(turns_until_output(&mut harness, probe), 1);
 }
 
-/// Each of them was an error of its own, 67 a second with 200 clients that came back.
+/// Regression: each connection caused an error, 67 a second with 200 reconnecting clients.
 #[test]
-fn knocks_without_descriptors_are_answered_together() {
+fn connections_without_descriptors_are_refused_in_batches() {
     let mut harness = Harness::new(&[]);
     harness.net.state().descriptors = 0;
-    let knocks: Vec<usize> = (0..500)
+    let waiting: Vec<usize> = (0..500)
         .map(|_| {
             harness.pass(2);
             harness.net.connect(0)
         })
         .collect();
     harness.pass(100);
-    assert!(knocks.iter().all(|wire| harness.output(*wire).starts_with(b"HTTP/1.1 503 ")));
+    assert!(waiting.iter().all(|wire| harness.output(*wire).starts_with(b"HTTP/1.1 503 ")));
     let errors = harness.net.state().accepts_without_descriptor;
     assert!((1..=15).contains(&errors), "{errors} errors in a second");
 }
 
 #[test]
-fn more_requests_than_one_turn_answers() {
+fn a_hundred_thousand_requests_in_one_piece() {
     let mut harness = Harness::new(&[]);
     let client = Client::connect(&mut harness);
     harness.net.send(client.wire, &REQUEST.repeat(100_000));
@@ -94,13 +93,13 @@ fn more_requests_than_one_turn_answers() {
 }
 
 #[test]
-fn and_the_end_behind_them() {
+fn requests_before_a_fin_are_answered() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::connect(&mut harness);
     harness.net.send(client.wire, &REQUEST.repeat(1_000));
     harness.net.fin(client.wire);
     harness.settle();
-    assert_eq!(client.receive(&mut harness).len(), 1_000, "each is answered before we hang up");
+    assert_eq!(client.receive(&mut harness).len(), 1_000, "each is answered before the close");
     assert_eq!(end(&harness, client.wire), "closed");
 }
 
@@ -122,7 +121,7 @@ fn requests_without_reading_the_answers() {
 }
 
 #[test]
-fn and_then_reading_them() {
+fn responses_are_read_late() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::connect(&mut harness);
     harness.net.window(client.wire, 0);
@@ -136,7 +135,7 @@ fn and_then_reading_them() {
 }
 
 #[test]
-fn ten_thousand_at_the_door() {
+fn ten_thousand_connections_at_once() {
     let mut harness = Harness::new(&[]);
     harness.net.state().descriptors = 20_000;
     for _ in 0..10_000 {
@@ -145,10 +144,10 @@ fn ten_thousand_at_the_door() {
     }
     let probe = harness.net.connect(1);
     harness.net.send(probe, REQUEST);
-    let turns = turns_until_heard(&mut harness, probe);
+    let turns = turns_until_output(&mut harness, probe);
     assert!(turns <= TURNS, "the admin side is answered after {turns} turns");
     let taken = harness.driver.engine().connections();
-    assert!(taken <= 64 * TURNS + 1, "{taken} were taken in during {turns} turns");
+    assert!(taken <= 64 * TURNS + 1, "{taken} were accepted in {turns} turns");
     harness.settle();
     harness.net.reset(probe);
     harness.settle();
@@ -202,14 +201,14 @@ fn pings_of_a_peer_that_does_not_read() {
 }
 
 #[test]
-fn pongs_that_nobody_asked_for() {
+fn unsolicited_pongs() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::upgraded(&mut harness, "/echo");
     let other = Client::connect(&mut harness);
     harness.net.send(client.wire, &frame(0x8a, &[b'p'; 125]).repeat(50_000));
     harness.net.send(other.wire, REQUEST);
-    let turns = turns_until_heard(&mut harness, other.wire);
-    assert!(turns <= TURNS, "somebody else is answered after {turns} turns");
+    let turns = turns_until_output(&mut harness, other.wire);
+    assert!(turns <= TURNS, "another client is answered after {turns} turns");
     harness.settle();
     assert_eq!(client.receive(&mut harness), [""; 0]);
     assert_eq!(client.exchange(&mut harness, &text("still here")), ["text \"still here\""]);
@@ -243,9 +242,9 @@ fn sixty_four_floods_of_tiny_echoes() {
     harness.net.send(other.wire, &text("hello"));
     let probe = harness.net.connect(1);
     harness.net.send(probe, REQUEST);
-    let turns = turns_until_heard(&mut harness, probe);
+    let turns = turns_until_output(&mut harness, probe);
     assert!(turns <= TURNS, "health is answered after {turns} turns");
-    let turns = turns_until_heard(&mut harness, other.wire);
+    let turns = turns_until_output(&mut harness, other.wire);
     assert!(turns <= TURNS, "a quiet peer is answered after {turns} turns");
     assert_eq!(other.receive(&mut harness), ["text \"hello\""]);
     harness.settle();

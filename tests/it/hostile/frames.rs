@@ -1,5 +1,4 @@
-//! Rows 69–99, frames, as far as bytes alone decide them: behind a flawless upgrade of `/echo`,
-//! whose messages may have 64 KiB.
+//! Frames after a valid upgrade of `/echo`, with a message limit of 64 KiB.
 
 use super::{Row, check, each, row};
 use crate::peer::{close, frame, text};
@@ -52,7 +51,7 @@ fn headers() -> Vec<Row> {
     ended(rows)
 }
 
-/// A Close of ours is followed by the end: no need to write it in every row.
+/// The server's FIN follows its Close, which the rows leave out.
 fn ended(rows: Vec<Row>) -> Vec<Row> {
     let ends = |row: Row| {
         let want = match row.want {
@@ -220,7 +219,7 @@ fn closes() -> Vec<Row> {
 fn masks() -> Vec<Row> {
     let request = b"GET /healthz HTTP/1.1";
     let shown = "text \"GET /healthz HTTP/1.1\"";
-    // With this mask it is a request on the wire as well, to poison a cache on the way.
+    // The masked bytes are an HTTP request, to poison a cache on the path.
     let masked: Vec<u8> = request.iter().map(|byte| byte ^ 0x20).collect();
     let poison = [&[0x82, 0x80 | request.len() as u8][..], &[0x20; 4], request].concat();
     assert_eq!(masked, b"get\0\x0fHEALTHZ\0http\x0f\x11\x0e\x11");

@@ -1,4 +1,4 @@
-//! Rows 1–50, HTTP framing, as far as bytes alone decide them.
+//! HTTP request syntax and framing.
 
 use wspulse::proto::deflate;
 
@@ -173,7 +173,7 @@ fn framing() -> Vec<Row> {
         rows.extend(each("Content-Length twice", [twice], length, "400c"));
     }
     let huge = ["18446744073709551616", "1000000000000000000000000000000"];
-    // 413 of the two answers: it is the size that is wrong, not the number.
+    // 413, not 400: the number is valid and too large.
     rows.extend(each("Content-Length", huge, length, "413c"));
     rows.extend(each(
         "Content-Length as one more than it can be",
@@ -250,7 +250,7 @@ fn bodies() -> Vec<Row> {
         ["5\r\nhelloXX0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello0\r\n\r\n", "0\r\n\rX"];
     rows.extend(each("chunk data", data, chunked, "400c"));
     let trailer = |lines: &str| chunked(format!("5\r\nhello\r\n0\r\n{lines}\r\n").as_bytes());
-    // Read and dropped: none of them is a field of the head, nor of the request that follows.
+    // Trailers are read and dropped: they belong neither to this head nor to the next request.
     for lines in [
         "Host: evil\r\n",
         "Content-Length: 500\r\n",
@@ -271,15 +271,15 @@ fn bodies() -> Vec<Row> {
     rows.push(row("8193 bytes", sent(8_193), "200c"));
     rows.push(row("200000 bytes", sent(200_000), "200c"));
     rows.push(row("in a chunk", chunked(b"5;a=b\r\nhello\r\n0\r\n\r\n"), "200"));
-    // Little as it carries, its frames weigh more than 8 KiB.
+    // The chunk framing counts: it exceeds 8 KiB although the data does not.
     rows.push(row("chunks of a byte", chunked(&chunks_of_a_byte(5_000)), "413c"));
     rows.push(row("fewer chunks of a byte", chunked(&chunks_of_a_byte(1_500)), "200"));
-    // The size of a chunked body is known only when it is too late for an answer of its path.
+    // A chunked body exceeds the limit only after its route has answered.
     let large = [b"2001\r\n", &[b'x'; 8_193][..], b"\r\n0\r\n\r\n"].concat();
     rows.push(row("a large chunk", chunked(&large), "413c"));
     let waits =
         "GET /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
-    rows.push(row("nobody wants that body", waits, "200c"));
+    rows.push(row("a refused body", waits, "200c"));
     let post =
         "POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     rows.push(row("refused", post, "405c"));

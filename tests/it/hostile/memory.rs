@@ -1,5 +1,5 @@
-//! Everything that makes the server hold memory, at random, against a limit: the guard closes as
-//! many connections as it takes, none that owns nothing, and nothing is left behind.
+//! Random operations that make the server hold memory, with a memory limit: enough connections are
+//! closed, none of those own nothing, and nothing is left behind.
 
 use wspulse::rng::Rng;
 
@@ -16,7 +16,7 @@ struct Attack {
     harness: Harness,
     rng: Rng,
     wires: Vec<usize>,
-    /// It asks for nothing and is told nothing.
+    /// An idle client.
     bystander: usize,
 }
 
@@ -44,7 +44,7 @@ impl Attack {
                     _ => self.harness.net.fin(wire),
                 }
             }
-            // It reads nothing any more.
+            // It stops reading.
             7 | 8 => self.harness.net.window(wire, 0),
             9 | 10 => self.harness.net.send(wire, &text("a").repeat(1500)),
             11..14 => {
@@ -52,7 +52,7 @@ impl Attack {
                 self.harness.net.send(wire, &frame(0x82, &vec![7; size]));
             }
             14 => self.harness.net.send(wire, &frame(0x81, &vec![1; MIB])),
-            // The beginning of a message.
+            // An incomplete message.
             15..18 => {
                 let whole = frame(0x82, &vec![7; MIB]);
                 self.harness.net.send(wire, &whole[..self.rng.below(MIB as u64) as usize]);
@@ -77,7 +77,7 @@ impl Attack {
         }
         let server = self.harness.driver.engine();
         assert_eq!(server.memory(), server.memory_counted(), "the account is wrong");
-        // From 92 % on connections are closed; what one read and its answer may add comes on top.
+        // Connections are closed from 92 % on; one read and its answer may exceed that.
         let most = LIMIT / 100 * 92 - PROCESS_BYTES + 2 * MIB as u64;
         assert!(server.memory() as u64 <= most, "{} bytes", server.memory());
     }
@@ -85,7 +85,7 @@ impl Attack {
     fn end(mut self) {
         self.harness.send(self.bystander, &text("unharmed"));
         let said = self.harness.output(self.bystander);
-        assert!(said.ends_with(b"unharmed"), "who owns nothing is closed: {said:?}");
+        assert!(said.ends_with(b"unharmed"), "the idle client is closed: {said:?}");
         assert_eq!(self.harness.end(self.bystander), None);
         for wire in &self.wires {
             self.harness.net.reset(*wire);
@@ -98,7 +98,7 @@ impl Attack {
 }
 
 #[test]
-fn the_guard_closes_until_it_suffices() {
+fn enough_connections_are_closed_under_memory_pressure() {
     for seed in 0..SEEDS {
         let outcome = std::panic::catch_unwind(|| {
             let mut attack = Attack::new(seed);

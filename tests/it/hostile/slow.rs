@@ -1,11 +1,11 @@
-//! Rows that need time, or a peer that hangs up: deadlines, half-closes, resets.
+//! Slow and vanishing clients: deadlines, half-closes, resets.
 
 use super::{Client, end, get, others_are_served};
 use crate::harness::Harness;
 use crate::peer::{self, close, frame, text};
 
 #[test]
-fn in_8193_writes_costs_no_more() {
+fn a_head_in_8192_writes_costs_no_more() {
     let mut harness = Harness::new(&[]);
     let client = Client::connect(&mut harness);
     let head = get(format!("X: {}", "a".repeat(8_192 - get("X: ").len())));
@@ -21,7 +21,7 @@ fn in_8193_writes_costs_no_more() {
 }
 
 #[test]
-fn a_byte_a_second() {
+fn a_head_of_a_byte_a_second() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::connect(&mut harness);
     let head = get("X: never ends");
@@ -41,7 +41,7 @@ fn a_byte_a_second() {
 }
 
 #[test]
-fn of_a_later_request_from_its_first_byte() {
+fn the_head_timeout_of_a_later_request_starts_at_its_first_byte() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::connect(&mut harness);
     assert_eq!(client.exchange(&mut harness, &get("")).len(), 1);
@@ -55,18 +55,18 @@ fn of_a_later_request_from_its_first_byte() {
 }
 
 #[test]
-fn nothing_sent() {
+fn a_silent_client_is_closed() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::connect(&mut harness);
     harness.pass(9_900);
     assert_eq!(end(&harness, client.wire), "open");
     harness.pass(200);
     assert_eq!(end(&harness, client.wire), "closed");
-    assert_eq!(client.receive(&mut harness), [""; 0], "a silent peer is left in silence");
+    assert_eq!(client.receive(&mut harness), [""; 0], "a silent client gets no response");
 }
 
 #[test]
-fn half_a_request_and_the_end() {
+fn half_a_request_and_a_fin() {
     for half in [&b"G"[..], b"GET / HTTP/1.1\r\nHo", b"GET / HTTP/1.1\r\nHost: h\r\n\r"] {
         let mut harness = Harness::new(&[]);
         let mut client = Client::connect(&mut harness);
@@ -125,21 +125,21 @@ fn a_byte_a_second_of_a_declared_mebibyte() {
 }
 
 #[test]
-fn a_mebibyte_and_no_more() {
+fn a_message_of_the_maximum_size() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::upgraded(&mut harness, "/echo");
     let said = client.exchange(&mut harness, &frame(0x82, &vec![b'x'; 1 << 20]));
     assert_eq!(said, ["binary (1048576 bytes)"]);
     let said = client.exchange(&mut harness, &frame(0x02, &vec![b'x'; 1 << 20]));
     assert_eq!(said, [""; 0]);
-    // Refused at the header: its one byte of payload need not come.
+    // Refused at the header, before any payload.
     let said = client.exchange(&mut harness, &frame(0x80, b"x")[..6]);
     assert!(said.len() == 1 && said[0].starts_with("close 1009 "), "{said:?}");
     assert_eq!(harness.driver.engine().memory(), 0);
 }
 
 #[test]
-fn at_the_first_bad_byte() {
+fn invalid_utf8_is_refused_at_the_first_bad_byte() {
     for (good, bad) in [
         (&b"ok"[..], 0xff),
         (b"", 0x80),
@@ -152,7 +152,7 @@ fn at_the_first_bad_byte() {
         let mut harness = Harness::new(&[]);
         let mut client = Client::upgraded(&mut harness, "/echo");
         let sent = [good, &[bad], &[b' '; 100]].concat();
-        // The first of three frames, and most of it never comes.
+        // The first of three frames, most of which is never sent.
         let first = frame(0x01, &sent);
         let said = client.exchange(&mut harness, &first[..6 + good.len()]);
         assert_eq!(said, [""; 0], "{good:02x?} is the beginning of something");
@@ -162,9 +162,9 @@ fn at_the_first_bad_byte() {
     }
 }
 
-/// The list has 10 s; here the end is sent at once, and the peer has 2 s for its own.
+/// The server sends its FIN at once; the client has 2 s for its own.
 #[test]
-fn a_close_and_no_end() {
+fn a_close_without_a_fin() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::upgraded(&mut harness, "/echo");
     let said = client.exchange(&mut harness, &close(1000, ""));
@@ -182,26 +182,26 @@ fn a_ping_without_an_answer() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::upgraded(&mut harness, "/echo");
     let start_ns = harness.now_ns();
-    let mut heard = Vec::new();
+    let mut output = Vec::new();
     for _ in 0..4_800 {
         harness.pass(10);
         let at_ms = (harness.now_ns() - start_ns) / 1_000_000;
-        heard.extend(client.receive(&mut harness).into_iter().map(|line| (at_ms, line)));
-        if end(&harness, client.wire) == "fin" && heard.len() == 2 {
-            heard.push((at_ms, "fin".to_owned()));
+        output.extend(client.receive(&mut harness).into_iter().map(|line| (at_ms, line)));
+        if end(&harness, client.wire) == "fin" && output.len() == 2 {
+            output.push((at_ms, "fin".to_owned()));
         }
     }
-    let [(ping_ms, ping), (close_ms, close), (fin_ms, _)] = &heard[..] else {
-        panic!("{heard:?}");
+    let [(ping_ms, ping), (close_ms, close), (fin_ms, _)] = &output[..] else {
+        panic!("{output:?}");
     };
-    assert!(ping.starts_with("ping ") && (16_000..=24_020).contains(ping_ms), "{heard:?}");
+    assert!(ping.starts_with("ping ") && (16_000..=24_020).contains(ping_ms), "{output:?}");
     assert_eq!(close, "close 1011 \"keepalive ping timeout\"");
-    assert!((20_000..=20_040).contains(&(close_ms - ping_ms)) && *fin_ms <= 44_060, "{heard:?}");
+    assert!((20_000..=20_040).contains(&(close_ms - ping_ms)) && *fin_ms <= 44_060, "{output:?}");
     assert_eq!(end(&harness, client.wire), "closed");
 }
 
 #[test]
-fn any_byte_is_an_answer() {
+fn any_byte_answers_a_ping() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::upgraded(&mut harness, "/echo");
     let message = text(&"x".repeat(100));
@@ -239,7 +239,7 @@ fn reads_a_byte_now_and_then() {
     harness.send(client.wire, &frame(0x82, &vec![b'x'; 50_000]));
     for _ in 0..20 {
         harness.pass(20_000);
-        assert_eq!(end(&harness, client.wire), "open", "each byte starts the time anew");
+        assert_eq!(end(&harness, client.wire), "open", "each byte restarts the timeout");
         harness.net.window(client.wire, 1);
         harness.settle();
     }
@@ -264,7 +264,7 @@ fn a_reset_in_the_middle_of_our_write() {
 
 #[test]
 fn half_closed_while_echoes_wait() {
-    // A few that all wait to be written, and so many that some are not even read.
+    // Few echoes that all wait to be written, and so many that some are not read.
     for n in [3, 300] {
         let mut harness = Harness::new(&[]);
         let mut client = Client::upgraded(&mut harness, "/echo");

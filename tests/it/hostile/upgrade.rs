@@ -1,4 +1,4 @@
-//! Rows 51–68, the upgrade: 101 to a flawless request only, and nothing read after a refusal.
+//! The upgrade: 101 only for a valid request, and nothing is read after a refusal.
 
 use wspulse::engine::Signal;
 
@@ -12,7 +12,7 @@ fn upgrades() {
     check(&rows(), &mount, false);
 }
 
-/// An upgrade of `/echo` in which these lines stand for the usual ones of the same name.
+/// An upgrade of `/echo` in which these lines replace the default ones with the same name.
 fn with(lines: &[u8]) -> Vec<u8> {
     request("GET /echo", lines)
 }
@@ -36,7 +36,7 @@ fn request(line: &str, lines: &[u8]) -> Vec<u8> {
             head.extend_from_slice(b"\r\n");
         }
     }
-    // A line that only names a field takes it away.
+    // A line of a name and `-` removes the field.
     for line in lines.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
         if !line.ends_with(b":-") {
             head.extend_from_slice(line);
@@ -187,7 +187,7 @@ fn offers() -> Vec<Row> {
 }
 
 #[test]
-fn no_place_for_it() {
+fn at_the_connection_limit() {
     let mut harness = Harness::new(&["--max-connections", "2"]);
     let mut first = Client::upgraded(&mut harness, "/echo");
     let _second = Client::upgraded(&mut harness, "/echo");
@@ -206,7 +206,7 @@ fn while_draining() {
     half.exchange(&mut harness, b"GET /echo HTTP/1.1\r\n");
     let _open = Client::upgraded(&mut harness, "/echo");
     harness.signal(Signal::Stop);
-    // Announced: whoever still finds the way here is served.
+    // The drain is announced: new clients are still served.
     let mut late = Client::upgraded(&mut harness, "/echo");
     assert_eq!(late.exchange(&mut harness, &peer::text("late")), ["text \"late\""]);
     harness.pass(5_000);

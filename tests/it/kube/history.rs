@@ -1,6 +1,6 @@
-//! Random histories: whatever happens to the cluster and on the way to it, viewers see of each
-//! object a part of its history, in order, its end once, and at last what the server has.
-//! `HISTORIES=1000000 cargo test --release histories` goes on for longer, `HISTORY=7` plays one.
+//! Random histories: whatever happens to the cluster and its connections, viewers see a subsequence
+//! of each object's history with one deletion, and finally the state of the API server.
+//! `HISTORIES=1000000 cargo test --release histories` runs longer, `HISTORY=7` plays one.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::random_api::{Api, Object, Odds, Talk};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Somebody who watches, and what they have been told.
+/// A viewer and what it has been sent.
 #[derive(Debug, Default)]
 struct Viewer {
     objects: BTreeMap<String, Seen>,
@@ -44,14 +44,18 @@ impl Viewer {
     fn object(&mut self, kind: &str, frame: &Value, api: &Api) {
         let name = frame["name"].as_str().unwrap().to_owned();
         let version: u64 = frame["resourceVersion"].as_str().unwrap().parse().unwrap();
-        assert!(version <= api.version, "{name} comes from the future");
+        assert!(version <= api.version, "{name} has a version that does not exist yet");
         match (kind, self.objects.get(&name)) {
             ("added", None) => {}
             ("modified", Some(seen)) => {
-                assert!(version > seen.version, "{name} goes from {} to {version}", seen.version);
+                assert!(
+                    version > seen.version,
+                    "{name} goes from version {} to {version}",
+                    seen.version
+                );
             }
             ("deleted", Some(seen)) => {
-                assert!(version >= seen.version, "{name} ends before it changed");
+                assert!(version >= seen.version, "{name} is deleted in an older version");
                 self.deleted += 1;
                 self.objects.remove(&name);
                 return;
@@ -63,7 +67,7 @@ impl Viewer {
         self.objects.insert(name, Seen { version, replicas, images });
     }
 
-    /// The frames that have always been so.
+    /// A frame of the text format.
     fn line(&mut self, text: &[u8]) {
         let text = std::str::from_utf8(text).unwrap();
         self.lines.push(text.to_owned());
@@ -74,7 +78,7 @@ impl Viewer {
             text.strip_prefix("Deployment ").and_then(|rest| rest.strip_suffix(" deleted"))
             && !name.contains(' ')
         {
-            assert!(self.objects.remove(name).is_some(), "{name} ends twice");
+            assert!(self.objects.remove(name).is_some(), "{name} is deleted twice");
         }
     }
 }
@@ -121,7 +125,7 @@ impl Run {
         Now { mono_ns: self.now_ns, wall_ms: 1_795_230_000_000 }
     }
 
-    /// Everything that can happen at this moment.
+    /// Runs until nothing is left to do at this moment.
     fn settle(&mut self) {
         for _ in 0..10_000 {
             self.informer.tend(self.now());
@@ -135,7 +139,7 @@ impl Run {
                 Step::Connect(_) if self.api.is_refused() => {
                     let mut out = Vec::new();
                     self.informer.connected(self.now(), Err(HangUp::Refused), &mut out);
-                    assert!(out.is_empty(), "it speaks to nobody");
+                    assert!(out.is_empty(), "output without a connection");
                 }
                 Step::Connect(_) => {
                     assert!(self.talk.is_none(), "two connections at once");
@@ -151,14 +155,14 @@ impl Run {
         panic!("it does not come to rest");
     }
 
-    /// What the client says, and what it hears to that.
+    /// Passes the informer's output to the API server, and the response back.
     fn say(&mut self, bytes: &[u8]) {
         let Some(talk) = &mut self.talk else { return };
-        let answer = self.api.hear(self.now_ns, talk, bytes);
+        let answer = self.api.receive(self.now_ns, talk, bytes);
         self.hear(&answer);
     }
 
-    /// More of a watch; false when there is nothing.
+    /// Delivers more of a watch; false if there is nothing.
     fn pump(&mut self) -> bool {
         let Some(talk) = &mut self.talk else { return false };
         if talk.over {
@@ -172,7 +176,7 @@ impl Run {
         !bytes.is_empty()
     }
 
-    /// Bytes arrive, cut anywhere.
+    /// Delivers bytes in random pieces.
     fn hear(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let most = if self.rng.below(4) == 0 { 7 } else { bytes.len() as u64 };
@@ -181,13 +185,13 @@ impl Run {
             self.informer.received(self.now(), &bytes[..size], &mut out);
             bytes = &bytes[size..];
             if !out.is_empty() {
-                assert!(bytes.is_empty(), "it asks before the answer is over");
+                assert!(bytes.is_empty(), "it sends a request before the response is complete");
                 self.say(&out);
             }
         }
     }
 
-    /// Viewers take what they want to.
+    /// Viewers read, the slow one sometimes.
     fn look(&mut self, all: bool) {
         while let Some(viewer) = self.informer.feed.next_due() {
             let at = viewer.key as usize;
@@ -207,7 +211,7 @@ impl Run {
                 said += 1;
                 most.saturating_sub(said)
             });
-            assert_eq!(then, Then::Wait, "nobody is that slow");
+            assert_eq!(then, Then::Wait, "no viewer is that slow");
             if !all {
                 break;
             }
@@ -245,11 +249,11 @@ fn play(seed: u64) -> Run {
         }
         run.settle();
     }
-    // From now on nothing goes wrong; a half-open connection takes its time to be noticed.
+    // No more faults from here on; a half-open connection is noticed after a while.
     run.api.odds = Odds::default();
     run.pass(700 * SECOND_NS);
     run.pass(700 * SECOND_NS);
-    // Whoever waits is woken; the slow one as well.
+    // All viewers are woken, the slow one as well.
     for key in 0..3 {
         let mut said: Vec<Vec<u8>> = Vec::new();
         let now = run.now();
@@ -276,7 +280,7 @@ fn judge(run: &Run) {
             (format!("n/{}", object.name), object.uid.clone(), object.version.to_string())
         })
         .collect();
-    assert_eq!(run.informer.feed.contents(), server, "the cache is not the server's");
+    assert_eq!(run.informer.feed.contents(), server, "the cache differs from the server");
     for viewer in &run.viewers[..2] {
         let seen = |(name, seen): (&String, &Seen)| {
             (name.clone(), seen.version, seen.replicas, seen.images.clone())
@@ -287,18 +291,18 @@ fn judge(run: &Run) {
             (object.name.clone(), object.version, object.replicas, images)
         };
         let wanted: Vec<_> = run.api.objects.values().map(real).collect();
-        assert_eq!(shown, wanted, "a viewer sees something else");
-        assert!(viewer.synced, "a viewer does not know that all is well");
-        assert!(viewer.deleted <= run.api.deletions, "more ends than there were");
+        assert_eq!(shown, wanted, "a viewer differs from the server");
+        assert!(viewer.synced, "a viewer was not told that it is synced");
+        assert!(viewer.deleted <= run.api.deletions, "more deletions than happened");
     }
     let names: Vec<&String> = run.viewers[2].objects.keys().collect();
-    assert_eq!(names, run.api.objects.keys().collect::<Vec<_>>(), "the reader of sentences");
+    assert_eq!(names, run.api.objects.keys().collect::<Vec<_>>(), "the text viewer");
 }
 
-/// Caught by this when it was planted: a delete lost at re-list, a partial line applied, a
-/// duplicate add.
+/// Mutations that this test has caught: a deletion lost at a new list, a partial line applied, a
+/// duplicate addition.
 #[test]
-fn histories_end_as_the_server_has_it() {
+fn histories_end_with_the_state_of_the_server() {
     let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
     if let Some(seed) = number("HISTORY") {
         return judge(&play(seed));
@@ -317,5 +321,5 @@ fn histories_end_as_the_server_has_it() {
         errors += figures.watch_errors;
         deletions += deleted;
     }
-    assert!(relists > 1000 && errors > 1000 && deletions > 1000, "too little went wrong");
+    assert!(relists > 1000 && errors > 1000 && deletions > 1000, "too few faults");
 }

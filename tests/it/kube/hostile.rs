@@ -1,5 +1,5 @@
-//! An API server that is broken, or not one at all: what cannot be read is left out or the list
-//! is taken again; nothing is believed that was not said, and nobody panics.
+//! An API server that is broken, or a server of another kind: invalid objects are skipped, invalid
+//! lists are requested again, and nothing panics.
 
 use wspulse::engine::HangUp;
 use wspulse::parts::informer::Format;
@@ -10,17 +10,21 @@ const ONE: &[u8] =
     b"{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[{\"metadata\":{\"name\":\"a\",\
     \"namespace\":\"n\",\"uid\":\"u\",\"resourceVersion\":\"5\"}}]}";
 
-/// What it does after an answer to its list: the reason that a viewer reads, if there is one.
+/// The reason that a viewer reads after this response to the list.
 fn after_list(answer: &[u8]) -> String {
-    let mut told = Scripted::new(Format::Json);
-    told.hear(answer, 4096);
-    told.end(HangUp::Eof);
-    let stale = told.heard.iter().find(|said| said.starts_with("{\"type\":\"stale\""));
+    let mut scripted = Scripted::new(Format::Json);
+    scripted.receive(answer, 4096);
+    scripted.end(HangUp::Eof);
+    let stale = scripted.output.iter().find(|said| said.starts_with("{\"type\":\"stale\""));
     let reason = stale.map(|said| said.split("\"reason\":\"").nth(1).unwrap().to_owned());
     if reason.is_some() {
-        assert!(!told.heard.iter().any(|said| said.contains("synced")), "{:?}", told.heard);
-        told.wait();
-        assert!(told.asked.last().unwrap().contains("limit=50 "), "it lists again");
+        assert!(
+            !scripted.output.iter().any(|said| said.contains("synced")),
+            "{:?}",
+            scripted.output
+        );
+        scripted.wait();
+        assert!(scripted.asked.last().unwrap().contains("limit=50 "), "a new list");
     }
     reason.unwrap_or_default()
 }
@@ -30,7 +34,7 @@ fn answer(head: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn lists_that_are_none() {
+fn invalid_lists() {
     let bomb = [&b"{\"metadata\":"[..], &b"[".repeat(200_000)].concat();
     let no_version = b"{\"metadata\":{},\"items\":[]}";
     let number = b"{\"metadata\":{\"resourceVersion\":7},\"items\":[]}";
@@ -74,9 +78,9 @@ fn lists_that_are_none() {
     }
 }
 
-/// The list is whole, and some of its objects are no Deployments.
+/// The list is complete, and some of its objects are invalid.
 #[test]
-fn objects_that_are_none_are_left_out() {
+fn invalid_objects_are_skipped() {
     let sound = r#"{"metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"5"}}"#;
     let deep = format!("{}{}", "{\"a\":".repeat(50_000) + "1", "}".repeat(50_000));
     let long = format!("{{\"a\":\"{}\"}}", "x".repeat(9_000_000));
@@ -96,25 +100,25 @@ fn objects_that_are_none_are_left_out() {
         let body = format!(
             "{{\"metadata\":{{\"resourceVersion\":\"7\"}},\"items\":[{bad},{sound},{bad}]}}"
         );
-        let mut told = Scripted::new(Format::Text);
-        told.hear(&list(body.as_bytes()), 65_536);
-        assert_eq!(told.heard, ["Successfully processed deployment: a"]);
-        assert_eq!(told.informer.figures.watch_errors, 2);
-        assert!(told.informer.cost() < 4096, "{} bytes are kept", told.informer.cost());
+        let mut scripted = Scripted::new(Format::Text);
+        scripted.receive(&list(body.as_bytes()), 65_536);
+        assert_eq!(scripted.output, ["Successfully processed deployment: a"]);
+        assert_eq!(scripted.informer.figures.watch_errors, 2);
+        assert!(scripted.informer.cost() < 4096, "{} bytes are kept", scripted.informer.cost());
     }
     for body in [
         "{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":null}",
         "{\"metadata\":{\"resourceVersion\":\"7\"}}",
     ] {
-        let mut told = Scripted::new(Format::Json);
-        told.hear(&list(body.as_bytes()), 3);
-        assert_eq!(told.heard, ["{\"type\":\"synced\",\"resourceVersion\":\"7\"}"]);
+        let mut scripted = Scripted::new(Format::Json);
+        scripted.receive(&list(body.as_bytes()), 3);
+        assert_eq!(scripted.output, ["{\"type\":\"synced\",\"resourceVersion\":\"7\"}"]);
     }
 }
 
-/// Lines of a watch that mean nothing: left out, and what is known is listed again afterwards.
+/// Invalid lines of a watch are skipped, and a new list follows.
 #[test]
-fn lines_that_mean_nothing() {
+fn invalid_watch_lines() {
     let deep =
         format!("{{\"type\":\"ADDED\",\"object\":{}1{}}}", "[".repeat(9999), "]".repeat(9999));
     let long = format!("{{\"type\":\"ADDED\",\"object\":\"{}\"}}", "x".repeat(9_000_000));
@@ -136,26 +140,30 @@ fn lines_that_mean_nothing() {
         &deep,
         &long,
     ] {
-        let mut told = Scripted::new(Format::Text);
-        told.hear(&list(ONE), usize::MAX);
-        let before = told.informer.cost();
+        let mut scripted = Scripted::new(Format::Text);
+        scripted.receive(&list(ONE), usize::MAX);
+        let before = scripted.informer.cost();
         let line = [line.as_bytes(), b"\n"].concat();
-        told.hear(&[WATCH, &chunk(&line)].concat(), 60_000);
-        assert_eq!(told.heard.len(), 1, "only the list");
-        told.heard.clear();
-        assert_eq!(told.informer.figures.watch_errors, 1);
-        assert!(told.informer.cost() <= before + 4096, "{} bytes", told.informer.cost());
+        scripted.receive(&[WATCH, &chunk(&line)].concat(), 60_000);
+        assert_eq!(scripted.output.len(), 1, "only the list");
+        scripted.output.clear();
+        assert_eq!(scripted.informer.figures.watch_errors, 1);
+        assert!(scripted.informer.cost() <= before + 4096, "{} bytes", scripted.informer.cost());
         let next =
             br#"{"type":"MODIFIED","object":{"metadata":{"name":"a","namespace":"n","uid":"u",
             "resourceVersion":"8"}}}"#;
         let next: Vec<u8> = next.iter().copied().filter(|b| *b != b'\n').chain([b'\n']).collect();
-        told.hear(&[chunk(&next), b"0\r\n\r\n".to_vec()].concat(), usize::MAX);
-        assert_eq!(told.heard, ["Successfully processed deployment: a"], "and on it goes");
-        assert!(told.asked.last().unwrap().contains("limit=50 "), "it lists again");
+        scripted.receive(&[chunk(&next), b"0\r\n\r\n".to_vec()].concat(), usize::MAX);
+        assert_eq!(
+            scripted.output,
+            ["Successfully processed deployment: a"],
+            "the informer goes on"
+        );
+        assert!(scripted.asked.last().unwrap().contains("limit=50 "), "a new list");
     }
 }
 
-/// Errors in the stream: 410 lists again, anything else watches again after a pause.
+/// ERROR events: after 410 a new list, after others a new watch with a pause.
 #[test]
 fn errors_in_the_stream() {
     for (object, lists) in [
@@ -166,90 +174,91 @@ fn errors_in_the_stream() {
         ("null", false),
         (r#"{"code":"410"}"#, false),
     ] {
-        let mut told = Scripted::new(Format::Text);
-        told.hear(&list(ONE), usize::MAX);
+        let mut scripted = Scripted::new(Format::Text);
+        scripted.receive(&list(ONE), usize::MAX);
         let line = format!("{{\"type\":\"ERROR\",\"object\":{object}}}\n");
-        told.hear(&[WATCH, &chunk(line.as_bytes())].concat(), usize::MAX);
-        told.wait();
-        let asked = told.asked.last().unwrap();
+        scripted.receive(&[WATCH, &chunk(line.as_bytes())].concat(), usize::MAX);
+        scripted.wait();
+        let asked = scripted.asked.last().unwrap();
         assert_eq!(asked.contains("limit=50 "), lists, "{object}: {asked}");
         assert!(lists || asked.contains("resourceVersion=7&"), "{object}: {asked}");
     }
 }
 
-/// 429 and `Retry-After` are obeyed, and nothing is listed again for it.
+/// `Retry-After` of a 429 is obeyed, and no new list follows.
 #[test]
-fn a_busy_server_is_left_alone() {
-    let mut told = Scripted::new(Format::Text);
-    told.hear(&list(ONE), usize::MAX);
-    let before_ns = told.now_ns;
-    told.hear(b"HTTP/1.1 429 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", usize::MAX);
-    told.wait();
-    assert!(told.now_ns - before_ns >= 7_000_000_000);
-    assert!(told.asked.last().unwrap().contains("resourceVersion=7&"), "{:?}", told.asked);
-    assert_eq!(told.informer.figures.relists, 0);
+fn retry_after_is_obeyed() {
+    let mut scripted = Scripted::new(Format::Text);
+    scripted.receive(&list(ONE), usize::MAX);
+    let before_ns = scripted.now_ns;
+    scripted
+        .receive(b"HTTP/1.1 429 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", usize::MAX);
+    scripted.wait();
+    assert!(scripted.now_ns - before_ns >= 7_000_000_000);
+    assert!(scripted.asked.last().unwrap().contains("resourceVersion=7&"), "{:?}", scripted.asked);
+    assert_eq!(scripted.informer.figures.relists, 0);
 }
 
-/// Versions are opaque: they may repeat, go backward, or be no numbers.
+/// Versions are opaque: they may repeat, decrease, or not be numbers.
 #[test]
 fn versions_are_opaque() {
-    let mut told = Scripted::new(Format::Text);
-    told.hear(&list(ONE), usize::MAX);
-    told.hear(WATCH, usize::MAX);
+    let mut scripted = Scripted::new(Format::Text);
+    scripted.receive(&list(ONE), usize::MAX);
+    scripted.receive(WATCH, usize::MAX);
     for (version, news) in [("x-1", true), ("x-1", false), ("3", true), ("%00&a=b", true)] {
-        told.heard.clear();
+        scripted.output.clear();
         let line = format!(
             "{{\"type\":\"MODIFIED\",\"object\":{{\"metadata\":{{\"name\":\"a\",\
              \"namespace\":\"n\",\"uid\":\"u\",\"resourceVersion\":\"{version}\"}}}}}}\n"
         );
-        told.hear(&chunk(line.as_bytes()), usize::MAX);
-        assert_eq!(told.heard.len(), usize::from(news), "{version}");
+        scripted.receive(&chunk(line.as_bytes()), usize::MAX);
+        assert_eq!(scripted.output.len(), usize::from(news), "{version}");
     }
-    told.hear(b"0\r\n\r\n", usize::MAX);
-    let asked = told.asked.last().unwrap();
+    scripted.receive(b"0\r\n\r\n", usize::MAX);
+    let asked = scripted.asked.last().unwrap();
     assert!(asked.contains("resourceVersion=%2500%26a%3Db&"), "{asked}");
 }
 
-/// Pages that never end are no list, and nothing spins.
+/// An endless sequence of pages is an error, not an endless loop.
 #[test]
 fn pages_without_an_end() {
-    let mut told = Scripted::new(Format::Json);
+    let mut scripted = Scripted::new(Format::Json);
     let page = b"{\"metadata\":{\"resourceVersion\":\"7\",\"continue\":\"x\"},\"items\":[]}";
     for _ in 0..3000 {
-        if told.hung_up > 0 {
+        if scripted.hung_up > 0 {
             break;
         }
-        told.hear(&list(page), usize::MAX);
+        scripted.receive(&list(page), usize::MAX);
     }
-    assert!(told.heard[0].contains("no list of Deployments"), "{:?}", told.heard);
+    assert!(scripted.output[0].contains("no list of Deployments"), "{:?}", scripted.output);
 }
 
-/// A server that is away hears from us seldom, and at once when it is back.
+/// While the API server is down, requests are rare, but frequent enough to notice its return.
 #[test]
-fn a_server_that_is_away_is_asked_seldom() {
-    let mut told = Scripted::new(Format::Json);
-    let began_ns = told.now_ns;
-    while told.now_ns - began_ns < 600_000_000_000 {
-        told.end(HangUp::Reset);
-        told.wait();
+fn a_server_that_is_down_gets_few_requests() {
+    let mut scripted = Scripted::new(Format::Json);
+    let began_ns = scripted.now_ns;
+    while scripted.now_ns - began_ns < 600_000_000_000 {
+        scripted.end(HangUp::Reset);
+        scripted.wait();
     }
-    let asked = told.asked.len();
+    let asked = scripted.asked.len();
     assert!(asked <= 132, "{asked} in 10 minutes are more than 0.22 a second");
-    assert!(asked >= 20, "{asked} in 10 minutes: nobody would notice that it is back");
+    assert!(asked >= 20, "{asked} in 10 minutes: too few to notice that it is back");
 }
 
-/// A half-open connection: nothing comes, and it is given up.
+/// A half-open connection times out.
 #[test]
-fn silence_has_an_end() {
-    let mut told = Scripted::new(Format::Json);
-    told.wait();
-    assert!(told.heard[0].contains("is silent"), "no answer to a list: {:?}", told.heard);
-    told.wait();
-    told.hear(&list(ONE), usize::MAX);
-    told.hear(WATCH, usize::MAX);
-    let before_ns = told.now_ns;
-    told.wait();
-    let waited_s = (told.now_ns - before_ns) / 1_000_000_000;
+fn a_silent_connection_times_out() {
+    let mut scripted = Scripted::new(Format::Json);
+    scripted.wait();
+    assert!(scripted.output[0].contains("is silent"), "no answer to a list: {:?}", scripted.output);
+    scripted.wait();
+    scripted.receive(&list(ONE), usize::MAX);
+    scripted.receive(WATCH, usize::MAX);
+    let before_ns = scripted.now_ns;
+    scripted.wait();
+    let waited_s = (scripted.now_ns - before_ns) / 1_000_000_000;
     assert!((305..=605).contains(&waited_s), "{waited_s} s");
-    assert!(told.heard.last().unwrap().contains("is silent"), "{:?}", told.heard);
+    assert!(scripted.output.last().unwrap().contains("is silent"), "{:?}", scripted.output);
 }

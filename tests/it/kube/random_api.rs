@@ -1,11 +1,11 @@
-//! An API server, as much of it as an informer sees: objects with versions, lists in pages that
-//! stay as they were, watches with their history, and what goes wrong, drawn from a seed.
+//! A Kubernetes API server as an informer sees it: objects with versions, consistent paged lists,
+//! watches with history, and random faults from a seed.
 
 use std::collections::BTreeMap;
 
 use wspulse::rng::Rng;
 
-/// A Deployment as the server has it.
+/// A Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Object {
     pub(super) name: String,
@@ -29,25 +29,25 @@ impl Object {
     }
 }
 
-/// What goes wrong, each in so many of a thousand.
+/// Faults per thousand.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Odds {
     pub(super) refused: u64,
-    /// An answer that is none of ours: a status, HTML.
+    /// An error status, or HTML.
     pub(super) status: u64,
-    /// The answer, or the stream, is cut somewhere.
+    /// The response or the watch is cut.
     pub(super) cut: u64,
-    /// Nothing comes any more.
+    /// Silence: nothing more is sent.
     pub(super) silent: u64,
-    /// A watch ends.
+    /// The watch ends.
     pub(super) end: u64,
-    /// An ERROR in the stream.
+    /// An ERROR event.
     pub(super) error: u64,
-    /// History is forgotten.
+    /// The history is compacted.
     pub(super) compacted: u64,
 }
 
-/// One connection.
+/// A connection.
 #[derive(Debug, Default)]
 pub(super) struct Talk {
     input: Vec<u8>,
@@ -80,7 +80,7 @@ pub(super) struct Api {
     compacted: u64,
     lists: BTreeMap<u64, Vec<Object>>,
     uids: u64,
-    /// The request lines that it was sent.
+    /// Request lines received.
     pub(super) asked: Vec<String>,
     pub(super) deletions: u64,
 }
@@ -109,7 +109,7 @@ impl Api {
         self.happens(self.odds.refused)
     }
 
-    /// Something happens to one of so many objects.
+    /// Creates, updates or deletes one of this many objects.
     pub(super) fn change(&mut self, names: u64) {
         let name = format!("d{}", self.rng.below(names));
         match self.objects.get(&name).cloned() {
@@ -165,16 +165,16 @@ impl Api {
         self.lists.clear();
     }
 
-    /// Bytes of the client; what is answered.
-    pub(super) fn hear(&mut self, now_ns: u64, talk: &mut Talk, bytes: &[u8]) -> Vec<u8> {
+    /// Receives bytes from the client; returns the response.
+    pub(super) fn receive(&mut self, now_ns: u64, talk: &mut Talk, bytes: &[u8]) -> Vec<u8> {
         talk.input.extend_from_slice(bytes);
         let mut out = Vec::new();
         while let Some(end) = talk.input.windows(4).position(|four| four == b"\r\n\r\n") {
             let head: Vec<u8> = talk.input.drain(..end + 4).collect();
             let head = String::from_utf8(head).unwrap();
             let line = head.lines().next().unwrap().to_owned();
-            assert!(!talk.over, "asked on a connection that is over: {line}");
-            assert!(talk.watch.is_none(), "asked while a watch goes on: {line}");
+            assert!(!talk.over, "request on a closed connection: {line}");
+            assert!(talk.watch.is_none(), "request during a watch: {line}");
             let answer = self.answer(now_ns, talk, &line);
             self.asked.push(line);
             self.damage(talk, answer, &mut out);
@@ -182,7 +182,7 @@ impl Api {
         out
     }
 
-    /// Adds bytes, or some of them.
+    /// Adds bytes, perhaps cut.
     fn damage(&mut self, talk: &mut Talk, mut bytes: Vec<u8>, out: &mut Vec<u8>) {
         if bytes.is_empty() || talk.silent {
             return;
@@ -219,7 +219,7 @@ impl Api {
     }
 
     fn page(&mut self, limit: usize, more: Option<&str>) -> Vec<u8> {
-        // Few enough objects are on a page for several pages to be usual.
+        // Pages are so small that several are usual.
         let limit = limit.min(1 + self.rng.below(4) as usize);
         let (version, from) = match more {
             None => {
@@ -242,7 +242,7 @@ impl Api {
         };
         let metadata = format!("\"metadata\":{{\"resourceVersion\":\"{version}\"{more}}}");
         let items = format!("\"items\":[{}]", page.join(", "));
-        // Members of an object have no order.
+        // JSON objects are unordered.
         let body = if self.happens(500) {
             format!("{{\"kind\":\"DeploymentList\",{metadata},{items}}}\n")
         } else {
@@ -275,7 +275,7 @@ impl Api {
         head.as_bytes().to_vec()
     }
 
-    /// What a connection is told without having asked.
+    /// Watch events for a connection.
     pub(super) fn stream(&mut self, now_ns: u64, talk: &mut Talk) -> Vec<u8> {
         let mut out = Vec::new();
         let Some(watch) = &mut talk.watch else { return out };
@@ -300,7 +300,7 @@ impl Api {
             ));
         }
         if from < self.compacted {
-            // What it has not heard is gone by now.
+            // The events that it has missed are compacted.
             lines = vec!["{\"type\":\"ERROR\",\"object\":{\"code\":410}}\n".to_owned()];
         }
         if self.happens(self.odds.error) {

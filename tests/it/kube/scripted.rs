@@ -1,4 +1,4 @@
-//! An informer that is told what to hear: whatever it asks, these bytes are the answer.
+//! An informer with scripted responses: the test supplies the bytes, whatever the request is.
 
 use wspulse::engine::{HangUp, Id, Now};
 use wspulse::parts::informer::access::Access;
@@ -10,27 +10,27 @@ pub(super) struct Scripted {
     pub(super) now_ns: u64,
     pub(super) asked: Vec<String>,
     pub(super) hung_up: usize,
-    pub(super) heard: Vec<String>,
+    pub(super) output: Vec<String>,
 }
 
 const VIEWER: Id = Id { key: 1, generation: 0 };
 
 impl Scripted {
-    /// Somebody watches, and the connection stands.
+    /// With a viewer and an established connection.
     pub(super) fn new(format: Format) -> Self {
         let access = Access::from_url("http://127.0.0.1:8001").unwrap();
         let plan = Plan { access, namespace: String::new(), always: false, origin: None };
         let mut informer = Informer::new(plan, 1);
         informer.feed.join(VIEWER, Filter { format, ..Filter::default() });
-        let mut told = Self {
+        let mut scripted = Self {
             informer,
             now_ns: 1_000_000_000,
             asked: Vec::new(),
             hung_up: 0,
-            heard: Vec::new(),
+            output: Vec::new(),
         };
-        told.settle();
-        told
+        scripted.settle();
+        scripted
     }
 
     pub(super) fn now(&self) -> Now {
@@ -51,9 +51,9 @@ impl Scripted {
                 Some(Step::Read(_)) => {}
             }
         }
-        let (now, heard) = (self.now(), &mut self.heard);
+        let (now, output) = (self.now(), &mut self.output);
         self.informer.feed.speak(now, VIEWER, &mut |said| {
-            heard.extend(
+            output.extend(
                 said.payloads().map(|payload| String::from_utf8(payload.to_vec()).unwrap()),
             );
             1
@@ -67,8 +67,8 @@ impl Scripted {
         }
     }
 
-    /// Bytes arrive in pieces of this size.
-    pub(super) fn hear(&mut self, bytes: &[u8], size: usize) {
+    /// Delivers bytes in pieces of this size.
+    pub(super) fn receive(&mut self, bytes: &[u8], size: usize) {
         for piece in bytes.chunks(size) {
             let mut out = Vec::new();
             self.informer.received(self.now(), piece, &mut out);
@@ -82,7 +82,7 @@ impl Scripted {
         self.settle();
     }
 
-    /// Until something is due, and then that.
+    /// Waits for the next deadline and fires it.
     pub(super) fn wait(&mut self) {
         if let Some(due_ns) = self.informer.next_deadline() {
             self.now_ns = self.now_ns.max(due_ns);

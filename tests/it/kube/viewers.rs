@@ -1,5 +1,5 @@
-//! The whole server with its viewers, and an API server at the end of a simulated wire: one watch
-//! for all, slow viewers that cost nobody anything, and nothing that is left behind.
+//! The whole server with viewers and a scripted API server: one watch for all viewers, slow viewers
+//! without cost to others, and nothing left behind.
 
 use crate::harness::Harness;
 use crate::os::OnConnect;
@@ -44,7 +44,7 @@ fn line(kind: &str, name: &str, version: usize) -> Vec<u8> {
     chunk(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").as_bytes())
 }
 
-/// A server that knows so many Deployments, and its first viewer.
+/// A server with this many Deployments, and its first viewer.
 fn synced(deployments: usize, query: &str) -> (Harness, usize, Viewer) {
     let mut harness = Harness::new(KUBE);
     harness.net.state().on_connect = OnConnect::Accept;
@@ -73,7 +73,7 @@ fn one_list_and_one_watch_for_all() {
     assert_eq!(harness.net.state().outgoing.len(), 1);
 }
 
-/// A Deployment costs at most 2 KiB, and a viewer next to nothing.
+/// At most 2 KiB for each Deployment.
 #[test]
 fn five_thousand_deployments_are_ten_megabytes_at_most() {
     let (mut harness, _, mut viewer) = synced(5000, "?format=json");
@@ -82,15 +82,15 @@ fn five_thousand_deployments_are_ten_megabytes_at_most() {
         harness.settle();
         said += viewer.read(&mut harness).len();
     }
-    assert_eq!(said, 5001, "each of them, and that it is all");
+    assert_eq!(said, 5001, "each Deployment, and `synced`");
     let cost = harness.driver.engine().memory();
     assert!(cost < 5000 * 2048, "{} bytes a Deployment", cost / 5000);
-    assert!(cost > 5000 * 100, "nobody counts them");
+    assert!(cost > 5000 * 100, "Deployments are not accounted for");
 }
 
-/// It takes nothing for a while; then it hears of each object once, in its last state.
+/// A viewer that stops reading gets the last state of each object once it reads again.
 #[test]
-fn a_slow_viewer_hears_the_last_state_of_each() {
+fn a_slow_viewer_gets_the_last_state_of_each() {
     let (mut harness, api, mut fast) = synced(20, "?format=json");
     let mut slow = Viewer::new(&mut harness, "?format=json");
     let mut text = Viewer::new(&mut harness, "");
@@ -100,17 +100,17 @@ fn a_slow_viewer_hears_the_last_state_of_each() {
     for stopped in [slow.wire, text.wire] {
         harness.net.window(stopped, 0);
     }
-    let mut heard = 0;
+    let mut output = 0;
     for version in 2..2000 {
         harness.send(api, &line("MODIFIED", &format!("d{}", version % 20), version));
-        heard += fast.read(&mut harness).len();
+        output += fast.read(&mut harness).len();
         let memory = harness.driver.engine().memory();
-        assert!(memory < MEBIBYTE, "{memory} bytes for two who do not read");
+        assert!(memory < MEBIBYTE, "{memory} bytes for two viewers that do not read");
     }
     harness.send(api, &line("DELETED", "d7", 3000));
     harness.send(api, &line("DELETED", "d8", 3001));
     harness.send(api, &line("ADDED", "d8", 3002));
-    assert_eq!(heard + fast.read(&mut harness).len(), 1998 + 3, "the others hear everything");
+    assert_eq!(output + fast.read(&mut harness).len(), 1998 + 3, "the others get every change");
     let mut said = [Vec::new(), Vec::new()];
     for (viewer, said) in [&mut slow, &mut text].into_iter().zip(&mut said) {
         harness.net.window(viewer.wire, usize::MAX);
@@ -120,7 +120,7 @@ fn a_slow_viewer_hears_the_last_state_of_each() {
     let [json, text] = said;
     assert!(json.len() < 1500, "{} of 2001 changes", json.len());
     let ends = json.iter().filter(|said| said.contains("\\\"deleted\\\"")).count();
-    assert_eq!(ends, 2, "each end is told once");
+    assert_eq!(ends, 2, "each deletion is reported once");
     let last = |name: &str| {
         let name = format!("\\\"name\\\":\\\"{name}\\\"");
         json.iter().rev().find(|said| said.contains(&name)).unwrap()
@@ -131,7 +131,7 @@ fn a_slow_viewer_hears_the_last_state_of_each() {
     assert!(text.iter().filter(|said| said.contains("deployment: d3\"")).count() < 100);
 }
 
-/// What was drawn from seeds in histories, through the real server, loop and wires.
+/// Random histories through the whole server, the loop and the network.
 #[test]
 fn histories_through_the_whole_server() {
     for seed in 0..300 {
@@ -178,7 +178,7 @@ fn histories_through_the_whole_server() {
     }
 }
 
-/// Answers and streams until nobody has anything more to say.
+/// Runs the API server until nothing is left to send.
 fn serve(harness: &mut Harness, api: &mut Api, talks: &mut Vec<(usize, Talk)>) {
     for _ in 0..100 {
         let outgoing = std::mem::take(&mut harness.net.state().outgoing);

@@ -1,11 +1,11 @@
-//! What a default or a careless configuration must not expose: files, Deployments, callbacks; and
-//! which names of files are found.
+//! What a default or careless configuration must not expose: files, Deployments, callbacks; and
+//! which file names are served.
 
 use std::os::unix::fs::symlink;
 
 use super::*;
 
-/// The answer to a GET with this further field.
+/// The response to a GET with a further field.
 fn asked(client: &mut Client, path: &str, field: &str) -> String {
     client.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n").as_bytes());
     client.line()
@@ -71,7 +71,7 @@ fn no_gzip_for_clients_that_refuse_it() {
     assert_eq!(said.contains("content-encoding=\"gzip\""), cfg!(feature = "deflate"), "{said}");
 }
 
-/// As a kubelet mounts a `ConfigMap`: links to a link to a hidden folder, all inside.
+/// As the kubelet mounts a `ConfigMap`: links to a link to a hidden directory, all inside.
 #[test]
 fn links_stay_inside_of_the_directory() {
     let folder = Folder::new("links");

@@ -1,10 +1,10 @@
-//! `wspulse healthcheck`: whom it asks, what it says, how it ends.
+//! `wspulse healthcheck`: its URL, its output, its exit code.
 
 use std::os::unix::net::UnixListener;
 
 use super::*;
 
-/// One line and an exit code.
+/// Returns the exit code and the one line of output.
 fn healthcheck(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let (code, line, errors) = output(&[&["healthcheck"], arguments].concat(), variables);
     assert_eq!((line.lines().count(), &*errors), (1, ""), "{line}");
@@ -24,8 +24,8 @@ fn asks_the_running_server() {
     let variables = [("WSPULSE_ADMIN_LISTEN", "off"), ("PORT", &port)];
     let local = format!("http://localhost:{port}/readyz");
     assert_eq!(healthcheck(&["--ready"], &variables), fine(&local));
-    assert_eq!(healthcheck(&[&format!("{main}/echo")], &[]).0, 1, "426 is no health");
-    // A connection keeps the drain from being over at once.
+    assert_eq!(healthcheck(&[&format!("{main}/echo")], &[]).0, 1, "426 is not healthy");
+    // An open connection keeps the drain going.
     let _client = Client::upgraded(server.main, "/echo", &[]);
     server.signal("TERM");
     server.wait_for("drain");
@@ -41,7 +41,7 @@ fn asks_the_running_server() {
 #[test]
 fn says_why_there_is_no_answer() {
     let folder = Folder::new("health");
-    // It listens, and never accepts.
+    // It listens and never accepts.
     let path = folder.0.join("silent");
     let _silent = UnixListener::bind(&path).unwrap();
     let url = format!("unix:{}", path.display());
@@ -57,7 +57,7 @@ fn says_why_there_is_no_answer() {
             stream.read_exact(&mut [0; 16]).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
             stream.shutdown(Shutdown::Write).unwrap();
-            // Until it has gone: an early close would reset it.
+            // Reads to the end, since an early close would reset it.
             stream.read_to_end(&mut Vec::new()).unwrap();
         }
     });
@@ -70,7 +70,7 @@ fn says_why_there_is_no_answer() {
         assert_eq!(healthcheck(&[&format!("http://{address}")], &[]), (1, line));
     }
     answers.join().unwrap();
-    // No name ends with that (RFC 6761 §6.4); whether anybody says so is another matter.
+    // `.invalid` never resolves (RFC 6761 §6.4), but the resolver may not answer.
     let (code, line) = healthcheck(&["http://no.invalid", "--timeout", "300ms"], &[]);
     let whys = ["its name cannot be looked up", "timed out after 300ms: cannot connect"];
     let said = whys.map(|why| format!("http://no.invalid/healthz: {why}"));

@@ -1,5 +1,5 @@
-//! Every path that answers with JSON, of servers that have everything: no key stands twice. The
-//! reader of answers looks (`peer`), here and in all other tests.
+//! No JSON response has a duplicate key, with all features on. `peer` checks it when it parses a
+//! response, here and in all other tests.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -10,10 +10,10 @@ use wspulse::{parts, server};
 
 use super::running::{Client, PATIENCE, PROGRAM, Server};
 
-/// What ends the server, or stops it for a while.
+/// Routes that end the server or block it for a while.
 const NOT_ASKED: [&str; 3] = ["/api/shutdown", "/inemuri", "/seppuku"];
 
-/// A backend that says 200 to everything; and the ids that it is told.
+/// A backend that answers 200, and the connection ids that it receives.
 fn agreeable() -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -25,14 +25,14 @@ fn agreeable() -> (String, Receiver<String>) {
             let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             let head = String::from_utf8_lossy(&bytes[..n]);
             let id = head.lines().find_map(|line| line.strip_prefix("ConnectionId: "));
-            // Whoever asked, and the test, may have what they wanted already.
+            // The client and the test may have finished already.
             let _ = (sender.send(id.unwrap_or_default().to_owned()), stream.write_all(answer));
         }
     });
     (url, ids)
 }
 
-/// The paths that answer with JSON.
+/// The paths with a JSON response.
 fn answer_json(client: &mut Client, id: &str, there: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let rows = server::routes().chain(parts::routes());
     let rows = rows.filter(|row| there(&row.place()) && !NOT_ASKED.contains(&row.path));
@@ -46,7 +46,7 @@ fn answer_json(client: &mut Client, id: &str, there: impl Fn(&str) -> bool) -> V
 }
 
 #[test]
-fn no_key_stands_twice() {
+fn no_duplicate_keys() {
     let (url, ids) = agreeable();
     let server = Server::start(&["--faults", "--gateway-backend", &url, "--memory-limit", "1GiB"]);
     let _member = Client::upgraded(server.main, "/gateway/prod", &[]);
@@ -63,7 +63,7 @@ fn no_key_stands_twice() {
     let found = answer_json(&mut Client::connect(server.admin), &id, admin);
     let callbacks = ["/{stage}/@connections/{id}", "/@connections/{id}"];
     assert_eq!(found, [&["/stats", "/drain"][..], &callbacks].concat());
-    // The reader looks at messages as well.
+    // Messages are checked as well.
     let mut greeted = Client::upgraded(server.main, "/echo?hello=1", &[]);
     assert!(greeted.line().contains("connection"));
     let mut mirrored = Client::upgraded(server.main, "/socket", &[]);
@@ -71,7 +71,7 @@ fn no_key_stands_twice() {
 }
 
 #[test]
-fn no_key_stands_twice_in_the_backend() {
+fn no_duplicate_keys_in_the_backend() {
     let mut command = Command::new(PROGRAM);
     command.args(["backend", "--listen", "127.0.0.1:0"]);
     let mut server = Server::spawn(command);

@@ -1,4 +1,4 @@
-//! Unix sockets, sockets that a supervisor passes, and what the supervisor is told.
+//! Unix sockets, socket activation, and notifications to the service manager.
 
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use std::process::Stdio;
 use super::running::PATIENCE;
 use super::*;
 
-/// What a Unix socket answers to this request.
+/// Sends a request to a Unix socket; returns the response.
 fn ask(path: &PathBuf, request: &str) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -35,7 +35,7 @@ fn start(folder: &Folder) -> (Server, PathBuf, PathBuf) {
 }
 
 #[test]
-fn serves_on_unix_sockets_and_takes_them_away() {
+fn serves_on_unix_sockets_and_removes_them() {
     let folder = Folder::new("unix");
     let (mut server, main, admin) = start(&folder);
     let banner = server.logged("listening");
@@ -54,14 +54,14 @@ fn serves_on_unix_sockets_and_takes_them_away() {
     let closed = server.wait_for("close");
     assert_eq!(closed["peer"], "unix");
     assert_eq!(server.exit(), Some(0));
-    assert!(!main.exists() && !admin.exists(), "our files go with us");
+    assert!(!main.exists() && !admin.exists(), "the socket files are removed");
 }
 
 #[test]
 fn a_stale_unix_socket_is_replaced_and_nothing_else_is() {
     let folder = Folder::new("stale");
     let (mut server, main, _) = start(&folder);
-    // Nobody tidies up after this.
+    // Killed, so the files stay.
     server.child.kill().unwrap();
     server.exit();
     assert!(main.exists());
@@ -87,16 +87,16 @@ fn a_stale_unix_socket_is_replaced_and_nothing_else_is() {
     assert_eq!(fs::read(&file).unwrap(), b"precious");
     let nowhere = "No such file or directory (os error 2): create its directory first";
     refused(&folder.0.join("no/where"), nowhere);
-    // Somebody else's by now: it stays.
+    // Replaced by another process: it stays.
     fs::remove_file(&admin).unwrap();
     let _taken_over = UnixListener::bind(&admin).unwrap();
-    assert!(ask(&main, &get("/healthz")).ends_with("OK\n"), "the refused ones did no harm");
+    assert!(ask(&main, &get("/healthz")).ends_with("OK\n"), "the refused servers did no harm");
     server.signal("TERM");
     assert_eq!(server.exit(), Some(0));
     assert!(!main.exists() && admin.exists());
 }
 
-/// A server that finds these sockets at the descriptors from 3 on, and these variables.
+/// A server with these sockets as descriptors 3 and 4, and these variables.
 fn passed(sockets: [OwnedFd; 2], variables: &str, arguments: &[&str]) -> Server {
     let script = format!("{variables} exec \"$0\" \"$@\" 3<&0 4<&1 </dev/null >/dev/null");
     let mut command = Command::new("/bin/sh");
@@ -122,7 +122,7 @@ fn passed_sockets_win_over_flags() {
     assert!(ask(&path, &get("/whoami")).starts_with("HTTP/1.1 404 "));
     server.signal("TERM");
     assert_eq!(server.exit(), Some(0));
-    assert!(path.exists(), "it belongs to whoever passed it");
+    assert!(path.exists(), "it belongs to the parent");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn sockets_passed_to_another_process_or_of_another_kind() {
         let (one, two) = UnixStream::pair().unwrap();
         [one.into(), two.into()]
     };
-    // A variable that a parent did not take away, and what it names is not ours.
+    // Variables that were meant for a parent process.
     for variables in ["LISTEN_PID=1 LISTEN_FDS=2", "LISTEN_FDS=2", "LISTEN_PID=$$ LISTEN_FDS=no"] {
         let mut server = passed(pair(), variables, &DOORS);
         server.wait_for("start");
@@ -148,12 +148,12 @@ fn sockets_passed_to_another_process_or_of_another_kind() {
     }
 }
 
-/// The next thing that the service manager is told.
+/// The next notification.
 fn told(manager: &UnixDatagram) -> String {
     let mut news = [0; 4096];
     let n = loop {
         match manager.recv(&mut news) {
-            // Socket timeouts keep the kernel from going on by itself after a signal.
+            // With a socket timeout the kernel does not restart the call after a signal.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             received => break received.unwrap(),
         }
@@ -162,7 +162,7 @@ fn told(manager: &UnixDatagram) -> String {
 }
 
 #[test]
-fn the_service_manager_is_told() {
+fn the_service_manager_is_notified() {
     let folder = Folder::new("notify");
     let path = folder.0.join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -177,9 +177,9 @@ fn the_service_manager_is_told() {
     };
     let (main, admin) = (address(0), address(1));
     let mut client = Client::upgraded(main, "/echo", &[]);
-    // Within seconds of the first word: so it waits, and is told all the same.
+    // Within seconds of the first notification: delayed, but sent.
     assert_eq!(told(&manager), "STATUS=1 connection, 1 WebSocket\n");
-    // A hook's announcement can be taken back, so it is no news: the next news is another.
+    // A drain announced by a hook can be cancelled, so it is not reported as STOPPING.
     let mut hook = Client::connect(admin);
     hook.send(b"POST /drain HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(hook.line().starts_with("200 "));
@@ -201,7 +201,7 @@ fn the_service_manager_is_told() {
 }
 
 #[test]
-fn the_watchdog_hears_from_the_loop() {
+fn the_loop_pings_the_watchdog() {
     use std::os::linux::net::SocketAddrExt;
     let name = format!("wspulse-notify-{}", std::process::id());
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
@@ -215,11 +215,11 @@ fn the_watchdog_hears_from_the_loop() {
     let mut server = passed(pair(), &format!("{variables} WATCHDOG_PID=$$"), &DOORS);
     assert!(told(&manager).ends_with("WATCHDOG=1\n"));
     assert_eq!(told(&manager), "WATCHDOG=1\n");
-    // Whoever does not turn does not bark.
+    // A stopped loop sends no ping.
     server.signal("STOP");
     manager.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
-    // What it said before it was stopped still lies there.
-    assert!((0..4).any(|_| manager.recv(&mut [0; 64]).is_err()), "it barks on");
+    // Notifications from before the stop are still queued.
+    assert!((0..4).any(|_| manager.recv(&mut [0; 64]).is_err()), "pings from a stopped process");
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     server.signal("CONT");
     assert_eq!(told(&manager), "WATCHDOG=1\n");

@@ -1,4 +1,4 @@
-//! A running server and a client of it, both real: what `process` starts and talks to.
+//! A running server process and a client on a real socket.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::peer::{self, Reader};
 use crate::unique_keys;
 
-/// Whatever takes longer has failed.
+/// Anything slower has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_wspulse");
 pub(crate) const DOORS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
@@ -22,7 +22,7 @@ pub(crate) struct Server {
     pub(crate) lines: Receiver<String>,
     pub(crate) main: SocketAddr,
     pub(crate) admin: SocketAddr,
-    /// Everything that it has logged since its banner.
+    /// Log lines since the banner.
     pub(crate) log: Vec<Value>,
 }
 
@@ -33,12 +33,12 @@ impl Server {
         Self::run(command)
     }
 
-    /// Starts it, and waits until it says where it listens.
+    /// Starts it and waits for the log lines with its addresses.
     pub(crate) fn run(command: Command) -> Self {
         Self::run_in(command, &[])
     }
 
-    /// The same with these variables, and no other.
+    /// The same with these environment variables only.
     pub(crate) fn run_in(command: Command, variables: &[(&str, &str)]) -> Self {
         let mut server = Self::spawn_in(command, variables);
         server.wait_for("start");
@@ -50,7 +50,7 @@ impl Server {
         server
     }
 
-    /// Starts it, and waits for nothing.
+    /// Starts it without waiting.
     pub(crate) fn spawn(command: Command) -> Self {
         Self::spawn_in(command, &[])
     }
@@ -103,7 +103,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited on its own.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -144,24 +144,24 @@ impl Client {
         self.line()
     }
 
-    /// The next thing that the server says.
+    /// The next response or frame.
     pub(crate) fn line(&mut self) -> String {
         while self.lines.is_empty() {
             let mut bytes = vec![0; 64 * 1024];
             let n = match self.stream.read(&mut bytes) {
                 Ok(n) => n,
-                // Socket timeouts keep the kernel from going on by itself after a signal.
+                // With a socket timeout the kernel does not restart the call after a signal.
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => panic!("reading: {error}"),
             };
-            assert!(n > 0, "the server has hung up");
+            assert!(n > 0, "the server closed the connection");
             self.lines = self.reader.read(&bytes[..n]);
             self.lines.reverse();
         }
         self.lines.pop().unwrap()
     }
 
-    /// Whether the server keeps silent and connected for this long.
+    /// Whether the server sends nothing and stays connected for this long.
     pub(crate) fn is_left_alone(&mut self, ms: u64) -> bool {
         self.stream.set_read_timeout(Some(Duration::from_millis(ms))).unwrap();
         let read = self.stream.read(&mut [0; 1]);
@@ -169,7 +169,7 @@ impl Client {
         read.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
     }
 
-    /// Nothing more is said before the end, which is no reset.
+    /// Nothing follows but the FIN.
     pub(crate) fn hears_the_end(&mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();

@@ -1,4 +1,4 @@
-//! TLS at the main doors, by a client that is `rustls` alone and certificates made on the spot.
+//! TLS on the main listeners, with a `rustls` client and certificates created here.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use super::running::PATIENCE;
 use super::*;
 use crate::peer::{Reader, upgrade};
 
-/// Who vouches for the others.
+/// A certificate authority.
 pub(super) struct Authority {
     pub(super) certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -34,8 +34,8 @@ impl Authority {
         self.issuer.key().serialize_pem()
     }
 
-    /// A certificate for this name that ends in that year, and its key, as files.
-    pub(super) fn vouch(&self, folder: &Folder, name: &str, year: i32) {
+    /// Issues a certificate for this name that expires in this year; writes it and its key.
+    pub(super) fn issue(&self, folder: &Folder, name: &str, year: i32) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -57,7 +57,7 @@ fn path(folder: &Folder, name: &str) -> String {
     folder.0.join(name).to_str().unwrap().to_owned()
 }
 
-/// A socket that takes and gives no more than so many bytes at once.
+/// A socket that moves at most this many bytes in a call.
 pub(super) struct Narrow {
     pub(super) socket: TcpStream,
     bytes: usize,
@@ -127,7 +127,7 @@ impl Secured {
         while self.lines.is_empty() {
             let mut bytes = vec![0; 64 * 1024];
             let n = self.stream.read(&mut bytes).unwrap();
-            assert!(n > 0, "the server has hung up");
+            assert!(n > 0, "the server closed the connection");
             self.lines = self.reader.read(&bytes[..n]);
             self.lines.reverse();
         }
@@ -139,7 +139,7 @@ impl Secured {
         assert_eq!(self.line(), format!("text {said:?}"));
     }
 
-    /// Reads without a thought of what is still to be written.
+    /// Reads without flushing writes.
     fn fill(&mut self, buffer: &mut [u8]) {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -154,7 +154,7 @@ impl Secured {
         }
     }
 
-    /// What the server shows.
+    /// The server's certificate.
     fn certificate(&mut self) -> CertificateDer<'static> {
         self.stream.flush().unwrap();
         while self.stream.conn.is_handshaking() {
@@ -167,7 +167,7 @@ impl Secured {
 #[test]
 fn echoes_through_tls_of_both_versions_cut_anywhere() {
     let (folder, authority) = (Folder::new("tls-echo"), Authority::new());
-    authority.vouch(&folder, "a", 2100);
+    authority.issue(&folder, "a", 2100);
     let server = start(&folder, "a", &[]);
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         for bytes in [1, 7, 1000, usize::MAX] {
@@ -181,7 +181,7 @@ fn echoes_through_tls_of_both_versions_cut_anywhere() {
             }
             client.send(&close(1000, "bye"));
             assert_eq!(client.line(), "close 1000 \"bye\"");
-            // Without a last word of the server's this would be an error.
+            // Without a close_notify this would be an error.
             assert_eq!(client.stream.read(&mut [0; 16]).unwrap(), 0);
         }
     }
@@ -191,7 +191,7 @@ fn echoes_through_tls_of_both_versions_cut_anywhere() {
 #[test]
 fn a_tls_peer_that_reads_late_gets_everything_in_order() {
     let (folder, authority) = (Folder::new("tls-late"), Authority::new());
-    authority.vouch(&folder, "a", 2100);
+    authority.issue(&folder, "a", 2100);
     let server = start(&folder, "a", &[]);
     let mut client = Secured::usual(&server, &authority).upgraded();
     let socket = client.stream.sock.socket.try_clone().unwrap();
@@ -201,13 +201,13 @@ fn a_tls_peer_that_reads_late_gets_everything_in_order() {
         payload[..4].copy_from_slice(&number.to_be_bytes());
         payload
     };
-    // Until neither side takes any more: the server reads no further than it can answer.
+    // Until both directions are full: the server reads no more than it can answer.
     let mut sent: u32 = 0;
     while client.stream.write_all(&frame(0x82, &message(sent))).is_ok() {
         sent += 1;
-        assert!(sent < 2_000, "it takes whatever it gets");
+        assert!(sent < 2_000, "the server has no backpressure");
     }
-    // The last ones may have got no further than into the client's own buffer.
+    // The last ones may still be in the client's own buffer.
     sent -= 3;
     assert!(sent > 2);
     for number in 0..sent {
@@ -219,10 +219,10 @@ fn a_tls_peer_that_reads_late_gets_everything_in_order() {
 }
 
 #[test]
-fn certificates_that_cannot_be_shown() {
+fn unusable_certificates() {
     let (folder, authority) = (Folder::new("tls-bad"), Authority::new());
     for name in ["a", "b"] {
-        authority.vouch(&folder, name, 2100);
+        authority.issue(&folder, name, 2100);
     }
     fs::write(folder.0.join("empty"), "").unwrap();
     fs::write(folder.0.join("torn"), "-----BEGIN CERTIFICATE-----\nMII").unwrap();
@@ -262,12 +262,12 @@ fn certificates_that_cannot_be_shown() {
 }
 
 #[test]
-fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
+fn a_new_certificate_is_loaded_and_a_bad_one_is_not() {
     let (folder, authority) = (Folder::new("tls-reload"), Authority::new());
     for name in ["a", "b"] {
-        authority.vouch(&folder, name, 2100);
+        authority.issue(&folder, name, 2100);
     }
-    // As Kubernetes mounts a secret: the files are links through a folder that is swapped.
+    // As Kubernetes mounts a secret: links through a directory link that is swapped.
     let swap = |name: &str| {
         let version = folder.0.join(format!("..{name}"));
         fs::create_dir_all(&version).unwrap();
@@ -289,7 +289,7 @@ fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
     let mut new = Secured::usual(&server, &authority).upgraded();
     let second = new.certificate();
     assert!(first != second);
-    // The key of another one: nothing changes.
+    // The key of another certificate: the old pair stays.
     fs::copy(folder.0.join("a.key"), folder.0.join("..b/tls.key")).unwrap();
     server.signal("HUP");
     let kept = server.wait_for("tls");
@@ -297,22 +297,22 @@ fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
     assert!(Secured::usual(&server, &authority).certificate() == second);
     old.echoes("still here");
     new.echoes("me too");
-    // Nobody says anything; whoever comes later than a few seconds finds the new pair.
+    // Without a signal, new connections get the new pair after a few seconds.
     swap("a");
     let third = (0..80).any(|_| {
         assert!(old.stream.sock.socket.set_read_timeout(Some(Duration::from_millis(100))).is_ok());
-        assert!(old.stream.read(&mut [0; 1]).is_err(), "nobody has spoken");
+        assert!(old.stream.read(&mut [0; 1]).is_err(), "nothing was sent");
         Secured::usual(&server, &authority).certificate() == first
     });
-    assert!(third, "it does not look at its files");
+    assert!(third, "the files are not checked");
     old.stream.sock.socket.set_read_timeout(Some(PATIENCE)).unwrap();
     old.echoes("still here");
 }
 
 #[test]
-fn the_end_of_a_certificate_is_announced() {
+fn an_expired_certificate_is_logged() {
     let (folder, authority) = (Folder::new("tls-end"), Authority::new());
-    authority.vouch(&folder, "gone", 2021);
+    authority.issue(&folder, "gone", 2021);
     let mut server = start(&folder, "gone", &[]);
     let said = server.wait_for("tls");
     assert_eq!(said["level"], "error");
@@ -320,16 +320,16 @@ fn the_end_of_a_certificate_is_announced() {
 }
 
 #[test]
-fn who_speaks_plainly_hears_why_it_does_not_work() {
+fn plain_http_gets_a_400_that_names_tls() {
     let (folder, authority) = (Folder::new("tls-plain"), Authority::new());
-    authority.vouch(&folder, "a", 2100);
+    authority.issue(&folder, "a", 2100);
     let server = start(&folder, "a", &[]);
     let mut client = Client::connect(server.main);
     client.send(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
     let line = client.line();
     assert!(line.starts_with("400 ") && line.contains("https:// or wss://"), "{line}");
     client.hears_the_end();
-    // Neither TLS nor a request: an alert, or nothing.
+    // Neither TLS nor HTTP: an alert, or nothing.
     let mut stream = TcpStream::connect(server.main).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&[0x80; 64]).unwrap();
@@ -339,14 +339,14 @@ fn who_speaks_plainly_hears_why_it_does_not_work() {
 }
 
 #[test]
-fn a_handshake_that_does_not_go_on_ends_with_the_head_timeout() {
+fn a_stalled_handshake_ends_with_the_head_timeout() {
     let (folder, authority) = (Folder::new("tls-half"), Authority::new());
-    authority.vouch(&folder, "a", 2100);
+    authority.issue(&folder, "a", 2100);
     let server = start(&folder, "a", &["--head-timeout", "300ms"]);
     let silent = TcpStream::connect(server.main).unwrap();
     let mut half = TcpStream::connect(server.main).unwrap();
     half.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1]).unwrap();
-    // Half a message in the first record is no message.
+    // An incomplete message in the first record.
     let mut endless = TcpStream::connect(server.main).unwrap();
     endless.write_all(&[0x16, 3, 1, 0, 4, 1, 0, 0xff, 0xff]).unwrap();
     for mut stream in [silent, half, endless] {

@@ -1,5 +1,5 @@
-//! Our own connections: names, TLS, whom they trust, and what is said when it does not work. The
-//! population of `load` is the client; servers are real.
+//! Outgoing connections: names, TLS, trust, and error messages. The clients are those of `load`;
+//! the servers are real.
 
 use wspulse::behaviours::Kind;
 use wspulse::engine::{HangUp, Roots, Target, TlsFault, Trust};
@@ -44,7 +44,7 @@ fn run(target: Target, clients: usize, partner: Partner) -> Report {
     load.report().clone()
 }
 
-/// How the one client ended.
+/// The outcome of one client.
 fn outcome(target: Target) -> Outcome {
     let ends = load(target, 1).ends;
     assert_eq!(ends.values().sum::<u64>(), 1);
@@ -58,25 +58,25 @@ fn without_tls(fault: TlsFault) -> Outcome {
 }
 
 #[test]
-fn names_are_looked_up_and_their_addresses_tried() {
+fn names_are_resolved_and_each_address_is_tried() {
     let server = Server::start(&[]);
     let port = server.main.port();
     assert_eq!(outcome(Target::host("127.0.0.1", port)), GONE_WELL);
-    // Where this is also ::1, nobody listens at that address.
+    // If localhost is also ::1, that address refuses.
     let report = load(Target::host("localhost", port), 100);
     assert_eq!(report.ends[&GONE_WELL], 100, "{report:?}");
     assert_eq!(outcome(Target::host("a..b", port)), Outcome::NotConnected(Why::NoSuchName));
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let refused = Outcome::NotConnected(Why::Refused);
-    assert_eq!(outcome(Target::host("localhost", nobody)), refused);
-    assert_eq!(outcome(Target::host("127.0.0.1", nobody)), refused);
+    assert_eq!(outcome(Target::host("localhost", unused)), refused);
+    assert_eq!(outcome(Target::host("127.0.0.1", unused)), refused);
 }
 
 #[test]
-fn only_who_is_trusted_is_talked_to() {
+fn only_trusted_servers_are_accepted() {
     let (folder, authority, other) = (Folder::new("trust"), Authority::new(), Authority::new());
-    authority.vouch(&folder, "a", 2100);
-    authority.vouch(&folder, "gone", 2021);
+    authority.issue(&folder, "a", 2100);
+    authority.issue(&folder, "gone", 2021);
     let (server, expired) = (start(&folder, "a", &[]), start(&folder, "gone", &[]));
     let pem = |authority: &Authority| Trust::pem(authority.certificate.pem().as_bytes());
     let at = |server: &Server| Target::host("localhost", server.main.port());
@@ -97,12 +97,12 @@ fn only_who_is_trusted_is_talked_to() {
     let plain = Server::start(&[]);
     let secured = at(&plain).secured("localhost", pem(&authority));
     assert_eq!(outcome(secured), without_tls(TlsFault::NotTls));
-    assert_eq!(outcome(at(&server)), Outcome::Refused(400), "it speaks TLS, we do not");
+    assert_eq!(outcome(at(&server)), Outcome::Refused(400), "plain HTTP to a TLS port");
     let said = HangUp::Tls(TlsFault::WrongName).to_string();
     assert_eq!(said, "its certificate is for another name");
 }
 
-/// What says back whatever it hears, to those who show a certificate.
+/// An echo server that requires a client certificate.
 fn guarded_echo(folder: &Folder, authority: &Authority) -> u16 {
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate.der().clone()).unwrap();
@@ -120,9 +120,9 @@ fn guarded_echo(folder: &Folder, authority: &Authority) -> u16 {
     let serve = move |socket: TcpStream| {
         let session = ServerConnection::new(Arc::clone(&config)).unwrap();
         let mut stream = StreamOwned::new(session, socket);
-        let mut heard = [0; 4096];
-        while let Ok(n @ 1..) = stream.read(&mut heard) {
-            stream.write_all(&heard[..n]).unwrap();
+        let mut output = [0; 4096];
+        while let Ok(n @ 1..) = stream.read(&mut output) {
+            stream.write_all(&output[..n]).unwrap();
         }
     };
     std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));
@@ -130,9 +130,9 @@ fn guarded_echo(folder: &Folder, authority: &Authority) -> u16 {
 }
 
 #[test]
-fn a_certificate_of_our_own_is_shown_to_who_asks() {
+fn a_client_certificate_is_sent_on_request() {
     let (folder, authority) = (Folder::new("identity"), Authority::new());
-    authority.vouch(&folder, "a", 2100);
+    authority.issue(&folder, "a", 2100);
     let port = guarded_echo(&folder, &authority);
     let trust = Trust::pem(authority.certificate.pem().as_bytes());
     let [chain, key] = ["a.pem", "a.key"].map(|name| fs::read(folder.0.join(name)).unwrap());

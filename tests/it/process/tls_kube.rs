@@ -1,5 +1,5 @@
-//! The informer and an API server behind TLS with an authority of its own: whom it trusts, who it
-//! says it is, what it says when that fails, and that it goes on once the files are right.
+//! The informer and an API server with its own certificate authority: trust, credentials, error
+//! messages, and recovery once the files are correct.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,19 +14,19 @@ use super::running::PATIENCE;
 use super::tls::Authority;
 use super::*;
 
-/// A real listener that answers lists and begins watches, and knows whom it serves.
+/// A real API server that answers lists and watches, and records its clients.
 struct Api {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
-    /// What each connection asked, and as whom.
+    /// The request and the credentials of each connection.
     asked: Receiver<String>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Who has another one reads 401.
+    /// Other tokens get 401.
     token: String,
-    /// Its Deployments: name and replicas.
+    /// Deployments: name and replicas.
     names: Vec<&'static str>,
     open: Vec<TcpStream>,
 }
@@ -56,12 +56,12 @@ impl Api {
         self.asked.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// From now on it is another world, and all who are connected must come again.
+    /// Changes its state and closes all connections.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock().unwrap();
         change(&mut state);
         for socket in state.open.drain(..) {
-            // It may have gone.
+            // It may be closed already.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -82,7 +82,7 @@ fn config(folder: &Folder, authority: &Authority, name: &str) -> ServerConfig {
     config.with_single_cert(chain, PrivateKeyDer::from_pem_file(file("key")).unwrap()).unwrap()
 }
 
-/// One connection, until its watch or itself ends.
+/// Serves a connection until it ends.
 fn serve(
     mut stream: StreamOwned<ServerConnection, TcpStream>,
     state: &Mutex<State>,
@@ -131,7 +131,7 @@ fn list(names: &[&str]) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A kubeconfig in this folder; `cluster` and `user` are lines of it.
+/// Writes a kubeconfig; `cluster` and `user` are lines of it.
 fn kubeconfig(folder: &Folder, api: &Api, host: &str, cluster: &[&str], user: &[&str]) -> String {
     let lines = |lines: &[&str]| {
         let indented: Vec<String> = lines.iter().map(|line| format!("    {line}\n")).collect();
@@ -160,7 +160,7 @@ fn viewer(server: &Server) -> Client {
     Client::upgraded(server.main, "/api/wds/logs?format=json", &[])
 }
 
-/// What the next frame says of a Deployment or of the feed, in short.
+/// The next frame in short.
 fn news(viewer: &mut Client) -> String {
     let line = viewer.line();
     let json = line.strip_prefix("text ").unwrap_or_else(|| panic!("{line}"));
@@ -179,11 +179,11 @@ struct Scene {
     api: Api,
 }
 
-/// An API server of this authority, whose certificate is for localhost.
+/// An API server with a certificate for localhost.
 fn scene(name: &str) -> Scene {
     let (folder, authority) = (Folder::new(name), Authority::new());
-    authority.vouch(&folder, "api", 2100);
-    authority.vouch(&folder, "me", 2100);
+    authority.issue(&folder, "api", 2100);
+    authority.issue(&folder, "me", 2100);
     fs::write(folder.0.join("ca.pem"), authority.certificate.pem()).unwrap();
     let api = Api::start(&folder, &authority, "api");
     Scene { folder, authority, api }
@@ -203,8 +203,8 @@ fn a_token_that_changes() {
     assert_eq!([api.asked(), api.asked()], ["list first", "watch first"]);
     fs::write(folder.0.join("token"), "second\n").unwrap();
     api.change(|state| state.token = "second".to_owned());
-    // The old one is not accepted; before the next try the file is read. Whether the end of the
-    // connection is worth a word depends on where it was cut.
+    // The old token is rejected; the file is read before the next attempt. Whether the closed
+    // connection is reported depends on where it was cut.
     assert_eq!(api.asked(), "watch first");
     let mut said = news(&mut viewer);
     if said == "stale the connection to the API server is lost" {
@@ -216,7 +216,7 @@ fn a_token_that_changes() {
 }
 
 #[test]
-fn the_wrong_authority_is_said_and_the_right_one_is_found() {
+fn a_wrong_authority_is_reported_and_the_right_one_is_loaded() {
     let Scene { folder, authority, api } = scene("kube-authority");
     fs::write(folder.0.join("ca.pem"), Authority::new().certificate.pem()).unwrap();
     let config = kubeconfig(&folder, &api, "localhost", &["certificate-authority: ca.pem"], &[]);
@@ -226,7 +226,7 @@ fn the_wrong_authority_is_said_and_the_right_one_is_found() {
     let said = server.wait_for("informer");
     assert_eq!((&said["level"], &said["message"]), (&"warn".into(), &NOT_TRUSTED.into()));
     assert_eq!(said["host"], format!("localhost:{}", api.address.port()));
-    // Half of it changes nothing.
+    // An incomplete file changes nothing.
     let pem = authority.certificate.pem();
     fs::write(folder.0.join("ca.pem"), &pem[..pem.len() / 2]).unwrap();
     server.wait_for("informer");
@@ -236,7 +236,7 @@ fn the_wrong_authority_is_said_and_the_right_one_is_found() {
 }
 
 #[test]
-fn a_certificate_of_our_own_another_name_or_no_proof_at_all() {
+fn client_certificates_server_names_and_skipped_verification() {
     let Scene { folder, api, .. } = scene("kube-certificate");
     let me = ["client-certificate: me.pem", "client-key: me.key"];
     let ca = "certificate-authority: ca.pem";
@@ -269,7 +269,7 @@ fn a_certificate_of_our_own_another_name_or_no_proof_at_all() {
 }
 
 #[test]
-fn a_hangup_follows_the_kubeconfig_to_another_cluster() {
+fn sighup_follows_the_kubeconfig_to_another_cluster() {
     let Scene { folder, authority, api } = scene("kube-hangup");
     let other = Api::start(&folder, &authority, "api");
     other.change(|state| state.names = vec!["db", "web"]);
@@ -294,7 +294,7 @@ fn a_hangup_follows_the_kubeconfig_to_another_cluster() {
 }
 
 #[test]
-fn a_kubeconfig_that_does_not_help_is_said_at_start() {
+fn an_unusable_kubeconfig_is_reported_at_start() {
     let folder = Folder::new("kube-broken");
     let config = folder.0.join("config");
     fs::write(&config, "current-context: x").unwrap();

@@ -1,17 +1,17 @@
-//! `load`, `connect` and `healthcheck` through TLS: whom they believe, and what they say if not.
+//! `load`, `connect` and `healthcheck` with TLS: trust and error messages.
 
 use super::tls::{Authority, start};
 use super::*;
 
-/// Runs a tool to its end, with nothing to read.
+/// Runs a tool without input.
 fn run(arguments: &[&str]) -> (i32, String, String) {
     output(arguments, &[])
 }
 
 #[test]
-fn tools_believe_whom_they_are_told_to_believe() {
+fn tools_trust_the_given_authorities() {
     let (folder, authority) = (Folder::new("tls-tools"), Authority::new());
-    authority.vouch(&folder, "a", 2100);
+    authority.issue(&folder, "a", 2100);
     let file = |name: &str| folder.0.join(name).to_str().unwrap().to_owned();
     fs::write(folder.0.join("ca.pem"), authority.certificate.pem()).unwrap();
     fs::write(folder.0.join("other.pem"), Authority::new().certificate.pem()).unwrap();
@@ -58,7 +58,7 @@ fn tools_believe_whom_they_are_told_to_believe() {
         let said = "wspulse: --insecure and --ca-file exclude each other: leave one out\n";
         assert!(code == 2 && err.starts_with(said), "{err}");
     }
-    // The name is the URL's, wherever one connects to.
+    // The name is that of the URL, whatever address is connected to.
     let elsewhere = format!("127.0.0.1:{port}");
     let through = ["connect", "wss://localhost/echo", "--ca-file", &ca, "--connect-to", &elsewhere];
     assert_eq!(run(&through).0, 0);
@@ -67,9 +67,9 @@ fn tools_believe_whom_they_are_told_to_believe() {
     assert!(code == 1 && err.contains("its certificate is for another name"), "{err}");
 }
 
-/// `openssl req -x509` makes such a one unless it is told otherwise, and curl takes it.
+/// `openssl req -x509` creates one by default, and curl accepts it.
 #[test]
-fn an_authority_that_stands_for_a_server_is_told_apart() {
+fn a_ca_certificate_as_a_server_certificate_is_reported() {
     let (folder, authority) = (Folder::new("tls-authority"), Authority::new());
     fs::write(folder.0.join("a.pem"), authority.certificate.pem()).unwrap();
     fs::write(folder.0.join("a.key"), authority.key_pem()).unwrap();
@@ -80,11 +80,11 @@ fn an_authority_that_stands_for_a_server_is_told_apart() {
     assert!(code == 1 && err.contains("is a CA certificate"), "{err}");
 }
 
-/// As in a container whose only listener is a main one with TLS.
+/// As in a container whose only listener has TLS.
 #[test]
-fn a_server_behind_tls_is_asked_by_its_own_variables() {
+fn the_healthcheck_of_a_tls_server_uses_its_variables() {
     let (folder, authority) = (Folder::new("tls-health"), Authority::new());
-    authority.vouch(&folder, "a", 2100);
+    authority.issue(&folder, "a", 2100);
     let server = start(&folder, "a", &[]);
     let port = server.main.port().to_string();
     let cert = ("WSPULSE_TLS_CERT", "/tls.crt");

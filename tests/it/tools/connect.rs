@@ -1,8 +1,8 @@
-//! `wspulse connect`: the dialogue, piped and at a terminal, and how it ends.
+//! `wspulse connect`: its dialogue, piped and at a terminal, and its exit codes.
 
 use super::*;
 
-/// What is said when these lines come through a pipe.
+/// Runs it with these lines as its input.
 fn piped(url: &str, flags: &[&str], input: &[u8]) -> (i32, String, String) {
     run(&[&["connect", url], flags].concat(), input)
 }
@@ -23,7 +23,7 @@ fn lines_from_a_pipe_and_their_answers() {
 }
 
 #[test]
-fn somebody_types_and_ends_with_ctrl_d() {
+fn lines_are_typed_and_ended_with_ctrl_d() {
     let server = Server::start(&[]);
     let url = format!("ws://{}/echo?delay=1ms", server.main);
     let mut connect = Running::start(&["connect", &url, "--ping", "20ms"]);
@@ -31,7 +31,7 @@ fn somebody_types_and_ends_with_ctrl_d() {
     assert!(connect.line().starts_with("Served by "));
     let mut said = Vec::new();
     while said.len() < 2 {
-        // A round trip comes between the lines: here it is waited for.
+        // The round trip is printed between the lines.
         connect.types("abc\n");
         let line = connect.line();
         match line.strip_prefix("(ping) ") {
@@ -91,7 +91,7 @@ fn exit_codes_follow_the_close() {
     assert_eq!(said.lines().last(), Some("Connection closed: 1006 (broken without a Close)."));
 }
 
-/// A file and `/dev/null` are no matter for a poller.
+/// epoll rejects a file and `/dev/null`.
 #[test]
 fn input_may_be_a_file_or_nothing() {
     let server = Server::start(&[]);
@@ -105,14 +105,14 @@ fn input_may_be_a_file_or_nothing() {
         assert!(said.ends_with("Connection closed: 1000 (OK).\n"), "{said}");
         assert!(want.is_none_or(|line| said.contains(line)), "{said}");
     }
-    // Where nothing can be written to, it ends, and that is no success.
+    // It fails if its output cannot be written.
     let shell = format!("echo hi | \"$0\" connect {url} > /dev/full; echo $?");
     let done = Command::new("/bin/sh").args(["-c", &shell, PROGRAM]).output().unwrap();
     assert_eq!(String::from_utf8(done.stdout).unwrap(), "1\n");
 }
 
 #[test]
-fn much_goes_both_ways() {
+fn large_messages_go_both_ways() {
     let server = Server::start(&[]);
     let url = format!("ws://{}/echo", server.main);
     let mut connect = Running::start(&["connect", &url]);
@@ -124,7 +124,7 @@ fn much_goes_both_ways() {
 }
 
 #[test]
-fn no_connection_is_one_line() {
+fn a_failed_connection_is_one_line() {
     let server = Server::start(&[]);
     for (url, why) in [
         (format!("ws://{}/", closed()), "connection refused"),

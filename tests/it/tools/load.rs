@@ -1,4 +1,4 @@
-//! `wspulse load`: counts, verdicts, causes in plain words.
+//! `wspulse load`: counts, thresholds, error messages.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn counts_what_was_sent_and_answered() {
 }
 
 #[test]
-fn the_page_reads_at_a_glance() {
+fn the_report_is_readable() {
     let server = Server::start(&[]);
     let url = format!("ws://{}/websocket", server.main);
     let words = ["load", &url, "--clients", "3", "--messages", "50", "--depth", "4"];
@@ -32,7 +32,7 @@ fn the_page_reads_at_a_glance() {
     for part in [
         "connected   3 of 3 clients, the last after ",
         "messages    150 sent, 150 answered in ",
-        // `randping` comes with each connection, and is no answer.
+        // The pings of `randping` are not answers.
         " unsolicited\n",
         "latency     p50 ",
         "█",
@@ -57,7 +57,7 @@ fn thresholds_decide() {
     assert_eq!((code, &report["missed"]), (0, &serde_json::json!([])));
 }
 
-/// A server that answers nothing for a while cannot hide it: what was due counts.
+/// Latency counts from when a message was due, so a stalled server cannot hide it.
 #[test]
 fn an_open_loop_counts_from_when_a_message_was_due() {
     let server = Server::start(&["--faults"]);
@@ -71,7 +71,7 @@ fn an_open_loop_counts_from_when_a_message_was_due() {
 }
 
 #[test]
-fn what_goes_wrong_is_said_in_plain_words() {
+fn failures_are_reported_with_their_causes() {
     let server = Server::start(&["--origin", "https://app.example"]);
     let main = server.main;
     let nowhere = closed();
@@ -123,7 +123,7 @@ fn what_goes_wrong_is_said_in_plain_words() {
 }
 
 #[test]
-fn who_vanishes_or_lies_is_counted() {
+fn broken_connections_and_wrong_answers_are_counted() {
     let server = Server::start(&["--faults"]);
     for (path, flags, cause) in [
         ("/echo?fault=rst", "", "broken without a Close (1006)"),
@@ -140,12 +140,12 @@ fn who_vanishes_or_lies_is_counted() {
         let (code, report) = load(&url, &format!("--clients 2 {hold} {flags} --max-errors 0"));
         assert_eq!((code, &report["causes"]), (3, &serde_json::json!({ cause: 2 })), "{path}");
     }
-    // Without --verify any message is an answer, but for those that nobody asked for.
+    // Without --verify any message counts as an answer, except unsolicited ones.
     let (code, report) = load(&format!("ws://{}/socket", server.main), "--clients 2 --messages 3");
     assert_eq!((code, &report["answered"], &report["unasked"]), (0, &6.into(), &2.into()));
 }
 
-/// The first of a name's addresses may be one where nobody is.
+/// The first address of a name may refuse connections.
 #[test]
 fn every_address_of_a_name_is_tried() {
     let server = Server::start(&[]);
@@ -159,7 +159,7 @@ fn every_address_of_a_name_is_tried() {
 }
 
 #[test]
-fn too_few_descriptors_are_no_surprise() {
+fn too_few_descriptors_are_reported_at_start() {
     let limited = "ulimit -n 40; exec \"$0\" load ws://127.0.0.1:1/ --clients 100";
     let done = Command::new("/bin/sh").args(["-c", limited, PROGRAM]).output().unwrap();
     let err = String::from_utf8(done.stderr).unwrap();
@@ -170,11 +170,11 @@ fn too_few_descriptors_are_no_surprise() {
 }
 
 #[test]
-fn an_interrupt_prints_what_there_is() {
+fn an_interrupt_prints_the_report() {
     let mut server = Server::start(&[]);
     let url = format!("ws://{}/echo", server.main);
     let load = Running::start(&["load", &url, "--clients", "4", "--hold", "1h"]);
-    // Each of them has been answered once it is counted, and none of them ends by itself.
+    // Clients are counted once they are answered, and none ends on its own.
     while !server_has(&mut server, 4) {}
     load.signal("INT");
     let (code, page) = load.end();
@@ -189,7 +189,7 @@ fn server_has(server: &mut Server, clients: u64) -> bool {
     server.wait_for("report")["websockets"].as_u64().unwrap() == clients
 }
 
-/// Whoever asks twice does not wait for a server that does not say goodbye.
+/// The second signal does not wait for a server that does not close.
 #[test]
 fn a_second_interrupt_ends_at_once() {
     let mut server = Server::start(&["--faults"]);
@@ -197,18 +197,18 @@ fn a_second_interrupt_ends_at_once() {
     let mut load = Running::start(&["load", &url, "--clients", "2", "--duration", "1h"]);
     while !server_has(&mut server, 2) {}
     load.signal("INT");
-    // Two that come before it looks are one request.
+    // Two signals before the loop turns are one.
     while load.is_running() {
         load.signal("TERM");
     }
     let (code, page) = load.end();
     assert_eq!(code, 0);
-    // The server has both; the second may not have read yet that it is let in.
+    // The server has accepted both; the second client may not have read its 101 yet.
     assert!(page.join("\n").contains(" of 2 clients"), "{page:?}");
 }
 
 #[test]
-fn clients_that_are_sent_away_come_back() {
+fn clients_reconnect_when_they_are_closed() {
     let server = Server::start(&["--faults"]);
     let url = format!("ws://{}/echo?close_after=300ms&code=1012&reason=again", server.main);
     let flags = "--clients 5 --hold 1s --reconnect --max-errors 0 --max-downtime 2s";
@@ -228,15 +228,15 @@ fn a_ramp_and_a_rate_take_their_time() {
     assert!(code == 0 && (185.0..3_000.0).contains(&took_ms), "{report}");
     let (code, report) = load(&url, "--clients 4 --rate 50/s --duration 400ms");
     let sent = report["sent"].as_u64().unwrap();
-    // A machine that is busy elsewhere lets the last of them slip past the end.
+    // On a busy machine the last messages may miss the end.
     assert!(code == 0 && (40..=84).contains(&sent), "{sent}, not about 80");
 }
 
 #[test]
-fn one_worker_shows_beside_its_ideal() {
+fn one_worker_is_compared_with_its_ideal() {
     let server = Server::start(&["--mount", "/work=echo?work=100ms"]);
     let url = format!("ws://{}/work", server.main);
-    // Whether it is one worker is seen in the times, which a busy machine can spoil.
+    // Whether there is one worker shows in the times, which a busy machine can distort.
     let mut tries = (0..3).map(|_| load(&url, "--clients 4 --messages 2").1);
     let report = tries.find(|report| !report["ideal_ms"].is_null()).unwrap();
     let at = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name} in {report}"));

@@ -1,5 +1,5 @@
-//! `wspulse load` and `wspulse connect` as they are shipped, against real sockets: a server of
-//! ours, and listeners that answer as no server should.
+//! `wspulse load` and `wspulse connect` as binaries, with real sockets: our server, and listeners
+//! that send invalid responses.
 
 mod connect;
 mod load;
@@ -14,16 +14,16 @@ use serde_json::Value;
 
 use crate::process::running::{PROGRAM, Server};
 
-/// Whatever takes longer has failed.
+/// Anything slower has failed.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Runs it to its end: exit code, standard output, standard error.
+/// Runs a command; returns exit code, standard output, standard error.
 fn run(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may have ended without reading a word.
+    // It may have exited without reading.
     let _ = child.stdin.take().unwrap().write_all(input);
     let done = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -38,7 +38,7 @@ fn load(url: &str, arguments: &str) -> (i32, Value) {
     (code, report.unwrap_or_else(|_| panic!("{code}: {out} {err}")))
 }
 
-/// A running program whose output comes line by line.
+/// A running command whose output is read by line.
 struct Running {
     child: Child,
     lines: Receiver<String>,
@@ -75,7 +75,7 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// What it still says, and its exit code.
+    /// The remaining output and the exit code.
     fn end(mut self) -> (i32, Vec<String>) {
         drop(self.child.stdin.take());
         let rest = std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok()).collect();
@@ -83,7 +83,7 @@ impl Running {
     }
 }
 
-/// A listener that says these bytes to each who comes, once it has been asked something.
+/// A listener that answers each request with these bytes.
 fn answering(bytes: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -98,12 +98,12 @@ fn answering(bytes: &'static [u8]) -> SocketAddr {
 fn answer(mut stream: TcpStream, bytes: &[u8]) {
     let mut asked = [0; 4096];
     if stream.read(&mut asked).is_ok_and(|n| n > 0) && stream.write_all(bytes).is_ok() {
-        // To the end, so that no reset takes the answer away.
+        // Reads to the end, since a reset would discard the response.
         while stream.read(&mut asked).is_ok_and(|n| n > 0) {}
     }
 }
 
-/// A port that nobody listens on.
+/// A port without a listener.
 fn closed() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
