@@ -41,7 +41,7 @@ impl Passed {
 /// Why a passed socket cannot be used.
 #[derive(Debug)]
 pub enum PassedError {
-    /// More sockets than [`SOCKETS_MAX`].
+    /// More sockets than `SOCKETS_MAX`.
     TooMany(usize),
     /// The descriptor is not a listening stream socket.
     NotListening(usize),

@@ -142,7 +142,7 @@ def unix_sockets():
     plain_file, socket_file = SCRATCH / "plain", SCRATCH / "live.sock"
     plain_file.write_text("hello")
     mistake("--listen: a file that is no socket", wspulse("--listen", f"unix:{plain_file}", "--admin-listen", "off"),
-            1, ["--listen", str(plain_file), "move it away"])
+            1, ["--listen", str(plain_file), "move the file away"])
     equal("and it is left alone", plain_file.read_text(), "hello")
     mistake("--listen: a socket in no directory", wspulse("--listen", "unix:/nowhere/x", "--admin-listen", "off"),
             1, ["--listen", "/nowhere/x", "directory"])

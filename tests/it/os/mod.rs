@@ -218,8 +218,8 @@ impl Os for FakeOs {
         net.most_accepts_in_a_row = net.most_accepts_in_a_row.max(net.accepts_in_a_row);
         assert!(net.accepts < 100_000, "it accepts without end");
         if net.reconnects && listener == 0 {
-            let next = net.open();
-            net.accept_queues[0].push_back(next);
+            let wire = net.open();
+            net.accept_queues[0].push_back(wire);
         }
         let port = 50_000 + u16::try_from(wire % 10_000).unwrap();
         Ok((self.stream(wire), Peer::new(([192, 0, 2, 1], port).into())))

@@ -303,7 +303,7 @@ impl State {
         if news {
             self.report(wire, node, true, false);
         }
-        bytes_ns.or(fin_ns.filter(|at_ns| *at_ns > now_ns)).unwrap_or(u64::MAX)
+        bytes_ns.or_else(|| fin_ns.filter(|at_ns| *at_ns > now_ns)).unwrap_or(u64::MAX)
     }
 
     /// Moves the clock to the next moment at which something happens, at most to the limit, unless
