@@ -21,20 +21,20 @@ WSCAT = f"node {NODE}/node_modules/wscat/bin/wscat --no-color"
 # what must not be.
 ROWS = {
     "a connection reset": ("hi\r", r"code: 1006|ECONNRESET", 3, "< hi"),
-    "pings without an answer": ("/ping\rhi\r", "< hi", 3, "Received pong"),
-    "a refused upgrade": ("", r"(?si)HTTP/1\.1 503 .*retry-after.*?: \d", 3, "101 "),
+    "pings that are not answered": ("/ping\rhi\r", "< hi", 3, "Received pong"),
+    "a rejected upgrade": ("", r"(?si)HTTP/1\.1 503 .*retry-after.*?: \d", 3, "101 "),
     "a server that reads nothing": ("hi\r", None, 2, "< hi"),
     "echoes in fragments": ("abcdefg\r", "< abcdefg", 3, "Disconnected"),
     "any close code": ("", r'Disconnected \(code: 1012, reason: "restart"\)', 4, "1006"),
-    "a starved process": ("hi\r", "< hi", 4, "Disconnected"),
-    "a process that sleeps": ("", "Sleeping for 10s", 3, "404"),
-    "one that dies, with status 69": ("", "Terminating", 3, "404"),
+    "a blocked process": ("hi\r", "< hi", 4, "Disconnected"),
+    "a frozen process": ("", "Sleeping for 10s", 3, "404"),
+    "a process that exits with status 69": ("", "Terminating", 3, "404"),
 }
 
 
 def lines():
     """{what is to be seen: [commands]} as that page has it."""
-    table = (ROOT / "docs" / "OPERATE.md").read_text().split("| to see | ask |\n|---|---|\n")[1].split("\n\n")[0]
+    table = (ROOT / "docs" / "OPERATE.md").read_text().split("| fault | command |\n|---|---|\n")[1].split("\n\n")[0]
     rows = (row.strip("| ").split(" | ", 1) for row in table.splitlines())
     return {what: re.findall(r"`((?:wscat|curl) [^`]+)`", ask) for what, ask in rows}
 
@@ -74,9 +74,9 @@ def meanwhile(what, client, line, server):
 
 
 def after(what, server):
-    if what == "one that dies, with status 69":
+    if what == "a process that exits with status 69":
         equal("… and so it does", server.wait(3), 69)
-    if what == "a process that sleeps":
+    if what == "a frozen process":
         time.sleep(1.2)
         with run("curl -m 1 localhost:8080/healthz", server) as other:
             check("… and so it does", other.until("timed out", 3), other.seen)
