@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Usage;
-use super::table::Taken;
+use super::table::{Fallback, Flag, Takes, row};
 use super::values;
 use crate::engine::{Target, Trust};
 
@@ -73,15 +73,18 @@ pub(super) trait HasTrustFlags {
     fn trust(&mut self) -> &mut TrustFlags;
 }
 
-pub(super) const INSECURE: &str = "skip certificate verification: for tests";
-pub(super) const CA_FILE: &str = "trust the CAs in this file (PEM) instead of Mozilla's list";
-
-pub(super) fn insecure(draft: &mut impl HasTrustFlags, text: &str) -> Taken {
-    values::switch(text).map(|on| draft.trust().insecure = on)
+pub(super) const fn insecure_flag<D: HasTrustFlags>() -> Flag<D> {
+    const HELP: &str = "skip certificate verification: for tests";
+    row("insecure", Takes::Nothing, Fallback::Off, HELP, |draft, text| {
+        values::switch(text).map(|on| draft.trust().insecure = on)
+    })
 }
 
-pub(super) fn ca_file(draft: &mut impl HasTrustFlags, text: &str) -> Taken {
-    values::tls_file(text).map(|path| draft.trust().ca_file = path)
+pub(super) const fn ca_file_flag<D: HasTrustFlags>() -> Flag<D> {
+    const HELP: &str = "trust the CAs in this file (PEM) instead of Mozilla's list";
+    row("ca-file", Takes::One("FILE"), Fallback::Off, HELP, |draft, text| {
+        values::tls_file(text).map(|path| draft.trust().ca_file = path)
+    })
 }
 
 impl TrustFlags {

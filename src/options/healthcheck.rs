@@ -10,7 +10,6 @@ use super::help::{self, Page};
 use super::read::{self, Environment, Given};
 use super::serve::Listen;
 use super::table::{Fallback, Flag, Group, Table, Takes};
-use super::upgrade::row;
 use super::values::{self, Address};
 use super::{Command, Surroundings, Usage, every_flag, flags};
 use crate::engine::Target;
@@ -46,20 +45,8 @@ pub(super) const FLAGS: &Table<Draft> = &Table::of(&[Group {
             take: |d, v| values::time(v).map(|ms| d.timeout_ms = ms),
             show: |d| show_duration(d.timeout_ms),
         },
-        row(
-            "insecure",
-            Takes::Nothing,
-            Fallback::Off,
-            destination::INSECURE,
-            destination::insecure,
-        ),
-        row(
-            "ca-file",
-            Takes::One("FILE"),
-            Fallback::Off,
-            destination::CA_FILE,
-            destination::ca_file,
-        ),
+        destination::insecure_flag(),
+        destination::ca_file_flag(),
     ],
 }]);
 

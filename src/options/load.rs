@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use super::help::{self, Page};
 use super::read::{self, Environment, Given};
-use super::table::{Fallback, Flag, Group, Table, Takes};
-use super::upgrade::{Flags, HasUpgradeFlags, UpgradeFlags, row};
+use super::table::{Fallback, Flag, Group, Table, Takes, row};
+use super::upgrade::{Flags, HasUpgradeFlags, UpgradeFlags};
 use super::values;
 use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::behaviours::Kind;

@@ -16,6 +16,17 @@ pub(crate) struct Flag<D: 'static> {
     pub(crate) show: fn(&D) -> String,
 }
 
+/// A row of a command without `--print-config`, which needs no `show`.
+pub(super) const fn row<D>(
+    name: &'static str,
+    takes: Takes,
+    fallback: Fallback<D>,
+    help: &'static str,
+    take: fn(&mut D, &str) -> Taken,
+) -> Flag<D> {
+    Flag { name, takes, fallback, help, take, show: |_| String::new() }
+}
+
 /// The result of a row's `take`: an error is a clause such as `must be a port`.
 pub(crate) type Taken = Result<(), Cow<'static, str>>;
 

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use super::Usage;
 use super::destination::{self, Goal, HasTrustFlags, Tls, TrustFlags};
-use super::table::{Fallback, Flag, Taken, Takes};
+use super::table::{Fallback, Flag, Taken, Takes, row};
 use super::values::{self, Origin};
 use crate::engine::Target;
 use crate::proto::http::{is_host, is_token, visible_ascii};
@@ -53,20 +53,8 @@ impl<D: HasUpgradeFlags + 'static> Flags<D> {
             d.upgrade().connect_to = Some(HostPort::read(v, None).map_err(|_| FORM)?);
             Ok(())
         }),
-        row(
-            "insecure",
-            Takes::Nothing,
-            Fallback::Off,
-            destination::INSECURE,
-            destination::insecure,
-        ),
-        row(
-            "ca-file",
-            Takes::One("FILE"),
-            Fallback::Off,
-            destination::CA_FILE,
-            destination::ca_file,
-        ),
+        destination::insecure_flag(),
+        destination::ca_file_flag(),
     ];
 }
 
@@ -74,17 +62,6 @@ const HEADER: &str = "additional request header, also -H; repeatable";
 const ORIGIN: &str = "value of the Origin header, such as https://app.example";
 const SUBPROTOCOL: &str = "subprotocol to offer, most preferred first; repeatable";
 const CONNECT_TO: &str = "connect to this address instead of the URL's: past a proxy, to one pod";
-
-/// A row of a command without `--print-config`, which needs no `show`.
-pub(super) const fn row<D>(
-    name: &'static str,
-    takes: Takes,
-    fallback: Fallback<D>,
-    help: &'static str,
-    take: fn(&mut D, &str) -> Taken,
-) -> Flag<D> {
-    Flag { name, takes, fallback, help, take, show: |_| String::new() }
-}
 
 fn header(flags: &mut UpgradeFlags, text: &str) -> Taken {
     let (name, value) = text.split_once(':').ok_or("must be NAME: VALUE")?;
