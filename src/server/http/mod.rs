@@ -419,12 +419,8 @@ fn command(
         }
         Command::Ask(part, route) => (part, route),
     };
-    let whole;
     let body = match sent {
-        Sent::Whole(body) => {
-            whole = body::payload(request.framing, body);
-            Ok(&*whole)
-        }
+        Sent::Whole(body) => Ok(body::payload(request.framing, body)),
         Sent::Early => Err(Refusal::BodyTooLarge),
     };
     let Shared { config, parts, rng, .. } = &mut *cx.shared;
@@ -435,7 +431,7 @@ fn command(
         route: route.path,
         path: routes::below(&config.base_path, &request.path).unwrap_or_default(),
         request,
-        body,
+        body: body.as_deref().map_err(|refusal| *refusal),
         rng,
     }))
 }
