@@ -62,10 +62,11 @@ impl WebSocket {
         let out = &mut cx.out.bytes;
         let start = out.len();
         out.resize(start + input.len().min(ROOM_BYTES), 0);
+        let room = &mut out[start..];
         let mut judged = Ok(());
         while judged.is_ok()
             && echoed.frames() < limits::FRAMES_PER_TURN
-            && let Some(next) = echoed.one(input, &mut out[start..])
+            && let Some(next) = echoed.one(input, room)
         {
             judged = next;
         }
