@@ -117,11 +117,14 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
         plan.draw_from(draw);
     }
     let tls = serve.tls.clone().map(|files| {
-        Certificate::open(tls::Files { cert: files.cert, key: files.key }, server::PLAIN_WORDS)
+        Certificate::open(
+            tls::Files { cert: files.cert, key: files.key },
+            server::PLAIN_HTTP_RESPONSE,
+        )
     });
     let tls = tls.transpose().map_err(StartError::Tls)?;
     let descriptors = process::raise_descriptor_limit();
-    serve.server.memory.unseen_bytes = if tls.is_some() { limits::TLS_BYTES } else { 0 };
+    serve.server.memory.tls_bytes = if tls.is_some() { limits::TLS_BYTES } else { 0 };
     let memory = gauge(&mut serve.server.memory.limit).map_err(StartError::Kernel)?;
     serve.server.fit_memory();
     let of_parts = serve.parts.iter().map(|plan| plan.descriptors()).sum();
@@ -270,7 +273,7 @@ fn share_out(descriptors: u64, of_parts: usize, server: &mut Config) {
     let left = descriptors.saturating_sub(OWN_DESCRIPTORS + spare);
     let room = left - (of_parts as u64).min(left / 2);
     let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
-    let places = server.memory.places().unwrap_or(usize::MAX);
+    let places = server.memory.max_connections().unwrap_or(usize::MAX);
     let refused = usize::try_from(spare / 2).unwrap_or(usize::MAX);
     let limits = &mut server.limits;
     limits.refused_connections = limits.refused_connections.min(refused);

@@ -1,92 +1,92 @@
-//! What the server is told once, at start: one small struct for each owner.
-//! It does not know where a value came from; `options` does.
+//! The configuration of the server, read once at start. `options` knows where the values come from.
 
 use crate::behaviours::Mount;
 use crate::proto::deflate::Compression;
 
-/// What the process has before its first connection.
+/// Memory of the process before its first connection.
 pub(super) const BASE_BYTES: u64 = 3 * 1024 * 1024;
-/// A connection: its place with us; its socket, file and poll entry in the kernel, and a page of
-/// what is on its way.
+/// An idle connection: its slot in the table; its socket, file and poll entry in the kernel, and a
+/// page of data in transit.
 const CONNECTION_BYTES: u64 = 8 * 1024;
-/// What a stalled peer pins where buffers grow as far as the kernel lets them.
+/// Kernel memory of a stalled peer if the socket buffers are not limited.
 const UNLIMITED_PINNED: usize = 4 * 1024 * 1024;
 
-/// Everything that a [`Server`](super::Server) is told at start.
+/// The configuration of a [`Server`](super::Server).
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Paths that answer an upgrade, and what each says.
+    /// Paths that accept WebSockets.
     pub mounts: Vec<Mount>,
-    /// Which `Origin` fields may open a WebSocket.
+    /// Which origins may open a WebSocket.
     pub origins: Origins,
-    /// Names, beside addresses and `localhost`, under which browsers may use the admin listener.
+    /// Host names, in addition to addresses and `localhost`, under which browsers may use the admin
+    /// listener.
     pub admin_hosts: Vec<String>,
-    /// Fault endpoints, fault parameters and unbounded query parameters.
+    /// Enables fault endpoints, fault parameters and unbounded query parameters.
     pub faults: bool,
-    /// Prefix of every path, `""` or `/x`: no slash at its end.
+    /// Prefix of every path: `""` or `/x`, without a final slash.
     pub base_path: String,
-    /// Whether messages are compressed, if the peer asks for it and its mount says nothing else.
+    /// Compression, if the client offers it and the mount does not override it.
     pub deflate: Compression,
-    /// Write message payloads to the log, escaped and cut.
+    /// Whether to log message payloads, escaped and truncated.
     pub log_payloads: bool,
-    /// Who this server says it is.
+    /// The identity that this server reports.
     pub identity: Identity,
-    /// Limits that a flag can change.
+    /// Limits with a flag.
     pub limits: Limits,
-    /// How old a WebSocket gets.
+    /// Maximum age of a WebSocket.
     pub max_age: MaxAge,
-    /// How much memory there is.
+    /// The memory limit.
     pub memory: MemoryPlan,
     /// How the server stops.
     pub drain: DrainPlan,
-    /// What is served beside the paths of parts.
+    /// What is served in addition to the routes of parts.
     pub surface: Surface,
 }
 
-/// What is served beside the paths of parts.
+/// What is served in addition to the routes of parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surface {
     /// Everything.
     Full,
-    /// Health and figures, on the main listener: no page, and no WebSockets.
+    /// Health and metrics on the main listener: no page, no WebSockets.
     Bare,
 }
 
-/// How old a WebSocket gets, so that load spreads again after a scale-up.
+/// Maximum age of a WebSocket, so that load spreads again after a scale-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MaxAge {
-    /// 0 lets it grow as old as it likes.
+    /// 0 means no limit.
     pub ms: u64,
-    /// Some end so much earlier or later: not all at once.
+    /// Jitter in both directions, so that not all end at once.
     pub jitter_percent: u64,
 }
 
-/// How much memory there is.
+/// The memory limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// What the whole process may have; none: nobody set a limit.
+    /// Limit for the whole process, if any.
     pub limit: Option<u64>,
-    /// Bytes of each of a socket's two buffers, when they are made small.
+    /// Size of each of a socket's two buffers, if set.
     pub socket_buffer: Option<u32>,
-    /// What each connection has that the server does not see: TLS.
-    pub unseen_bytes: u64,
+    /// Memory of TLS for each connection, which the server cannot see.
+    pub tls_bytes: u64,
 }
 
-/// Which `Origin` fields may open a WebSocket.
+/// Which origins may open a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
-    /// Only pages of the host that they connect to.
+    /// Only the origin of the requested host.
     Same,
-    /// Pages of that host, and these origins (`https://app.example`), in lower case.
+    /// The same and these origins (`https://app.example`), in lower case.
     Listed(Vec<String>),
-    /// Every page.
+    /// Every origin.
     Any,
 }
 
-/// Who served: from the downward API's variables, else the host name.
+/// The identity of a server, from the variables of the downward API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// `POD_NAME`, else the host name.
+    /// `POD_NAME`, by default the host name.
     pub pod: String,
     /// `POD_NAMESPACE`.
     pub namespace: Option<String>,
@@ -96,36 +96,36 @@ pub struct Identity {
     pub zone: Option<String>,
 }
 
-/// Limits that a flag can change; those that none can are constants in `limits.rs`.
+/// Limits with a flag; the others are constants in `limits.rs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// A message, all of its fragments together.
+    /// Maximum message, all fragments together.
     pub max_message: usize,
-    /// Connections of the main listener at once.
+    /// Maximum connections of the main listener.
     pub max_connections: usize,
-    /// Beyond them, at once, those who only hear 503.
+    /// Maximum connections beyond those, which only get 503.
     pub refused_connections: usize,
-    /// A whole request head, counted from accept or from its first byte.
+    /// Timeout for a request head, from accept or its first byte.
     pub head_timeout_ms: u64,
-    /// An HTTP connection between two requests.
+    /// Timeout between two requests of a connection.
     pub keepalive_timeout_ms: u64,
-    /// A peer that takes not one byte of what waits for it.
+    /// Timeout for a peer that accepts no output.
     pub send_timeout_ms: u64,
-    /// Gap between two pings, ± 20 %; 0 sends none.
+    /// Interval between pings, ± 20 %; 0 disables them.
     pub ping_interval_ms: u64,
-    /// How long after a ping any byte must have come.
+    /// Timeout after a ping until any byte is received.
     pub pong_timeout_ms: u64,
 }
 
 impl Config {
-    /// Makes what is set by default fit into little memory.
+    /// Chooses socket buffers that fit the memory limit.
     pub fn fit_memory(&mut self) {
         self.memory.socket_buffer = self.memory.limit.and_then(small_buffer);
     }
 }
 
-/// In a small container a peer that never reads must not pin megabytes of the kernel's memory,
-/// which counts as ours; in a large one, large buffers make distant peers fast.
+/// In a small container, a peer that never reads must not pin megabytes of kernel memory, which
+/// count against the limit. With much memory, large buffers make distant peers fast.
 fn small_buffer(limit: u64) -> Option<u32> {
     match limit >> 20 {
         ..=16 => Some(8 * 1024),
@@ -137,21 +137,21 @@ fn small_buffer(limit: u64) -> Option<u32> {
 }
 
 impl MemoryPlan {
-    /// What a connection costs that does nothing.
+    /// Memory of an idle connection.
     #[must_use]
     pub fn connection_bytes(&self) -> u64 {
-        CONNECTION_BYTES + self.unseen_bytes
+        CONNECTION_BYTES + self.tls_bytes
     }
 
-    /// How many idle connections fit into half of it, beside the process itself.
+    /// How many idle connections fit into half of the limit.
     #[must_use]
-    pub fn places(&self) -> Option<usize> {
+    pub fn max_connections(&self) -> Option<usize> {
         let room = (self.limit? / 2).saturating_sub(BASE_BYTES);
-        usize::try_from(room / self.connection_bytes()).ok().map(|places| places.max(16))
+        usize::try_from(room / self.connection_bytes()).ok().map(|count| count.max(16))
     }
 
-    /// What the kernel holds for a peer that takes nothing and sends on. It doubles what it is
-    /// told of either buffer; three quarters of that were measured.
+    /// Kernel memory of a peer that sends but does not read. The kernel doubles the configured size
+    /// of both buffers; three quarters of that were measured.
     #[must_use]
     pub fn pinned(&self) -> usize {
         match (self.limit, self.socket_buffer) {
@@ -162,14 +162,14 @@ impl MemoryPlan {
     }
 }
 
-/// How the server stops, phase by phase.
+/// Timing of a drain, phase by phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainPlan {
-    /// Announce: readiness fails, everything is still served.
+    /// Readiness fails, everything is still served.
     pub delay_ms: u64,
-    /// Over which the connections are closed.
+    /// The time over which connections are closed.
     pub window_ms: u64,
-    /// From the signal to the hard stop.
+    /// From the announcement to the hard stop.
     pub timeout_ms: u64,
     /// Close code sent to each WebSocket.
     pub code: u16,
@@ -177,11 +177,11 @@ pub struct DrainPlan {
     pub reason: String,
     /// Whether `/readyz` fails while draining.
     pub ready: DrainReady,
-    /// Whether an empty server may leave before the delay is over.
+    /// Whether a server without connections may exit before the delay is over.
     pub leaves_early: bool,
 }
 
-/// What `/readyz` says while draining.
+/// The response of `/readyz` while draining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainReady {
     /// 503 `draining`.

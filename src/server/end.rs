@@ -1,20 +1,17 @@
-//! How a WebSocket ended: for the log, and for counting.
+//! How and why a WebSocket ended, for the log and the metrics.
 
-/// How a WebSocket ended, for the log and the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) code: u16,
     pub(super) initiator: Initiator,
 }
 
-/// Who began the close handshake.
+/// Which side began the close handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Initiator {
-    /// We did.
     Server,
-    /// The peer did.
     Client,
-    /// Nobody: the connection broke (1006).
+    /// No side: the connection broke (1006).
     None,
 }
 
@@ -28,23 +25,22 @@ impl Initiator {
     }
 }
 
-/// Why we close a WebSocket that did nothing wrong.
+/// Why the server closes a WebSocket without a protocol error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CloseReason {
-    /// Its turn in a drain.
     Drain,
-    /// It is old enough: load spreads again after a scale-up.
+    /// The age limit, so that load spreads again after a scale-up.
     MaxAge,
-    /// An operator sheds load.
+    /// `/shed`.
     Shed,
-    /// `close_after` asked for it.
-    Asked,
-    /// It owns too much while memory is short.
+    /// The parameter `close_after`.
+    CloseAfter,
+    /// It owns much memory while memory is short.
     Memory,
 }
 
-/// It was closed since memory is short.
+/// Closed because memory is short.
 pub(super) const MEMORY_SHORT: End = End { code: 1013, initiator: Initiator::Server };
 pub(super) const MEMORY_SHORT_REASON: &str = "memory is short";
-/// The connection broke without a Close.
+/// Ended without a Close frame.
 pub(super) const BROKEN: End = End { code: 1006, initiator: Initiator::None };

@@ -1,5 +1,5 @@
-//! The program without I/O: connections and what they share, driven through [`Engine`].
-//! Each call finds its connection and hands it the rest; what happens then is `conn`'s business.
+//! The server without I/O: the table of connections and their shared state, driven through
+//! [`Engine`]. Each call looks up its connection and passes the event to `conn`.
 
 pub mod config;
 mod conn;
@@ -13,18 +13,18 @@ mod route;
 mod route_table;
 mod scarcity;
 mod shared;
-mod slow;
 mod stop;
+mod unfinished;
 mod websocket;
 
 pub use conn::TRANSITIONS;
-pub use http::PLAIN_WORDS;
+pub use http::PLAIN_HTTP_RESPONSE;
 pub use http::assets::{Assets, prepare};
 pub use http::routes::routes;
 pub use http::tokens;
 pub use ops::metrics::{Histogram, Metric, MetricKind, Page};
 pub use ops::stats::metrics;
-pub use route::{Later, Reply, Route, ServedOn, Taken, json};
+pub use route::{Deferred, Reply, RequestBody, Route, ServedOn, json};
 pub use shared::Shared;
 
 use std::collections::VecDeque;
@@ -41,27 +41,27 @@ use crate::time::Moment;
 use config::Config;
 use conn::{Conn, Quota};
 use end::CloseReason;
-use ops::drain::{Meaning, Phase};
+use ops::drain::{Phase, SignalEffect};
 use ops::pressure::MemoryStage;
 use part::Part;
 use parts::Parts;
 use route_table::RouteTable;
-use shared::{Cx, Order};
+use shared::{AdminOrder, Cx};
 
 /// The server.
 #[derive(Debug)]
 pub struct Server {
     conns: Slab<Conn>,
     shared: Shared,
-    /// For calls that have nothing to say.
-    no_output: Out,
-    last_words: Vec<u8>,
-    /// Who may be evicted, longest first; only while places are scarce.
+    /// Output of calls that must not produce any.
+    empty_out: Out,
+    refusal: Vec<u8>,
+    /// Candidates for eviction, oldest first. Filled only while connections are scarce.
     arrivals: VecDeque<Id>,
 }
 
 impl Server {
-    /// A server that was told everything and has no connection yet. The seed is for jitter.
+    /// A server without connections. `seed` is for jitter.
     #[must_use]
     pub fn new(config: Config, parts: Vec<Box<dyn Part>>, assets: Assets, seed: u64) -> Self {
         let parts = Parts::new(parts);
@@ -69,8 +69,8 @@ impl Server {
         let mut server = Self {
             conns: Slab::default(),
             shared: Shared::new(config, (parts, routes), assets, seed),
-            no_output: Out::default(),
-            last_words: Vec::new(),
+            empty_out: Out::default(),
+            refusal: Vec::new(),
             arrivals: VecDeque::new(),
         };
         let Shared { tokens, parts, actions, .. } = &mut server.shared;
@@ -80,38 +80,38 @@ impl Server {
         server
     }
 
-    /// Connections at present.
+    /// Number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.conns.len()
     }
 
-    /// Timers that are set.
+    /// Number of armed timers.
     #[must_use]
     pub fn timers(&self) -> usize {
         self.shared.timers.armed()
     }
 
-    /// Bytes that connections own beyond their slot in the table, as the account has them.
+    /// Bytes owned by connections, without their slots in the table, as accounted.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.shared.account.memory
     }
 
-    /// How much memory the process may use, if that is limited.
+    /// The memory limit of the process, if any.
     #[must_use]
     pub fn memory_limit(&self) -> Option<u64> {
         self.shared.pressure.limit()
     }
 
-    /// Bytes that no connection owns: tables, and the states that compress and inflate for all.
+    /// Bytes that no connection owns: tables, and the shared state of the compressor.
     #[must_use]
     pub fn shared_memory(&self) -> usize {
         let Shared { codec, timers, parts, .. } = &self.shared;
         self.conns.cost() + timers.cost() + parts.table_cost() + codec.cost()
     }
 
-    /// The same as [`Server::memory`], counted connection by connection: for tests of the account.
+    /// Like [`Server::memory`], but recounted. Tests compare both.
     #[must_use]
     pub fn memory_counted(&self) -> usize {
         let pinned = self.shared.config.memory.pinned();
@@ -119,27 +119,27 @@ impl Server {
         conns + self.shared.owned()
     }
 
-    /// The name of a connection's stage.
+    /// The name of a connection's stage, for tests.
     #[must_use]
     pub fn stage(&self, id: Id) -> Option<&'static str> {
         self.conns.find(id).map(Conn::stage_name)
     }
 
-    /// Reads again what lies in files and may be another by now.
+    /// SIGHUP: reads files again.
     fn reload(&mut self, now: Now) {
-        let assets = self.shared.assets.can_be_read_again().then_some(Source::Assets);
+        let assets = self.shared.assets.are_reloadable().then_some(Source::Assets);
         let before = self.shared.actions.len();
         let sources = assets.into_iter().chain(self.shared.tokens.source());
         self.shared.actions.extend(sources.map(Action::Fetch));
         self.shared.parts.reload(now);
-        self.tend(now);
+        self.poll_parts(now);
         if self.shared.actions.len() == before {
-            log::info!(target: "reload", "there is no --assets to be read again");
+            log::info!(target: "reload", "nothing to reload");
         }
     }
 
-    /// The connection, and all that it can reach; `None` once it is gone.
-    fn with<'s>(
+    /// Looks up a connection and builds its context; `None` if it is closed already.
+    fn context<'s>(
         &'s mut self,
         now: Now,
         id: Id,
@@ -150,12 +150,12 @@ impl Server {
         Some((conn, Cx { now, id, side, peer, part, shared: &mut self.shared, out }))
     }
 
-    /// The same for calls that have nothing to say.
-    fn with_no_output(&mut self, now: Now, id: Id) -> Option<(&mut Conn, Cx<'_>)> {
+    /// The same for calls that must not produce output.
+    fn context_without_output(&mut self, now: Now, id: Id) -> Option<(&mut Conn, Cx<'_>)> {
         let conn = self.conns.find_mut(id)?;
         let (side, peer, part) = (conn.side(), conn.peer, conn.part);
-        debug_assert!(self.no_output.is_empty(), "a silent call said something");
-        let (shared, out) = (&mut self.shared, &mut self.no_output);
+        debug_assert!(self.empty_out.is_empty(), "a call without output wrote some");
+        let (shared, out) = (&mut self.shared, &mut self.empty_out);
         Some((conn, Cx { now, id, side, peer, part, shared, out }))
     }
 
@@ -165,9 +165,9 @@ impl Server {
         match side {
             Side::Admin => {
                 let is_free = open.admin < self.shared.admin_connections;
-                (is_free || self.make_admin_place(now)).then_some(Quota::Admin)
+                (is_free || self.evict_admin(now)).then_some(Quota::Admin)
             }
-            Side::Main if self.shared.pressure.stage() == MemoryStage::Out => None,
+            Side::Main if self.shared.pressure.stage() == MemoryStage::Exhausted => None,
             Side::Main if self.shared.drain.phase.refuses() => {
                 (open.main + open.refused < cap).then_some(Quota::Refused(Refusal::Draining))
             }
@@ -177,7 +177,7 @@ impl Server {
         }
     }
 
-    fn count(&mut self, quota: Quota) -> &mut usize {
+    fn open_count(&mut self, quota: Quota) -> &mut usize {
         let open = &mut self.shared.open;
         match quota {
             Quota::Main => &mut open.main,
@@ -187,12 +187,11 @@ impl Server {
         }
     }
 
-    /// What a request asked for that concerns more than its own connection.
-    fn carry_out_orders(&mut self, now: Now) {
-        self.tend(now);
+    fn carry_out_admin_orders(&mut self, now: Now) {
+        self.poll_parts(now);
         while let Some(order) = self.shared.orders.pop_front() {
             match order {
-                Order::Shed { count } => self.shed(now, count),
+                AdminOrder::Shed { count } => self.shed(now, count),
             }
         }
     }
@@ -201,32 +200,32 @@ impl Server {
 impl Engine for Server {
     fn accepted(&mut self, now: Now, side: Side, peer: Peer) -> Option<Id> {
         let mut quota = self.quota(now, side)?;
-        // Also when all places are taken: it has the one that becomes free.
-        if matches!(quota, Quota::Main | Quota::Refused(Refusal::Full)) && self.make_place(now) {
+        // Even at the limit: the new connection takes the slot of the evicted one.
+        if matches!(quota, Quota::Main | Quota::Refused(Refusal::Full)) && self.evict_oldest(now) {
             quota = Quota::Main;
         }
-        // The id is known only once it is in the table, so the stage is entered after that.
-        let nobody = Id { key: 0, generation: 0 };
-        let (shared, out) = (&mut self.shared, &mut self.no_output);
-        let cx = Cx { now, id: nobody, side, peer, part: None, shared, out };
+        // The id is known only after insertion, so the stage is entered afterwards.
+        let unassigned = Id { key: 0, generation: 0 };
+        let (shared, out) = (&mut self.shared, &mut self.empty_out);
+        let cx = Cx { now, id: unassigned, side, peer, part: None, shared, out };
         let id = self.conns.insert(Conn::new(peer, quota, &cx))?;
-        *self.count(quota) += 1;
+        *self.open_count(quota) += 1;
         if quota == Quota::Main {
-            self.note_arrival(id);
+            self.record_arrival(id);
         }
         log::debug!(target: "accept", conn:% = id, peer:% = peer; "accepted");
-        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
+        if let Some((conn, mut cx)) = self.context_without_output(now, id) {
             match quota {
-                // Whoever leads no handshake to its end by then holds up the exit.
+                // The TLS handshake must end by then; otherwise it would delay the exit.
                 Quota::Refused(Refusal::Draining) => {
                     conn.end_at(Moment::after(now, limits::LINGER_MS), CloseReason::Drain, &mut cx);
                 }
                 Quota::Refused(_) | Quota::Main | Quota::Admin | Quota::Upstream => {
-                    conn.settle(&mut cx);
+                    conn.after_event(&mut cx);
                 }
             }
         }
-        self.weigh(now);
+        self.check_memory(now);
         Some(id)
     }
 
@@ -238,7 +237,7 @@ impl Engine for Server {
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
-        if let Some((conn, mut cx)) = self.with(now, id, out) {
+        if let Some((conn, mut cx)) = self.context(now, id, out) {
             if let Some(connections) = cx.shared.parts.connections(cx.part) {
                 connections.connected(now, id, how, &mut cx.out.bytes);
             }
@@ -246,7 +245,7 @@ impl Engine for Server {
                 conn.reset(&mut cx);
             }
         }
-        self.tend(now);
+        self.poll_parts(now);
     }
 
     fn refused_at_accept(&mut self, now: Now, why: Shortage) -> &[u8] {
@@ -254,13 +253,13 @@ impl Engine for Server {
             Shortage::Slots => self.shared.metrics.refused_at_accept += 1,
             Shortage::Descriptors => self.shared.metrics.accept_errors += 1,
         }
-        self.last_words.clear();
+        self.refusal.clear();
         self.shared.refresh_date(now);
         let retry_after = self.shared.retry_after();
         let response = Response::refusal(Refusal::Full).with("Retry-After", retry_after);
         let delivery = Delivery { body: true, persistence: Persistence::Close, minor: 1 };
-        response.write(&mut self.last_words, self.shared.stamp(), delivery);
-        &self.last_words
+        response.write(&mut self.refusal, self.shared.stamp(), delivery);
+        &self.refusal
     }
 
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
@@ -269,50 +268,50 @@ impl Engine for Server {
     }
 
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
-        if let Some((conn, mut cx)) = self.with(now, id, out) {
+        if let Some((conn, mut cx)) = self.context(now, id, out) {
             conn.received(n, shared, &mut cx);
         }
-        self.carry_out_orders(now);
-        self.weigh(now);
+        self.carry_out_admin_orders(now);
+        self.check_memory(now);
     }
 
     fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out) {
-        if let Some((conn, mut cx)) = self.with(now, id, out) {
+        if let Some((conn, mut cx)) = self.context(now, id, out) {
             conn.resume(shared, &mut cx);
         }
-        self.carry_out_orders(now);
-        self.weigh(now);
+        self.carry_out_admin_orders(now);
+        self.check_memory(now);
     }
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
-        if let Some((conn, mut cx)) = self.with(now, id, out) {
+        if let Some((conn, mut cx)) = self.context(now, id, out) {
             conn.ended(how, &mut cx);
         }
-        self.tend(now);
-        self.weigh(now);
+        self.poll_parts(now);
+        self.check_memory(now);
     }
 
     fn held_outside(&mut self, now: Now, id: Id, bytes: usize) {
-        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
+        if let Some((conn, mut cx)) = self.context_without_output(now, id) {
             conn.held_outside(bytes, &mut cx);
         }
-        self.weigh(now);
+        self.check_memory(now);
     }
 
     fn hung_up(&mut self, now: Now, id: Id, out: &mut Out) {
-        if let Some((conn, mut cx)) = self.with(now, id, out) {
+        if let Some((conn, mut cx)) = self.context(now, id, out) {
             conn.hung_up(&mut cx);
         }
-        self.tend(now);
-        self.weigh(now);
+        self.poll_parts(now);
+        self.check_memory(now);
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
-        if let Some((conn, mut cx)) = self.with(now, id, out) {
+        if let Some((conn, mut cx)) = self.context(now, id, out) {
             conn.keep_output(shared, taken, &mut cx);
         }
-        self.tend(now);
-        self.weigh(now);
+        self.poll_parts(now);
+        self.check_memory(now);
     }
 
     fn unsent(&self, id: Id) -> &[u8] {
@@ -320,51 +319,51 @@ impl Engine for Server {
     }
 
     fn sent(&mut self, now: Now, id: Id, n: usize) {
-        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
+        if let Some((conn, mut cx)) = self.context_without_output(now, id) {
             conn.sent(n, &mut cx);
         }
-        self.tend(now);
-        self.weigh(now);
+        self.poll_parts(now);
+        self.check_memory(now);
     }
 
     fn render(&mut self, now: Now, id: Id, out: &mut Out) {
         let stopped = self.shared.drain.phase == Phase::Stopped;
-        if let Some((conn, mut cx)) = self.with(now, id, out) {
-            if stopped { conn.cut(&mut cx) } else { conn.wake(&mut cx) }
+        if let Some((conn, mut cx)) = self.context(now, id, out) {
+            if stopped { conn.hard_stop(&mut cx) } else { conn.wake(&mut cx) }
         }
-        self.tend(now);
-        self.weigh(now);
+        self.poll_parts(now);
+        self.check_memory(now);
     }
 
     fn closed(&mut self, now: Now, id: Id) {
-        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
-            conn.gone(&mut cx);
+        if let Some((conn, mut cx)) = self.context_without_output(now, id) {
+            conn.closed(&mut cx);
         }
         let Some(conn) = self.conns.remove(id) else { return };
         self.shared.timers.cancel(id.key);
-        *self.count(conn.quota) -= 1;
+        *self.open_count(conn.quota) -= 1;
         self.shared.pending_answers.remove(&id);
         self.shared.take_pending(id);
         if let Some(part) = conn.part {
             self.shared.parts.call(part).closed(now, id);
         }
-        self.tend(now);
-        self.weigh(now);
+        self.poll_parts(now);
+        self.check_memory(now);
         log::debug!(target: "accept", conn:% = id; "closed");
         self.exit_if_empty(now);
     }
 
     fn fire(&mut self, now: Now) {
-        // What is due at once, from the beginning on, cannot be late.
+        // A deadline of 0 means "at once" and cannot be late.
         if let Some(due_ns) = self.next_deadline().filter(|due_ns| *due_ns > 0) {
             self.shared.metrics.lag.observe_ns(now.mono_ns.saturating_sub(due_ns));
         }
         self.shared.blocks.fire(now.mono_ns);
         self.shared.parts.fire(now);
-        self.tend(now);
-        self.weigh(now);
-        if let Some(deed) = self.shared.faults.fire(now) {
-            self.shared.actions.push_back(deed);
+        self.poll_parts(now);
+        self.check_memory(now);
+        if let Some(fault) = self.shared.faults.fire(now) {
+            self.shared.actions.push_back(fault);
         }
         if self.shared.drain.phase_is_over(now) {
             match self.shared.drain.phase {
@@ -398,12 +397,12 @@ impl Engine for Server {
                 );
             }
             Signal::Reload => self.reload(now),
-            // Who slept through it would be killed before it could drain.
+            // A frozen server cannot drain before the supervisor kills it.
             Signal::Stop if self.shared.faults.is_frozen(now) => self.stop(now),
-            Signal::Stop => match self.shared.drain.meaning(now) {
-                Meaning::Begin => self.begin_drain(now),
-                Meaning::Repeat => {}
-                Meaning::Now => self.stop(now),
+            Signal::Stop => match self.shared.drain.signal_effect(now) {
+                SignalEffect::Begin => self.begin_drain(now),
+                SignalEffect::Ignore => {}
+                SignalEffect::Stop => self.stop(now),
             },
         }
     }
@@ -430,7 +429,7 @@ impl Engine for Server {
     fn fetched(&mut self, now: Now, source: Source, files: Vec<File>) {
         match source {
             Source::Assets => {
-                log::info!(target: "reload", files = files.len(); "files read again");
+                log::info!(target: "reload", files = files.len(); "assets reloaded");
                 self.shared.assets = Assets::directory(files);
             }
             Source::Process => {
@@ -443,14 +442,14 @@ impl Engine for Server {
             Source::Files(paths) => {
                 self.shared.tokens.fetched(&files);
                 self.shared.parts.fetched(now, &paths, &files);
-                self.tend(now);
+                self.poll_parts(now);
             }
         }
     }
 
     fn weighed(&mut self, now: Now, used: u64) {
-        self.shared.pressure.read(now, used);
-        self.weigh(now);
+        self.shared.pressure.set_reading(now, used);
+        self.check_memory(now);
     }
 
     fn work(&self) -> u64 {
@@ -475,7 +474,7 @@ impl Engine for Server {
 mod tests {
     use super::*;
 
-    /// Ten thousand idle connections are ten thousand of these, and nothing else.
+    /// An idle connection allocates nothing else.
     #[test]
     fn an_idle_connection_is_small() {
         assert!(size_of::<Conn>() <= 112, "{} bytes", size_of::<Conn>());

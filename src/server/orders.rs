@@ -1,4 +1,4 @@
-//! What parts want of the server, carried out.
+//! Carries out the orders of parts.
 
 use super::Server;
 use crate::engine::{Action, Now, Source};
@@ -9,25 +9,26 @@ use crate::server::shared::Shared;
 use crate::time::Moment;
 
 impl Server {
-    /// Carries out what parts want, after anything that may have made them want something.
-    pub(super) fn tend(&mut self, now: Now) {
+    /// Polls the parts and carries out their orders. Call it after every event that may concern a
+    /// part.
+    pub(super) fn poll_parts(&mut self, now: Now) {
         if !self.shared.parts.take_dirty() {
             return;
         }
         for part in self.shared.parts.ids() {
             while let Some(order) = self.shared.parts.poll(now, part) {
-                self.follow(now, part, order);
+                self.carry_out(now, part, order);
             }
             let Shared { parts, account, .. } = &mut self.shared;
-            parts.settle(part, account);
+            parts.update_account(part, account);
         }
-        self.shared.parts.note_deadline();
+        self.shared.parts.update_deadline();
         if self.shared.drain.phase == Phase::Closing {
             self.exit_if_empty(now);
         }
     }
 
-    fn follow(&mut self, now: Now, part: PartId, order: Order) {
+    fn carry_out(&mut self, now: Now, part: PartId, order: Order) {
         let action = match order {
             Order::Connect(target) => {
                 let id = self.conns.insert(Conn::upstream(part, Moment::at(now.mono_ns)));
@@ -41,7 +42,7 @@ impl Server {
             Order::Write(id) => Action::Write(id),
             Order::Close(id) => {
                 let waits = self.conns.find(id).is_some_and(|conn| !conn.unsent().is_empty());
-                // Output that is not wanted any more is not worth waiting for.
+                // Do not wait until unwanted output is sent.
                 if waits { Action::Reset(id) } else { Action::Close(id) }
             }
             Order::Reset(id) => Action::Reset(id),
@@ -52,7 +53,7 @@ impl Server {
         self.shared.actions.push_back(action);
     }
 
-    /// What a part says that it knows: for tests.
+    /// Cached objects of a part, for tests.
     #[must_use]
     pub fn contents(&self, part: &str) -> Vec<(String, String, String)> {
         let part = self.shared.parts.find(part).map(|id| self.shared.parts.get(id));

@@ -1,6 +1,6 @@
-//! What a part is: an extra that brings routes, metrics, WebSockets and connections of its own,
-//! and that the server does not know by name. A part changes nothing of the server itself: it is
-//! called when something concerns it, and asks for the rest through [`Part::poll`].
+//! The interface of a part: an extra that brings its own routes, metrics, behaviours and
+//! connections, and that the server does not know by name. A part cannot change the server. It is
+//! called when an event concerns it, and requests everything else through [`Part::poll`].
 
 use crate::behaviours::{Params, Sockets};
 use crate::engine::{File, HangUp, Id, Now, Peer, Target};
@@ -9,172 +9,170 @@ use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
 use crate::rng::Rng;
 use crate::server::ops::metrics::{Metric, Page};
-use crate::server::route::{Reply, Route, Taken};
+use crate::server::route::{Reply, RequestBody, Route};
 
-/// Which part, by its place in the list that the server was given.
+/// Index of a part in the server's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartId(pub(super) u8);
 
-/// An extra. Each method but the required ones has a default for parts that do not need it.
+/// An extra. Optional methods have defaults.
 pub trait Part: Sockets {
-    /// Its name: behaviours name the part that speaks for them by it.
+    /// The name, by which behaviours refer to the part.
     fn name(&self) -> &'static str;
 
-    // What it brings, asked once.
+    // Declarations, read once at start.
 
-    /// Its paths, which [`Part::respond`] answers.
+    /// Routes, answered by [`Part::respond`].
     fn routes(&self) -> &'static [Route] {
         &[]
     }
 
-    /// Its metrics, which [`Part::show`] fills in.
+    /// Metrics, written by [`Part::show`].
     fn metrics(&self) -> &'static [Metric] {
         &[]
     }
 
-    /// Fields of its own in the first message of a connection with `hello=1`, given the paths of
-    /// its mounts.
+    /// A field to add to the first message of connections with `hello=1`. `mounts` are the paths of
+    /// the part's mounts.
     fn hello(&self, _mounts: &[&str]) -> Option<(&'static str, serde_json::Value)> {
         None
     }
 
-    /// Connections of the admin listener that it needs beside the usual ones.
+    /// Connections of the admin listener to allow in addition to the usual limit.
     fn admin_connections(&self) -> usize {
         0
     }
 
-    /// Files that are to be read at start.
+    /// Files to read at start.
     fn initial_files(&self) -> Vec<String> {
         Vec::new()
     }
 
-    // What it answers.
+    // Requests.
 
-    /// Answers a request to one of its routes.
-    fn respond(&mut self, _asked: Asked<'_, '_, '_>) -> Reply {
+    /// Handles a request to one of the part's routes.
+    fn respond(&mut self, _asked: PartRequest<'_, '_, '_>) -> Reply {
         Reply::Now(Response::refusal(Refusal::NotFound))
     }
 
-    /// Writes the rows of one of its metrics.
+    /// Writes the samples of one of the part's metrics.
     fn show(&self, _metric: &str, _page: &mut Page<'_>) {}
 
-    /// Its fields of `/stats`.
+    /// Fields to add to `/stats`.
     fn stats(&self, _now: Now) -> Vec<(&'static str, serde_json::Value)> {
         Vec::new()
     }
 
-    /// What `/readyz` adds to its `OK`.
-    fn remark(&self) -> Option<&'static str> {
+    /// A note that `/readyz` appends to `OK`.
+    fn ready_note(&self) -> Option<&'static str> {
         None
     }
 
-    // WebSockets of its behaviours; what they say is in `Sockets`.
+    // WebSockets of its behaviours; their messages arrive through `Sockets`.
 
-    /// A client wants to open one, and nothing else is against it.
+    /// A client requests an upgrade that the server itself would accept.
     fn admit(&mut self, _upgrade: &UpgradeRequest<'_, '_, '_>) -> Admission {
         Admission::Now
     }
 
-    /// Whether it has decided on a pending admission.
+    /// Whether a pending admission is decided.
     fn has_verdict(&self, _id: Id) -> bool {
         true
     }
 
-    /// What became of a pending admission. It is asked for once: when it is decided, or when the
-    /// time for that is over.
+    /// The decision on a pending admission. Called once: when it is decided or timed out.
     fn verdict(&mut self, _now: Now, _id: Id) -> Verdict {
         Verdict::Welcome(None)
     }
 
-    /// A WebSocket is over; `drops_messages` says that what waits in it is not to be delivered.
+    /// A WebSocket ended. With `drops_messages`, its queued messages must not be delivered.
     fn left(&mut self, _now: Now, _id: Id, _code: u16, _drops_messages: bool) {}
 
     // Connections.
 
-    /// What speaks on the connections that it asks for.
+    /// The handler of the part's outgoing connections.
     fn connections(&mut self) -> Option<&mut dyn Connections> {
         None
     }
 
-    /// A connection is closed: its own, or one of its WebSockets, or one whose admission was
-    /// pending.
+    /// A connection is closed: an outgoing one, a WebSocket, or one with a pending admission.
     fn closed(&mut self, now: Now, id: Id);
 
     // Time and files.
 
-    /// When [`Part::fire`] is to be called.
+    /// When to call [`Part::fire`].
     fn next_deadline(&self) -> Option<u64> {
         None
     }
 
-    /// Does what is due.
+    /// The deadline has passed.
     fn fire(&mut self, _now: Now) {}
 
-    /// Files were read; perhaps another part asked for them.
+    /// Files were read, possibly for another part.
     fn fetched(&mut self, _now: Now, _paths: &[String], _files: &[File]) {}
 
-    /// The operator says that files may have changed.
+    /// SIGHUP: files may have changed.
     fn reload(&mut self, _now: Now) {}
 
-    // What the server has to know.
+    // State that the server asks for.
 
-    /// What it wants next. Asked after anything that may have made it want something.
+    /// The next order. Polled after every call to the part.
     fn poll(&mut self, _now: Now) -> Option<Order> {
         None
     }
 
-    /// Bytes that it owns.
+    /// Accounted bytes of the part.
     fn cost(&self) -> usize {
         0
     }
 
-    /// Bytes of its tables, which the account does not have.
+    /// Bytes of its tables, which are not accounted.
     fn table_cost(&self) -> usize {
         0
     }
 
-    /// Bytes that it owns for one connection.
+    /// Bytes owned on behalf of one connection.
     fn cost_of(&self, _id: Id) -> usize {
         0
     }
 
-    /// Whether the process has to wait for it before it may exit.
+    /// Whether the process must not exit yet.
     fn is_busy(&self) -> bool {
         false
     }
 
-    /// Names and versions of what it knows, for tests.
+    /// Names and versions of cached objects, for tests.
     fn contents(&self) -> Vec<(String, String, String)> {
         Vec::new()
     }
 }
 
-/// The connections that a part asked for with [`Order::Connect`]. The end of each is reported to
-/// [`Part::closed`].
+/// Handler of the connections opened by [`Order::Connect`]. When one is closed, [`Part::closed`] is
+/// called.
 pub trait Connections {
-    /// The id of the connection that was asked for; `None`: there are too many.
+    /// The id of the new connection; `None` if there are too many.
     fn opened(&mut self, id: Option<Id>);
 
-    /// It is established, or connecting failed.
+    /// The connection is established, or connecting failed.
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Vec<u8>);
 
-    /// Bytes came.
+    /// Bytes were received.
     fn received(&mut self, now: Now, id: Id, bytes: &[u8], out: &mut Vec<u8>);
 
-    /// It may be written to, as [`Order::Write`] asked for.
+    /// Called after [`Order::Write`], to produce output.
     fn render(&mut self, _id: Id, _out: &mut Vec<u8>) {}
 
-    /// The kernel took so many bytes of what was just written; the rest is kept.
+    /// The kernel accepted only `taken` bytes of the output; the server buffers the rest.
     fn kept(&mut self, _id: Id, _taken: usize) {}
 
-    /// The kernel took some of what was kept.
+    /// The kernel accepted some of the buffered output.
     fn sent(&mut self, _id: Id) {}
 
-    /// The peer sends no more.
+    /// The peer closed its side, or the connection broke.
     fn ended(&mut self, now: Now, id: Id, how: HangUp);
 }
 
-/// Its state is not shown: the code for that would be carried for every part.
+/// Prints only the name: full debug output of every part would enlarge the binary.
 impl core::fmt::Debug for dyn Part + '_ {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(self.name())
@@ -183,27 +181,27 @@ impl core::fmt::Debug for dyn Part + '_ {
 
 /// A request to one of a part's routes.
 #[derive(Debug)]
-pub struct Asked<'a, 'r, 'b> {
-    /// The moment.
+pub struct PartRequest<'a, 'r, 'b> {
+    /// The current time.
     pub now: Now,
-    /// The connection that it came from.
+    /// The connection.
     pub id: Id,
-    /// Who is at its other end.
+    /// The address of the client.
     pub peer: Peer,
-    /// The row of the table that it matches.
+    /// The path of the matching route, with its placeholders.
     pub route: &'static str,
-    /// Its path below the base path.
+    /// The request's path below the base path.
     pub path: &'a str,
-    /// All of it.
+    /// The request.
     pub request: &'a Request<'r, 'b>,
-    /// Its body, or why there is none.
-    pub body: Taken<'a>,
-    /// Seeded randomness.
+    /// The body, or why it was not read.
+    pub body: RequestBody<'a>,
+    /// Seeded random numbers.
     pub rng: &'a mut Rng,
 }
 
-impl Asked<'_, '_, '_> {
-    /// Seconds after which a client that is refused may come back: not all of them at once.
+impl PartRequest<'_, '_, '_> {
+    /// The value of `Retry-After`, with jitter.
     pub fn retry_after(&mut self) -> String {
         retry_after(self.rng)
     }
@@ -213,54 +211,54 @@ pub(super) fn retry_after(rng: &mut Rng) -> String {
     (1 + rng.below(5)).to_string()
 }
 
-/// A client that wants to open a WebSocket.
+/// A request to open a WebSocket.
 #[derive(Debug)]
 pub struct UpgradeRequest<'a, 'r, 'b> {
-    /// The moment.
+    /// The current time.
     pub now: Now,
-    /// Its connection.
+    /// The connection.
     pub id: Id,
-    /// Who it is.
+    /// The address of the client.
     pub peer: Peer,
-    /// What it asks for.
+    /// The request.
     pub request: &'a Request<'r, 'b>,
-    /// What the mount and the URL ask for.
+    /// Parameters of the mount and the URL.
     pub params: &'a Params,
 }
 
 /// Whether a client may open a WebSocket.
 #[derive(Debug)]
 pub enum Admission {
-    /// At once.
+    /// Yes.
     Now,
-    /// [`Part::verdict`] will say. [`Order::Write`] for the connection asks for it.
+    /// The decision follows. The part orders [`Order::Write`] when [`Part::verdict`] is ready.
     Pending,
 }
 
-/// What became of a pending admission.
+/// The decision on a pending admission.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It is a WebSocket, perhaps with a subprotocol; one that the client did not offer is none.
+    /// Accepted, with a subprotocol if any. One that the client did not offer is ignored.
     Welcome(Option<String>),
-    /// It is not.
+    /// Refused with this response.
     Refused(Response<'static>),
 }
 
-/// What a part wants of the server.
+/// An action that a part requests from the server.
 #[derive(Debug)]
 pub enum Order {
-    /// A connection; [`Connections::opened`] is called at once.
+    /// Open a connection; [`Connections::opened`] is called immediately.
     Connect(Target),
-    /// To be asked what there is to say on this connection.
+    /// Call [`Connections::render`], or wake the WebSocket.
     Write(Id),
-    /// To close a connection of its own, or to reset it if output waits.
+    /// Close an outgoing connection; reset it if output is queued.
     Close(Id),
-    /// To reset a connection of its own.
+    /// Reset an outgoing connection.
     Reset(Id),
-    /// To have these files read.
+    /// Read these files; [`Part::fetched`] follows.
     Read(Vec<String>),
-    /// To give the answer that a request waits for, see [`Reply::Later`].
+    /// Send the response that a request waits for, see [`Reply::Later`].
     Answer(Id, Response<'static>),
-    /// To end the process with this status.
+    /// Exit the process with this status.
     Exit(u8),
 }

@@ -1,5 +1,4 @@
-//! One path of the HTTP side, and what comes of a request to it. Which paths there are is in
-//! `routes`, and in the parts that bring some.
+//! An HTTP route and the kinds of replies. The routes themselves are in `routes` and in the parts.
 
 use serde::Serialize;
 
@@ -9,26 +8,26 @@ use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
 use crate::server::config::{Config, Surface};
 
-/// One path of the HTTP side.
+/// An HTTP route.
 #[derive(Debug)]
 pub struct Route {
     /// The path, below the base path. A segment in braces matches any segment.
     pub path: &'static str,
-    /// Where it is served.
+    /// Which listener serves it.
     pub served_on: ServedOn,
-    /// What it needs beside that, for documents; empty: nothing.
+    /// A further condition for documents, or empty.
     pub condition: &'static str,
-    /// What it answers, for documents.
+    /// Description for documents.
     pub about: &'static str,
     pub(super) methods: &'static [Method],
-    /// The longest body that it takes; `None`: it takes none.
+    /// Maximum body; `None` if it takes none.
     pub(super) body_bytes: Option<u64>,
 }
 
 impl Route {
-    /// A path that a part answers, with bodies of at most so many bytes. Its GET changes nothing.
+    /// A route of a part. Its GET must not change anything.
     #[must_use]
-    pub const fn of_part(
+    pub const fn for_part(
         path: &'static str,
         (served_on, condition): (ServedOn, &'static str),
         about: &'static str,
@@ -38,7 +37,7 @@ impl Route {
         Self { path, served_on, condition, about, methods, body_bytes: Some(body_bytes) }
     }
 
-    /// Where it is served, for documents.
+    /// Listener and condition, for documents.
     #[must_use]
     pub fn place(&self) -> String {
         match self.condition {
@@ -47,9 +46,9 @@ impl Route {
         }
     }
 
-    /// A part in braces is any one part; the last one is all that is left, and not nothing.
-    /// What stands in the table may be written with `%XX` as well.
-    pub(super) fn is_for(&self, path: &str) -> bool {
+    /// A segment in braces matches any segment; a last one in braces matches the non-empty rest.
+    /// Literal segments may be percent-encoded in the request.
+    pub(super) fn matches(&self, path: &str) -> bool {
         if !self.path.contains('{') {
             return self.path == path;
         }
@@ -70,35 +69,35 @@ impl Route {
     }
 }
 
-/// Where a path is served.
+/// Which listener serves a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServedOn {
-    /// On the main listener.
+    /// The main listener.
     Main,
-    /// On the admin listener.
+    /// The admin listener.
     Admin,
-    /// On both.
+    /// Both listeners.
     Both,
-    /// On both, and only with `--faults`.
+    /// Both listeners, with `--faults`.
     Faults,
-    /// On the admin listener, and on the main one where nothing else is served.
-    Figures,
+    /// The admin listener; with [`Surface::Bare`] the main listener.
+    Monitoring,
 }
 
 impl ServedOn {
-    pub(super) fn opens(self, side: Side, config: &Config) -> bool {
+    pub(super) fn includes(self, side: Side, config: &Config) -> bool {
         if config.surface == Surface::Bare {
-            return matches!(self, Self::Both | Self::Figures);
+            return matches!(self, Self::Both | Self::Monitoring);
         }
         match self {
             Self::Main => side == Side::Main,
-            Self::Admin | Self::Figures => side == Side::Admin,
+            Self::Admin | Self::Monitoring => side == Side::Admin,
             Self::Both => true,
             Self::Faults => config.faults,
         }
     }
 
-    /// The word for documents.
+    /// The name in documents.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -106,54 +105,54 @@ impl ServedOn {
             Self::Admin => "admin",
             Self::Both => "both",
             Self::Faults => "both, with `--faults`",
-            Self::Figures => "admin, backend",
+            Self::Monitoring => "admin, backend",
         }
     }
 }
 
-/// The body of a request, or why there is none.
-pub type Taken<'b> = Result<&'b [u8], Refusal>;
+/// The body of a request, or why it was not read.
+pub type RequestBody<'b> = Result<&'b [u8], Refusal>;
 
-/// What comes of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub enum Reply {
-    /// This answer.
+    /// Respond now.
     Now(Response<'static>),
-    /// An answer that comes by itself.
+    /// Respond later.
     Later {
-        /// When it comes at the latest.
+        /// The timeout.
         after_ms: u64,
-        /// What it is.
-        what: Later,
+        /// The kind of response.
+        what: Deferred,
     },
 }
 
-/// An answer that is written when its time has come.
+/// A response that is sent later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Later {
-    /// 200 `Ok`, after the wait of a preStop hook.
+pub enum Deferred {
+    /// 200 `Ok` after the wait of a preStop hook.
     Drain,
-    /// The same, of `/api/shutdown`.
+    /// The same for `/api/shutdown`.
     Shutdown,
-    /// What needs a look at the kernel's figures first.
+    /// The metrics page, after the kernel's figures are read.
     Metrics,
-    /// The same, of `/stats`.
+    /// The same for `/stats`.
     Stats,
-    /// A WebSocket, if a part lets it in.
-    Verdict,
-    /// What a part answers with [`Order::Answer`](crate::server::part::Order), or 504.
-    OfPart,
+    /// 101 or a refusal, as a part decides.
+    Upgrade,
+    /// The response of [`Order::Answer`](crate::server::part::Order), or 504 after the timeout.
+    Part,
 }
 
-impl Later {
+impl Deferred {
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Drain => "/drain",
             Self::Shutdown => "/api/shutdown",
             Self::Metrics => "/metrics",
             Self::Stats => "/stats",
-            Self::Verdict => "mount",
-            Self::OfPart => "part",
+            Self::Upgrade => "mount",
+            Self::Part => "part",
         }
     }
 
@@ -162,10 +161,10 @@ impl Later {
     }
 }
 
-/// An answer of JSON.
+/// A JSON response.
 #[must_use]
 pub fn json(value: &impl Serialize) -> Response<'static> {
-    // None of our values can fail to serialize.
+    // None of these values can fail to serialize.
     let mut body = serde_json::to_vec(value).unwrap_or_default();
     body.push(b'\n');
     Response::json(body)
@@ -177,12 +176,12 @@ mod tests {
 
     #[test]
     fn parts_in_braces_are_any() {
-        let row = Route::of_part("/{stage}/@x/{id}", (ServedOn::Both, ""), "", &[], 0);
+        let row = Route::for_part("/{stage}/@x/{id}", (ServedOn::Both, ""), "", &[], 0);
         for path in ["/p/@x/1", "/p/%40x/1", "/p/@x/1/2", "/p/@x//", "/p/@x/..", "/p/@x/%2f"] {
-            assert!(row.is_for(path), "{path}");
+            assert!(row.matches(path), "{path}");
         }
         for path in ["/p/@x/", "/p/@x", "//@x/1", "/p/y/1", "/@x/1", "/p/q/@x/1", "", "/"] {
-            assert!(!row.is_for(path), "{path}");
+            assert!(!row.matches(path), "{path}");
         }
     }
 }

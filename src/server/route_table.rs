@@ -1,4 +1,4 @@
-//! The paths of one server: its own, and those of the parts that it was given.
+//! The routes of the server and of its parts.
 
 use crate::engine::Side;
 use crate::server::config::Config;
@@ -6,41 +6,39 @@ use crate::server::part::PartId;
 use crate::server::parts::Parts;
 use crate::server::route::Route;
 
-/// The paths of a server.
 #[derive(Debug)]
 pub(super) struct RouteTable(Vec<Match>);
 
-/// The row of a path.
+/// The route of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Match {
     pub(super) route: &'static Route,
-    pub(super) from: Origin,
+    pub(super) owner: Owner,
 }
 
-/// Who answers a path.
+/// Who handles a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// The server, by this row of its own table.
+pub(super) enum Owner {
+    /// The server: index into its own table.
     Server(usize),
     Part(PartId),
 }
 
 impl RouteTable {
-    /// The server's own paths, and behind them those of parts.
     pub(super) fn new(own: impl Iterator<Item = &'static Route>, parts: &Parts) -> Self {
-        let own = own.enumerate().map(|(row, route)| Match { route, from: Origin::Server(row) });
+        let own = own.enumerate().map(|(row, route)| Match { route, owner: Owner::Server(row) });
         let of_parts = parts.iter().flat_map(|(id, part)| {
-            part.routes().iter().map(move |route| Match { route, from: Origin::Part(id) })
+            part.routes().iter().map(move |route| Match { route, owner: Owner::Part(id) })
         });
         Self(own.chain(of_parts).collect())
     }
 
-    /// Those that are served on this side.
+    /// The routes that are served on this listener.
     pub(super) fn open<'t>(
         &'t self,
         side: Side,
         config: &'t Config,
     ) -> impl Iterator<Item = Match> + use<'t> {
-        self.0.iter().copied().filter(move |row| row.route.served_on.opens(side, config))
+        self.0.iter().copied().filter(move |row| row.route.served_on.includes(side, config))
     }
 }

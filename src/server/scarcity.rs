@@ -1,4 +1,4 @@
-//! What the server does when memory or places run short: who is asked to go, and who goes first.
+//! Which connections are closed when memory or connections run short.
 
 use std::collections::BinaryHeap;
 
@@ -6,33 +6,33 @@ use super::Server;
 use crate::engine::{Action, Id, Now};
 use crate::limits;
 use crate::server::conn::{Conn, Quota, Stage};
-use crate::server::ops::pressure::{self, Account, Demand};
+use crate::server::ops::pressure::{self, Account, Accounted};
 use crate::server::shared::Shared;
 use crate::server::websocket::extras::Extras;
 use crate::time::Moment;
 
-/// Connections are closed if they own at least this part of what is missing.
+/// Connections are closed only if together they own at least this fraction of the excess.
 const RELIEF_PART: u64 = 4;
 
 impl Server {
-    /// Looks at the account, now that it may have changed. Closes connections while memory is
-    /// short, and asks the kernel how much is used when its last figure is too old.
-    pub(super) fn weigh(&mut self, now: Now) {
+    /// Call after every change of the account. Closes connections while memory is short, and
+    /// requests a new reading from the kernel when the last one is too old.
+    pub(super) fn check_memory(&mut self, now: Now) {
         if self.shared.pressure.limit().is_none() {
             return;
         }
-        self.follow_pressure();
-        self.relieve(now);
-        if self.shared.pressure.asks_kernel(now) {
+        self.update_memory_stage();
+        self.free_memory(now);
+        if self.shared.pressure.wants_reading(now) {
             self.shared.actions.push_back(Action::Weigh);
         }
     }
 
-    fn follow_pressure(&mut self) {
+    fn update_memory_stage(&mut self) {
         let before = self.shared.pressure.stage();
         let Shared { account, blocks, codec, .. } = &self.shared;
         let owned = account.memory + blocks.idle_bytes() + codec.cost();
-        if !self.shared.pressure.weigh(Demand { owned, connections: self.conns.len() }) {
+        if !self.shared.pressure.update(Accounted { bytes: owned, connections: self.conns.len() }) {
             return;
         }
         let Shared { pressure, account, blocks, actions, .. } = &mut self.shared;
@@ -42,25 +42,25 @@ impl Server {
             used_bytes = pressure.estimate(), connections = self.conns.len();
             "memory: {}", stage.name()
         );
-        if stage > pressure::MemoryStage::Ease {
+        if stage > pressure::MemoryStage::Normal {
             blocks.forget_idle();
         }
         if before >= pressure::MemoryStage::Short && stage < pressure::MemoryStage::Short {
-            // Those that were not read for it.
+            // Reading had stopped for connections with unsent output.
             actions.extend(self.conns.iter().map(|(id, _)| Action::Resume(id)));
         }
     }
 
-    /// Closes the connections that own most, until what they owned makes up for what is missing.
-    /// Where all of them together own next to nothing of that, none is closed.
-    fn relieve(&mut self, now: Now) {
+    /// Closes the connections that own most memory until they account for the excess. If all of
+    /// them together own only a small part of it, closes none.
+    fn free_memory(&mut self, now: Now) {
         let excess = self.shared.pressure.excess();
         if excess == 0 {
             return;
         }
         let each = self.shared.pressure.connection_bytes();
         let shared = &self.shared;
-        let owners = self.conns.iter().filter(|(_, conn)| conn.can_make_room());
+        let owners = self.conns.iter().filter(|(_, conn)| conn.frees_memory_if_closed());
         let weigh =
             |conn: &Conn, id| each + (conn.counted() + shared.cost_elsewhere(conn.part, id)) as u64;
         let mut owners: BinaryHeap<(u64, Id)> =
@@ -70,26 +70,26 @@ impl Server {
             return;
         }
         let (mut freed, target) = (0, self.shared.pressure.estimate().saturating_sub(excess));
-        // Those that are closed keep their places for a while: what they owned counts as freed.
+        // Closed connections stay in the table for a while: what they owned counts as freed.
         while freed < excess
             && self.shared.pressure.estimate() > target
             && let Some((owned, id)) = owners.pop()
         {
-            if let Some((conn, mut cx)) = self.with_no_output(now, id) {
-                conn.make_room(&mut cx);
+            if let Some((conn, mut cx)) = self.context_without_output(now, id) {
+                conn.close_for_memory(&mut cx);
                 freed += owned;
             }
-            self.follow_pressure();
+            self.update_memory_stage();
         }
         if freed > 0 {
             self.shared.pressure.relieved(freed);
-            self.tend(now);
+            self.poll_parts(now);
         }
     }
 
-    /// While places are scarce, those who never ask for a WebSocket must not have them all: the
-    /// one who has waited longest goes. Says whether one did.
-    pub(super) fn make_place(&mut self, now: Now) -> bool {
+    /// While connections are scarce, clients that never request a WebSocket must not occupy all of
+    /// them: evicts the oldest. Returns whether it evicted one.
+    pub(super) fn evict_oldest(&mut self, now: Now) -> bool {
         let open = self.shared.open;
         let idle = open.main.saturating_sub(open.websockets);
         if !self.shared.is_crowded() || idle <= self.shared.config.limits.max_connections / 4 {
@@ -112,7 +112,7 @@ impl Server {
             }
             self.arrivals.pop_front();
             if since.is_some() {
-                if let Some((conn, mut cx)) = self.with_no_output(now, oldest) {
+                if let Some((conn, mut cx)) = self.context_without_output(now, oldest) {
                     conn.evict(&mut cx);
                 }
                 return true;
@@ -121,21 +121,21 @@ impl Server {
         false
     }
 
-    /// Makes a place on the admin listener, so that probes are answered although all places are
-    /// taken: closes the oldest connection that is not owed an answer, else the newest of those
-    /// that are. Returns whether there was one.
-    pub(super) fn make_admin_place(&mut self, now: Now) -> bool {
+    /// Makes room on the admin listener, so that probes are answered even at its limit: closes the
+    /// oldest connection without a pending response, else the newest of the others. Returns whether
+    /// it closed one.
+    pub(super) fn evict_admin(&mut self, now: Now) -> bool {
         let admin = self.conns.iter().filter(|(_, conn)| conn.quota == Quota::Admin);
         let rank = admin.filter_map(|(id, conn)| Some((conn.admin_rank(now)?, id)));
         let Some((_, id)) = rank.max_by_key(|(rank, _)| *rank) else { return false };
-        if let Some((conn, mut cx)) = self.with_no_output(now, id) {
+        if let Some((conn, mut cx)) = self.context_without_output(now, id) {
             conn.evict(&mut cx);
         }
         true
     }
 
-    /// Whoever comes while others are asked to go stands last in their row.
-    pub(super) fn note_arrival(&mut self, newest: Id) {
+    /// While there is a queue of candidates, a new connection is its last.
+    pub(super) fn record_arrival(&mut self, newest: Id) {
         if !self.arrivals.is_empty() {
             self.arrivals.push_back(newest);
         }
@@ -143,47 +143,48 @@ impl Server {
 }
 
 impl Conn {
-    /// What this connection owns beyond its place in the table, counted anew.
+    /// What this connection owns beyond its slot in the table, recounted.
     pub(super) fn cost(&self, pinned: usize) -> Account {
-        let slow = self.slow.as_ref().map(|slow| slow.cost(pinned)).unwrap_or_default();
+        let unfinished =
+            self.unfinished.as_ref().map(|unfinished| unfinished.cost(pinned)).unwrap_or_default();
         let extras = self.extras().map_or(0, |extras| extras.cost(pinned));
-        Account { memory: slow.memory + extras, queued: slow.queued }
+        Account { memory: unfinished.memory + extras, queued: unfinished.queued }
     }
 
     fn extras(&self) -> Option<&Extras> {
         self.websocket()?.extras.as_deref()
     }
 
-    /// The same as it was counted the last time.
+    /// The same, as last accounted.
     pub(super) fn counted(&self) -> usize {
-        let slow = self.slow.as_ref().map_or(0, |slow| slow.counted.memory);
-        slow + self.extras().map_or(0, |extras| extras.counted.memory)
+        let unfinished = self.unfinished.as_ref().map_or(0, |unfinished| unfinished.counted.memory);
+        unfinished + self.extras().map_or(0, |extras| extras.counted.memory)
     }
 
-    /// Whether closing it would free something: it is a client's, since the admin side has to be
-    /// there when memory is short, and a connection of our own owns what the clients do that it
-    /// works for; and it is not leaving already.
-    fn can_make_room(&self) -> bool {
+    /// Whether closing it frees memory. Admin connections must survive a shortage; memory of
+    /// outgoing connections belongs to the clients that they serve; a connection that is closing
+    /// already frees it anyway.
+    fn frees_memory_if_closed(&self) -> bool {
         if matches!(self.quota, Quota::Admin | Quota::Upstream) {
             return false;
         }
         match &self.stage {
             Stage::Http(_) => true,
-            Stage::WebSocket(socket) => !socket.makes_room(),
+            Stage::WebSocket(socket) => !socket.is_closing_for_memory(),
             Stage::Lingering { .. } => !self.unsent().is_empty(),
             Stage::Upstream | Stage::Leaving => false,
         }
     }
 
-    /// Who goes first when the admin listener is full: see [`Server::make_admin_place`].
+    /// Order of eviction on the admin listener, highest first: see [`Server::evict_admin`].
     fn admin_rank(&self, now: Now) -> Option<(bool, i64)> {
         let Stage::Http(http) = &self.stage else { return None };
         let age_ms = i64::try_from(self.since.ms_ago(now)).unwrap_or(i64::MAX);
-        let owes = http.owes_an_answer();
+        let owes = http.owes_response();
         Some((!owes, if owes { -age_ms } else { age_ms }))
     }
 
-    /// Whether it waits to become a WebSocket, and since when.
+    /// Since when it has been connected without an upgrade.
     pub(super) fn not_upgraded_since(&self) -> Option<Moment> {
         (matches!(self.stage, Stage::Http(_)) && self.quota == Quota::Main).then_some(self.since)
     }

@@ -1,5 +1,5 @@
-//! What all connections of a server share, apart from the table that they stand in: so that a
-//! connection and this can be borrowed at once.
+//! State shared by all connections of a server. It is separate from the table of connections, so
+//! that one connection and this can be borrowed at the same time.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,7 +26,7 @@ use crate::server::websocket::worker::Worker;
 use crate::time;
 use crate::timers::Timers;
 
-/// What all connections of a server share.
+/// State shared by all connections of a server.
 #[derive(Debug)]
 pub struct Shared {
     pub(super) config: Config,
@@ -44,63 +44,60 @@ pub struct Shared {
     pub(super) metrics: Metrics,
     pub(super) account: Account,
     pub(super) pressure: Pressure,
-    /// Bytes inflated, produced and copied so far; it only grows.
+    /// Bytes inflated, produced and copied so far. Never decreases.
     pub(super) work: u64,
-    /// What the kernel last told of this process.
+    /// Figures of the process, as last read from the kernel.
     pub(super) process: BTreeMap<String, f64>,
-    /// An operator turned readiness off.
+    /// Readiness was disabled by an operator.
     pub(super) ready_off: bool,
-    /// What requests asked for that concerns other connections, in order.
-    pub(super) orders: VecDeque<Order>,
+    pub(super) orders: VecDeque<AdminOrder>,
     pub(super) parts: Parts,
-    /// The part that speaks for each mount, in the order of the mounts.
+    /// The part that handles each mount, in the order of the mounts.
     pub(super) mount_parts: Vec<Option<PartId>>,
-    /// Paths, and who answers them.
     pub(super) routes: RouteTable,
     /// Fields that parts add to the first message of a connection with `hello=1`.
     pub(super) hello_fields: Vec<(&'static str, serde_json::Value)>,
-    /// Places on the admin listener.
+    /// Limit for connections of the admin listener.
     pub(super) admin_connections: usize,
-    /// Upgrades of which a part has not decided yet.
+    /// Upgrades that wait for the decision of a part.
     pending: BTreeMap<Id, Pending>,
     pending_bytes: usize,
     pub(super) tokens: Tokens,
-    /// Requests that wait for somebody's word, and those words that have come.
+    /// Requests that wait for the response of a part.
     pub(super) pending_answers: BTreeMap<Id, PendingAnswer>,
 }
 
-/// What a request asked for that concerns other connections. It is carried out as soon as the
-/// bytes that asked for it are read, so no more of them wait than one read can hold.
+/// An operation that an admin request starts on other connections. It runs as soon as the bytes of
+/// one read are handled, so the queue is bounded by one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// To close so many `WebSockets`.
+pub(super) enum AdminOrder {
+    /// Close this many `WebSockets`.
     Shed { count: usize },
 }
 
-/// What a request waits for.
+/// A request that waits for the response of a part.
 #[derive(Debug)]
 pub(super) struct PendingAnswer {
-    /// The request's path, as the metrics name it.
+    /// The path label for metrics.
     pub(super) path: &'static str,
     pub(super) response: Option<Response<'static>>,
 }
 
-/// How many connections there are, by what they cost.
+/// Open connections by kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Open {
-    /// Of the main listener, served.
+    /// Main listener, served.
     pub(super) main: usize,
-    /// Of the main listener, only to hear 503.
+    /// Main listener, beyond the limit or while draining: they only get 503.
     pub(super) refused: usize,
-    /// Of the admin listener.
+    /// Admin listener.
     pub(super) admin: usize,
-    /// `WebSockets` among them.
     pub(super) websockets: usize,
-    /// Opened by ourselves.
+    /// Outgoing connections of parts.
     pub(super) upstream: usize,
 }
 
-/// The `Date` field, made once a second.
+/// The `Date` field, formatted once a second.
 #[derive(Debug, Default)]
 pub(super) struct Date {
     second: i64,
@@ -125,10 +122,10 @@ impl Shared {
         seed: u64,
     ) -> Self {
         let mounts = &config.mounts;
-        let speaker = |mount: &Mount| mount.entry.part.and_then(|name| parts.find(name));
-        let mount_parts: Vec<Option<PartId>> = mounts.iter().map(speaker).collect();
+        let owner = |mount: &Mount| mount.entry.part.and_then(|name| parts.find(name));
+        let mount_parts: Vec<Option<PartId>> = mounts.iter().map(owner).collect();
         let greeting = |(id, part): (PartId, &dyn Part)| {
-            let own = mounts.iter().zip(&mount_parts).filter(|(_, speaker)| **speaker == Some(id));
+            let own = mounts.iter().zip(&mount_parts).filter(|(_, owner)| **owner == Some(id));
             part.hello(&own.map(|(mount, _)| &*mount.path).collect::<Vec<_>>())
         };
         let admin: usize = parts.iter().map(|(_, part)| part.admin_connections()).sum();
@@ -165,22 +162,21 @@ impl Shared {
         }
     }
 
-    /// What every answer says. The date is that of the last [`Shared::refresh_date`].
+    /// Header fields of every response. The date is that of the last [`Shared::refresh_date`].
     pub(super) fn stamp(&self) -> Stamp<'_> {
         Stamp { date: &self.date.text, served_by: &self.config.identity.pod }
     }
 
-    /// Before anything is answered over HTTP.
+    /// Call before writing an HTTP response.
     pub(super) fn refresh_date(&mut self, now: Now) {
         self.date.refresh(now);
     }
 
-    /// What parts and pending upgrades own, as the account has it.
+    /// Accounted bytes of parts and pending upgrades.
     pub(super) fn owned(&self) -> usize {
         self.parts.memory() + self.pending_bytes
     }
 
-    /// An upgrade waits for the decision of a part.
     pub(super) fn add_pending(&mut self, id: Id, pending: Pending) {
         self.take_pending(id);
         let bytes = pending.cost();
@@ -189,7 +185,6 @@ impl Shared {
         self.pending.insert(id, pending);
     }
 
-    /// It waits no more.
     pub(super) fn take_pending(&mut self, id: Id) -> Option<Pending> {
         let pending = self.pending.remove(&id)?;
         let bytes = pending.cost();
@@ -198,13 +193,13 @@ impl Shared {
         Some(pending)
     }
 
-    /// Bytes that are owned for a connection elsewhere: by its part, or as a pending upgrade.
+    /// Bytes owned on behalf of a connection by its part or as a pending upgrade.
     pub(super) fn cost_elsewhere(&self, part: Option<PartId>, id: Id) -> usize {
         let Some(part) = part else { return 0 };
         self.parts.get(part).cost_of(id) + self.pending.get(&id).map_or(0, Pending::cost)
     }
 
-    /// Why `/readyz` fails.
+    /// The reason why `/readyz` fails, if it does.
     pub(super) fn why_unready(&self) -> Option<&'static str> {
         if self.drain.is_unready(&self.config.drain) {
             return Some("draining");
@@ -215,33 +210,34 @@ impl Shared {
         self.ready_off.then_some("disabled")
     }
 
-    /// Whether three quarters of the places are taken.
+    /// Whether more than three quarters of the connections are in use.
     pub(super) fn is_crowded(&self) -> bool {
         self.open.main > self.config.limits.max_connections / 4 * 3
     }
 
-    /// How long an idle HTTP connection stays: less when places or memory are scarce.
+    /// The keep-alive timeout: shorter while connections or memory are scarce.
     pub(super) fn keepalive_ms(&self) -> u64 {
         let crowded = self.is_crowded() || self.pressure.stage() >= MemoryStage::Tight;
         let usual = self.config.limits.keepalive_timeout_ms;
         if crowded { usual.min(limits::CROWDED_KEEPALIVE_MS) } else { usual }
     }
 
-    /// The word that a request waits for, see [`Later::OfPart`](crate::server::route::Later).
-    pub(super) fn answer(&mut self, whose: Id, response: Response<'static>) {
-        if let Some(word) = self.pending_answers.get_mut(&whose) {
-            word.response = Some(response);
-            self.actions.push_back(Action::Write(whose));
+    /// Sets the response that a request waits for, see
+    /// [`Deferred::Part`](crate::server::route::Deferred).
+    pub(super) fn answer(&mut self, id: Id, response: Response<'static>) {
+        if let Some(pending) = self.pending_answers.get_mut(&id) {
+            pending.response = Some(response);
+            self.actions.push_back(Action::Write(id));
         }
     }
 
-    /// Seconds after which a refused client may come back: not all of them at once.
+    /// The value of `Retry-After`, with jitter.
     pub(super) fn retry_after(&mut self) -> String {
         part::retry_after(&mut self.rng)
     }
 }
 
-/// What an answer can depend on that changes nothing, beside the request.
+/// Read-only context of an HTTP request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
     pub(super) side: Side,
@@ -250,19 +246,19 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    pub(super) fn of(cx: &'a Cx<'_>) -> Self {
+    pub(super) fn new(cx: &'a Cx<'_>) -> Self {
         Self { side: cx.side, peer: cx.peer, shared: cx.shared }
     }
 }
 
-/// What a connection can reach while it is served.
+/// Context of a call on a connection.
 #[derive(Debug)]
 pub(super) struct Cx<'a> {
     pub(super) now: Now,
     pub(super) id: Id,
     pub(super) side: Side,
     pub(super) peer: Peer,
-    /// The part that the connection concerns.
+    /// The part that owns or handles the connection.
     pub(super) part: Option<PartId>,
     pub(super) shared: &'a mut Shared,
     pub(super) out: &'a mut Out,
@@ -273,8 +269,8 @@ impl Cx<'_> {
         self.shared.actions.push_back(action);
     }
 
-    /// What a WebSocket can reach of it.
-    pub(super) fn of_socket(&mut self) -> SocketCx<'_> {
+    /// The context of a WebSocket, which reaches less.
+    pub(super) fn socket_cx(&mut self) -> SocketCx<'_> {
         let shared = &mut *self.shared;
         SocketCx {
             now: self.now,

@@ -1,5 +1,4 @@
-//! How the server leaves: announced, closed one by one, cut off. When each of that is, is
-//! `drain`'s business.
+//! The steps of a drain: announce, close one by one, hard stop. `drain` knows when each begins.
 
 use super::Server;
 use crate::engine::{Action, Id, Now};
@@ -10,8 +9,8 @@ use crate::server::shared::Shared;
 use crate::time::Moment;
 
 impl Server {
-    /// A signal: readiness fails from now on, and everything is still served for a while, unless
-    /// a hook saw to that before.
+    /// SIGTERM: readiness fails and everything is still served for the delay, unless a hook
+    /// announced the drain before.
     pub(super) fn begin_drain(&mut self, now: Now) {
         let Shared { drain, config, open, .. } = &mut self.shared;
         drain.signalled(now, &config.drain);
@@ -26,17 +25,17 @@ impl Server {
         }
     }
 
-    /// No new connections; each of the open ones gets its turn, in random order, evenly spread.
+    /// Stops accepting and schedules the close of every connection, in random order, evenly spread.
     pub(super) fn begin_closing(&mut self, now: Now) {
         let mut turns: Vec<Id> = self.conns.iter().map(|(id, _)| id).collect();
         self.shared.rng.shuffle(&mut turns);
         let Shared { drain, config, .. } = &mut self.shared;
         let spread_ns = drain.close(now, &config.drain, turns.len());
         self.shared.actions.push_back(Action::StopAccepting);
-        self.end_one_by_one(now, &turns, spread_ns, CloseReason::Drain);
+        self.close_staggered(now, &turns, spread_ns, CloseReason::Drain);
     }
 
-    pub(super) fn end_one_by_one(
+    pub(super) fn close_staggered(
         &mut self,
         now: Now,
         turns: &[Id],
@@ -46,24 +45,25 @@ impl Server {
         let slot_ns = spread_ns / turns.len().max(1) as u64;
         for (i, id) in (0..).zip(turns) {
             let offset_ns = slot_ns * i + self.shared.rng.below(slot_ns);
-            if let Some((conn, mut cx)) = self.with_no_output(now, *id) {
+            if let Some((conn, mut cx)) = self.context_without_output(now, *id) {
                 conn.end_at(Moment::at(now.mono_ns + offset_ns), why, &mut cx);
             }
         }
     }
 
-    /// Closes so many `WebSockets`, in addition to those that are being closed already.
+    /// Closes this many `WebSockets`, in addition to those that are closing already.
     pub(super) fn shed(&mut self, now: Now, count: usize) {
-        let stays = |conn: &Conn| conn.websocket().is_some_and(|socket| !socket.is_leaving());
+        let stays = |conn: &Conn| conn.websocket().is_some_and(|socket| !socket.is_closing());
         let sockets = self.conns.iter().filter(|(_, conn)| stays(conn));
         let mut turns: Vec<Id> = sockets.map(|(id, _)| id).collect();
         self.shared.rng.shuffle(&mut turns);
         turns.truncate(count);
         let spread_ns = drain::spread_ns(self.shared.config.drain.window_ms, turns.len());
-        self.end_one_by_one(now, &turns, spread_ns, CloseReason::Shed);
+        self.close_staggered(now, &turns, spread_ns, CloseReason::Shed);
     }
 
-    /// Whoever is still here hears a last word, if there is room for it, and is cut off.
+    /// Hard stop: resets every connection, after a Close frame if it fits into the send
+    /// buffer.
     pub(super) fn stop(&mut self, now: Now) {
         self.shared.drain.stop();
         for (id, _) in self.conns.iter() {
@@ -86,7 +86,7 @@ impl Server {
 
     fn exit(&mut self, now: Now) {
         let drain = &self.shared.drain;
-        // Those that are cut now are not counted yet.
+        // The connections that are reset now are not counted yet.
         let forced = drain.forced + self.shared.open.websockets as u64;
         log::info!(
             target: "drain", clean = drain.clean, forced, elapsed_ms = drain.elapsed_ms(now);

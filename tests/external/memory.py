@@ -96,7 +96,7 @@ def at_rest(server, sink, what, base):
     check(f"{what}: the account is at its base", metric(server, "server_accounted_bytes") <= base,
           metric(server, "server_accounted_bytes"))
     harness.until(lambda: metric(server, "server_memory_stage") == 0, 10)
-    check(f"{what}: at ease and ready again", " 200 OK" in ask(server, "main", "/readyz"))
+    check(f"{what}: memory normal and ready again", " 200 OK" in ask(server, "main", "/readyz"))
 
 
 def attack(mib):

@@ -249,7 +249,7 @@ def crush(mib):
         equal(f"{what}: no kill, and it runs", (group.kills(), server.process.poll()), (0, None))
         check(f"{what}: with the kernel's share below the limit", shares["usage"] < 1, shares)
         time.sleep(2.5)
-        equal(f"{what}: at ease and ready again once they are gone",
+        equal(f"{what}: memory normal and ready again once they are gone",
               (metric(server, "server_memory_stage"), " 200 OK" in ask(server, "main", "/readyz")), (0, True))
 
 

@@ -11,8 +11,8 @@ use crate::calls::{Calls, Outcome};
 use crate::engine::{File, Id, Now};
 use crate::proto::http::Method;
 use crate::proto::response::Response;
-use crate::server::part::{Asked, Connections, Order, Part};
-use crate::server::{Later, Metric, MetricKind, Page, Reply, Route, ServedOn};
+use crate::server::part::{Connections, Order, Part, PartRequest};
+use crate::server::{Deferred, Metric, MetricKind, Page, Reply, Route, ServedOn};
 
 /// A request waits longer than all that it waits for may take together.
 const PATIENCE_MS: u64 = 20_000;
@@ -25,14 +25,14 @@ const WHERE: (ServedOn, &str) = (ServedOn::Both, "`wspulse backend` only");
 
 /// Its paths.
 pub const ROUTES: &[Route] = &[
-    Route::of_part(
+    Route::for_part(
         "/",
         WHERE,
         "GET 200 `get`; POST 200 `default`, and the message's client gets `Got message:<text>`",
         &[Method::Get, Method::Head, Method::Post],
         MESSAGE_BYTES,
     ),
-    Route::of_part("/connect", WHERE, "200 `connect`", &[Method::Post], EVENT_BYTES),
+    Route::for_part("/connect", WHERE, "200 `connect`", &[Method::Post], EVENT_BYTES),
 ];
 
 const fn counter(name: &'static str, labels: &'static str, about: &'static str) -> Metric {
@@ -123,14 +123,14 @@ impl Service {
         self.orders.extend(answers);
     }
 
-    fn post(&mut self, mut asked: Asked<'_, '_, '_>) -> Reply {
+    fn post(&mut self, mut asked: PartRequest<'_, '_, '_>) -> Reply {
         let body = match asked.body {
             Ok(body) => body,
             Err(refusal) => return Reply::Now(Response::refusal(refusal)),
         };
         let named = asked.request.value("connectionid");
         match self.backend.posted(asked.now, asked.id, named, body) {
-            Ok(Taken::InHand) => Reply::Later { after_ms: PATIENCE_MS, what: Later::OfPart },
+            Ok(Taken::InHand) => Reply::Later { after_ms: PATIENCE_MS, what: Deferred::Part },
             Ok(Taken::Nothing) => Reply::Now(Response::text(200, "default")),
             Ok(Taken::Full) => {
                 let response = Response::text(503, "too many messages are in hand\n");
@@ -157,7 +157,7 @@ impl Part for Service {
         METRICS
     }
 
-    fn respond(&mut self, asked: Asked<'_, '_, '_>) -> Reply {
+    fn respond(&mut self, asked: PartRequest<'_, '_, '_>) -> Reply {
         match (asked.route, asked.request.method) {
             ("/", Method::Post) => self.post(asked),
             ("/", _) => Reply::Now(Response::text(200, "get")),
@@ -210,7 +210,7 @@ impl Part for Service {
         vec![("requests", requests), ("backend", work)]
     }
 
-    fn remark(&self) -> Option<&'static str> {
+    fn ready_note(&self) -> Option<&'static str> {
         self.backend.is_degraded().then_some("sessions degraded")
     }
 

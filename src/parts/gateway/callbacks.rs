@@ -11,7 +11,7 @@ use crate::engine::{File, Now, Peer};
 use crate::proto::http::{Method, percent_decoded};
 use crate::proto::response::Response;
 use crate::server::json;
-use crate::server::part::Asked;
+use crate::server::part::PartRequest;
 use crate::server::tokens::{self, Tokens};
 use crate::time;
 
@@ -60,14 +60,14 @@ impl Guard {
                 Err(why) => log::warn!(
                     target: "credentials", reason:% = why;
                     "--gateway-credentials-file cannot be used: {}",
-                    tokens::holds(!self.keys.is_empty())
+                    tokens::fallback(!self.keys.is_empty())
                 ),
             }
         }
     }
 
     /// Authorizes a request; the error says what is required.
-    fn check(&self, asked: &Asked<'_, '_, '_>, plan: &Plan) -> Result<(), &'static str> {
+    fn check(&self, asked: &PartRequest<'_, '_, '_>, plan: &Plan) -> Result<(), &'static str> {
         let request = asked.request;
         let is_near = match asked.peer {
             Peer::Tcp { ip, .. } => ip.is_loopback(),
@@ -103,7 +103,7 @@ impl Guard {
 pub(super) fn answer(
     gateway: &mut Gateway,
     guard: &mut Guard,
-    asked: &Asked<'_, '_, '_>,
+    asked: &PartRequest<'_, '_, '_>,
 ) -> Response<'static> {
     // Before the signature, which covers a body that was not read.
     if asked.request.method == Method::Post && asked.body.is_err() {

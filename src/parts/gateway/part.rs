@@ -15,7 +15,7 @@ use crate::limits::{self, HIGH_WATER_BYTES, LOW_WATER_BYTES};
 use crate::proto::http::{Method, percent_decoded, visible_ascii};
 use crate::proto::response::Response;
 use crate::server::part::{
-    Admission, Asked, Connections, Order, Part, UpgradeRequest, Verdict as Decision,
+    Admission, Connections, Order, Part, PartRequest, UpgradeRequest, Verdict as Decision,
 };
 use crate::server::{Histogram, Metric, MetricKind, Page, Reply, Route, ServedOn};
 
@@ -37,14 +37,14 @@ const WHERE: (ServedOn, &str) = (ServedOn::Admin, "with `--gateway-backend`");
 
 /// Its paths.
 pub const ROUTES: &[Route] = &[
-    Route::of_part(
+    Route::for_part(
         "/{stage}/@connections/{id}",
         WHERE,
         "POST sends to a WebSocket of the gateway, GET looks at it, DELETE closes it",
         CALLBACK,
         CALLBACK_BYTES,
     ),
-    Route::of_part("/@connections/{id}", WHERE, "the same", CALLBACK, CALLBACK_BYTES),
+    Route::for_part("/@connections/{id}", WHERE, "the same", CALLBACK, CALLBACK_BYTES),
 ];
 
 /// Its metrics.
@@ -216,7 +216,7 @@ impl Part for Front {
         self.guard.files()
     }
 
-    fn respond(&mut self, asked: Asked<'_, '_, '_>) -> Reply {
+    fn respond(&mut self, asked: PartRequest<'_, '_, '_>) -> Reply {
         let response = callbacks::answer(&mut self.gateway, &mut self.guard, &asked);
         if self.guard.are_old(asked.now) {
             self.orders.push_back(Order::Read(self.guard.files()));

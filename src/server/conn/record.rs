@@ -1,4 +1,4 @@
-//! Where a WebSocket's life is written down: two log lines, the metrics, how many are open.
+//! Records when a WebSocket opens and ends: in the log, the metrics and the counts.
 
 use crate::engine::{Id, Now};
 use crate::server::conn::{Conn, Stage};
@@ -8,7 +8,6 @@ use crate::server::shared::Shared;
 use crate::server::websocket::WebSocket;
 
 impl Conn {
-    /// One line for each WebSocket, when it begins.
     pub(in crate::server) fn log_open(&self, id: Id, socket: &WebSocket, shared: &mut Shared) {
         let mount = &shared.config.mounts[usize::from(socket.mount)].path;
         log::info!(
@@ -20,7 +19,6 @@ impl Conn {
         shared.metrics.opened(socket.mount);
     }
 
-    /// One line for each WebSocket, when it ends.
     pub(in crate::server) fn log_end(
         &mut self,
         end: End,

@@ -1,89 +1,88 @@
-//! The stages of a connection, and every way from one to another.
+//! The stages of a connection and every transition between them.
 
 use crate::engine::Side;
 use crate::proto::refusal::Refusal;
 use crate::server::conn::Conn;
 use crate::server::http::Http;
-use crate::server::slow::{is_backed_up, is_held};
+use crate::server::unfinished::{is_backed_up, is_held};
 use crate::server::websocket::WebSocket;
 use crate::time::Moment;
 
-/// Every change of a stage: from which, by what, to which. Tests see each of them happen, and no
-/// other: `tests/it/transitions.txt` names a scenario for each.
+/// Every transition: stage, input, next stage. Tests check that each of them occurs and no other;
+/// `tests/it/transitions.txt` names a scenario for each.
 pub const TRANSITIONS: &[(&str, &str, &str)] = &[
     // 101.
     ("http", "input", "websocket"),
-    // The last answer, or a refusal.
+    // The last response, or a refusal.
     ("http", "input", "lingering"),
     ("http", "end", "leaving"),
     // A part has decided on a pending upgrade.
     ("http", "wake", "websocket"),
-    // Too slow, idle, or refused while draining.
+    // A timeout, or refused while draining.
     ("http", "wake", "lingering"),
-    // It never sent a byte, takes nothing of an answer, or is cut off at the hard stop.
+    // No byte was received, the send timeout, or the hard stop.
     ("http", "wake", "leaving"),
-    // Evicted, so that another has its place.
+    // Evicted in favour of another connection.
     ("http", "another", "leaving"),
-    // Both Closes, or a fault of the peer.
+    // Close frames were exchanged, or a protocol error.
     ("websocket", "input", "lingering"),
     ("websocket", "end", "leaving"),
-    // Its Close did not come in time, or no answer to a ping.
+    // The peer did not send Close, or no answer to a ping.
     ("websocket", "wake", "lingering"),
-    // It takes nothing, or is cut off at the hard stop.
+    // The send timeout, or the hard stop.
     ("websocket", "wake", "leaving"),
-    // Too much output waits.
+    // Too much output is queued.
     ("websocket", "overload", "lingering"),
-    // Memory is short, and it owns most.
+    // Memory is short, and it owns much of it.
     ("http", "memory", "leaving"),
     ("websocket", "memory", "leaving"),
     ("upstream", "end", "leaving"),
-    // It sent more than is dropped, ended its side, or its time is over.
+    // The peer sent too much, closed its side, or the time is over.
     ("lingering", "input", "leaving"),
     ("lingering", "end", "leaving"),
     ("lingering", "wake", "leaving"),
 ];
 
-/// Which of the counted places a connection takes.
+/// The limit that a connection counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Quota {
     Main,
-    /// Beyond the cap, or after the end of accepting: it only hears 503.
+    /// Beyond the limit, or once a drain is closing connections: it only gets 503.
     Refused(Refusal),
     Admin,
-    /// Opened for a part.
+    /// An outgoing connection of a part.
     Upstream,
 }
 
-/// What a connection is at present.
+/// The stage of a connection.
 ///
-/// It begins as HTTP. One request may turn it into a WebSocket, once. Whatever it is, it ends in
-/// two steps: `Lingering`, then `Leaving`. A connection of our own, `Upstream`, belongs to a part,
-/// which also ends it.
+/// It begins as `Http`. One request may upgrade it to `WebSocket`. Both end with `Lingering`, then
+/// `Leaving`. `Upstream` is an outgoing connection; its part also closes it.
 #[derive(Debug)]
 pub(in crate::server) enum Stage {
     Http(Http),
     WebSocket(WebSocket),
-    /// A part opened it, and says what goes over it.
+    /// Opened by a part, which handles its bytes.
     Upstream,
-    /// Our last bytes are queued and our side is shut. What the peer still sends is read and
-    /// dropped, so many bytes and for so long: closing over unread bytes makes the kernel send an
-    /// RST, which destroys our last bytes at a peer that has not read them yet.
+    /// The last output is queued and our side is shut down. Input is read and dropped, up to
+    /// `bytes` and `until`: closing with unread input makes the kernel send RST, which destroys
+    /// output that the peer has not read yet.
     Lingering {
         bytes: u32,
         until: Moment,
-        patience: Patience,
+        timeout: LingerTimeout,
     },
-    /// Nothing is read any more. What the peer has not taken is flushed, then the stream is closed.
+    /// Nothing is read. Unsent output is flushed, then the stream is closed.
     Leaving,
 }
 
-/// How long a connection lingers over output that waits.
+/// When the time of `Lingering` begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Patience {
-    /// As long as the peer takes some of it; its time begins when all is taken.
-    UntilTaken,
-    /// Not at all: too much of it waits.
-    Limited,
+pub(in crate::server) enum LingerTimeout {
+    /// When all output is sent. Until then the send timeout applies.
+    AfterFlush,
+    /// At once, since too much output is queued.
+    Fixed,
 }
 
 impl Conn {
@@ -98,7 +97,7 @@ impl Conn {
         self.websocket().is_some()
     }
 
-    /// The name of the stage, for the table of stages and inputs.
+    /// For tests.
     pub(in crate::server) fn stage_name(&self) -> &'static str {
         match self.stage {
             Stage::Http(_) => "http",
@@ -117,16 +116,18 @@ impl Conn {
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        let slow = self.slow.as_deref();
+        let unfinished = self.unfinished.as_deref();
         match &self.stage {
-            Stage::Http(http) => is_backed_up(slow, 0) || is_held(slow) || http.owes_an_answer(),
-            Stage::WebSocket(socket) => socket.is_paused(slow, 0) || is_held(slow),
+            Stage::Http(http) => {
+                is_backed_up(unfinished, 0) || is_held(unfinished) || http.owes_response()
+            }
+            Stage::WebSocket(socket) => socket.is_paused(unfinished, 0) || is_held(unfinished),
             Stage::Upstream | Stage::Lingering { .. } => false,
             Stage::Leaving => true,
         }
     }
 
-    /// When memory is short, a peer is not read that does not read.
+    /// While memory is short, peers with unsent output are not read.
     pub(super) fn is_read(&self, memory_is_short: bool) -> bool {
         !self.is_paused() && (!memory_is_short || self.unsent().is_empty())
     }

@@ -1,5 +1,5 @@
-//! The files that are served: the embedded page, or a directory as it was last read.
-//! They lie in memory under their exact names, so a path is looked up and never resolved.
+//! Static files: the embedded page, or the files of a directory as last read. They are kept in
+//! memory by their exact names, so a request path is looked up and never resolved.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,10 +12,9 @@ use crate::proto::http::{self, Request};
 use crate::proto::response::Response;
 use crate::time;
 
-/// Of what stands between the page's `<script>` and `</`, once it is dense. A test says what it
-/// should be.
+/// Hash of the text between `<script>` and `</` in the minified page. A test checks it.
 const SCRIPT_SHA256: &str = "9L7c4dVGqkA3jWpapgHCg0/6HPjCWVPDOMcyjHkzPj8=";
-/// The same of its `<style>`.
+/// The same for `<style>`.
 const STYLE_SHA256: &str = "eNw+TrNh3b1WCU5Ac/YA5tbI/HDQ3qZkf1CcOL99HeA=";
 const PAGE: &str = include_str!("../../../assets/index.html");
 
@@ -23,20 +22,13 @@ const PAGE: &str = include_str!("../../../assets/index.html");
 #[derive(Debug)]
 pub struct Assets {
     by_path: BTreeMap<String, Asset>,
-    origin: Origin,
-}
-
-/// Where the files came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    Embedded,
-    Directory,
+    is_directory: bool,
 }
 
 /// One file, ready to be sent.
 #[derive(Debug)]
 pub(in crate::server) struct Asset {
-    kind: &'static str,
+    content_type: &'static str,
     policy: Option<String>,
     modified_s: i64,
     plain: Coding,
@@ -55,10 +47,10 @@ impl Coding {
     }
 }
 
-/// What a file is served with. It takes its time, so that a reload has it done beside the loop.
+/// Hashes and compresses a file. This is slow, so a reload does it outside of the event loop.
 #[must_use]
 pub fn prepare(name: &str, bytes: &[u8]) -> Prepared {
-    let gzip = if is_compressible(kind(name)) { deflate::gzip(bytes) } else { None };
+    let gzip = if is_compressible(content_type(name)) { deflate::gzip(bytes) } else { None };
     let gzip = gzip.map(|gzip| {
         let digest = digest(&gzip);
         (gzip, digest)
@@ -73,39 +65,39 @@ fn digest(bytes: &[u8]) -> Digest {
 }
 
 impl Assets {
-    /// Only the embedded page.
+    /// The page in the binary.
     #[must_use]
     pub fn embedded(now: Now) -> Self {
-        let bytes = dense(PAGE).into_bytes();
+        let bytes = minify(PAGE).into_bytes();
         let name = "index.html".to_owned();
         let file = File { name, bytes, modified_ms: now.wall_ms, prepared: None };
         let page = Asset::new(file, Some(page_policy()));
         let by_path = BTreeMap::from([("/index.html".to_owned(), page)]);
-        Self { by_path, origin: Origin::Embedded }
+        Self { by_path, is_directory: false }
     }
 
     /// No files at all.
     #[must_use]
     pub fn none() -> Self {
-        Self { by_path: BTreeMap::new(), origin: Origin::Embedded }
+        Self { by_path: BTreeMap::new(), is_directory: false }
     }
 
-    /// The files of a directory; an `index.html` also answers for its folder.
+    /// The files of a directory; an `index.html` is also served as its folder.
     #[must_use]
     pub fn directory(files: Vec<File>) -> Self {
         let assets = files.into_iter().map(|file| {
             let path = format!("/{}", file.name);
             (path, Asset::new(file, None))
         });
-        Self { by_path: assets.collect(), origin: Origin::Directory }
+        Self { by_path: assets.collect(), is_directory: true }
     }
 
-    /// Whether there is a directory that they can be read from again.
-    pub(in crate::server) fn can_be_read_again(&self) -> bool {
-        self.origin == Origin::Directory
+    /// Whether they can be read again.
+    pub(in crate::server) fn are_reloadable(&self) -> bool {
+        self.is_directory
     }
 
-    /// By its name, with nothing encoded.
+    /// Finds a file by its decoded path.
     pub(in crate::server) fn find(&self, path: &str) -> Option<&Asset> {
         if path.ends_with('/') {
             self.by_path.get(&format!("{path}index.html"))
@@ -120,7 +112,7 @@ impl Asset {
         let File { name, bytes, modified_ms, prepared } = file;
         let prepared = prepared.unwrap_or_else(|| prepare(&name, &bytes));
         Self {
-            kind: kind(&name),
+            content_type: content_type(&name),
             policy,
             modified_s: modified_ms.div_euclid(1000),
             plain: Coding::new(bytes, prepared.digest),
@@ -128,21 +120,21 @@ impl Asset {
         }
     }
 
-    /// The answer to a GET or HEAD of it.
-    pub(in crate::server) fn answer(&self, request: &Request<'_, '_>) -> Response<'_> {
+    /// Responds to GET or HEAD.
+    pub(in crate::server) fn respond(&self, request: &Request<'_, '_>) -> Response<'_> {
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(request));
         let coding = gzip.unwrap_or(&self.plain);
-        let fresh = match request.value("if-none-match") {
-            // RFC 9110 §13.1.3: a date counts only when there is no tag.
+        let not_modified = match request.value("if-none-match") {
+            // RFC 9110 §13.1.3: a date is ignored if there is a tag.
             Some(tags) => lists_tag(tags, &coding.etag),
             None => {
                 request.value("if-modified-since") == Some(&time::http_date(self.modified_s * 1000))
             }
         };
-        let mut response = if fresh { Response::empty(304) } else { Response::empty(200) };
-        if !fresh {
+        let mut response = if not_modified { Response::empty(304) } else { Response::empty(200) };
+        if !not_modified {
             response.body = Cow::Borrowed(&coding.bytes);
-            response = response.with("Content-Type", self.kind);
+            response = response.with("Content-Type", self.content_type);
             if gzip.is_some() {
                 response = response.with("Content-Encoding", "gzip");
             }
@@ -158,7 +150,7 @@ impl Asset {
     }
 }
 
-/// RFC 9110 §13.1.2, by weak comparison.
+/// RFC 9110 §13.1.2, weak comparison.
 fn lists_tag(tags: &str, etag: &str) -> bool {
     http::list_items(tags.as_bytes()).any(|tag| {
         let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
@@ -166,8 +158,8 @@ fn lists_tag(tags: &str, etag: &str) -> bool {
     })
 }
 
-/// Whether gzip is named in `Accept-Encoding` and not refused by a weight of zero. That `*` stands
-/// for it is not enough: then nothing is compressed, which every client can read.
+/// Whether `Accept-Encoding` lists gzip with a nonzero weight. `*` is not taken for gzip: the
+/// uncompressed file is always acceptable.
 fn accepts_gzip(request: &Request<'_, '_>) -> bool {
     let mut verdict = false;
     for item in request.values("accept-encoding").flat_map(http::list_items) {
@@ -182,30 +174,30 @@ fn accepts_gzip(request: &Request<'_, '_>) -> bool {
     verdict
 }
 
-/// RFC 9110 §12.4.2: `q=0`, `q=0.0` and so on. The name of a parameter has any letter case; white
-/// space around `=` is no part of the grammar, and means nothing else.
+/// RFC 9110 §12.4.2: `q=0`, `q=0.0` and so on. Parameter names are case-insensitive; white space
+/// around `=` is not in the grammar but tolerated.
 fn is_zero_weight(parameter: &[u8]) -> bool {
     let mut halves = parameter.splitn(2, |&b| b == b'=').map(<[u8]>::trim_ascii);
     let is_weight = halves.next().is_some_and(|name| name.eq_ignore_ascii_case(b"q"));
     is_weight && halves.next().is_some_and(|q| q.iter().all(|b| b"0.".contains(b)))
 }
 
-/// The page as it is served: whoever reads it wants comments and indentation, a browser does not.
-fn dense(page: &str) -> String {
-    let mut dense = String::with_capacity(page.len());
+/// Removes comments and indentation.
+fn minify(page: &str) -> String {
+    let mut minify = String::with_capacity(page.len());
     for line in page.lines().map(str::trim_start) {
         let is_comment = line.starts_with("//")
             || line.starts_with("/*") && line.ends_with("*/")
             || line.starts_with("<!--") && line.ends_with("-->");
         if !is_comment && !line.is_empty() {
-            dense.push_str(line);
-            dense.push('\n');
+            minify.push_str(line);
+            minify.push('\n');
         }
     }
-    dense
+    minify
 }
 
-/// Nothing runs but the page's own script and style, which the policy knows by their hashes.
+/// Allows only the page's own script and style, by their hashes.
 fn page_policy() -> String {
     format!(
         "default-src 'none'; script-src 'sha256-{SCRIPT_SHA256}'; \
@@ -214,7 +206,7 @@ fn page_policy() -> String {
     )
 }
 
-fn kind(name: &str) -> &'static str {
+fn content_type(name: &str) -> &'static str {
     match name.rsplit_once('.').map_or("", |(_, end)| end) {
         "html" | "htm" => "text/html; charset=utf-8",
         "css" => "text/css; charset=utf-8",
@@ -233,9 +225,9 @@ fn kind(name: &str) -> &'static str {
     }
 }
 
-fn is_compressible(kind: &str) -> bool {
-    kind.starts_with("text/")
-        || matches!(kind, "application/json" | "image/svg+xml" | "application/wasm")
+fn is_compressible(content_type: &str) -> bool {
+    content_type.starts_with("text/")
+        || matches!(content_type, "application/json" | "image/svg+xml" | "application/wasm")
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -279,23 +271,23 @@ mod tests {
 
     #[test]
     fn the_page_is_small() {
-        let gzip = deflate::gzip(dense(PAGE).as_bytes()).map_or(0, |gzip| gzip.len());
+        let gzip = deflate::gzip(minify(PAGE).as_bytes()).map_or(0, |gzip| gzip.len());
         assert!(gzip <= 14 * 1024, "{gzip} bytes as gzip");
     }
 
     #[test]
     fn nothing_but_comments_and_indentation_is_left_out() {
-        // Within these a line's beginning means something.
-        let page = dense(PAGE);
+        // In these, leading white space is significant.
+        let page = minify(PAGE);
         assert!(!page.contains('`') && !page.contains("<pre"));
         let text = "<p>\n  // one\n  /* two */ a\n  b // three\n\n\t<!-- four -->\n</p>\n";
-        assert_eq!(dense(text), "<p>\n/* two */ a\nb // three\n</p>\n");
+        assert_eq!(minify(text), "<p>\n/* two */ a\nb // three\n</p>\n");
     }
 
     #[test]
     fn the_policy_knows_the_page() {
         for (tag, hash) in [("<script>", SCRIPT_SHA256), ("<style>", STYLE_SHA256)] {
-            let page = dense(PAGE);
+            let page = minify(PAGE);
             let (_, rest) = page.split_once(tag).unwrap();
             let (inside, _) = rest.split_once("</").unwrap();
             assert_eq!(hash, STANDARD.encode(Sha256::digest(inside)), "of the page's {tag}");

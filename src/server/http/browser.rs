@@ -1,43 +1,43 @@
-//! Which requests of browsers the admin listener serves. A web page must not reach it: not from
-//! another origin, not under a name that was pointed at this machine after the page was loaded
-//! (DNS rebinding), and not by an image or a link whose GET would change something.
+//! Protects the admin listener against web pages: from another origin, through a host name that was
+//! pointed to this machine after the page was loaded (DNS rebinding), or by an image or link whose
+//! GET has an effect.
 
 use core::net::Ipv4Addr;
 
 use crate::proto::handshake::split_port;
 use crate::proto::http::{self, Request};
 
-/// Sent to a page of another origin.
+/// Response to a page of another origin.
 pub(in crate::server) const FOREIGN: &str = "pages of other sites may not do this\n";
-/// Sent in answer to a browser's GET that would change something.
+/// Response to a browser's GET that would have an effect.
 pub(in crate::server) const USE_POST: &str = "a GET by a browser changes nothing here: use POST\n";
 
-/// Whether a browser sent it, as far as its fields show. A page can neither add nor take away
-/// most of them. `Accept-Language` and `Referer` count too: a GET of the page's own origin has no
-/// `Origin`, and a browser sends `Sec-Fetch-*` only to hosts that it trusts.
-pub(in crate::server) fn is_marked(request: &Request<'_, '_>) -> bool {
+/// Whether a browser sent the request, as far as its header fields show. A page can neither add nor
+/// remove most of them. `Accept-Language` and `Referer` count too: a GET of the page's own origin
+/// has no `Origin`, and browsers send `Sec-Fetch-*` only to trustworthy hosts.
+pub(in crate::server) fn is_from_browser(request: &Request<'_, '_>) -> bool {
     request.fields().any(|(name, value)| {
         let name = name.to_ascii_lowercase();
         match name.as_str() {
             "origin" | "referer" | "accept-language" => true,
-            "accept" => http::list_items(value).any(is_wanted_by_browsers),
+            "accept" => http::list_items(value).any(is_browser_media_type),
             _ => name.starts_with("sec-fetch-"),
         }
     })
 }
 
-/// What browsers accept for documents, images, styles and films. Programs say `*/*`, or the
-/// format that they read.
-fn is_wanted_by_browsers(item: &[u8]) -> bool {
+/// Media types that browsers accept for documents, images, styles and videos. Programs send `*/*`
+/// or the format that they read.
+fn is_browser_media_type(item: &[u8]) -> bool {
     let item = item.to_ascii_lowercase();
     let kinds: [&[u8]; 5] = [b"text/html", b"text/css", b"image/", b"audio/", b"video/"];
     kinds.iter().any(|kind| item.starts_with(kind))
 }
 
-/// Checks a request to the admin listener; the error says why a browser's request is refused. Other
-/// clients may name any host: kubelets, Prometheus and backends use names of a cluster.
+/// Checks a request to the admin listener; the error is the response to a browser. Other clients
+/// may use any host: kubelets, Prometheus and backends use cluster names.
 pub(in crate::server) fn check(request: &Request<'_, '_>, names: &[String]) -> Result<(), String> {
-    if !is_marked(request) {
+    if !is_from_browser(request) {
         return Ok(());
     }
     let host = request.value("host").unwrap_or_default();
@@ -57,7 +57,7 @@ pub(in crate::server) fn check(request: &Request<'_, '_>, names: &[String]) -> R
     }
 }
 
-/// Whether this host is not resolved by DNS, or was named by the operator.
+/// Whether the host cannot be rebound by DNS, or was allowed by the operator.
 fn is_own_host(host: &str, names: &[String]) -> bool {
     let name = bare(split_port(host).0);
     name.starts_with('[')
@@ -66,7 +66,7 @@ fn is_own_host(host: &str, names: &[String]) -> bool {
         || names.iter().any(|known| name.eq_ignore_ascii_case(bare(known)))
 }
 
-/// The same host and the same port: what serves another port of this machine is another site.
+/// Whether host and port are the same: another port of this machine is another origin.
 fn is_same_origin(origin: &[u8], host: &str) -> bool {
     let origin = http::visible_ascii(origin).and_then(|origin| origin.split_once("://"));
     let usual = match origin {
@@ -80,7 +80,7 @@ fn is_same_origin(origin: &[u8], host: &str) -> bool {
     bare(name).eq_ignore_ascii_case(bare(host)) && or_usual(port) == or_usual(host_port)
 }
 
-/// Without the dot that may end a whole name.
+/// Without the final dot of a fully qualified name.
 fn bare(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }

@@ -1,5 +1,5 @@
-//! The HTTP stage: requests in, answers out, until one of them is an upgrade or the last.
-//! What a path answers is `routes`' business.
+//! The HTTP stage: reads requests and writes responses, until an upgrade or the last response.
+//! `routes` decides how a path is answered.
 
 pub(in crate::server) mod assets;
 mod browser;
@@ -18,140 +18,134 @@ use crate::proto::refusal::Refusal;
 use crate::proto::response::{self, Delivery, Response, Switch};
 use crate::server::ops::admin::Ops;
 use crate::server::ops::stats;
-use crate::server::part::{Admission, Asked, UpgradeRequest, Verdict};
-use crate::server::route::{Later, Reply};
+use crate::server::part::{Admission, PartRequest, UpgradeRequest, Verdict};
+use crate::server::route::{Deferred, Reply};
 use crate::server::route_table::Match;
 use crate::server::shared::{Cx, PendingAnswer, Shared, View};
-use crate::server::slow::{Slow, is_backed_up};
+use crate::server::unfinished::{Unfinished, is_backed_up};
 use crate::server::websocket::WebSocket;
 use crate::time::{self, Moment};
 use pending::Pending;
-use routes::Command;
+use routes::Dispatch;
 use upgrade::{Refused, Upgrade};
 
-/// The answer to a client that speaks plain HTTP to a TLS listener.
-pub const PLAIN_WORDS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+/// The response to plain HTTP on a TLS listener.
+pub const PLAIN_HTTP_RESPONSE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 45\r\nConnection: close\r\n\r\nThis port speaks TLS: use https:// or wss://\n";
 
-/// A connection that speaks HTTP.
+/// The state of an HTTP connection.
 #[derive(Debug)]
 pub(in crate::server) struct Http {
     intake: Intake,
     deadline: Moment,
     awaits: Awaits,
-    /// When the first byte of the request came, in milliseconds; it wraps, and so does what is
-    /// subtracted from it.
+    /// When the first byte of the request was received, in milliseconds. It wraps, and so does the
+    /// subtraction from it.
     began_ms: u32,
 }
 
 /// What the deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaits {
-    /// The first request: nothing of it has come.
-    First,
-    /// The rest of a request.
-    Rest,
-    /// Another request, or the end.
-    Another,
-    /// The first request, or in its stead the word that the server is about to stop.
-    Dismissal,
-    /// The moment to give the answer that is owed.
-    Answer(Owed),
+    FirstRequest,
+    RestOfRequest,
+    /// Keep-alive.
+    NextRequest,
+    /// At the deadline, 503 is sent: the server is draining.
+    FirstRequestOrDrain,
+    Response(DeferredResponse),
 }
 
-/// An answer that is given later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Owed {
-    what: Later,
+struct DeferredResponse {
+    what: Deferred,
     delivery: Delivery,
-    /// Of its request, for the metrics.
+    /// For the metrics.
     method: Method,
 }
 
-/// What the stage wants after some input.
+/// What the connection has to do next.
 #[derive(Debug)]
-pub(in crate::server) enum Then {
-    /// More bytes.
-    More,
-    /// To be called again with the bytes that it has not used.
-    Hold,
-    /// The same, but not before it says so.
-    Wait,
-    /// To be a WebSocket from now on.
-    Open(WebSocket),
-    /// Nothing more: its last answer is given.
-    Over,
+pub(in crate::server) enum Outcome {
+    ReadMore,
+    /// Call again with the unused bytes.
+    Resume,
+    /// The same, after a deferred response.
+    AfterResponse,
+    Upgraded(WebSocket),
+    /// The last response is written.
+    Finished,
 }
 
-/// What a deadline that has passed means.
+/// The result of [`Http::wake`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Late {
-    /// It has not passed.
-    No,
-    /// The peer was told that it is too slow.
-    Told,
-    /// There is nothing to tell, but a request may be on its way.
-    Idle,
-    /// There is nothing to tell: the peer never said a word.
-    Silent,
-    /// The answer that was owed is given, and another request may follow.
-    Answered,
-    /// It is time to say whether it is a WebSocket.
-    Verdict,
+pub(in crate::server) enum Wake {
+    NotDue,
+    /// The last response is written, for example 408.
+    Finished,
+    /// The keep-alive timeout passed. A request may already be on its way.
+    IdleTimeout,
+    /// Not one byte was received.
+    NoRequest,
+    /// A deferred response is written; another request may follow.
+    Responded,
+    /// A pending upgrade has to be decided now.
+    UpgradeDue,
 }
 
 impl Http {
     pub(in crate::server) fn new(cx: &Cx<'_>) -> Self {
         let deadline = Moment::after(cx.now, cx.shared.config.limits.head_timeout_ms);
-        Self { intake: Intake::default(), deadline, awaits: Awaits::First, began_ms: 0 }
+        Self { intake: Intake::default(), deadline, awaits: Awaits::FirstRequest, began_ms: 0 }
     }
 
-    /// Whether it gives an answer before it wants more bytes.
-    pub(in crate::server) fn owes_an_answer(&self) -> bool {
-        matches!(self.awaits, Awaits::Answer(_))
+    /// Whether a deferred response must be sent before more is read.
+    pub(in crate::server) fn owes_response(&self) -> bool {
+        matches!(self.awaits, Awaits::Response(_))
     }
 
-    /// Requests in `bytes`, which begin with what was not used before. Returns how many were used.
+    /// Handles the requests in `bytes`, which begin with kept input. Returns how many bytes were
+    /// used.
     pub(in crate::server) fn receive(
         &mut self,
-        slow: Option<&Slow>,
+        unfinished: Option<&Unfinished>,
         cx: &mut Cx<'_>,
         bytes: &[u8],
-    ) -> (usize, Then) {
+    ) -> (usize, Outcome) {
         cx.shared.refresh_date(cx.now);
         let enough = cx.shared.work + limits::WORK_PER_TURN;
         let mut at = 0;
         loop {
             if at == bytes.len() {
-                return (at, Then::More);
+                return (at, Outcome::ReadMore);
             }
             if cx.shared.work >= enough {
-                return (at, Then::Hold);
+                return (at, Outcome::Resume);
             }
-            if self.owes_an_answer() {
-                return (at, Then::Wait);
+            if self.owes_response() {
+                return (at, Outcome::AfterResponse);
             }
-            if is_backed_up(slow, cx.out.len()) {
-                return (at, Then::Hold);
+            if is_backed_up(unfinished, cx.out.len()) {
+                return (at, Outcome::Resume);
             }
             self.begin(cx);
-            let (used, then) = match self.request(cx, &bytes[at..]) {
+            let (used, outcome) = match self.request(cx, &bytes[at..]) {
                 Ok(outcome) => outcome,
                 Err(refusal) => {
                     refuse(refusal, cx);
-                    (bytes.len() - at, Some(Then::Over))
+                    (bytes.len() - at, Some(Outcome::Finished))
                 }
             };
             at += used;
-            match then {
-                Some(then) => return (at, then),
-                None if self.owes_an_answer() => {}
-                None => self.idle(cx),
+            match outcome {
+                Some(outcome) => return (at, outcome),
+                None if self.owes_response() => {}
+                None => self.await_next_request(cx),
             }
         }
     }
 
-    /// The first byte of a request: its time is measured from here, the first one's from accept.
+    /// The first byte of a request. Its timeout begins here, for the first request at accept.
     fn begin(&mut self, cx: &Cx<'_>) {
         let timeout_ms = if cx.shared.drain.phase.refuses() {
             limits::LINGER_MS
@@ -159,43 +153,52 @@ impl Http {
             cx.shared.config.limits.head_timeout_ms
         };
         match self.awaits {
-            Awaits::Rest | Awaits::Answer(_) => return,
-            Awaits::First => {}
-            Awaits::Another | Awaits::Dismissal => {
+            Awaits::RestOfRequest | Awaits::Response(_) => return,
+            Awaits::FirstRequest => {}
+            Awaits::NextRequest | Awaits::FirstRequestOrDrain => {
                 self.deadline = Moment::after(cx.now, timeout_ms);
             }
         }
-        self.awaits = Awaits::Rest;
+        self.awaits = Awaits::RestOfRequest;
         self.began_ms = cx.now.mono_ms() as u32;
     }
 
-    fn idle(&mut self, cx: &Cx<'_>) {
+    fn await_next_request(&mut self, cx: &Cx<'_>) {
         self.intake = Intake::default();
-        self.awaits = Awaits::Another;
+        self.awaits = Awaits::NextRequest;
         self.deadline = Moment::after(cx.now, cx.shared.keepalive_ms());
     }
 
-    /// One request, or what there is of it: bytes used, and `None` when the next one may follow.
-    fn request(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Result<(usize, Option<Then>), Refusal> {
+    /// Handles one request, complete or not: returns the bytes used, and `None` if another may
+    /// follow.
+    fn request(
+        &mut self,
+        cx: &mut Cx<'_>,
+        bytes: &[u8],
+    ) -> Result<(usize, Option<Outcome>), Refusal> {
         let progress = match self.intake.advance(bytes) {
-            Err(Refusal::BodyTooLarge) => return self.too_large(cx, bytes),
+            Err(Refusal::BodyTooLarge) => return self.body_too_large(cx, bytes),
             progress => progress?,
         };
         match progress {
-            Progress::Waiting => Ok((0, Some(Then::More))),
+            Progress::Waiting => Ok((0, Some(Outcome::ReadMore))),
             Progress::Head(end) => {
                 let mut fields = Fields::default();
                 let request = http::parse_with(&bytes[..end], &mut fields, slashes(cx.side))?;
-                let found = routes::find(&request, View::of(cx));
+                let found = routes::find(&request, View::new(cx));
                 let wanted = found.and_then(|found| found.route.body_bytes);
                 let most = wanted.unwrap_or(limits::DROPPED_BODY_BYTES);
                 if request.framing == Framing::Length(0) {
-                    return Ok((end, self.answer(&request, Sent::Whole(&[]), found, cx)));
+                    return Ok((
+                        end,
+                        self.answer(&request, ReceivedBody::Complete(&[]), found, cx),
+                    ));
                 }
-                // A refused body, or one that waits for permission in vain, is answered without it.
+                // A body that is refused, or waits for a `100 Continue` that will not be sent, is
+                // not read.
                 let refused = wanted.is_none() && request.expects_continue;
                 let Some(body) = Body::new(request.framing, most).ok().filter(|_| !refused) else {
-                    return Ok((end, self.answer(&request, Sent::Early, found, cx)));
+                    return Ok((end, self.answer(&request, ReceivedBody::Unread, found, cx)));
                 };
                 if request.expects_continue && bytes.len() == end {
                     cx.out.bytes.extend_from_slice(response::CONTINUE);
@@ -203,13 +206,13 @@ impl Http {
                 self.intake.expect_body(body);
                 self.deadline = Moment::after(cx.now, limits::BODY_TIMEOUT_MS);
                 match self.intake.advance(bytes) {
-                    Err(Refusal::BodyTooLarge) => self.too_large(cx, bytes),
+                    Err(Refusal::BodyTooLarge) => self.body_too_large(cx, bytes),
                     progress => match progress? {
                         Progress::Whole(all) => {
-                            let sent = Sent::Whole(&bytes[end..all]);
-                            Ok((all, self.answer(&request, sent, found, cx)))
+                            let body = ReceivedBody::Complete(&bytes[end..all]);
+                            Ok((all, self.answer(&request, body, found, cx)))
                         }
-                        Progress::Waiting | Progress::Head(_) => Ok((0, Some(Then::More))),
+                        Progress::Waiting | Progress::Head(_) => Ok((0, Some(Outcome::ReadMore))),
                     },
                 }
             }
@@ -217,39 +220,39 @@ impl Http {
                 let mut fields = Fields::default();
                 let request = http::parse_with(bytes, &mut fields, slashes(cx.side))?;
                 let body = &bytes[self.intake.head_end()..end];
-                let found = routes::find(&request, View::of(cx));
-                Ok((end, self.answer(&request, Sent::Whole(body), found, cx)))
+                let found = routes::find(&request, View::new(cx));
+                Ok((end, self.answer(&request, ReceivedBody::Complete(body), found, cx)))
             }
         }
     }
 
-    /// Chunks turned out to be more than is taken. Who wants a body says that in its own words.
-    fn too_large(
+    /// The chunks exceed the limit. A route that takes a body words the refusal itself.
+    fn body_too_large(
         &mut self,
         cx: &mut Cx<'_>,
         bytes: &[u8],
-    ) -> Result<(usize, Option<Then>), Refusal> {
+    ) -> Result<(usize, Option<Outcome>), Refusal> {
         let mut fields = Fields::default();
         let request = http::parse_with(bytes, &mut fields, slashes(cx.side))?;
-        let found = routes::find(&request, View::of(cx));
+        let found = routes::find(&request, View::new(cx));
         match found.and_then(|found| found.route.body_bytes) {
-            Some(_) => Ok((bytes.len(), self.answer(&request, Sent::Early, found, cx))),
+            Some(_) => Ok((bytes.len(), self.answer(&request, ReceivedBody::Unread, found, cx))),
             None => Err(Refusal::BodyTooLarge),
         }
     }
 
-    /// Its turn in a drain. Until then a request that is on its way is answered; half a request
-    /// gets a little longer.
+    /// Schedules its end in a drain. Until then requests are answered; an incomplete request gets a
+    /// little longer.
     pub(in crate::server) fn end_at(&mut self, when: Moment, cx: &Cx<'_>) {
         let grace_ns = match self.awaits {
-            Awaits::First | Awaits::Dismissal => {
-                self.awaits = Awaits::Dismissal;
+            Awaits::FirstRequest | Awaits::FirstRequestOrDrain => {
+                self.awaits = Awaits::FirstRequestOrDrain;
                 0
             }
-            Awaits::Another => 0,
-            Awaits::Rest => time::ms(limits::LINGER_MS),
-            // It comes when it comes: the hook that asked for it counts the same seconds.
-            Awaits::Answer(_) => return,
+            Awaits::NextRequest => 0,
+            Awaits::RestOfRequest => time::ms(limits::LINGER_MS),
+            // The deferred response ends it: the hook that requested it counts the same seconds.
+            Awaits::Response(_) => return,
         };
         let turn_ns = when.ns(cx.now) + grace_ns;
         if turn_ns < self.deadline.ns(cx.now) {
@@ -261,126 +264,126 @@ impl Http {
         self.deadline.ns(cx.now)
     }
 
-    /// Looks at the deadline.
-    pub(in crate::server) fn wake(&mut self, cx: &mut Cx<'_>) -> Late {
-        if let Awaits::Answer(Owed { what: Later::Verdict, .. }) = self.awaits {
+    /// Checks the deadline.
+    pub(in crate::server) fn wake(&mut self, cx: &mut Cx<'_>) -> Wake {
+        if let Awaits::Response(DeferredResponse { what: Deferred::Upgrade, .. }) = self.awaits {
             let decided = cx.part.is_none_or(|part| cx.shared.parts.get(part).has_verdict(cx.id));
             let due = decided || self.deadline.has_come(cx.now);
-            return if due { Late::Verdict } else { Late::No };
+            return if due { Wake::UpgradeDue } else { Wake::NotDue };
         }
-        if let Awaits::Answer(owed) = self.awaits
-            && (owed.what.is_due_at_once()
+        if let Awaits::Response(deferred) = self.awaits
+            && (deferred.what.is_due_at_once()
                 || self.deadline.has_come(cx.now)
                 || cx
                     .shared
                     .pending_answers
                     .get(&cx.id)
-                    .is_some_and(|word| word.response.is_some()))
+                    .is_some_and(|pending| pending.response.is_some()))
         {
-            return self.give_answer_owed(owed, cx);
+            return self.send_deferred(deferred, cx);
         }
         if !self.deadline.has_come(cx.now) {
-            return Late::No;
+            return Wake::NotDue;
         }
         match self.awaits {
-            Awaits::First => Late::Silent,
-            Awaits::Another => Late::Idle,
-            Awaits::Rest => {
+            Awaits::FirstRequest => Wake::NoRequest,
+            Awaits::NextRequest => Wake::IdleTimeout,
+            Awaits::RestOfRequest => {
                 refuse(Refusal::TooSlow, cx);
-                Late::Told
+                Wake::Finished
             }
-            Awaits::Dismissal => {
+            Awaits::FirstRequestOrDrain => {
                 refuse(Refusal::Draining, cx);
-                Late::Told
+                Wake::Finished
             }
-            Awaits::Answer(_) => Late::No,
+            Awaits::Response(_) => Wake::NotDue,
         }
     }
 
-    /// Since the first byte of the request.
-    fn took_ms(&self, cx: &Cx<'_>) -> u64 {
+    fn elapsed_ms(&self, cx: &Cx<'_>) -> u64 {
         u64::from((cx.now.mono_ms() as u32).wrapping_sub(self.began_ms))
     }
 
-    /// Gives the answer that is owed.
-    fn give_answer_owed(&mut self, owed: Owed, cx: &mut Cx<'_>) -> Late {
-        let (mut delivery, mut path) = (owed.delivery, owed.what.path());
-        let response = match owed.what {
-            Later::Drain | Later::Shutdown => Response::text(200, "Ok"),
-            Later::Metrics => stats::metrics_page(cx.shared),
-            Later::Stats => stats::stats_page(cx.shared, cx.now),
-            Later::Verdict => Response::refusal(Refusal::Overloaded),
-            Later::OfPart => {
-                let word = cx.shared.pending_answers.remove(&cx.id);
-                path = word.as_ref().map_or(path, |word| word.path);
-                word.and_then(|word| word.response).unwrap_or_else(|| {
-                    // What comes late must not be taken for the answer to the next request.
+    fn send_deferred(&mut self, deferred: DeferredResponse, cx: &mut Cx<'_>) -> Wake {
+        let (mut delivery, mut path) = (deferred.delivery, deferred.what.path());
+        let response = match deferred.what {
+            Deferred::Drain | Deferred::Shutdown => Response::text(200, "Ok"),
+            Deferred::Metrics => stats::metrics_page(cx.shared),
+            Deferred::Stats => stats::stats_page(cx.shared, cx.now),
+            Deferred::Upgrade => Response::refusal(Refusal::Overloaded),
+            Deferred::Part => {
+                let pending = cx.shared.pending_answers.remove(&cx.id);
+                path = pending.as_ref().map_or(path, |pending| pending.path);
+                pending.and_then(|pending| pending.response).unwrap_or_else(|| {
+                    // A late response must not be taken for the response to the next request.
                     delivery.persistence = Persistence::Close;
                     Response::text(504, "whoever has the answer did not give it in time\n")
                 })
             }
         };
-        let label = (owed.method, path, response.status);
-        cx.shared.metrics.answered(label, self.took_ms(cx));
+        let label = (deferred.method, path, response.status);
+        cx.shared.metrics.response_sent(label, self.elapsed_ms(cx));
         cx.shared.refresh_date(cx.now);
         response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
         if delivery.persistence == Persistence::Close {
-            return Late::Told;
+            return Wake::Finished;
         }
-        self.idle(cx);
-        Late::Answered
+        self.await_next_request(cx);
+        Wake::Responded
     }
 
-    /// The part does not let it be a WebSocket.
+    /// A part refused the upgrade.
     pub(in crate::server) fn refuse_upgrade(&self, response: &Response<'_>, cx: &mut Cx<'_>) {
         let status = response.status;
         cx.shared.metrics.handshake_failed(if status == 503 { "unavailable" } else { "backend" });
-        cx.shared.metrics.answered((Method::Get, Later::Verdict.path(), status), self.took_ms(cx));
+        cx.shared
+            .metrics
+            .response_sent((Method::Get, Deferred::Upgrade.path(), status), self.elapsed_ms(cx));
         log::debug!(target: "access", conn:% = cx.id, status; "upgrade refused by the backend");
         let delivery = Delivery { body: true, persistence: Persistence::Close, minor: 1 };
         response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
     }
 
-    /// Answers a well-formed request; `None` when the next one may follow.
+    /// Answers a well-formed request; `None` if another may follow.
     fn answer(
         &mut self,
         request: &Request<'_, '_>,
-        sent: Sent<'_>,
+        body: ReceivedBody<'_>,
         found: Option<Match>,
         cx: &mut Cx<'_>,
-    ) -> Option<Then> {
+    ) -> Option<Outcome> {
         let reply = if request.upgrade == http::Upgrade::WebSocket {
             match upgrade(request, cx) {
-                Ok(Opening::Now(socket)) => return Some(Then::Open(socket)),
-                Ok(Opening::Later) => {
-                    Some(Reply::Later { after_ms: limits::VERDICT_MS, what: Later::Verdict })
+                Ok(UpgradeResult::Open(socket)) => return Some(Outcome::Upgraded(socket)),
+                Ok(UpgradeResult::Pending) => {
+                    Some(Reply::Later { after_ms: limits::VERDICT_MS, what: Deferred::Upgrade })
                 }
                 Err(refused) => {
-                    cx.shared.metrics.handshake_failed(reason(refused.status));
+                    cx.shared.metrics.handshake_failed(failure_reason(refused.status));
                     Some(Reply::Now(*refused))
                 }
             }
         } else {
-            command(request, sent, found, cx)
+            dispatch(request, body, found, cx)
         };
-        let path = routes::label(request, found, View::of(cx));
+        let path = routes::label(request, found, View::new(cx));
         let method = request.method;
-        let may_last = request.persistence == Persistence::KeepAlive
-            && matches!(sent, Sent::Whole(_))
+        let keep_alive = request.persistence == Persistence::KeepAlive
+            && matches!(body, ReceivedBody::Complete(_))
             && !cx.shared.drain.is_under_way();
-        let delivery = |may_last| Delivery {
+        let delivery = |keep_alive| Delivery {
             body: method != Method::Head,
-            persistence: if may_last { Persistence::KeepAlive } else { Persistence::Close },
+            persistence: if keep_alive { Persistence::KeepAlive } else { Persistence::Close },
             minor: request.minor,
         };
         let response = match reply {
             Some(Reply::Later { after_ms, what }) => {
-                let delivery = delivery(may_last);
-                self.awaits = Awaits::Answer(Owed { what, delivery, method });
+                let delivery = delivery(keep_alive);
+                self.awaits = Awaits::Response(DeferredResponse { what, delivery, method });
                 self.deadline = Moment::after(cx.now, after_ms);
                 if what.is_due_at_once() {
                     cx.act(Action::Write(cx.id));
-                } else if what == Later::OfPart {
+                } else if what == Deferred::Part {
                     cx.shared.pending_answers.insert(cx.id, PendingAnswer { path, response: None });
                 }
                 return None;
@@ -392,39 +395,39 @@ impl Http {
             }
         };
         log_access(request, response.status, cx.id);
-        let delivery = delivery(may_last && response.status != 426);
+        let delivery = delivery(keep_alive && response.status != 426);
         let status = response.status;
         let work = limits::REQUEST_WORK + response.body.len() as u64;
         response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
         cx.shared.work += work;
-        cx.shared.metrics.answered((method, path, status), self.took_ms(cx));
-        (delivery.persistence == Persistence::Close).then_some(Then::Over)
+        cx.shared.metrics.response_sent((method, path, status), self.elapsed_ms(cx));
+        (delivery.persistence == Persistence::Close).then_some(Outcome::Finished)
     }
 }
 
-/// Carries out a request that may change something; `None` when all that it wants is to be told.
-fn command(
+/// Handles a request that may have an effect; `None` if it only reads.
+fn dispatch(
     request: &Request<'_, '_>,
-    sent: Sent<'_>,
+    body: ReceivedBody<'_>,
     found: Option<Match>,
     cx: &mut Cx<'_>,
 ) -> Option<Reply> {
-    let (part, route) = match routes::command(request, found, View::of(cx))? {
-        Command::Refuse(response) => return Some(Reply::Now(response)),
-        Command::Do(does) => {
+    let (part, route) = match routes::dispatch(request, found, View::new(cx))? {
+        Dispatch::Refuse(response) => return Some(Reply::Now(response)),
+        Dispatch::Command(command) => {
             let Shared { open, drain, faults, ready_off, orders, actions, .. } = &mut *cx.shared;
             let (now, peer, open) = (cx.now, cx.peer, *open);
             let mut ops = Ops { now, peer, open, drain, faults, ready_off, orders, actions };
-            return Some(does(request, &mut ops));
+            return Some(command(request, &mut ops));
         }
-        Command::Ask(part, route) => (part, route),
+        Dispatch::Part(part, route) => (part, route),
     };
-    let body = match sent {
-        Sent::Whole(body) => Ok(body::payload(request.framing, body)),
-        Sent::Early => Err(Refusal::BodyTooLarge),
+    let body = match body {
+        ReceivedBody::Complete(body) => Ok(body::payload(request.framing, body)),
+        ReceivedBody::Unread => Err(Refusal::BodyTooLarge),
     };
     let Shared { config, parts, rng, .. } = &mut *cx.shared;
-    Some(parts.call(part).respond(Asked {
+    Some(parts.call(part).respond(PartRequest {
         now: cx.now,
         id: cx.id,
         peer: cx.peer,
@@ -436,24 +439,27 @@ fn command(
     }))
 }
 
-/// What comes of an upgrade that has no fault.
-enum Opening {
-    /// A WebSocket.
-    Now(WebSocket),
-    /// The same, if its part decides so.
-    Later,
+/// The result of an accepted upgrade.
+enum UpgradeResult {
+    Open(WebSocket),
+    /// A part decides.
+    Pending,
 }
 
-/// Opens a WebSocket, or says why not.
-fn upgrade(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refused> {
+/// Opens a WebSocket, or returns the refusal.
+fn upgrade(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<UpgradeResult, Refused> {
     if cx.shared.tokens.are_old(cx.now)
         && let Some(source) = cx.shared.tokens.source()
     {
         cx.act(Action::Fetch(source));
     }
-    let checked = upgrade::check(request, (cx.now, cx.id), View::of(cx));
+    let checked = upgrade::check(request, (cx.now, cx.id), View::new(cx));
     let Upgrade { pending, params, subprotocol, part } = checked.map_err(|refused| {
-        if refused.status == 503 { Box::new(try_later(*refused, cx.shared)) } else { refused }
+        if refused.status == 503 {
+            Box::new(with_retry_after(*refused, cx.shared))
+        } else {
+            refused
+        }
     })?;
     if let Some(part) = part {
         cx.part = Some(part);
@@ -463,15 +469,15 @@ fn upgrade(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<Opening, Refuse
             Admission::Now => {}
             Admission::Pending => {
                 cx.shared.add_pending(id, pending);
-                return Ok(Opening::Later);
+                return Ok(UpgradeResult::Pending);
             }
         }
     }
-    Ok(Opening::Now(open(pending, subprotocol.as_deref(), cx)))
+    Ok(UpgradeResult::Open(open(pending, subprotocol.as_deref(), cx)))
 }
 
-/// A part has decided on a pending upgrade, or has had its time for that.
-pub(in crate::server) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
+/// A part decided on a pending upgrade, or did not in time.
+pub(in crate::server) fn decide_upgrade(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
     cx.shared.refresh_date(cx.now);
     let pending = cx.shared.take_pending(cx.id);
     let (Some(part), Some(pending)) = (cx.part, pending) else {
@@ -479,7 +485,7 @@ pub(in crate::server) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response
     };
     if cx.shared.drain.phase.refuses() {
         cx.shared.parts.call(part).closed(cx.now, cx.id);
-        return Err(try_later(Response::refusal(Refusal::Draining), cx.shared));
+        return Err(with_retry_after(Response::refusal(Refusal::Draining), cx.shared));
     }
     match cx.shared.parts.call(part).verdict(cx.now, cx.id) {
         Verdict::Welcome(chosen) => {
@@ -490,22 +496,22 @@ pub(in crate::server) fn conclude(cx: &mut Cx<'_>) -> Result<WebSocket, Response
     }
 }
 
-/// Sends 101; from then on it is a WebSocket.
+/// Sends 101.
 fn open(pending: Pending, subprotocol: Option<&str>, cx: &mut Cx<'_>) -> WebSocket {
     let Pending { accept, deflate, behaviour, extras, mount, .. } = pending;
     let extension = deflate.as_ref().map(|(answer, _)| answer.as_str());
     let switch = Switch { accept: &accept, subprotocol, extension };
     response::switch(&mut cx.out.bytes, cx.shared.stamp(), &switch);
     let deflate = deflate.map(|(_, agreed)| agreed);
-    WebSocket::open(behaviour, extras, mount, deflate, &mut cx.of_socket())
+    WebSocket::open(behaviour, extras, mount, deflate, &mut cx.socket_cx())
 }
 
-fn try_later<'r>(response: Response<'r>, shared: &mut Shared) -> Response<'r> {
+fn with_retry_after<'r>(response: Response<'r>, shared: &mut Shared) -> Response<'r> {
     response.with("Retry-After", shared.retry_after())
 }
 
-/// Old kubelets put two slashes before the path of a hook. Refused with 400, the hook would do
-/// nothing, and the kubelet would not report it.
+/// Old kubelets put two slashes before the path of a hook. With 400, the hook would have no effect,
+/// and the kubelet would not report it.
 fn slashes(side: Side) -> Slashes {
     match side {
         Side::Main => Slashes::Refused,
@@ -513,8 +519,8 @@ fn slashes(side: Side) -> Slashes {
     }
 }
 
-/// Why an upgrade was refused, as the metrics name it.
-fn reason(status: u16) -> &'static str {
+/// The reason label of a refused upgrade.
+fn failure_reason(status: u16) -> &'static str {
     match status {
         400 => "malformed",
         403 => "origin",
@@ -526,16 +532,16 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// What was read of a request's body.
+/// How much of a request's body was read.
 #[derive(Clone, Copy)]
-enum Sent<'b> {
-    /// All of it, as it came.
-    Whole(&'b [u8]),
-    /// A body that nobody wants follows: what comes after it cannot be told from it.
-    Early,
+enum ReceivedBody<'b> {
+    /// All of it, with its framing.
+    Complete(&'b [u8]),
+    /// The body is not read, so no other request can follow.
+    Unread,
 }
 
-/// Refuses what is no request; nothing after it is looked at.
+/// Refuses an invalid request and ends the connection.
 pub(in crate::server) fn refuse(refusal: Refusal, cx: &mut Cx<'_>) {
     cx.shared.refresh_date(cx.now);
     log::debug!(
@@ -544,13 +550,13 @@ pub(in crate::server) fn refuse(refusal: Refusal, cx: &mut Cx<'_>) {
     );
     let mut response = Response::refusal(refusal);
     if refusal.status() == 503 {
-        response = try_later(response, cx.shared);
+        response = with_retry_after(response, cx.shared);
     }
     let delivery = Delivery { body: true, persistence: Persistence::Close, minor: 1 };
     response.write(&mut cx.out.bytes, cx.shared.stamp(), delivery);
 }
 
-/// Probes come every second for ever: nobody wants to read that.
+/// Probes every second would flood the log.
 fn log_access(request: &Request<'_, '_>, status: u16, id: Id) {
     if !matches!(&*request.path, "/healthz" | "/livez" | "/readyz") {
         log::debug!(

@@ -1,4 +1,4 @@
-//! An upgrade that has no fault, before its 101: at once, or when a part has decided.
+//! An accepted upgrade before its 101 is sent: immediately, or when a part has decided.
 
 use crate::behaviours::Behaviour;
 use crate::engine::Id;
@@ -6,11 +6,11 @@ use crate::heap;
 use crate::proto::deflate::Agreed;
 use crate::server::websocket::extras::Extras;
 
-/// A WebSocket of which only the word is missing that it may be one.
+/// Everything needed to open the WebSocket.
 #[derive(Debug)]
 pub(in crate::server) struct Pending {
     pub(in crate::server) accept: String,
-    /// The subprotocols that the client offers, with commas between.
+    /// The client's subprotocols, separated by commas.
     pub(in crate::server) offered: Box<str>,
     pub(in crate::server) deflate: Option<(String, Agreed)>,
     pub(in crate::server) behaviour: Box<dyn Behaviour>,
@@ -19,12 +19,11 @@ pub(in crate::server) struct Pending {
 }
 
 impl Pending {
-    /// Whether the client offers this subprotocol.
     pub(in crate::server) fn offers(&self, subprotocol: &str) -> bool {
         self.offered.split(',').any(|offered| offered == subprotocol)
     }
 
-    /// What it owns, its place in a table included.
+    /// Memory owned, including its entry in the table.
     pub(in crate::server) fn cost(&self) -> usize {
         let answer = self.deflate.as_ref().map_or(0, |(answer, _)| answer.capacity());
         heap::tree_entry::<(Id, Self)>()

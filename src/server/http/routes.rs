@@ -1,8 +1,9 @@
-//! Which path answers what. One row a path in [`ROWS`]; files and mounts come behind them.
+//! The server's own routes, one row in [`ROWS`] for each, and how requests are dispatched. Routes
+//! of parts, files and mounts come after them.
 
 use crate::behaviours::Mount;
 use crate::engine::Side;
-use crate::proto::handshake::{self, Origin as Page};
+use crate::proto::handshake::{self, Origin};
 use crate::proto::http::{self, Method, Request};
 use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
@@ -14,28 +15,26 @@ use crate::server::ops::admin::{self, Ops};
 use crate::server::ops::stats;
 use crate::server::part::PartId;
 use crate::server::route::{Reply, Route, ServedOn};
-use crate::server::route_table::{Match, Origin};
+use crate::server::route_table::{Match, Owner};
 use crate::server::shared::View;
 
-/// Carries out a request.
-pub(in crate::server) type Does = fn(&Request<'_, '_>, &mut Ops<'_>) -> Reply;
+pub(in crate::server) type CommandFn = fn(&Request<'_, '_>, &mut Ops<'_>) -> Reply;
 
-/// How a path answers.
 #[derive(Clone, Copy, Debug)]
-enum Answer {
-    /// It looks and tells.
-    Tells(fn(&Request<'_, '_>, View<'_>) -> Response<'static>),
-    /// It may change something, or answer later. No page of another site may ask for it.
-    Does(Get, Does),
+enum Handler {
+    /// Has no effect.
+    Read(fn(&Request<'_, '_>, View<'_>) -> Response<'static>),
+    /// May have an effect or respond later. Pages of other origins are refused.
+    Command(GetEffect, CommandFn),
 }
 
-/// What a GET of a path does, where another method changes something. A GET that acts is for
-/// hooks, which can send nothing else: a browser sends one for every image of a page.
+/// The effect of GET on a route whose other methods have one. Hooks can only send GET, but browsers
+/// send it for every image of a page.
 #[derive(Clone, Copy, Debug)]
-enum Get {
-    Looks,
+enum GetEffect {
+    ReadOnly,
     Acts,
-    /// It acts with this parameter in the query, and looks without it.
+    /// Has an effect only with this query parameter.
     ActsWith(&'static str),
 }
 
@@ -43,58 +42,58 @@ const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 const GET_AND_POST: &[Method] = &[Method::Get, Method::Head, Method::Post];
 
-/// A row of the table: a path, and how it answers.
-type Row = (Route, Answer);
+type Row = (Route, Handler);
 
 const fn route(
     path: &'static str,
     served_on: ServedOn,
     about: &'static str,
     methods: &'static [Method],
-    answer: Answer,
+    handler: Handler,
 ) -> Row {
-    (Route { path, served_on, condition: "", about, methods, body_bytes: None }, answer)
+    (Route { path, served_on, condition: "", about, methods, body_bytes: None }, handler)
 }
 
-/// The server's own paths; files, mounts and the paths of parts come behind them.
 #[rustfmt::skip]
 const ROWS: &[Row] = {
-    use Answer::{Does, Tells};
-    use ServedOn::{Admin, Both, Faults, Figures, Main};
-    use Get::{Acts, ActsWith, Looks};
+    use Handler::{Command, Read};
+    use ServedOn::{Admin, Both, Faults, Monitoring, Main};
+    use GetEffect::{Acts, ActsWith, ReadOnly};
     &[
-        route("/healthz", Both, "200 `OK` as long as the loop turns", GET, Tells(health)),
-        route("/livez", Both, "the same", GET, Tells(health)),
-        route("/readyz", Both, "200 `OK`, or 503 with the reason", GET, Tells(ready)),
-        route("/api/health", Main, "200 `Ok`, also while draining", GET, Tells(api_health)),
-        route("/version", Main, "the build, as JSON", GET, Tells(whoami::version)),
-        route("/whoami", Main, "who serves, and the request as it came", GET,
-            Tells(whoami::whoami)),
-        route("/metrics", Figures, "for Prometheus", GET, Does(Looks, stats::ask_metrics)),
-        route("/stats", Figures, "the same in short, as JSON, for people and KEDA", GET,
-            Does(Looks, stats::ask_stats)),
-        route("/drain", Admin, "GET reports, and with `?wait=15s` is a preStop hook; POST begins, \
-            with `?cancel=1` takes back", GET_AND_POST, Does(ActsWith("wait"), admin::drain)),
+        route("/healthz", Both, "200 `OK` while the event loop runs", GET, Read(health)),
+        route("/livez", Both, "the same", GET, Read(health)),
+        route("/readyz", Both, "200 `OK`, or 503 with the reason", GET, Read(ready)),
+        route("/api/health", Main, "200 `Ok`, also while draining", GET, Read(api_health)),
+        route("/version", Main, "name and version, as JSON", GET, Read(whoami::version)),
+        route("/whoami", Main, "the server's identity and the request as received, as JSON", GET,
+            Read(whoami::whoami)),
+        route("/metrics", Monitoring, "metrics for Prometheus", GET,
+            Command(ReadOnly, stats::ask_metrics)),
+        route("/stats", Monitoring, "a summary as JSON, for people and KEDA", GET,
+            Command(ReadOnly, stats::ask_stats)),
+        route("/drain", Admin, "GET reports, or with `?wait=15s` is a preStop hook; POST starts a \
+            drain, or with `?cancel=1` cancels it", GET_AND_POST,
+            Command(ActsWith("wait"), admin::drain)),
         route("/api/shutdown", Admin, "a preStop hook of 15 s: `Ok` after the wait", GET_AND_POST,
-            Does(Acts, admin::shutdown)),
+            Command(Acts, admin::shutdown)),
         route("/readyz/disable", Admin, "not ready, without draining", POST,
-            Does(Acts, admin::disable)),
-        route("/readyz/enable", Admin, "ready again", POST, Does(Acts, admin::enable)),
+            Command(Acts, admin::disable)),
+        route("/readyz/enable", Admin, "ready again", POST, Command(Acts, admin::enable)),
         route("/shed", Admin, "`?percent=20` closes that share of the WebSockets", POST,
-            Does(Acts, admin::shed)),
-        route("/inemuri", Faults, "nothing is answered for 10 s, or `?seconds=`", GET_AND_POST,
-            Does(Acts, admin::inemuri)),
-        route("/seppuku", Faults, "the process ends with status 69", GET_AND_POST,
-            Does(Acts, admin::seppuku)),
+            Command(Acts, admin::shed)),
+        route("/inemuri", Faults, "blocks the event loop for 10 s, or `?seconds=`", GET_AND_POST,
+            Command(Acts, admin::inemuri)),
+        route("/seppuku", Faults, "exits with status 69", GET_AND_POST,
+            Command(Acts, admin::seppuku)),
     ]
 };
 
-/// The server's own paths.
+/// The server's own routes.
 pub fn routes() -> impl Iterator<Item = &'static Route> {
     ROWS.iter().map(|(route, _)| route)
 }
 
-/// The path without the base path.
+/// Strips the base path.
 pub(in crate::server) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
     let rest = path.strip_prefix(base)?;
     match rest {
@@ -103,26 +102,26 @@ pub(in crate::server) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str>
     }
 }
 
-/// The row of a request's path.
+/// The route of a request.
 pub(in crate::server) fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<Match> {
     let config = &cx.shared.config;
     let path = below(&config.base_path, &request.path)?;
-    cx.shared.routes.open(cx.side, config).find(|row| row.route.is_for(path))
+    cx.shared.routes.open(cx.side, config).find(|row| row.route.matches(path))
 }
 
-impl Answer {
-    /// Whether this is a GET that changes something.
+impl Handler {
+    /// Whether the request is a GET with an effect.
     fn acts_on_get(self, request: &Request<'_, '_>) -> bool {
         let acts = match self {
-            Self::Does(Get::Acts, _) => true,
-            Self::Does(Get::ActsWith(name), _) => admin::param(request, name).is_some(),
-            Self::Does(Get::Looks, _) | Self::Tells(_) => false,
+            Self::Command(GetEffect::Acts, _) => true,
+            Self::Command(GetEffect::ActsWith(name), _) => admin::param(request, name).is_some(),
+            Self::Command(GetEffect::ReadOnly, _) | Self::Read(_) => false,
         };
         acts && GET.contains(&request.method)
     }
 }
 
-/// What the metrics call a request's path: one of few names, whatever is asked for.
+/// The path label in metrics: one of a few names, whatever the request.
 pub(in crate::server) fn label(
     request: &Request<'_, '_>,
     found: Option<Match>,
@@ -139,64 +138,63 @@ pub(in crate::server) fn label(
     }
 }
 
-/// How a request is answered that may change something.
-pub(in crate::server) enum Command {
+/// How to handle a request that may have an effect.
+pub(in crate::server) enum Dispatch {
     Refuse(Response<'static>),
-    Do(Does),
-    /// By the part whose route it is.
-    Ask(PartId, &'static Route),
+    Command(CommandFn),
+    Part(PartId, &'static Route),
 }
 
-/// Whether a request may change something, and whether it is allowed to; `None` when all that it
-/// wants is to be told.
-pub(in crate::server) fn command(
+/// Decides whether a request may have an effect and is permitted; `None` if it only reads.
+pub(in crate::server) fn dispatch(
     request: &Request<'_, '_>,
     found: Option<Match>,
     cx: View<'_>,
-) -> Option<Command> {
-    let forbidden =
-        |text: String| Some(Command::Refuse(Response::text(Refusal::OriginForeign.status(), text)));
+) -> Option<Dispatch> {
+    let forbidden = |text: String| {
+        Some(Dispatch::Refuse(Response::text(Refusal::OriginForeign.status(), text)))
+    };
     if cx.side == Side::Admin
         && let Err(why) = browser::check(request, &cx.shared.config.admin_hosts)
     {
         return forbidden(why);
     }
-    let Match { route, from } = found?;
-    let answer = match from {
-        Origin::Server(row) => Some(ROWS[row].1),
-        Origin::Part(_) => None,
+    let Match { route, owner } = found?;
+    let handler = match owner {
+        Owner::Server(row) => Some(ROWS[row].1),
+        Owner::Part(_) => None,
     };
-    if matches!(answer, Some(Answer::Tells(_))) {
+    if matches!(handler, Some(Handler::Read(_))) {
         return None;
     }
     if !route.methods.contains(&request.method) {
-        return Some(Command::Refuse(other_method(request, route.methods)));
+        return Some(Dispatch::Refuse(other_method(request, route.methods)));
     }
     match cx.side {
         Side::Admin
-            if answer.is_some_and(|answer| answer.acts_on_get(request))
-                && browser::is_marked(request) =>
+            if handler.is_some_and(|handler| handler.acts_on_get(request))
+                && browser::is_from_browser(request) =>
         {
             return forbidden(browser::USE_POST.to_owned());
         }
         Side::Main if is_foreign(request) => return forbidden(browser::FOREIGN.to_owned()),
         Side::Admin | Side::Main => {}
     }
-    match (answer, from) {
-        (Some(Answer::Does(_, does)), _) => Some(Command::Do(does)),
-        (_, Origin::Part(part)) => Some(Command::Ask(part, route)),
-        (Some(Answer::Tells(_)) | None, Origin::Server(_)) => None,
+    match (handler, owner) {
+        (Some(Handler::Command(_, command)), _) => Some(Dispatch::Command(command)),
+        (_, Owner::Part(part)) => Some(Dispatch::Part(part, route)),
+        (Some(Handler::Read(_)) | None, Owner::Server(_)) => None,
     }
 }
 
-/// A page of another site must not stop the server that it is shown beside. On the admin listener
+/// A page of another origin must not be able to stop the server. On the admin listener
 /// [`browser::check`] is stricter.
 fn is_foreign(request: &Request<'_, '_>) -> bool {
     let from_elsewhere = request.values("sec-fetch-site").any(|site| site == b"cross-site");
-    from_elsewhere || !matches!(handshake::origin(request), Ok(Page::Absent | Page::Same))
+    from_elsewhere || !matches!(handshake::origin(request), Ok(Origin::Absent | Origin::Same))
 }
 
-/// Answers a well-formed request that neither wants to be a WebSocket nor changes anything.
+/// Answers a well-formed request that is no upgrade and has no effect.
 pub(in crate::server) fn respond<'a>(
     request: &Request<'_, '_>,
     found: Option<Match>,
@@ -219,17 +217,17 @@ pub(in crate::server) fn respond<'a>(
     if !GET.contains(&request.method) {
         return other_method(request, GET);
     }
-    if let Some(Match { from: Origin::Server(row), .. }) = found
-        && let Answer::Tells(tells) = ROWS[row].1
+    if let Some(Match { owner: Owner::Server(row), .. }) = found
+        && let Handler::Read(read) = ROWS[row].1
     {
-        return tells(request, cx);
+        return read(request, cx);
     }
-    let served = file.map(|file| file.answer(request));
+    let served = file.map(|file| file.respond(request));
     served.unwrap_or_else(|| Response::refusal(Refusal::UpgradeMissing))
 }
 
-/// The file that a request asks for. A client sends characters such as `@` and `+` as they are or
-/// as `%XX`, so all of the path is decoded, from what was sent and once.
+/// The file at the request's path. Clients send characters such as `@` and `+` literally or as
+/// `%XX`, so the raw path is decoded once.
 fn file<'a>(request: &Request<'_, '_>, cx: View<'a>) -> Option<&'a Asset> {
     let path = http::decoded_path(request.raw_path).filter(|_| cx.side == Side::Main)?;
     cx.shared.assets.find(below(&cx.shared.config.base_path, &path)?)
@@ -252,7 +250,7 @@ fn allow(methods: &[Method]) -> String {
     names.join(", ")
 }
 
-/// Names the endpoints, since whoever mistypes one asks for exactly that.
+/// Lists the routes, to help against typos.
 pub(in crate::server) fn not_found(cx: View<'_>) -> Response<'static> {
     let config = &cx.shared.config;
     let routes = cx.shared.routes.open(cx.side, config).map(|row| row.route.path);
@@ -277,7 +275,7 @@ fn ready(_: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
     if let Some(why) = cx.shared.why_unready() {
         return Response::text(503, format!("{why}\n"));
     }
-    let remarks = cx.shared.parts.iter().filter_map(|(_, part)| part.remark());
+    let remarks = cx.shared.parts.iter().filter_map(|(_, part)| part.ready_note());
     let words: Vec<&str> = ["OK"].into_iter().chain(remarks).collect();
     Response::text(200, format!("{}\n", words.join(", ")))
 }

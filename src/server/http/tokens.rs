@@ -1,6 +1,5 @@
-//! Tokens that clients need, as files have them: read at start, and again when a client comes and
-//! they are old. A client must learn neither the file's path from an answer, nor anything about
-//! the token from how long the answer took.
+//! Access tokens from files: read at start, and again when a client connects and they are old.
+//! Responses must not reveal a file's path, nor their timing anything about the token.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +7,27 @@ use crate::engine::{File, Now, Source};
 use crate::proto::http::{Request, percent_decoded};
 use crate::time;
 
-/// After that, they are read again.
+/// Age after which they are read again.
 const REREAD_MS: u64 = 60_000;
-/// A token that is longer is none.
+/// Maximum token.
 const TOKEN_BYTES: usize = 16 * 1024;
 
-/// Tokens, by the path of their file.
+/// The access tokens of all mounts, by the path of their file.
 #[derive(Debug)]
 pub struct Tokens {
-    /// Empty: nothing could be read, and no client has it.
+    /// Empty if the file could not be read: then no token matches.
     by_path: BTreeMap<String, Vec<u8>>,
     read_ns: Option<u64>,
 }
 
 impl Tokens {
-    /// Tokens of these files; an empty path is none.
+    /// Tokens from these files; empty paths are skipped.
     pub fn new(paths: impl Iterator<Item = String>) -> Self {
         let paths = paths.filter(|path| !path.is_empty());
         Self { by_path: paths.map(|path| (path, Vec::new())).collect(), read_ns: None }
     }
 
-    /// What is to be read.
+    /// The files to read.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
         self.by_path.keys().cloned().collect()
@@ -38,7 +37,7 @@ impl Tokens {
         (!self.by_path.is_empty()).then(|| Source::Files(self.paths()))
     }
 
-    /// Files were read. One that is half written keeps the old token.
+    /// Files were read. An empty file, perhaps half written, keeps the old token.
     pub fn fetched(&mut self, files: &[File]) {
         for File { name, bytes, .. } in files {
             let token = bytes.trim_ascii();
@@ -48,13 +47,13 @@ impl Tokens {
             } else {
                 log::warn!(
                     target: "files", file = name, bytes = token.len();
-                    "this token file is empty or too long: {}", holds(!known.is_empty())
+                    "token file is empty or too long: {}", fallback(!known.is_empty())
                 );
             }
         }
     }
 
-    /// Whether it is time to read them again; the answer is yes once.
+    /// Whether to read them again now; returns true once for each period.
     pub fn are_old(&mut self, now: Now) -> bool {
         let old = self.read_ns.is_none_or(|read_ns| now.mono_ns - read_ns >= time::ms(REREAD_MS));
         if old {
@@ -63,13 +62,13 @@ impl Tokens {
         old
     }
 
-    /// Whether a request has the token of this file, in `Authorization` and nowhere else.
+    /// Whether the request has the token of this file in `Authorization`.
     #[must_use]
     pub fn is_bearer(&self, request: &Request<'_, '_>, path: &str) -> bool {
         self.is_token(path, bearer(request).unwrap_or_default())
     }
 
-    /// The same, or in the parameter `access_token` of the URL: a page cannot set the field.
+    /// The same, or in the URL parameter `access_token`: a page cannot set the header field.
     pub(in crate::server) fn admits(&self, request: &Request<'_, '_>, path: &str) -> bool {
         let in_url = request.query.split('&').find_map(|pair| pair.strip_prefix("access_token="));
         let in_url = in_url.and_then(percent_decoded);
@@ -83,10 +82,10 @@ impl Tokens {
     }
 }
 
-/// What a file that cannot be used means for clients, in a log line.
+/// The consequence of an unusable file, for the log.
 #[must_use]
-pub fn holds(had_one: bool) -> &'static str {
-    if had_one { "what it said before holds" } else { "nobody is let in by it" }
+pub fn fallback(had_one: bool) -> &'static str {
+    if had_one { "keeping its previous contents" } else { "it grants no access" }
 }
 
 fn bearer<'b>(request: &Request<'_, 'b>) -> Option<&'b str> {
@@ -94,7 +93,7 @@ fn bearer<'b>(request: &Request<'_, 'b>) -> Option<&'b str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(given.trim())
 }
 
-/// Takes as long wherever they differ.
+/// Compares in constant time.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     let differs = one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b));
     one.len() == other.len() && differs == 0

@@ -1,4 +1,4 @@
-//! The upgrade: which request becomes which WebSocket, and with what.
+//! Checks an upgrade request and collects the properties of its WebSocket.
 
 use crate::behaviours::{Mount, Params, Source, WireFault};
 use crate::engine::{Id, Now, Side};
@@ -17,20 +17,20 @@ use crate::server::part::PartId;
 use crate::server::shared::View;
 use crate::server::websocket::extras::{self, Extras};
 
-/// The answer instead of 101. With status 503 it lacks `Retry-After`.
+/// The response instead of 101. The caller adds `Retry-After` to a 503.
 pub(in crate::server) type Refused = Box<Response<'static>>;
 
-/// An upgrade without a fault.
+/// A valid upgrade.
 #[derive(Debug)]
 pub(in crate::server) struct Upgrade {
     pub(in crate::server) pending: Pending,
     pub(in crate::server) params: Params,
     pub(in crate::server) subprotocol: Option<String>,
-    /// The part that decides on it, and speaks on it.
+    /// The part that decides on it and handles it.
     pub(in crate::server) part: Option<PartId>,
 }
 
-/// Whether a request may become a WebSocket, as far as the server decides that.
+/// Performs the server's own checks; a part may still refuse.
 pub(in crate::server) fn check(
     request: &Request<'_, '_>,
     (now, id): (Now, Id),
@@ -49,7 +49,7 @@ pub(in crate::server) fn check(
     check_token(request, &mount.params.token_file, &shared.tokens)?;
     let params = params(request, mount, config.faults)?;
     let part = shared.mount_parts[index];
-    let subprotocol = choose(&offer, mount, &params.subprotocols).map(str::to_owned);
+    let subprotocol = choose_subprotocol(&offer, mount, &params.subprotocols).map(str::to_owned);
     let index = u16::try_from(index).map_err(|_| refuse(Refusal::NotFound))?;
     if shared.drain.phase.refuses() {
         return Err(refuse(Refusal::Draining));
@@ -62,7 +62,7 @@ pub(in crate::server) fn check(
     }
     let hello = || extras::hello(&config.identity, &shared.hello_fields, id.to_string());
     let pending = Pending {
-        deflate: agree(&offer, params.deflate.unwrap_or(config.deflate)),
+        deflate: negotiate_deflate(&offer, params.deflate.unwrap_or(config.deflate)),
         offered: offer.subprotocols.join(",").into(),
         accept: offer.accept,
         behaviour: (mount.entry.new)(),
@@ -72,8 +72,8 @@ pub(in crate::server) fn check(
     Ok(Upgrade { pending, params, subprotocol, part })
 }
 
-/// What to say of compression, and what it means for messages.
-fn agree(offer: &Offer<'_>, wanted: Compression) -> Option<(String, Agreed)> {
+/// The response header for compression, and the agreed parameters.
+fn negotiate_deflate(offer: &Offer<'_>, wanted: Compression) -> Option<(String, Agreed)> {
     let terms = offer.deflate?;
     match wanted {
         Compression::Off => None,
@@ -81,7 +81,7 @@ fn agree(offer: &Offer<'_>, wanted: Compression) -> Option<(String, Agreed)> {
     }
 }
 
-/// What the mount asks for, and the URL on top of it.
+/// Parameters of the mount, overridden by those of the URL.
 fn params(request: &Request<'_, '_>, mount: &Mount, faults: bool) -> Result<Params, Refused> {
     let mut params = mount.params.clone();
     let source = if faults { Source::Trusted } else { Source::Url };
@@ -96,7 +96,7 @@ fn refused_upgrade(refusal: Refusal) -> Response<'static> {
     if refusal == Refusal::MethodNotAllowed { response.with("Allow", "GET") } else { response }
 }
 
-/// Lets in a client that has the mount's token.
+/// Accepts only clients with the mount's token.
 fn check_token(request: &Request<'_, '_>, path: &str, tokens: &Tokens) -> Result<(), Refused> {
     if path.is_empty() || tokens.admits(request, path) {
         return Ok(());
@@ -106,7 +106,7 @@ fn check_token(request: &Request<'_, '_>, path: &str, tokens: &Tokens) -> Result
     Err(Box::new(refusal.with("WWW-Authenticate", "Bearer")))
 }
 
-/// A page may connect to its own host, and where the operator lets it.
+/// A page may connect to its own host, or if its origin is allowed.
 fn check_origin(request: &Request<'_, '_>, origins: &Origins) -> Result<(), Refused> {
     let origin =
         handshake::origin(request).map_err(|refusal| Box::new(Response::refusal(refusal)))?;
@@ -128,17 +128,17 @@ fn check_origin(request: &Request<'_, '_>, origins: &Origins) -> Result<(), Refu
     Err(Box::new(Response::text(Refusal::OriginForeign.status(), text)))
 }
 
-/// RFC 6455 §4.2.2: one of the client's, or none.
-fn choose<'o>(offer: &Offer<'o>, mount: &Mount, spoken: &[String]) -> Option<&'o str> {
+/// RFC 6455 §4.2.2: one that the client offers, or none.
+fn choose_subprotocol<'o>(offer: &Offer<'o>, mount: &Mount, own: &[String]) -> Option<&'o str> {
     let mut offered = offer.subprotocols.iter().copied();
-    if spoken.is_empty() {
-        // Clients hang up on a server that chooses none of what they offer.
+    if own.is_empty() {
+        // Clients disconnect if the server chooses none of theirs.
         return offered.next().filter(|_| mount.entry.any_subprotocol);
     }
-    offered.find(|name| spoken.iter().any(|spoken| spoken == name))
+    offered.find(|name| own.iter().any(|own| own == name))
 }
 
-/// The client as proxies name it, for the log only: nothing is decided by it.
+/// The client's address according to proxies. Only for the log, since it can be forged.
 fn forwarded(request: &Request<'_, '_>) -> Option<Box<str>> {
     let value = request.value("x-forwarded-for").or_else(|| request.value("x-real-ip"))?;
     Some(value[..value.len().min(limits::FORWARDED_BYTES)].into())

@@ -1,4 +1,4 @@
-//! Who serves, and what a request looked like when it came: `/version` and `/whoami`.
+//! `/version` and `/whoami`: the identity of the server, and the request as received.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -58,13 +58,13 @@ pub(in crate::server) fn whoami(request: &Request<'_, '_>, cx: View<'_>) -> Resp
     })
 }
 
-/// Before the token, in the one subprotocol that the Kubernetes API gives a name for it.
+/// The subprotocol prefix with which the Kubernetes API takes tokens.
 const KUBERNETES_BEARER: &str = "base64url.bearer.authorization.k8s.io.";
-/// A subprotocol that is longer is taken for a token: the longest registered one has 36 bytes.
+/// Longer subprotocols are treated as tokens: the longest registered one has 36 bytes.
 const PROTOCOL_BYTES: usize = 40;
 const MASK: &str = "***";
 
-/// Words that make a name that of a secret, wherever they stand in it.
+/// A field or parameter whose name contains one of these is secret.
 const SECRETS: [&str; 14] = [
     "cookie",
     "authorization",
@@ -82,7 +82,7 @@ const SECRETS: [&str; 14] = [
     "session",
 ];
 
-/// A field's value without what would let its reader in somewhere.
+/// The value of a field, with secrets masked.
 fn shown<'v>(name: &str, value: &'v [u8]) -> Cow<'v, str> {
     let name = name.to_ascii_lowercase();
     let value = String::from_utf8_lossy(value);
@@ -98,7 +98,7 @@ fn shown<'v>(name: &str, value: &'v [u8]) -> Cow<'v, str> {
     }
 }
 
-/// Whether a field of this name, in lower case, is a secret as a whole.
+/// Whether the whole field is secret. `name` is in lower case.
 fn is_secret(name: &str) -> bool {
     has_secret_word(name)
         || name.starts_with("x-amzn-oidc-")
@@ -109,8 +109,8 @@ fn has_secret_word(name: &str) -> bool {
     SECRETS.iter().any(|word| name.contains(word))
 }
 
-/// A page can set no `Authorization` on a WebSocket, so tokens travel as subprotocols: as a part
-/// of one, or as the one behind `bearer` or the like.
+/// A page cannot set `Authorization` on a WebSocket, so tokens are sent as subprotocols: as part of
+/// one, or as the one after `bearer` or the like.
 fn masked_protocols(list: &str) -> String {
     let names_one = |item: &str| {
         let item = item.to_ascii_lowercase();
@@ -137,7 +137,7 @@ fn masked_protocols(list: &str) -> String {
     masked.join(", ")
 }
 
-/// A URL, or the target of a request, whose query may have secrets: their names stay.
+/// Masks secrets in the query of a URL or request target; names are kept.
 fn masked_url(text: &str) -> Cow<'_, str> {
     let Some(at) = text.find(['?', '#']) else { return Cow::Borrowed(text) };
     let mut masked = text[..at].to_owned();

@@ -1,4 +1,4 @@
-//! What an operator, a preStop hook or a fault test may ask of the process.
+//! The admin endpoints, for operators, preStop hooks and fault tests.
 
 use std::collections::VecDeque;
 
@@ -8,20 +8,20 @@ use crate::engine::{Action, Now, Peer};
 use crate::proto::http::{Method, Request};
 use crate::proto::response::Response;
 use crate::server::ops::drain::Drain;
-use crate::server::route::{Later, Reply, json};
-use crate::server::shared::{Open, Order};
+use crate::server::route::{Deferred, Reply, json};
+use crate::server::shared::{AdminOrder, Open};
 use crate::server::websocket::faults::Faults;
 use crate::units;
 
-/// What the preStop hook of the guide waits, so that its manifest works as it is.
+/// The wait of the preStop hook in the deployment guide, so that its manifest works unchanged.
 const SHUTDOWN_MS: u64 = 15_000;
-/// A hook that would wait longer holds nothing that any grace period would.
+/// Longer than any grace period.
 const WAIT_MS_MAX: u64 = 3_600_000;
-/// How long `/inemuri` sleeps unless told otherwise, and at most.
+/// Default and maximum of `/inemuri`.
 const SLEEP_S: u64 = 10;
 const SLEEP_S_MAX: u64 = 600;
 
-/// What a request can change of the process, and who asks.
+/// The state that an admin request can change.
 #[derive(Debug)]
 pub(in crate::server) struct Ops<'a> {
     pub(in crate::server) now: Now,
@@ -30,11 +30,11 @@ pub(in crate::server) struct Ops<'a> {
     pub(in crate::server) drain: &'a mut Drain,
     pub(in crate::server) faults: &'a mut Faults,
     pub(in crate::server) ready_off: &'a mut bool,
-    pub(in crate::server) orders: &'a mut VecDeque<Order>,
+    pub(in crate::server) orders: &'a mut VecDeque<AdminOrder>,
     pub(in crate::server) actions: &'a mut VecDeque<Action>,
 }
 
-/// The value of a parameter of the query.
+/// The value of a query parameter.
 pub(in crate::server) fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
     let mut pairs = request.query.split('&');
     pairs.find_map(|pair| {
@@ -43,57 +43,57 @@ pub(in crate::server) fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Opt
     })
 }
 
-fn bad(what: &'static str) -> Reply {
+fn bad_request(what: &'static str) -> Reply {
     Reply::Now(Response::text(400, format!("{what}\n")))
 }
 
-fn said(text: &'static str) -> Reply {
+fn ok(text: &'static str) -> Reply {
     Reply::Now(Response::text(200, text))
 }
 
-/// The preStop hook: readiness fails at once, everything is still served, and the answer comes
-/// after the wait.
-fn announce_and_wait(what: Later, wait_ms: u64, ops: &mut Ops<'_>) -> Reply {
+/// The preStop hook: readiness fails immediately, everything is still served, and the response is
+/// sent after the wait.
+fn announce_and_wait(what: Deferred, wait_ms: u64, ops: &mut Ops<'_>) -> Reply {
     announce(ops);
     Reply::Later { after_ms: wait_ms, what }
 }
 
 fn announce(ops: &mut Ops<'_>) {
     if !ops.drain.is_under_way() {
-        log::info!(target: "drain", peer:% = ops.peer; "announced: not ready, still serving");
+        log::info!(target: "drain", peer:% = ops.peer; "drain announced: not ready, still serving");
     }
     ops.drain.announce(ops.now);
 }
 
 /// `/api/shutdown`
 pub(in crate::server) fn shutdown(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
-    announce_and_wait(Later::Shutdown, SHUTDOWN_MS, ops)
+    announce_and_wait(Deferred::Shutdown, SHUTDOWN_MS, ops)
 }
 
 /// `/drain`
 pub(in crate::server) fn drain(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     if let Some(wait) = param(request, "wait") {
         return match units::duration_ms(wait).filter(|&ms| ms <= WAIT_MS_MAX) {
-            Some(ms) => announce_and_wait(Later::Drain, ms, ops),
-            None => bad("wait: must be a duration up to 1h, such as 15s"),
+            Some(ms) => announce_and_wait(Deferred::Drain, ms, ops),
+            None => bad_request("wait: must be a duration up to 1h, such as 15s"),
         };
     }
     if request.method != Method::Post {
         return report(ops);
     }
     match param(request, "cancel") {
-        Some("1" | "true" | "") if !ops.drain.is_under_way() => said("not draining\n"),
+        Some("1" | "true" | "") if !ops.drain.is_under_way() => ok("not draining\n"),
         Some("1" | "true" | "") if ops.drain.cancel() => {
-            log::info!(target: "drain", peer:% = ops.peer; "taken back");
-            said("not draining any more\n")
+            log::info!(target: "drain", peer:% = ops.peer; "drain cancelled");
+            ok("not draining any more\n")
         }
         Some("1" | "true" | "") => {
             Reply::Now(Response::text(409, "a signal asked for it: that cannot be taken back\n"))
         }
-        Some(_) => bad("cancel: must be 1"),
+        Some(_) => bad_request("cancel: must be 1"),
         None => {
             announce(ops);
-            said("draining\n")
+            ok("draining\n")
         }
     }
 }
@@ -120,48 +120,48 @@ fn report(ops: &Ops<'_>) -> Reply {
 
 /// `/readyz/disable`
 pub(in crate::server) fn disable(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
-    log::info!(target: "ready", peer:% = ops.peer; "readiness turned off");
+    log::info!(target: "ready", peer:% = ops.peer; "readiness disabled");
     *ops.ready_off = true;
-    said("not ready\n")
+    ok("not ready\n")
 }
 
 /// `/readyz/enable`
 pub(in crate::server) fn enable(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
-    log::info!(target: "ready", peer:% = ops.peer; "readiness turned on");
+    log::info!(target: "ready", peer:% = ops.peer; "readiness enabled");
     *ops.ready_off = false;
-    said("ready\n")
+    ok("ready\n")
 }
 
 /// `/shed`
 pub(in crate::server) fn shed(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     let percent = param(request, "percent").and_then(|text| text.parse().ok());
     let Some(percent @ 1..=100) = percent else {
-        return bad("percent: must be a number from 1 to 100, such as /shed?percent=20");
+        return bad_request("percent: must be a number from 1 to 100, such as /shed?percent=20");
     };
     let count = (ops.open.websockets * percent).div_ceil(100);
-    ops.orders.push_back(Order::Shed { count });
+    ops.orders.push_back(AdminOrder::Shed { count });
     log::info!(target: "shed", peer:% = ops.peer, percent, count; "closing some WebSockets");
     let all = ops.open.websockets;
     Reply::Now(Response::text(200, format!("closing {count} of {all} WebSockets\n")))
 }
 
-/// `/inemuri`: a nap in the middle of everything.
+/// `/inemuri`: blocks the event loop.
 pub(in crate::server) fn inemuri(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     let seconds = match param(request, "seconds") {
         None => Some(SLEEP_S),
         Some(text) => text.parse().ok().filter(|s| (1..=SLEEP_S_MAX).contains(s)),
     };
     let Some(seconds) = seconds else {
-        return bad("seconds: must be a number from 1 to 600");
+        return bad_request("seconds: must be a number from 1 to 600");
     };
-    log::warn!(target: "faults", peer:% = ops.peer, seconds; "asked to sleep");
+    log::warn!(target: "faults", peer:% = ops.peer, seconds; "sleep requested");
     ops.faults.sleep_soon(ops.now, seconds * 1000);
     Reply::Now(Response::text(200, format!("Sleeping for {seconds}s\n")))
 }
 
 /// `/seppuku`
 pub(in crate::server) fn seppuku(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
-    log::warn!(target: "faults", peer:% = ops.peer; "asked to die");
+    log::warn!(target: "faults", peer:% = ops.peer; "exit requested");
     ops.faults.exit_soon(ops.now);
-    said("Terminating\n")
+    ok("Terminating\n")
 }

@@ -1,34 +1,32 @@
-//! How the server stops: announce, stop accepting, close one connection after the other, hard
-//! stop. Each phase ends at a time; this file knows the times, `stop.rs` carries the phases out.
+//! The timing of a drain: announce, stop accepting, close one connection after the other, hard
+//! stop. `stop.rs` carries the phases out.
 
 use crate::engine::Now;
 use crate::limits;
 use crate::server::config::{DrainPlan, DrainReady};
 use crate::time;
 
-/// Between two signals that are both meant.
+/// A second signal within this time is a repetition.
 const REPEAT_MS: u64 = 1_000;
-/// However late it is, connections are closed over this long.
+/// The minimum time over which connections are closed.
 const WINDOW_MS_MIN: u64 = 3_000;
-/// Time that each connection gets in the staggered close, as long as the window has it.
+/// Time for each connection in the staggered close, if the window is long enough.
 const CLOSE_GAP_MS: u64 = 20;
 
-/// How far the server is on its way out.
+/// The phase of a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::server) enum Phase {
-    /// Not at all.
     #[default]
     Serving,
     /// Readiness fails; everything is still served.
     Announced,
-    /// No new connections; the open ones are closed one after the other.
+    /// New connections are refused; the open ones are closed one after the other.
     Closing,
-    /// Over.
     Stopped,
 }
 
 impl Phase {
-    /// The word for a report.
+    /// For the report.
     pub(in crate::server) fn name(self) -> &'static str {
         match self {
             Self::Serving => "serving",
@@ -47,44 +45,43 @@ impl Phase {
     }
 }
 
-/// The clock of a drain.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Drain {
     pub(in crate::server) phase: Phase,
     /// When it was announced.
     began_ns: u64,
-    /// When a signal asked for it.
+    /// When the first signal was received.
     signalled_ns: Option<u64>,
-    /// When the present phase ends.
+    /// When the current phase ends.
     until_ns: Option<u64>,
-    /// The main listeners are closed: until then more connections may come.
+    /// The main listeners are closed: until then connections may still be accepted.
     pub(in crate::server) accepting_stopped: bool,
-    /// `WebSockets` that were closed as the protocol has it, and those that were cut.
+    /// `WebSockets` closed with a close handshake, and those that broke or were reset.
     pub(in crate::server) clean: u64,
     pub(in crate::server) forced: u64,
 }
 
-/// What a signal means, by when it comes.
+/// The effect of SIGTERM, depending on its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Meaning {
+pub(in crate::server) enum SignalEffect {
     /// Begin to drain.
     Begin,
-    /// A repeat that a restarted supervisor sends: ignored.
-    Repeat,
-    /// The operator means now.
-    Now,
+    /// A repetition, as sent by a restarted supervisor.
+    Ignore,
+    /// Stop immediately.
+    Stop,
 }
 
 impl Drain {
-    pub(in crate::server) fn meaning(&self, now: Now) -> Meaning {
+    pub(in crate::server) fn signal_effect(&self, now: Now) -> SignalEffect {
         match self.signalled_ns {
-            None => Meaning::Begin,
-            Some(first_ns) if now.mono_ns < first_ns + time::ms(REPEAT_MS) => Meaning::Repeat,
-            Some(_) => Meaning::Now,
+            None => SignalEffect::Begin,
+            Some(first_ns) if now.mono_ns < first_ns + time::ms(REPEAT_MS) => SignalEffect::Ignore,
+            Some(_) => SignalEffect::Stop,
         }
     }
 
-    /// A preStop hook, or an operator: readiness fails until a signal comes.
+    /// A preStop hook or an operator announces a drain: readiness fails until a signal is received.
     pub(in crate::server) fn announce(&mut self, now: Now) {
         if self.phase == Phase::Serving {
             self.phase = Phase::Announced;
@@ -92,15 +89,14 @@ impl Drain {
         }
     }
 
-    /// The signal. What is left of the delay is waited for: a hook, or an operator, may have
-    /// announced the drain before, and then part of the delay is over, or all of it.
+    /// SIGTERM. The delay counts from the announcement, so all or part of it may already be over.
     pub(in crate::server) fn signalled(&mut self, now: Now, plan: &DrainPlan) {
         self.announce(now);
         self.signalled_ns = Some(now.mono_ns);
         self.until_ns = Some(now.mono_ns.max(self.began_ns + time::ms(plan.delay_ms)));
     }
 
-    /// Takes back what was announced, unless a signal came.
+    /// Cancels an announced drain, unless a signal was received.
     pub(in crate::server) fn cancel(&mut self) -> bool {
         let cancelled = self.phase == Phase::Announced && self.signalled_ns.is_none();
         if cancelled {
@@ -109,8 +105,8 @@ impl Drain {
         cancelled
     }
 
-    /// Begins to close; returns over how long `n` connections are spread. Window and timeout
-    /// count from the announcement, since whoever will kill us counts from there as well.
+    /// Enters the phase `Closing`; returns the time over which to spread `n` closes. Window and
+    /// timeout count from the announcement, since the supervisor's grace period does as well.
     pub(in crate::server) fn close(&mut self, now: Now, plan: &DrainPlan, n: usize) -> u64 {
         self.phase = Phase::Closing;
         (self.clean, self.forced) = (0, 0);
@@ -131,7 +127,7 @@ impl Drain {
         self.until_ns
     }
 
-    /// When the hard stop comes at the latest; none as long as a drain can be taken back.
+    /// The latest time of the hard stop; `None` while the drain can be cancelled.
     pub(in crate::server) fn ends_ns(&self, plan: &DrainPlan) -> Option<u64> {
         let least_ms = plan.delay_ms + WINDOW_MS_MIN + limits::DRAIN_CLOSE_WAIT_MS;
         let late_ns = self.signalled_ns? + time::ms(least_ms);
@@ -146,7 +142,7 @@ impl Drain {
         (now.mono_ns - self.began_ns) / 1_000_000
     }
 
-    /// Whether answers say that the connection ends.
+    /// Whether HTTP responses close the connection.
     pub(in crate::server) fn is_under_way(&self) -> bool {
         self.phase != Phase::Serving
     }
@@ -157,7 +153,7 @@ impl Drain {
     }
 }
 
-/// Over how long `n` connections are closed, one after the other.
+/// The time over which to close `n` connections.
 pub(in crate::server) fn spread_ns(window_ms: u64, n: usize) -> u64 {
     time::ms(window_ms.min(CLOSE_GAP_MS.saturating_mul(n as u64)))
 }
@@ -166,7 +162,7 @@ pub(in crate::server) fn spread_ns(window_ms: u64, n: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// How long after the signal the delay ends, which began so long before it.
+    /// The rest of the delay if the drain was announced `announced_ms` before the signal.
     fn left_ms(announced_ms: u64) -> u64 {
         let plan = DrainPlan {
             delay_ms: 5_000,

@@ -1,4 +1,4 @@
-//! What is counted: plain integers, added to where things happen. How they look is in `stats`.
+//! Counters and histograms: plain integers, updated where events happen. `stats` formats them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,23 +7,22 @@ use crate::behaviours::Traffic;
 use crate::proto::http::Method;
 use crate::server::end::{End, Initiator};
 
-/// Lives that paths are famous for cutting short: load balancers and proxies give up at these.
-const LIFE_S: [u64; 12] = [1, 5, 15, 30, 60, 100, 240, 300, 600, 1800, 3600, 7200];
+/// Typical idle timeouts of load balancers and proxies, which cut connections after these times.
+const DURATION_S: [u64; 12] = [1, 5, 15, 30, 60, 100, 240, 300, 600, 1800, 3600, 7200];
 const MS: u64 = 1_000_000;
 const LATENCY_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000];
 
-/// Everything that is counted for the whole process.
 #[derive(Debug)]
 pub(in crate::server) struct Metrics {
-    /// By mount, in the order of the mounts.
+    /// In the order of the mounts.
     pub(in crate::server) mounts: Vec<MountCount>,
     pub(in crate::server) handshake_failures: BTreeMap<&'static str, u64>,
-    pub(in crate::server) closes: BTreeMap<(Class, Initiator), u64>,
-    pub(in crate::server) lives: Histogram,
+    pub(in crate::server) closes: BTreeMap<(CodeClass, Initiator), u64>,
+    pub(in crate::server) durations: Histogram,
     pub(in crate::server) traffic: Traffic,
     pub(in crate::server) ping_rtt: Histogram,
     pub(in crate::server) pong_timeouts: u64,
-    /// By method, path of the table, and status.
+    /// By method, route and status.
     pub(in crate::server) requests: BTreeMap<(Method, &'static str, u16), u64>,
     pub(in crate::server) request_time: Histogram,
     pub(in crate::server) lag: Histogram,
@@ -39,10 +38,10 @@ pub(in crate::server) struct MountCount {
     pub(in crate::server) total: u64,
 }
 
-/// A close code as the metrics name it: peers choose theirs freely from 3000 on, and must not
-/// choose how many rows there are.
+/// The label of a close code. Codes from 3000 on are grouped: peers choose them freely, and must
+/// not be able to create any number of time series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::server) enum Class {
+pub(in crate::server) enum CodeClass {
     Code(u16),
     /// 3000 to 3999: registered.
     Registered,
@@ -50,7 +49,7 @@ pub(in crate::server) enum Class {
     Private,
 }
 
-impl Class {
+impl CodeClass {
     fn of(code: u16) -> Self {
         match code {
             ..3000 => Self::Code(code),
@@ -74,7 +73,7 @@ impl Metrics {
             mounts: vec![MountCount::default(); mounts],
             handshake_failures: BTreeMap::new(),
             closes: BTreeMap::new(),
-            lives: Histogram::new(LIFE_S.map(|s| s * 1000 * MS)),
+            durations: Histogram::new(DURATION_S.map(|s| s * 1000 * MS)),
             traffic: Traffic::default(),
             ping_rtt: Histogram::new(LATENCY_MS.map(|ms| ms * MS)),
             pong_timeouts: 0,
@@ -94,39 +93,39 @@ impl Metrics {
         }
     }
 
-    pub(in crate::server) fn closed(&mut self, mount: u16, end: End, life_ms: u64) {
+    pub(in crate::server) fn closed(&mut self, mount: u16, end: End, duration_ms: u64) {
         if let Some(count) = self.mounts.get_mut(usize::from(mount)) {
             count.active -= 1;
         }
-        *self.closes.entry((Class::of(end.code), end.initiator)).or_default() += 1;
-        self.lives.observe_ns(life_ms * MS);
+        *self.closes.entry((CodeClass::of(end.code), end.initiator)).or_default() += 1;
+        self.durations.observe_ns(duration_ms * MS);
     }
 
     pub(in crate::server) fn handshake_failed(&mut self, reason: &'static str) {
         *self.handshake_failures.entry(reason).or_default() += 1;
     }
 
-    pub(in crate::server) fn answered(
+    pub(in crate::server) fn response_sent(
         &mut self,
         (method, path, status): (Method, &'static str, u16),
-        took_ms: u64,
+        elapsed_ms: u64,
     ) {
         *self.requests.entry((method, path, status)).or_default() += 1;
-        self.request_time.observe_ns(took_ms * MS);
+        self.request_time.observe_ns(elapsed_ms * MS);
     }
 }
 
-/// Times, by how long they were.
+/// Durations.
 #[derive(Debug)]
 pub struct Histogram {
     bounds_ns: [u64; 12],
-    /// One for each bound, and one for what is beyond the last.
+    /// One count for each bound, and one for values beyond the last.
     counts: [u64; 13],
     sum_ns: u64,
 }
 
 impl Histogram {
-    /// Of requests and their answers.
+    /// With bounds for the duration of requests.
     #[must_use]
     pub fn latency() -> Self {
         Self::new(LATENCY_MS.map(|ms| ms * MS))
@@ -136,7 +135,7 @@ impl Histogram {
         Self { bounds_ns, counts: [0; 13], sum_ns: 0 }
     }
 
-    /// Adds one.
+    /// Adds a value.
     pub fn observe_ns(&mut self, ns: u64) {
         let at = self.bounds_ns.partition_point(|bound| *bound < ns);
         self.counts[at] += 1;
@@ -151,7 +150,7 @@ impl Histogram {
         self.sum_ns as f64 / 1e9
     }
 
-    /// Bounds in seconds, and how many were no longer.
+    /// Bounds in seconds, with cumulative counts.
     pub(in crate::server) fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let mut so_far = 0;
         self.bounds_ns.iter().zip(&self.counts).map(move |(bound, count)| {
@@ -160,7 +159,7 @@ impl Histogram {
         })
     }
 
-    /// The bound below which this share of the times lies, in milliseconds; none without times.
+    /// The smallest bound that covers this share of the values, in milliseconds.
     pub(in crate::server) fn quantile_ms(&self, share: f64) -> Option<f64> {
         let wanted = self.count() as f64 * share;
         let last_s = self.bounds_ns[11] as f64 / 1e9;
@@ -172,31 +171,31 @@ impl Histogram {
     }
 }
 
-/// One metric.
+/// The declaration of a metric.
 #[derive(Debug)]
 pub struct Metric {
     /// Its name.
     pub name: &'static str,
     /// Its labels, for documents.
     pub labels: &'static str,
-    /// What it tells.
+    /// The HELP text.
     pub about: &'static str,
     kind: MetricKind,
 }
 
-/// What Prometheus may do with it.
+/// The Prometheus type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only grows.
+    /// Never decreases.
     Counter,
-    /// Goes up and down.
+    /// Can decrease.
     Gauge,
-    /// Times, by how long they were.
+    /// Durations.
     Histogram,
 }
 
 impl Metric {
-    /// A metric that its owner fills in.
+    /// A metric; its owner writes the samples.
     #[must_use]
     pub const fn new(
         name: &'static str,
@@ -218,7 +217,7 @@ impl MetricKind {
     }
 }
 
-/// The page in the making, at one metric's rows.
+/// The page being written, at the samples of one metric.
 #[derive(Debug)]
 pub struct Page<'a> {
     text: &'a mut String,
@@ -226,7 +225,7 @@ pub struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// Writes the head of a metric.
+    /// Writes HELP and TYPE.
     pub(in crate::server) fn begin(text: &'a mut String, metric: &Metric) -> Self {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# HELP {} {}.", metric.name, metric.about);
@@ -234,12 +233,12 @@ impl<'a> Page<'a> {
         Self { text, name: metric.name }
     }
 
-    /// The only row.
+    /// Writes the only sample of a metric without labels.
     pub fn value(&mut self, value: u64) {
         self.row(&[], value);
     }
 
-    /// A row. Label values are ours or were checked: none has a quote or a line end.
+    /// Writes a sample. Label values are ours or validated: none contains a quote or newline.
     pub fn row(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         self.line("", labels, value);
     }
@@ -253,7 +252,7 @@ impl<'a> Page<'a> {
         let _ = writeln!(self.text, "{}{suffix}{labels} {value}", self.name);
     }
 
-    /// The rows of a histogram.
+    /// Writes the samples of a histogram.
     pub fn histogram(&mut self, times: &Histogram) {
         for (bound_s, count) in times.buckets() {
             self.line("_bucket", &[("le", &bound_s.to_string())], count);
@@ -282,8 +281,8 @@ mod tests {
 
     #[test]
     fn peers_cannot_make_rows() {
-        assert_eq!(Class::of(1006).name(), "1006");
-        assert_eq!(Class::of(3999), Class::of(3000));
-        assert_eq!(Class::of(4999).name(), "4xxx");
+        assert_eq!(CodeClass::of(1006).name(), "1006");
+        assert_eq!(CodeClass::of(3999), CodeClass::of(3000));
+        assert_eq!(CodeClass::of(4999).name(), "4xxx");
     }
 }

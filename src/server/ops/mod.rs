@@ -1,5 +1,4 @@
-//! Operation: how the server drains, what it does when memory is short, what it counts and shows,
-//! and what an operator may ask for.
+//! Operation: draining, memory pressure, metrics, and the admin endpoints.
 
 pub(in crate::server) mod admin;
 pub(in crate::server) mod drain;

@@ -1,26 +1,26 @@
-//! Memory against its limit. Two figures, two uses: what the kernel says decides whether memory is
-//! short; the account of what each connection owns says what has changed since the kernel was last
-//! asked, and whom to close. Where the kernel cannot be asked, the account is used for both.
+//! Memory against its limit. The kernel's figure decides whether memory is short. The account of
+//! what each connection owns adds the change since the last reading, and decides whom to close. If
+//! the kernel provides no figure, the account serves for both.
 
 use crate::engine::Now;
 use crate::limits;
 use crate::server::config::{BASE_BYTES, MemoryPlan};
 use crate::time;
 
-/// A stage is left this many percent below where it was entered, or it would flutter.
+/// A stage is left this many percent below its threshold, to avoid flapping.
 const HYSTERESIS: u64 = 5;
 
-/// What connections own beyond their places, kept up to date as they change.
+/// Memory owned by connections beyond their slots in the table, kept up to date.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::server) struct Account {
-    /// Bytes of memory.
+    /// Bytes owned.
     pub(in crate::server) memory: usize,
-    /// Bytes of output that waits, which is part of it.
+    /// Bytes of unsent output among them.
     pub(in crate::server) queued: usize,
 }
 
 impl Account {
-    /// One owner's share has changed; `counted` is what it was the last time.
+    /// Replaces one owner's share: `counted` is its previous value.
     pub(in crate::server) fn update(&mut self, counted: &mut Self, now: Self) {
         self.memory = self.memory + now.memory - counted.memory;
         self.queued = self.queued + now.queued - counted.queued;
@@ -28,62 +28,60 @@ impl Account {
     }
 }
 
-/// How short memory is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::server) enum MemoryStage {
-    /// Not at all.
     #[default]
-    Ease = 0,
-    /// From 75 %: not ready, no upgrades, short keep-alive.
+    Normal = 0,
+    /// From 75 %: not ready, upgrades refused, short keep-alive.
     Tight = 1,
-    /// From 92 %: peers with output waiting are not read, the largest is closed.
+    /// From 92 %: peers with unsent output are not read, the largest connections are closed.
     Short = 2,
     /// From 97 %: connections are refused at accept.
-    Out = 3,
+    Exhausted = 3,
 }
 
 impl MemoryStage {
-    /// What it means, for the log.
+    /// For the log.
     pub(in crate::server) fn name(self) -> &'static str {
         match self {
-            Self::Ease => "at ease",
-            Self::Tight => "tight, upgrades are refused",
-            Self::Short => "short, the largest connection is closed",
-            Self::Out => "used up, clients are turned away",
+            Self::Normal => "normal",
+            Self::Tight => "tight, refusing upgrades",
+            Self::Short => "short, closing the largest connections",
+            Self::Exhausted => "exhausted, refusing connections at accept",
         }
     }
 }
 
-/// Where the stages begin, in percent of the limit.
+/// Thresholds, in percent of the limit.
 const STAGES: [(u64, MemoryStage); 3] = {
     let [tight, short, out] = limits::MEMORY_PERCENT;
-    [(out, MemoryStage::Out), (short, MemoryStage::Short), (tight, MemoryStage::Tight)]
+    [(out, MemoryStage::Exhausted), (short, MemoryStage::Short), (tight, MemoryStage::Tight)]
 };
 
-/// Closing begins at the stage *short* and ends here, in percent of the limit.
+/// Connections are closed from [`MemoryStage::Short`] on, until usage is below this percentage.
 const RELIEVED_PERCENT: u64 = 85;
-/// What may be allocated at once must leave this many percent of the limit in use, or less.
+/// A single allocation must keep usage below this percentage.
 const FILLED_PERCENT: u64 = 96;
-/// The kernel is asked again when the account has changed by this much, or by this part of the
-/// limit.
+/// Read the kernel's figure again when the account has changed by this much, or by this fraction of
+/// the limit.
 const READ_AFTER_BYTES: u64 = 1024 * 1024;
 const READ_AFTER_PART: u64 = 128;
-/// It is asked again after so long, if the account has changed at all: more often while memory is
-/// scarce, and then also when nothing has changed.
+/// Read it again after this time, if the account has changed at all. While memory is scarce, more
+/// often and even without a change.
 const READ_AFTER_MS: u64 = 100;
 const READ_AFTER_MS_SCARCE: u64 = 2;
 const READ_AFTER_MS_WAITING: u64 = 250;
-/// From here on memory is called scarce, in percent of the limit.
+/// Memory is scarce from this percentage on.
 const SCARCE_PERCENT: u64 = 60;
 
-/// What the account says: bytes that are owned, and connections.
+/// The current account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::server) struct Demand {
-    pub(in crate::server) owned: usize,
+pub(in crate::server) struct Accounted {
+    pub(in crate::server) bytes: usize,
     pub(in crate::server) connections: usize,
 }
 
-/// The kernel's figure, and what the account said at that moment.
+/// The kernel's figure and the account at that time.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     used: u64,
@@ -91,32 +89,32 @@ struct Reading {
     at_ns: u64,
 }
 
-/// What closing has achieved, so that it does not go on in vain.
+/// Whether closing connections has freed memory, so that it does not continue in vain.
 #[derive(Clone, Copy, Debug)]
 enum Relief {
-    /// Nothing was closed since memory was last at ease.
+    /// No connections were closed since memory was last sufficient.
     Unneeded,
-    /// Since the last reading, connections were closed that owned so much.
+    /// Since the last reading, connections were closed that owned `freed` bytes.
     Underway { used: u64, freed: u64 },
-    /// It was in vain: the allocator keeps the pages of what was closed, or others have taken as
-    /// much. Closing goes on only when the kernel's figure grows beyond this.
+    /// Usage did not fall: the allocator keeps the freed pages, or others have allocated as much.
+    /// Closing continues only if usage grows beyond this.
     Futile { used: u64 },
 }
 
 #[derive(Debug)]
 pub(in crate::server) struct Pressure {
     limit: Option<u64>,
-    /// What a connection costs that does nothing.
+    /// Memory of an idle connection.
     connection_bytes: u64,
     stage: MemoryStage,
     estimate: u64,
-    /// What is used once the kernel holds all that it may for peers that are not read.
-    promised: u64,
+    /// Usage if the kernel fills all buffers that it may for peers that are not read.
+    projected: u64,
     counted: u64,
     reading: Option<Reading>,
-    /// The kernel was asked and has not said anything.
-    is_asked: bool,
-    /// What the process used before its first connection.
+    /// A reading was requested and has not arrived.
+    reading_requested: bool,
+    /// Memory of the process before its first connection.
     base: u64,
     relief: Relief,
 }
@@ -126,12 +124,12 @@ impl Pressure {
         Self {
             limit: plan.limit,
             connection_bytes: plan.connection_bytes(),
-            stage: MemoryStage::Ease,
+            stage: MemoryStage::Normal,
             estimate: 0,
-            promised: 0,
+            projected: 0,
             counted: 0,
             reading: None,
-            is_asked: false,
+            reading_requested: false,
             base: 0,
             relief: Relief::Unneeded,
         }
@@ -145,38 +143,40 @@ impl Pressure {
         self.limit
     }
 
-    /// What is used, as far as it is known: the kernel's figure and what has changed since.
+    /// Estimated usage: the last reading plus the change of the account since.
     pub(in crate::server) fn estimate(&self) -> u64 {
         self.estimate
     }
 
-    /// Looks at what is owned; says whether the stage is another one.
-    pub(in crate::server) fn weigh(&mut self, demand: Demand) -> bool {
+    /// Updates the estimate; returns whether the stage changed.
+    pub(in crate::server) fn update(&mut self, accounted: Accounted) -> bool {
         let Some(limit) = self.limit else { return false };
-        // A quarter more for the gaps of the allocator.
-        let owned = demand.owned as u64 + demand.owned as u64 / 4;
-        self.counted = owned + demand.connections as u64 * self.connection_bytes;
+        // A quarter more for fragmentation in the allocator.
+        let owned = accounted.bytes as u64 + accounted.bytes as u64 / 4;
+        self.counted = owned + accounted.connections as u64 * self.connection_bytes;
         self.estimate = match self.reading {
             Some(reading) => (reading.used + self.counted).saturating_sub(reading.counted),
-            // Another quarter for what is not counted: page tables, bytes that are not read yet.
+            // Another quarter for what is not accounted: page tables, unread input.
             None => (BASE_BYTES + self.counted) / 4 * 5,
         };
-        self.promised =
-            self.base + demand.owned as u64 + demand.connections as u64 * self.connection_bytes;
-        let (used, promised, percent) = (self.estimate, self.promised, limit / 100);
+        self.projected = self.base
+            + accounted.bytes as u64
+            + accounted.connections as u64 * self.connection_bytes;
+        let (used, projected, percent) = (self.estimate, self.projected, limit / 100);
         let stage_at = |below: u64| {
             let reached = |bytes: u64| stage_where(|from| bytes >= percent * (from - below));
-            reached(used).max(reached(promised).min(MemoryStage::Short))
+            reached(used).max(reached(projected).min(MemoryStage::Short))
         };
         let stage = stage_at(0);
         let next = if stage >= self.stage { stage } else { stage_at(HYSTERESIS).min(self.stage) };
         std::mem::replace(&mut self.stage, next) != next
     }
 
-    /// Whether the kernel is to be asked now. Says so once: [`Pressure::read`] is the answer.
-    pub(in crate::server) fn asks_kernel(&mut self, now: Now) -> bool {
-        let Some(limit) = self.limit.filter(|_| !self.is_asked) else { return false };
-        self.is_asked = match self.reading {
+    /// Whether to read the kernel's figure now. Returns true once; [`Pressure::set_reading`]
+    /// follows.
+    pub(in crate::server) fn wants_reading(&mut self, now: Now) -> bool {
+        let Some(limit) = self.limit.filter(|_| !self.reading_requested) else { return false };
+        self.reading_requested = match self.reading {
             None => true,
             Some(reading) => {
                 let changed = self.counted.abs_diff(reading.counted);
@@ -184,19 +184,19 @@ impl Pressure {
                 let after_ms = match (changed > 0, is_scarce) {
                     (_, true) => READ_AFTER_MS_SCARCE,
                     (true, false) => READ_AFTER_MS,
-                    (false, _) if self.stage > MemoryStage::Ease => READ_AFTER_MS_WAITING,
+                    (false, _) if self.stage > MemoryStage::Normal => READ_AFTER_MS_WAITING,
                     (false, _) => return false,
                 };
                 changed >= READ_AFTER_BYTES.min(limit / READ_AFTER_PART)
                     || now.mono_ns >= reading.at_ns + time::ms(after_ms)
             }
         };
-        self.is_asked
+        self.reading_requested
     }
 
-    /// The kernel says that so many bytes are used.
-    pub(in crate::server) fn read(&mut self, now: Now, used: u64) {
-        self.is_asked = false;
+    /// The kernel's figure was read.
+    pub(in crate::server) fn set_reading(&mut self, now: Now, used: u64) {
+        self.reading_requested = false;
         if self.reading.is_none() {
             self.base = used.saturating_sub(self.counted).min(BASE_BYTES);
         }
@@ -213,13 +213,14 @@ impl Pressure {
         };
     }
 
-    /// When the kernel is asked again although nothing happens.
+    /// When to read the kernel's figure again without any event.
     pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
-        let reading = self.reading.filter(|_| self.stage > MemoryStage::Ease && !self.is_asked)?;
+        let reading =
+            self.reading.filter(|_| self.stage > MemoryStage::Normal && !self.reading_requested)?;
         Some(reading.at_ns + time::ms(READ_AFTER_MS_WAITING))
     }
 
-    /// How much is to be freed by closing connections; once for each reading.
+    /// How many bytes to free by closing connections; at most once for each reading.
     pub(in crate::server) fn excess(&self) -> u64 {
         let Some(limit) = self.limit.filter(|_| self.stage >= MemoryStage::Short) else { return 0 };
         match (self.relief, self.reading) {
@@ -229,23 +230,23 @@ impl Pressure {
             }
             (Relief::Futile { .. } | Relief::Unneeded | Relief::Underway { .. }, _) => {}
         }
-        self.estimate.max(self.promised).saturating_sub(limit / 100 * RELIEVED_PERCENT)
+        self.estimate.max(self.projected).saturating_sub(limit / 100 * RELIEVED_PERCENT)
     }
 
-    /// Connections were closed that owned so much.
+    /// Connections that owned `freed` bytes were closed.
     pub(in crate::server) fn relieved(&mut self, freed: u64) {
         let used = self.reading.map_or(self.estimate, |reading| reading.used);
         self.relief = Relief::Underway { used, freed };
     }
 
-    /// How many bytes may be allocated at once.
-    pub(in crate::server) fn room(&self) -> usize {
+    /// The largest allocation permitted now.
+    pub(in crate::server) fn available(&self) -> usize {
         let Some(limit) = self.limit else { return usize::MAX };
         usize::try_from((limit / 100 * FILLED_PERCENT).saturating_sub(self.estimate))
             .unwrap_or(usize::MAX)
     }
 
-    /// What a connection costs that does nothing.
+    /// Memory of an idle connection.
     pub(in crate::server) fn connection_bytes(&self) -> u64 {
         self.connection_bytes
     }
@@ -255,7 +256,7 @@ fn stage_where(reached: impl Fn(u64) -> bool) -> MemoryStage {
     STAGES
         .iter()
         .find(|(percent, _)| reached(*percent))
-        .map_or(MemoryStage::Ease, |(_, stage)| *stage)
+        .map_or(MemoryStage::Normal, |(_, stage)| *stage)
 }
 
 #[cfg(test)]
@@ -264,8 +265,8 @@ mod tests {
 
     const MIB: usize = 1024 * 1024;
 
-    fn owned(owned: usize) -> Demand {
-        Demand { owned, connections: 0 }
+    fn owned(owned: usize) -> Accounted {
+        Accounted { bytes: owned, connections: 0 }
     }
 
     fn at(ms: u64) -> Now {
@@ -281,15 +282,15 @@ mod tests {
         let limit = Some(100 * MIB as u64);
         let mut pressure = Pressure::new(MemoryPlan { limit, ..MemoryPlan::default() });
         for (owned_mib, stage) in [
-            (45, MemoryStage::Ease),
+            (45, MemoryStage::Normal),
             (46, MemoryStage::Tight),
             (44, MemoryStage::Tight),
-            (42, MemoryStage::Ease),
+            (42, MemoryStage::Normal),
             (57, MemoryStage::Short),
-            (60, MemoryStage::Out),
-            (0, MemoryStage::Ease),
+            (60, MemoryStage::Exhausted),
+            (0, MemoryStage::Normal),
         ] {
-            pressure.weigh(owned(owned_mib * MIB));
+            pressure.update(owned(owned_mib * MIB));
             assert_eq!(pressure.stage(), stage, "{owned_mib} MiB");
         }
     }
@@ -297,50 +298,50 @@ mod tests {
     #[test]
     fn without_a_limit_nothing_is_short() {
         let mut pressure = Pressure::new(MemoryPlan::default());
-        assert!(!pressure.weigh(owned(usize::MAX / 2)));
-        assert!(!pressure.asks_kernel(Now::default()));
-        assert_eq!(pressure.stage(), MemoryStage::Ease);
+        assert!(!pressure.update(owned(usize::MAX / 2)));
+        assert!(!pressure.wants_reading(Now::default()));
+        assert_eq!(pressure.stage(), MemoryStage::Normal);
     }
 
     #[test]
     fn the_kernel_decides_and_the_account_tells_what_has_changed_since() {
         let mut pressure = limited(100);
-        pressure.weigh(owned(4 * MIB));
-        assert!(pressure.asks_kernel(at(0)));
-        assert!(!pressure.asks_kernel(at(0)), "it has not answered yet");
-        pressure.read(at(0), 80 * MIB as u64);
-        assert!(pressure.weigh(owned(4 * MIB)));
+        pressure.update(owned(4 * MIB));
+        assert!(pressure.wants_reading(at(0)));
+        assert!(!pressure.wants_reading(at(0)), "it has not answered yet");
+        pressure.set_reading(at(0), 80 * MIB as u64);
+        assert!(pressure.update(owned(4 * MIB)));
         assert_eq!(pressure.stage(), MemoryStage::Tight);
-        pressure.weigh(owned(12 * MIB));
+        pressure.update(owned(12 * MIB));
         assert_eq!((pressure.estimate(), pressure.stage()), (90 * MIB as u64, MemoryStage::Tight));
-        assert!(pressure.asks_kernel(at(1)), "much has changed");
-        pressure.read(at(1), 20 * MIB as u64);
-        pressure.weigh(owned(12 * MIB));
-        assert_eq!(pressure.stage(), MemoryStage::Ease);
-        assert!(!pressure.asks_kernel(at(1000)), "nothing has changed");
+        assert!(pressure.wants_reading(at(1)), "much has changed");
+        pressure.set_reading(at(1), 20 * MIB as u64);
+        pressure.update(owned(12 * MIB));
+        assert_eq!(pressure.stage(), MemoryStage::Normal);
+        assert!(!pressure.wants_reading(at(1000)), "nothing has changed");
     }
 
     #[test]
     fn closing_ends_where_it_frees_nothing() {
         let mut pressure = limited(100);
-        pressure.weigh(owned(0));
-        pressure.read(at(0), 95 * MIB as u64);
-        pressure.weigh(owned(0));
+        pressure.update(owned(0));
+        pressure.set_reading(at(0), 95 * MIB as u64);
+        pressure.update(owned(0));
         assert_eq!(pressure.excess(), 10 * MIB as u64);
         pressure.relieved(5 * MIB as u64);
         assert_eq!(pressure.excess(), 0, "first a fresh reading");
-        // The allocator keeps what was freed.
-        pressure.read(at(5), 95 * MIB as u64);
-        pressure.weigh(owned(0));
+        // The allocator keeps the freed pages.
+        pressure.set_reading(at(5), 95 * MIB as u64);
+        pressure.update(owned(0));
         assert_eq!(pressure.excess(), 0);
-        // It grows all the same.
-        pressure.read(at(10), 98 * MIB as u64);
-        pressure.weigh(owned(0));
+        // Usage grows nevertheless.
+        pressure.set_reading(at(10), 98 * MIB as u64);
+        pressure.update(owned(0));
         assert_eq!(pressure.excess(), 13 * MIB as u64);
-        // Where the kernel sees it, closing goes on.
+        // Usage has fallen, so closing continues.
         pressure.relieved(2 * MIB as u64);
-        pressure.read(at(15), 96 * MIB as u64);
-        pressure.weigh(owned(0));
+        pressure.set_reading(at(15), 96 * MIB as u64);
+        pressure.update(owned(0));
         assert_eq!(pressure.excess(), 11 * MIB as u64);
     }
 }

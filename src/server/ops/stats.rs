@@ -1,5 +1,5 @@
-//! `/metrics` for Prometheus (text format 0.0.4), from one table; and `/stats`, the same in short
-//! for people and KEDA.
+//! `/metrics` for Prometheus (text format 0.0.4), written from one table, and `/stats`, a summary
+//! as JSON for people and KEDA.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,18 @@ use crate::proto::http::Request;
 use crate::proto::response::Response;
 use crate::server::ops::admin::Ops;
 use crate::server::ops::metrics::{Metric, MetricKind, Page};
-use crate::server::route::{Later, Reply, json};
+use crate::server::route::{Deferred, Reply, json};
 use crate::server::shared::Shared;
 
-/// Asks the kernel for what only it knows; the answer follows at once.
+/// Requests the kernel's figures; the response follows immediately.
 pub(in crate::server) fn ask_metrics(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     ops.actions.push_back(Action::Fetch(Source::Process));
-    Reply::Later { after_ms: 0, what: Later::Metrics }
+    Reply::Later { after_ms: 0, what: Deferred::Metrics }
 }
 
-/// The same for `/stats`.
 pub(in crate::server) fn ask_stats(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     ops.actions.push_back(Action::Fetch(Source::Process));
-    Reply::Later { after_ms: 0, what: Later::Stats }
+    Reply::Later { after_ms: 0, what: Deferred::Stats }
 }
 
 const fn metric(
@@ -35,7 +34,7 @@ const fn metric(
     (Metric::new(name, labels, about, kind), show)
 }
 
-/// Writes the rows of a metric.
+/// Writes the samples of a metric.
 type Show = fn(&Shared, &mut Page<'_>);
 
 /// The server's own metrics.
@@ -56,12 +55,13 @@ const ROWS: &[(Metric, Show)] = {
                 p.row(&[("reason", reason)], *count);
             }),
         metric("websocket_closes_total", "code, initiator",
-            "WebSockets that ended, by code and who began; a broken one is 1006, none", Counter,
+            "WebSockets that ended, by close code and initiator; a broken one is 1006, none",
+            Counter,
             |s, p| for ((code, initiator), count) in &s.metrics.closes {
                 p.row(&[("code", &code.name()), ("initiator", initiator.name())], *count);
             }),
-        metric("websocket_connection_duration_seconds", "", "How long WebSockets lived", Histogram,
-            |s, p| p.histogram(&s.metrics.lives)),
+        metric("websocket_connection_duration_seconds", "", "Lifetime of WebSockets", Histogram,
+            |s, p| p.histogram(&s.metrics.durations)),
         metric("websocket_messages_received_total", "opcode", "Messages from peers", Counter,
             |s, p| by_kind(p, s.metrics.traffic.messages_in)),
         metric("websocket_messages_sent_total", "opcode", "Messages to peers", Counter,
@@ -70,11 +70,11 @@ const ROWS: &[(Metric, Show)] = {
             |s, p| p.value(s.metrics.traffic.bytes_in)),
         metric("websocket_sent_bytes_total", "", "Payload bytes to peers", Counter,
             |s, p| p.value(s.metrics.traffic.bytes_out)),
-        metric("websocket_ping_rtt_seconds", "", "From a ping to its pong", Histogram,
+        metric("websocket_ping_rtt_seconds", "", "Round trip time of pings", Histogram,
             |s, p| p.histogram(&s.metrics.ping_rtt)),
-        metric("websocket_pong_timeouts_total", "", "Peers that did not answer a ping", Counter,
+        metric("websocket_pong_timeouts_total", "", "Pings that were not answered in time", Counter,
             |s, p| p.value(s.metrics.pong_timeouts)),
-        metric("websocket_send_queue_bytes", "", "Output that peers have not taken", Gauge,
+        metric("websocket_send_queue_bytes", "", "Unsent output", Gauge,
             |s, p| p.value(s.account.queued as u64)),
         metric("http_requests_total", "method, path, status", "Requests that were answered",
             Counter, |s, p| for ((method, path, status), count) in &s.metrics.requests {
@@ -82,16 +82,17 @@ const ROWS: &[(Metric, Show)] = {
                 p.row(&[("method", method.name()), ("path", path), ("status", &status)], *count);
             }),
         metric("http_request_duration_seconds", "",
-            "From a request's first byte to its answer, WebSockets not among them", Histogram,
+            "Time from a request's first byte to its response, without upgrades", Histogram,
             |s, p| p.histogram(&s.metrics.request_time)),
-        metric("event_loop_lag_seconds", "", "How late timers were", Histogram,
+        metric("event_loop_lag_seconds", "", "Delay of timers", Histogram,
             |s, p| p.histogram(&s.metrics.lag)),
-        metric("server_draining", "", "1 from the moment that readiness fails", Gauge,
+        metric("server_draining", "", "1 while draining, from the announcement on", Gauge,
             |s, p| p.value(u64::from(s.drain.is_under_way()))),
         metric("server_memory_stage", "",
-            "0 at ease; 1 refuses upgrades, 2 closes the largest, 3 turns everyone away", Gauge,
+            "0 normal; 1 rejects upgrades, 2 closes the largest connections, 3 refuses connections \
+            at accept", Gauge,
             |s, p| p.value(s.pressure.stage() as u64)),
-        metric("server_accounted_bytes", "", "Memory that connections own", Gauge,
+        metric("server_accounted_bytes", "", "Accounted memory of connections", Gauge,
             |s, p| p.value(s.account.memory as u64)),
         metric("accept_errors_total", "error", "Connections that were refused at accept",
             Counter, |s, p| {
@@ -101,13 +102,13 @@ const ROWS: &[(Metric, Show)] = {
             }),
         metric("process_open_fds", "", "Open descriptors", Gauge,
             |s, p| of_process(s, p, "open_fds")),
-        metric("process_max_fds", "", "Descriptors that may be open", Gauge,
+        metric("process_max_fds", "", "Limit of open descriptors", Gauge,
             |s, p| of_process(s, p, "max_fds")),
         metric("process_resident_memory_bytes", "", "Resident memory", Gauge,
             |s, p| of_process(s, p, "resident_memory_bytes")),
         metric("process_cpu_seconds_total", "", "CPU time", Counter,
             |s, p| of_process(s, p, "cpu_seconds")),
-        metric("process_start_time_seconds", "", "When the process began, since 1970", Gauge,
+        metric("process_start_time_seconds", "", "Start time of the process, since 1970", Gauge,
             |s, p| of_process(s, p, "start_time_seconds")),
         metric("build_info", "version", "Always 1", Gauge,
             |_, p| p.row(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64)),
@@ -119,7 +120,7 @@ fn by_kind(page: &mut Page<'_>, [text, binary]: [u64; 2]) {
     page.row(&[("opcode", "binary")], binary);
 }
 
-/// What the kernel told; a row that it did not tell is left out.
+/// A figure of the kernel; omitted if it is not available.
 fn of_process(shared: &Shared, page: &mut Page<'_>, name: &str) {
     if let Some(value) = shared.process.get(name) {
         page.row(&[], value);

@@ -1,6 +1,5 @@
-//! What some `WebSockets` have beyond their behaviour: pushes, answers that wait, a greeting, a
-//! keepalive of their own, an end in sight, a fault, a forwarded address. Most have nothing of
-//! this and no `Extras`.
+//! Optional features of a WebSocket: pushes, delayed answers, a greeting, its own ping interval, a
+//! scheduled close, a fault, a forwarded address. Most `WebSockets` have none and no `Extras`.
 
 use std::collections::VecDeque;
 
@@ -16,34 +15,32 @@ use crate::server::websocket::faults::Faults;
 use crate::server::websocket::worker::{self, Worker};
 use crate::{heap, limits, time};
 
-/// What a WebSocket has beyond its behaviour.
 #[derive(Debug)]
 pub(in crate::server) struct Extras {
     pushes: Option<Pushes>,
     greeting: Option<String>,
-    wait: Wait,
+    delays: Delays,
     waiting: Queue,
-    /// Its end has come: it is read no more.
-    takes_no_more: bool,
-    /// After how long it is closed, and what is said then.
+    /// Closing is due: nothing more is read.
+    reading_stopped: bool,
+    /// Time until it is closed, with code and reason.
     close: Option<(u64, u16, String)>,
     pub(in crate::server) fault: Option<WireFault>,
     pub(in crate::server) ping_ms: Option<u64>,
     pub(in crate::server) forwarded: Option<Box<str>>,
-    /// What the account knows of this.
+    /// As last accounted.
     pub(in crate::server) counted: Account,
 }
 
-/// What stands between a message and its answer, in milliseconds.
+/// Delays before a message is answered, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Wait {
+struct Delays {
     delay: u64,
     work: u64,
     block: u64,
 }
 
-/// Who serves, as `hello=1` says it: the fields of `/whoami` in another order, and both orders have
-/// been seen by clients.
+/// The message of `hello=1`: the fields of `/whoami` in another order. Clients may rely on either.
 #[derive(Debug, Serialize)]
 struct Hello<'a> {
     pod: &'a str,
@@ -57,7 +54,7 @@ struct Hello<'a> {
 }
 
 impl Extras {
-    /// The extras that these parameters ask for; `None` when there are none.
+    /// The extras for these parameters; `None` if there are none.
     pub(in crate::server) fn new(
         params: &Params,
         forwarded: Option<Box<str>>,
@@ -67,9 +64,9 @@ impl Extras {
         let extras = Self {
             pushes: Pushes::new(params, now.mono_ns),
             greeting: params.hello.then(hello),
-            wait: Wait { delay: params.delay_ms, work: params.work_ms, block: params.block_ms },
+            delays: Delays { delay: params.delay_ms, work: params.work_ms, block: params.block_ms },
             waiting: Queue::default(),
-            takes_no_more: false,
+            reading_stopped: false,
             close: (params.close_after_ms > 0).then(|| {
                 let code = params.close_code.unwrap_or(1000);
                 (params.close_after_ms, code, params.close_reason.clone())
@@ -81,7 +78,7 @@ impl Extras {
         };
         let is_nothing = extras.pushes.is_none()
             && extras.greeting.is_none()
-            && extras.wait == Wait::default()
+            && extras.delays == Delays::default()
             && extras.close.is_none()
             && extras.fault.is_none()
             && extras.ping_ms.is_none()
@@ -89,16 +86,16 @@ impl Extras {
         (!is_nothing).then(|| Box::new(extras))
     }
 
-    /// What goes out at once.
+    /// Sends what is due at the start.
     pub(in crate::server) fn greet(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(greeting) = self.greeting.take() {
             ctx.send(Kind::Text, greeting.as_bytes());
         }
-        self.speak(ctx);
+        self.push(ctx);
     }
 
-    /// Says what is due.
-    pub(in crate::server) fn speak(&mut self, ctx: &mut Ctx<'_>) {
+    /// Sends the pushes that are due.
+    pub(in crate::server) fn push(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(pushes) = &mut self.pushes {
             pushes.speak(ctx);
         }
@@ -108,54 +105,54 @@ impl Extras {
         self.close.as_ref().map(|(ms, ..)| *ms)
     }
 
-    /// What `close_after` says at last.
-    pub(in crate::server) fn last_words(&mut self) -> (u16, String) {
+    /// Code and reason for `close_after`.
+    pub(in crate::server) fn take_close(&mut self) -> (u16, String) {
         self.close.take().map_or_else(Default::default, |(_, code, reason)| (code, reason))
     }
 
-    /// Whether the peer is not read: too much waits, or its end has come.
+    /// Whether the peer is not read: too much is queued, or closing is due.
     pub(in crate::server) fn is_full(&self) -> bool {
         self.waiting.len() >= limits::DELAYED_MESSAGES
             || self.waiting.bytes() >= limits::DELAYED_BYTES
-            || self.takes_no_more
+            || self.reading_stopped
             || self.fault == Some(WireFault::StallRead)
     }
 
-    pub(in crate::server) fn take_no_more(&mut self) {
-        self.takes_no_more = true;
+    pub(in crate::server) fn stop_reading(&mut self) {
+        self.reading_stopped = true;
     }
 
-    /// Takes a message that is answered later, or never; `None`: it is answered now.
-    pub(in crate::server) fn take(
+    /// Queues a message that must be delayed; `None` if it is to be answered now.
+    pub(in crate::server) fn intercept(
         &mut self,
         (kind, payload): (Kind, &[u8]),
         (now, id): (Now, Id),
-        means: Means<'_>,
-    ) -> Option<Taken> {
+        intercept_cx: InterceptCx<'_>,
+    ) -> Option<Intercepted> {
         if self.fault == Some(WireFault::Reset) {
-            return Some(Taken::Fatal);
+            return Some(Intercepted::Reset);
         }
-        if self.wait == Wait::default() {
+        if self.delays == Delays::default() {
             return None;
         }
-        let Means { worker, faults, blocks, actions } = means;
-        let mut due_ns = now.mono_ns + time::ms(self.wait.delay);
-        if self.wait.block > 0 {
-            actions.push_back(faults.freeze(now, self.wait.block));
+        let InterceptCx { worker, faults, blocks, actions } = intercept_cx;
+        let mut due_ns = now.mono_ns + time::ms(self.delays.delay);
+        if self.delays.block > 0 {
+            actions.push_back(faults.freeze(now, self.delays.block));
             due_ns = due_ns.max(faults.frozen_until_ns());
         }
-        let turn = (self.wait.work > 0).then(|| worker.next_turn());
+        let turn = (self.delays.work > 0).then(|| worker.next_turn());
         if let Some(turn) = turn
             && self.waiting.turn().is_none()
         {
-            worker.enter(turn, id, self.wait.work, now);
+            worker.add(turn, id, self.delays.work, now);
         }
         let message = Waiting { due_ns, turn, kind, payload };
         self.waiting.push(message, blocks);
-        Some(Taken::Later)
+        Some(Intercepted::Queued)
     }
 
-    /// The next message that may be answered by `due_ns`.
+    /// The next message that is due by `due_ns`.
     pub(in crate::server) fn next_delayed(
         &mut self,
         due_ns: u64,
@@ -171,31 +168,30 @@ impl Extras {
         Some(taken)
     }
 
-    /// The worker is done with the first message that waited for it. Returns the turn of the next
-    /// one, and how long it takes.
+    /// The worker finished the first message. Returns turn and duration of the next one.
     pub(in crate::server) fn work_done(&mut self) -> Option<(u64, u64)> {
-        self.waiting.next_turn().map(|turn| (turn, self.wait.work))
+        self.waiting.next_turn().map(|turn| (turn, self.delays.work))
     }
 
     pub(in crate::server) fn awaits_worker(&self) -> bool {
         self.waiting.first().is_some_and(|first| first.turn.is_some())
     }
 
-    /// Messages that wait will not be answered any more.
+    /// Drops the queued messages.
     pub(in crate::server) fn drop_waiting(&mut self, worker: &mut Worker) {
         if let Some(turn) = self.waiting.turn() {
-            worker.leave(turn);
+            worker.cancel(turn);
         }
         self.waiting = Queue::default();
     }
 
-    /// What it owns, itself included. While it is full its peer is not read, and `pinned` says what
-    /// the kernel holds for such a peer, both ways.
+    /// Memory owned, including itself. While it is full, its peer is not read, and `pinned` is what
+    /// the kernel holds for such a peer in both directions.
     pub(in crate::server) fn cost(&self, pinned: usize) -> usize {
         let texts = self.greeting.as_ref().map_or(0, String::capacity)
             + self.close.as_ref().map_or(0, |(_, _, reason)| reason.capacity())
             + self.forwarded.as_ref().map_or(0, |forwarded| forwarded.len());
-        let turn = if self.wait.work > 0 { worker::ENTRY_BYTES } else { 0 };
+        let turn = if self.delays.work > 0 { worker::ENTRY_BYTES } else { 0 };
         let in_kernel = if self.is_full() { pinned / 2 } else { 0 };
         let own = heap::cost(size_of::<Self>()) + heap::cost(texts) + turn;
         own + self.waiting.cost() + in_kernel
@@ -209,22 +205,22 @@ impl Extras {
     }
 }
 
-/// What a message that waits may need of the server.
+/// The shared state that delaying a message needs.
 #[derive(Debug)]
-pub(in crate::server) struct Means<'a> {
+pub(in crate::server) struct InterceptCx<'a> {
     pub(in crate::server) worker: &'a mut Worker,
     pub(in crate::server) faults: &'a mut Faults,
     pub(in crate::server) blocks: &'a mut Blocks,
     pub(in crate::server) actions: &'a mut VecDeque<Action>,
 }
 
-/// What became of a message that is not answered now.
+/// Why a message is not answered now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Taken {
-    /// It is answered when its time has come.
-    Later,
-    /// The connection breaks on it.
-    Fatal,
+pub(in crate::server) enum Intercepted {
+    /// It is queued.
+    Queued,
+    /// The connection is reset.
+    Reset,
 }
 
 /// The first message of a connection with `hello=1`.
@@ -242,11 +238,11 @@ pub(in crate::server) fn hello(
         connection,
         of_parts,
     };
-    // Strings always serialize.
+    // Strings cannot fail to serialize.
     serde_json::to_string(&hello).unwrap_or_default()
 }
 
-/// Pairs as the fields of an object, in their order.
+/// Serializes pairs as an object, keeping their order.
 pub(in crate::server) fn entries<S: serde::Serializer>(
     pairs: &[(&'static str, serde_json::Value)],
     serializer: S,

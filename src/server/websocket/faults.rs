@@ -1,35 +1,35 @@
-//! What `--faults` lets anyone do to the process: stop it for a while, or end it. Both begin a
-//! second after they were asked for, so that the answer arrives.
+//! Faults of the whole process, available with `--faults`: it blocks for a while, or exits. Both
+//! begin after a second, so that the HTTP response is sent.
 
 use crate::engine::{Action, Now};
 use crate::time;
 
-/// From the answer to the deed.
-const FUSE_MS: u64 = 1_000;
-/// What `/seppuku` ends with.
-const SEPPUKU: u8 = 69;
+/// Time between request and fault.
+const DELAY_MS: u64 = 1_000;
+/// The exit status of `/seppuku`.
+const SEPPUKU_STATUS: u8 = 69;
 
-/// Deeds that are to come, and the one that is under way.
+/// Scheduled faults, and the current one.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Faults {
-    /// When to stand still, and for how long.
+    /// When to block, and for how long.
     sleep: Option<(u64, u64)>,
-    /// When to end.
+    /// When to exit.
     exit_ns: Option<u64>,
-    /// Until when the process stands still.
+    /// The process is blocked until then.
     frozen_until_ns: u64,
 }
 
 impl Faults {
     pub(in crate::server) fn sleep_soon(&mut self, now: Now, for_ms: u64) {
-        self.sleep = Some((now.mono_ns + time::ms(FUSE_MS), for_ms));
+        self.sleep = Some((now.mono_ns + time::ms(DELAY_MS), for_ms));
     }
 
     pub(in crate::server) fn exit_soon(&mut self, now: Now) {
-        self.exit_ns = Some(now.mono_ns + time::ms(FUSE_MS));
+        self.exit_ns = Some(now.mono_ns + time::ms(DELAY_MS));
     }
 
-    /// Stands still for so long, after whatever it stands still for already.
+    /// Blocks for this long, after any earlier block.
     pub(in crate::server) fn freeze(&mut self, now: Now, for_ms: u64) -> Action {
         self.frozen_until_ns = self.frozen_until_ns.max(now.mono_ns) + time::ms(for_ms);
         Action::Freeze { until_ns: self.frozen_until_ns }
@@ -47,10 +47,10 @@ impl Faults {
         self.sleep.map(|(at_ns, _)| at_ns).into_iter().chain(self.exit_ns).min()
     }
 
-    /// The deed that is due.
+    /// Returns the fault that is due.
     pub(in crate::server) fn fire(&mut self, now: Now) -> Option<Action> {
         if self.exit_ns.is_some_and(|at_ns| at_ns <= now.mono_ns) {
-            return Some(Action::Exit(SEPPUKU));
+            return Some(Action::Exit(SEPPUKU_STATUS));
         }
         let (_, for_ms) = self.sleep.take_if(|(at_ns, _)| *at_ns <= now.mono_ns)?;
         Some(self.freeze(now, for_ms))

@@ -1,111 +1,112 @@
-//! Pings, whatever the traffic: what lies between may forget a connection that only listens.
+//! Pings, regardless of traffic: proxies may drop connections on which the client never sends.
 
 use crate::engine::Now;
 use crate::proto::frame;
 use crate::rng::Rng;
 use crate::server::config::Limits;
-use crate::server::slow::Slow;
+use crate::server::unfinished::Unfinished;
 use crate::time::{self, Moment};
 
-/// So that ten thousand pings do not fall on one moment.
+/// Avoids that pings of many connections coincide.
 const JITTER_PERCENT: u64 = 20;
 
-/// When the next ping goes, and whether the last one was answered.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct Keepalive {
-    /// When the last byte came.
-    heard: Moment,
-    /// When the next ping goes; none: never.
+    /// When the last byte was received.
+    last_received: Moment,
+    /// When to send the next ping; `None` if disabled.
     next_ping: Option<Moment>,
-    /// When the last one went, until any byte came that answers it.
-    asked: Option<Moment>,
+    /// When the last ping was sent, until any later byte is received.
+    pinged: Option<Moment>,
 }
 
-/// Whether the peer lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Pulse {
-    Fine,
-    Lost,
+pub(in crate::server) enum Liveness {
+    Alive,
+    TimedOut,
 }
 
 impl Keepalive {
-    /// Pings at the mount's own gap, or at the server's; a gap of 0 sends none.
+    /// `own_ms` is the mount's interval and overrides the server's; 0 disables pings.
     pub(in crate::server) fn new(
         own_ms: Option<u64>,
         now: Now,
         limits: &Limits,
         rng: &mut Rng,
     ) -> Self {
-        let heard = Moment::at(now.mono_ns);
-        Self { heard, next_ping: plan(own_ms, now, limits, rng), asked: None }
+        let last_received = Moment::at(now.mono_ns);
+        Self { last_received, next_ping: schedule_ping(own_ms, now, limits, rng), pinged: None }
     }
 
-    /// Something came: the only thing that is done for each read.
-    pub(in crate::server) fn heard(&mut self, now: Now) {
-        self.heard = Moment::at(now.mono_ns);
+    /// Bytes were received. Nothing else is done for each read.
+    pub(in crate::server) fn received(&mut self, now: Now) {
+        self.last_received = Moment::at(now.mono_ns);
     }
 
-    /// A pong came: the round trip since its ping, in nanoseconds. Our pings carry the moment at
-    /// which they were sent; other pongs may carry anything.
-    pub(in crate::server) fn answered(&self, payload: &[u8], now: Now) -> Option<u64> {
-        self.asked?;
+    /// A pong was received: returns the round trip time. Our pings carry their send time;
+    /// unsolicited pongs may carry anything.
+    pub(in crate::server) fn round_trip_ns(&self, payload: &[u8], now: Now) -> Option<u64> {
+        self.pinged?;
         let sent_ns = u64::from_be_bytes(payload.try_into().ok()?);
         now.mono_ns.checked_sub(sent_ns)
     }
 
-    /// The peer was not read until now: an answer to the ping may wait among what it has sent, and
-    /// has its whole time from here.
-    pub(in crate::server) fn read_again(&mut self, now: Now) {
-        if let Some(asked) = &mut self.asked
-            && self.heard.ms_ago(now) > asked.ms_ago(now)
+    /// Reading resumed: the answer to the ping may be among unread input, so the timeout starts
+    /// anew.
+    pub(in crate::server) fn reading_resumed(&mut self, now: Now) {
+        if let Some(pinged) = &mut self.pinged
+            && self.last_received.ms_ago(now) > pinged.ms_ago(now)
         {
-            *asked = Moment::at(now.mono_ns);
+            *pinged = Moment::at(now.mono_ns);
         }
     }
 
     pub(in crate::server) fn stop(&mut self) {
-        (self.next_ping, self.asked) = (None, None);
+        (self.next_ping, self.pinged) = (None, None);
     }
 
-    /// Sends the ping that is due, and looks whether the last one was answered in time.
+    /// Sends a ping if due, and checks the timeout of the last one.
     pub(in crate::server) fn wake(
         &mut self,
         own_ms: Option<u64>,
-        slow: Option<&Slow>,
+        unfinished: Option<&Unfinished>,
         now: Now,
         (limits, rng): (&Limits, &mut Rng),
         out: &mut Vec<u8>,
-    ) -> Pulse {
-        if let Some(asked) = self.asked {
-            if self.heard.ms_ago(now) <= asked.ms_ago(now) {
-                self.asked = None;
-            } else if asked.ms_ago(now) >= limits.pong_timeout_ms {
-                return Pulse::Lost;
+    ) -> Liveness {
+        if let Some(pinged) = self.pinged {
+            if self.last_received.ms_ago(now) <= pinged.ms_ago(now) {
+                self.pinged = None;
+            } else if pinged.ms_ago(now) >= limits.pong_timeout_ms {
+                return Liveness::TimedOut;
             }
         }
         if self.next_ping.is_some_and(|when| when.has_come(now)) {
-            self.next_ping = plan(own_ms, now, limits, rng);
-            // A ping behind output that the peer does not take would measure nothing; the send
-            // timeout watches over that peer.
-            if self.asked.is_none() && slow.is_none_or(|slow| slow.outbox.is_empty()) {
+            self.next_ping = schedule_ping(own_ms, now, limits, rng);
+            // A ping queued behind unsent output would measure nothing; the send timeout covers
+            // that peer.
+            if self.pinged.is_none()
+                && unfinished.is_none_or(|unfinished| unfinished.outbox.is_empty())
+            {
                 frame::write_ping(out, &now.mono_ns.to_be_bytes());
-                let asked = Moment::at(now.mono_ns);
-                self.asked = Some(asked);
-                // An answer may come within this very tick: what was heard before is older.
-                self.heard = asked.before();
+                let pinged = Moment::at(now.mono_ns);
+                self.pinged = Some(pinged);
+                // An answer may arrive within this very millisecond: bytes received earlier must be
+                // older.
+                self.last_received = pinged.before();
             }
         }
-        Pulse::Fine
+        Liveness::Alive
     }
 
     pub(in crate::server) fn next_deadline(&self, now: Now, limits: &Limits) -> Option<u64> {
         let timeout_ns = time::ms(limits.pong_timeout_ms);
-        let lost_ns = self.asked.map(|asked| asked.ns(now) + timeout_ns);
-        self.next_ping.map(|when| when.ns(now)).into_iter().chain(lost_ns).min()
+        let timeout_at_ns = self.pinged.map(|pinged| pinged.ns(now) + timeout_ns);
+        self.next_ping.map(|when| when.ns(now)).into_iter().chain(timeout_at_ns).min()
     }
 }
 
-fn plan(own_ms: Option<u64>, now: Now, limits: &Limits, rng: &mut Rng) -> Option<Moment> {
+fn schedule_ping(own_ms: Option<u64>, now: Now, limits: &Limits, rng: &mut Rng) -> Option<Moment> {
     let gap_ms = own_ms.unwrap_or(limits.ping_interval_ms);
     (gap_ms > 0).then(|| Moment::after(now, rng.around(gap_ms, JITTER_PERCENT)))
 }

@@ -1,4 +1,4 @@
-//! The life of a WebSocket beside its frames: what its timers do, and how it ends.
+//! Timers and closing of a WebSocket.
 
 use crate::behaviours::{Answer, Close, Ctx};
 use crate::engine::{Action, Now};
@@ -6,14 +6,14 @@ use crate::limits;
 use crate::proto::frame::{self, Fault};
 use crate::server::config::Limits;
 use crate::server::end::{BROKEN, CloseReason, End, Initiator, MEMORY_SHORT, MEMORY_SHORT_REASON};
-use crate::server::slow::Slow;
-use crate::server::websocket::keepalive::Pulse;
+use crate::server::unfinished::Unfinished;
+use crate::server::websocket::keepalive::Liveness;
 use crate::server::websocket::worker::Worker;
-use crate::server::websocket::{Phase, SocketCx, Then, WebSocket};
+use crate::server::websocket::{Outcome, Phase, SocketCx, WebSocket};
 use crate::time::{self, Moment};
 
 impl WebSocket {
-    /// Begins the close handshake from our side.
+    /// Starts the close handshake.
     pub(in crate::server) fn close(
         &mut self,
         code: u16,
@@ -21,9 +21,9 @@ impl WebSocket {
         wait_ms: u64,
         cx: &mut SocketCx<'_>,
     ) {
-        self.answer_delayed(cx);
-        if !self.phase_takes_messages() {
-            // One of those answers was a Close.
+        self.answer_all_delayed(cx);
+        if !self.accepts_messages() {
+            // One of the delayed answers was a Close.
             return;
         }
         let mut ctx = cx.for_behaviour(&mut self.tally, self.deflate);
@@ -35,19 +35,19 @@ impl WebSocket {
         cx.act(Action::Resume(cx.id));
     }
 
-    /// The peer sends no more and has not said Close: what it asked for is answered all the same.
+    /// The peer closed its side without a Close frame: delayed messages are still answered.
     pub(in crate::server) fn end_of_input(&mut self, cx: &mut SocketCx<'_>) -> End {
         if let Phase::CloseSent { code, .. } = self.phase {
             return End { code, initiator: Initiator::Server };
         }
-        self.answer_delayed(cx);
+        self.answer_all_delayed(cx);
         frame::write_close(&mut cx.out.bytes, Fault::NoClose.close_code(), Fault::NoClose.reason());
         BROKEN
     }
 
-    /// The process ends: a last Close, unless one was sent.
-    pub(in crate::server) fn close_at_last(&mut self, cx: &mut SocketCx<'_>) {
-        if self.phase_takes_messages() {
+    /// Hard stop: sends a Close frame, unless one was sent.
+    pub(in crate::server) fn close_on_stop(&mut self, cx: &mut SocketCx<'_>) {
+        if self.accepts_messages() {
             self.close_for(CloseReason::Drain, 0, cx);
         }
     }
@@ -58,21 +58,21 @@ impl WebSocket {
             CloseReason::Memory => (MEMORY_SHORT.code, MEMORY_SHORT_REASON.to_owned()),
             CloseReason::MaxAge => (1001, "max age".to_owned()),
             CloseReason::Shed => (1001, "shed".to_owned()),
-            CloseReason::Asked => {
-                self.extras.as_mut().map_or_else(Default::default, |e| e.last_words())
+            CloseReason::CloseAfter => {
+                self.extras.as_mut().map_or_else(Default::default, |e| e.take_close())
             }
         };
         self.close(code, &reason, wait_ms, cx);
     }
 
-    /// Messages that `delay` held back are answered now rather than never. Those that wait for
-    /// the worker are not: their turn has not come.
-    pub(in crate::server) fn answer_delayed(&mut self, cx: &mut SocketCx<'_>) {
-        self.answer_until(u64::MAX, cx);
+    /// Answers delayed messages now, since otherwise they would never be. Those that wait for the
+    /// worker are dropped: their turn has not come.
+    pub(in crate::server) fn answer_all_delayed(&mut self, cx: &mut SocketCx<'_>) {
+        self.answer_delayed_until(u64::MAX, cx);
     }
 
-    fn answer_until(&mut self, due_ns: u64, cx: &mut SocketCx<'_>) {
-        while self.phase_takes_messages()
+    fn answer_delayed_until(&mut self, due_ns: u64, cx: &mut SocketCx<'_>) {
+        while self.accepts_messages()
             && let Some((kind, payload)) = self
                 .extras
                 .as_mut()
@@ -85,19 +85,19 @@ impl WebSocket {
         }
     }
 
-    /// The worker is done with one of its messages.
+    /// The worker finished a message. Returns turn and duration of the next one.
     pub(in crate::server) fn work_done(&mut self) -> Option<(u64, u64)> {
         self.extras.as_mut().and_then(|extras| extras.work_done())
     }
 
-    /// Messages that wait will not be answered any more.
+    /// Drops the queued messages.
     pub(in crate::server) fn drop_waiting(&mut self, worker: &mut Worker) {
         if let Some(extras) = &mut self.extras {
             extras.drop_waiting(worker);
         }
     }
 
-    /// Sets the moment of its end, unless that comes before.
+    /// Schedules closing, unless it is scheduled earlier already.
     pub(in crate::server) fn end_at(&mut self, when: Moment, why: CloseReason, now: Now) {
         let is_first = match self.phase {
             Phase::Open => true,
@@ -109,8 +109,8 @@ impl WebSocket {
         }
     }
 
-    /// Whether it is being closed already: a drain or a shed has set its end, or Close is sent.
-    pub(in crate::server) fn is_leaving(&self) -> bool {
+    /// Whether it is closing: scheduled by a drain or a shed, or the Close is sent.
+    pub(in crate::server) fn is_closing(&self) -> bool {
         match self.phase {
             Phase::Open => false,
             Phase::Ending { why, .. } => matches!(why, CloseReason::Drain | CloseReason::Shed),
@@ -118,90 +118,90 @@ impl WebSocket {
         }
     }
 
-    /// What became due: pushes, delayed answers, keepalive, its end.
+    /// Handles what is due: pushes, delayed answers, keepalive, closing.
     pub(in crate::server) fn wake(
         &mut self,
-        slow: Option<&Slow>,
+        unfinished: Option<&Unfinished>,
         is_read: bool,
         cx: &mut SocketCx<'_>,
-    ) -> Then {
+    ) -> Outcome {
         if let Phase::CloseSent { until, code } = self.phase {
-            let over = Then::Over(End { code, initiator: Initiator::Server });
-            return if until.has_come(cx.now) { over } else { Then::More };
+            let over = Outcome::Ended(End { code, initiator: Initiator::Server });
+            return if until.has_come(cx.now) { over } else { Outcome::ReadMore };
         }
-        if self.makes_room() {
-            // What it is owed would take the memory that is to become free.
+        if self.is_closing_for_memory() {
+            // Delayed answers would take the memory that is to be freed.
             frame::write_close(&mut cx.out.bytes, MEMORY_SHORT.code, MEMORY_SHORT_REASON);
-            return Then::Over(MEMORY_SHORT);
+            return Outcome::Ended(MEMORY_SHORT);
         }
         let was_full = self.is_full();
-        self.answer_until(cx.now.mono_ns, cx);
-        let waiting = slow.map_or(0, |slow| slow.outbox.len());
+        self.answer_delayed_until(cx.now.mono_ns, cx);
+        let waiting = unfinished.map_or(0, |unfinished| unfinished.outbox.len());
         if self.behaviour.is_busy() {
             let mut ctx = Ctx { waiting, ..cx.for_behaviour(&mut self.tally, self.deflate) };
             let close = self.behaviour.on_wake(&mut ctx);
-            if self.close_as_asked(close, cx) {
-                return Then::More;
+            if self.close_if_requested(close, cx) {
+                return Outcome::ReadMore;
             }
         }
         if let Phase::Ending { when, why } = self.phase
             && when.has_come(cx.now)
         {
-            if may_end(when, slow, cx.now)
+            if may_close(when, unfinished, cx.now)
                 && !self.awaits_worker()
-                && !self.is_held_up(when, cx.now)
+                && !self.waits_for_behaviour(when, cx.now)
             {
                 let wait_ms = match why {
                     CloseReason::Drain => limits::DRAIN_CLOSE_WAIT_MS,
                     CloseReason::MaxAge
                     | CloseReason::Shed
-                    | CloseReason::Asked
+                    | CloseReason::CloseAfter
                     | CloseReason::Memory => limits::CLOSE_WAIT_MS,
                 };
                 self.close_for(why, wait_ms, cx);
-                return Then::More;
+                return Outcome::ReadMore;
             }
             if let Some(extras) = &mut self.extras {
-                extras.take_no_more();
+                extras.stop_reading();
             }
         }
         if let Some(extras) = &mut self.extras {
-            extras.speak(&mut cx.for_behaviour(&mut self.tally, self.deflate));
+            extras.push(&mut cx.for_behaviour(&mut self.tally, self.deflate));
         }
         let mut ctx = Ctx { waiting, ..cx.for_behaviour(&mut self.tally, self.deflate) };
         let close = self.behaviour.on_wake(&mut ctx);
-        if self.close_as_asked(close, cx) {
-            return Then::More;
+        if self.close_if_requested(close, cx) {
+            return Outcome::ReadMore;
         }
         let own_ms = self.extras.as_ref().and_then(|extras| extras.ping_ms);
         if !is_read {
-            self.keepalive.read_again(cx.now);
+            self.keepalive.reading_resumed(cx.now);
         }
         let settings = (&cx.config.limits, &mut *cx.rng);
-        let pulse = self.keepalive.wake(own_ms, slow, cx.now, settings, &mut cx.out.bytes);
-        if pulse == Pulse::Lost {
+        let liveness = self.keepalive.wake(own_ms, unfinished, cx.now, settings, &mut cx.out.bytes);
+        if liveness == Liveness::TimedOut {
             cx.metrics.pong_timeouts += 1;
             frame::write_close(&mut cx.out.bytes, 1011, "keepalive ping timeout");
-            return Then::Over(End { code: 1011, initiator: Initiator::Server });
+            return Outcome::Ended(End { code: 1011, initiator: Initiator::Server });
         }
-        if was_full && !self.is_full() { Then::Hold } else { Then::More }
+        if was_full && !self.is_full() { Outcome::Resume } else { Outcome::ReadMore }
     }
 
-    /// Whether so much waits for an answer that the peer is not read.
+    /// Whether so much is queued that the peer is not read.
     pub(in crate::server) fn is_full(&self) -> bool {
-        // After our Close only the peer's is of interest, and it has to be read.
-        self.phase_takes_messages()
+        // After our Close, the peer's Close must be read.
+        self.accepts_messages()
             && (self.behaviour.is_full()
                 || self.extras.as_ref().is_some_and(|extras| extras.is_full()))
     }
 
-    /// Whether its end waits a little for an answer that is under way.
-    fn is_held_up(&self, when: Moment, now: Now) -> bool {
+    /// Whether closing waits briefly for an answer in progress.
+    fn waits_for_behaviour(&self, when: Moment, now: Now) -> bool {
         self.behaviour.is_busy() && when.ms_ago(now) < limits::BUSY_WAIT_MS
     }
 
-    /// Sends the Close that the behaviour has asked for; says whether it did.
-    pub(in crate::server) fn close_as_asked(
+    /// Closes if the behaviour requested it; returns whether it did.
+    pub(in crate::server) fn close_if_requested(
         &mut self,
         close: Option<Close>,
         cx: &mut SocketCx<'_>,
@@ -211,13 +211,13 @@ impl WebSocket {
         true
     }
 
-    /// Whether it is about to be closed since memory is short.
-    pub(in crate::server) fn makes_room(&self) -> bool {
+    /// Whether it is being closed because memory is short.
+    pub(in crate::server) fn is_closing_for_memory(&self) -> bool {
         matches!(self.phase, Phase::Ending { why: CloseReason::Memory, .. })
     }
 
-    /// Drops what waits in it; its Close follows at once.
-    pub(in crate::server) fn make_room(&mut self, cx: &mut SocketCx<'_>) {
+    /// Drops the queued messages; the Close follows immediately.
+    pub(in crate::server) fn close_for_memory(&mut self, cx: &mut SocketCx<'_>) {
         self.drop_waiting(cx.worker);
         self.phase = Phase::Ending { when: Moment::at(cx.now.mono_ns), why: CloseReason::Memory };
         cx.act(Action::Write(cx.id));
@@ -227,21 +227,23 @@ impl WebSocket {
         self.extras.as_ref().is_some_and(|extras| extras.awaits_worker())
     }
 
-    /// When [`WebSocket::wake`] has something to do.
+    /// When to call [`WebSocket::wake`].
     pub(in crate::server) fn next_deadline(
         &self,
-        slow: Option<&Slow>,
+        unfinished: Option<&Unfinished>,
         now: Now,
         limits: &Limits,
     ) -> Option<u64> {
         let phase = match self.phase {
             Phase::CloseSent { until, .. } => return Some(until.ns(now)),
-            // The worker wakes it.
+            // It is woken when the worker is done.
             Phase::Ending { when, .. } if when.has_come(now) && self.awaits_worker() => None,
-            Phase::Ending { when, .. } if when.has_come(now) && has_work_in_hand(slow) => {
+            Phase::Ending { when, .. } if when.has_come(now) && is_mid_message(unfinished) => {
                 Some(when.ns(now) + time::ms(limits::LINGER_MS))
             }
-            Phase::Ending { when, .. } if when.has_come(now) && self.is_held_up(when, now) => {
+            Phase::Ending { when, .. }
+                if when.has_come(now) && self.waits_for_behaviour(when, now) =>
+            {
                 Some(when.ns(now) + time::ms(limits::BUSY_WAIT_MS))
             }
             Phase::Ending { when, .. } => Some(when.ns(now)),
@@ -254,12 +256,12 @@ impl WebSocket {
     }
 }
 
-/// What is in hand is finished first, as long as its sender does not take for ever.
-fn may_end(when: Moment, slow: Option<&Slow>, now: Now) -> bool {
-    !has_work_in_hand(slow) || when.ms_ago(now) >= limits::LINGER_MS
+/// An incomplete message may still be finished, for a limited time.
+fn may_close(when: Moment, unfinished: Option<&Unfinished>, now: Now) -> bool {
+    !is_mid_message(unfinished) || when.ms_ago(now) >= limits::LINGER_MS
 }
 
-/// Half a message, or whole ones that were held back.
-fn has_work_in_hand(slow: Option<&Slow>) -> bool {
-    slow.is_some_and(|slow| slow.message.is_some() || slow.input.is_some())
+/// An incomplete message, or input that is held back.
+fn is_mid_message(unfinished: Option<&Unfinished>) -> bool {
+    unfinished.is_some_and(|unfinished| unfinished.message.is_some() || unfinished.input.is_some())
 }

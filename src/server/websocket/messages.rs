@@ -1,5 +1,5 @@
-//! What becomes of a whole message, by where it lies: in the read buffer, in a block of its own,
-//! or compressed in one of them. An echo goes out from where it lies, if that is worth it.
+//! Handles a complete message in the read buffer, in its own block, or compressed in either. A
+//! large echo is sent from where it lies, without a copy.
 
 use crate::behaviours::{Answer, Kind, is_compressed};
 use crate::limits;
@@ -8,12 +8,12 @@ use crate::proto::deflate::Inflated;
 use crate::proto::frame::{self, Fault};
 use crate::server::websocket::{ReadSize, SocketCx, WebSocket};
 
-/// An echo up to this size is copied to the other answers; a larger one goes out from where it
-/// lies, since by then the copy costs more than another piece in the write.
+/// Echoes up to this size are copied to the output buffer. For larger ones the copy costs more than
+/// another segment in the write.
 const COPIED_ECHO_BYTES: usize = 8 * 1024;
 
 impl WebSocket {
-    /// A message that lies whole in the read buffer.
+    /// A message in the read buffer.
     pub(in crate::server) fn message_in_buffer(
         &mut self,
         kind: Kind,
@@ -24,25 +24,25 @@ impl WebSocket {
         if self.read_size == ReadSize::Header {
             self.read_size = ReadSize::Usual;
         }
-        if self.take_message(kind, &buffer[start..end], cx) != Answer::Same {
+        if self.receive_message(kind, &buffer[start..end], cx) != Answer::Same {
             return;
         }
         let length = end - start;
         self.count_sent(kind, length, cx);
-        if self.compressed(kind, &buffer[start..end], cx) {
+        if self.send_compressed(kind, &buffer[start..end], cx) {
             return;
         }
         if length <= COPIED_ECHO_BYTES {
             frame::write_message(&mut cx.out.bytes, kind, &buffer[start..end]);
             return;
         }
-        // Our header is four bytes shorter than the peer's, which had a mask: it fits in front.
+        // Our header is four bytes shorter than the peer's, which has a mask: it fits in front.
         let (header, size) = frame::message_header(kind, length);
         buffer[start - size..start].copy_from_slice(&header[..size]);
         cx.out.share(start - size..end);
     }
 
-    /// A message that lies in a block of its own.
+    /// A message in its own block.
     pub(in crate::server) fn message_in_block(
         &mut self,
         kind: Kind,
@@ -50,11 +50,11 @@ impl WebSocket {
         cx: &mut SocketCx<'_>,
     ) {
         let length = block.len();
-        if self.take_message(kind, block.bytes(), cx) != Answer::Same {
+        if self.receive_message(kind, block.bytes(), cx) != Answer::Same {
             return cx.blocks.give_back(block, cx.now.mono_ns);
         }
         self.count_sent(kind, length, cx);
-        if self.compressed(kind, block.bytes(), cx) {
+        if self.send_compressed(kind, block.bytes(), cx) {
             return cx.blocks.give_back(block, cx.now.mono_ns);
         }
         if length <= COPIED_ECHO_BYTES {
@@ -66,8 +66,8 @@ impl WebSocket {
         cx.out.give(block);
     }
 
-    /// Whether an echo went out compressed.
-    fn compressed(&mut self, kind: Kind, payload: &[u8], cx: &mut SocketCx<'_>) -> bool {
+    /// Sends an echo compressed; returns whether it did.
+    fn send_compressed(&mut self, kind: Kind, payload: &[u8], cx: &mut SocketCx<'_>) -> bool {
         let Some(agreed) = self.deflate else { return false };
         if !is_compressed(payload.len(), cx.room()) {
             return false;
@@ -76,7 +76,7 @@ impl WebSocket {
         cx.codec.compress(agreed, kind, payload, &mut cx.out.bytes)
     }
 
-    /// A message as it came over the wire, of which all has come.
+    /// A complete compressed message.
     pub(in crate::server) fn compressed_message(
         &mut self,
         kind: Kind,
@@ -84,7 +84,7 @@ impl WebSocket {
         cx: &mut SocketCx<'_>,
     ) -> Result<(), Fault> {
         let limit = cx.config.limits.max_message;
-        // An answer may be as long again.
+        // The answer may need as much again.
         let memory = cx.room().memory / 2;
         let inflated = cx.codec.inflate(kind, wire, limit.min(memory), cx.blocks);
         let inflated = inflated.map_err(|fault| match fault {
@@ -94,7 +94,7 @@ impl WebSocket {
         match inflated {
             Inflated::Long(block) => self.message_in_block(kind, block, cx),
             Inflated::Short(scratch) => {
-                if self.take_message(kind, scratch.bytes(), cx) == Answer::Same {
+                if self.receive_message(kind, scratch.bytes(), cx) == Answer::Same {
                     cx.for_behaviour(&mut self.tally, self.deflate).send(kind, scratch.bytes());
                 }
                 cx.codec.give_back(scratch);

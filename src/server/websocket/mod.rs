@@ -1,5 +1,5 @@
-//! The WebSocket stage: frames in, answers out (RFC 6455). What its timers do and how it ends is
-//! in `life`. It says when it is over; what becomes of the connection then is `conn`'s business.
+//! The WebSocket stage: reads frames and writes answers (RFC 6455). `life` has timers and closing.
+//! It reports when it ended; `conn` then closes the connection.
 
 pub(in crate::server) mod extras;
 pub(in crate::server) mod faults;
@@ -10,6 +10,8 @@ mod short;
 mod socket_cx;
 pub(in crate::server) mod worker;
 
+use core::ops::ControlFlow::{self, Break, Continue};
+
 use crate::behaviours::{Answer, Behaviour, Kind, Sizes, Tally, WireFault};
 use crate::engine::Action;
 use crate::limits;
@@ -19,29 +21,28 @@ use crate::proto::frame::{self, Fault, Header, Opcode};
 use crate::proto::mask;
 use crate::proto::message::Assembly;
 use crate::server::end::{CloseReason, End, Initiator};
-use crate::server::slow::{Slow, is_backed_up};
-use crate::server::websocket::extras::{Extras, Taken};
+use crate::server::unfinished::{Unfinished, is_backed_up};
+use crate::server::websocket::extras::{Extras, Intercepted};
 use crate::server::websocket::keepalive::Keepalive;
 pub(in crate::server) use crate::server::websocket::socket_cx::SocketCx;
 use crate::time::Moment;
 
-/// A first read that is to find a header: small enough to be copied for nothing.
+/// A read for a header only: so small that copying its payload costs little.
 const HEADER_READ_BYTES: usize = 4 * 1024;
-/// A read of small frames: what a turn does not use of it has to be held.
+/// A read of small frames: what a turn does not use has to be kept.
 const SMALL_READ_BYTES: usize = 16 * 1024;
 
-/// How much to read, by what came last.
+/// How much to read, depending on the last input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum ReadSize {
-    /// More small frames than a turn takes; or nothing yet.
+    /// More small frames than a turn can handle, or no input yet.
     Small,
     Usual,
-    /// A large message; of the next one only the header is wanted in the read buffer, since the
-    /// rest is read to its block.
+    /// A large message: read only the next header to the read buffer; the payload is read to its
+    /// own block.
     Header,
 }
 
-/// An open WebSocket.
 #[derive(Debug)]
 pub(in crate::server) struct WebSocket {
     pub(in crate::server) behaviour: Box<dyn Behaviour>,
@@ -54,30 +55,28 @@ pub(in crate::server) struct WebSocket {
     pub(in crate::server) mount: u16,
 }
 
-/// How far the close handshake is (RFC 6455 §7).
+/// The state of the close handshake (RFC 6455 §7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Phase {
-    /// Not begun.
+    /// Nothing is scheduled.
     Open,
-    /// To be begun at this moment.
+    /// It is scheduled.
     Ending { when: Moment, why: CloseReason },
-    /// Our Close is sent; the peer's is awaited until then.
+    /// Our Close is sent; the peer's is awaited.
     CloseSent { until: Moment, code: u16 },
 }
 
-/// What the stage wants after some input.
+/// What the connection has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Then {
-    /// More bytes.
-    More,
-    /// To be called again with the bytes that it has not used.
-    Hold,
-    /// Nothing more.
-    Over(End),
+pub(in crate::server) enum Outcome {
+    ReadMore,
+    /// Call again with the unused bytes.
+    Resume,
+    Ended(End),
 }
 
 impl WebSocket {
-    /// A WebSocket that was just opened; says what there is to say at once.
+    /// Opens a WebSocket and sends its first messages.
     pub(in crate::server) fn open(
         behaviour: Box<dyn Behaviour>,
         extras: Option<Box<Extras>>,
@@ -85,7 +84,7 @@ impl WebSocket {
         deflate: Option<Agreed>,
         cx: &mut SocketCx<'_>,
     ) -> Self {
-        let phase = first_phase(extras.as_deref(), cx);
+        let phase = initial_phase(extras.as_deref(), cx);
         let own_ms = extras.as_ref().and_then(|extras| extras.ping_ms);
         let keepalive = Keepalive::new(own_ms, cx.now, &cx.config.limits, cx.rng);
         let mut opened = Self {
@@ -102,21 +101,21 @@ impl WebSocket {
             extras.greet(&mut cx.for_behaviour(&mut opened.tally, deflate));
         }
         let close = opened.behaviour.on_open(&mut cx.for_behaviour(&mut opened.tally, deflate));
-        opened.close_as_asked(close, cx);
+        opened.close_if_requested(close, cx);
         opened
     }
 
-    /// What the log shows of who stands behind a proxy.
+    /// The client's address according to proxies, for the log.
     pub(in crate::server) fn forwarded(&self) -> Option<&str> {
         self.extras.as_ref().and_then(|extras| extras.forwarded.as_deref())
     }
 
-    /// Whether messages leave its deadline where it is.
-    pub(in crate::server) fn keeps_its_deadline(&self) -> bool {
+    /// Whether messages cannot change its deadline.
+    pub(in crate::server) fn has_fixed_deadline(&self) -> bool {
         self.extras.is_none()
     }
 
-    /// How much to read when nothing has begun.
+    /// How much to read between messages.
     pub(in crate::server) fn bytes_to_read(&self) -> usize {
         match self.read_size {
             ReadSize::Small => SMALL_READ_BYTES,
@@ -125,7 +124,7 @@ impl WebSocket {
         }
     }
 
-    /// How much to read in the middle of a message.
+    /// How much to read within a message.
     pub(in crate::server) fn bytes_to_read_mid_message(&self) -> usize {
         match self.read_size {
             ReadSize::Small => SMALL_READ_BYTES,
@@ -133,24 +132,28 @@ impl WebSocket {
         }
     }
 
-    /// Whether the peer is not read for now.
-    pub(in crate::server) fn is_paused(&self, slow: Option<&Slow>, out_len: usize) -> bool {
-        is_backed_up(slow, out_len) || self.is_full()
+    /// Whether to stop reading from the peer.
+    pub(in crate::server) fn is_paused(
+        &self,
+        unfinished: Option<&Unfinished>,
+        out_len: usize,
+    ) -> bool {
+        is_backed_up(unfinished, out_len) || self.is_full()
     }
 
-    /// Frames in `buffer[from..to]`; returns how far they were used.
+    /// Handles the frames in `buffer[from..to]`; returns how far they were used.
     pub(in crate::server) fn receive(
         &mut self,
-        slow: &mut Option<Box<Slow>>,
+        unfinished: &mut Option<Box<Unfinished>>,
         cx: &mut SocketCx<'_>,
         buffer: &mut [u8],
         (from, to): (usize, usize),
-    ) -> (usize, Then) {
-        self.keepalive.heard(cx.now);
+    ) -> (usize, Outcome) {
+        self.keepalive.received(cx.now);
         let enough = *cx.work + limits::WORK_PER_TURN;
         let mut at = from;
         let mut frames = 0..limits::FRAMES_PER_TURN;
-        if slow.as_ref().is_none_or(|slow| slow.is_idle()) {
+        if unfinished.as_ref().is_none_or(|unfinished| unfinished.is_idle()) {
             match self.echo_short(&buffer[from..to], cx) {
                 Ok(echoed) => {
                     at += echoed.used;
@@ -160,49 +163,51 @@ impl WebSocket {
             }
         }
         for _ in frames {
-            match self.frame(slow, cx, buffer, (&mut at, to)) {
-                Ok(Step::Again) if *cx.work < enough => {}
-                Ok(Step::Again) => return (at, if at == to { Then::More } else { Then::Hold }),
-                Ok(Step::Done(then)) => {
+            match self.frame(unfinished, cx, buffer, (&mut at, to)) {
+                Ok(Continue(())) if *cx.work < enough => {}
+                Ok(Continue(())) => {
+                    return (at, if at == to { Outcome::ReadMore } else { Outcome::Resume });
+                }
+                Ok(Break(outcome)) => {
                     if self.read_size == ReadSize::Small && to - from >= SMALL_READ_BYTES {
                         self.read_size = ReadSize::Usual;
                     }
-                    return (at, then);
+                    return (at, outcome);
                 }
                 Err(fault) => return (to, self.fail(fault, cx)),
             }
         }
         self.read_size = ReadSize::Small;
-        (at, if at == to { Then::More } else { Then::Hold })
+        (at, if at == to { Outcome::ReadMore } else { Outcome::Resume })
     }
 
-    /// One frame, or what there is of it.
+    /// Handles one frame, complete or not.
     fn frame(
         &mut self,
-        slow: &mut Option<Box<Slow>>,
+        unfinished: &mut Option<Box<Unfinished>>,
         cx: &mut SocketCx<'_>,
         buffer: &mut [u8],
         (at, to): (&mut usize, usize),
-    ) -> Result<Step, Fault> {
-        if let Some(unfinished) = slow.as_deref_mut()
+    ) -> Result<ControlFlow<Outcome>, Fault> {
+        if let Some(unfinished) = unfinished.as_deref_mut()
             && (unfinished.skip > 0
                 || unfinished.message.as_ref().is_some_and(|m| m.frame_left() > 0))
         {
-            return self.go_on(unfinished, cx, &mut buffer[*at..to]).map(|used| {
+            return self.continue_frame(unfinished, cx, &mut buffer[*at..to]).map(|used| {
                 *at += used;
-                if *at == to { Step::Done(Then::More) } else { Step::Again }
+                if *at == to { Break(Outcome::ReadMore) } else { Continue(()) }
             });
         }
         if *at == to {
-            return Ok(Step::Done(Then::More));
+            return Ok(Break(Outcome::ReadMore));
         }
-        if self.is_paused(slow.as_deref(), cx.out.len()) {
-            return Ok(Step::Done(Then::Hold));
+        if self.is_paused(unfinished.as_deref(), cx.out.len()) {
+            return Ok(Break(Outcome::Resume));
         }
         let Some(header) = frame::parse(&buffer[*at..to])? else {
-            return Ok(Step::Done(Then::More));
+            return Ok(Break(Outcome::ReadMore));
         };
-        // RFC 7692 §6: the bit stands on the first frame of a message, if that was agreed.
+        // RFC 7692 §6: RSV1 is set only on the first frame of a message, and only if negotiated.
         if header.compressed
             && (self.deflate.is_none() || !matches!(header.opcode, Opcode::Start(_)))
         {
@@ -212,24 +217,24 @@ impl WebSocket {
         let end = usize::try_from(header.length).ok().and_then(|length| start.checked_add(length));
         let whole = end.filter(|&end| end <= to);
         match (header.opcode, whole) {
-            (Opcode::Start(kind), Some(end)) if header.fin && self.phase_takes_messages() => {
-                check_start(slow.as_deref(), &header, self.behaviour.sizes(), cx)?;
+            (Opcode::Start(kind), Some(end)) if header.fin && self.accepts_messages() => {
+                check_start(unfinished.as_deref(), &header, self.behaviour.sizes(), cx)?;
                 let script = mask::unmask(&mut buffer[start..end], header.mask, 0);
                 *at = end;
                 if header.compressed {
                     self.compressed_message(kind, &buffer[start..end], cx)?;
-                    return Ok(Step::Again);
+                    return Ok(Continue(()));
                 }
                 frame::check_text(kind, script, &buffer[start..end])?;
                 self.message_in_buffer(kind, buffer, (start, end), cx);
             }
             (Opcode::Start(_) | Opcode::Continuation, _) => {
                 *at = start;
-                self.begin_frame(slow, &header, cx)?;
+                self.begin_frame(unfinished, &header, cx)?;
             }
-            // A control frame is handled whole; it is small enough to wait for.
+            // A control frame is small: wait until it is complete.
             (Opcode::Close | Opcode::Ping | Opcode::Pong, None) => {
-                return Ok(Step::Done(Then::More));
+                return Ok(Break(Outcome::ReadMore));
             }
             (Opcode::Close | Opcode::Ping | Opcode::Pong, Some(end)) => {
                 *at = end;
@@ -237,23 +242,23 @@ impl WebSocket {
                 return self.control(header.opcode, &buffer[start..end], cx);
             }
         }
-        Ok(Step::Again)
+        Ok(Continue(()))
     }
 
-    /// After our Close, what the peer still sends is of no interest (RFC 6455 §5.5.1).
-    pub(in crate::server) fn phase_takes_messages(&self) -> bool {
+    /// After our Close, messages are ignored (RFC 6455 §5.5.1).
+    pub(in crate::server) fn accepts_messages(&self) -> bool {
         !matches!(self.phase, Phase::CloseSent { .. })
     }
 
-    /// A data frame that is not whole, or not its message's only one.
+    /// A data frame that is incomplete, or a fragment.
     fn begin_frame(
         &mut self,
-        slow: &mut Option<Box<Slow>>,
+        unfinished: &mut Option<Box<Unfinished>>,
         header: &Header,
         cx: &mut SocketCx<'_>,
     ) -> Result<(), Fault> {
-        if !self.phase_takes_messages() {
-            slow.get_or_insert_default().skip = header.length;
+        if !self.accepts_messages() {
+            unfinished.get_or_insert_default().skip = header.length;
             return Ok(());
         }
         if header.length >= MAP_MIN as u64 {
@@ -264,13 +269,14 @@ impl WebSocket {
         let sizes = self.behaviour.sizes();
         match header.opcode {
             Opcode::Start(kind) => {
-                check_start(slow.as_deref(), header, sizes, cx)?;
+                check_start(unfinished.as_deref(), header, sizes, cx)?;
                 let limit = limit(header.compressed, sizes, cx);
                 let message = Assembly::begin(kind, header, limit, cx.blocks)?;
-                slow.get_or_insert_default().message = Some(message);
+                unfinished.get_or_insert_default().message = Some(message);
             }
             Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {
-                let message = slow.as_mut().and_then(|slow| slow.message.as_mut());
+                let message =
+                    unfinished.as_mut().and_then(|unfinished| unfinished.message.as_mut());
                 let message = message.ok_or(Fault::ContinuationAlone)?;
                 if header.length > sizes.frame {
                     return Err(Fault::TooBig);
@@ -279,55 +285,59 @@ impl WebSocket {
                 message.proceed(header, limit, cx.blocks)?;
             }
         }
-        if let Some(slow) = slow {
-            self.finish_if_whole(slow, cx)?;
+        if let Some(unfinished) = unfinished {
+            self.finish_if_whole(unfinished, cx)?;
         }
         Ok(())
     }
 
-    /// More bytes of a data frame; returns how many were used.
-    fn go_on(
+    /// Payload of the current frame; returns how many bytes were used.
+    fn continue_frame(
         &mut self,
-        slow: &mut Slow,
+        unfinished: &mut Unfinished,
         cx: &mut SocketCx<'_>,
         bytes: &mut [u8],
     ) -> Result<usize, Fault> {
         let upto = |left: u64| bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        if slow.skip > 0 {
-            let used = upto(slow.skip);
-            slow.skip -= used as u64;
+        if unfinished.skip > 0 {
+            let used = upto(unfinished.skip);
+            unfinished.skip -= used as u64;
             return Ok(used);
         }
-        let Some(message) = &mut slow.message else { return Ok(0) };
+        let Some(message) = &mut unfinished.message else { return Ok(0) };
         let used = upto(message.frame_left());
         message.absorb(&mut bytes[..used], cx.blocks)?;
-        self.finish_if_whole(slow, cx)?;
+        self.finish_if_whole(unfinished, cx)?;
         Ok(used)
     }
 
-    /// `n` bytes were read straight into the message's own block.
+    /// `n` bytes were read directly into the message's block.
     pub(in crate::server) fn receive_into_block(
         &mut self,
-        slow: &mut Slow,
+        unfinished: &mut Unfinished,
         cx: &mut SocketCx<'_>,
         n: usize,
-    ) -> Then {
-        self.keepalive.heard(cx.now);
-        let Some(message) = &mut slow.message else { return Then::More };
-        let absorbed = message.absorb_spare(n).and_then(|()| self.finish_if_whole(slow, cx));
+    ) -> Outcome {
+        self.keepalive.received(cx.now);
+        let Some(message) = &mut unfinished.message else { return Outcome::ReadMore };
+        let absorbed = message.absorb_spare(n).and_then(|()| self.finish_if_whole(unfinished, cx));
         match absorbed {
-            Ok(()) => Then::More,
+            Ok(()) => Outcome::ReadMore,
             Err(fault) => self.fail(fault, cx),
         }
     }
 
-    fn finish_if_whole(&mut self, slow: &mut Slow, cx: &mut SocketCx<'_>) -> Result<(), Fault> {
-        let Some(message) = slow.message.take_if(|message| message.is_whole()) else {
+    fn finish_if_whole(
+        &mut self,
+        unfinished: &mut Unfinished,
+        cx: &mut SocketCx<'_>,
+    ) -> Result<(), Fault> {
+        let Some(message) = unfinished.message.take_if(|message| message.is_whole()) else {
             return Ok(());
         };
         let compressed = message.compressed;
         let (kind, block) = message.finish()?;
-        if !self.phase_takes_messages() {
+        if !self.accepts_messages() {
             cx.blocks.give_back(block, cx.now.mono_ns);
         } else if compressed {
             let done = self.compressed_message(kind, block.bytes(), cx);
@@ -339,8 +349,8 @@ impl WebSocket {
         Ok(())
     }
 
-    /// Hands a message over, or keeps it for later.
-    pub(in crate::server) fn take_message(
+    /// Counts and logs a message, then answers or queues it.
+    pub(in crate::server) fn receive_message(
         &mut self,
         kind: Kind,
         payload: &[u8],
@@ -364,15 +374,15 @@ impl WebSocket {
         }
         match &mut self.extras {
             Some(extras) => {
-                match extras.take((kind, payload), (cx.now, cx.id), cx.means()) {
-                    Some(Taken::Fatal) => {
-                        // What follows of this read is ignored; the stream is gone after it.
+                match extras.intercept((kind, payload), (cx.now, cx.id), cx.intercept_cx()) {
+                    Some(Intercepted::Reset) => {
+                        // The rest of this read is ignored; then the stream is closed.
                         self.phase =
                             Phase::CloseSent { until: Moment::at(cx.now.mono_ns), code: 1006 };
                         cx.act(Action::Reset(cx.id));
                         Answer::Nothing
                     }
-                    Some(Taken::Later) => Answer::Nothing,
+                    Some(Intercepted::Queued) => Answer::Nothing,
                     None => self.answer(kind, payload, cx),
                 }
             }
@@ -380,7 +390,7 @@ impl WebSocket {
         }
     }
 
-    /// What the behaviour says to a message; the same message is for the caller to send.
+    /// Calls the behaviour. The caller sends the echo for [`Answer::Same`].
     pub(in crate::server) fn answer(
         &mut self,
         kind: Kind,
@@ -419,62 +429,54 @@ impl WebSocket {
         cx.metrics.traffic.sent(kind, bytes);
     }
 
-    /// A whole control frame (RFC 6455 §5.5).
+    /// A complete control frame (RFC 6455 §5.5).
     fn control(
         &mut self,
         opcode: Opcode,
         payload: &[u8],
         cx: &mut SocketCx<'_>,
-    ) -> Result<Step, Fault> {
+    ) -> Result<ControlFlow<Outcome>, Fault> {
         match opcode {
-            Opcode::Ping if self.phase_takes_messages() && !self.has_fault(WireFault::NoPong) => {
+            Opcode::Ping if self.accepts_messages() && !self.has_fault(WireFault::NoPong) => {
                 frame::write_pong(&mut cx.out.bytes, payload);
-                Ok(Step::Again)
+                Ok(Continue(()))
             }
             Opcode::Close => {
                 let (code, reason) = frame::parse_close(payload)?;
                 if let Phase::CloseSent { code, .. } = self.phase {
-                    return Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Server })));
+                    return Ok(Break(Outcome::Ended(End { code, initiator: Initiator::Server })));
                 }
-                self.answer_delayed(cx);
+                self.answer_all_delayed(cx);
                 let mut ctx = cx.for_behaviour(&mut self.tally, self.deflate);
                 self.behaviour.on_close(code, reason, &mut ctx);
                 frame::write_close(&mut cx.out.bytes, code, reason);
-                Ok(Step::Done(Then::Over(End { code, initiator: Initiator::Client })))
+                Ok(Break(Outcome::Ended(End { code, initiator: Initiator::Client })))
             }
             Opcode::Pong => {
-                if let Some(round_trip_ns) = self.keepalive.answered(payload, cx.now) {
+                if let Some(round_trip_ns) = self.keepalive.round_trip_ns(payload, cx.now) {
                     cx.metrics.ping_rtt.observe_ns(round_trip_ns);
                 }
-                Ok(Step::Again)
+                Ok(Continue(()))
             }
-            Opcode::Ping | Opcode::Start(_) | Opcode::Continuation => Ok(Step::Again),
+            Opcode::Ping | Opcode::Start(_) | Opcode::Continuation => Ok(Continue(())),
         }
     }
 
-    /// RFC 6455 §7.1.7: a fault of the peer ends the WebSocket, with a Close that names it.
-    pub(in crate::server) fn fail(&mut self, fault: Fault, cx: &mut SocketCx<'_>) -> Then {
+    /// RFC 6455 §7.1.7: a protocol error ends the WebSocket with a Close that names it.
+    pub(in crate::server) fn fail(&mut self, fault: Fault, cx: &mut SocketCx<'_>) -> Outcome {
         let (code, reason) = (fault.close_code(), fault.reason());
-        log::debug!(target: "fault", conn:% = cx.id, code, reason; "peer's fault");
-        if self.phase_takes_messages() {
-            self.answer_delayed(cx);
+        log::debug!(target: "fault", conn:% = cx.id, code, reason; "protocol error");
+        if self.accepts_messages() {
+            self.answer_all_delayed(cx);
             frame::write_close(&mut cx.out.bytes, code, reason);
         }
-        Then::Over(End { code, initiator: Initiator::Server })
+        Outcome::Ended(End { code, initiator: Initiator::Server })
     }
 }
 
-/// What to do after one frame.
-enum Step {
-    /// The next one.
-    Again,
-    /// Nothing for now.
-    Done(Then),
-}
-
-/// A connection that must not grow old has its end in sight from the beginning.
-fn first_phase(extras: Option<&Extras>, cx: &mut SocketCx<'_>) -> Phase {
-    let asked_ms = extras.and_then(Extras::close_after_ms).map(|ms| (ms, CloseReason::Asked));
+/// With `close_after` or a maximum age, closing is scheduled from the start.
+fn initial_phase(extras: Option<&Extras>, cx: &mut SocketCx<'_>) -> Phase {
+    let asked_ms = extras.and_then(Extras::close_after_ms).map(|ms| (ms, CloseReason::CloseAfter));
     let age = cx.config.max_age;
     let aged_ms =
         (age.ms > 0).then(|| (cx.rng.around(age.ms, age.jitter_percent), CloseReason::MaxAge));
@@ -482,14 +484,15 @@ fn first_phase(extras: Option<&Extras>, cx: &mut SocketCx<'_>) -> Phase {
     first.map_or(Phase::Open, |(ms, why)| Phase::Ending { when: Moment::after(cx.now, ms), why })
 }
 
-/// RFC 6455 §5.4: no message begins inside of another. The size is refused at the header.
+/// RFC 6455 §5.4: fragments of different messages must not interleave. The size is checked at the
+/// header.
 fn check_start(
-    slow: Option<&Slow>,
+    unfinished: Option<&Unfinished>,
     header: &Header,
     sizes: Sizes,
     cx: &SocketCx<'_>,
 ) -> Result<(), Fault> {
-    if slow.is_some_and(|slow| slow.message.is_some()) {
+    if unfinished.is_some_and(|unfinished| unfinished.message.is_some()) {
         return Err(Fault::MessageInsideMessage);
     }
     if header.length > (limit(header.compressed, sizes, cx) as u64).min(sizes.frame) {
@@ -498,7 +501,7 @@ fn check_start(
     Ok(())
 }
 
-/// What a message may have, all of its frames together.
+/// Maximum message, all frames together.
 fn limit(compressed: bool, sizes: Sizes, cx: &SocketCx<'_>) -> usize {
     let limit = cx.config.limits.max_message.min(sizes.message);
     if compressed { deflate::wire_limit(limit) } else { limit }

@@ -1,5 +1,4 @@
-//! What a WebSocket can reach while it is served: what all of them share, and nothing of another
-//! connection, of paths or of the drain.
+//! The context of a WebSocket: shared state, but not other connections, routes or the drain.
 
 use std::collections::VecDeque;
 
@@ -14,11 +13,10 @@ use crate::server::ops::metrics::Metrics;
 use crate::server::ops::pressure::Pressure;
 use crate::server::part::PartId;
 use crate::server::parts::Parts;
-use crate::server::websocket::extras::Means;
+use crate::server::websocket::extras::InterceptCx;
 use crate::server::websocket::faults::Faults;
 use crate::server::websocket::worker::Worker;
 
-/// What a WebSocket can reach while it is served.
 #[derive(Debug)]
 pub(in crate::server) struct SocketCx<'a> {
     pub(in crate::server) now: Now,
@@ -34,7 +32,7 @@ pub(in crate::server) struct SocketCx<'a> {
     /// Bytes inflated, produced and copied so far.
     pub(in crate::server) work: &'a mut u64,
     pub(in crate::server) parts: &'a mut Parts,
-    /// The part that speaks on this WebSocket.
+    /// The part that handles this WebSocket.
     pub(in crate::server) part: Option<PartId>,
     pub(in crate::server) actions: &'a mut VecDeque<Action>,
     pub(in crate::server) out: &'a mut Out,
@@ -45,19 +43,18 @@ impl SocketCx<'_> {
         self.actions.push_back(action);
     }
 
-    /// How many bytes an answer to one message may have.
+    /// Size limits for an answer.
     pub(in crate::server) fn room(&self) -> Room {
         let cap = limits::output_cap(self.config.limits.max_message);
-        Room { answer: cap - limits::HIGH_WATER_BYTES, memory: self.pressure.room() }
+        Room { answer: cap - limits::HIGH_WATER_BYTES, memory: self.pressure.available() }
     }
 
-    /// What a message that waits may need.
-    pub(in crate::server) fn means(&mut self) -> Means<'_> {
+    pub(in crate::server) fn intercept_cx(&mut self) -> InterceptCx<'_> {
         let Self { worker, faults, blocks, actions, .. } = self;
-        Means { worker, faults, blocks, actions }
+        InterceptCx { worker, faults, blocks, actions }
     }
 
-    /// What its behaviour can reach.
+    /// The context of its behaviour.
     pub(in crate::server) fn for_behaviour<'b>(
         &'b mut self,
         tally: &'b mut Tally,

@@ -1,34 +1,33 @@
-//! The one worker of the process (`work=`): messages of all connections, strictly one after the
-//! other in the order in which they came, each for its time. It does not stop the loop: pings,
-//! pushes and probes go on.
+//! The single worker of the process (`work=`): handles messages of all connections one after the
+//! other in order of arrival, each for its time. It does not block the loop: pings, pushes and
+//! probes continue.
 //!
-//! A message is kept by its connection. The worker has one entry for each connection that waits,
-//! for its oldest message: what a connection has in here is bounded and leaves with it.
+//! Messages are queued by their connections. The worker has at most one entry for each connection,
+//! for its oldest message, so its size is bounded and entries leave with their connections.
 
 use std::collections::BTreeMap;
 
 use crate::engine::{Id, Now};
 use crate::{heap, time};
 
-/// What a connection that waits costs in here.
+/// Memory of an entry.
 pub(in crate::server) const ENTRY_BYTES: usize = heap::tree_entry::<(u64, Job)>();
 
-/// The oldest message of a connection, and how long it takes.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct Job {
-    whose: Id,
+    id: Id,
     ms: u64,
 }
 
 #[derive(Debug, Default)]
 pub(in crate::server) struct Worker {
-    /// The oldest message of each connection that waits.
+    /// By turn, one for each waiting connection.
     waiting: BTreeMap<u64, Job>,
     current: Option<Current>,
     turns: u64,
 }
 
-/// What is being worked on, and until when. Its connection may have left meanwhile.
+/// The current message and when it is done. Its connection may be closed meanwhile.
 #[derive(Clone, Copy, Debug)]
 struct Current {
     turn: u64,
@@ -36,20 +35,20 @@ struct Current {
 }
 
 impl Worker {
-    /// The turn of a message that came just now.
+    /// Assigns a turn to a new message.
     pub(in crate::server) fn next_turn(&mut self) -> u64 {
         self.turns += 1;
         self.turns
     }
 
-    /// Takes in the oldest message of a connection that has none in here.
-    pub(in crate::server) fn enter(&mut self, turn: u64, whose: Id, ms: u64, now: Now) {
-        self.waiting.insert(turn, Job { whose, ms });
+    /// Adds the oldest message of a connection without an entry.
+    pub(in crate::server) fn add(&mut self, turn: u64, id: Id, ms: u64, now: Now) {
+        self.waiting.insert(turn, Job { id, ms });
         self.current.get_or_insert_with(|| Current { turn, done_ns: now.mono_ns + time::ms(ms) });
     }
 
-    /// The connection has left. What is being worked on for it takes its time all the same.
-    pub(in crate::server) fn leave(&mut self, turn: u64) {
+    /// The connection was closed. If its message is the current one, the worker stays busy.
+    pub(in crate::server) fn cancel(&mut self, turn: u64) {
         self.waiting.remove(&turn);
     }
 
@@ -57,8 +56,9 @@ impl Worker {
         self.current.map(|current| current.done_ns)
     }
 
-    /// Whose message is done by now. The next one was begun at that very moment, however late this
-    /// is asked; `next` takes note that a connection's message is done, and tells its next one.
+    /// Returns a connection whose message is done. The next one counts as begun at that very time,
+    /// however late this is called. `next` marks the message as done and returns the next one of
+    /// its connection.
     pub(in crate::server) fn finish(
         &mut self,
         now: Now,
@@ -67,11 +67,11 @@ impl Worker {
         loop {
             let Current { turn, done_ns } =
                 self.current.filter(|current| current.done_ns <= now.mono_ns)?;
-            let done = self.waiting.remove(&turn).map(|job| job.whose);
-            if let Some(whose) = done
-                && let Some((turn, ms)) = next(whose)
+            let done = self.waiting.remove(&turn).map(|job| job.id);
+            if let Some(id) = done
+                && let Some((turn, ms)) = next(id)
             {
-                self.waiting.insert(turn, Job { whose, ms });
+                self.waiting.insert(turn, Job { id, ms });
             }
             let first = self.waiting.first_key_value();
             self.current = first

@@ -1,5 +1,5 @@
-//! What a connection owns only while something is unfinished: a partial head, frame or message,
-//! or output that the peer has not taken. Most connections are idle and own none of this.
+//! What a connection owns only while a head, frame or message is incomplete or output is unsent.
+//! Most connections are idle and own none of this.
 
 use crate::engine::Now;
 use crate::outbox::{Block, Outbox};
@@ -8,39 +8,39 @@ use crate::server::ops::pressure::Account;
 use crate::time::Moment;
 use crate::{heap, limits};
 
-/// What is unfinished.
 #[derive(Debug, Default)]
-pub(super) struct Slow {
-    /// Received bytes that could not be used yet.
+pub(super) struct Unfinished {
+    /// Received bytes that are not used yet.
     pub(super) input: Option<Block>,
     pub(super) hold: Hold,
-    /// A message whose last byte has not come.
+    /// An incomplete message.
     pub(super) message: Option<Assembly>,
-    /// Payload bytes still to come of a frame that nobody wants any more.
+    /// Remaining payload bytes of a frame that is dropped.
     pub(super) skip: u64,
-    /// What the peer has not taken.
+    /// Unsent output.
     pub(super) outbox: Outbox,
-    /// What its stream holds outside of the server.
+    /// Bytes buffered by the stream, for example TLS records.
     pub(super) outside: usize,
-    /// Since when the peer has taken nothing of it.
+    /// Since when the peer has accepted no output.
     pub(super) stalled_since: Option<Moment>,
-    /// What the account knows of this.
+    /// As last accounted.
     pub(super) counted: Account,
 }
 
-/// Why `input` waits.
+/// Why `input` is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// For the rest of a head or frame.
+    /// The head or frame is incomplete.
     #[default]
     Incomplete,
-    /// For its turn: nothing more is read before it is used.
-    Held,
-    /// The same, and its turn comes only after an answer that is owed.
-    Waiting,
+    /// Too much work for one turn, or too much output is queued. Nothing more is read until it is
+    /// used.
+    Resume,
+    /// A deferred response must be sent first. Nothing more is read until then.
+    AfterResponse,
 }
 
-impl Slow {
+impl Unfinished {
     pub(super) fn is_idle(&self) -> bool {
         self.input.is_none()
             && self.message.is_none()
@@ -49,7 +49,7 @@ impl Slow {
             && self.outbox.is_empty()
     }
 
-    /// What it costs. Behind output that waits, the kernel's buffers are full as well.
+    /// Memory owned. If output is queued, the kernel's buffers are full as well.
     pub(super) fn cost(&self, pinned: usize) -> Account {
         let queued = self.outbox.len();
         let in_kernel = if queued > 0 { pinned } else { 0 };
@@ -62,18 +62,18 @@ impl Slow {
         Account { memory: own + in_kernel, queued }
     }
 
-    /// When a peer that takes nothing has had its time.
+    /// When the send timeout passes.
     pub(super) fn stalled_until_ns(&self, now: Now, send_timeout_ms: u64) -> Option<u64> {
         Some(self.stalled_since?.ns(now) + crate::time::ms(send_timeout_ms))
     }
 }
 
-/// Whether so much output waits that the peer is not read.
-pub(super) fn is_backed_up(slow: Option<&Slow>, out_len: usize) -> bool {
-    out_len + slow.map_or(0, |slow| slow.outbox.len()) > limits::HIGH_WATER_BYTES
+/// Whether so much output is queued that the peer is not read.
+pub(super) fn is_backed_up(unfinished: Option<&Unfinished>, out_len: usize) -> bool {
+    out_len + unfinished.map_or(0, |unfinished| unfinished.outbox.len()) > limits::HIGH_WATER_BYTES
 }
 
-/// Whether input waits for its turn.
-pub(super) fn is_held(slow: Option<&Slow>) -> bool {
-    slow.is_some_and(|slow| slow.hold != Hold::Incomplete)
+/// Whether input is complete but must wait.
+pub(super) fn is_held(unfinished: Option<&Unfinished>) -> bool {
+    unfinished.is_some_and(|unfinished| unfinished.hold != Hold::Incomplete)
 }
