@@ -18,11 +18,11 @@ pub(crate) fn version() -> String {
 }
 
 /// The output of `--help`.
-pub(crate) fn screen<D>(page: &Page, table: &Table<D>) -> String {
+pub(crate) fn screen<D>(page: &Page, synopsis: &str, table: &Table<D>) -> String {
     let lines =
         groups(table).into_iter().filter(|group| !group.brief).flat_map(|group| group.flags);
     let width = lines.map(|flag| flag.usage().len()).max().unwrap_or(0);
-    let mut text = format!("{}: {}\n{}\n", version().trim_end(), page.about, page.synopsis);
+    let mut text = format!("{}: {}\n{}\n", version().trim_end(), page.about, synopsis);
     let mut brief: Vec<&str> = Vec::new();
     for group in groups(table) {
         if !group.brief || !group.title.is_empty() {

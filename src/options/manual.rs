@@ -53,10 +53,11 @@ fn chapters() -> Vec<Chapter> {
         chapter("load", &load::PAGE, load::FLAGS),
         chapter("connect", &connect::PAGE, connect::FLAGS),
     ];
-    let of_parts = parts::commands().map(|verb| (verb.chapter)());
-    own.into_iter()
-        .chain(of_parts.map(|(name, page, flags)| Chapter { name, page, flags }))
-        .collect()
+    let of_parts = parts::commands().map(|command| {
+        let parts::Command { verb, page, entries, .. } = command;
+        Chapter { name: verb.name, page, flags: entries() }
+    });
+    own.into_iter().chain(of_parts).collect()
 }
 
 pub(crate) fn entries<D>(table: &Table<D>) -> Vec<Entry> {

@@ -1,6 +1,7 @@
 //! The options of `wspulse serve`: the draft that its flags fill, and the settings made of it.
 
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::help::Page;
@@ -22,7 +23,6 @@ pub(crate) const PAGE: Page = Page {
        wspulse healthcheck [URL]   check whether a server is healthy
        wspulse load URL            load-test a WebSocket server
        wspulse connect URL         interactive WebSocket client
-       wspulse backend             the sample REST service behind the gateway
        wspulse help [COMMAND]      print this help, or that of a command",
     foot: "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Every flag has an environment \
            variable:\n--drain-window is WSPULSE_DRAIN_WINDOW. The flag wins. PORT sets \
@@ -112,6 +112,15 @@ pub(crate) enum Ask {
     Print,
 }
 
+/// `wspulse --help`, which also lists the commands of parts.
+pub(crate) fn screen() -> String {
+    let mut synopsis = PAGE.synopsis.to_owned();
+    for parts::Command { verb, page, .. } in parts::commands() {
+        let _ = write!(synopsis, "\n       wspulse {:18}  {}", verb.name, page.about);
+    }
+    help::screen(&PAGE, &synopsis, flags::SERVE)
+}
+
 /// Parses the arguments after `wspulse [serve]`.
 pub(crate) fn parse(
     args: Vec<OsString>,
@@ -119,7 +128,7 @@ pub(crate) fn parse(
     surroundings: &Surroundings,
 ) -> Result<Command, Usage> {
     let given = match read::args(&read::known(flags::SERVE), args, 0)? {
-        Given::Help => return Ok(Command::Print(help::screen(&PAGE, flags::SERVE))),
+        Given::Help => return Ok(Command::Print(screen())),
         Given::Version => return Ok(Command::Print(help::version())),
         Given::Values { flags, .. } => flags,
     };

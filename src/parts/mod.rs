@@ -57,8 +57,11 @@ pub(crate) struct Manifest {
 
 pub(crate) struct Command {
     pub(crate) verb: Verb,
+    pub(crate) page: &'static Page,
+    /// The marker and the table of its flags in docs/REFERENCE.md.
     pub(crate) rows: fn() -> (&'static str, String),
-    pub(crate) chapter: fn() -> (&'static str, &'static Page, Vec<manual::Entry>),
+    /// Its flags, for the manual page.
+    pub(crate) entries: fn() -> Vec<manual::Entry>,
 }
 
 /// Draws an unguessable id; the argument counts the ids. `None`: the kernel has no randomness.

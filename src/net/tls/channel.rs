@@ -6,10 +6,12 @@ use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, Connection, Error, ServerConfig,
+    ServerConnection,
+};
 
 use super::super::stream::Socket;
-use super::trust;
 use crate::engine::TlsFault;
 use crate::limits::HANDSHAKE_BYTES;
 
@@ -82,7 +84,7 @@ impl Tls {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> io::Result<Self> {
-        let tls = ClientConnection::new(config, name).map_err(|error| trust::fault(&error))?;
+        let tls = ClientConnection::new(config, name).map_err(|error| fault(&error))?;
         Ok(Self::new(socket, tls.into(), &[]))
     }
 
@@ -240,13 +242,13 @@ impl Tls {
     }
 
     /// Sends the alert for this error, as far as it fits, and shuts the session down.
-    fn fail(&mut self, error: &rustls::Error) -> io::Error {
+    fn fail(&mut self, error: &Error) -> io::Error {
         let handshaking = self.session.is_handshaking();
         log::debug!(target: "tls", error:% = error, handshake = handshaking; "TLS failed");
         let pushed = self.push();
         drop(pushed);
         self.shut_down();
-        trust::fault(error).into()
+        fault(error).into()
     }
 
     fn shut_down(&mut self) {
@@ -369,6 +371,33 @@ impl Read for Source<'_> {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Why a session failed.
+fn fault(error: &Error) -> TlsFault {
+    match error {
+        Error::InvalidCertificate(error) => match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                TlsFault::Expired
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                TlsFault::NotValidYet
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                TlsFault::WrongName
+            }
+            // A certificate of `openssl req -x509`. The type of the error belongs to a dependency
+            // of `rustls`, so its text has to do.
+            CertificateError::Other(why) if why.to_string() == "CaUsedAsEndEntity" => {
+                TlsFault::Authority
+            }
+            _ => TlsFault::NotTrusted,
+        },
+        Error::InvalidMessage(_) => TlsFault::NotTls,
+        Error::AlertReceived(_) => TlsFault::Refused,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsFault::Incompatible,
+        _ => TlsFault::Broken,
     }
 }
 

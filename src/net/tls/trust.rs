@@ -1,4 +1,4 @@
-//! Turns a [`Trust`] into a `rustls` configuration, and errors of `rustls` into a [`TlsFault`].
+//! Turns a [`Trust`] into a `rustls` configuration.
 
 use std::io;
 use std::sync::Arc;
@@ -7,9 +7,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::super::stream::Socket;
 use super::channel::Tls;
@@ -89,32 +87,6 @@ fn config(trust: &Trust) -> Result<ClientConfig, TlsFault> {
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-pub(super) fn fault(error: &Error) -> TlsFault {
-    match error {
-        Error::InvalidCertificate(error) => match error {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                TlsFault::Expired
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                TlsFault::NotValidYet
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                TlsFault::WrongName
-            }
-            // A certificate of `openssl req -x509`. The type of the error belongs to a dependency
-            // of `rustls`, so its text has to do.
-            CertificateError::Other(why) if why.to_string() == "CaUsedAsEndEntity" => {
-                TlsFault::Authority
-            }
-            _ => TlsFault::NotTrusted,
-        },
-        Error::InvalidMessage(_) => TlsFault::NotTls,
-        Error::AlertReceived(_) => TlsFault::Refused,
-        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsFault::Incompatible,
-        _ => TlsFault::Broken,
-    }
 }
 
 /// Accepts every certificate, but checks that the server holds its key.

@@ -40,12 +40,13 @@ pub(crate) const COMMAND: parts::Command = parts::Command {
     verb: Verb {
         name: NAME,
         flag_names: || table::names(FLAGS),
-        help: || help::screen(&PAGE, FLAGS),
+        help: || help::screen(&PAGE, PAGE.synopsis, FLAGS),
         parse,
         is_built: true,
     },
+    page: &PAGE,
     rows: || ("backend flags", help::rows(FLAGS)),
-    chapter: || (NAME, &PAGE, manual::entries(FLAGS)),
+    entries: || manual::entries(FLAGS),
 };
 
 const NAME: &str = "backend";
@@ -112,7 +113,7 @@ pub(crate) fn parse(
     surroundings: &Surroundings,
 ) -> Result<Command, Usage> {
     let given = match read::args(&read::known(FLAGS), args, 0)? {
-        Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
+        Given::Help => return Ok(Command::Print(help::screen(&PAGE, PAGE.synopsis, FLAGS))),
         Given::Version => return Ok(Command::Print(help::version())),
         Given::Values { flags, .. } => flags,
     };
