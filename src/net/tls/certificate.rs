@@ -74,7 +74,7 @@ impl Certificate {
         })
     }
 
-    pub(in crate::net) fn accept(&mut self, now: Now, socket: Socket) -> std::io::Result<Stream> {
+    pub(crate) fn accept(&mut self, now: Now, socket: Socket) -> std::io::Result<Stream> {
         if self.check_ns <= now.mono_ns {
             self.check_ns = now.mono_ns + time::ms(CHECK_INTERVAL_MS);
             let stamp = stamp(&self.files);
@@ -87,7 +87,7 @@ impl Certificate {
     }
 
     /// Reads the files again; keeps the old certificate if that fails.
-    pub(in crate::net) fn reload(&mut self, now: Now) {
+    pub(crate) fn reload(&mut self, now: Now) {
         // Taken before reading: a change meanwhile is found by the next check.
         self.stamp = stamp(&self.files);
         match read(&self.files, &self.tickets) {
@@ -108,7 +108,7 @@ impl Certificate {
     }
 
     /// Warns if the certificate expires soon; returns when to call this again.
-    pub(in crate::net) fn warn(&mut self, now: Now) -> u64 {
+    pub(crate) fn warn(&mut self, now: Now) -> u64 {
         if now.mono_ns < self.warn_ns {
             return self.warn_ns;
         }

@@ -102,27 +102,27 @@ impl Tls {
         }
     }
 
-    pub(in crate::net) fn socket(&mut self) -> &mut Socket {
+    pub(crate) fn socket(&mut self) -> &mut Socket {
         &mut self.socket
     }
 
-    pub(in crate::net) fn is_handshaking(&self) -> bool {
+    pub(crate) fn is_handshaking(&self) -> bool {
         self.session.is_handshaking() && self.state != State::Broken
     }
 
     /// Buffered bytes beyond the fixed cost of a session.
-    pub(in crate::net) fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         let Buffered { incoming, unread, queued } = self.buffered;
         let buffer = (incoming + READ_BYTES).next_power_of_two();
         buffer - READ_BYTES + unread + queued
     }
 
-    pub(in crate::net) fn holds_more(&self) -> bool {
+    pub(crate) fn holds_more(&self) -> bool {
         self.pending == Pending::Perhaps
     }
 
     /// Advances the handshake; returns true once it is complete.
-    pub(in crate::net) fn handshake(&mut self) -> io::Result<bool> {
+    pub(crate) fn handshake(&mut self) -> io::Result<bool> {
         while self.session.is_handshaking() {
             self.push()?;
             match self.pull() {
@@ -137,7 +137,7 @@ impl Tls {
         Ok(true)
     }
 
-    pub(in crate::net) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (mut n, mut pulled) = (0, 0);
         self.pending = Pending::Perhaps;
         loop {
@@ -277,11 +277,11 @@ impl Tls {
         Ok(true)
     }
 
-    pub(in crate::net) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         if self.push()? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
-    pub(in crate::net) fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.session.is_handshaking() {
             // Nothing can be encrypted yet: the caller keeps it until the handshake is complete.
             return Err(io::ErrorKind::WouldBlock.into());
@@ -314,7 +314,7 @@ impl Tls {
     }
 
     /// Sends `close_notify`, then shuts down the writing side.
-    pub(in crate::net) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         if self.session.is_handshaking() {
             // Completing the handshake would be wasted work.
             return self.shut_down();
@@ -334,7 +334,7 @@ impl Tls {
     }
 
     /// Prevents the drop from sending `close_notify`.
-    pub(in crate::net) fn skip_close_notify(&mut self) {
+    pub(crate) fn skip_close_notify(&mut self) {
         self.state = State::Broken;
     }
 }

@@ -10,43 +10,43 @@ use crate::engine::{Now, TlsFault, Trust};
 pub(crate) enum Tls {}
 
 impl Tls {
-    pub(in crate::net) fn socket(&mut self) -> &mut Socket {
+    pub(crate) fn socket(&mut self) -> &mut Socket {
         match *self {}
     }
 
-    pub(in crate::net) fn is_handshaking(&self) -> bool {
+    pub(crate) fn is_handshaking(&self) -> bool {
         match *self {}
     }
 
-    pub(in crate::net) fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         match *self {}
     }
 
-    pub(in crate::net) fn holds_more(&self) -> bool {
+    pub(crate) fn holds_more(&self) -> bool {
         match *self {}
     }
 
-    pub(in crate::net) fn handshake(&mut self) -> io::Result<bool> {
+    pub(crate) fn handshake(&mut self) -> io::Result<bool> {
         match *self {}
     }
 
-    pub(in crate::net) fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         match *self {}
     }
 
-    pub(in crate::net) fn write(&mut self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, _: &[IoSlice<'_>]) -> io::Result<usize> {
         match *self {}
     }
 
-    pub(in crate::net) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         match *self {}
     }
 
-    pub(in crate::net) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         match *self {}
     }
 
-    pub(in crate::net) fn skip_close_notify(&mut self) {
+    pub(crate) fn skip_close_notify(&mut self) {
         match *self {}
     }
 }
@@ -60,25 +60,25 @@ impl Certificate {
         Err(CertificateError::Unusable { flag: "--tls-cert", path: files.cert, why })
     }
 
-    pub(in crate::net) fn accept(&mut self, _: Now, _: Socket) -> io::Result<Stream> {
+    pub(crate) fn accept(&mut self, _: Now, _: Socket) -> io::Result<Stream> {
         match *self {}
     }
 
-    pub(in crate::net) fn reload(&mut self, _: Now) {
+    pub(crate) fn reload(&mut self, _: Now) {
         match *self {}
     }
 
-    pub(in crate::net) fn warn(&mut self, _: Now) -> u64 {
+    pub(crate) fn warn(&mut self, _: Now) -> u64 {
         match *self {}
     }
 }
 
 #[derive(Debug, Default)]
-pub(in crate::net) struct Trusts(());
+pub(crate) struct Trusts(());
 
 impl Trusts {
     #[expect(clippy::unused_self, reason = "as in a build with TLS")]
-    pub(in crate::net) fn begin(&mut self, _: &Trust, _: &str, _: Socket) -> io::Result<Tls> {
+    pub(crate) fn begin(&mut self, _: &Trust, _: &str, _: Socket) -> io::Result<Tls> {
         Err(TlsFault::NotBuilt.into())
     }
 }

@@ -18,15 +18,10 @@ const CONFIGS_MAX: usize = 8;
 
 /// Configurations by trust: connections with the same trust share a session cache.
 #[derive(Debug, Default)]
-pub(in crate::net) struct Trusts(Vec<(Trust, Arc<ClientConfig>)>);
+pub(crate) struct Trusts(Vec<(Trust, Arc<ClientConfig>)>);
 
 impl Trusts {
-    pub(in crate::net) fn begin(
-        &mut self,
-        trust: &Trust,
-        name: &str,
-        socket: Socket,
-    ) -> io::Result<Tls> {
+    pub(crate) fn begin(&mut self, trust: &Trust, name: &str, socket: Socket) -> io::Result<Tls> {
         let config = self.config(trust)?;
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
         let name = bare.unwrap_or(name).to_owned();

@@ -5,7 +5,7 @@ mod record;
 mod stages;
 
 pub use stages::TRANSITIONS;
-pub(in crate::server) use stages::{LingerTimeout, Quota, Stage};
+pub(crate) use stages::{LingerTimeout, Quota, Stage};
 
 use crate::engine::{Action, HangUp, Peer};
 use crate::limits;
@@ -25,18 +25,18 @@ use crate::time::Moment;
 const HELD_CHUNK_BYTES: usize = 16 * 1024;
 
 #[derive(Debug)]
-pub(in crate::server) struct Conn {
-    pub(in crate::server) peer: Peer,
-    pub(in crate::server) quota: Quota,
-    pub(in crate::server) since: Moment,
-    pub(in crate::server) stage: Stage,
-    pub(in crate::server) unfinished: Option<Box<Unfinished>>,
+pub(crate) struct Conn {
+    pub(crate) peer: Peer,
+    pub(crate) quota: Quota,
+    pub(crate) since: Moment,
+    pub(crate) stage: Stage,
+    pub(crate) unfinished: Option<Box<Unfinished>>,
     /// The part that opened or handles it.
-    pub(in crate::server) part: Option<PartId>,
+    pub(crate) part: Option<PartId>,
 }
 
 impl Conn {
-    pub(in crate::server) fn new(peer: Peer, quota: Quota, cx: &Cx<'_>) -> Self {
+    pub(crate) fn new(peer: Peer, quota: Quota, cx: &Cx<'_>) -> Self {
         Self {
             peer,
             quota,
@@ -48,7 +48,7 @@ impl Conn {
     }
 
     /// An outgoing connection of a part. Its peer address is not used.
-    pub(in crate::server) fn upstream(part: PartId, since: Moment) -> Self {
+    pub(crate) fn upstream(part: PartId, since: Moment) -> Self {
         Self {
             peer: Peer::Unix,
             quota: Quota::Upstream,
@@ -61,7 +61,7 @@ impl Conn {
 
     /// The peer closed its side while it is not read. A client that waits for a response has most
     /// likely gone; others can use the connection slot.
-    pub(in crate::server) fn hung_up(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn hung_up(&mut self, cx: &mut Cx<'_>) {
         match &self.stage {
             Stage::Http(http) if http.owes_response() => {
                 self.leave(cx);
@@ -78,7 +78,7 @@ impl Conn {
     }
 
     /// The stream buffers this many bytes that are not visible here, such as half a TLS record.
-    pub(in crate::server) fn held_outside(&mut self, bytes: usize, cx: &mut Cx<'_>) {
+    pub(crate) fn held_outside(&mut self, bytes: usize, cx: &mut Cx<'_>) {
         if bytes > 0 || self.unfinished.is_some() {
             self.unfinished.get_or_insert_default().outside = bytes;
             self.after_event(cx);
@@ -86,7 +86,7 @@ impl Conn {
     }
 
     /// The buffer for the next read.
-    pub(in crate::server) fn room<'a>(
+    pub(crate) fn room<'a>(
         &'a mut self,
         memory_is_short: bool,
         shared: &'a mut [u8],
@@ -112,7 +112,7 @@ impl Conn {
         &mut shared[remnant..end]
     }
 
-    pub(in crate::server) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
+    pub(crate) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
         match &mut self.stage {
             Stage::Http(_) => match &mut self.unfinished {
                 Some(unfinished) if unfinished.input.is_some() => {
@@ -269,7 +269,7 @@ impl Conn {
         unfinished.hold = hold;
     }
 
-    pub(in crate::server) fn resume(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
+    pub(crate) fn resume(&mut self, shared: &mut [u8], cx: &mut Cx<'_>) {
         let unfinished = self.unfinished.as_deref();
         match &mut self.stage {
             Stage::Http(http) if !is_backed_up(unfinished, 0) && !http.owes_response() => {
@@ -293,7 +293,7 @@ impl Conn {
         self.after_event(cx);
     }
 
-    pub(in crate::server) fn ended(&mut self, how: HangUp, cx: &mut Cx<'_>) {
+    pub(crate) fn ended(&mut self, how: HangUp, cx: &mut Cx<'_>) {
         match (&mut self.stage, how) {
             (Stage::Leaving, HangUp::Eof) => return,
             (Stage::WebSocket(socket), HangUp::Eof) => {
@@ -326,7 +326,7 @@ impl Conn {
         self.after_event(cx);
     }
 
-    pub(in crate::server) fn keep_output(&mut self, shared: &[u8], taken: usize, cx: &mut Cx<'_>) {
+    pub(crate) fn keep_output(&mut self, shared: &[u8], taken: usize, cx: &mut Cx<'_>) {
         let whole = cx.out.len() <= taken;
         let unfinished = self.unfinished.get_or_insert_default();
         unfinished.outbox.keep(cx.out, shared, taken, &mut cx.shared.blocks, cx.now.mono_ns);
@@ -357,11 +357,11 @@ impl Conn {
         self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until, timeout };
     }
 
-    pub(in crate::server) fn unsent(&self) -> &[u8] {
+    pub(crate) fn unsent(&self) -> &[u8] {
         self.unfinished.as_ref().map_or(&[], |unfinished| unfinished.outbox.unsent())
     }
 
-    pub(in crate::server) fn sent(&mut self, n: usize, cx: &mut Cx<'_>) {
+    pub(crate) fn sent(&mut self, n: usize, cx: &mut Cx<'_>) {
         let Some(unfinished) = &mut self.unfinished else { return };
         let before = unfinished.outbox.len();
         unfinished.outbox.sent(n, &mut cx.shared.blocks, cx.now.mono_ns);
@@ -390,7 +390,7 @@ impl Conn {
     }
 
     /// A deadline may have passed, or moved.
-    pub(in crate::server) fn wake(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn wake(&mut self, cx: &mut Cx<'_>) {
         if self.is_stalled(cx) {
             if self.is_websocket() {
                 self.log_end(BROKEN, (cx.now, cx.id), cx.shared);
@@ -448,7 +448,7 @@ impl Conn {
     }
 
     /// Schedules its end.
-    pub(in crate::server) fn end_at(&mut self, when: Moment, why: CloseReason, cx: &mut Cx<'_>) {
+    pub(crate) fn end_at(&mut self, when: Moment, why: CloseReason, cx: &mut Cx<'_>) {
         match &mut self.stage {
             Stage::Http(http) => http.end_at(when, cx),
             Stage::WebSocket(socket) => socket.end_at(when, why, cx.now),
@@ -458,7 +458,7 @@ impl Conn {
     }
 
     /// Hard stop. The caller resets the stream; a Close frame is written if no output is queued.
-    pub(in crate::server) fn hard_stop(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn hard_stop(&mut self, cx: &mut Cx<'_>) {
         if let Stage::WebSocket(socket) = &mut self.stage {
             if self.unfinished.as_ref().is_none_or(|unfinished| unfinished.outbox.is_empty()) {
                 socket.close_on_stop(&mut cx.socket_cx());
@@ -469,7 +469,7 @@ impl Conn {
     }
 
     /// Closes it, since it owns much memory and memory is short.
-    pub(in crate::server) fn close_for_memory(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn close_for_memory(&mut self, cx: &mut Cx<'_>) {
         self.drop_input();
         let takes_a_close = self.unsent().is_empty();
         match &mut self.stage {
@@ -489,13 +489,13 @@ impl Conn {
     }
 
     /// Closes it in favour of another connection: it was not upgraded for too long.
-    pub(in crate::server) fn evict(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn evict(&mut self, cx: &mut Cx<'_>) {
         cx.shared.metrics.evicted += 1;
         self.leave(cx);
         self.after_event(cx);
     }
 
-    pub(in crate::server) fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
+    pub(crate) fn open(&mut self, socket: WebSocket, cx: &mut Cx<'_>) {
         self.log_open(cx.id, &socket, cx.shared);
         self.part = cx.part;
         self.stage = Stage::WebSocket(socket);
@@ -509,13 +509,13 @@ impl Conn {
         }
     }
 
-    pub(in crate::server) fn close_websocket(&mut self, end: End, cx: &mut Cx<'_>) {
+    pub(crate) fn close_websocket(&mut self, end: End, cx: &mut Cx<'_>) {
         self.log_end(end, (cx.now, cx.id), cx.shared);
         self.linger(cx);
     }
 
     /// The last output is queued.
-    pub(in crate::server) fn linger(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn linger(&mut self, cx: &mut Cx<'_>) {
         self.drop_input();
         let until = Moment::after(cx.now, limits::LINGER_MS);
         let timeout = LingerTimeout::AfterFlush;
@@ -524,18 +524,18 @@ impl Conn {
     }
 
     /// Resets the connection and drops unsent output.
-    pub(in crate::server) fn reset(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn reset(&mut self, cx: &mut Cx<'_>) {
         self.stage = Stage::Leaving;
         cx.act(Action::Reset(cx.id));
     }
 
-    pub(in crate::server) fn leave(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn leave(&mut self, cx: &mut Cx<'_>) {
         self.drop_input();
         self.stage = Stage::Leaving;
         cx.act(Action::Close(cx.id));
     }
 
-    pub(in crate::server) fn drop_input(&mut self) {
+    pub(crate) fn drop_input(&mut self) {
         if let Some(unfinished) = &mut self.unfinished {
             unfinished.input = None;
             unfinished.message = None;
@@ -553,7 +553,7 @@ impl Conn {
     }
 
     /// Call after every event: frees unused memory, updates the account and sets the timer.
-    pub(in crate::server) fn after_event(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn after_event(&mut self, cx: &mut Cx<'_>) {
         let Shared { account, config, .. } = &mut *cx.shared;
         if let Some(unfinished) = &mut self.unfinished {
             let is_idle = unfinished.is_idle();
@@ -577,7 +577,7 @@ impl Conn {
     }
 
     /// The stream is closed. If the WebSocket had not ended, it broke now.
-    pub(in crate::server) fn closed(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn closed(&mut self, cx: &mut Cx<'_>) {
         self.log_end(BROKEN, (cx.now, cx.id), cx.shared);
         if let Some(unfinished) = &mut self.unfinished {
             cx.shared.account.update(&mut unfinished.counted, Account::default());
@@ -586,7 +586,7 @@ impl Conn {
     }
 
     /// The worker finished a message. Returns turn and duration of the next one.
-    pub(in crate::server) fn work_done(&mut self) -> Option<(u64, u64)> {
+    pub(crate) fn work_done(&mut self) -> Option<(u64, u64)> {
         let Stage::WebSocket(socket) = &mut self.stage else { return None };
         socket.work_done()
     }

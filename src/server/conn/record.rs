@@ -8,7 +8,7 @@ use crate::server::shared::Shared;
 use crate::server::websocket::WebSocket;
 
 impl Conn {
-    pub(in crate::server) fn log_open(&self, id: Id, socket: &WebSocket, shared: &mut Shared) {
+    pub(crate) fn log_open(&self, id: Id, socket: &WebSocket, shared: &mut Shared) {
         let mount = &shared.config.mounts[usize::from(socket.mount)].path;
         log::info!(
             target: "open", conn:% = id, mount = mount.as_str(), peer:% = self.peer,
@@ -19,12 +19,7 @@ impl Conn {
         shared.metrics.opened(socket.mount);
     }
 
-    pub(in crate::server) fn log_end(
-        &mut self,
-        end: End,
-        (now, id): (Now, Id),
-        shared: &mut Shared,
-    ) {
+    pub(crate) fn log_end(&mut self, end: End, (now, id): (Now, Id), shared: &mut Shared) {
         let Stage::WebSocket(socket) = &self.stage else { return };
         let mount = &shared.config.mounts[usize::from(socket.mount)].path;
         let tally = socket.tally;

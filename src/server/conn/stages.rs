@@ -45,7 +45,7 @@ pub const TRANSITIONS: &[(&str, &str, &str)] = &[
 
 /// The limit that a connection counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Quota {
+pub(crate) enum Quota {
     Main,
     /// Beyond the limit, or once a drain is closing connections: it only gets 503.
     Refused(Refusal),
@@ -59,7 +59,7 @@ pub(in crate::server) enum Quota {
 /// It begins as `Http`. One request may upgrade it to `WebSocket`. Both end with `Lingering`, then
 /// `Leaving`. `Upstream` is an outgoing connection; its part also closes it.
 #[derive(Debug)]
-pub(in crate::server) enum Stage {
+pub(crate) enum Stage {
     Http(Http),
     WebSocket(WebSocket),
     /// Opened by a part, which handles its bytes.
@@ -78,7 +78,7 @@ pub(in crate::server) enum Stage {
 
 /// When the time of `Lingering` begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum LingerTimeout {
+pub(crate) enum LingerTimeout {
     /// When all output is sent. Until then the send timeout applies.
     AfterFlush,
     /// At once, since too much output is queued.
@@ -86,19 +86,19 @@ pub(in crate::server) enum LingerTimeout {
 }
 
 impl Conn {
-    pub(in crate::server) fn side(&self) -> Side {
+    pub(crate) fn side(&self) -> Side {
         match self.quota {
             Quota::Main | Quota::Refused(_) | Quota::Upstream => Side::Main,
             Quota::Admin => Side::Admin,
         }
     }
 
-    pub(in crate::server) fn is_websocket(&self) -> bool {
+    pub(crate) fn is_websocket(&self) -> bool {
         self.websocket().is_some()
     }
 
     /// For tests.
-    pub(in crate::server) fn stage_name(&self) -> &'static str {
+    pub(crate) fn stage_name(&self) -> &'static str {
         match self.stage {
             Stage::Http(_) => "http",
             Stage::WebSocket(_) => "websocket",
@@ -108,7 +108,7 @@ impl Conn {
         }
     }
 
-    pub(in crate::server) fn websocket(&self) -> Option<&WebSocket> {
+    pub(crate) fn websocket(&self) -> Option<&WebSocket> {
         match &self.stage {
             Stage::WebSocket(socket) => Some(socket),
             Stage::Upstream | Stage::Http(_) | Stage::Lingering { .. } | Stage::Leaving => None,

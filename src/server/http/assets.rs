@@ -27,7 +27,7 @@ pub struct Assets {
 
 /// One file, ready to be sent.
 #[derive(Debug)]
-pub(in crate::server) struct Asset {
+pub(crate) struct Asset {
     content_type: &'static str,
     policy: Option<String>,
     modified_s: i64,
@@ -93,12 +93,12 @@ impl Assets {
     }
 
     /// Whether they can be read again.
-    pub(in crate::server) fn are_reloadable(&self) -> bool {
+    pub(crate) fn are_reloadable(&self) -> bool {
         self.is_directory
     }
 
     /// Finds a file by its decoded path.
-    pub(in crate::server) fn find(&self, path: &str) -> Option<&Asset> {
+    pub(crate) fn find(&self, path: &str) -> Option<&Asset> {
         if path.ends_with('/') {
             self.by_path.get(&format!("{path}index.html"))
         } else {
@@ -121,7 +121,7 @@ impl Asset {
     }
 
     /// Responds to GET or HEAD.
-    pub(in crate::server) fn respond(&self, request: &Request<'_, '_>) -> Response<'_> {
+    pub(crate) fn respond(&self, request: &Request<'_, '_>) -> Response<'_> {
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(request));
         let coding = gzip.unwrap_or(&self.plain);
         let not_modified = match request.value("if-none-match") {

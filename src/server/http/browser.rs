@@ -8,14 +8,14 @@ use crate::proto::handshake::split_port;
 use crate::proto::http::{self, Request};
 
 /// Response to a page of another origin.
-pub(in crate::server) const FOREIGN: &str = "pages of other sites may not do this\n";
+pub(crate) const FOREIGN: &str = "pages of other sites may not do this\n";
 /// Response to a browser's GET that would have an effect.
-pub(in crate::server) const USE_POST: &str = "a GET by a browser changes nothing here: use POST\n";
+pub(crate) const USE_POST: &str = "a GET by a browser changes nothing here: use POST\n";
 
 /// Whether a browser sent the request, as far as its header fields show. A page can neither add nor
 /// remove most of them. `Accept-Language` and `Referer` count too: a GET of the page's own origin
 /// has no `Origin`, and browsers send `Sec-Fetch-*` only to trustworthy hosts.
-pub(in crate::server) fn is_from_browser(request: &Request<'_, '_>) -> bool {
+pub(crate) fn is_from_browser(request: &Request<'_, '_>) -> bool {
     request.fields().any(|(name, value)| {
         let name = name.to_ascii_lowercase();
         match name.as_str() {
@@ -36,7 +36,7 @@ fn is_browser_media_type(item: &[u8]) -> bool {
 
 /// Checks a request to the admin listener; the error is the response to a browser. Other clients
 /// may use any host: kubelets, Prometheus and backends use cluster names.
-pub(in crate::server) fn check(request: &Request<'_, '_>, names: &[String]) -> Result<(), String> {
+pub(crate) fn check(request: &Request<'_, '_>, names: &[String]) -> Result<(), String> {
     if !is_from_browser(request) {
         return Ok(());
     }

@@ -1,12 +1,12 @@
 //! The HTTP stage: reads requests and writes responses, until an upgrade or the last response.
 //! `routes` decides how a path is answered.
 
-pub(in crate::server) mod assets;
+pub(crate) mod assets;
 mod browser;
-pub(in crate::server) mod pending;
-pub(in crate::server) mod routes;
+pub(crate) mod pending;
+pub(crate) mod routes;
 pub mod tokens;
-pub(in crate::server) mod upgrade;
+pub(crate) mod upgrade;
 mod whoami;
 
 use crate::engine::{Action, Id, Side};
@@ -35,7 +35,7 @@ pub const PLAIN_HTTP_RESPONSE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Typ
 
 /// The state of an HTTP connection.
 #[derive(Debug)]
-pub(in crate::server) struct Http {
+pub(crate) struct Http {
     intake: Intake,
     deadline: Moment,
     awaits: Awaits,
@@ -66,7 +66,7 @@ struct DeferredResponse {
 
 /// What the connection has to do next.
 #[derive(Debug)]
-pub(in crate::server) enum Outcome {
+pub(crate) enum Outcome {
     ReadMore,
     /// Call again with the unused bytes.
     Resume,
@@ -79,7 +79,7 @@ pub(in crate::server) enum Outcome {
 
 /// The result of [`Http::wake`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Wake {
+pub(crate) enum Wake {
     NotDue,
     /// The last response is written, for example 408.
     Finished,
@@ -94,19 +94,19 @@ pub(in crate::server) enum Wake {
 }
 
 impl Http {
-    pub(in crate::server) fn new(cx: &Cx<'_>) -> Self {
+    pub(crate) fn new(cx: &Cx<'_>) -> Self {
         let deadline = Moment::after(cx.now, cx.shared.config.limits.head_timeout_ms);
         Self { intake: Intake::default(), deadline, awaits: Awaits::FirstRequest, began_ms: 0 }
     }
 
     /// Whether a deferred response must be sent before more is read.
-    pub(in crate::server) fn owes_response(&self) -> bool {
+    pub(crate) fn owes_response(&self) -> bool {
         matches!(self.awaits, Awaits::Response(_))
     }
 
     /// Handles the requests in `bytes`, which begin with kept input. Returns how many bytes were
     /// used.
-    pub(in crate::server) fn receive(
+    pub(crate) fn receive(
         &mut self,
         unfinished: Option<&Unfinished>,
         cx: &mut Cx<'_>,
@@ -243,7 +243,7 @@ impl Http {
 
     /// Schedules its end in a drain. Until then requests are answered; an incomplete request gets a
     /// little longer.
-    pub(in crate::server) fn end_at(&mut self, when: Moment, cx: &Cx<'_>) {
+    pub(crate) fn end_at(&mut self, when: Moment, cx: &Cx<'_>) {
         let grace_ns = match self.awaits {
             Awaits::FirstRequest | Awaits::FirstRequestOrDrain => {
                 self.awaits = Awaits::FirstRequestOrDrain;
@@ -260,12 +260,12 @@ impl Http {
         }
     }
 
-    pub(in crate::server) fn next_deadline(&self, cx: &Cx<'_>) -> u64 {
+    pub(crate) fn next_deadline(&self, cx: &Cx<'_>) -> u64 {
         self.deadline.ns(cx.now)
     }
 
     /// Checks the deadline.
-    pub(in crate::server) fn wake(&mut self, cx: &mut Cx<'_>) -> Wake {
+    pub(crate) fn wake(&mut self, cx: &mut Cx<'_>) -> Wake {
         if let Awaits::Response(DeferredResponse { what: Deferred::Upgrade, .. }) = self.awaits {
             let decided = cx.part.is_none_or(|part| cx.shared.parts.get(part).has_verdict(cx.id));
             let due = decided || self.deadline.has_come(cx.now);
@@ -333,7 +333,7 @@ impl Http {
     }
 
     /// A part refused the upgrade.
-    pub(in crate::server) fn refuse_upgrade(&self, response: &Response<'_>, cx: &mut Cx<'_>) {
+    pub(crate) fn refuse_upgrade(&self, response: &Response<'_>, cx: &mut Cx<'_>) {
         let status = response.status;
         cx.shared.metrics.handshake_failed(if status == 503 { "unavailable" } else { "backend" });
         cx.shared
@@ -477,7 +477,7 @@ fn upgrade(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<UpgradeResult, 
 }
 
 /// A part decided on a pending upgrade, or did not in time.
-pub(in crate::server) fn decide_upgrade(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
+pub(crate) fn decide_upgrade(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'static>> {
     cx.shared.refresh_date(cx.now);
     let pending = cx.shared.take_pending(cx.id);
     let (Some(part), Some(pending)) = (cx.part, pending) else {
@@ -542,7 +542,7 @@ enum ReceivedBody<'b> {
 }
 
 /// Refuses an invalid request and ends the connection.
-pub(in crate::server) fn refuse(refusal: Refusal, cx: &mut Cx<'_>) {
+pub(crate) fn refuse(refusal: Refusal, cx: &mut Cx<'_>) {
     cx.shared.refresh_date(cx.now);
     log::debug!(
         target: "refused", conn:% = cx.id, status = refusal.status(), reason = refusal.sentence();

@@ -8,23 +8,23 @@ use crate::server::websocket::extras::Extras;
 
 /// Everything needed to open the WebSocket.
 #[derive(Debug)]
-pub(in crate::server) struct Pending {
-    pub(in crate::server) accept: String,
+pub(crate) struct Pending {
+    pub(crate) accept: String,
     /// The client's subprotocols, separated by commas.
-    pub(in crate::server) offered: Box<str>,
-    pub(in crate::server) deflate: Option<(String, Agreed)>,
-    pub(in crate::server) behaviour: Box<dyn Behaviour>,
-    pub(in crate::server) extras: Option<Box<Extras>>,
-    pub(in crate::server) mount: u16,
+    pub(crate) offered: Box<str>,
+    pub(crate) deflate: Option<(String, Agreed)>,
+    pub(crate) behaviour: Box<dyn Behaviour>,
+    pub(crate) extras: Option<Box<Extras>>,
+    pub(crate) mount: u16,
 }
 
 impl Pending {
-    pub(in crate::server) fn offers(&self, subprotocol: &str) -> bool {
+    pub(crate) fn offers(&self, subprotocol: &str) -> bool {
         self.offered.split(',').any(|offered| offered == subprotocol)
     }
 
     /// Memory owned, including its entry in the table.
-    pub(in crate::server) fn cost(&self) -> usize {
+    pub(crate) fn cost(&self) -> usize {
         let answer = self.deflate.as_ref().map_or(0, |(answer, _)| answer.capacity());
         heap::tree_entry::<(Id, Self)>()
             + heap::cost(self.accept.capacity())

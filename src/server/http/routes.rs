@@ -18,7 +18,7 @@ use crate::server::route::{Reply, Route, ServedOn};
 use crate::server::route_table::{Match, Owner};
 use crate::server::shared::View;
 
-pub(in crate::server) type CommandFn = fn(&Request<'_, '_>, &mut Ops<'_>) -> Reply;
+pub(crate) type CommandFn = fn(&Request<'_, '_>, &mut Ops<'_>) -> Reply;
 
 #[derive(Clone, Copy, Debug)]
 enum Handler {
@@ -94,7 +94,7 @@ pub fn routes() -> impl Iterator<Item = &'static Route> {
 }
 
 /// Strips the base path.
-pub(in crate::server) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
+pub(crate) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
     let rest = path.strip_prefix(base)?;
     match rest {
         "" if !base.is_empty() => Some("/"),
@@ -103,7 +103,7 @@ pub(in crate::server) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str>
 }
 
 /// The route of a request.
-pub(in crate::server) fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<Match> {
+pub(crate) fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<Match> {
     let config = &cx.shared.config;
     let path = below(&config.base_path, &request.path)?;
     cx.shared.routes.open(cx.side, config).find(|row| row.route.matches(path))
@@ -122,11 +122,7 @@ impl Handler {
 }
 
 /// The path label in metrics: one of a few names, whatever the request.
-pub(in crate::server) fn label(
-    request: &Request<'_, '_>,
-    found: Option<Match>,
-    cx: View<'_>,
-) -> &'static str {
+pub(crate) fn label(request: &Request<'_, '_>, found: Option<Match>, cx: View<'_>) -> &'static str {
     if let Some(found) = found {
         return found.route.path;
     }
@@ -139,14 +135,14 @@ pub(in crate::server) fn label(
 }
 
 /// How to handle a request that may have an effect.
-pub(in crate::server) enum Dispatch {
+pub(crate) enum Dispatch {
     Refuse(Response<'static>),
     Command(CommandFn),
     Part(PartId, &'static Route),
 }
 
 /// Decides whether a request may have an effect and is permitted; `None` if it only reads.
-pub(in crate::server) fn dispatch(
+pub(crate) fn dispatch(
     request: &Request<'_, '_>,
     found: Option<Match>,
     cx: View<'_>,
@@ -195,7 +191,7 @@ fn is_foreign(request: &Request<'_, '_>) -> bool {
 }
 
 /// Answers a well-formed request that is no upgrade and has no effect.
-pub(in crate::server) fn respond<'a>(
+pub(crate) fn respond<'a>(
     request: &Request<'_, '_>,
     found: Option<Match>,
     cx: View<'a>,
@@ -251,7 +247,7 @@ fn allow(methods: &[Method]) -> String {
 }
 
 /// Lists the routes, to help against typos.
-pub(in crate::server) fn not_found(cx: View<'_>) -> Response<'static> {
+pub(crate) fn not_found(cx: View<'_>) -> Response<'static> {
     let config = &cx.shared.config;
     let routes = cx.shared.routes.open(cx.side, config).map(|row| row.route.path);
     let mut paths: Vec<String> = routes.map(|path| format!("{}{path}", config.base_path)).collect();
@@ -280,10 +276,7 @@ fn ready(_: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
     Response::text(200, format!("{}\n", words.join(", ")))
 }
 
-pub(in crate::server) fn find_mount<'m>(
-    mounts: &'m [Mount],
-    path: &str,
-) -> Option<(usize, &'m Mount)> {
+pub(crate) fn find_mount<'m>(mounts: &'m [Mount], path: &str) -> Option<(usize, &'m Mount)> {
     mounts.iter().enumerate().find(|(_, mount)| mount.path == path)
 }
 

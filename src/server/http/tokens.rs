@@ -33,7 +33,7 @@ impl Tokens {
         self.by_path.keys().cloned().collect()
     }
 
-    pub(in crate::server) fn source(&self) -> Option<Source> {
+    pub(crate) fn source(&self) -> Option<Source> {
         (!self.by_path.is_empty()).then(|| Source::Files(self.paths()))
     }
 
@@ -69,7 +69,7 @@ impl Tokens {
     }
 
     /// The same, or in the URL parameter `access_token`: a page cannot set the header field.
-    pub(in crate::server) fn admits(&self, request: &Request<'_, '_>, path: &str) -> bool {
+    pub(crate) fn admits(&self, request: &Request<'_, '_>, path: &str) -> bool {
         let in_url = request.query.split('&').find_map(|pair| pair.strip_prefix("access_token="));
         let in_url = in_url.and_then(percent_decoded);
         let given = bearer(request).or(in_url.as_deref()).unwrap_or_default();

@@ -18,20 +18,20 @@ use crate::server::shared::View;
 use crate::server::websocket::extras::{self, Extras};
 
 /// The response instead of 101. The caller adds `Retry-After` to a 503.
-pub(in crate::server) type Refused = Box<Response<'static>>;
+pub(crate) type Refused = Box<Response<'static>>;
 
 /// A valid upgrade.
 #[derive(Debug)]
-pub(in crate::server) struct Upgrade {
-    pub(in crate::server) pending: Pending,
-    pub(in crate::server) params: Params,
-    pub(in crate::server) subprotocol: Option<String>,
+pub(crate) struct Upgrade {
+    pub(crate) pending: Pending,
+    pub(crate) params: Params,
+    pub(crate) subprotocol: Option<String>,
     /// The part that decides on it and handles it.
-    pub(in crate::server) part: Option<PartId>,
+    pub(crate) part: Option<PartId>,
 }
 
 /// Performs the server's own checks; a part may still refuse.
-pub(in crate::server) fn check(
+pub(crate) fn check(
     request: &Request<'_, '_>,
     (now, id): (Now, Id),
     view: View<'_>,

@@ -10,7 +10,7 @@ use crate::proto::response::Response;
 use crate::server::route::json;
 use crate::server::shared::View;
 
-pub(in crate::server) fn version(_: &Request<'_, '_>, _: View<'_>) -> Response<'static> {
+pub(crate) fn version(_: &Request<'_, '_>, _: View<'_>) -> Response<'static> {
     #[derive(Serialize)]
     struct Version {
         name: &'static str,
@@ -34,7 +34,7 @@ struct WhoAmI<'a> {
     headers: BTreeMap<&'a str, String>,
 }
 
-pub(in crate::server) fn whoami(request: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
+pub(crate) fn whoami(request: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
     let identity = &cx.shared.config.identity;
     let mut headers: BTreeMap<&str, String> = BTreeMap::new();
     for (name, value) in request.fields() {

@@ -23,19 +23,19 @@ const SLEEP_S_MAX: u64 = 600;
 
 /// The state that an admin request can change.
 #[derive(Debug)]
-pub(in crate::server) struct Ops<'a> {
-    pub(in crate::server) now: Now,
-    pub(in crate::server) peer: Peer,
-    pub(in crate::server) open: Open,
-    pub(in crate::server) drain: &'a mut Drain,
-    pub(in crate::server) faults: &'a mut Faults,
-    pub(in crate::server) ready_off: &'a mut bool,
-    pub(in crate::server) orders: &'a mut VecDeque<AdminOrder>,
-    pub(in crate::server) actions: &'a mut VecDeque<Action>,
+pub(crate) struct Ops<'a> {
+    pub(crate) now: Now,
+    pub(crate) peer: Peer,
+    pub(crate) open: Open,
+    pub(crate) drain: &'a mut Drain,
+    pub(crate) faults: &'a mut Faults,
+    pub(crate) ready_off: &'a mut bool,
+    pub(crate) orders: &'a mut VecDeque<AdminOrder>,
+    pub(crate) actions: &'a mut VecDeque<Action>,
 }
 
 /// The value of a query parameter.
-pub(in crate::server) fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
+pub(crate) fn param<'q>(request: &Request<'_, 'q>, name: &str) -> Option<&'q str> {
     let mut pairs = request.query.split('&');
     pairs.find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -66,12 +66,12 @@ fn announce(ops: &mut Ops<'_>) {
 }
 
 /// `/api/shutdown`
-pub(in crate::server) fn shutdown(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+pub(crate) fn shutdown(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     announce_and_wait(Deferred::Shutdown, SHUTDOWN_MS, ops)
 }
 
 /// `/drain`
-pub(in crate::server) fn drain(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+pub(crate) fn drain(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     if let Some(wait) = param(request, "wait") {
         return match units::duration_ms(wait).filter(|&ms| ms <= WAIT_MS_MAX) {
             Some(ms) => announce_and_wait(Deferred::Drain, ms, ops),
@@ -119,21 +119,21 @@ fn report(ops: &Ops<'_>) -> Reply {
 }
 
 /// `/readyz/disable`
-pub(in crate::server) fn disable(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+pub(crate) fn disable(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     log::info!(target: "ready", peer:% = ops.peer; "readiness disabled");
     *ops.ready_off = true;
     ok("not ready\n")
 }
 
 /// `/readyz/enable`
-pub(in crate::server) fn enable(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+pub(crate) fn enable(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     log::info!(target: "ready", peer:% = ops.peer; "readiness enabled");
     *ops.ready_off = false;
     ok("ready\n")
 }
 
 /// `/shed`
-pub(in crate::server) fn shed(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+pub(crate) fn shed(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     let percent = param(request, "percent").and_then(|text| text.parse().ok());
     let Some(percent @ 1..=100) = percent else {
         return bad_request("percent: must be a number from 1 to 100, such as /shed?percent=20");
@@ -146,7 +146,7 @@ pub(in crate::server) fn shed(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> R
 }
 
 /// `/inemuri`: blocks the event loop.
-pub(in crate::server) fn inemuri(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+pub(crate) fn inemuri(request: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     let seconds = match param(request, "seconds") {
         None => Some(SLEEP_S),
         Some(text) => text.parse().ok().filter(|s| (1..=SLEEP_S_MAX).contains(s)),
@@ -160,7 +160,7 @@ pub(in crate::server) fn inemuri(request: &Request<'_, '_>, ops: &mut Ops<'_>) -
 }
 
 /// `/seppuku`
-pub(in crate::server) fn seppuku(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+pub(crate) fn seppuku(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     log::warn!(target: "faults", peer:% = ops.peer; "exit requested");
     ops.faults.exit_soon(ops.now);
     ok("Terminating\n")

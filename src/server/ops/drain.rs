@@ -15,7 +15,7 @@ const CLOSE_GAP_MS: u64 = 20;
 
 /// The phase of a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::server) enum Phase {
+pub(crate) enum Phase {
     #[default]
     Serving,
     /// Readiness fails; everything is still served.
@@ -27,7 +27,7 @@ pub(in crate::server) enum Phase {
 
 impl Phase {
     /// For the report.
-    pub(in crate::server) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Serving => "serving",
             Self::Announced => "announced",
@@ -37,7 +37,7 @@ impl Phase {
     }
 
     /// Whether new connections and upgrades are refused.
-    pub(in crate::server) fn refuses(self) -> bool {
+    pub(crate) fn refuses(self) -> bool {
         match self {
             Self::Serving | Self::Announced => false,
             Self::Closing | Self::Stopped => true,
@@ -46,8 +46,8 @@ impl Phase {
 }
 
 #[derive(Debug, Default)]
-pub(in crate::server) struct Drain {
-    pub(in crate::server) phase: Phase,
+pub(crate) struct Drain {
+    pub(crate) phase: Phase,
     /// When it was announced.
     began_ns: u64,
     /// When the first signal was received.
@@ -55,15 +55,15 @@ pub(in crate::server) struct Drain {
     /// When the current phase ends.
     until_ns: Option<u64>,
     /// The main listeners are closed: until then connections may still be accepted.
-    pub(in crate::server) accepting_stopped: bool,
+    pub(crate) accepting_stopped: bool,
     /// `WebSockets` closed with a close handshake, and those that broke or were reset.
-    pub(in crate::server) clean: u64,
-    pub(in crate::server) forced: u64,
+    pub(crate) clean: u64,
+    pub(crate) forced: u64,
 }
 
 /// The effect of SIGTERM, depending on its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum SignalEffect {
+pub(crate) enum SignalEffect {
     /// Begin to drain.
     Begin,
     /// A repetition, as sent by a restarted supervisor.
@@ -73,7 +73,7 @@ pub(in crate::server) enum SignalEffect {
 }
 
 impl Drain {
-    pub(in crate::server) fn signal_effect(&self, now: Now) -> SignalEffect {
+    pub(crate) fn signal_effect(&self, now: Now) -> SignalEffect {
         match self.signalled_ns {
             None => SignalEffect::Begin,
             Some(first_ns) if now.mono_ns < first_ns + time::ms(REPEAT_MS) => SignalEffect::Ignore,
@@ -82,7 +82,7 @@ impl Drain {
     }
 
     /// A preStop hook or an operator announces a drain: readiness fails until a signal is received.
-    pub(in crate::server) fn announce(&mut self, now: Now) {
+    pub(crate) fn announce(&mut self, now: Now) {
         if self.phase == Phase::Serving {
             self.phase = Phase::Announced;
             self.began_ns = now.mono_ns;
@@ -90,14 +90,14 @@ impl Drain {
     }
 
     /// SIGTERM. The delay counts from the announcement, so all or part of it may already be over.
-    pub(in crate::server) fn signalled(&mut self, now: Now, plan: &DrainPlan) {
+    pub(crate) fn signalled(&mut self, now: Now, plan: &DrainPlan) {
         self.announce(now);
         self.signalled_ns = Some(now.mono_ns);
         self.until_ns = Some(now.mono_ns.max(self.began_ns + time::ms(plan.delay_ms)));
     }
 
     /// Cancels an announced drain, unless a signal was received.
-    pub(in crate::server) fn cancel(&mut self) -> bool {
+    pub(crate) fn cancel(&mut self) -> bool {
         let cancelled = self.phase == Phase::Announced && self.signalled_ns.is_none();
         if cancelled {
             self.phase = Phase::Serving;
@@ -107,7 +107,7 @@ impl Drain {
 
     /// Enters the phase `Closing`; returns the time over which to spread `n` closes. Window and
     /// timeout count from the announcement, since the supervisor's grace period does as well.
-    pub(in crate::server) fn close(&mut self, now: Now, plan: &DrainPlan, n: usize) -> u64 {
+    pub(crate) fn close(&mut self, now: Now, plan: &DrainPlan, n: usize) -> u64 {
         self.phase = Phase::Closing;
         (self.clean, self.forced) = (0, 0);
         let left_ms =
@@ -118,43 +118,43 @@ impl Drain {
         spread_ns(window_ms, n)
     }
 
-    pub(in crate::server) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.phase = Phase::Stopped;
         self.until_ns = None;
     }
 
-    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.until_ns
     }
 
     /// The latest time of the hard stop; `None` while the drain can be cancelled.
-    pub(in crate::server) fn ends_ns(&self, plan: &DrainPlan) -> Option<u64> {
+    pub(crate) fn ends_ns(&self, plan: &DrainPlan) -> Option<u64> {
         let least_ms = plan.delay_ms + WINDOW_MS_MIN + limits::DRAIN_CLOSE_WAIT_MS;
         let late_ns = self.signalled_ns? + time::ms(least_ms);
         Some(late_ns.max(self.began_ns + time::ms(plan.timeout_ms)))
     }
 
-    pub(in crate::server) fn phase_is_over(&self, now: Now) -> bool {
+    pub(crate) fn phase_is_over(&self, now: Now) -> bool {
         self.until_ns.is_some_and(|until| until <= now.mono_ns)
     }
 
-    pub(in crate::server) fn elapsed_ms(&self, now: Now) -> u64 {
+    pub(crate) fn elapsed_ms(&self, now: Now) -> u64 {
         (now.mono_ns - self.began_ns) / 1_000_000
     }
 
     /// Whether HTTP responses close the connection.
-    pub(in crate::server) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.phase != Phase::Serving
     }
 
     /// Whether `/readyz` fails.
-    pub(in crate::server) fn is_unready(&self, plan: &DrainPlan) -> bool {
+    pub(crate) fn is_unready(&self, plan: &DrainPlan) -> bool {
         self.is_under_way() && plan.ready == DrainReady::Fail
     }
 }
 
 /// The time over which to close `n` connections.
-pub(in crate::server) fn spread_ns(window_ms: u64, n: usize) -> u64 {
+pub(crate) fn spread_ns(window_ms: u64, n: usize) -> u64 {
     time::ms(window_ms.min(CLOSE_GAP_MS.saturating_mul(n as u64)))
 }
 

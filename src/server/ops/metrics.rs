@@ -13,35 +13,35 @@ const MS: u64 = 1_000_000;
 const LATENCY_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000];
 
 #[derive(Debug)]
-pub(in crate::server) struct Metrics {
+pub(crate) struct Metrics {
     /// In the order of the mounts.
-    pub(in crate::server) mounts: Vec<MountCount>,
-    pub(in crate::server) handshake_failures: BTreeMap<&'static str, u64>,
-    pub(in crate::server) closes: BTreeMap<(CodeClass, Initiator), u64>,
-    pub(in crate::server) durations: Histogram,
-    pub(in crate::server) traffic: Traffic,
-    pub(in crate::server) ping_rtt: Histogram,
-    pub(in crate::server) pong_timeouts: u64,
+    pub(crate) mounts: Vec<MountCount>,
+    pub(crate) handshake_failures: BTreeMap<&'static str, u64>,
+    pub(crate) closes: BTreeMap<(CodeClass, Initiator), u64>,
+    pub(crate) durations: Histogram,
+    pub(crate) traffic: Traffic,
+    pub(crate) ping_rtt: Histogram,
+    pub(crate) pong_timeouts: u64,
     /// By method, route and status.
-    pub(in crate::server) requests: BTreeMap<(Method, &'static str, u16), u64>,
-    pub(in crate::server) request_time: Histogram,
-    pub(in crate::server) lag: Histogram,
-    pub(in crate::server) accept_errors: u64,
-    pub(in crate::server) refused_at_accept: u64,
-    pub(in crate::server) evicted: u64,
+    pub(crate) requests: BTreeMap<(Method, &'static str, u16), u64>,
+    pub(crate) request_time: Histogram,
+    pub(crate) lag: Histogram,
+    pub(crate) accept_errors: u64,
+    pub(crate) refused_at_accept: u64,
+    pub(crate) evicted: u64,
 }
 
 /// The `WebSockets` of one mount.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::server) struct MountCount {
-    pub(in crate::server) active: u64,
-    pub(in crate::server) total: u64,
+pub(crate) struct MountCount {
+    pub(crate) active: u64,
+    pub(crate) total: u64,
 }
 
 /// The label of a close code. Codes from 3000 on are grouped: peers choose them freely, and must
 /// not be able to create any number of time series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::server) enum CodeClass {
+pub(crate) enum CodeClass {
     Code(u16),
     /// 3000 to 3999: registered.
     Registered,
@@ -58,7 +58,7 @@ impl CodeClass {
         }
     }
 
-    pub(in crate::server) fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
             Self::Code(code) => code.to_string(),
             Self::Registered => "3xxx".to_owned(),
@@ -68,7 +68,7 @@ impl CodeClass {
 }
 
 impl Metrics {
-    pub(in crate::server) fn new(mounts: usize) -> Self {
+    pub(crate) fn new(mounts: usize) -> Self {
         Self {
             mounts: vec![MountCount::default(); mounts],
             handshake_failures: BTreeMap::new(),
@@ -86,14 +86,14 @@ impl Metrics {
         }
     }
 
-    pub(in crate::server) fn opened(&mut self, mount: u16) {
+    pub(crate) fn opened(&mut self, mount: u16) {
         if let Some(count) = self.mounts.get_mut(usize::from(mount)) {
             count.active += 1;
             count.total += 1;
         }
     }
 
-    pub(in crate::server) fn closed(&mut self, mount: u16, end: End, duration_ms: u64) {
+    pub(crate) fn closed(&mut self, mount: u16, end: End, duration_ms: u64) {
         if let Some(count) = self.mounts.get_mut(usize::from(mount)) {
             count.active -= 1;
         }
@@ -101,11 +101,11 @@ impl Metrics {
         self.durations.observe_ns(duration_ms * MS);
     }
 
-    pub(in crate::server) fn handshake_failed(&mut self, reason: &'static str) {
+    pub(crate) fn handshake_failed(&mut self, reason: &'static str) {
         *self.handshake_failures.entry(reason).or_default() += 1;
     }
 
-    pub(in crate::server) fn response_sent(
+    pub(crate) fn response_sent(
         &mut self,
         (method, path, status): (Method, &'static str, u16),
         elapsed_ms: u64,
@@ -142,16 +142,16 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
-    pub(in crate::server) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    pub(in crate::server) fn sum_s(&self) -> f64 {
+    pub(crate) fn sum_s(&self) -> f64 {
         self.sum_ns as f64 / 1e9
     }
 
     /// Bounds in seconds, with cumulative counts.
-    pub(in crate::server) fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let mut so_far = 0;
         self.bounds_ns.iter().zip(&self.counts).map(move |(bound, count)| {
             so_far += count;
@@ -160,7 +160,7 @@ impl Histogram {
     }
 
     /// The smallest bound that covers this share of the values, in milliseconds.
-    pub(in crate::server) fn quantile_ms(&self, share: f64) -> Option<f64> {
+    pub(crate) fn quantile_ms(&self, share: f64) -> Option<f64> {
         let wanted = self.count() as f64 * share;
         let last_s = self.bounds_ns[11] as f64 / 1e9;
         if self.count() == 0 {
@@ -226,7 +226,7 @@ pub struct Page<'a> {
 
 impl<'a> Page<'a> {
     /// Writes HELP and TYPE.
-    pub(in crate::server) fn begin(text: &'a mut String, metric: &Metric) -> Self {
+    pub(crate) fn begin(text: &'a mut String, metric: &Metric) -> Self {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# HELP {} {}.", metric.name, metric.about);
         let _ = writeln!(text, "# TYPE {} {}", metric.name, metric.kind.name());

@@ -12,16 +12,16 @@ const HYSTERESIS: u64 = 5;
 
 /// Memory owned by connections beyond their slots in the table, kept up to date.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::server) struct Account {
+pub(crate) struct Account {
     /// Bytes owned.
-    pub(in crate::server) memory: usize,
+    pub(crate) memory: usize,
     /// Bytes of unsent output among them.
-    pub(in crate::server) queued: usize,
+    pub(crate) queued: usize,
 }
 
 impl Account {
     /// Replaces one owner's share: `counted` is its previous value.
-    pub(in crate::server) fn update(&mut self, counted: &mut Self, now: Self) {
+    pub(crate) fn update(&mut self, counted: &mut Self, now: Self) {
         self.memory = self.memory + now.memory - counted.memory;
         self.queued = self.queued + now.queued - counted.queued;
         *counted = now;
@@ -29,7 +29,7 @@ impl Account {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::server) enum MemoryStage {
+pub(crate) enum MemoryStage {
     #[default]
     Normal = 0,
     /// From 75 %: not ready, upgrades refused, short keep-alive.
@@ -42,7 +42,7 @@ pub(in crate::server) enum MemoryStage {
 
 impl MemoryStage {
     /// For the log.
-    pub(in crate::server) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Normal => "normal",
             Self::Tight => "tight, refusing upgrades",
@@ -76,9 +76,9 @@ const SCARCE_PERCENT: u64 = 60;
 
 /// The current account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::server) struct Accounted {
-    pub(in crate::server) bytes: usize,
-    pub(in crate::server) connections: usize,
+pub(crate) struct Accounted {
+    pub(crate) bytes: usize,
+    pub(crate) connections: usize,
 }
 
 /// The kernel's figure and the account at that time.
@@ -102,7 +102,7 @@ enum Relief {
 }
 
 #[derive(Debug)]
-pub(in crate::server) struct Pressure {
+pub(crate) struct Pressure {
     limit: Option<u64>,
     /// Memory of an idle connection.
     connection_bytes: u64,
@@ -120,7 +120,7 @@ pub(in crate::server) struct Pressure {
 }
 
 impl Pressure {
-    pub(in crate::server) fn new(plan: MemoryPlan) -> Self {
+    pub(crate) fn new(plan: MemoryPlan) -> Self {
         Self {
             limit: plan.limit,
             connection_bytes: plan.connection_bytes(),
@@ -135,21 +135,21 @@ impl Pressure {
         }
     }
 
-    pub(in crate::server) fn stage(&self) -> MemoryStage {
+    pub(crate) fn stage(&self) -> MemoryStage {
         self.stage
     }
 
-    pub(in crate::server) fn limit(&self) -> Option<u64> {
+    pub(crate) fn limit(&self) -> Option<u64> {
         self.limit
     }
 
     /// Estimated usage: the last reading plus the change of the account since.
-    pub(in crate::server) fn estimate(&self) -> u64 {
+    pub(crate) fn estimate(&self) -> u64 {
         self.estimate
     }
 
     /// Updates the estimate; returns whether the stage changed.
-    pub(in crate::server) fn update(&mut self, accounted: Accounted) -> bool {
+    pub(crate) fn update(&mut self, accounted: Accounted) -> bool {
         let Some(limit) = self.limit else { return false };
         // A quarter more for fragmentation in the allocator.
         let owned = accounted.bytes as u64 + accounted.bytes as u64 / 4;
@@ -174,7 +174,7 @@ impl Pressure {
 
     /// Whether to read the kernel's figure now. Returns true once; [`Pressure::set_reading`]
     /// follows.
-    pub(in crate::server) fn wants_reading(&mut self, now: Now) -> bool {
+    pub(crate) fn wants_reading(&mut self, now: Now) -> bool {
         let Some(limit) = self.limit.filter(|_| !self.reading_requested) else { return false };
         self.reading_requested = match self.reading {
             None => true,
@@ -195,7 +195,7 @@ impl Pressure {
     }
 
     /// The kernel's figure was read.
-    pub(in crate::server) fn set_reading(&mut self, now: Now, used: u64) {
+    pub(crate) fn set_reading(&mut self, now: Now, used: u64) {
         self.reading_requested = false;
         if self.reading.is_none() {
             self.base = used.saturating_sub(self.counted).min(BASE_BYTES);
@@ -214,14 +214,14 @@ impl Pressure {
     }
 
     /// When to read the kernel's figure again without any event.
-    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
         let reading =
             self.reading.filter(|_| self.stage > MemoryStage::Normal && !self.reading_requested)?;
         Some(reading.at_ns + time::ms(READ_AFTER_MS_WAITING))
     }
 
     /// How many bytes to free by closing connections; at most once for each reading.
-    pub(in crate::server) fn excess(&self) -> u64 {
+    pub(crate) fn excess(&self) -> u64 {
         let Some(limit) = self.limit.filter(|_| self.stage >= MemoryStage::Short) else { return 0 };
         match (self.relief, self.reading) {
             (Relief::Underway { .. }, Some(_)) => return 0,
@@ -234,20 +234,20 @@ impl Pressure {
     }
 
     /// Connections that owned `freed` bytes were closed.
-    pub(in crate::server) fn relieved(&mut self, freed: u64) {
+    pub(crate) fn relieved(&mut self, freed: u64) {
         let used = self.reading.map_or(self.estimate, |reading| reading.used);
         self.relief = Relief::Underway { used, freed };
     }
 
     /// The largest allocation permitted now.
-    pub(in crate::server) fn available(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         let Some(limit) = self.limit else { return usize::MAX };
         usize::try_from((limit / 100 * FILLED_PERCENT).saturating_sub(self.estimate))
             .unwrap_or(usize::MAX)
     }
 
     /// Memory of an idle connection.
-    pub(in crate::server) fn connection_bytes(&self) -> u64 {
+    pub(crate) fn connection_bytes(&self) -> u64 {
         self.connection_bytes
     }
 }

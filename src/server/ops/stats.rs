@@ -14,12 +14,12 @@ use crate::server::route::{Deferred, Reply, json};
 use crate::server::shared::Shared;
 
 /// Requests the kernel's figures; the response follows immediately.
-pub(in crate::server) fn ask_metrics(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+pub(crate) fn ask_metrics(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     ops.actions.push_back(Action::Fetch(Source::Process));
     Reply::Later { after_ms: 0, what: Deferred::Metrics }
 }
 
-pub(in crate::server) fn ask_stats(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
+pub(crate) fn ask_stats(_: &Request<'_, '_>, ops: &mut Ops<'_>) -> Reply {
     ops.actions.push_back(Action::Fetch(Source::Process));
     Reply::Later { after_ms: 0, what: Deferred::Stats }
 }
@@ -138,7 +138,7 @@ fn each_mount(
 }
 
 /// `/metrics`
-pub(in crate::server) fn metrics_page(shared: &Shared) -> Response<'static> {
+pub(crate) fn metrics_page(shared: &Shared) -> Response<'static> {
     let mut text = String::new();
     for (metric, show) in ROWS {
         show(shared, &mut Page::begin(&mut text, metric));
@@ -197,7 +197,7 @@ struct Memory {
 }
 
 /// `/stats`
-pub(in crate::server) fn stats_page(shared: &Shared, now: Now) -> Response<'static> {
+pub(crate) fn stats_page(shared: &Shared, now: Now) -> Response<'static> {
     let traffic = &shared.metrics.traffic;
     let lag = &shared.metrics.lag;
     let mounts = shared.config.mounts.iter().zip(&shared.metrics.mounts);

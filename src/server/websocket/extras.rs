@@ -16,7 +16,7 @@ use crate::server::websocket::worker::{self, Worker};
 use crate::{heap, limits, time};
 
 #[derive(Debug)]
-pub(in crate::server) struct Extras {
+pub(crate) struct Extras {
     pushes: Option<Pushes>,
     greeting: Option<String>,
     delays: Delays,
@@ -25,11 +25,11 @@ pub(in crate::server) struct Extras {
     reading_stopped: bool,
     /// Time until it is closed, with code and reason.
     close: Option<(u64, u16, String)>,
-    pub(in crate::server) fault: Option<WireFault>,
-    pub(in crate::server) ping_ms: Option<u64>,
-    pub(in crate::server) forwarded: Option<Box<str>>,
+    pub(crate) fault: Option<WireFault>,
+    pub(crate) ping_ms: Option<u64>,
+    pub(crate) forwarded: Option<Box<str>>,
     /// As last accounted.
-    pub(in crate::server) counted: Account,
+    pub(crate) counted: Account,
 }
 
 /// Delays before a message is answered, in milliseconds.
@@ -55,7 +55,7 @@ struct Hello<'a> {
 
 impl Extras {
     /// The extras for these parameters; `None` if there are none.
-    pub(in crate::server) fn new(
+    pub(crate) fn new(
         params: &Params,
         forwarded: Option<Box<str>>,
         now: Now,
@@ -87,7 +87,7 @@ impl Extras {
     }
 
     /// Sends what is due at the start.
-    pub(in crate::server) fn greet(&mut self, ctx: &mut Ctx<'_>) {
+    pub(crate) fn greet(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(greeting) = self.greeting.take() {
             ctx.send(Kind::Text, greeting.as_bytes());
         }
@@ -95,35 +95,35 @@ impl Extras {
     }
 
     /// Sends the pushes that are due.
-    pub(in crate::server) fn push(&mut self, ctx: &mut Ctx<'_>) {
+    pub(crate) fn push(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(pushes) = &mut self.pushes {
             pushes.speak(ctx);
         }
     }
 
-    pub(in crate::server) fn close_after_ms(&self) -> Option<u64> {
+    pub(crate) fn close_after_ms(&self) -> Option<u64> {
         self.close.as_ref().map(|(ms, ..)| *ms)
     }
 
     /// Code and reason for `close_after`.
-    pub(in crate::server) fn take_close(&mut self) -> (u16, String) {
+    pub(crate) fn take_close(&mut self) -> (u16, String) {
         self.close.take().map_or_else(Default::default, |(_, code, reason)| (code, reason))
     }
 
     /// Whether the peer is not read: too much is queued, or closing is due.
-    pub(in crate::server) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.waiting.len() >= limits::DELAYED_MESSAGES
             || self.waiting.bytes() >= limits::DELAYED_BYTES
             || self.reading_stopped
             || self.fault == Some(WireFault::StallRead)
     }
 
-    pub(in crate::server) fn stop_reading(&mut self) {
+    pub(crate) fn stop_reading(&mut self) {
         self.reading_stopped = true;
     }
 
     /// Queues a message that must be delayed; `None` if it is to be answered now.
-    pub(in crate::server) fn intercept(
+    pub(crate) fn intercept(
         &mut self,
         (kind, payload): (Kind, &[u8]),
         (now, id): (Now, Id),
@@ -153,7 +153,7 @@ impl Extras {
     }
 
     /// The next message that is due by `due_ns`.
-    pub(in crate::server) fn next_delayed(
+    pub(crate) fn next_delayed(
         &mut self,
         due_ns: u64,
         now: Now,
@@ -169,16 +169,16 @@ impl Extras {
     }
 
     /// The worker finished the first message. Returns turn and duration of the next one.
-    pub(in crate::server) fn work_done(&mut self) -> Option<(u64, u64)> {
+    pub(crate) fn work_done(&mut self) -> Option<(u64, u64)> {
         self.waiting.next_turn().map(|turn| (turn, self.delays.work))
     }
 
-    pub(in crate::server) fn awaits_worker(&self) -> bool {
+    pub(crate) fn awaits_worker(&self) -> bool {
         self.waiting.first().is_some_and(|first| first.turn.is_some())
     }
 
     /// Drops the queued messages.
-    pub(in crate::server) fn drop_waiting(&mut self, worker: &mut Worker) {
+    pub(crate) fn drop_waiting(&mut self, worker: &mut Worker) {
         if let Some(turn) = self.waiting.turn() {
             worker.cancel(turn);
         }
@@ -187,7 +187,7 @@ impl Extras {
 
     /// Memory owned, including itself. While it is full, its peer is not read, and `pinned` is what
     /// the kernel holds for such a peer in both directions.
-    pub(in crate::server) fn cost(&self, pinned: usize) -> usize {
+    pub(crate) fn cost(&self, pinned: usize) -> usize {
         let texts = self.greeting.as_ref().map_or(0, String::capacity)
             + self.close.as_ref().map_or(0, |(_, _, reason)| reason.capacity())
             + self.forwarded.as_ref().map_or(0, |forwarded| forwarded.len());
@@ -197,7 +197,7 @@ impl Extras {
         own + self.waiting.cost() + in_kernel
     }
 
-    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
         let push_ns = self.pushes.as_ref().and_then(Pushes::next_deadline);
         let answer_ns =
             self.waiting.first().filter(|first| first.turn.is_none()).map(|first| first.due_ns);
@@ -207,16 +207,16 @@ impl Extras {
 
 /// The shared state that delaying a message needs.
 #[derive(Debug)]
-pub(in crate::server) struct InterceptCx<'a> {
-    pub(in crate::server) worker: &'a mut Worker,
-    pub(in crate::server) faults: &'a mut Faults,
-    pub(in crate::server) blocks: &'a mut Blocks,
-    pub(in crate::server) actions: &'a mut VecDeque<Action>,
+pub(crate) struct InterceptCx<'a> {
+    pub(crate) worker: &'a mut Worker,
+    pub(crate) faults: &'a mut Faults,
+    pub(crate) blocks: &'a mut Blocks,
+    pub(crate) actions: &'a mut VecDeque<Action>,
 }
 
 /// Why a message is not answered now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Intercepted {
+pub(crate) enum Intercepted {
     /// It is queued.
     Queued,
     /// The connection is reset.
@@ -224,7 +224,7 @@ pub(in crate::server) enum Intercepted {
 }
 
 /// The first message of a connection with `hello=1`.
-pub(in crate::server) fn hello(
+pub(crate) fn hello(
     identity: &Identity,
     of_parts: &[(&'static str, serde_json::Value)],
     connection: String,
@@ -243,7 +243,7 @@ pub(in crate::server) fn hello(
 }
 
 /// Serializes pairs as an object, keeping their order.
-pub(in crate::server) fn entries<S: serde::Serializer>(
+pub(crate) fn entries<S: serde::Serializer>(
     pairs: &[(&'static str, serde_json::Value)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

@@ -11,7 +11,7 @@ const SEPPUKU_STATUS: u8 = 69;
 
 /// Scheduled faults, and the current one.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Faults {
+pub(crate) struct Faults {
     /// When to block, and for how long.
     sleep: Option<(u64, u64)>,
     /// When to exit.
@@ -21,34 +21,34 @@ pub(in crate::server) struct Faults {
 }
 
 impl Faults {
-    pub(in crate::server) fn sleep_soon(&mut self, now: Now, for_ms: u64) {
+    pub(crate) fn sleep_soon(&mut self, now: Now, for_ms: u64) {
         self.sleep = Some((now.mono_ns + time::ms(DELAY_MS), for_ms));
     }
 
-    pub(in crate::server) fn exit_soon(&mut self, now: Now) {
+    pub(crate) fn exit_soon(&mut self, now: Now) {
         self.exit_ns = Some(now.mono_ns + time::ms(DELAY_MS));
     }
 
     /// Blocks for this long, after any earlier block.
-    pub(in crate::server) fn freeze(&mut self, now: Now, for_ms: u64) -> Action {
+    pub(crate) fn freeze(&mut self, now: Now, for_ms: u64) -> Action {
         self.frozen_until_ns = self.frozen_until_ns.max(now.mono_ns) + time::ms(for_ms);
         Action::Freeze { until_ns: self.frozen_until_ns }
     }
 
-    pub(in crate::server) fn frozen_until_ns(&self) -> u64 {
+    pub(crate) fn frozen_until_ns(&self) -> u64 {
         self.frozen_until_ns
     }
 
-    pub(in crate::server) fn is_frozen(&self, now: Now) -> bool {
+    pub(crate) fn is_frozen(&self, now: Now) -> bool {
         now.mono_ns < self.frozen_until_ns
     }
 
-    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.sleep.map(|(at_ns, _)| at_ns).into_iter().chain(self.exit_ns).min()
     }
 
     /// Returns the fault that is due.
-    pub(in crate::server) fn fire(&mut self, now: Now) -> Option<Action> {
+    pub(crate) fn fire(&mut self, now: Now) -> Option<Action> {
         if self.exit_ns.is_some_and(|at_ns| at_ns <= now.mono_ns) {
             return Some(Action::Exit(SEPPUKU_STATUS));
         }

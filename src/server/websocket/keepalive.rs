@@ -11,7 +11,7 @@ use crate::time::{self, Moment};
 const JITTER_PERCENT: u64 = 20;
 
 #[derive(Clone, Copy, Debug)]
-pub(in crate::server) struct Keepalive {
+pub(crate) struct Keepalive {
     /// When the last byte was received.
     last_received: Moment,
     /// When to send the next ping; `None` if disabled.
@@ -21,31 +21,26 @@ pub(in crate::server) struct Keepalive {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Liveness {
+pub(crate) enum Liveness {
     Alive,
     TimedOut,
 }
 
 impl Keepalive {
     /// `own_ms` is the mount's interval and overrides the server's; 0 disables pings.
-    pub(in crate::server) fn new(
-        own_ms: Option<u64>,
-        now: Now,
-        limits: &Limits,
-        rng: &mut Rng,
-    ) -> Self {
+    pub(crate) fn new(own_ms: Option<u64>, now: Now, limits: &Limits, rng: &mut Rng) -> Self {
         let last_received = Moment::at(now.mono_ns);
         Self { last_received, next_ping: schedule_ping(own_ms, now, limits, rng), pinged: None }
     }
 
     /// Bytes were received. Nothing else is done for each read.
-    pub(in crate::server) fn received(&mut self, now: Now) {
+    pub(crate) fn received(&mut self, now: Now) {
         self.last_received = Moment::at(now.mono_ns);
     }
 
     /// A pong was received: returns the round trip time. Our pings carry their send time;
     /// unsolicited pongs may carry anything.
-    pub(in crate::server) fn round_trip_ns(&self, payload: &[u8], now: Now) -> Option<u64> {
+    pub(crate) fn round_trip_ns(&self, payload: &[u8], now: Now) -> Option<u64> {
         self.pinged?;
         let sent_ns = u64::from_be_bytes(payload.try_into().ok()?);
         now.mono_ns.checked_sub(sent_ns)
@@ -53,7 +48,7 @@ impl Keepalive {
 
     /// Reading resumed: the answer to the ping may be among unread input, so the timeout starts
     /// anew.
-    pub(in crate::server) fn reading_resumed(&mut self, now: Now) {
+    pub(crate) fn reading_resumed(&mut self, now: Now) {
         if let Some(pinged) = &mut self.pinged
             && self.last_received.ms_ago(now) > pinged.ms_ago(now)
         {
@@ -61,12 +56,12 @@ impl Keepalive {
         }
     }
 
-    pub(in crate::server) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         (self.next_ping, self.pinged) = (None, None);
     }
 
     /// Sends a ping if due, and checks the timeout of the last one.
-    pub(in crate::server) fn wake(
+    pub(crate) fn wake(
         &mut self,
         own_ms: Option<u64>,
         unfinished: Option<&Unfinished>,
@@ -99,7 +94,7 @@ impl Keepalive {
         Liveness::Alive
     }
 
-    pub(in crate::server) fn next_deadline(&self, now: Now, limits: &Limits) -> Option<u64> {
+    pub(crate) fn next_deadline(&self, now: Now, limits: &Limits) -> Option<u64> {
         let timeout_ns = time::ms(limits.pong_timeout_ms);
         let timeout_at_ns = self.pinged.map(|pinged| pinged.ns(now) + timeout_ns);
         self.next_ping.map(|when| when.ns(now)).into_iter().chain(timeout_at_ns).min()

@@ -14,13 +14,7 @@ use crate::time::{self, Moment};
 
 impl WebSocket {
     /// Starts the close handshake.
-    pub(in crate::server) fn close(
-        &mut self,
-        code: u16,
-        reason: &str,
-        wait_ms: u64,
-        cx: &mut SocketCx<'_>,
-    ) {
+    pub(crate) fn close(&mut self, code: u16, reason: &str, wait_ms: u64, cx: &mut SocketCx<'_>) {
         self.answer_all_delayed(cx);
         if !self.accepts_messages() {
             // One of the delayed answers was a Close.
@@ -36,7 +30,7 @@ impl WebSocket {
     }
 
     /// The peer closed its side without a Close frame: delayed messages are still answered.
-    pub(in crate::server) fn end_of_input(&mut self, cx: &mut SocketCx<'_>) -> End {
+    pub(crate) fn end_of_input(&mut self, cx: &mut SocketCx<'_>) -> End {
         if let Phase::CloseSent { code, .. } = self.phase {
             return End { code, initiator: Initiator::Server };
         }
@@ -46,7 +40,7 @@ impl WebSocket {
     }
 
     /// Hard stop: sends a Close frame, unless one was sent.
-    pub(in crate::server) fn close_on_stop(&mut self, cx: &mut SocketCx<'_>) {
+    pub(crate) fn close_on_stop(&mut self, cx: &mut SocketCx<'_>) {
         if self.accepts_messages() {
             self.close_for(CloseReason::Drain, 0, cx);
         }
@@ -67,7 +61,7 @@ impl WebSocket {
 
     /// Answers delayed messages now, since otherwise they would never be. Those that wait for the
     /// worker are dropped: their turn has not come.
-    pub(in crate::server) fn answer_all_delayed(&mut self, cx: &mut SocketCx<'_>) {
+    pub(crate) fn answer_all_delayed(&mut self, cx: &mut SocketCx<'_>) {
         self.answer_delayed_until(u64::MAX, cx);
     }
 
@@ -86,19 +80,19 @@ impl WebSocket {
     }
 
     /// The worker finished a message. Returns turn and duration of the next one.
-    pub(in crate::server) fn work_done(&mut self) -> Option<(u64, u64)> {
+    pub(crate) fn work_done(&mut self) -> Option<(u64, u64)> {
         self.extras.as_mut().and_then(|extras| extras.work_done())
     }
 
     /// Drops the queued messages.
-    pub(in crate::server) fn drop_waiting(&mut self, worker: &mut Worker) {
+    pub(crate) fn drop_waiting(&mut self, worker: &mut Worker) {
         if let Some(extras) = &mut self.extras {
             extras.drop_waiting(worker);
         }
     }
 
     /// Schedules closing, unless it is scheduled earlier already.
-    pub(in crate::server) fn end_at(&mut self, when: Moment, why: CloseReason, now: Now) {
+    pub(crate) fn end_at(&mut self, when: Moment, why: CloseReason, now: Now) {
         let is_first = match self.phase {
             Phase::Open => true,
             Phase::Ending { when: planned, .. } => when.ns(now) < planned.ns(now),
@@ -110,7 +104,7 @@ impl WebSocket {
     }
 
     /// Whether it is closing: scheduled by a drain or a shed, or the Close is sent.
-    pub(in crate::server) fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         match self.phase {
             Phase::Open => false,
             Phase::Ending { why, .. } => matches!(why, CloseReason::Drain | CloseReason::Shed),
@@ -119,7 +113,7 @@ impl WebSocket {
     }
 
     /// Handles what is due: pushes, delayed answers, keepalive, closing.
-    pub(in crate::server) fn wake(
+    pub(crate) fn wake(
         &mut self,
         unfinished: Option<&Unfinished>,
         is_read: bool,
@@ -188,7 +182,7 @@ impl WebSocket {
     }
 
     /// Whether so much is queued that the peer is not read.
-    pub(in crate::server) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         // After our Close, the peer's Close must be read.
         self.accepts_messages()
             && (self.behaviour.is_full()
@@ -201,7 +195,7 @@ impl WebSocket {
     }
 
     /// Closes if the behaviour requested it; returns whether it did.
-    pub(in crate::server) fn close_if_requested(
+    pub(crate) fn close_if_requested(
         &mut self,
         close: Option<Close>,
         cx: &mut SocketCx<'_>,
@@ -212,12 +206,12 @@ impl WebSocket {
     }
 
     /// Whether it is being closed because memory is short.
-    pub(in crate::server) fn is_closing_for_memory(&self) -> bool {
+    pub(crate) fn is_closing_for_memory(&self) -> bool {
         matches!(self.phase, Phase::Ending { why: CloseReason::Memory, .. })
     }
 
     /// Drops the queued messages; the Close follows immediately.
-    pub(in crate::server) fn close_for_memory(&mut self, cx: &mut SocketCx<'_>) {
+    pub(crate) fn close_for_memory(&mut self, cx: &mut SocketCx<'_>) {
         self.drop_waiting(cx.worker);
         self.phase = Phase::Ending { when: Moment::at(cx.now.mono_ns), why: CloseReason::Memory };
         cx.act(Action::Write(cx.id));
@@ -228,7 +222,7 @@ impl WebSocket {
     }
 
     /// When to call [`WebSocket::wake`].
-    pub(in crate::server) fn next_deadline(
+    pub(crate) fn next_deadline(
         &self,
         unfinished: Option<&Unfinished>,
         now: Now,

@@ -14,7 +14,7 @@ const COPIED_ECHO_BYTES: usize = 8 * 1024;
 
 impl WebSocket {
     /// A message in the read buffer.
-    pub(in crate::server) fn message_in_buffer(
+    pub(crate) fn message_in_buffer(
         &mut self,
         kind: Kind,
         buffer: &mut [u8],
@@ -43,12 +43,7 @@ impl WebSocket {
     }
 
     /// A message in its own block.
-    pub(in crate::server) fn message_in_block(
-        &mut self,
-        kind: Kind,
-        mut block: Block,
-        cx: &mut SocketCx<'_>,
-    ) {
+    pub(crate) fn message_in_block(&mut self, kind: Kind, mut block: Block, cx: &mut SocketCx<'_>) {
         let length = block.len();
         if self.receive_message(kind, block.bytes(), cx) != Answer::Same {
             return cx.blocks.give_back(block, cx.now.mono_ns);
@@ -77,7 +72,7 @@ impl WebSocket {
     }
 
     /// A complete compressed message.
-    pub(in crate::server) fn compressed_message(
+    pub(crate) fn compressed_message(
         &mut self,
         kind: Kind,
         wire: &[u8],

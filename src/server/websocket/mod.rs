@@ -1,14 +1,14 @@
 //! The WebSocket stage: reads frames and writes answers (RFC 6455). `life` has timers and closing.
 //! It reports when it ended; `conn` then closes the connection.
 
-pub(in crate::server) mod extras;
-pub(in crate::server) mod faults;
+pub(crate) mod extras;
+pub(crate) mod faults;
 mod keepalive;
 mod life;
 mod messages;
 mod short;
 mod socket_cx;
-pub(in crate::server) mod worker;
+pub(crate) mod worker;
 
 use core::ops::ControlFlow::{self, Break, Continue};
 
@@ -24,7 +24,7 @@ use crate::server::end::{CloseReason, End, Initiator};
 use crate::server::unfinished::{Unfinished, is_backed_up};
 use crate::server::websocket::extras::{Extras, Intercepted};
 use crate::server::websocket::keepalive::Keepalive;
-pub(in crate::server) use crate::server::websocket::socket_cx::SocketCx;
+pub(crate) use crate::server::websocket::socket_cx::SocketCx;
 use crate::time::Moment;
 
 /// A read for a header only: so small that copying its payload costs little.
@@ -34,7 +34,7 @@ const SMALL_READ_BYTES: usize = 16 * 1024;
 
 /// How much to read, depending on the last input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum ReadSize {
+pub(crate) enum ReadSize {
     /// More small frames than a turn can handle, or no input yet.
     Small,
     Usual,
@@ -44,20 +44,20 @@ pub(in crate::server) enum ReadSize {
 }
 
 #[derive(Debug)]
-pub(in crate::server) struct WebSocket {
-    pub(in crate::server) behaviour: Box<dyn Behaviour>,
-    pub(in crate::server) extras: Option<Box<Extras>>,
-    pub(in crate::server) tally: Tally,
-    pub(in crate::server) phase: Phase,
-    pub(in crate::server) keepalive: Keepalive,
-    pub(in crate::server) read_size: ReadSize,
-    pub(in crate::server) deflate: Option<Agreed>,
-    pub(in crate::server) mount: u16,
+pub(crate) struct WebSocket {
+    pub(crate) behaviour: Box<dyn Behaviour>,
+    pub(crate) extras: Option<Box<Extras>>,
+    pub(crate) tally: Tally,
+    pub(crate) phase: Phase,
+    pub(crate) keepalive: Keepalive,
+    pub(crate) read_size: ReadSize,
+    pub(crate) deflate: Option<Agreed>,
+    pub(crate) mount: u16,
 }
 
 /// The state of the close handshake (RFC 6455 §7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Phase {
+pub(crate) enum Phase {
     /// Nothing is scheduled.
     Open,
     /// It is scheduled.
@@ -68,7 +68,7 @@ pub(in crate::server) enum Phase {
 
 /// What the connection has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Outcome {
+pub(crate) enum Outcome {
     ReadMore,
     /// Call again with the unused bytes.
     Resume,
@@ -77,7 +77,7 @@ pub(in crate::server) enum Outcome {
 
 impl WebSocket {
     /// Opens a WebSocket and sends its first messages.
-    pub(in crate::server) fn open(
+    pub(crate) fn open(
         behaviour: Box<dyn Behaviour>,
         extras: Option<Box<Extras>>,
         mount: u16,
@@ -106,17 +106,17 @@ impl WebSocket {
     }
 
     /// The client's address according to proxies, for the log.
-    pub(in crate::server) fn forwarded(&self) -> Option<&str> {
+    pub(crate) fn forwarded(&self) -> Option<&str> {
         self.extras.as_ref().and_then(|extras| extras.forwarded.as_deref())
     }
 
     /// Whether messages cannot change its deadline.
-    pub(in crate::server) fn has_fixed_deadline(&self) -> bool {
+    pub(crate) fn has_fixed_deadline(&self) -> bool {
         self.extras.is_none()
     }
 
     /// How much to read between messages.
-    pub(in crate::server) fn bytes_to_read(&self) -> usize {
+    pub(crate) fn bytes_to_read(&self) -> usize {
         match self.read_size {
             ReadSize::Small => SMALL_READ_BYTES,
             ReadSize::Usual => limits::READ_BYTES_PER_TURN,
@@ -125,7 +125,7 @@ impl WebSocket {
     }
 
     /// How much to read within a message.
-    pub(in crate::server) fn bytes_to_read_mid_message(&self) -> usize {
+    pub(crate) fn bytes_to_read_mid_message(&self) -> usize {
         match self.read_size {
             ReadSize::Small => SMALL_READ_BYTES,
             ReadSize::Usual | ReadSize::Header => limits::READ_BYTES_PER_TURN,
@@ -133,16 +133,12 @@ impl WebSocket {
     }
 
     /// Whether to stop reading from the peer.
-    pub(in crate::server) fn is_paused(
-        &self,
-        unfinished: Option<&Unfinished>,
-        out_len: usize,
-    ) -> bool {
+    pub(crate) fn is_paused(&self, unfinished: Option<&Unfinished>, out_len: usize) -> bool {
         is_backed_up(unfinished, out_len) || self.is_full()
     }
 
     /// Handles the frames in `buffer[from..to]`; returns how far they were used.
-    pub(in crate::server) fn receive(
+    pub(crate) fn receive(
         &mut self,
         unfinished: &mut Option<Box<Unfinished>>,
         cx: &mut SocketCx<'_>,
@@ -246,7 +242,7 @@ impl WebSocket {
     }
 
     /// After our Close, messages are ignored (RFC 6455 §5.5.1).
-    pub(in crate::server) fn accepts_messages(&self) -> bool {
+    pub(crate) fn accepts_messages(&self) -> bool {
         !matches!(self.phase, Phase::CloseSent { .. })
     }
 
@@ -312,7 +308,7 @@ impl WebSocket {
     }
 
     /// `n` bytes were read directly into the message's block.
-    pub(in crate::server) fn receive_into_block(
+    pub(crate) fn receive_into_block(
         &mut self,
         unfinished: &mut Unfinished,
         cx: &mut SocketCx<'_>,
@@ -350,7 +346,7 @@ impl WebSocket {
     }
 
     /// Counts and logs a message, then answers or queues it.
-    pub(in crate::server) fn receive_message(
+    pub(crate) fn receive_message(
         &mut self,
         kind: Kind,
         payload: &[u8],
@@ -391,12 +387,7 @@ impl WebSocket {
     }
 
     /// Calls the behaviour. The caller sends the echo for [`Answer::Same`].
-    pub(in crate::server) fn answer(
-        &mut self,
-        kind: Kind,
-        payload: &[u8],
-        cx: &mut SocketCx<'_>,
-    ) -> Answer {
+    pub(crate) fn answer(&mut self, kind: Kind, payload: &[u8], cx: &mut SocketCx<'_>) -> Answer {
         match self.behaviour.on_message(
             kind,
             payload,
@@ -419,12 +410,7 @@ impl WebSocket {
         self.extras.as_ref().is_some_and(|extras| extras.fault == Some(fault))
     }
 
-    pub(in crate::server) fn count_sent(
-        &mut self,
-        kind: Kind,
-        bytes: usize,
-        cx: &mut SocketCx<'_>,
-    ) {
+    pub(crate) fn count_sent(&mut self, kind: Kind, bytes: usize, cx: &mut SocketCx<'_>) {
         self.tally.sent(bytes);
         cx.metrics.traffic.sent(kind, bytes);
     }
@@ -463,7 +449,7 @@ impl WebSocket {
     }
 
     /// RFC 6455 §7.1.7: a protocol error ends the WebSocket with a Close that names it.
-    pub(in crate::server) fn fail(&mut self, fault: Fault, cx: &mut SocketCx<'_>) -> Outcome {
+    pub(crate) fn fail(&mut self, fault: Fault, cx: &mut SocketCx<'_>) -> Outcome {
         let (code, reason) = (fault.close_code(), fault.reason());
         log::debug!(target: "fault", conn:% = cx.id, code, reason; "protocol error");
         if self.accepts_messages() {

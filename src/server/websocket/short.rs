@@ -12,9 +12,9 @@ const ROOM_BYTES: usize = 4 * 1024;
 
 /// What the fast path has echoed.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::server) struct Echoed {
+pub(crate) struct Echoed {
     /// Input bytes used.
-    pub(in crate::server) used: usize,
+    pub(crate) used: usize,
     /// Output bytes written.
     written: usize,
     /// Indexed by kind.
@@ -23,7 +23,7 @@ pub(in crate::server) struct Echoed {
 }
 
 impl Echoed {
-    pub(in crate::server) fn frames(&self) -> usize {
+    pub(crate) fn frames(&self) -> usize {
         (self.messages[0] + self.messages[1]) as usize
     }
 
@@ -48,7 +48,7 @@ impl Echoed {
 
 impl WebSocket {
     /// Echoes the short messages at the front of `input`. Must not be called within a message.
-    pub(in crate::server) fn echo_short(
+    pub(crate) fn echo_short(
         &mut self,
         input: &[u8],
         cx: &mut SocketCx<'_>,

@@ -11,16 +11,16 @@ use crate::engine::{Id, Now};
 use crate::{heap, time};
 
 /// Memory of an entry.
-pub(in crate::server) const ENTRY_BYTES: usize = heap::tree_entry::<(u64, Job)>();
+pub(crate) const ENTRY_BYTES: usize = heap::tree_entry::<(u64, Job)>();
 
 #[derive(Clone, Copy, Debug)]
-pub(in crate::server) struct Job {
+pub(crate) struct Job {
     id: Id,
     ms: u64,
 }
 
 #[derive(Debug, Default)]
-pub(in crate::server) struct Worker {
+pub(crate) struct Worker {
     /// By turn, one for each waiting connection.
     waiting: BTreeMap<u64, Job>,
     current: Option<Current>,
@@ -36,30 +36,30 @@ struct Current {
 
 impl Worker {
     /// Assigns a turn to a new message.
-    pub(in crate::server) fn next_turn(&mut self) -> u64 {
+    pub(crate) fn next_turn(&mut self) -> u64 {
         self.turns += 1;
         self.turns
     }
 
     /// Adds the oldest message of a connection without an entry.
-    pub(in crate::server) fn add(&mut self, turn: u64, id: Id, ms: u64, now: Now) {
+    pub(crate) fn add(&mut self, turn: u64, id: Id, ms: u64, now: Now) {
         self.waiting.insert(turn, Job { id, ms });
         self.current.get_or_insert_with(|| Current { turn, done_ns: now.mono_ns + time::ms(ms) });
     }
 
     /// The connection was closed. If its message is the current one, the worker stays busy.
-    pub(in crate::server) fn cancel(&mut self, turn: u64) {
+    pub(crate) fn cancel(&mut self, turn: u64) {
         self.waiting.remove(&turn);
     }
 
-    pub(in crate::server) fn next_deadline(&self) -> Option<u64> {
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.current.map(|current| current.done_ns)
     }
 
     /// Returns a connection whose message is done. The next one counts as begun at that very time,
     /// however late this is called. `next` marks the message as done and returns the next one of
     /// its connection.
-    pub(in crate::server) fn finish(
+    pub(crate) fn finish(
         &mut self,
         now: Now,
         mut next: impl FnMut(Id) -> Option<(u64, u64)>,

@@ -79,12 +79,12 @@ impl Memory {
     }
 
     /// When the oldest session expires.
-    pub(in crate::parts::backend) fn next_deadline(&self) -> Option<u64> {
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
         let (&(heard_ns, _), _) = self.by_age.first_key_value()?;
         Some(heard_ns + time::ms(KEEP_MS))
     }
 
-    pub(in crate::parts::backend) fn forget_old(&mut self, now: Now) {
+    pub(crate) fn forget_old(&mut self, now: Now) {
         while self.next_deadline().is_some_and(|due_ns| due_ns <= now.mono_ns) {
             let Some((_, oldest)) = self.by_age.pop_first() else { return };
             self.by_name.remove(&oldest);

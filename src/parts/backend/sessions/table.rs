@@ -15,8 +15,8 @@ const PAUSE_MAX_MS: u64 = 30_000;
 const CREATING_MS: u64 = 500;
 
 #[derive(Debug)]
-pub(in crate::parts::backend) struct Table {
-    pub(in crate::parts::backend) config: TableConfig,
+pub(crate) struct Table {
+    pub(crate) config: TableConfig,
     state: State,
     /// Whether the table was ever ready.
     seen: Seen,
@@ -46,7 +46,7 @@ enum Seen {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::parts::backend) enum Event {
+pub(crate) enum Event {
     Ready,
     /// `CreateTable` was accepted.
     Created,
@@ -63,7 +63,7 @@ pub(in crate::parts::backend) enum Event {
 }
 
 impl Table {
-    pub(in crate::parts::backend) fn new(config: TableConfig, seed: u64) -> Self {
+    pub(crate) fn new(config: TableConfig, seed: u64) -> Self {
         Self {
             config,
             state: State::ToSend(Operation::DescribeTable),
@@ -75,46 +75,41 @@ impl Table {
         }
     }
 
-    pub(in crate::parts::backend) fn is_degraded(&self) -> bool {
+    pub(crate) fn is_degraded(&self) -> bool {
         self.degraded.is_some()
     }
 
     /// Whether to count no messages until a check succeeds.
-    pub(in crate::parts::backend) fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         self.failures >= FAILURES_MAX && self.state != State::Idle
     }
 
     /// The next request about the table itself.
-    pub(in crate::parts::backend) fn poll(&mut self) -> Option<Operation> {
+    pub(crate) fn poll(&mut self) -> Option<Operation> {
         let State::ToSend(operation) = self.state else { return None };
         self.state = State::Sent(operation);
         Some(operation)
     }
 
-    pub(in crate::parts::backend) fn next_deadline(&self) -> Option<u64> {
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
         match self.state {
             State::Waiting { until_ns } => Some(until_ns),
             State::Idle | State::ToSend(_) | State::Sent(_) => None,
         }
     }
 
-    pub(in crate::parts::backend) fn fire(&mut self, now: Now) {
+    pub(crate) fn fire(&mut self, now: Now) {
         if self.next_deadline().is_some_and(|due_ns| due_ns <= now.mono_ns) {
             self.state = State::ToSend(Operation::DescribeTable);
         }
     }
 
-    pub(in crate::parts::backend) fn counted(&mut self) -> Option<Event> {
+    pub(crate) fn counted(&mut self) -> Option<Event> {
         self.failures = 0;
         self.recovered()
     }
 
-    pub(in crate::parts::backend) fn not_counted(
-        &mut self,
-        now: Now,
-        why: &str,
-        name: &'static str,
-    ) -> Option<Event> {
+    pub(crate) fn not_counted(&mut self, now: Now, why: &str, name: &'static str) -> Option<Event> {
         self.failures = self.failures.saturating_add(1);
         // Checking the table would not show whether permissions or requests have been fixed.
         let can_check = !matches!(name, "denied" | "invalid");
@@ -128,12 +123,12 @@ impl Table {
     }
 
     /// There are no credentials to sign requests with.
-    pub(in crate::parts::backend) fn no_credentials(&mut self, why: &str) -> Option<Event> {
+    pub(crate) fn no_credentials(&mut self, why: &str) -> Option<Event> {
         self.degrade("credentials", why)
     }
 
     /// The response to a request of [`Table::poll`]; `Err` if there is none.
-    pub(in crate::parts::backend) fn heard(
+    pub(crate) fn heard(
         &mut self,
         now: Now,
         operation: Operation,
