@@ -433,11 +433,11 @@ impl Engine for Server {
                 self.shared.assets = Assets::directory(files);
             }
             Source::Process => {
-                let figures = files.into_iter().filter_map(|file| {
+                self.shared.process.clear();
+                self.shared.process.extend(files.into_iter().filter_map(|file| {
                     let text = String::from_utf8(file.bytes).ok()?;
                     Some((file.name, text.parse().ok()?))
-                });
-                self.shared.process = figures.collect();
+                }));
             }
             Source::Files(paths) => {
                 self.shared.tokens.fetched(&files);

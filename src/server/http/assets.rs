@@ -71,9 +71,9 @@ impl Assets {
         let bytes = minify(PAGE).into_bytes();
         let name = "index.html".to_owned();
         let file = File { name, bytes, modified_ms: now.wall_ms, prepared: None };
-        let page = Asset::new(file, Some(page_policy()));
-        let by_path = BTreeMap::from([("/index.html".to_owned(), page)]);
-        Self { by_path, is_directory: false }
+        let mut assets = Self::none();
+        assets.by_path.insert("/index.html".to_owned(), Asset::new(file, Some(page_policy())));
+        assets
     }
 
     /// No files at all.
@@ -85,11 +85,11 @@ impl Assets {
     /// The files of a directory; an `index.html` is also served as its folder.
     #[must_use]
     pub fn directory(files: Vec<File>) -> Self {
-        let assets = files.into_iter().map(|file| {
-            let path = format!("/{}", file.name);
-            (path, Asset::new(file, None))
-        });
-        Self { by_path: assets.collect(), is_directory: true }
+        let mut by_path = BTreeMap::new();
+        for file in files {
+            by_path.insert(format!("/{}", file.name), Asset::new(file, None));
+        }
+        Self { by_path, is_directory: true }
     }
 
     /// Whether they can be read again.

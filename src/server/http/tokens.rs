@@ -23,8 +23,9 @@ pub struct Tokens {
 impl Tokens {
     /// Tokens from these files; empty paths are skipped.
     pub fn new(paths: impl Iterator<Item = String>) -> Self {
-        let paths = paths.filter(|path| !path.is_empty());
-        Self { by_path: paths.map(|path| (path, Vec::new())).collect(), read_ns: None }
+        let mut by_path = BTreeMap::new();
+        by_path.extend(paths.filter(|path| !path.is_empty()).map(|path| (path, Vec::new())));
+        Self { by_path, read_ns: None }
     }
 
     /// The files to read.
