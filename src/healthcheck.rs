@@ -44,7 +44,7 @@ pub struct Healthcheck {
 #[derive(Debug)]
 enum Stage {
     Connecting,
-    Asking {
+    Requesting {
         answer: Answer,
         status: Option<u16>,
         /// The beginning of the body.
@@ -132,7 +132,7 @@ impl Healthcheck {
     pub fn verdict(&self) -> Option<&Verdict> {
         match &self.stage {
             Stage::Over(verdict) => Some(verdict),
-            Stage::Connecting | Stage::Asking { .. } => None,
+            Stage::Connecting | Stage::Requesting { .. } => None,
         }
     }
 
@@ -178,11 +178,11 @@ impl Healthcheck {
             return self.end(Verdict::Unsendable);
         }
         let answer = Answer::new(Asked::Ordinary, LIMITS);
-        self.stage = Stage::Asking { answer, status: None, line: Vec::new() };
+        self.stage = Stage::Requesting { answer, status: None, line: Vec::new() };
     }
 
     fn read(&mut self, mut bytes: &[u8]) {
-        let Stage::Asking { answer, status, line } = &mut self.stage else { return };
+        let Stage::Requesting { answer, status, line } = &mut self.stage else { return };
         let done = loop {
             match answer.next(&mut bytes) {
                 Ok(Some(Event::Head(head))) => *status = Some(head.status()),
@@ -206,7 +206,7 @@ impl Healthcheck {
     }
 
     fn answered(&mut self) {
-        let Stage::Asking { status: Some(status), line, .. } = &self.stage else { return };
+        let Stage::Requesting { status: Some(status), line, .. } = &self.stage else { return };
         let first = line.split(|&b| b == b'\n').next().unwrap_or_default();
         let line = shown(first);
         self.end(Verdict::Answered { status: *status, line });
@@ -248,7 +248,7 @@ impl Engine for Healthcheck {
     }
 
     fn ended(&mut self, _: Now, _: Id, how: HangUp, _: &mut Out) {
-        let Stage::Asking { answer, .. } = &mut self.stage else { return };
+        let Stage::Requesting { answer, .. } = &mut self.stage else { return };
         match how {
             HangUp::Eof => match answer.ended() {
                 Ok(()) => self.answered(),
@@ -281,7 +281,7 @@ impl Engine for Healthcheck {
 
     fn fire(&mut self, now: Now) {
         if self.verdict().is_none() && self.deadline_ns() <= now.mono_ns {
-            let connected = matches!(self.stage, Stage::Asking { .. });
+            let connected = matches!(self.stage, Stage::Requesting { .. });
             self.end(Verdict::TooSlow { timeout_ms: self.plan.timeout_ms, connected });
         }
     }

@@ -112,7 +112,7 @@ fn hear(answers: &[u8], cuts: &Cuts) -> (Vec<String>, Heard) {
 #[cfg(feature = "informer")]
 fn settle(informer: &mut Informer, now: Now, said: &mut Vec<String>) -> bool {
     let mut open = true;
-    informer.tend(now);
+    informer.update_demand(now);
     while let Some(step) = informer.poll() {
         match step {
             Step::Connect(_) => {

@@ -3,7 +3,7 @@
 
 use super::{Connect, HIGH_WATER_BYTES, Input, Stage, TERMINAL};
 use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Signal};
-use crate::load::Why;
+use crate::load::ConnectError;
 use crate::outbox::Blocks;
 
 impl Engine for Connect {
@@ -53,7 +53,7 @@ impl Engine for Connect {
         }
         match &self.stage {
             Stage::Connecting { .. } | Stage::Upgrading { .. } => {
-                self.fail(&Why::CutOff.to_string());
+                self.fail(&ConnectError::CutOff.to_string());
             }
             Stage::Open | Stage::Closing { .. } => self.closed_with(1006, ""),
             Stage::Ended { .. } => {}

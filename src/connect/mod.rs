@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 
 use crate::engine::{Action, HangUp, Id, Now, Out, Target};
-use crate::load::Why;
+use crate::load::ConnectError;
 use crate::outbox::Outbox;
 use crate::proto::frame::{Kind, close_name};
 use crate::proto::talk::{self, Heard, Hearing};
@@ -134,7 +134,7 @@ impl Connect {
             plan,
         };
         connect.actions.push_back(Action::Connect(TERMINAL, Target::Terminal));
-        connect.try_next(Why::Unreachable, now);
+        connect.try_next(ConnectError::Unreachable, now);
         connect
     }
 
@@ -142,7 +142,7 @@ impl Connect {
         Id { key: SERVER, generation: self.tried }
     }
 
-    fn try_next(&mut self, why: Why, now: Now) {
+    fn try_next(&mut self, why: ConnectError, now: Now) {
         match self.plan.targets.get(self.tried as usize) {
             Some(target) => {
                 self.tried += 1;
@@ -387,9 +387,9 @@ impl Connect {
         match &self.stage {
             Stage::Connecting { .. } => {
                 self.actions.push_back(Action::Reset(self.server()));
-                self.try_next(Why::TimedOut, now);
+                self.try_next(ConnectError::TimedOut, now);
             }
-            Stage::Upgrading { .. } => self.fail(&Why::Silent.to_string()),
+            Stage::Upgrading { .. } => self.fail(&ConnectError::Silent.to_string()),
             Stage::Closing { .. } => self.closed_with(1006, "no Close from the server"),
             Stage::Open | Stage::Ended { .. } => {}
         }

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use super::Shared;
 use super::deflate;
 use super::payloads::{MessageId, Payloads};
-use super::plan::{Pace, Partner};
-use super::report::{Outcome, Why};
+use super::plan::{Pace, ServerKind};
+use super::report::{ConnectError, Outcome};
 use crate::behaviours::Kind;
 use crate::engine::{Action, HangUp, Id, Now, Out};
 use crate::outbox::{Blocks, Outbox};
@@ -85,8 +85,8 @@ enum Failure {
 impl From<Failure> for Outcome {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Upgrade(fault) => Self::NotConnected(Why::Answer(fault)),
-            Failure::Frame => Self::Garbled,
+            Failure::Upgrade(fault) => Self::NotConnected(ConnectError::Answer(fault)),
+            Failure::Frame => Self::InvalidFrame,
             Failure::Answer => Self::Wrong,
         }
     }
@@ -99,7 +99,7 @@ impl Client {
             number,
             target,
             stage: Stage::Connecting,
-            outcome: Outcome::NotConnected(Why::CutOff),
+            outcome: Outcome::NotConnected(ConnectError::CutOff),
             sent: answered,
             answered,
             sent_ns: VecDeque::new(),
@@ -144,12 +144,12 @@ impl Client {
     pub(super) fn lost(&self) -> u64 {
         match self.outcome {
             Outcome::Closed(_) => 0,
-            Outcome::Dismissed(_)
+            Outcome::ClosedEarly(_)
             | Outcome::Broken
             | Outcome::NotConnected(_)
             | Outcome::Refused(_)
             | Outcome::Wrong
-            | Outcome::Garbled
+            | Outcome::InvalidFrame
             | Outcome::Silent => self.in_flight(),
         }
     }
@@ -183,7 +183,7 @@ impl Client {
         cx.shared.target = self.target;
         self.stage = Stage::Upgrading;
         self.wait(cx);
-        if cx.shared.plan.partner == Partner::PlainEcho {
+        if cx.shared.plan.server_kind == ServerKind::PlainEcho {
             return self.open(Opened::default(), cx);
         }
         let nonce = (u128::from(cx.shared.rng.below(u64::MAX)) << 64)
@@ -328,7 +328,7 @@ impl Client {
                 self.wait(cx);
             }
             Stage::Connecting | Stage::Upgrading => {
-                self.outcome = Outcome::NotConnected(Why::Stopped);
+                self.outcome = Outcome::NotConnected(ConnectError::Stopped);
                 self.finish(Action::Reset(cx.id), cx);
             }
             Stage::Closing | Stage::Ended => {}
@@ -361,8 +361,8 @@ impl Client {
 
     fn time_out(&mut self, cx: &mut Cx<'_>) {
         self.outcome = match self.stage {
-            Stage::Connecting => Outcome::NotConnected(Why::TimedOut),
-            Stage::Upgrading => Outcome::NotConnected(Why::Silent),
+            Stage::Connecting => Outcome::NotConnected(ConnectError::TimedOut),
+            Stage::Upgrading => Outcome::NotConnected(ConnectError::Silent),
             Stage::Open => Outcome::Silent,
             Stage::Closing if self.outcome == Outcome::Broken => Outcome::Silent,
             Stage::Closing | Stage::Ended => self.outcome,
@@ -408,9 +408,9 @@ fn masked(
     payload: impl FnOnce(&mut Vec<u8>, &Payloads),
 ) {
     let Shared { rng, payloads, plan, .. } = &mut *cx.shared;
-    let mask = match plan.partner {
-        Partner::WebSocket => (rng.below(1 << 32) as u32).to_ne_bytes(),
-        Partner::PlainEcho => [0; 4],
+    let mask = match plan.server_kind {
+        ServerKind::WebSocket => (rng.below(1 << 32) as u32).to_ne_bytes(),
+        ServerKind::PlainEcho => [0; 4],
     };
     talk::write(&mut cx.out.bytes, first, mask, length, |out| payload(out, payloads));
 }

@@ -14,8 +14,8 @@ mod report;
 pub use histogram::Histogram;
 pub use page::{json, page};
 pub use payloads::padding;
-pub use plan::{Answers, Life, Pace, Partner, Plan, Thresholds, WhenLost};
-pub use report::{Missed, Outcome, Report, ServerStats, Why};
+pub use plan::{Answers, Life, Pace, Plan, ServerKind, Thresholds, WhenLost};
+pub use report::{ConnectError, Missed, Outcome, Report, ServerStats};
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -256,7 +256,12 @@ impl Load {
         let (number, outcome) = (client.number(), client.outcome());
         let not_accepted = matches!(
             outcome,
-            Outcome::NotConnected(Why::Refused | Why::Unreachable | Why::TimedOut | Why::Exhausted)
+            Outcome::NotConnected(
+                ConnectError::Refused
+                    | ConnectError::Unreachable
+                    | ConnectError::TimedOut
+                    | ConnectError::Exhausted
+            )
         );
         let next = client.target() + 1;
         if not_accepted && !self.is_stopping() && next < self.shared.plan.targets.len() {

@@ -260,7 +260,7 @@ fn closes(page: &mut String, report: &Report) {
         let Some(code) = outcome.code() else { continue };
         let who = match outcome {
             super::Outcome::Closed(_) => "by us",
-            super::Outcome::Dismissed(_) => "by the server",
+            super::Outcome::ClosedEarly(_) => "by the server",
             _ => "no Close",
         };
         line(page, label, &format!("{code} {:<24}{who:<14}{count:>9}", close_name(code)));

@@ -28,7 +28,7 @@ pub struct Plan {
     /// Payload bytes of a frame; 0 does not fragment messages.
     pub fragment: usize,
     /// The kind of server.
-    pub partner: Partner,
+    pub server_kind: ServerKind,
     /// How answers are checked.
     pub answers: Answers,
     /// Time limit for an answer; also for each handshake, there at most 10 s.
@@ -73,7 +73,7 @@ pub enum Answers {
 
 /// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Partner {
+pub enum ServerKind {
     /// A WebSocket server.
     WebSocket,
     /// A TCP echo server, the benchmark's baseline: no upgrade, and frames are masked with zeros,

@@ -18,24 +18,24 @@ pub enum Outcome {
     /// The client closed, and the server answered with this code.
     Closed(u16),
     /// The server closed, with this code.
-    Dismissed(u16),
+    ClosedEarly(u16),
     /// The connection ended without a Close (1006).
     Broken,
     /// The WebSocket was never open.
-    NotConnected(Why),
+    NotConnected(ConnectError),
     /// The upgrade was answered with this status.
     Refused(u16),
     /// An answer differed from its message.
     Wrong,
     /// The server sent an invalid frame.
-    Garbled,
+    InvalidFrame,
     /// No answer in time.
     Silent,
 }
 
 /// Why a WebSocket was never open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
+pub enum ConnectError {
     /// Nothing listens on that port.
     Refused,
     /// There is no route to the address.
@@ -58,7 +58,7 @@ pub enum Why {
     Tls(TlsFault),
 }
 
-impl From<HangUp> for Why {
+impl From<HangUp> for ConnectError {
     fn from(how: HangUp) -> Self {
         match how {
             HangUp::Refused => Self::Refused,
@@ -71,7 +71,7 @@ impl From<HangUp> for Why {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Refused => "connection refused",
@@ -92,12 +92,12 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed(code) => write!(f, "closed by us, answered with {code}"),
-            Self::Dismissed(code) => write!(f, "closed early by the server: {code}"),
+            Self::ClosedEarly(code) => write!(f, "closed early by the server: {code}"),
             Self::Broken => f.write_str("broken without a Close (1006)"),
             Self::NotConnected(why) => why.fmt(f),
             Self::Refused(status) => write!(f, "upgrade answered with {status}{}", hint(*status)),
             Self::Wrong => f.write_str("an answer differs from its message"),
-            Self::Garbled => f.write_str("invalid frame from the server"),
+            Self::InvalidFrame => f.write_str("invalid frame from the server"),
             Self::Silent => f.write_str("connected, but no answer in time"),
         }
     }
@@ -122,8 +122,8 @@ impl Outcome {
     /// The close code; 1006 if there was none, `None` if the WebSocket was never open.
     pub(super) fn code(self) -> Option<u16> {
         match self {
-            Self::Closed(code) | Self::Dismissed(code) => Some(code),
-            Self::Broken | Self::Wrong | Self::Garbled | Self::Silent => Some(1006),
+            Self::Closed(code) | Self::ClosedEarly(code) => Some(code),
+            Self::Broken | Self::Wrong | Self::InvalidFrame | Self::Silent => Some(1006),
             Self::NotConnected(_) | Self::Refused(_) => None,
         }
     }
@@ -131,14 +131,14 @@ impl Outcome {
     /// Whether this is not an error. With `--reconnect`, the server may close.
     fn is_clean(self, when_lost: WhenLost) -> bool {
         match self {
-            Self::Closed(_) | Self::NotConnected(Why::Stopped) => true,
-            Self::Dismissed(1000 | 1001 | 1012) => when_lost == WhenLost::Reconnect,
-            Self::Dismissed(_)
+            Self::Closed(_) | Self::NotConnected(ConnectError::Stopped) => true,
+            Self::ClosedEarly(1000 | 1001 | 1012) => when_lost == WhenLost::Reconnect,
+            Self::ClosedEarly(_)
             | Self::Broken
             | Self::NotConnected(_)
             | Self::Refused(_)
             | Self::Wrong
-            | Self::Garbled
+            | Self::InvalidFrame
             | Self::Silent => false,
         }
     }

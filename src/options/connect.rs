@@ -110,7 +110,7 @@ pub(super) fn parse(
     let draft = Draft { upgrade, wait_ms: None, ping_ms: None, code: 0, patience_ms: 0 };
     let draft = read::fill(FLAGS, given, env, draft)?.draft;
     if words.is_empty() {
-        return Err(Usage::Unclear(
+        return Err(Usage::Conflict(
             "connect needs a URL: wspulse connect ws://localhost:8080/echo",
         ));
     }

@@ -94,7 +94,7 @@ impl TrustFlags {
             (false, Some(path)) => Ok(Roots::File(path)),
             (true, None) => Ok(Roots::Unverified),
             (true, Some(_)) => {
-                Err(Usage::Unclear("--insecure and --ca-file exclude each other: leave one out"))
+                Err(Usage::Conflict("--insecure and --ca-file exclude each other: leave one out"))
             }
         }
     }

@@ -4,7 +4,7 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::serve::{Ask, Draft, Listen, LogFormat, Profile};
+use super::serve::{Draft, Listen, LogFormat, Mode, Profile};
 use super::table::{Fallback, Flag, Group, Table, Taken, Takes};
 use super::values::{self, Address};
 use crate::behaviours::Mount;
@@ -24,7 +24,7 @@ pub(crate) const SERVE: &Table<Draft> = &Table {
     last: &[
         Group { title: "Fine tuning (see docs/REFERENCE.md)", flags: TIMEOUTS, brief: true },
         Group { title: "", flags: TUNING, brief: true },
-        Group { title: "Asking", flags: ASKING, brief: false },
+        Group { title: "Information", flags: INFORMATION, brief: false },
     ],
 };
 
@@ -335,13 +335,13 @@ pub(crate) const LOGS: &[Flag<Draft>] = &[
     },
 ];
 
-pub(crate) const ASKING: &[Flag<Draft>] = &[
+pub(crate) const INFORMATION: &[Flag<Draft>] = &[
     Flag {
         name: "print-config",
         takes: Takes::Nothing,
         fallback: Fallback::Off,
         help: "print every setting and its source, and the fixed limits; then exit",
-        take: |d, v| ask(d, v, Ask::Print),
+        take: |d, v| mode(d, v, Mode::Print),
         show: |_| String::new(),
     },
     Flag {
@@ -349,7 +349,7 @@ pub(crate) const ASKING: &[Flag<Draft>] = &[
         takes: Takes::Nothing,
         fallback: Fallback::Off,
         help: "check the settings, then exit",
-        take: |d, v| ask(d, v, Ask::Check),
+        take: |d, v| mode(d, v, Mode::Check),
         show: |_| String::new(),
     },
 ];
@@ -405,9 +405,9 @@ fn mount(draft: &mut Draft, text: &str) -> Taken {
 }
 
 /// `--print-config` includes `--check`, so it wins.
-fn ask(draft: &mut Draft, text: &str, what: Ask) -> Taken {
-    if values::switch(text)? && draft.ask != Ask::Print {
-        draft.ask = what;
+fn mode(draft: &mut Draft, text: &str, mode: Mode) -> Taken {
+    if values::switch(text)? && draft.mode != Mode::Print {
+        draft.mode = mode;
     }
     Ok(())
 }

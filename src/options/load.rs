@@ -9,7 +9,7 @@ use super::upgrade::{Flags, HasUpgradeFlags, UpgradeFlags};
 use super::values;
 use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::behaviours::Kind;
-use crate::load::{Answers, Life, Pace, Partner, Plan, Thresholds, WhenLost};
+use crate::load::{Answers, Life, Pace, Plan, ServerKind, Thresholds, WhenLost};
 use crate::proto::deflate::Compression;
 use crate::units;
 
@@ -259,7 +259,7 @@ pub(super) fn parse(
     let draft = read::fill(FLAGS, given, env, draft)?.draft;
     let url = words
         .first()
-        .ok_or(Usage::Unclear("load needs a URL: wspulse load ws://localhost:8080/echo"))?;
+        .ok_or(Usage::Conflict("load needs a URL: wspulse load ws://localhost:8080/echo"))?;
     settle(draft, url).map(|load| Command::Load(Box::new(load)))
 }
 
@@ -267,7 +267,7 @@ fn settle(draft: Draft, url: &str) -> Result<Load, Usage> {
     let life = life(&draft)?;
     let pace = pace(&draft)?;
     if draft.thresholds.downtime_ms.is_some() && draft.when_lost == WhenLost::Leave {
-        return Err(Usage::Unclear("--max-downtime needs --reconnect"));
+        return Err(Usage::Conflict("--max-downtime needs --reconnect"));
     }
     let (url, goal, mut ask) = draft.upgrade.settle(url)?;
     if draft.deflate != Compression::Off {
@@ -284,7 +284,7 @@ fn settle(draft: Draft, url: &str) -> Result<Load, Usage> {
         kind: Kind::Text,
         pace,
         fragment: 0,
-        partner: Partner::WebSocket,
+        server_kind: ServerKind::WebSocket,
         answers: draft.answers,
         patience_ms: draft.patience_ms,
         progress_ms: None,
@@ -302,10 +302,10 @@ fn life(draft: &Draft) -> Result<Life, Usage> {
         (None, None, Some(ms)) if interval_ns.is_some() => Ok(Life::Time { ms }),
         (messages, None, Some(ms)) => Ok(Life::Hold { messages: messages.unwrap_or(1), ms }),
         (Some(_), Some(_), None) => {
-            Err(Usage::Unclear("--messages and --duration exclude each other: leave one out"))
+            Err(Usage::Conflict("--messages and --duration exclude each other: leave one out"))
         }
         (_, Some(_), Some(_)) => {
-            Err(Usage::Unclear("--duration and --hold exclude each other: leave one out"))
+            Err(Usage::Conflict("--duration and --hold exclude each other: leave one out"))
         }
     }
 }
@@ -315,7 +315,7 @@ fn pace(draft: &Draft) -> Result<Pace, Usage> {
         (None, depth) => Ok(Pace::Closed { depth: depth.unwrap_or(1) }),
         (Some(interval_ns), None) => Ok(Pace::Open { interval_ns }),
         (Some(_), Some(_)) => {
-            Err(Usage::Unclear("--rate and --depth exclude each other: leave one out"))
+            Err(Usage::Conflict("--rate and --depth exclude each other: leave one out"))
         }
     }
 }

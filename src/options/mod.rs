@@ -136,7 +136,7 @@ const VERBS: &[Verb] = &[
 
 #[cfg(not(feature = "tools"))]
 fn not_built(_: Vec<OsString>, _: &Environment, _: &Surroundings) -> Result<Command, Usage> {
-    Err(Usage::Unclear("this build has neither load nor connect: cargo build --features tools"))
+    Err(Usage::Conflict("this build has neither load nor connect: cargo build --features tools"))
 }
 
 /// The command of this name, if this build has it and its help is not that of the server.

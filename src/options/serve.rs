@@ -92,7 +92,7 @@ pub enum LogFormat {
 
 pub(crate) struct Draft {
     pub(crate) serve: Serve,
-    pub(crate) ask: Ask,
+    pub(crate) mode: Mode,
     pub(crate) origins: Vec<Origin>,
     #[allow(dead_code, reason = "a build may have no parts")]
     pub(crate) parts: parts::Drafts,
@@ -106,7 +106,7 @@ pub(crate) struct Draft {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ask {
+pub(crate) enum Mode {
     Serve,
     Check,
     Print,
@@ -136,10 +136,10 @@ pub(crate) fn parse(
     let mut filled = read::fill(flags::SERVE, given, env, blank())?;
     settle(&mut filled.draft, env, surroundings)?;
     parts::settle(&mut filled, env)?;
-    Ok(match filled.draft.ask {
-        Ask::Serve => Command::Serve(Box::new(filled.draft.serve)),
-        Ask::Check => Command::Check(Box::new(filled.draft.serve)),
-        Ask::Print => Command::Print(show::screen(flags::SERVE, &filled)),
+    Ok(match filled.draft.mode {
+        Mode::Serve => Command::Serve(Box::new(filled.draft.serve)),
+        Mode::Check => Command::Check(Box::new(filled.draft.serve)),
+        Mode::Print => Command::Print(show::screen(flags::SERVE, &filled)),
     })
 }
 
@@ -192,7 +192,7 @@ pub(crate) fn blank() -> Draft {
     };
     Draft {
         serve,
-        ask: Ask::Serve,
+        mode: Mode::Serve,
         origins: Vec::new(),
         parts: parts::Drafts::default(),
         tls_cert: None,

@@ -58,7 +58,7 @@ pub enum Usage {
         parameter: &'static str,
     },
     /// An error of a part: a sentence that names flags and values.
-    Sentence(String),
+    OfPart(String),
     /// A value that cannot be used.
     BadValue {
         /// The flag or variable.
@@ -69,7 +69,7 @@ pub enum Usage {
         why: String,
     },
     /// Flags that exclude each other, or a missing one: a sentence that names them.
-    Unclear(&'static str),
+    Conflict(&'static str),
     /// A certificate without its key, or a key without its certificate.
     HalfTls {
         /// The flag that is there.
@@ -112,11 +112,11 @@ impl fmt::Display for Usage {
             }
             Self::NotText { name } => write!(f, "{name}: the value is not UTF-8 text"),
             Self::BadValue { name, value, why } => write!(f, "{name} {value:?}: {why}"),
-            Self::Sentence(sentence) => f.write_str(sentence),
+            Self::OfPart(sentence) => f.write_str(sentence),
             Self::NeedsFaults { mount, parameter } => {
                 write!(f, "--mount {mount:?}: {parameter} needs --faults")
             }
-            Self::Unclear(sentence) => f.write_str(sentence),
+            Self::Conflict(sentence) => f.write_str(sentence),
             Self::HalfTls { given, missing } => {
                 write!(f, "--{given} needs --{missing}")
             }

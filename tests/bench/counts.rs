@@ -52,10 +52,10 @@ pub(crate) fn table() -> io::Result<()> {
 }
 
 /// Resident bytes that each of these connections adds.
-fn growth(partner: &str, spec: &str, clients: u64) -> io::Result<u64> {
+fn growth(server_kind: &str, spec: &str, clients: u64) -> io::Result<u64> {
     let server = Server::wspulse()?;
     let before = server.status("VmRSS")?;
-    let load = start_load(&server, partner, spec)?;
+    let load = start_load(&server, server_kind, spec)?;
     pause(2_500);
     let after = server.status("VmRSS")?;
     finish_load(load)?;

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 
 use wspulse::behaviours::Kind;
 use wspulse::engine::Target;
-use wspulse::load::{Answers, Life, Outcome, Pace, Partner, Plan, WhenLost};
+use wspulse::load::{Answers, Life, Outcome, Pace, Plan, ServerKind, WhenLost};
 use wspulse::proto::upgrade::Ask;
 
 use crate::servers::{Server, on_core};
@@ -47,7 +47,7 @@ pub(crate) fn load(spec: &[&str]) -> io::Result<()> {
         pace: Pace::Closed { depth: number(4).max(1) },
         kind: Kind::Text,
         fragment: 0,
-        partner: if unframed { Partner::PlainEcho } else { Partner::WebSocket },
+        server_kind: if unframed { ServerKind::PlainEcho } else { ServerKind::WebSocket },
         answers: Answers::Same,
         patience_ms: 10_000,
         progress_ms: None,
@@ -70,10 +70,10 @@ pub(crate) fn load(spec: &[&str]) -> io::Result<()> {
 }
 
 /// Starts clients on the other core.
-pub(crate) fn start_load(server: &Server, partner: &str, spec: &str) -> io::Result<Child> {
+pub(crate) fn start_load(server: &Server, server_kind: &str, spec: &str) -> io::Result<Child> {
     let own = std::env::current_exe()?;
     let mut command = on_core("1", &own.to_string_lossy());
-    command.arg("load").arg(server.address.to_string()).arg(partner).args(spec.split(' '));
+    command.arg("load").arg(server.address.to_string()).arg(server_kind).args(spec.split(' '));
     command.stdout(Stdio::piped()).spawn()
 }
 
@@ -90,9 +90,9 @@ pub(crate) fn finish_load(mut load: Child) -> io::Result<u64> {
 }
 
 /// Nanoseconds of the server's CPU a message.
-pub(crate) fn cost(server: &Server, partner: &str, spec: &str) -> io::Result<f64> {
+pub(crate) fn cost(server: &Server, server_kind: &str, spec: &str) -> io::Result<f64> {
     let before = server.cpu_ns()?;
-    let answers = finish_load(start_load(server, partner, spec)?)?;
+    let answers = finish_load(start_load(server, server_kind, spec)?)?;
     Ok((server.cpu_ns()? - before) as f64 / answers as f64)
 }
 
@@ -107,13 +107,13 @@ pub(crate) fn table(beside: Option<&str>, wanted: impl Fn(&str) -> bool) -> io::
     println!("|---|---|---|---|---|");
     for (name, spec) in WORKLOADS.iter().filter(|(name, _)| wanted(name)) {
         let ours = Server::wspulse()?;
-        let (other, partner) = match beside {
+        let (other, server_kind) = match beside {
             Some(command) => (Server::other(command)?, "websocket"),
             None => (Server::plain()?, "plain"),
         };
         let mut pairs = Vec::new();
         for _ in 0..ROUNDS {
-            pairs.push((cost(&ours, "websocket", spec)?, cost(&other, partner, spec)?));
+            pairs.push((cost(&ours, "websocket", spec)?, cost(&other, server_kind, spec)?));
         }
         let ratios: Vec<f64> = pairs.iter().map(|(ours, other)| ours / other).collect();
         let low = ratios.iter().copied().fold(f64::MAX, f64::min);

@@ -6,7 +6,9 @@
 
 use wspulse::behaviours::Kind;
 use wspulse::engine::{Signal, Target};
-use wspulse::load::{Answers, Life, Load, Outcome, Pace, Partner, Plan, Report, WhenLost, Why};
+use wspulse::load::{
+    Answers, ConnectError, Life, Load, Outcome, Pace, Plan, Report, ServerKind, WhenLost,
+};
 use wspulse::net::driver::Driver;
 use wspulse::proto::upgrade::Ask;
 use wspulse::rng::Rng;
@@ -102,7 +104,7 @@ impl Draw {
             kind: if pick(&[0, 1]) == 0 { Kind::Text } else { Kind::Binary },
             pace: Pace::Closed { depth: pick(&[1, 2, 16]) },
             fragment: pick(&[0, 0, 1, 100, 70_000]).max(size / 200),
-            partner: Partner::WebSocket,
+            server_kind: ServerKind::WebSocket,
             answers: Answers::Same,
             patience_ms: 60_000,
             progress_ms: None,
@@ -249,7 +251,7 @@ impl Simulation {
             ends.iter().filter(|(outcome, _)| wanted(outcome)).map(|(_, n)| n).sum()
         };
         assert_eq!(
-            count(&|outcome| matches!(outcome, Outcome::Wrong | Outcome::Garbled)),
+            count(&|outcome| matches!(outcome, Outcome::Wrong | Outcome::InvalidFrame)),
             0,
             "an answer was wrong: {ends:?}"
         );
@@ -258,9 +260,9 @@ impl Simulation {
         let fine = count(&|outcome| match outcome {
             Outcome::Closed(1000) => true,
             Outcome::Closed(1001)
-            | Outcome::Dismissed(1001)
+            | Outcome::ClosedEarly(1001)
             | Outcome::Refused(503)
-            | Outcome::NotConnected(Why::Refused) => stops || draw.limit_mib.is_some(),
+            | Outcome::NotConnected(ConnectError::Refused) => stops || draw.limit_mib.is_some(),
             _ => false,
         });
         let all = count(&|_| true);

@@ -1,7 +1,7 @@
 //! Incoming frames of a client, the messages that they form, and their classification.
 
 use super::super::payloads::{MessageId, Prefix};
-use super::super::plan::{Answers, Pace, Partner};
+use super::super::plan::{Answers, Pace, ServerKind};
 use super::super::report::Outcome;
 use super::{Client, Cx, Failure, Stage, masked};
 use crate::engine::Action;
@@ -50,7 +50,7 @@ impl Client {
             return self.short_message(message, cx).map(|()| 2 + message.len());
         }
         // A plain echo returns the client's own frames, with their masks.
-        let plain = cx.shared.plan.partner == Partner::PlainEcho;
+        let plain = cx.shared.plan.server_kind == ServerKind::PlainEcho;
         let parsed = if plain { frame::parse(bytes) } else { frame::parse_server(bytes) };
         let Some(header) = parsed.map_err(|_| Failure::Frame)? else { return Ok(0) };
         // RFC 7692 §6: RSV1 is set only on the first frame of a message, if compression was agreed.
@@ -185,7 +185,7 @@ impl Client {
                 match self.stage {
                     Stage::Open => {
                         masked(cx, 0x88, payload.len(), |out, _| out.extend_from_slice(payload));
-                        self.outcome = Outcome::Dismissed(code);
+                        self.outcome = Outcome::ClosedEarly(code);
                         self.ended_ns.get_or_insert(cx.now.mono_ns);
                         self.stage = Stage::Closing;
                         self.wait(cx);
@@ -195,7 +195,7 @@ impl Client {
                     }
                     Stage::Closing | Stage::Connecting | Stage::Upgrading | Stage::Ended => {}
                 }
-                if cx.shared.plan.partner == Partner::PlainEcho {
+                if cx.shared.plan.server_kind == ServerKind::PlainEcho {
                     self.finish(Action::Close(cx.id), cx);
                 }
             }

@@ -1,6 +1,6 @@
 //! The report as text and as JSON.
 
-use super::super::{Answers, Outcome, Partner, Why};
+use super::super::{Answers, ConnectError, Outcome, ServerKind};
 use super::*;
 use crate::behaviours::Kind;
 use crate::proto::upgrade::Ask;
@@ -18,7 +18,7 @@ fn plan() -> Plan {
         kind: Kind::Text,
         pace: Pace::Closed { depth: 1 },
         fragment: 0,
-        partner: Partner::WebSocket,
+        server_kind: ServerKind::WebSocket,
         answers: Answers::Any,
         patience_ms: 1_000,
         progress_ms: None,
@@ -47,9 +47,9 @@ fn report() -> Report {
     }
     for (outcome, count) in [
         (Outcome::Closed(1000), 38),
-        (Outcome::Dismissed(1001), 37),
+        (Outcome::ClosedEarly(1001), 37),
         (Outcome::Broken, 2),
-        (Outcome::NotConnected(Why::Refused), 1),
+        (Outcome::NotConnected(ConnectError::Refused), 1),
     ] {
         report.ends.insert(outcome, count);
     }

@@ -7,7 +7,7 @@ use crate::limits;
 use crate::options::flags::{self, set};
 use crate::options::help::{self, Page};
 use crate::options::read::{self, Environment, Given};
-use crate::options::serve::{self, Ask, Draft};
+use crate::options::serve::{self, Draft, Mode};
 use crate::options::table::{self, Fallback, Flag, Group, Table, Takes};
 use crate::options::{
     Command, Listen, Surroundings, Usage, Verb, every_flag, manual, show, values,
@@ -33,7 +33,7 @@ pub(crate) const FLAGS: &Table<Draft> = &Table::of(&[
     Group { title: "Stopping", flags: flags::STOPPING, brief: false },
     Group { title: "Logs", flags: flags::LOGS, brief: false },
     Group { title: "Fine tuning", flags: flags::TIMEOUTS, brief: true },
-    Group { title: "Asking", flags: flags::ASKING, brief: false },
+    Group { title: "Information", flags: flags::INFORMATION, brief: false },
 ]);
 
 pub(crate) const COMMAND: parts::Command = parts::Command {
@@ -126,10 +126,10 @@ pub(crate) fn parse(
     serve::settle(draft, env, surroundings)?;
     let plan = draft.parts.backend.settle(env)?;
     draft.serve.parts.push(Box::new(plan));
-    Ok(match filled.draft.ask {
-        Ask::Serve => Command::Serve(Box::new(filled.draft.serve)),
-        Ask::Check => Command::Check(Box::new(filled.draft.serve)),
-        Ask::Print => Command::Print(show::screen(FLAGS, &filled)),
+    Ok(match filled.draft.mode {
+        Mode::Serve => Command::Serve(Box::new(filled.draft.serve)),
+        Mode::Check => Command::Check(Box::new(filled.draft.serve)),
+        Mode::Print => Command::Print(show::screen(FLAGS, &filled)),
     })
 }
 

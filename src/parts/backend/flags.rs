@@ -54,7 +54,7 @@ impl Settings {
             .map_err(|why| bad("--gateway", &self.gateway, why))?;
         if !self.token_file.is_empty() {
             if matches!(gateway.auth, Auth::SigV4(_)) {
-                return Err(Usage::Unclear(
+                return Err(Usage::Conflict(
                     "--gateway-token-file is not for gateways in AWS, whose requests are signed",
                 ));
             }
@@ -62,7 +62,7 @@ impl Settings {
         }
         let table = table(&self.sessions);
         if table.is_none() && (self.create || !self.endpoint.is_empty()) {
-            return Err(Usage::Unclear(
+            return Err(Usage::Conflict(
                 "--create-table and --dynamodb-endpoint need --sessions dynamodb:TABLE",
             ));
         }
@@ -91,7 +91,7 @@ impl Settings {
         } else {
             Endpoint::parse(&self.endpoint).ok()
         };
-        let endpoint = endpoint.ok_or(Usage::Unclear(
+        let endpoint = endpoint.ok_or(Usage::Conflict(
             "DynamoDB in AWS needs TLS, which this build does not have: use --dynamodb-endpoint",
         ))?;
         Ok(TableConfig { name: table.to_owned(), endpoint, region, create: self.create })

@@ -45,8 +45,8 @@ impl Guard {
     }
 
     /// Whether the files are due to be re-read; true once per interval.
-    pub(super) fn are_old(&mut self, now: Now) -> bool {
-        !self.files().is_empty() && self.tokens.are_old(now)
+    pub(super) fn is_due(&mut self, now: Now) -> bool {
+        !self.files().is_empty() && self.tokens.is_due(now)
     }
 
     pub(super) fn fetched(&mut self, files: &[File]) {

@@ -172,7 +172,7 @@ pub(super) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
     let serve = &mut filled.draft.serve;
     if let Some(admin) = serve.admin.as_ref().filter(|admin| !admin.is_local()) {
         let open = plan.check_admin(&admin.to_string());
-        open.map_err(|why| Usage::Sentence(format!("--admin-listen: {why}")))?;
+        open.map_err(|why| Usage::OfPart(format!("--admin-listen: {why}")))?;
     }
     let path = format!("/gateway/{}", plan.stage);
     let mounts = &mut serve.server.mounts;
@@ -208,11 +208,11 @@ fn check_without(filled: &Filled<Draft>) -> Result<(), Usage> {
     let given = |flag: &&Flag<Draft>| filled.was_given(options::flags::SERVE, flag.name);
     if let Some(flag) = FLAGS.iter().find(given) {
         let why = format!("--{} requires --gateway-backend URL", flag.name);
-        return Err(Usage::Sentence(why));
+        return Err(Usage::OfPart(why));
     }
     let mounts = &filled.draft.serve.server.mounts;
     match mounts.iter().find(|mount| mount.entry.name == BEHAVIOUR.name) {
-        Some(mount) => Err(Usage::Sentence(format!(
+        Some(mount) => Err(Usage::OfPart(format!(
             "--mount {:?}: gateway requires --gateway-backend URL",
             mount.text
         ))),

@@ -218,7 +218,7 @@ impl Part for Front {
 
     fn respond(&mut self, asked: PartRequest<'_, '_, '_>) -> Reply {
         let response = callbacks::answer(&mut self.gateway, &mut self.guard, &asked);
-        if self.guard.are_old(asked.now) {
+        if self.guard.is_due(asked.now) {
             self.orders.push_back(Order::Read(self.guard.files()));
         }
         log::debug!(

@@ -26,7 +26,7 @@ pub(super) const RING_CHANGES: usize = 1_024;
 /// The same in bytes.
 pub(super) const RING_BYTES: usize = 512 * 1024;
 /// Bytes sent to one viewer at a time.
-pub(super) const SAID_BYTES: usize = 16 * 1024;
+pub(super) const OUTPUT_BYTES: usize = 16 * 1024;
 pub(super) const WOKEN_PER_TURN: usize = 128;
 
 pub(super) const CONNECT_MS: u64 = 10_000;

@@ -56,7 +56,7 @@ pub(super) fn settle(filled: &mut Filled<options::Draft>, env: &Environment) -> 
 /// Viewers that are woken in one turn.
 pub const WOKEN_PER_TURN: usize = limits::WOKEN_PER_TURN;
 /// Bytes sent to one viewer at a time.
-pub const SAID_BYTES: usize = limits::SAID_BYTES;
+pub const OUTPUT_BYTES: usize = limits::OUTPUT_BYTES;
 
 /// What to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Informer {
 
     /// Call this after viewers may have joined or left: starts with the first viewer, and notes
     /// when the last one has left.
-    pub fn tend(&mut self, now: Now) {
+    pub fn update_demand(&mut self, now: Now) {
         let wanted = self.plan.always || self.feed.viewers() > 0;
         match (&self.phase, wanted) {
             (Phase::Idle, true) => self.begin(now),

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Feed, Filter, Format, Informer, Plan, SAID_BYTES, Step, Then, WOKEN_PER_TURN};
+use super::{Feed, Filter, Format, Informer, OUTPUT_BYTES, Plan, Step, Then, WOKEN_PER_TURN};
 use crate::behaviours::{
     self, Close, Ctx, Entry, Kind, OwnParam, Params, PartSocket, Sizes, Sockets,
 };
@@ -137,7 +137,7 @@ impl Sockets for Deployments {
                     }
                 }
             }
-            SAID_BYTES.saturating_sub(out.bytes.len() - before)
+            OUTPUT_BYTES.saturating_sub(out.bytes.len() - before)
         });
         (then == Then::Lost).then(|| Close { code: 1013, reason: "too far behind".to_owned() })
     }
@@ -244,7 +244,7 @@ impl Part for Deployments {
         }
         let Ok(informer) = &mut self.source else { return None };
         loop {
-            informer.tend(now);
+            informer.update_demand(now);
             let Some(step) = informer.poll() else { break };
             match step {
                 Step::Connect(target) => return Some(Order::Connect(target)),

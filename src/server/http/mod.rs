@@ -448,7 +448,7 @@ enum UpgradeResult {
 
 /// Opens a WebSocket, or returns the refusal.
 fn upgrade(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<UpgradeResult, Refused> {
-    if cx.shared.tokens.are_old(cx.now)
+    if cx.shared.tokens.is_due(cx.now)
         && let Some(source) = cx.shared.tokens.source()
     {
         cx.act(Action::Fetch(source));

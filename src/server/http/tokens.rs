@@ -55,7 +55,7 @@ impl Tokens {
     }
 
     /// Whether to read them again now; returns true once for each period.
-    pub fn are_old(&mut self, now: Now) -> bool {
+    pub fn is_due(&mut self, now: Now) -> bool {
         let old = self.read_ns.is_none_or(|read_ns| now.mono_ns - read_ns >= time::ms(REREAD_MS));
         if old {
             self.read_ns = Some(now.mono_ns);

@@ -128,7 +128,7 @@ impl Run {
     /// Runs until nothing is left to do at this moment.
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            self.informer.tend(self.now());
+            self.informer.update_demand(self.now());
             let Some(step) = self.informer.poll() else {
                 if self.pump() {
                     continue;

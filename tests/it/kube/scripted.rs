@@ -39,7 +39,7 @@ impl Scripted {
 
     fn settle(&mut self) {
         for _ in 0..100 {
-            self.informer.tend(self.now());
+            self.informer.update_demand(self.now());
             match self.informer.poll() {
                 None => break,
                 Some(Step::Connect(_)) => {

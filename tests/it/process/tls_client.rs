@@ -3,7 +3,9 @@
 
 use wspulse::behaviours::Kind;
 use wspulse::engine::{HangUp, Roots, Target, TlsFault, Trust};
-use wspulse::load::{Answers, Life, Load, Outcome, Pace, Partner, Plan, Report, WhenLost, Why};
+use wspulse::load::{
+    Answers, ConnectError, Life, Load, Outcome, Pace, Plan, Report, ServerKind, WhenLost,
+};
 use wspulse::proto::upgrade::Ask;
 use wspulse::run::{self, SignalMode};
 
@@ -19,10 +21,10 @@ use super::tls::{Authority, start};
 use super::*;
 
 fn load(target: Target, clients: usize) -> Report {
-    run(target, clients, Partner::WebSocket)
+    run(target, clients, ServerKind::WebSocket)
 }
 
-fn run(target: Target, clients: usize, partner: Partner) -> Report {
+fn run(target: Target, clients: usize, server_kind: ServerKind) -> Report {
     let plan = Plan {
         targets: vec![target],
         ask: Ask { host: "localhost".to_owned(), path: "/echo".to_owned(), ..Ask::default() },
@@ -34,7 +36,7 @@ fn run(target: Target, clients: usize, partner: Partner) -> Report {
         kind: Kind::Text,
         pace: Pace::Closed { depth: 2 },
         fragment: 0,
-        partner,
+        server_kind,
         answers: Answers::Same,
         patience_ms: 3_000,
         progress_ms: None,
@@ -54,7 +56,7 @@ fn outcome(target: Target) -> Outcome {
 const GONE_WELL: Outcome = Outcome::Closed(1000);
 
 fn without_tls(fault: TlsFault) -> Outcome {
-    Outcome::NotConnected(Why::Tls(fault))
+    Outcome::NotConnected(ConnectError::Tls(fault))
 }
 
 #[test]
@@ -65,9 +67,12 @@ fn names_are_resolved_and_each_address_is_tried() {
     // If localhost is also ::1, that address refuses.
     let report = load(Target::host("localhost", port), 100);
     assert_eq!(report.ends[&GONE_WELL], 100, "{report:?}");
-    assert_eq!(outcome(Target::host("a..b", port)), Outcome::NotConnected(Why::NoSuchName));
+    assert_eq!(
+        outcome(Target::host("a..b", port)),
+        Outcome::NotConnected(ConnectError::NoSuchName)
+    );
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let refused = Outcome::NotConnected(Why::Refused);
+    let refused = Outcome::NotConnected(ConnectError::Refused);
     assert_eq!(outcome(Target::host("localhost", unused)), refused);
     assert_eq!(outcome(Target::host("127.0.0.1", unused)), refused);
 }
@@ -138,9 +143,9 @@ fn a_client_certificate_is_sent_on_request() {
     let [chain, key] = ["a.pem", "a.key"].map(|name| fs::read(folder.0.join(name)).unwrap());
     let ours = trust.clone().with_identity(&chain, &key);
     let known = Target::host("localhost", port).secured("localhost", ours);
-    let report = run(known, 1, Partner::PlainEcho);
+    let report = run(known, 1, ServerKind::PlainEcho);
     assert_eq!(report.answered, 3, "{report:?}");
     let unknown = Target::host("localhost", port).secured("localhost", trust);
-    let ends = run(unknown, 1, Partner::PlainEcho).ends;
+    let ends = run(unknown, 1, ServerKind::PlainEcho).ends;
     assert_eq!(ends.keys().next(), Some(&without_tls(TlsFault::Refused)));
 }
