@@ -45,6 +45,9 @@ pub enum Side {
     Main,
     /// For the kubelet, Prometheus and operators; always served first.
     Admin,
+    /// The listener of a part, by the part's index. Served after the admin side, and open until the
+    /// process exits.
+    Part(u8),
 }
 
 /// The remote end of a connection. (`core::net` only parses and formats addresses; it does no

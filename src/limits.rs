@@ -98,6 +98,8 @@ pub const CALLBACK_CONNECTIONS: usize = 512;
 pub const REFUSED_CONNECTIONS: usize = 64;
 /// The listen backlog: connections that the kernel queues.
 pub const BACKLOG: i32 = 4_096;
+/// Maximum connections accepted at the listeners of parts.
+pub const PART_CONNECTIONS: usize = 256;
 /// Largest file of `--assets`.
 pub const ASSET_BYTES: u64 = 1024 * 1024;
 /// Most bytes in all files of `--assets`.

@@ -176,7 +176,7 @@ impl<A: Copy> Calls<A> {
 }
 
 impl<A: Copy> Connections for Calls<A> {
-    fn opened(&mut self, id: Option<Id>) {
+    fn opened(&mut self, _: Now, id: Option<Id>) {
         let Some(lane) = self.connecting.take() else { return };
         if let Some(id) = id {
             self.lanes.insert(id, lane);

@@ -138,7 +138,7 @@ impl Kernel {
 
     fn side(&self, side: Side) -> &Poll {
         match side {
-            Side::Main => &self.main,
+            Side::Main | Side::Part(_) => &self.main,
             Side::Admin => &self.admin,
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::behaviours::{self, Catalogue, Entry};
 use crate::engine::File;
+use crate::listen::Listen;
 use crate::options::help::Page;
 use crate::options::manual;
 use crate::options::read::{Environment, Filled};
@@ -90,6 +91,20 @@ pub trait Plan {
     /// # Errors
     /// What has to be configured first.
     fn check_admin(&self, _address: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Its own listener, if any: the flag and the address. Its connections are passed to
+    /// [`Connections::accepted`](crate::server::part::Connections::accepted).
+    fn listener(&self) -> Option<(&'static str, Listen)> {
+        None
+    }
+
+    /// The listeners are bound. The arguments are the addresses of its own and of the admin one.
+    ///
+    /// # Errors
+    /// Why these addresses cannot be used.
+    fn bound(&mut self, _own: Option<&str>, _admin: Option<&str>) -> Result<(), String> {
         Ok(())
     }
 

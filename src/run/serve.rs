@@ -130,6 +130,12 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let of_parts = serve.parts.iter().map(|plan| plan.descriptors()).sum();
     share_out(descriptors, of_parts, &mut serve.server);
     let open = open_listeners(&serve, passed)?;
+    for (at, plan) in (0..).zip(&mut serve.parts) {
+        let address_of =
+            |side| open.iter().find(|open| open.side == side).map(|open| &*open.address);
+        let bound = plan.bound(address_of(Side::Part(at)), address_of(Side::Admin));
+        bound.map_err(StartError::Part)?;
+    }
     // Signals are caught before the server is announced: a supervisor may stop it at once.
     let signals = signals::pipes().map_err(StartError::Kernel)?;
     announce(&serve, &open);
@@ -166,6 +172,7 @@ fn check_passed(serve: &Serve, passed: &[Passed]) -> Result<(), StartError> {
 
 struct OpenListener {
     side: Side,
+    name: &'static str,
     listener: Listener,
     address: String,
     origin: Origin,
@@ -181,6 +188,7 @@ enum Origin {
 fn open_listeners(serve: &Serve, passed: Vec<Passed>) -> Result<Vec<OpenListener>, StartError> {
     let passed = passed.into_iter().map(|Passed { side, listener, address }| OpenListener {
         side,
+        name: if side == Side::Admin { "admin" } else { "main" },
         listener,
         address,
         origin: Origin::Passed,
@@ -189,13 +197,19 @@ fn open_listeners(serve: &Serve, passed: Vec<Passed>) -> Result<Vec<OpenListener
     let is_passed = |side| listeners.iter().any(|open| open.side == side);
     let (main, admin) = (!is_passed(Side::Main), !is_passed(Side::Admin));
     let port = if serve.reuse_port { Port::Shared } else { Port::Own };
-    let main = serve.listen.iter().filter(|_| main).map(|at| (Side::Main, "--listen", at, port));
+    let main = serve.listen.iter().filter(|_| main);
+    let main = main.map(|at| (Side::Main, "main", "--listen", at.clone(), port));
     let admin = serve.admin.iter().filter(|_| admin);
-    let admin = admin.map(|at| (Side::Admin, "--admin-listen", at, Port::Own));
-    for (side, flag, listen, port) in main.chain(admin) {
-        let (listener, address) = listen::listen(listen, port)
-            .map_err(|error| StartError::Listen { flag, listen: listen.clone(), error })?;
-        listeners.push(OpenListener { side, listener, address, origin: Origin::Bound });
+    let admin = admin.map(|at| (Side::Admin, "admin", "--admin-listen", at.clone(), Port::Own));
+    let parts = (0..).zip(&serve.parts).filter_map(|(at, plan)| {
+        let (flag, listen) = plan.listener()?;
+        let name = flag.trim_start_matches('-').trim_end_matches("-listen");
+        Some((Side::Part(at), name, flag, listen, Port::Own))
+    });
+    for (side, name, flag, listen, port) in main.chain(admin).chain(parts) {
+        let (listener, address) = listen::listen(&listen, port)
+            .map_err(|error| StartError::Listen { flag, listen, error })?;
+        listeners.push(OpenListener { side, name, listener, address, origin: Origin::Bound });
     }
     if let Some(bytes) = serve.server.memory.socket_buffer {
         for open in &listeners {
@@ -203,9 +217,9 @@ fn open_listeners(serve: &Serve, passed: Vec<Passed>) -> Result<Vec<OpenListener
         }
     }
     // The log lists the main listeners first.
-    let (mut ordered, admin): (Vec<_>, Vec<_>) =
+    let (mut ordered, others): (Vec<_>, Vec<_>) =
         listeners.into_iter().partition(|open| open.side == Side::Main);
-    ordered.extend(admin);
+    ordered.extend(others);
     Ok(ordered)
 }
 
@@ -214,11 +228,7 @@ fn announce(serve: &Serve, listeners: &[OpenListener]) {
     let server = &serve.server;
     let scheme = if serve.tls.is_some() { "https" } else { "http" };
     for open in listeners {
-        let listener = match open.side {
-            Side::Main => "main",
-            Side::Admin => "admin",
-        };
-        let address = &*open.address;
+        let (listener, address) = (open.name, &*open.address);
         match (open.side, address.rsplit_once(':')) {
             (Side::Main, Some((host, port)))
                 if host != "unix" && server.surface == Surface::Full =>
@@ -229,7 +239,7 @@ fn announce(serve: &Serve, listeners: &[OpenListener]) {
                     "listening"
                 );
             }
-            (Side::Main | Side::Admin, _) => {
+            (Side::Main | Side::Admin | Side::Part(_), _) => {
                 log::info!(target: "listening", listener, address; "listening");
             }
         }

@@ -43,7 +43,7 @@ use conn::{Conn, Quota};
 use end::CloseReason;
 use ops::drain::{Phase, SignalEffect};
 use ops::pressure::MemoryStage;
-use part::Part;
+use part::{Part, PartId};
 use parts::Parts;
 use route_table::RouteTable;
 use shared::{AdminOrder, Cx};
@@ -163,6 +163,8 @@ impl Server {
         let open = self.shared.open;
         let cap = self.shared.config.limits.max_connections;
         match side {
+            // Counted where it is accepted.
+            Side::Part(_) => None,
             Side::Admin => {
                 let is_free = open.admin < self.shared.admin_connections;
                 (is_free || self.evict_admin(now)).then_some(Quota::Admin)
@@ -184,6 +186,7 @@ impl Server {
             Quota::Refused(_) => &mut open.refused,
             Quota::Admin => &mut open.admin,
             Quota::Upstream => &mut open.upstream,
+            Quota::OfPart => &mut open.of_parts,
         }
     }
 
@@ -199,6 +202,9 @@ impl Server {
 
 impl Engine for Server {
     fn accepted(&mut self, now: Now, side: Side, peer: Peer) -> Option<Id> {
+        if let Side::Part(part) = side {
+            return self.accept_for_part(now, PartId(part), peer);
+        }
         let mut quota = self.quota(now, side)?;
         // Even at the limit: the new connection takes the slot of the evicted one.
         if matches!(quota, Quota::Main | Quota::Refused(Refusal::Full)) && self.evict_oldest(now) {
@@ -220,7 +226,11 @@ impl Engine for Server {
                 Quota::Refused(Refusal::Draining) => {
                     conn.end_at(Moment::after(now, limits::LINGER_MS), CloseReason::Drain, &mut cx);
                 }
-                Quota::Refused(_) | Quota::Main | Quota::Admin | Quota::Upstream => {
+                Quota::Refused(_)
+                | Quota::Main
+                | Quota::Admin
+                | Quota::Upstream
+                | Quota::OfPart => {
                     conn.after_event(&mut cx);
                 }
             }

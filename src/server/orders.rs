@@ -1,9 +1,11 @@
 //! Carries out the orders of parts.
 
 use super::Server;
-use crate::engine::{Action, Now, Source};
+use crate::engine::{Action, Id, Now, Peer, Source};
+use crate::limits;
 use crate::server::conn::Conn;
 use crate::server::ops::drain::Phase;
+use crate::server::ops::pressure::MemoryStage;
 use crate::server::part::{Order, Part, PartId};
 use crate::server::shared::Shared;
 use crate::time::Moment;
@@ -33,7 +35,7 @@ impl Server {
             Order::Connect(target) => {
                 let id = self.conns.insert(Conn::upstream(part, Moment::at(now.mono_ns)));
                 if let Some(connections) = self.shared.parts.connections(Some(part)) {
-                    connections.opened(id);
+                    connections.opened(now, id);
                 }
                 let Some(id) = id else { return };
                 self.shared.open.upstream += 1;
@@ -51,6 +53,27 @@ impl Server {
             Order::Exit(status) => Action::Exit(status),
         };
         self.shared.actions.push_back(action);
+    }
+
+    /// Accepts a connection at the listener of a part. At the limit, the part names another one to
+    /// close, so that idle strangers cannot lock out its peers.
+    pub(super) fn accept_for_part(&mut self, now: Now, part: PartId, peer: Peer) -> Option<Id> {
+        if self.shared.pressure.stage() == MemoryStage::Exhausted {
+            return None;
+        }
+        if self.shared.open.of_parts >= limits::PART_CONNECTIONS {
+            let evicted = self.shared.parts.connections(Some(part))?.evict()?;
+            self.shared.actions.push_back(Action::Reset(evicted));
+        }
+        let id = self.conns.insert(Conn::of_part(part, peer, Moment::at(now.mono_ns)))?;
+        self.shared.open.of_parts += 1;
+        let connections = self.shared.parts.connections(Some(part));
+        if !connections.is_some_and(|connections| connections.accepted(now, id, peer)) {
+            self.shared.actions.push_back(Action::Reset(id));
+        }
+        self.poll_parts(now);
+        self.check_memory(now);
+        Some(id)
     }
 
     /// Cached objects of a part, for tests.

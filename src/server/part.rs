@@ -147,11 +147,21 @@ pub trait Part: Sockets {
     }
 }
 
-/// Handler of the connections opened by [`Order::Connect`]. When one is closed, [`Part::closed`] is
-/// called.
+/// Handler of the connections opened by [`Order::Connect`], and of those accepted at the part's own
+/// listener. When one is closed, [`Part::closed`] is called.
 pub trait Connections {
     /// The id of the new connection; `None` if there are too many.
-    fn opened(&mut self, id: Option<Id>);
+    fn opened(&mut self, now: Now, id: Option<Id>);
+
+    /// A connection was accepted at the part's listener. The result says whether to keep it.
+    fn accepted(&mut self, _now: Now, _id: Id, _peer: Peer) -> bool {
+        false
+    }
+
+    /// The limit of accepted connections is reached. Gives up one, which the server resets.
+    fn evict(&mut self) -> Option<Id> {
+        None
+    }
 
     /// The connection is established, or connecting failed.
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Vec<u8>);

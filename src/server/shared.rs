@@ -95,6 +95,8 @@ pub(super) struct Open {
     pub(super) websockets: usize,
     /// Outgoing connections of parts.
     pub(super) upstream: usize,
+    /// Accepted at the listeners of parts.
+    pub(super) of_parts: usize,
 }
 
 /// The `Date` field, formatted once a second.

@@ -9,6 +9,7 @@ use crate::unique_keys;
 ///
 /// ```text
 /// backend up | down | lost        connections are accepted, refused, or time out
+/// backend refuse                  those that have not timed out yet are refused
 /// backend 200 ["body" [| Field: value]…]   answers the oldest unanswered request
 /// backend always 200 ["body"]     answers all further requests at once and hides them
 /// backend raw "…", backend fin, backend reset   on the connection of that request
@@ -31,6 +32,7 @@ impl Backend {
             "up" => net.state().on_connect = OnConnect::Accept,
             "down" => net.state().on_connect = OnConnect::Refuse,
             "lost" => net.state().on_connect = OnConnect::Drop,
+            "refuse" => net.refuse_unanswered(),
             "always" => self.always = Some(answer(rest, raw)),
             "raw" => net.send(self.open.pop_front().expect("a request"), &raw(rest)),
             "fin" => net.fin(self.open.pop_front().expect("a request")),

@@ -123,7 +123,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             match self.os.accept(listener) {
                 Ok((stream, peer)) => match self.engine.accepted(self.now, side, peer) {
                     Some(id) => self.add_accepted(stream, side, id),
-                    None => self.refuse(stream),
+                    None => self.refuse(stream, side),
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.listeners[listener].state = Queue::Empty;
@@ -248,8 +248,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
         watched
     }
 
-    /// The engine has no slot: writes its response, as far as it fits.
-    fn refuse(&mut self, mut stream: O::Stream) {
+    /// The engine has no slot: writes its response, as far as it fits. Nothing is written at the
+    /// listener of a part, whose protocol is unknown here.
+    fn refuse(&mut self, mut stream: O::Stream, side: Side) {
+        if let Side::Part(_) = side {
+            return;
+        }
         // With TLS nothing can be written before the handshake.
         let written = stream.write(self.engine.refused_at_accept(self.now, Shortage::Slots));
         drop(written);
@@ -266,7 +270,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.listeners[listener].state = Queue::Paused { until_ns };
         self.listeners[listener].retry_ns = until_ns;
         for refused in 0..limits::ACCEPTS_PER_TURN {
-            let response = self.engine.refused_at_accept(self.now, Shortage::Descriptors);
+            let response = match self.listeners[listener].side {
+                Side::Part(_) => &[],
+                Side::Main | Side::Admin => {
+                    self.engine.refused_at_accept(self.now, Shortage::Descriptors)
+                }
+            };
             match self.os.refuse_one(listener, response) {
                 Ok(()) if refused == 0 => {
                     log::warn!(

@@ -44,6 +44,7 @@ pub struct Driver<E, O: Os> {
     streams: Vec<Option<Entry<O::Stream>>>,
     listeners: Vec<ListenerState>,
     ready_admin: VecDeque<Id>,
+    ready_parts: VecDeque<Id>,
     ready_main: VecDeque<Id>,
     /// Main streams still to be served before timers fire again.
     round: usize,
@@ -76,6 +77,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             streams: Vec::new(),
             listeners,
             ready_admin: VecDeque::new(),
+            ready_parts: VecDeque::new(),
             ready_main: VecDeque::new(),
             round: 0,
             ready_costly: VecDeque::new(),
@@ -106,7 +108,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
     }
 
-    /// One turn: wait, admin side, listeners, streams, timers.
+    /// One turn: wait, admin side, listeners of parts, main side, timers.
     ///
     /// # Errors
     /// When polling for events fails.
@@ -125,8 +127,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         if may_be_late && self.engine.next_deadline().is_some_and(|due| self.is_late(due)) {
             self.catch_up()?;
         }
-        self.serve_side(Side::Admin)?;
-        self.serve_side(Side::Main)?;
+        self.serve_admin()?;
+        self.serve_parts()?;
+        self.serve_main()?;
         self.serve_costly()?;
         self.close_listeners_when_due();
         self.resume_paused_listeners(false);
@@ -228,6 +231,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     fn timeout(&self) -> Option<Duration> {
         let pending = !self.ready_admin.is_empty()
+            || !self.ready_parts.is_empty()
             || !self.ready_main.is_empty()
             || !self.ready_costly.is_empty()
             || self.listeners.iter().any(|listener| listener.state == Queue::Waiting);
@@ -308,28 +312,26 @@ impl<E: Engine, O: Os> Driver<E, O> {
         entry.marks.set(Marks::QUEUED);
         Some(match entry.side {
             Side::Admin => &mut self.ready_admin,
+            Side::Part(_) => &mut self.ready_parts,
             Side::Main if entry.stream.is_costly() => &mut self.ready_costly,
             Side::Main => &mut self.ready_main,
         })
     }
 
-    /// Accepts, then serves ready streams; those with more input are queued for the next turn.
-    /// Between main streams the admin side is polled, so that load cannot delay it.
-    fn serve_side(&mut self, side: Side) -> io::Result<()> {
+    /// Accepts at the listeners of the selected sides where connections are waiting.
+    fn accept_at(&mut self, is_wanted: fn(Side) -> bool) -> io::Result<()> {
         for at in 0..self.listeners.len() {
             let listener = &self.listeners[at];
-            if listener.side == side && listener.state == Queue::Waiting {
+            if is_wanted(listener.side) && listener.state == Queue::Waiting {
                 self.accept(at)?;
             }
-        }
-        match side {
-            Side::Admin => self.serve_admin(),
-            Side::Main => return self.serve_round(),
         }
         Ok(())
     }
 
-    fn serve_admin(&mut self) {
+    /// Accepts, then serves ready streams; those with more input are queued for the next turn.
+    fn serve_admin(&mut self) -> io::Result<()> {
+        self.accept_at(|side| side == Side::Admin)?;
         for _ in 0..self.ready_admin.len() {
             if self.is_frozen() {
                 break;
@@ -337,6 +339,28 @@ impl<E: Engine, O: Os> Driver<E, O> {
             let Some(id) = self.ready_admin.pop_front() else { break };
             self.serve(id);
         }
+        Ok(())
+    }
+
+    /// The same for the listeners of parts, up to a share of the turn's work.
+    fn serve_parts(&mut self) -> io::Result<()> {
+        self.accept_at(|side| matches!(side, Side::Part(_)))?;
+        let mut work = 0;
+        for _ in 0..self.ready_parts.len() {
+            if work >= limits::READ_BEFORE_ADMIN || self.is_frozen() {
+                break;
+            }
+            let Some(id) = self.ready_parts.pop_front() else { break };
+            work += self.serve(id);
+        }
+        Ok(())
+    }
+
+    /// The same for the main side. Between its streams the admin side is polled, so that load
+    /// cannot delay it.
+    fn serve_main(&mut self) -> io::Result<()> {
+        self.accept_at(|side| side == Side::Main)?;
+        self.serve_round()
     }
 
     /// Serves main streams up to the work of a turn. The remaining ones go first in the next turn,
@@ -399,7 +423,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.record(&mut events);
         self.events = events;
         glanced?;
-        if happened { self.serve_side(Side::Admin) } else { Ok(()) }
+        if happened { self.serve_admin() } else { Ok(()) }
     }
 
     fn act(&mut self) {

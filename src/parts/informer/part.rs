@@ -144,7 +144,7 @@ impl Sockets for Deployments {
 }
 
 impl Connections for Deployments {
-    fn opened(&mut self, id: Option<Id>) {
+    fn opened(&mut self, _now: Now, id: Option<Id>) {
         self.connection = id;
     }
 

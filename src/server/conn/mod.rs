@@ -59,6 +59,11 @@ impl Conn {
         }
     }
 
+    /// A connection accepted at the listener of a part.
+    pub(crate) fn of_part(part: PartId, peer: Peer, since: Moment) -> Self {
+        Self { peer, quota: Quota::OfPart, ..Self::upstream(part, since) }
+    }
+
     /// The peer closed its side while it is not read. A client that waits for a response has most
     /// likely gone; others can use the connection slot.
     pub(crate) fn hung_up(&mut self, cx: &mut Cx<'_>) {
@@ -459,6 +464,10 @@ impl Conn {
 
     /// Hard stop. The caller resets the stream; a Close frame is written if no output is queued.
     pub(crate) fn hard_stop(&mut self, cx: &mut Cx<'_>) {
+        // Its part decides what is written to it.
+        if let Stage::Upstream = self.stage {
+            return;
+        }
         if let Stage::WebSocket(socket) = &mut self.stage {
             if self.unfinished.as_ref().is_none_or(|unfinished| unfinished.outbox.is_empty()) {
                 socket.close_on_stop(&mut cx.socket_cx());

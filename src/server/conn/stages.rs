@@ -36,6 +36,8 @@ pub const TRANSITIONS: &[(&str, &str, &str)] = &[
     // Memory is short, and it owns much of it.
     ("http", "memory", "leaving"),
     ("websocket", "memory", "leaving"),
+    // Connecting failed.
+    ("upstream", "connected", "leaving"),
     ("upstream", "end", "leaving"),
     // The peer sent too much, closed its side, or the time is over.
     ("lingering", "input", "leaving"),
@@ -52,17 +54,20 @@ pub(crate) enum Quota {
     Admin,
     /// An outgoing connection of a part.
     Upstream,
+    /// Accepted at the listener of a part.
+    OfPart,
 }
 
 /// The stage of a connection.
 ///
 /// It begins as `Http`. One request may upgrade it to `WebSocket`. Both end with `Lingering`, then
-/// `Leaving`. `Upstream` is an outgoing connection; its part also closes it.
+/// `Leaving`. `Upstream` is a connection that a part opened, or that was accepted at the part's own
+/// listener; its part also closes it.
 #[derive(Debug)]
 pub(crate) enum Stage {
     Http(Http),
     WebSocket(WebSocket),
-    /// Opened by a part, which handles its bytes.
+    /// Belongs to a part, which handles its bytes.
     Upstream,
     /// The last output is queued and our side is shut down. Input is read and dropped, up to
     /// `bytes` and `until`: closing with unread input makes the kernel send RST, which destroys
@@ -90,6 +95,7 @@ impl Conn {
         match self.quota {
             Quota::Main | Quota::Refused(_) | Quota::Upstream => Side::Main,
             Quota::Admin => Side::Admin,
+            Quota::OfPart => Side::Part(self.part.map_or(0, |part| part.0)),
         }
     }
 
@@ -122,7 +128,9 @@ impl Conn {
                 is_backed_up(unfinished, 0) || is_held(unfinished) || http.owes_response()
             }
             Stage::WebSocket(socket) => socket.is_paused(unfinished, 0) || is_held(unfinished),
-            Stage::Upstream | Stage::Lingering { .. } => false,
+            // The peer sends requests, and must read the responses.
+            Stage::Upstream => self.quota == Quota::OfPart && is_backed_up(unfinished, 0),
+            Stage::Lingering { .. } => false,
             Stage::Leaving => true,
         }
     }

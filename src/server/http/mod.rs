@@ -514,7 +514,7 @@ fn with_retry_after<'r>(response: Response<'r>, shared: &mut Shared) -> Response
 /// and the kubelet would not report it.
 fn slashes(side: Side) -> Slashes {
     match side {
-        Side::Main => Slashes::Refused,
+        Side::Main | Side::Part(_) => Slashes::Refused,
         Side::Admin => Slashes::Folded,
     }
 }

@@ -130,7 +130,7 @@ pub(crate) fn label(request: &Request<'_, '_>, found: Option<Match>, cx: View<'_
     match cx.side {
         Side::Main if file(request, cx).is_some() => "file",
         Side::Main if find_mount(&cx.shared.config.mounts, path).is_some() => "mount",
-        Side::Main | Side::Admin => "other",
+        Side::Main | Side::Admin | Side::Part(_) => "other",
     }
 }
 
@@ -174,7 +174,7 @@ pub(crate) fn dispatch(
             return forbidden(browser::USE_POST.to_owned());
         }
         Side::Main if is_foreign(request) => return forbidden(browser::FOREIGN.to_owned()),
-        Side::Admin | Side::Main => {}
+        Side::Admin | Side::Main | Side::Part(_) => {}
     }
     match (handler, owner) {
         (Some(Handler::Command(_, command)), _) => Some(Dispatch::Command(command)),

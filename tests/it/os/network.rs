@@ -490,6 +490,18 @@ impl Network {
         state.deliver(wire, Node::Server);
     }
 
+    /// Connections that the server opened and that nobody has answered are refused.
+    pub(crate) fn refuse_unanswered(&self) {
+        let state = self.state();
+        let wires = state.wires.iter().enumerate();
+        let unanswered = wires.filter(|(_, wire)| wire.unanswered && !wire.reset);
+        let unanswered: Vec<usize> = unanswered.map(|(number, _)| number).collect();
+        drop(state);
+        for wire in unanswered {
+            self.reset(wire);
+        }
+    }
+
     /// The test takes so many bytes from now on.
     pub(crate) fn window(&self, wire: usize, bytes: usize) {
         let mut state = self.state();
