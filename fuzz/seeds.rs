@@ -19,8 +19,16 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let plays = PLAYS.iter().map(|(name, operations)| ("server", *name, operations.concat()));
     let watches = watches().into_iter().map(|(name, bytes)| ("watch", name, bytes));
     let gateways = GATEWAYS.iter().map(|(name, bytes)| ("gateway", *name, bytes.to_vec()));
+    let peers = PEERS.iter().map(|(name, bytes)| ("peers", *name, bytes.to_vec()));
     let services = services().into_iter().map(|(name, bytes)| ("aws", name, bytes));
-    texts.chain(frames).chain(plays).chain(watches).chain(gateways).chain(services).collect()
+    texts
+        .chain(frames)
+        .chain(plays)
+        .chain(watches)
+        .chain(gateways)
+        .chain(peers)
+        .chain(services)
+        .collect()
 }
 
 /// Answers of services, files, variables: see `properties/aws.rs`.
@@ -88,6 +96,28 @@ fn services() -> Vec<(&'static str, Vec<u8>)> {
         |text: String| text.chars().map(|char| u8::try_from(char).unwrap_or(b'?')).collect();
     seeds.into_iter().map(|(name, text)| (name, bytes(text))).collect()
 }
+
+/// What it is, then it, see `properties/peers.rs`.
+const PEERS: &[(&str, &[u8])] = &[
+    ("key_file_hex", b"\x0011112222333344445555666677778888111122223333444455556666777788ff\n"),
+    ("key_file_base64", b"\0ABEiM0RVZneImaq7zN3u/wARIjNEVWZ3iJmqu8zd7v8=\r\n\r\n"),
+    ("key_file_short", b"\0c2hvcnQ=\n"),
+    ("key_file_rubbish", b"\0\xff\xfe\n\n"),
+    ("id_of_ours", b"\x01\0"),
+    ("id_of_ipv6", b"\x01\x01"),
+    ("id_changed", b"\x01\0\x20A\x30b"),
+    ("id_of_another_key", b"\x01\0\x01z"),
+    ("stranger_http", b"\x02GET / HTTP/1.1\r\n\r\n"),
+    ("stranger_hello", b"\x02\x01\x07aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb"),
+    ("message_post", b"\x03\x02\0\0\0\x01aaaaaaaaaaaaaaaahello"),
+    ("message_found", b"\x03\x04\0\0\0\x01aaaaaaaabbbbbbbb\x01:\0\x01x"),
+    // Even operations are the owner's wire, odd ones the dialler's.
+    ("talk", b"\x04\0\xff\x01\xff\x06\x05\x06\x09\0\xff\x01\xff\x06\x01"),
+    ("talk_in_bytes", b"\x04\0\x11\0\x11\x01\x09\x01\x1f\x06\x05\0\x04\0\x30\x01\x05"),
+    ("talk_changed", b"\x04\0\xff\x01\xff\x06\x05\x0a\x20\0\xff"),
+    ("talk_cut_out", b"\x04\0\xff\x01\xff\x06\x05\x0c\x03\0\xff"),
+    ("talk_replayed", b"\x04\0\xff\x01\xff\x06\x05\0\xff\x0e\x22\0\xff"),
+];
 
 /// Two bytes an operation, see `properties/gateway.rs`.
 const GATEWAYS: &[(&str, &[u8])] = &[

@@ -207,6 +207,7 @@ fn of_the_process() -> Vec<Row> {
         ),
         ("timers per turn", TIMERS_PER_TURN.to_string(), "next turn"),
         ("admin connections", format!("{ADMIN_CONNECTIONS}, with a gateway {admin}"), "503"),
+        ("connections of other replicas", PART_CONNECTIONS.to_string(), "the oldest is reset"),
         (
             "connecting to a backend, a gateway or AWS",
             show_duration(OUTBOUND_CONNECT_MS),

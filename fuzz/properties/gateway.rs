@@ -18,7 +18,7 @@ mod model {
     use wspulse::behaviours::Kind;
     use wspulse::calls::pool::{Failure, Reply};
     use wspulse::engine::{HangUp, Id, Now};
-    use wspulse::parts::gateway::plan::{Backend, routes};
+    use wspulse::parts::gateway::plan::{Backend, Domain, routes};
     use wspulse::parts::gateway::{
         CallbackRequest, ConnectRequest, Expression, Format, Gateway, Plan, Step, Verdict, Why,
         connection_id,
@@ -55,7 +55,9 @@ mod model {
                 expression: Expression::parse("$request.body.a").ok(),
                 routes: routes("1=http://127.0.0.1:2,2").expect("routes"),
                 format: Format::Proxy,
-                domain: None,
+                domain: Domain::Host,
+                pod_ip: None,
+                peers: None,
                 reply: true,
                 binary: true,
                 time_scale: 1,

@@ -12,6 +12,7 @@ mod handshake;
 mod head;
 pub mod input;
 mod oracle;
+mod peers;
 mod puff;
 mod said;
 mod server;
@@ -26,6 +27,7 @@ pub use frames::frames;
 pub use gateway::gateway;
 pub use handshake::handshake;
 pub use head::head;
+pub use peers::peers;
 pub use server::server;
 pub use utf8::utf8;
 pub use watch::watch;
@@ -34,7 +36,7 @@ pub use watch::watch;
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const PROPERTIES: [Property; 10] = [
+pub const PROPERTIES: [Property; 11] = [
     ("answers", answers),
     ("aws", aws),
     ("head", head),
@@ -45,4 +47,5 @@ pub const PROPERTIES: [Property; 10] = [
     ("watch", watch),
     ("server", server),
     ("gateway", gateway),
+    ("peers", peers),
 ];

@@ -108,6 +108,20 @@ fn gateways_hold_at_random() {
 }
 
 #[test]
+fn corpora_of_peers_hold() {
+    replay("peers");
+}
+
+#[test]
+fn peers_hold_at_random() {
+    let mut rng = wspulse::rng::Rng::new(8);
+    for _ in 0..3_000 {
+        let play: Vec<u8> = (0..rng.below(300)).map(|_| rng.below(256) as u8).collect();
+        properties::peers(&play);
+    }
+}
+
+#[test]
 fn corpora_of_server_hold() {
     replay("server");
 }

@@ -90,7 +90,7 @@ impl Backend {
 }
 
 /// Takes path and body of a complete request from the front.
-fn take(input: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+pub(crate) fn take(input: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     let end = input.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = String::from_utf8(input[..end].to_vec()).unwrap();
     let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));

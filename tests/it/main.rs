@@ -13,6 +13,8 @@ mod delivery;
 mod fast_path;
 mod fault_sweep;
 #[cfg(feature = "gateway")]
+mod fleet;
+#[cfg(feature = "gateway")]
 mod gateway;
 mod harness;
 mod hostile;

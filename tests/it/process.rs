@@ -6,6 +6,8 @@ mod health;
 #[cfg(feature = "gateway")]
 mod json;
 mod local;
+#[cfg(feature = "gateway")]
+mod replicas;
 pub(crate) mod running;
 #[cfg(feature = "tls")]
 mod tls;

@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use super::peers::outgoing::{OUTCOME_MS, PeerOutcome};
+use super::peers::{Peers, Place};
 use super::{CallbackOutcome, CallbackRequest, Gateway, Plan};
 use crate::aws::keys::Keys;
 use crate::aws::sigv4::{self, Parts};
@@ -10,15 +12,17 @@ use crate::behaviours::Kind;
 use crate::engine::{File, Now, Peer};
 use crate::proto::http::{Method, percent_decoded};
 use crate::proto::response::Response;
-use crate::server::json;
 use crate::server::part::PartRequest;
 use crate::server::tokens::{self, Tokens};
+use crate::server::{Deferred, Reply, json};
 use crate::time;
 
 pub(super) const CALLBACK_BYTES: u64 = 128 * 1024;
 /// The service in the scope of signatures.
 const SERVICE: &str = "execute-api";
 const CONNECTIONS: &str = "/@connections/";
+/// The server waits for an outcome so much longer than it can take.
+const LATE_MS: u64 = 2_000;
 
 /// Authorizes callbacks by the token and access keys in their files.
 #[derive(Debug)]
@@ -99,41 +103,92 @@ impl Guard {
     }
 }
 
-/// Answers `/{stage}/@connections/{id}` and `/@connections/{id}`.
+/// Answers `/{stage}/@connections/{id}` and `/@connections/{id}`: at once, or when the replica that
+/// owns the connection has answered.
 pub(super) fn answer(
     gateway: &mut Gateway,
     guard: &mut Guard,
+    peers: Option<&mut Peers>,
     asked: &PartRequest<'_, '_, '_>,
-) -> Response<'static> {
+) -> Reply {
     // Before the signature, which covers a body that was not read.
     if asked.request.method == Method::Post && asked.body.is_err() {
-        return too_large();
+        return Reply::Now(too_large());
     }
     if let Err(why) = guard.check(asked, gateway.plan()) {
-        return error(403, "ForbiddenException", &format!("Forbidden: {why}"));
+        return Reply::Now(error(403, "ForbiddenException", &format!("Forbidden: {why}")));
     }
     let path = percent_decoded(asked.path).unwrap_or_default();
     let Some((stage, id)) = path.split_once(CONNECTIONS) else {
-        return error(410, "GoneException", "Gone");
+        return Reply::Now(error(410, "GoneException", "Gone"));
     };
     let known = &gateway.plan().stage;
     if !stage.is_empty() && stage.strip_prefix('/') != Some(known) {
         let why = format!("Forbidden: the stage is {known}, see --gateway-stage");
-        return error(403, "ForbiddenException", &why);
+        return Reply::Now(error(403, "ForbiddenException", &why));
     }
-    let asked_for = match asked.request.method {
-        Method::Delete => CallbackRequest::Close,
-        Method::Get | Method::Head => CallbackRequest::Get,
+    match asked_for(asked) {
+        Ok(asked_for) => carry_out(gateway, peers, asked, (id, asked_for)),
+        Err(refused) => Reply::Now(refused),
+    }
+}
+
+fn asked_for<'b>(
+    asked: &PartRequest<'b, '_, '_>,
+) -> Result<CallbackRequest<'b>, Response<'static>> {
+    match asked.request.method {
+        Method::Delete => Ok(CallbackRequest::Close),
+        Method::Get | Method::Head => Ok(CallbackRequest::Get),
         Method::Post | Method::Options | Method::Unserved => match asked.body {
-            Err(_) => return too_large(),
+            Err(_) => Err(too_large()),
             // Whatever the Content-Type: AWS' own SDKs always send application/octet-stream.
             Ok(bytes) => {
                 let is_text = simdutf8::basic::from_utf8(bytes).is_ok();
-                CallbackRequest::Post(if is_text { Kind::Text } else { Kind::Binary }, bytes)
+                Ok(CallbackRequest::Post(if is_text { Kind::Text } else { Kind::Binary }, bytes))
             }
         },
+    }
+}
+
+fn carry_out(
+    gateway: &mut Gateway,
+    peers: Option<&mut Peers>,
+    asked: &PartRequest<'_, '_, '_>,
+    (id, asked_for): (&str, CallbackRequest<'_>),
+) -> Reply {
+    let now = asked.now;
+    let outcome = match peers.map(|peers| (peers.find(now, id), peers)) {
+        None | Some((Place::Unsealed, _)) => gateway.callback(now, id, asked_for),
+        Some((Place::Here(connection), _)) => gateway.callback_for(now, connection, asked_for),
+        Some((Place::Nowhere, _)) => CallbackOutcome::Gone,
+        Some((Place::There(id), peers)) => {
+            gateway.figures.note_callback("peer");
+            peers.ask(now, &id, asked.id, asked_for);
+            return Reply::Later { after_ms: OUTCOME_MS + LATE_MS, what: Deferred::Part };
+        }
     };
-    respond(gateway.callback(asked.now, id, asked_for))
+    gateway.figures.note_callback(if outcome == CallbackOutcome::Gone { "gone" } else { "local" });
+    Reply::Now(respond(outcome))
+}
+
+/// What the caller gets when the owner was asked.
+pub(super) fn passed_on(outcome: PeerOutcome) -> Response<'static> {
+    match outcome {
+        PeerOutcome::Answered(outcome) => respond(outcome),
+        PeerOutcome::Gone(_) => respond(CallbackOutcome::Gone),
+        PeerOutcome::Unavailable(_) => {
+            let why = "the replica that holds the connection does not answer";
+            error(503, "ServiceUnavailableException", why).with("Retry-After", "1")
+        }
+        PeerOutcome::Cut => {
+            let why = "the replica that holds the connection may have sent the message or not";
+            error(502, "BadGatewayException", why)
+        }
+        PeerOutcome::Busy => {
+            let why = "too many callbacks wait for the replica that holds the connection";
+            error(429, "LimitExceededException", why).with("Retry-After", "1")
+        }
+    }
 }
 
 fn too_large() -> Response<'static> {

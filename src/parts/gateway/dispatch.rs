@@ -107,9 +107,10 @@ impl Gateway {
         let Some(in_flight) = session.in_flight.take() else { return };
         self.circuits[in_flight.backend].record(now, &how, in_flight.is_trial);
         let outcome = outcome(&how);
+        let public_id = session.public_id(connection);
         let route = in_flight.route.label(&self.plan);
         log::debug!(
-            target: "gateway", route, outcome, connection:% = connection,
+            target: "gateway", route, outcome, connection = public_id,
             took_ms = now.mono_ns.saturating_sub(in_flight.began_ns) / 1_000_000;
             "request completed"
         );
@@ -117,7 +118,7 @@ impl Gateway {
         self.figures.took_ns.push(now.mono_ns.saturating_sub(in_flight.began_ns));
         if outcome != "ok" {
             log::warn!(
-                target: "gateway-failed", route, outcome, connection:% = connection,
+                target: "gateway-failed", route, outcome, connection = public_id,
                 reason:% = describe(&how);
                 "request to the backend failed"
             );
@@ -131,7 +132,7 @@ impl Gateway {
                         let wanted = self.plan.reply && !reply.body.is_empty();
                         wanted.then_some(reply.body)
                     }
-                    Ok(_) | Err(_) => Some(request::error_frame(connection, &in_flight.request)),
+                    Ok(_) | Err(_) => Some(request::error_frame(&public_id, &in_flight.request)),
                 };
                 if let Some(bytes) = pushed {
                     let kind =
@@ -184,10 +185,25 @@ impl Gateway {
         id: &str,
         asked_for: CallbackRequest<'_>,
     ) -> CallbackOutcome {
-        let found = ConnectionId::parse(id)
-            .and_then(|connection| Some((connection, self.sessions.get_mut(&connection)?)));
-        let Some((connection, session)) = found.filter(|(_, s)| matches!(s.state, State::Open))
-        else {
+        // The name of a sealed id in our table is no secret, and must not be an id itself.
+        let is_unsealed = |connection: &ConnectionId| {
+            self.sessions.get(connection).is_some_and(|session| session.sealed_id.is_none())
+        };
+        match ConnectionId::parse(id).filter(is_unsealed) {
+            Some(connection) => self.callback_for(now, connection, asked_for),
+            None => CallbackOutcome::Gone,
+        }
+    }
+
+    /// The same for a connection whose id was opened.
+    pub fn callback_for(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        asked_for: CallbackRequest<'_>,
+    ) -> CallbackOutcome {
+        let session = self.sessions.get_mut(&connection);
+        let Some(session) = session.filter(|session| matches!(session.state, State::Open)) else {
             return CallbackOutcome::Gone;
         };
         match asked_for {

@@ -1,15 +1,18 @@
 //! The flags of the gateway. All others require `--gateway-backend`.
 
+use core::net::SocketAddr;
 use std::borrow::Cow;
 
 use super::part::BEHAVIOUR;
-use super::plan::{Backend, domain, routes, stage};
+use super::plan::{Backend, Domain, PeerPlan, domain, routes, stage};
 use super::{Expression, Format, Plan, connection_id};
 use crate::behaviours::Mount;
+use crate::listen::Listen;
 use crate::options::flags::{named, set};
-use crate::options::read::Filled;
+use crate::options::read::{Environment, Filled};
 use crate::options::serve::Draft;
 use crate::options::table::{Fallback, Flag, Group, Takes};
+use crate::options::values::Address;
 use crate::options::{self, Usage, values};
 use crate::parts::{self, Plan as _};
 
@@ -34,7 +37,15 @@ pub(crate) struct Settings {
     token_file: String,
     credentials_file: String,
     open: bool,
+    peer_key_file: String,
+    peer_listen: Option<Listen>,
+    advertise: Option<SocketAddr>,
 }
+
+/// The value of `--gateway-domain` that means our own admin address.
+const SELF: &str = "self";
+/// The port of `--gateway-peer-listen` unless it is given.
+const PEER_PORT: u16 = 8082;
 
 const FORMS: &[(&str, Format)] =
     &[("template", Format::Template), ("proxy", Format::Proxy), ("event", Format::Event)];
@@ -83,10 +94,18 @@ const FLAGS: &[Flag<Draft>] = &[
         show: |d| named(FORMS, d.parts.gateway.format),
     },
     Flag {
+        name: "gateway-time-scale",
+        takes: Takes::One("N"),
+        fallback: Fallback::Is("1"),
+        help: "for tests: 60 shortens the lifetime of 2 h to 2 min, the idle timeout to 10 s",
+        take: |d, v| set(&mut d.parts.gateway.time_scale, values::count(v, 7_200)),
+        show: |d| d.parts.gateway.time_scale.to_string(),
+    },
+    Flag {
         name: "gateway-domain",
-        takes: Takes::One("HOST"),
+        takes: Takes::One("HOST|self"),
         fallback: Fallback::From { text: "Host at connect", source: "the client" },
-        help: "domain name sent to backends",
+        help: "domain name sent to backends; self: this process' own admin address",
         take: |d, v| set(&mut d.parts.gateway.domain, checked(v, domain)),
         show: |d| shown(&d.parts.gateway.domain),
     },
@@ -107,20 +126,20 @@ const FLAGS: &[Flag<Draft>] = &[
         show: |d| named(SWITCH, d.parts.gateway.binary),
     },
     Flag {
-        name: "gateway-time-scale",
-        takes: Takes::One("N"),
-        fallback: Fallback::Is("1"),
-        help: "for tests: 60 shortens the lifetime of 2 h to 2 min, the idle timeout to 10 s",
-        take: |d, v| set(&mut d.parts.gateway.time_scale, values::count(v, 7_200)),
-        show: |d| d.parts.gateway.time_scale.to_string(),
-    },
-    Flag {
         name: "gateway-token-file",
         takes: Takes::One("FILE"),
         fallback: Fallback::Off,
         help: "bearer token that callbacks require; re-read every minute",
         take: |d, v| set(&mut d.parts.gateway.token_file, file(v)),
         show: |d| shown(&d.parts.gateway.token_file),
+    },
+    Flag {
+        name: "gateway-open",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "without token and credentials, accept callbacks from any machine",
+        take: |d, v| set(&mut d.parts.gateway.open, values::switch(v)),
+        show: |d| named(SWITCH, d.parts.gateway.open),
     },
     Flag {
         name: "gateway-credentials-file",
@@ -131,14 +150,55 @@ const FLAGS: &[Flag<Draft>] = &[
         show: |d| shown(&d.parts.gateway.credentials_file),
     },
     Flag {
-        name: "gateway-open",
-        takes: Takes::Nothing,
+        name: PEER_KEY_FILE,
+        takes: Takes::One("FILE"),
         fallback: Fallback::Off,
-        help: "without either file, accept callbacks from any machine",
-        take: |d, v| set(&mut d.parts.gateway.open, values::switch(v)),
-        show: |d| named(SWITCH, d.parts.gateway.open),
+        help: "several replicas: 1 to 3 keys, the same for all; re-read every minute",
+        take: |d, v| set(&mut d.parts.gateway.peer_key_file, file(v)),
+        show: |d| shown(&d.parts.gateway.peer_key_file),
+    },
+    Flag {
+        name: PEER_LISTEN,
+        takes: Takes::One("ADDR"),
+        fallback: Fallback::From { text: "[::]:8082", source: "--gateway-peer-key-file" },
+        help: "where other replicas connect to, if there is a key",
+        take: |d, v| set(&mut d.parts.gateway.peer_listen, peer_listen(v).map(Some)),
+        show: |d| shown_or_none(d.parts.gateway.peer_listen.as_ref()),
+    },
+    Flag {
+        name: ADVERTISE,
+        takes: Takes::One("IP:PORT"),
+        fallback: Fallback::From { text: "POD_IP, else --gateway-peer-listen", source: "POD_IP" },
+        help: "address at which other replicas reach this one",
+        take: |d, v| set(&mut d.parts.gateway.advertise, advertise(v).map(Some)),
+        show: |d| shown_or_none(d.parts.gateway.advertise.as_ref()),
     },
 ];
+
+const PEER_KEY_FILE: &str = "gateway-peer-key-file";
+const PEER_LISTEN: &str = "gateway-peer-listen";
+const ADVERTISE: &str = "gateway-advertise";
+
+fn shown_or_none<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "none".to_owned(), T::to_string)
+}
+
+fn peer_listen(text: &str) -> Read<Listen> {
+    match values::address(text)? {
+        Address::Full(at) => Ok(Listen::At(at)),
+        Address::Port(port) => Ok(Listen::Default { port }),
+        Address::Unix(_) => Err("must be an address and a port, such as [::]:8082".into()),
+    }
+}
+
+fn advertise(text: &str) -> Read<SocketAddr> {
+    let address = text.parse::<SocketAddr>().ok();
+    address.filter(|at| !at.ip().is_unspecified() && at.port() != 0).ok_or_else(|| {
+        "must be an IP address and a port that other replicas can connect to, such as \
+         10.0.0.7:8082"
+            .into()
+    })
+}
 
 fn shown(text: &str) -> String {
     if text.is_empty() { "none".to_owned() } else { text.to_owned() }
@@ -162,13 +222,20 @@ fn expression(text: &str) -> Read<Expression> {
 }
 
 /// Adds the mount and the plan.
-pub(super) fn settle(filled: &mut Filled<Draft>) -> Result<(), Usage> {
+pub(super) fn settle(filled: &mut Filled<Draft>, env: &Environment) -> Result<(), Usage> {
     let settings = filled.draft.parts.gateway.clone();
     if settings.backend.is_empty() {
         return check_without(filled);
     }
+    let given = |name: &&&str| filled.was_given(options::flags::SERVE, name);
+    if settings.peer_key_file.is_empty()
+        && let Some(name) = [PEER_LISTEN, ADVERTISE].iter().find(given)
+    {
+        return Err(Usage::Sentence(format!("--{name} requires --gateway-peer-key-file FILE")));
+    }
     // Each value was validated when its flag was read.
-    let Ok(plan) = plan(&settings) else { return Ok(()) };
+    let Ok(mut plan) = plan(&settings) else { return Ok(()) };
+    plan.pod_ip = env.filled("POD_IP").and_then(|ip| ip.parse().ok());
     let serve = &mut filled.draft.serve;
     if let Some(admin) = serve.admin.as_ref().filter(|admin| !admin.is_local()) {
         let open = plan.check_admin(&admin.to_string());
@@ -192,7 +259,19 @@ fn plan(settings: &Settings) -> Read<Plan> {
         expression: some(&settings.route).as_deref().map(expression).transpose()?,
         routes: some(&settings.routes).as_deref().map_or(Ok(Vec::new()), routes)?,
         format: settings.format,
-        domain: some(&settings.domain),
+        domain: match &*settings.domain {
+            "" => Domain::Host,
+            SELF => Domain::OwnAdmin,
+            named => Domain::Named(named.to_owned()),
+        },
+        pod_ip: None,
+        peers: some(&settings.peer_key_file).map(|key_file| PeerPlan {
+            key_file,
+            listen: settings.peer_listen.clone().unwrap_or(Listen::Default { port: PEER_PORT }),
+            advertise: settings.advertise,
+            keys: None,
+            identity: None,
+        }),
         reply: settings.reply,
         binary: settings.binary,
         time_scale: settings.time_scale,
@@ -231,6 +310,29 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_replicas_need_a_key() {
+        for (given, sentence) in [
+            (
+                "--gateway-peer-listen :0",
+                "--gateway-peer-listen requires --gateway-peer-key-file FILE",
+            ),
+            (
+                "--gateway-advertise 10.0.0.1:1",
+                "--gateway-advertise requires --gateway-peer-key-file FILE",
+            ),
+        ] {
+            assert_eq!(refusal(&format!("--gateway-backend http://h {given}")), sentence);
+        }
+        for given in ["0.0.0.0:1", "10.0.0.1:0", "host:1", "10.0.0.1", "[::]:1"] {
+            let said = refusal(&format!("--gateway-backend http://h --gateway-advertise {given}"));
+            assert!(said.contains("other replicas can connect to"), "{said}");
+        }
+        assert!(
+            refusal("--gateway-backend http://h --gateway-peer-listen unix:/x").contains("8082")
+        );
+    }
+
+    #[test]
     fn the_other_flags_need_a_backend() {
         for (flag, value) in [
             ("gateway-stage", "blue"),
@@ -240,6 +342,7 @@ mod tests {
             ("gateway-reply", "off"),
             ("gateway-time-scale", "60"),
             ("gateway-open", ""),
+            ("gateway-peer-key-file", "keys"),
         ] {
             let sentence = format!("--{flag} requires --gateway-backend URL");
             assert_eq!(refusal(&format!("--{flag} {value}")), sentence);

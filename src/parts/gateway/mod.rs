@@ -8,6 +8,7 @@ pub mod connection_id;
 mod dispatch;
 pub mod flags;
 pub mod part;
+pub mod peers;
 pub mod plan;
 mod request;
 mod select;
@@ -44,8 +45,8 @@ pub(super) const MANIFEST: Manifest = Manifest {
     command: None,
 };
 
-pub(super) fn settle(filled: &mut Filled<options::Draft>, _: &Environment) -> Result<(), Usage> {
-    flags::settle(filled)
+pub(super) fn settle(filled: &mut Filled<options::Draft>, env: &Environment) -> Result<(), Usage> {
+    flags::settle(filled, env)
 }
 
 /// Maximum message, as in API Gateway; also of a push.
@@ -146,6 +147,14 @@ pub struct Figures {
     pub took_ns: Vec<u64>,
     /// `$disconnect` events that were not sent.
     pub dropped: u64,
+    /// Callbacks, by where their connection is.
+    pub callbacks: BTreeMap<&'static str, u64>,
+}
+
+impl Figures {
+    pub(super) fn note_callback(&mut self, place: &'static str) {
+        *self.callbacks.entry(place).or_default() += 1;
+    }
 }
 
 /// The state machine.
@@ -229,11 +238,23 @@ impl Gateway {
 
     /// Asks the backend whether to accept a client. [`Gateway::verdict`] returns its decision.
     pub fn ask_to_connect(&mut self, now: Now, id: Id, client: &ConnectRequest<'_>) {
-        let Some(connection) = (self.plan.draw)(self.next_ticket).map(ConnectionId) else {
+        match (self.plan.draw)(self.next_ticket).map(ConnectionId) {
+            Some(connection) => self.ask_to_connect_as(now, id, client, (connection, None)),
             // The kernel has no randomness: refuse rather than use a guessable id.
-            return self.steps.push_back(Step::Wake(id));
-        };
-        let session = Session::new(now, id, client, self.plan.domain.as_deref());
+            None => self.wake(id),
+        }
+    }
+
+    /// The same for a connection with this name in our table, and this sealed id.
+    pub fn ask_to_connect_as(
+        &mut self,
+        now: Now,
+        id: Id,
+        client: &ConnectRequest<'_>,
+        (connection, sealed_id): (ConnectionId, Option<Box<str>>),
+    ) {
+        let mut session = Session::new(now, id, client, self.plan.domain.name());
+        session.sealed_id = sealed_id;
         self.bytes += session.cost();
         self.connections.insert(id, connection);
         self.sessions.insert(connection, session);

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::json;
 
 use super::callbacks::{self, CALLBACK_BYTES, Guard};
+use super::peers::Peers;
+use super::peers::outgoing::Done;
 use super::{ConnectRequest, FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, Why};
 use crate::behaviours::{Answer, Close, Ctx, Entry, Kind, PartSocket, Sizes, Sockets, State};
 use crate::calls::pool::CallId;
 use crate::calls::{Calls, Outcome};
-use crate::engine::{File, Id, Now, Peer};
+use crate::engine::{File, HangUp, Id, Now, Peer};
 use crate::limits::{self, HIGH_WATER_BYTES, LOW_WATER_BYTES};
 use crate::proto::http::{Method, percent_decoded, visible_ascii};
 use crate::proto::response::Response;
@@ -67,18 +69,39 @@ pub const METRICS: &[Metric] = &[
         "`$disconnect`s that were not sent, since too many were under way",
         MetricKind::Counter,
     ),
+    Metric::new(
+        "gateway_callbacks_total",
+        "where",
+        "Callbacks by where their connection is: local, peer (at another replica), gone",
+        MetricKind::Counter,
+    ),
+    Metric::new(
+        "gateway_peer_requests_total",
+        "outcome",
+        "Callbacks that were passed on to another replica",
+        MetricKind::Counter,
+    ),
+    Metric::new(
+        "gateway_peer_duration_seconds",
+        "",
+        "From such a callback to its answer",
+        MetricKind::Histogram,
+    ),
 ];
 
 /// The part. The seed is for ids of requests.
 #[must_use]
 pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
     Box::new(Front {
+        peers: plan.setup().and_then(Peers::new),
         guard: Guard::new(&plan),
         gateway: Gateway::new(plan, seed),
         calls: Calls::new(),
         by_ticket: BTreeMap::new(),
         orders: VecDeque::new(),
+        connects: VecDeque::new(),
         took: Histogram::latency(),
+        peer_took: Histogram::latency(),
     })
 }
 
@@ -87,17 +110,29 @@ struct Front {
     gateway: Gateway,
     /// Who may send callbacks.
     guard: Guard,
+    peers: Option<Peers>,
     calls: Calls<u64>,
     /// Requests that are under way, by the gateway's number.
     by_ticket: BTreeMap<u64, CallId>,
     orders: VecDeque<Order>,
+    /// Who ordered the connections that have no id yet, in order.
+    connects: VecDeque<Orderer>,
     took: Histogram,
+    peer_took: Histogram,
+}
+
+/// Who ordered a connection.
+#[derive(Clone, Copy, Debug)]
+enum Orderer {
+    Calls,
+    Peers,
 }
 
 impl Front {
     /// Carries out what the gateway and its requests want, until neither wants anything.
     fn turn(&mut self, now: Now) {
         self.follow_gateway(now);
+        self.follow_peers(now);
         loop {
             let mut has_outcome = false;
             while let Some((ticket, outcome)) = self.calls.outcome() {
@@ -111,7 +146,7 @@ impl Front {
                 }
             }
             match self.calls.poll(now) {
-                Some(order) => self.orders.push_back(order),
+                Some(order) => self.order(Orderer::Calls, order),
                 None if has_outcome => self.follow_gateway(now),
                 None => return,
             }
@@ -136,6 +171,32 @@ impl Front {
         for took_ns in self.gateway.figures.took_ns.drain(..) {
             self.took.observe_ns(took_ns);
         }
+    }
+
+    fn follow_peers(&mut self, now: Now) {
+        while let Some(order) = self.peers.as_mut().and_then(|peers| peers.poll(now)) {
+            self.order(Orderer::Peers, order);
+        }
+        let Some(peers) = &mut self.peers else { return };
+        while let Some(Done { caller, outcome, .. }) = peers.done() {
+            log::debug!(target: "callback", outcome = outcome.label(); "callback passed on");
+            self.orders.push_back(Order::Answer(caller, callbacks::passed_on(outcome)));
+        }
+        for took_ns in peers.figures.took_ns.drain(..) {
+            self.peer_took.observe_ns(took_ns);
+        }
+    }
+
+    fn order(&mut self, orderer: Orderer, order: Order) {
+        if let Order::Connect(_) = order {
+            self.connects.push_back(orderer);
+        }
+        self.orders.push_back(order);
+    }
+
+    /// The replicas, if this connection is one of theirs.
+    fn peers_of(&mut self, id: Id) -> Option<&mut Peers> {
+        self.peers.as_mut().filter(|peers| peers.has(id))
     }
 
     /// Sends what was pushed, as far as it goes; true when that was all.
@@ -217,16 +278,19 @@ impl Part for Front {
     }
 
     fn respond(&mut self, asked: PartRequest<'_, '_, '_>) -> Reply {
-        let response = callbacks::answer(&mut self.gateway, &mut self.guard, &asked);
+        let (gateway, guard) = (&mut self.gateway, &mut self.guard);
+        let reply = callbacks::answer(gateway, guard, self.peers.as_mut(), &asked);
         if self.guard.is_due(asked.now) {
             self.orders.push_back(Order::Read(self.guard.files()));
         }
-        log::debug!(
-            target: "callback", method = asked.request.method_text, status = response.status,
-            peer:% = asked.peer;
-            "callback"
-        );
-        Reply::Now(response)
+        if let Reply::Now(response) = &reply {
+            log::debug!(
+                target: "callback", method = asked.request.method_text, status = response.status,
+                peer:% = asked.peer;
+                "callback"
+            );
+        }
+        reply
     }
 
     fn show(&self, metric: &str, page: &mut Page<'_>) {
@@ -238,6 +302,17 @@ impl Part for Front {
                 }
             }
             "gateway_request_duration_seconds" => page.histogram(&self.took),
+            "gateway_callbacks_total" => {
+                for (place, count) in &figures.callbacks {
+                    page.row(&[("where", place)], count);
+                }
+            }
+            "gateway_peer_requests_total" => {
+                for (outcome, count) in self.peers.iter().flat_map(|p| &p.figures.requests) {
+                    page.row(&[("outcome", outcome)], count);
+                }
+            }
+            "gateway_peer_duration_seconds" => page.histogram(&self.peer_took),
             _ => page.value(figures.dropped),
         }
     }
@@ -253,7 +328,8 @@ impl Part for Front {
             "answered": sum(true),
             "failed": sum(false),
         });
-        vec![("gateway", numbers)]
+        let peers = self.peers.as_ref().map(|peers| ("gatewayPeers", shown(peers)));
+        [("gateway", numbers)].into_iter().chain(peers).collect()
     }
 
     /// Asks the backend whether this request may become a WebSocket.
@@ -277,7 +353,15 @@ impl Part for Front {
             fields: fields.collect(),
             query: query.collect(),
         };
-        self.gateway.ask_to_connect(upgrade.now, upgrade.id, &client);
+        let (now, id) = (upgrade.now, upgrade.id);
+        match self.peers.as_mut().map(|peers| peers.mint(now)) {
+            None => self.gateway.ask_to_connect(now, id, &client),
+            Some(Some((connection, sealed))) => {
+                self.gateway.ask_to_connect_as(now, id, &client, (connection, Some(sealed)));
+            }
+            // Without an id it is refused.
+            Some(None) => self.gateway.wake(id),
+        }
         Admission::Pending
     }
 
@@ -303,27 +387,40 @@ impl Part for Front {
     }
 
     fn connections(&mut self) -> Option<&mut dyn Connections> {
-        Some(&mut self.calls)
+        Some(self)
     }
 
     fn closed(&mut self, now: Now, id: Id) {
+        if let Some(peers) = self.peers_of(id) {
+            return peers.ended(now, id);
+        }
         self.calls.closed(id);
         self.gateway.gone(now, id);
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        self.calls.next_deadline()
+        let of_peers = self.peers.as_ref().and_then(Peers::next_deadline);
+        self.calls.next_deadline().into_iter().chain(of_peers).min()
     }
 
     fn fire(&mut self, now: Now) {
         self.calls.fire(now);
+        if let Some(peers) = &mut self.peers {
+            peers.fire(now);
+        }
     }
 
-    fn fetched(&mut self, _now: Now, _paths: &[String], files: &[File]) {
+    fn fetched(&mut self, now: Now, paths: &[String], files: &[File]) {
         self.guard.fetched(files);
+        if let Some(peers) = &mut self.peers {
+            peers.fetched(now, paths, files);
+        }
     }
 
     fn reload(&mut self, _now: Now) {
+        if let Some(peers) = &mut self.peers {
+            peers.reload();
+        }
         let files = self.guard.files();
         if !files.is_empty() {
             self.orders.push_back(Order::Read(files));
@@ -338,7 +435,7 @@ impl Part for Front {
     }
 
     fn cost(&self) -> usize {
-        self.gateway.cost() + self.calls.cost()
+        self.gateway.cost() + self.calls.cost() + self.peers.as_ref().map_or(0, Peers::cost)
     }
 
     fn table_cost(&self) -> usize {
@@ -346,10 +443,80 @@ impl Part for Front {
     }
 
     fn cost_of(&self, id: Id) -> usize {
-        self.gateway.cost_of(id)
+        self.gateway.cost_of(id) + self.peers.as_ref().map_or(0, |peers| peers.cost_of(id))
     }
 
     fn is_busy(&self) -> bool {
         self.gateway.sessions().1 > 0
     }
+}
+
+/// Connections to backends and to other replicas, and those of other replicas.
+impl Connections for Front {
+    fn opened(&mut self, now: Now, id: Option<Id>) {
+        match (self.connects.pop_front(), &mut self.peers) {
+            (Some(Orderer::Peers), Some(peers)) => peers.opened(now, id),
+            (Some(Orderer::Calls), _) => self.calls.opened(now, id),
+            (Some(Orderer::Peers) | None, _) => {}
+        }
+    }
+
+    fn accepted(&mut self, now: Now, id: Id, _: Peer) -> bool {
+        self.peers.as_mut().is_some_and(|peers| peers.accepted(now, id))
+    }
+
+    fn evict(&mut self) -> Option<Id> {
+        self.peers.as_mut()?.evict()
+    }
+
+    fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Vec<u8>) {
+        match self.peers_of(id) {
+            Some(peers) => peers.connected(now, id, how, out),
+            None => self.calls.connected(now, id, how, out),
+        }
+    }
+
+    fn received(&mut self, now: Now, id: Id, bytes: &[u8], out: &mut Vec<u8>) {
+        let gateway = &mut self.gateway;
+        match self.peers.as_mut().filter(|peers| peers.has(id)) {
+            Some(peers) => peers.received(now, (id, bytes), out, &mut |request| {
+                gateway.callback_for(now, request.connection, request.asked_for)
+            }),
+            None => self.calls.received(now, id, bytes, out),
+        }
+    }
+
+    fn render(&mut self, id: Id, out: &mut Vec<u8>) {
+        match self.peers_of(id) {
+            Some(peers) => peers.render(id, out),
+            None => self.calls.render(id, out),
+        }
+    }
+
+    fn kept(&mut self, id: Id, taken: usize) {
+        self.calls.kept(id, taken);
+    }
+
+    fn sent(&mut self, id: Id) {
+        self.calls.sent(id);
+    }
+
+    fn ended(&mut self, now: Now, id: Id, how: HangUp) {
+        match self.peers_of(id) {
+            Some(peers) => peers.ended(now, id),
+            None => self.calls.ended(now, id, how),
+        }
+    }
+}
+
+/// The other replicas, for `/stats`.
+fn shown(peers: &Peers) -> serde_json::Value {
+    let owners = peers.outgoing().owners().map(|(owner, in_flight, is_open)| {
+        json!({ "address": owner.address, "inFlight": in_flight, "connected": is_open })
+    });
+    json!({
+        "advertised": peers.owner().address,
+        "owners": owners.collect::<Vec<_>>(),
+        "accepted": peers.serving(),
+    })
 }

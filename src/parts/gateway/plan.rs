@@ -1,10 +1,18 @@
 //! The configuration of the gateway: backend, routes, request format, access to callbacks.
 
+use core::net::{IpAddr, SocketAddr};
 use std::borrow::Cow;
 
-use super::part;
+use super::peers::Setup;
+use super::peers::keys::PeerKeys;
+use super::peers::outgoing::OWNERS_MAX;
+use super::peers::sealed_id::Owner;
 use super::select::Expression;
+use super::{LIFE_MS, part};
+use crate::engine::File;
 use crate::limits;
+use crate::listen::Listen;
+use crate::options::Reach;
 use crate::parts::{self, DrawId};
 use crate::proto::http::is_host;
 use crate::proto::url::{Parts, Protocol};
@@ -30,13 +38,17 @@ pub struct Plan {
     pub routes: Vec<(String, Option<Backend>)>,
     /// The format of requests.
     pub format: Format,
-    /// The domain name sent to backends; `None`: `Host` of the upgrade request.
-    pub domain: Option<String>,
+    /// The domain name sent to backends.
+    pub domain: Domain,
+    /// The address of this pod, from `POD_IP`.
+    pub pod_ip: Option<IpAddr>,
+    /// How to work with other replicas; `None`: alone.
+    pub peers: Option<PeerPlan>,
     /// Whether response bodies are sent to the client.
     pub reply: bool,
     /// Whether binary messages are accepted.
     pub binary: bool,
-    /// Divides [`IDLE_MS`](super::IDLE_MS) and [`LIFE_MS`](super::LIFE_MS).
+    /// Divides [`IDLE_MS`](super::IDLE_MS) and [`LIFE_MS`].
     pub time_scale: u64,
     /// Whether callbacks from any machine are accepted without authentication.
     pub open: bool,
@@ -48,7 +60,37 @@ pub struct Plan {
     pub draw: DrawId,
 }
 
+/// How to work with other replicas.
+#[derive(Clone, Debug)]
+pub struct PeerPlan {
+    /// The file with the peer keys.
+    pub key_file: String,
+    /// Where other replicas connect to.
+    pub listen: Listen,
+    /// What they connect to; `None`: `POD_IP`, else the address that is bound.
+    pub advertise: Option<SocketAddr>,
+    /// From the file.
+    pub keys: Option<PeerKeys>,
+    /// This process, once the listener is bound; and where nonces start.
+    pub identity: Option<(Owner, u64)>,
+}
+
 impl Plan {
+    /// What the part needs to work with other replicas.
+    pub(super) fn setup(&self) -> Option<Setup> {
+        let peers = self.peers.as_ref()?;
+        let (owner, start) = peers.identity?;
+        Some(Setup {
+            keys: peers.keys.clone()?,
+            key_file: peers.key_file.clone(),
+            owner,
+            start,
+            stage: self.stage.clone(),
+            life_ms: LIFE_MS / self.time_scale.max(1),
+            draw: self.draw,
+        })
+    }
+
     /// The default backend, then those of the routes.
     pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
         [&self.backend].into_iter().chain(self.routes.iter().filter_map(|(_, own)| own.as_ref()))
@@ -72,12 +114,109 @@ impl parts::Plan for Plan {
         ))
     }
 
+    fn paths(&self) -> Vec<String> {
+        self.peers.iter().map(|peers| peers.key_file.clone()).collect()
+    }
+
+    fn resolve(&mut self, files: &[File], _: Reach) -> Result<(), String> {
+        let Some(peers) = &mut self.peers else { return Ok(()) };
+        let refused = |why: String| format!("--gateway-peer-key-file: {} {why}", peers.key_file);
+        let file = files.iter().find(|file| file.name == peers.key_file);
+        let file = file.ok_or_else(|| refused("cannot be read".to_owned()))?;
+        let keys = PeerKeys::parse(&file.bytes).map_err(|why| refused(why.to_string()))?;
+        peers.keys = Some(keys);
+        Ok(())
+    }
+
+    fn listener(&self) -> Option<(&'static str, Listen)> {
+        self.peers.as_ref().map(|peers| ("--gateway-peer-listen", peers.listen.clone()))
+    }
+
+    fn bound(&mut self, own: Option<&str>, admin: Option<&str>) -> Result<(), String> {
+        let own = own.and_then(|own| own.parse::<SocketAddr>().ok());
+        let own_ip = match (&mut self.peers, own) {
+            (Some(peers), Some(own)) => {
+                let address = advertised(peers.advertise, self.pod_ip, own)?;
+                let random = (self.draw)(0).ok_or("the kernel has no randomness")?;
+                let (boot, start) = Setup::identity(random);
+                peers.identity = Some((Owner { address, boot }, start));
+                Some(address.ip())
+            }
+            (Some(_), None) => {
+                return Err("--gateway-peer-listen must be an IP address and a port".to_owned());
+            }
+            (None, _) => self.pod_ip,
+        };
+        if self.domain == Domain::OwnAdmin {
+            self.domain = Domain::Named(own_admin(own_ip, admin)?.to_string());
+        }
+        Ok(())
+    }
+
     fn draw_from(&mut self, draw: DrawId) {
         self.draw = draw;
     }
 
     fn descriptors(&self) -> usize {
-        limits::OUTBOUND_CONNECTIONS + limits::CALLBACK_CONNECTIONS
+        let peers = self.peers.as_ref().map_or(0, |_| limits::PART_CONNECTIONS + OWNERS_MAX);
+        limits::OUTBOUND_CONNECTIONS + limits::CALLBACK_CONNECTIONS + peers
+    }
+}
+
+/// What other replicas connect to: what is configured, else the pod's address, else what is bound.
+fn advertised(
+    given: Option<SocketAddr>,
+    pod_ip: Option<IpAddr>,
+    own: SocketAddr,
+) -> Result<SocketAddr, String> {
+    let own_ip = own.ip().to_canonical();
+    let address = given.unwrap_or_else(|| SocketAddr::new(pod_ip.unwrap_or(own_ip), own.port()));
+    if address.ip().is_unspecified() {
+        return Err(format!(
+            "--gateway-peer-listen {own} is no address that other replicas can connect to: use \
+             --gateway-advertise IP:PORT, or the variable POD_IP"
+        ));
+    }
+    Ok(address)
+}
+
+/// Our own admin address, as backends can reach it.
+fn own_admin(ip: Option<IpAddr>, admin: Option<&str>) -> Result<SocketAddr, String> {
+    let refused = |why: &str| Err(format!("--gateway-domain self: {why}"));
+    let Some(admin) = admin.and_then(|admin| admin.parse::<SocketAddr>().ok()) else {
+        return refused("callbacks need an IP address and a port, see --admin-listen");
+    };
+    let bound = admin.ip().to_canonical();
+    if bound.is_loopback() {
+        return refused("backends cannot reach --admin-listen on a loopback address");
+    }
+    let ip = if bound.is_unspecified() { ip } else { Some(bound) };
+    match ip.filter(|ip| !ip.is_unspecified()) {
+        Some(ip) => Ok(SocketAddr::new(ip, admin.port())),
+        None => refused("the address of this process is not known, set the variable POD_IP"),
+    }
+}
+
+/// The domain name sent to backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Domain {
+    /// `Host` of the upgrade request.
+    #[default]
+    Host,
+    /// This one.
+    Named(String),
+    /// Our own admin address, which has a name once it is bound.
+    OwnAdmin,
+}
+
+impl Domain {
+    /// The name, if it is the same for all clients.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name),
+            Self::Host | Self::OwnAdmin => None,
+        }
     }
 }
 
@@ -225,6 +364,26 @@ mod tests {
         ] {
             assert!(Backend::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn addresses_for_other_replicas() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let (bound, own) = (at("[::]:8082"), at("10.0.0.7:8082"));
+        assert_eq!(advertised(Some(at("10.0.0.9:1")), ip("10.0.0.8"), own), Ok(at("10.0.0.9:1")));
+        assert_eq!(advertised(None, ip("10.0.0.8"), bound), Ok(at("10.0.0.8:8082")));
+        assert_eq!(advertised(None, None, own), Ok(own));
+        assert!(advertised(None, None, bound).unwrap_err().contains("--gateway-advertise"));
+        assert!(advertised(None, ip("0.0.0.0"), own).is_err());
+        // The admin side, for --gateway-domain self.
+        let admin = |ip, text| own_admin(ip, Some(text)).map(|address| address.to_string());
+        assert_eq!(admin(ip("10.0.0.8"), "[::]:8081").as_deref(), Ok("10.0.0.8:8081"));
+        assert_eq!(admin(None, "10.0.0.7:8081").as_deref(), Ok("10.0.0.7:8081"));
+        for refused in ["127.0.0.1:8081", "[::1]:8081", "[::]:8081", "unix:/run/x"] {
+            assert!(admin(None, refused).unwrap_err().starts_with("--gateway-domain self: "));
+        }
+        assert!(own_admin(None, None).is_err());
     }
 
     #[test]

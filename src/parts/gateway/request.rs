@@ -98,12 +98,8 @@ pub(super) fn id(rng: &mut Rng) -> String {
 }
 
 /// The message to a client whose request failed.
-pub(super) fn error_frame(connection: ConnectionId, request: &str) -> Vec<u8> {
-    let frame = Frame {
-        message: "Internal server error",
-        connection_id: connection.to_string(),
-        request_id: request,
-    };
+pub(super) fn error_frame(connection_id: &str, request: &str) -> Vec<u8> {
+    let frame = Frame { message: "Internal server error", connection_id, request_id: request };
     // Strings always serialize.
     serde_json::to_vec(&frame).unwrap_or_default()
 }
@@ -112,7 +108,7 @@ pub(super) fn error_frame(connection: ConnectionId, request: &str) -> Vec<u8> {
 #[serde(rename_all = "camelCase")]
 struct Frame<'a> {
     message: &'a str,
-    connection_id: String,
+    connection_id: &'a str,
     request_id: &'a str,
 }
 
@@ -131,7 +127,7 @@ impl RequestBuilder<'_> {
         let is_message = matches!(event, BackendEvent::Message(..));
         let path = if is_message { backend.path.clone() } else { backend.connect_path() };
         let (kind, body) = self.body(event);
-        let name = self.connection.to_string();
+        let name = self.session.public_id(self.connection);
         let mut fields = vec![("User-Agent", concat!("wspulse/", env!("CARGO_PKG_VERSION")))];
         if !is_message || self.plan.format == Format::Proxy {
             fields.push(("ConnectionId", &name));
@@ -174,7 +170,7 @@ impl RequestBuilder<'_> {
             }
             (Format::Template, BackendEvent::Message(kind, payload)) => {
                 let template = Template {
-                    connection: self.connection.to_string(),
+                    connection: self.session.public_id(self.connection),
                     body: text(*kind, payload),
                     domain: &self.session.domain,
                     stage: &self.plan.stage,
@@ -222,7 +218,7 @@ impl RequestBuilder<'_> {
                 },
                 request_id: request,
                 domain_name: &self.session.domain,
-                connection_id: self.connection.to_string(),
+                connection_id: self.session.public_id(self.connection),
                 api_id: "wspulse",
             },
             body,

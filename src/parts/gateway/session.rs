@@ -36,6 +36,8 @@ pub(super) struct InFlight {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: Id,
+    /// What the connection is called in requests, if that is not its [`ConnectionId`].
+    pub(super) sealed_id: Option<Box<str>>,
     pub(super) state: State,
     pub(super) in_flight: Option<InFlight>,
     /// Messages to forward to the backend.
@@ -57,6 +59,7 @@ impl Session {
     pub(super) fn new(now: Now, id: Id, client: &ConnectRequest<'_>, domain: Option<&str>) -> Self {
         Self {
             id,
+            sealed_id: None,
             state: State::Connecting,
             in_flight: None,
             waiting: Queue::default(),
@@ -72,6 +75,11 @@ impl Session {
         }
     }
 
+    /// What the connection is called in requests.
+    pub(super) fn public_id(&self, connection: ConnectionId) -> String {
+        self.sealed_id.as_ref().map_or_else(|| connection.to_string(), Box::to_string)
+    }
+
     /// Memory, including table entries.
     pub(super) fn cost(&self) -> usize {
         // The id of the request in flight.
@@ -79,6 +87,7 @@ impl Session {
             + heap::tree_entry::<(Id, ConnectionId)>()
             + heap::tree_entry::<(u64, ConnectionId)>()
             + heap::cost(16)
+            + self.sealed_id.as_ref().map_or(0, |text| heap::cost(text.len()))
             + heap::cost(self.domain.len())
             + heap::cost(self.source_ip.len())
             + heap::cost(self.user_agent.len())

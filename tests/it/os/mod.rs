@@ -197,7 +197,9 @@ impl Os for FakeOs {
     }
 
     fn listeners(&self) -> Vec<Side> {
-        if self.node == Node::Server { vec![Side::Main, Side::Admin] } else { Vec::new() }
+        let part = self.net.state().part;
+        let sides = [Side::Main, Side::Admin].into_iter().chain(part);
+        sides.filter(|_| self.node == Node::Server).collect()
     }
 
     fn accept(&mut self, listener: usize) -> io::Result<(Stream, Peer)> {

@@ -191,7 +191,9 @@ pub(crate) struct State {
     pub(super) rng: Rng,
     pub(super) odds: Odds,
     pub(super) wires: Vec<Wire>,
-    pub(super) accept_queues: [VecDeque<usize>; 2],
+    pub(super) accept_queues: [VecDeque<usize>; 3],
+    /// The side of a third listener, of a part.
+    pub(crate) part: Option<Side>,
     pub(super) processes: [Process; 2],
     /// No process is at the peer's ends: they are the test's.
     peer_is_test: bool,
@@ -266,7 +268,8 @@ impl State {
     /// A wire waits to be accepted.
     pub(super) fn enqueue(&mut self, listener: usize, wire: usize) {
         self.accept_queues[listener].push_back(wire);
-        let side = if listener == 0 { Side::Main } else { Side::Admin };
+        let sides = [Some(Side::Main), Some(Side::Admin), self.part];
+        let side = sides[listener].expect("a listener");
         self.processes[Node::Server as usize].events.push_back((side, Event::Accept(listener)));
     }
 
@@ -432,6 +435,7 @@ impl Network {
             odds,
             wires: Vec::new(),
             accept_queues: Default::default(),
+            part: None,
             processes: [IDLE, IDLE],
             peer_is_test,
             accepting_stopped: false,

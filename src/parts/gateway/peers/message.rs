@@ -1,0 +1,198 @@
+//! What replicas say to each other: a request is a callback for a connection of the owner, an
+//! answer is its outcome. Requests of a connection are numbered.
+
+use crate::behaviours::Kind;
+use crate::parts::gateway::callbacks::CALLBACK_BYTES;
+use crate::parts::gateway::connection_id::ConnectionId;
+use crate::parts::gateway::{CallbackOutcome, CallbackRequest};
+
+const HEAD_BYTES: usize = 1 + 4 + 16;
+/// The longest request.
+pub const REQUEST_BYTES_MAX: usize = HEAD_BYTES + CALLBACK_BYTES as usize;
+/// The longest answer.
+pub const ANSWER_BYTES_MAX: usize = 1 + 4 + 8 + 8 + 1 + TEXT_BYTES_MAX + 2 + AGENT_BYTES_MAX;
+/// Of an address.
+const TEXT_BYTES_MAX: usize = u8::MAX as usize;
+/// Of a `User-Agent`, which is cut beyond it.
+const AGENT_BYTES_MAX: usize = 1_024;
+
+/// A callback for a connection of the owner.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'b> {
+    /// Which request of this peer connection.
+    pub number: u32,
+    /// The connection that it is for.
+    pub connection: ConnectionId,
+    /// What to do.
+    pub asked_for: CallbackRequest<'b>,
+}
+
+impl<'b> Request<'b> {
+    /// The bytes in front of the body, and the body.
+    #[must_use]
+    pub fn pieces(&self) -> ([u8; HEAD_BYTES], &'b [u8]) {
+        let (kind, body) = match self.asked_for {
+            CallbackRequest::Get => (0, &[][..]),
+            CallbackRequest::Close => (1, &[][..]),
+            CallbackRequest::Post(Kind::Text, body) => (2, body),
+            CallbackRequest::Post(Kind::Binary, body) => (3, body),
+        };
+        let mut head = [0; HEAD_BYTES];
+        head[0] = kind;
+        head[1..5].copy_from_slice(&self.number.to_be_bytes());
+        head[5..].copy_from_slice(&self.connection.0);
+        (head, body)
+    }
+
+    /// Reads a request.
+    #[must_use]
+    pub fn read(message: &'b [u8]) -> Option<Self> {
+        let (head, body) = message.split_at_checked(HEAD_BYTES)?;
+        let asked_for = match head[0] {
+            0 if body.is_empty() => CallbackRequest::Get,
+            1 if body.is_empty() => CallbackRequest::Close,
+            2 if simdutf8::basic::from_utf8(body).is_ok() => {
+                CallbackRequest::Post(Kind::Text, body)
+            }
+            3 => CallbackRequest::Post(Kind::Binary, body),
+            _ => return None,
+        };
+        let number = u32::from_be_bytes(head[1..5].try_into().ok()?);
+        Some(Self { number, connection: ConnectionId(head[5..].try_into().ok()?), asked_for })
+    }
+}
+
+/// The outcome of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Of which request.
+    pub number: u32,
+    /// What became of it.
+    pub outcome: CallbackOutcome,
+}
+
+impl Answer {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![match self.outcome {
+            CallbackOutcome::Queued => 0,
+            CallbackOutcome::Closing => 1,
+            CallbackOutcome::Gone => 2,
+            CallbackOutcome::Full => 3,
+            CallbackOutcome::Found { .. } => 4,
+        }];
+        bytes.extend_from_slice(&self.number.to_be_bytes());
+        if let CallbackOutcome::Found { connected_at_ms, source_ip, user_agent, last_active_ms } =
+            &self.outcome
+        {
+            bytes.extend_from_slice(&connected_at_ms.to_be_bytes());
+            bytes.extend_from_slice(&last_active_ms.to_be_bytes());
+            let (ip, agent) = (cut(source_ip, TEXT_BYTES_MAX), cut(user_agent, AGENT_BYTES_MAX));
+            bytes.push(ip.len() as u8);
+            bytes.extend_from_slice(ip.as_bytes());
+            bytes.extend_from_slice(&(agent.len() as u16).to_be_bytes());
+            bytes.extend_from_slice(agent.as_bytes());
+        }
+        bytes
+    }
+
+    /// Reads an answer.
+    #[must_use]
+    pub fn read(message: &[u8]) -> Option<Self> {
+        let mut rest = message;
+        let [kind] = taken(&mut rest)?;
+        let number = u32::from_be_bytes(taken(&mut rest)?);
+        let outcome = match kind {
+            0 => CallbackOutcome::Queued,
+            1 => CallbackOutcome::Closing,
+            2 => CallbackOutcome::Gone,
+            3 => CallbackOutcome::Full,
+            4 => {
+                let connected_at_ms = i64::from_be_bytes(taken(&mut rest)?);
+                let last_active_ms = i64::from_be_bytes(taken(&mut rest)?);
+                let [ip_bytes] = taken(&mut rest)?;
+                let source_ip = text(&mut rest, usize::from(ip_bytes))?;
+                let agent_bytes = u16::from_be_bytes(taken(&mut rest)?);
+                let user_agent = text(&mut rest, usize::from(agent_bytes))?;
+                CallbackOutcome::Found { connected_at_ms, source_ip, user_agent, last_active_ms }
+            }
+            _ => return None,
+        };
+        rest.is_empty().then_some(Self { number, outcome })
+    }
+}
+
+fn taken<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (part, after) = rest.split_at_checked(N)?;
+    *rest = after;
+    part.try_into().ok()
+}
+
+fn text(rest: &mut &[u8], bytes: usize) -> Option<String> {
+    let (part, after) = rest.split_at_checked(bytes)?;
+    *rest = after;
+    str::from_utf8(part).ok().map(str::to_owned)
+}
+
+/// The longest prefix of at most so many bytes.
+fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_answers_arrive_as_they_were() {
+        let connection = ConnectionId(*b"0123456789abcdef");
+        for asked_for in [
+            CallbackRequest::Get,
+            CallbackRequest::Close,
+            CallbackRequest::Post(Kind::Text, "☃".as_bytes()),
+            CallbackRequest::Post(Kind::Binary, b"\xff"),
+            CallbackRequest::Post(Kind::Text, b""),
+        ] {
+            let sent = Request { number: 7, connection, asked_for };
+            let (head, body) = sent.pieces();
+            let bytes = [&head[..], body].concat();
+            let read = Request::read(&bytes).unwrap();
+            assert_eq!(format!("{sent:?}"), format!("{read:?}"));
+        }
+        let found = CallbackOutcome::Found {
+            connected_at_ms: -1,
+            source_ip: "fd00::1".to_owned(),
+            user_agent: "☃".repeat(2_000),
+            last_active_ms: i64::MAX,
+        };
+        let (queued, closing) = (CallbackOutcome::Queued, CallbackOutcome::Closing);
+        for outcome in [queued, closing, CallbackOutcome::Gone, CallbackOutcome::Full, found] {
+            let sent = Answer { number: u32::MAX, outcome };
+            let bytes = sent.bytes();
+            assert!(bytes.len() <= ANSWER_BYTES_MAX);
+            let read = Answer::read(&bytes).unwrap();
+            assert_eq!(read.number, sent.number);
+            // A longer User-Agent is cut.
+            assert_eq!(read.bytes(), bytes);
+            for end in 0..bytes.len() {
+                assert_eq!(Answer::read(&bytes[..end]), None);
+            }
+            assert_eq!(Answer::read(&[&bytes[..], b"x"].concat()), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_none() {
+        let connection = [7; 16];
+        for (kind, body) in [(0, &b"x"[..]), (1, b"x"), (2, b"\xff"), (4, b""), (255, b"")] {
+            let bytes = [&[kind, 0, 0, 0, 1], &connection[..], body].concat();
+            assert!(Request::read(&bytes).is_none(), "{kind}");
+        }
+        assert!(Request::read(&[0; HEAD_BYTES - 1]).is_none());
+    }
+}

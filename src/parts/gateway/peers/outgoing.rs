@@ -1,0 +1,642 @@
+//! Requests to other replicas: one connection to each owner, which is kept for the next request.
+//! Each request has exactly one outcome; a POST is sent at most once.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::channel::{ChannelFault, Dialler, Random};
+use super::keys::{PeerKey, PeerKeys};
+use super::message::{Answer, Request};
+use super::sealed_id::{Owner, SealedId};
+use crate::engine::{HangUp, Id, Now, Target};
+use crate::parts::gateway::connection_id::ConnectionId;
+use crate::parts::gateway::{CallbackOutcome, CallbackRequest};
+use crate::server::part::Order;
+use crate::{heap, time};
+
+/// Timeout of connecting.
+const CONNECT_MS: u64 = 2_000;
+/// Timeout of the handshake, and of a request.
+const ANSWER_MS: u64 = 5_000;
+/// Maximum time from a request to its outcome, including a second connection.
+pub const OUTCOME_MS: u64 = 2 * (CONNECT_MS + 2 * ANSWER_MS);
+/// After a failed attempt, requests fail for so long without another one; doubles.
+const PAUSE_MS: u64 = 1_000;
+const PAUSE_MS_MAX: u64 = 8_000;
+/// Connections of an owner that does not answer SYNs for so long are gone.
+const UNREACHABLE_MS: u64 = 60_000;
+/// How long an unused connection is kept.
+const IDLE_MS: u64 = 60_000;
+/// Maximum owners with a connection or a request.
+pub const OWNERS_MAX: usize = 256;
+/// Maximum requests to an owner.
+const REQUESTS_MAX: usize = 1_024;
+/// Maximum bytes of all requests.
+const REQUESTS_BYTES: usize = 8 * 1024 * 1024;
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerOutcome {
+    /// The owner's answer.
+    Answered(CallbackOutcome),
+    /// The owner is gone, and with it the connection.
+    Gone(&'static str),
+    /// Not carried out, as far as is known; the caller may try again.
+    Unavailable(&'static str),
+    /// A POST that may have been carried out.
+    Cut,
+    /// Too many requests are in flight.
+    Busy,
+}
+
+impl PeerOutcome {
+    /// The metric label `outcome`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Answered(CallbackOutcome::Gone) => "gone",
+            Self::Answered(CallbackOutcome::Full) => "full",
+            Self::Answered(
+                CallbackOutcome::Queued | CallbackOutcome::Closing | CallbackOutcome::Found { .. },
+            ) => "ok",
+            Self::Gone(why) | Self::Unavailable(why) => why,
+            Self::Cut => "cut",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// A request that has an outcome.
+#[derive(Debug)]
+pub struct Done {
+    /// The connection of the caller.
+    pub caller: Id,
+    /// What became of it.
+    pub outcome: PeerOutcome,
+    /// How long it took.
+    pub took_ns: u64,
+}
+
+#[derive(Debug)]
+struct Call {
+    caller: Id,
+    connection: ConnectionId,
+    what: What,
+    began_ns: u64,
+    /// Whether a connection broke under it.
+    is_second: bool,
+}
+
+#[derive(Debug)]
+enum What {
+    Get,
+    Close,
+    /// Kind and message; empty once it is sealed.
+    Post(crate::behaviours::Kind, Box<[u8]>),
+}
+
+impl What {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Get | Self::Close => 0,
+            Self::Post(_, body) => heap::cost(body.len()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Sent {
+    call: Call,
+    number: u32,
+    /// Size of the request.
+    bytes: usize,
+    until_ns: u64,
+}
+
+#[derive(Debug)]
+enum Lane {
+    Closed,
+    /// A connection was ordered.
+    Ordered,
+    Connecting {
+        id: Id,
+        until_ns: u64,
+    },
+    Greeting {
+        id: Id,
+        dialler: Box<Dialler>,
+        until_ns: u64,
+    },
+    Open {
+        id: Id,
+        dialler: Box<Dialler>,
+        idle_until_ns: u64,
+    },
+}
+
+impl Lane {
+    fn id(&self) -> Option<Id> {
+        match self {
+            Self::Closed | Self::Ordered => None,
+            Self::Connecting { id, .. } | Self::Greeting { id, .. } | Self::Open { id, .. } => {
+                Some(*id)
+            }
+        }
+    }
+
+    fn dialler(&self) -> Option<&Dialler> {
+        match self {
+            Self::Closed | Self::Ordered | Self::Connecting { .. } => None,
+            Self::Greeting { dialler, .. } | Self::Open { dialler, .. } => Some(dialler),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// The key of the last id: the owner has had it.
+    key: PeerKey,
+    lane: Lane,
+    waiting: VecDeque<Call>,
+    /// Without an answer, the oldest first.
+    sent: VecDeque<Sent>,
+    /// Sealed, and not rendered yet.
+    out: Vec<u8>,
+    next_number: u32,
+    /// Until then, requests fail at once.
+    paused_until_ns: u64,
+    pause_ms: u64,
+    /// SYNs have not been answered since then.
+    unreachable_since_ns: Option<u64>,
+    /// The connection is to ourselves, to see whether others can reach us.
+    is_self_test: bool,
+}
+
+impl Peer {
+    fn new(key: PeerKey) -> Self {
+        Self {
+            key,
+            lane: Lane::Closed,
+            waiting: VecDeque::new(),
+            sent: VecDeque::new(),
+            out: Vec::new(),
+            next_number: 0,
+            paused_until_ns: 0,
+            pause_ms: PAUSE_MS,
+            unreachable_since_ns: None,
+            is_self_test: false,
+        }
+    }
+
+    fn is_lost(&self, now: Now) -> bool {
+        let long_ago = |since_ns: u64| now.mono_ns >= since_ns + time::ms(UNREACHABLE_MS);
+        self.unreachable_since_ns.is_some_and(long_ago)
+    }
+
+    /// The outcome of requests that cannot be sent.
+    fn unreached(&self, now: Now, why: &'static str) -> PeerOutcome {
+        let lost = self.is_lost(now);
+        if lost { PeerOutcome::Gone("unreachable") } else { PeerOutcome::Unavailable(why) }
+    }
+
+    fn requests(&self) -> usize {
+        self.waiting.len() + self.sent.len()
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.lane, Lane::Closed) && self.requests() == 0
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        let of_lane = match &self.lane {
+            Lane::Closed | Lane::Ordered => None,
+            Lane::Connecting { until_ns, .. } | Lane::Greeting { until_ns, .. } => Some(*until_ns),
+            Lane::Open { idle_until_ns, .. } => self.sent.is_empty().then_some(*idle_until_ns),
+        };
+        of_lane.into_iter().chain(self.sent.front().map(|sent| sent.until_ns)).min()
+    }
+
+    fn cost(&self) -> usize {
+        let held = self.lane.dialler().map_or(0, |dialler| {
+            heap::cost(size_of::<Dialler>()) + heap::cost(dialler.held_bytes())
+        });
+        heap::tree_entry::<(Owner, Self)>()
+            + heap::table::<Call>(self.waiting.capacity())
+            + heap::table::<Sent>(self.sent.capacity())
+            + heap::cost(self.out.capacity())
+            + held
+    }
+}
+
+/// Why a connection is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Refused,
+    /// Neither accepted nor refused.
+    Silent,
+    /// We have no port or descriptor.
+    Exhausted,
+    /// Accepted, but there was no greeting.
+    NoGreeting,
+    OtherBoot,
+    Forged,
+    Broken,
+    /// The oldest request has no answer.
+    NoAnswer,
+}
+
+/// Requests to other replicas.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    peers: BTreeMap<Owner, Peer>,
+    by_id: BTreeMap<Id, Owner>,
+    orders: VecDeque<Order>,
+    /// Owners whose connections were ordered, in order.
+    ordered: VecDeque<Owner>,
+    done: VecDeque<Done>,
+    /// Of all requests.
+    request_bytes: usize,
+}
+
+impl Outgoing {
+    /// Sends a request to the owner of a connection. [`Outgoing::done`] reports its outcome.
+    pub fn ask(
+        &mut self,
+        now: Now,
+        (id, key): (&SealedId, &PeerKey),
+        caller: Id,
+        asked_for: CallbackRequest<'_>,
+    ) {
+        let what = match asked_for {
+            CallbackRequest::Get => What::Get,
+            CallbackRequest::Close => What::Close,
+            CallbackRequest::Post(kind, bytes) => What::Post(kind, bytes.into()),
+        };
+        let connection = id.connection;
+        let call = Call { caller, connection, what, began_ns: now.mono_ns, is_second: false };
+        let size = call.what.bytes();
+        let has_room = self.make_room(id.owner);
+        let peer = self.peers.entry(id.owner).or_insert_with(|| Peer::new(key.clone()));
+        if !has_room
+            || peer.requests() >= REQUESTS_MAX
+            || self.request_bytes + size > REQUESTS_BYTES
+        {
+            self.finish(now, &call, PeerOutcome::Busy);
+        } else if matches!(peer.lane, Lane::Closed) && now.mono_ns < peer.paused_until_ns {
+            let outcome = peer.unreached(now, "circuit");
+            self.finish(now, &call, outcome);
+        } else {
+            peer.key = key.clone();
+            peer.waiting.push_back(call);
+            self.request_bytes += size;
+            self.go_on(now, id.owner);
+        }
+        self.forget_if_idle(id.owner);
+    }
+
+    /// Connects to our own address as others do, and logs how that goes.
+    pub fn test_self(&mut self, now: Now, owner: Owner, key: &PeerKey) {
+        let mut peer = Peer::new(key.clone());
+        peer.is_self_test = true;
+        self.peers.insert(owner, peer);
+        self.dial(owner);
+        self.go_on(now, owner);
+    }
+
+    /// Whether there is room for this owner; forgets one that nobody asks.
+    fn make_room(&mut self, owner: Owner) -> bool {
+        if self.peers.len() < OWNERS_MAX || self.peers.contains_key(&owner) {
+            return true;
+        }
+        let idle = self.peers.iter().find(|(_, peer)| peer.is_idle()).map(|(owner, _)| *owner);
+        idle.is_some_and(|idle| self.peers.remove(&idle).is_some())
+    }
+
+    fn forget_if_idle(&mut self, owner: Owner) {
+        let is_over = |peer: &Peer| {
+            peer.is_idle() && peer.unreachable_since_ns.is_none() && peer.paused_until_ns == 0
+        };
+        if self.peers.get(&owner).is_some_and(is_over) {
+            self.peers.remove(&owner);
+        }
+    }
+
+    fn finish(&mut self, now: Now, call: &Call, outcome: PeerOutcome) {
+        let took_ns = now.mono_ns.saturating_sub(call.began_ns);
+        self.done.push_back(Done { caller: call.caller, outcome, took_ns });
+    }
+
+    fn dial(&mut self, owner: Owner) {
+        if let Some(peer) = self.peers.get_mut(&owner) {
+            peer.lane = Lane::Ordered;
+            self.ordered.push_back(owner);
+            self.orders.push_back(Order::Connect(Target::Tcp(owner.address)));
+        }
+    }
+
+    /// Seals what waits, or opens a connection for it.
+    fn go_on(&mut self, now: Now, owner: Owner) {
+        let Some(peer) = self.peers.get_mut(&owner) else { return };
+        if peer.waiting.is_empty() {
+            return;
+        }
+        let (id, dialler) = match &mut peer.lane {
+            Lane::Closed => return self.dial(owner),
+            Lane::Ordered | Lane::Connecting { .. } | Lane::Greeting { .. } => return,
+            Lane::Open { id, dialler, .. } => (*id, dialler),
+        };
+        while let Some(mut call) = peer.waiting.pop_front() {
+            let number = peer.next_number;
+            peer.next_number = number.wrapping_add(1);
+            let asked_for = match &call.what {
+                What::Get => CallbackRequest::Get,
+                What::Close => CallbackRequest::Close,
+                What::Post(kind, body) => CallbackRequest::Post(*kind, body),
+            };
+            let request = Request { number, connection: call.connection, asked_for };
+            let (head, body) = request.pieces();
+            dialler.seal(&[&head, body], &mut peer.out);
+            let bytes = call.what.bytes();
+            if let What::Post(_, body) = &mut call.what {
+                *body = Box::default();
+            }
+            let until_ns = now.mono_ns + time::ms(ANSWER_MS);
+            peer.sent.push_back(Sent { call, number, bytes, until_ns });
+        }
+        self.orders.push_back(Order::Write(id));
+    }
+
+    /// What to do next.
+    pub fn poll(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    /// The next request that has an outcome.
+    pub fn done(&mut self) -> Option<Done> {
+        self.done.pop_front()
+    }
+
+    /// The connection that was ordered first has this id; `None`: there are too many.
+    pub fn opened(&mut self, now: Now, id: Option<Id>) {
+        let Some(owner) = self.ordered.pop_front() else { return };
+        let Some(peer) = self.peers.get_mut(&owner) else { return };
+        match id {
+            Some(id) => {
+                let until_ns = now.mono_ns + time::ms(CONNECT_MS);
+                peer.lane = Lane::Connecting { id, until_ns };
+                self.by_id.insert(id, owner);
+            }
+            None => self.fail(now, owner, Failure::Exhausted),
+        }
+    }
+
+    /// Whether this connection is one of these.
+    #[must_use]
+    pub fn has(&self, id: Id) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// A connection is established, or not.
+    pub fn connected(
+        &mut self,
+        now: Now,
+        id: Id,
+        how: Result<Option<Random>, HangUp>,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(owner) = self.by_id.get(&id).copied() else { return };
+        let Some(peer) = self.peers.get_mut(&owner) else { return };
+        let failure = match how {
+            Ok(Some(random)) => {
+                peer.unreachable_since_ns = None;
+                let dialler = Dialler::new(peer.key.clone(), owner.boot, random);
+                dialler.hello(out);
+                let until_ns = now.mono_ns + time::ms(ANSWER_MS);
+                peer.lane = Lane::Greeting { id, dialler: Box::new(dialler), until_ns };
+                return;
+            }
+            Ok(None) | Err(HangUp::Exhausted) => Failure::Exhausted,
+            Err(HangUp::Refused) => Failure::Refused,
+            Err(HangUp::Reset | HangUp::Eof) => Failure::Broken,
+            Err(HangUp::Unreachable | HangUp::NoSuchName | HangUp::Tls(_)) => Failure::Silent,
+        };
+        self.fail(now, owner, failure);
+    }
+
+    /// Bytes of an owner.
+    pub fn received(&mut self, now: Now, id: Id, bytes: &[u8]) {
+        let Some(owner) = self.by_id.get(&id).copied() else { return };
+        let Some(peer) = self.peers.get_mut(&owner) else { return };
+        let (Lane::Greeting { dialler, .. } | Lane::Open { dialler, .. }) = &mut peer.lane else {
+            return;
+        };
+        let mut answers = Vec::new();
+        let how = dialler.received(bytes, &mut |message| {
+            let answer = Answer::read(message);
+            let is_answer = answer.is_some();
+            answers.extend(answer);
+            is_answer
+        });
+        for Answer { number, outcome } in answers {
+            let place = peer.sent.iter().position(|sent| sent.number == number);
+            if let Some(sent) = place.and_then(|place| peer.sent.remove(place)) {
+                self.request_bytes -= sent.bytes;
+                let took_ns = now.mono_ns.saturating_sub(sent.call.began_ns);
+                let outcome = PeerOutcome::Answered(outcome);
+                self.done.push_back(Done { caller: sent.call.caller, outcome, took_ns });
+            }
+        }
+        match how {
+            Ok(()) => self.note_open(now, owner),
+            Err(ChannelFault::OtherBoot) => self.fail(now, owner, Failure::OtherBoot),
+            Err(
+                ChannelFault::Forged
+                | ChannelFault::TooLong
+                | ChannelFault::NoMessage
+                | ChannelFault::Version(_)
+                | ChannelFault::UnknownKey(_),
+            ) => self.fail(now, owner, Failure::Forged),
+        }
+    }
+
+    /// After the owner's greeting, requests can be sent; after each answer, it is idle again.
+    fn note_open(&mut self, now: Now, owner: Owner) {
+        let Some(peer) = self.peers.get_mut(&owner) else { return };
+        let idle_until_ns = now.mono_ns + time::ms(IDLE_MS);
+        match std::mem::replace(&mut peer.lane, Lane::Closed) {
+            Lane::Greeting { id, mut dialler, .. } if dialler.is_open() => {
+                dialler.confirm(&mut peer.out);
+                peer.lane = Lane::Open { id, dialler, idle_until_ns };
+                (peer.pause_ms, peer.paused_until_ns) = (PAUSE_MS, 0);
+                if std::mem::take(&mut peer.is_self_test) {
+                    log::info!(
+                        target: "peer-self-test", address:% = owner.address;
+                        "this process can be reached at its advertised address"
+                    );
+                }
+                self.orders.push_back(Order::Write(id));
+                self.go_on(now, owner);
+            }
+            Lane::Open { id, dialler, .. } => peer.lane = Lane::Open { id, dialler, idle_until_ns },
+            lane @ (Lane::Greeting { .. }
+            | Lane::Closed
+            | Lane::Ordered
+            | Lane::Connecting { .. }) => peer.lane = lane,
+        }
+    }
+
+    /// It may be written to.
+    pub fn render(&mut self, id: Id, out: &mut Vec<u8>) {
+        let peer = self.by_id.get(&id).and_then(|owner| self.peers.get_mut(owner));
+        if let Some(peer) = peer {
+            out.append(&mut peer.out);
+            peer.out = Vec::new();
+        }
+    }
+
+    /// A connection has ended, by whichever side.
+    pub fn ended(&mut self, now: Now, id: Id) {
+        if let Some(owner) = self.by_id.get(&id).copied() {
+            self.fail(now, owner, Failure::Broken);
+        }
+    }
+
+    /// Decides what becomes of the requests of a connection that is of no use any more.
+    fn fail(&mut self, now: Now, owner: Owner, failure: Failure) {
+        let Some(peer) = self.peers.get_mut(&owner) else { return };
+        if let Some(id) = peer.lane.id() {
+            self.by_id.remove(&id);
+            self.orders.push_back(Order::Reset(id));
+        }
+        peer.lane = Lane::Closed;
+        peer.out = Vec::new();
+        if std::mem::take(&mut peer.is_self_test) {
+            log::warn!(
+                target: "peer-self-test", address:% = owner.address, failure:? = failure;
+                "this process cannot be reached at its advertised address: callbacks that arrive \
+                 at other replicas will fail, see --gateway-advertise"
+            );
+        }
+        match failure {
+            Failure::Silent => {
+                peer.unreachable_since_ns.get_or_insert(now.mono_ns);
+                peer.pause(now);
+            }
+            Failure::NoGreeting | Failure::Forged => peer.pause(now),
+            Failure::Refused | Failure::OtherBoot => {
+                peer.unreachable_since_ns = None;
+                (peer.pause_ms, peer.paused_until_ns) = (PAUSE_MS, 0);
+            }
+            Failure::Exhausted | Failure::Broken | Failure::NoAnswer => {}
+        }
+        let unreached = match failure {
+            Failure::Refused => PeerOutcome::Gone("refused"),
+            Failure::OtherBoot => PeerOutcome::Gone("other_boot"),
+            Failure::Silent => peer.unreached(now, "silent"),
+            Failure::NoGreeting | Failure::NoAnswer => PeerOutcome::Unavailable("timeout"),
+            Failure::Exhausted => PeerOutcome::Unavailable("exhausted"),
+            Failure::Forged => PeerOutcome::Unavailable("forged"),
+            Failure::Broken => PeerOutcome::Unavailable("broken"),
+        };
+        let sent: Vec<Sent> = peer.sent.drain(..).collect();
+        let waiting: Vec<Call> = peer.waiting.drain(..).collect();
+        for Sent { call, bytes, until_ns, .. } in sent {
+            self.request_bytes -= bytes;
+            let is_overdue = failure == Failure::NoAnswer && until_ns <= now.mono_ns;
+            match call.what {
+                What::Post(..) => self.finish(now, &call, PeerOutcome::Cut),
+                What::Get | What::Close if is_overdue => {
+                    self.finish(now, &call, PeerOutcome::Unavailable("timeout"));
+                }
+                What::Get | What::Close => self.repeat(now, owner, (call, &unreached), failure),
+            }
+        }
+        for call in waiting {
+            self.request_bytes -= call.what.bytes();
+            self.repeat(now, owner, (call, &unreached), failure);
+        }
+        self.go_on(now, owner);
+        self.forget_if_idle(owner);
+    }
+
+    /// A request that was not carried out, as far as is known, or that may be carried out twice:
+    /// if its connection broke, it gets another one, once.
+    fn repeat(
+        &mut self,
+        now: Now,
+        owner: Owner,
+        (mut call, otherwise): (Call, &PeerOutcome),
+        failure: Failure,
+    ) {
+        let broke = matches!(failure, Failure::Broken | Failure::NoAnswer);
+        match self.peers.get_mut(&owner) {
+            Some(peer) if broke && !call.is_second => {
+                call.is_second = true;
+                self.request_bytes += call.what.bytes();
+                peer.waiting.push_back(call);
+            }
+            Some(_) | None => self.finish(now, &call, otherwise.clone()),
+        }
+    }
+
+    /// Resets the connections that use other keys than these.
+    pub fn set_keys(&mut self, now: Now, keys: &PeerKeys) {
+        let uses_other =
+            |peer: &Peer| peer.lane.dialler().is_some_and(|dialler| !keys.has(dialler.key()));
+        let stale: Vec<Owner> =
+            self.peers.iter().filter(|(_, peer)| uses_other(peer)).map(|(o, _)| *o).collect();
+        for owner in stale {
+            self.fail(now, owner, Failure::Broken);
+        }
+    }
+
+    /// When [`Outgoing::fire`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.peers.values().filter_map(Peer::deadline).min()
+    }
+
+    /// Does what is due.
+    pub fn fire(&mut self, now: Now) {
+        let is_due = |peer: &Peer| peer.deadline().is_some_and(|due_ns| due_ns <= now.mono_ns);
+        let due: Vec<Owner> =
+            self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(o, _)| *o).collect();
+        for owner in due {
+            let Some(peer) = self.peers.get_mut(&owner) else { continue };
+            match &peer.lane {
+                Lane::Closed | Lane::Ordered => {}
+                Lane::Connecting { .. } => self.fail(now, owner, Failure::Silent),
+                Lane::Greeting { .. } => self.fail(now, owner, Failure::NoGreeting),
+                Lane::Open { .. } if !peer.sent.is_empty() => {
+                    self.fail(now, owner, Failure::NoAnswer);
+                }
+                Lane::Open { id, .. } => {
+                    self.by_id.remove(id);
+                    self.orders.push_back(Order::Close(*id));
+                    peer.lane = Lane::Closed;
+                    self.forget_if_idle(owner);
+                }
+            }
+        }
+    }
+
+    /// Bytes that it owns.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.peers.values().map(Peer::cost).sum::<usize>()
+            + self.request_bytes
+            + self.by_id.len() * heap::tree_entry::<(Id, Owner)>()
+    }
+
+    /// Owners with their open requests, and whether a connection to them is open.
+    pub fn owners(&self) -> impl Iterator<Item = (Owner, usize, bool)> {
+        let open = |peer: &Peer| matches!(peer.lane, Lane::Open { .. });
+        self.peers.iter().map(move |(owner, peer)| (*owner, peer.requests(), open(peer)))
+    }
+}
+
+impl Peer {
+    fn pause(&mut self, now: Now) {
+        self.paused_until_ns = now.mono_ns + time::ms(self.pause_ms);
+        self.pause_ms = (2 * self.pause_ms).min(PAUSE_MS_MAX);
+    }
+}
