@@ -43,8 +43,8 @@ REFUSED = {
     "deployments.enabled=true,serviceAccount.create=false": "to the service account `default`",
     "deployments.enabled=true,config.kube=off": "the chart sets --kube and --kube-namespace",
     "gateway.enabled=true": "gateway.backend=URL, or backend.enabled=true",
-    "gateway.enabled=true,backend.enabled=true,replicaCount=2": "replicaCount=1 and no scaler",
-    "gateway.enabled=true,backend.enabled=true,keda.enabled=true": "replicaCount=1 and no scaler",
+    "gateway.enabled=true,backend.enabled=true,replicaCount=2": "set gateway.replicaCount",
+    "gateway.enabled=true,backend.enabled=true,config.gateway-peer-listen=x": "sets it from gateway.…",
     "gateway.enabled=true,backend.enabled=true,admin.service.enabled=false": "callbacks use the admin service",
     "gateway.enabled=true,gateway.backend=orders:80": "at '/gateway/backend'",
     "gateway.enabled=true,backend.enabled=true,config.gateway-stage=x": "sets it from gateway.…",
@@ -269,15 +269,30 @@ def rest(rendered):
     front, back = policies["release-wspulse"], policies["release-wspulse-backend"]
     reached = [[rule["to"][0]["podSelector"] for rule in policy["egress"] if "to" in rule]
                for policy in (front, back)]
-    equal("rest: each may call the other, and ask for names", reached,
-          [[back["podSelector"]], [front["podSelector"]]])
+    equal("rest: each may call the other, gateways each other, and ask for names", reached,
+          [[back["podSelector"], front["podSelector"]], [front["podSelector"]]])
+    peers = [rule for rule in front["ingress"] if rule["ports"][0]["port"] == "peers"]
+    equal("rest: the peer port is for the gateways alone", [rule["from"] for rule in peers],
+          [[{"podSelector": front["podSelector"]}]])
+    gateway = next(own for own in of_kind(documents, "Deployment")
+                   if own["metadata"]["name"] == "release-wspulse")["spec"]
+    spread = gateway["template"]["spec"]["topologySpreadConstraints"]
+    equal("rest: three gateways, on different nodes if there are some", (gateway["replicas"],
+          [own["topologyKey"] for own in spread]), (3, ["kubernetes.io/hostname"]))
+    check("rest: one of them at a time may be evicted",
+          any(own["spec"]["selector"] == gateway["selector"] and own["spec"]["maxUnavailable"] == 1
+              for own in of_kind(documents, "PodDisruptionBudget")))
     callers = back["ingress"][0]["from"]
     check("rest: the backend is for the gateway, for Prometheus and for KEDA", len(callers) == 3
           and callers[0]["podSelector"] == front["podSelector"], callers)
     mounted = [volume["secret"]["secretName"] for _, _, pod in pods(documents)
                for volume in pod.get("volumes", [])]
-    secret = of_kind(documents, "Secret")[0]
-    equal("rest: one token, in both", mounted, [secret["metadata"]["name"]] * 2)
+    secret, peer_secret = of_kind(documents, "Secret")
+    names = [own["metadata"]["name"] for own in (secret, peer_secret)]
+    equal("rest: one token, in both, and a peer key in the gateways", sorted(mounted),
+          sorted([names[0], *names]))
+    key = base64.b64decode(base64.b64decode(peer_secret["data"]["keys"]))
+    check("rest: … of 32 random bytes", len(key) == 32 and len(set(key)) > 10, len(key))
     equal("rest: … of 40 letters and digits",
           bool(re.fullmatch(r"\w{40}", base64.b64decode(secret["data"]["token"]).decode())), True)
     own = rendered["rest-own"]

@@ -7,6 +7,7 @@ prometheus-operator from npm, and checkov.
 
 import json
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -311,7 +312,7 @@ def in_time(what, pod):
 def started_as(container):
     """Arguments and environment that this container would have."""
     downward = {"metadata.name": "release-0", "metadata.namespace": NAMESPACE,
-                "spec.nodeName": "node"}
+                "spec.nodeName": "node", "status.podIP": "127.0.0.1"}
     env = AROUND | {entry["name"]: entry["value"] if "value" in entry else
            downward.get(entry["valueFrom"]["fieldRef"]["fieldPath"], "")
            for entry in container.get("env", [])}
@@ -323,6 +324,10 @@ def with_files(args):
     secret = SCRATCH / "token"
     if not secret.exists():  # a server that runs already re-reads it
         secret.write_text("sesame\n")
+    keys = SCRATCH / "peer-keys"
+    if not keys.exists():
+        keys.write_text(secrets.token_hex(32) + "\n")
+    args = [re.sub(r"/etc/wspulse/peers/keys", str(keys), arg) for arg in args]
     return [re.sub(r"/etc/wspulse/\w+/token", str(secret), arg) for arg in args]
 
 
@@ -403,7 +408,8 @@ def rest(name, front, back, scaled=None):
     port = harness.free_port()
     args, env = started_as(front)
     stage = next(arg.partition("=")[2] for arg in args if arg.startswith("--gateway-stage="))
-    moved = {"--gateway-backend=": f"http://127.0.0.1:{port}", "--listen=": f"127.0.0.1:{port}"}
+    moved = {"--gateway-backend=": f"http://127.0.0.1:{port}", "--listen=": f"127.0.0.1:{port}",
+             "--gateway-peer-listen=": "127.0.0.1:0"}
     with Server(*with_files(at(args, moved)), env=env) as server:
         moved["--gateway="] = server.url(env.get("WSPULSE_BASE_PATH", ""), "admin")
         command = with_files(at(back["args"], moved))

@@ -221,7 +221,7 @@ async def at_work(server, backend):
         "scrape_configs": [{"job_name": "ws", "static_configs": [{"targets": places}]}]}))
     launch(["prometheus", f"--config.file={config}", f"--storage.tsdb.path={SCRATCH / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"], stdin=-3, stdout=-3, stderr=-3)
-    await busy(server, 8, ["/echo?ping=1s"] + ["/gateway/prod"] * len(backend))
+    await busy(server, 8, ["/echo?ping=1s"] + ["/gateway/prod"] * bool(backend))
     chosen = {"$job": "ws|$", "$instance": ".+", "$__rate_interval": "10s", "$__range": "10s"}
     for title, expr in targets():
         if not has_gateway() and metrics_in(expr)[0].startswith(OPTIONAL):
@@ -245,16 +245,21 @@ def main():
     for group in (alerts, mutants, looks):
         section(group)
     place = ("127.0.0.1", free_port())
-    behind = [f"--gateway-backend=http://{place[0]}:{place[1]}"] if has_gateway() else []
-    with Server(*behind) as server:
+    behind, keys = [], SCRATCH / "peer-keys"
+    keys.write_text("0123456789abcdef" * 4)
+    if has_gateway():
+        behind = [f"--gateway-backend=http://{place[0]}:{place[1]}",
+                  f"--gateway-peer-key-file={keys}", "--gateway-peer-listen=127.0.0.1:0"]
+    # The backend calls another replica than the one that holds the connections.
+    with Server(*behind) as server, Server(*behind) as other:
         if behind:
             launch([harness.BINARY, "backend", f"--listen={place[0]}:{place[1]}",
-                    f"--gateway={server.url('', 'admin')}"], stdin=-3, stdout=-3, stderr=-3,
+                    f"--gateway={other.url('', 'admin')}"], stdin=-3, stdout=-3, stderr=-3,
                    env=harness.clean_environment())
             listens(place[1])
-        section(at_work, server, [place] * len(behind))
-        pages = [fetched(server.url("/metrics", "admin"))]
-        pages += [fetched(f"http://{place[0]}:{place[1]}/metrics") for _ in behind]
+        section(at_work, server, [place, other.admin] if behind else [])
+        pages = [fetched(each.url("/metrics", "admin")) for each in (server, other)]
+        pages += [fetched(f"http://{place[0]}:{place[1]}/metrics") for _ in behind[:1]]
         section(named, "\n".join(pages))
     harness.finish()
 

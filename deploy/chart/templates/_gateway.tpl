@@ -25,6 +25,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.gateway.tokenSecret | default (printf "%s-gateway" (include "wspulse.fullname" .)) -}}
 {{- end }}
 
+{{- define "wspulse.peerSecret" -}}
+{{- .Values.gateway.peerSecret | default (printf "%s-peers" (include "wspulse.fullname" .)) -}}
+{{- end }}
+
 {{- define "wspulse.gatewayBackend" -}}
 {{- $own := printf "http://%s.%s.svc:%v" (include "wspulse.backend" .) .Release.Namespace
       .Values.backend.port -}}
@@ -82,7 +86,10 @@ ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 {{- $to := dict "matchLabels" (include "wspulse.backendSelector" . | fromYaml) -}}
 {{- $_ := set $rule "to" (list (dict "podSelector" $to)) -}}
 {{- end -}}
-{{- $rules = concat $rules (list (include "wspulse.dns" . | fromYaml) $rule) -}}
+{{- $own := dict "matchLabels" (include "wspulse.selector" . | fromYaml) -}}
+{{- $peers := dict "to" (list (dict "podSelector" $own))
+      "ports" (list (dict "port" (.Values.gateway.peerPort | int) "protocol" "TCP")) -}}
+{{- $rules = concat $rules (list (include "wspulse.dns" . | fromYaml) $rule $peers) -}}
 {{- end -}}
 {{- toYaml $rules -}}
 {{- end }}

@@ -108,6 +108,8 @@ its default of 5 s, which must fit as well. */}}
 - {{ printf "--gateway-backend=%s" (include "wspulse.gatewayBackend" .) | quote }}
 - --gateway-stage={{ .Values.gateway.stage }}
 - --gateway-token-file=/etc/wspulse/gateway/token
+- --gateway-peer-key-file=/etc/wspulse/peers/keys
+- --gateway-peer-listen=[::]:{{ .Values.gateway.peerPort }}
 {{- end }}
 {{- range $flag, $value := .Values.config }}
 {{- range kindIs "slice" $value | ternary $value (list $value) }}
@@ -133,6 +135,7 @@ its default of 5 s, which must fit as well. */}}
 {{- end -}}
 {{- if .Values.gateway.enabled -}}
 {{- $_ := set $secrets "gateway" (include "wspulse.gatewaySecret" .) -}}
+{{- $_ := set $secrets "peers" (include "wspulse.peerSecret" .) -}}
 {{- end -}}
 {{- toYaml $secrets -}}
 {{- end }}
@@ -152,6 +155,15 @@ its default of 5 s, which must fit as well. */}}
 {{- $mounts = append $mounts (dict "name" $name "mountPath" $path "readOnly" true) -}}
 {{- end -}}
 {{- concat $mounts .Values.extraVolumeMounts | toYaml -}}
+{{- end }}
+
+{{- /* Gateways are spread over nodes: each that fails takes its connections with it. */}}
+{{- define "wspulse.spread" -}}
+{{- $own := dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname"
+      "whenUnsatisfiable" "ScheduleAnyway"
+      "labelSelector" (dict "matchLabels" (include "wspulse.selector" . | fromYaml)) -}}
+{{- $default := .Values.gateway.enabled | ternary (list $own) list -}}
+{{- .Values.topologySpreadConstraints | default $default | toYaml -}}
 {{- end }}
 
 {{- define "wspulse.ingressClass" -}}
@@ -224,9 +236,9 @@ scaleDown:
 {{- end -}}
 {{- with .Values.gateway -}}
 {{- if .enabled -}}
-{{- if or (gt ($.Values.replicaCount | int) 1) $.Values.autoscaling.enabled $.Values.keda.enabled -}}
-{{- fail (print "gateway.enabled: only the pod that holds a connection knows its id, so there can be only "
-      "one pod: set replicaCount=1 and no scaler (backend.keda scales the backend)") -}}
+{{- if gt ($.Values.replicaCount | int) 1 -}}
+{{- fail (print "replicaCount: with gateway.enabled the pods are gateways: set gateway.replicaCount, "
+      "or a scaler") -}}
 {{- end -}}
 {{- if not (or .backend $.Values.backend.enabled) -}}
 {{- fail "gateway.enabled needs a backend: set gateway.backend=URL, or backend.enabled=true" -}}
@@ -235,7 +247,7 @@ scaleDown:
 {{- fail (print "gateway.enabled: callbacks use the admin service: "
       "set admin.service.enabled=true") -}}
 {{- end -}}
-{{- range $flag := list "backend" "stage" "token-file" -}}
+{{- range $flag := list "backend" "stage" "token-file" "peer-key-file" "peer-listen" -}}
 {{- if hasKey $.Values.config (printf "gateway-%s" $flag) -}}
 {{- fail (printf "config.gateway-%s: the chart sets it from gateway.…, since other objects depend on it"
       $flag) -}}
