@@ -231,7 +231,7 @@ pub(super) fn settle(filled: &mut Filled<Draft>, env: &Environment) -> Result<()
     if settings.peer_key_file.is_empty()
         && let Some(name) = [PEER_LISTEN, ADVERTISE].iter().find(given)
     {
-        return Err(Usage::Sentence(format!("--{name} requires --gateway-peer-key-file FILE")));
+        return Err(Usage::OfPart(format!("--{name} requires --gateway-peer-key-file FILE")));
     }
     // Each value was validated when its flag was read.
     let Ok(mut plan) = plan(&settings) else { return Ok(()) };
