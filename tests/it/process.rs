@@ -25,7 +25,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tungstenite::protocol::Role;
@@ -132,25 +131,25 @@ fn a_signal_right_after_the_banner_stops_cleanly() {
     }
 }
 
-/// A server that got two signals within a second. A busy machine may need several attempts.
+/// A server that has ignored the repetition of a signal. On a busy machine the second one may come
+/// later than a second after the first, and count: then it is tried again.
 fn twice_signalled() -> (Server, Client) {
-    loop {
-        let mut server = Server::start(&[]);
+    for _ in 0..5 {
+        let server = Server::start(&[]);
         let mut client = Client::upgraded(server.main, "/echo", &[]);
-        let began = Instant::now();
         server.signal("TERM");
         assert_eq!(client.line(), "close 1001 \"draining\"");
         server.signal("TERM");
-        if began.elapsed() < Duration::from_millis(500) {
+        if client.is_left_alone(1_100) {
             return (server, client);
         }
     }
+    panic!("a repeat within a second is ignored")
 }
 
 #[test]
 fn a_second_signal_ends_at_once_and_a_repeat_does_not() {
-    let (server, mut client) = twice_signalled();
-    assert!(client.is_left_alone(1_100), "a repeat within a second is ignored");
+    let (mut server, mut client) = twice_signalled();
     server.signal("TERM");
     let mut rest = Vec::new();
     let ended = client.stream.read_to_end(&mut rest);
