@@ -15,7 +15,7 @@ pub const BODY_TIMEOUT_MS: u64 = 10_000;
 /// How long an upgrade waits for a backend's verdict, which itself times out after 29 s.
 pub const VERDICT_MS: u64 = 31_000;
 /// After a refusal, how many bytes are read and discarded so that the peer sees the response.
-pub const LINGER_BYTES: u32 = 256 * 1024;
+pub const LINGER_BYTES: u32 = 8 * 1024 * 1024;
 /// After a refusal or a close, how long to wait for the peer to close.
 pub const LINGER_MS: u64 = 2_000;
 /// Extra time for a connection that is to close but still has work.

@@ -83,7 +83,7 @@ async def callbacks(gateway, sdk):
         got = await heard(socket)
         check(f"{sdk.name}: {what} arrives as {'binary' if wanted is None else 'text'}",
               got == (data if wanted is None else wanted), repr(got)[:60])
-    for what, size in (("a byte more", 128 * KIB + 1), ("256 KiB", 256 * KIB)):
+    for what, size in (("a byte more", 128 * KIB + 1), ("6 MiB", 6 * KIB * KIB)):
         equal(f"{sdk.name}: {what}", await call("post", name, b"x" * size), "PayloadTooLargeException")
 
     found = await call("get", name)
