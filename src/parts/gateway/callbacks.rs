@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::peers::outgoing::{OUTCOME_MS, PeerOutcome};
-use super::peers::{Peers, Place};
+use super::peers::{Holder, Peers};
 use super::{CallbackOutcome, CallbackRequest, Gateway, Plan};
 use crate::aws::keys::Keys;
 use crate::aws::sigv4::{self, Parts};
@@ -17,11 +17,10 @@ use crate::server::tokens::{self, Tokens};
 use crate::server::{Deferred, Reply, json};
 use crate::time;
 
-pub(super) const CALLBACK_BYTES: u64 = 128 * 1024;
 /// The service in the scope of signatures.
 const SERVICE: &str = "execute-api";
 const CONNECTIONS: &str = "/@connections/";
-/// The server waits for an outcome so much longer than it can take.
+/// How much longer the server waits for an outcome than it may take.
 const LATE_MS: u64 = 2_000;
 
 /// Authorizes callbacks by the token and access keys in their files.
@@ -103,8 +102,8 @@ impl Guard {
     }
 }
 
-/// Answers `/{stage}/@connections/{id}` and `/@connections/{id}`: at once, or when the replica that
-/// owns the connection has answered.
+/// Answers `/{stage}/@connections/{id}` and `/@connections/{id}`: immediately, or when the replica
+/// that owns the connection has answered.
 pub(super) fn answer(
     gateway: &mut Gateway,
     guard: &mut Guard,
@@ -158,21 +157,21 @@ fn carry_out(
 ) -> Reply {
     let now = asked.now;
     let outcome = match peers.map(|peers| (peers.find(now, id), peers)) {
-        None | Some((Place::Unsealed, _)) => gateway.callback(now, id, asked_for),
-        Some((Place::Here(connection), _)) => gateway.callback_for(now, connection, asked_for),
-        Some((Place::Nowhere, _)) => CallbackOutcome::Gone,
-        Some((Place::There(id), peers)) => {
-            gateway.figures.note_callback("peer");
-            peers.ask(now, &id, asked.id, asked_for);
+        None | Some((Holder::Unsealed, _)) => gateway.callback(now, id, asked_for),
+        Some((Holder::Local(connection), _)) => gateway.callback_for(now, connection, asked_for),
+        Some((Holder::Invalid, _)) => CallbackOutcome::Gone,
+        Some((Holder::Remote(id), peers)) => {
+            gateway.figures.count_callback("peer");
+            peers.forward(now, &id, asked.id, asked_for);
             return Reply::Later { after_ms: OUTCOME_MS + LATE_MS, what: Deferred::Part };
         }
     };
-    gateway.figures.note_callback(if outcome == CallbackOutcome::Gone { "gone" } else { "local" });
+    gateway.figures.count_callback(if outcome == CallbackOutcome::Gone { "gone" } else { "local" });
     Reply::Now(respond(outcome))
 }
 
-/// What the caller gets when the owner was asked.
-pub(super) fn passed_on(outcome: PeerOutcome) -> Response<'static> {
+/// The response to a callback that was forwarded to the owner.
+pub(super) fn forwarded(outcome: PeerOutcome) -> Response<'static> {
     match outcome {
         PeerOutcome::Answered(outcome) => respond(outcome),
         PeerOutcome::Gone(_) => respond(CallbackOutcome::Gone),

@@ -185,7 +185,7 @@ impl Gateway {
         id: &str,
         asked_for: CallbackRequest<'_>,
     ) -> CallbackOutcome {
-        // The name of a sealed id in our table is no secret, and must not be an id itself.
+        // The table key of a connection with a sealed id is not secret, so it is not accepted here.
         let is_unsealed = |connection: &ConnectionId| {
             self.sessions.get(connection).is_some_and(|session| session.sealed_id.is_none())
         };

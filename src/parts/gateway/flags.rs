@@ -42,9 +42,9 @@ pub(crate) struct Settings {
     advertise: Option<SocketAddr>,
 }
 
-/// The value of `--gateway-domain` that means our own admin address.
+/// The value of `--gateway-domain` for the address of the admin listener.
 const SELF: &str = "self";
-/// The port of `--gateway-peer-listen` unless it is given.
+/// The default port of `--gateway-peer-listen`.
 const PEER_PORT: u16 = 8082;
 
 const FORMS: &[(&str, Format)] =
@@ -105,7 +105,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: "gateway-domain",
         takes: Takes::One("HOST|self"),
         fallback: Fallback::From { text: "Host at connect", source: "the client" },
-        help: "domain name sent to backends; self: this process' own admin address",
+        help: "domain name sent to backends; self: the address of --admin-listen",
         take: |d, v| set(&mut d.parts.gateway.domain, checked(v, domain)),
         show: |d| shown(&d.parts.gateway.domain),
     },
@@ -161,7 +161,7 @@ const FLAGS: &[Flag<Draft>] = &[
         name: PEER_LISTEN,
         takes: Takes::One("ADDR"),
         fallback: Fallback::From { text: "[::]:8082", source: "--gateway-peer-key-file" },
-        help: "where other replicas connect to, if there is a key",
+        help: "address of the listener for other replicas",
         take: |d, v| set(&mut d.parts.gateway.peer_listen, peer_listen(v).map(Some)),
         show: |d| shown_or_none(d.parts.gateway.peer_listen.as_ref()),
     },

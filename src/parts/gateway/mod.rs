@@ -49,7 +49,7 @@ pub(super) fn settle(filled: &mut Filled<options::Draft>, env: &Environment) -> 
     flags::settle(filled, env)
 }
 
-/// Maximum message, as in API Gateway; also of a push.
+/// Maximum message, as in API Gateway; also of a callback.
 pub const MESSAGE_BYTES: usize = 128 * 1024;
 /// Maximum frame.
 pub const FRAME_BYTES: u64 = 32 * 1024;
@@ -152,7 +152,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub(super) fn note_callback(&mut self, place: &'static str) {
+    pub(super) fn count_callback(&mut self, place: &'static str) {
         *self.callbacks.entry(place).or_default() += 1;
     }
 }
@@ -245,7 +245,7 @@ impl Gateway {
         }
     }
 
-    /// The same for a connection with this name in our table, and this sealed id.
+    /// The same for a connection with this key in the table, and this sealed id.
     pub fn ask_to_connect_as(
         &mut self,
         now: Now,

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::json;
 
-use super::callbacks::{self, CALLBACK_BYTES, Guard};
+use super::callbacks::{self, Guard};
 use super::peers::Peers;
-use super::peers::outgoing::Done;
+use super::peers::outgoing::Completed;
 use super::{ConnectRequest, FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, Why};
 use crate::behaviours::{Answer, Close, Ctx, Entry, Kind, PartSocket, Sizes, Sockets, State};
 use crate::calls::pool::CallId;
@@ -34,6 +34,7 @@ pub const BEHAVIOUR: Entry = Entry {
     new: || Box::new(PartSocket::new(Sizes { message: MESSAGE_BYTES, frame: FRAME_BYTES })),
 };
 
+const CALLBACK_BYTES: u64 = MESSAGE_BYTES as u64;
 const CALLBACK: &[Method] = &[Method::Get, Method::Head, Method::Post, Method::Delete];
 const WHERE: (ServedOn, &str) = (ServedOn::Admin, "with `--gateway-backend`");
 
@@ -72,19 +73,19 @@ pub const METRICS: &[Metric] = &[
     Metric::new(
         "gateway_callbacks_total",
         "where",
-        "Callbacks by where their connection is: local, peer (at another replica), gone",
+        "Callbacks by the place of their connection: local, peer (another replica), gone",
         MetricKind::Counter,
     ),
     Metric::new(
         "gateway_peer_requests_total",
         "outcome",
-        "Callbacks that were passed on to another replica",
+        "Callbacks forwarded to another replica",
         MetricKind::Counter,
     ),
     Metric::new(
         "gateway_peer_duration_seconds",
         "",
-        "From such a callback to its answer",
+        "Duration of such a callback",
         MetricKind::Histogram,
     ),
 ];
@@ -115,7 +116,7 @@ struct Front {
     /// Requests that are under way, by the gateway's number.
     by_ticket: BTreeMap<u64, CallId>,
     orders: VecDeque<Order>,
-    /// Who ordered the connections that have no id yet, in order.
+    /// Who ordered the connections that have no id yet, the oldest first.
     connects: VecDeque<Orderer>,
     took: Histogram,
     peer_took: Histogram,
@@ -178,9 +179,9 @@ impl Front {
             self.order(Orderer::Peers, order);
         }
         let Some(peers) = &mut self.peers else { return };
-        while let Some(Done { caller, outcome, .. }) = peers.done() {
-            log::debug!(target: "callback", outcome = outcome.label(); "callback passed on");
-            self.orders.push_back(Order::Answer(caller, callbacks::passed_on(outcome)));
+        while let Some(Completed { caller, outcome, .. }) = peers.completed() {
+            log::debug!(target: "callback", outcome = outcome.label(); "callback forwarded");
+            self.orders.push_back(Order::Answer(caller, callbacks::forwarded(outcome)));
         }
         for took_ns in peers.figures.took_ns.drain(..) {
             self.peer_took.observe_ns(took_ns);
@@ -194,7 +195,7 @@ impl Front {
         self.orders.push_back(order);
     }
 
-    /// The replicas, if this connection is one of theirs.
+    /// Returns the peers if this is one of their connections.
     fn peers_of(&mut self, id: Id) -> Option<&mut Peers> {
         self.peers.as_mut().filter(|peers| peers.has(id))
     }
@@ -328,7 +329,7 @@ impl Part for Front {
             "answered": sum(true),
             "failed": sum(false),
         });
-        let peers = self.peers.as_ref().map(|peers| ("gatewayPeers", shown(peers)));
+        let peers = self.peers.as_ref().map(|peers| ("gatewayPeers", peer_stats(peers)));
         [("gateway", numbers)].into_iter().chain(peers).collect()
     }
 
@@ -451,7 +452,7 @@ impl Part for Front {
     }
 }
 
-/// Connections to backends and to other replicas, and those of other replicas.
+/// Connections to backends, and to and from other replicas.
 impl Connections for Front {
     fn opened(&mut self, now: Now, id: Option<Id>) {
         match (self.connects.pop_front(), &mut self.peers) {
@@ -480,7 +481,7 @@ impl Connections for Front {
         let gateway = &mut self.gateway;
         match self.peers.as_mut().filter(|peers| peers.has(id)) {
             Some(peers) => peers.received(now, (id, bytes), out, &mut |request| {
-                gateway.callback_for(now, request.connection, request.asked_for)
+                gateway.callback_for(now, request.connection, request.callback)
             }),
             None => self.calls.received(now, id, bytes, out),
         }
@@ -509,14 +510,14 @@ impl Connections for Front {
     }
 }
 
-/// The other replicas, for `/stats`.
-fn shown(peers: &Peers) -> serde_json::Value {
+/// The field of `/stats`.
+fn peer_stats(peers: &Peers) -> serde_json::Value {
     let owners = peers.outgoing().owners().map(|(owner, in_flight, is_open)| {
         json!({ "address": owner.address, "inFlight": in_flight, "connected": is_open })
     });
     json!({
         "advertised": peers.owner().address,
         "owners": owners.collect::<Vec<_>>(),
-        "accepted": peers.serving(),
+        "accepted": peers.incoming(),
     })
 }

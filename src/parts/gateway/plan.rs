@@ -42,7 +42,7 @@ pub struct Plan {
     pub domain: Domain,
     /// The address of this pod, from `POD_IP`.
     pub pod_ip: Option<IpAddr>,
-    /// How to work with other replicas; `None`: alone.
+    /// Configuration for several replicas, if there are several.
     pub peers: Option<PeerPlan>,
     /// Whether response bodies are sent to the client.
     pub reply: bool,
@@ -60,23 +60,23 @@ pub struct Plan {
     pub draw: DrawId,
 }
 
-/// How to work with other replicas.
+/// Configuration for several replicas.
 #[derive(Clone, Debug)]
 pub struct PeerPlan {
     /// The file with the peer keys.
     pub key_file: String,
-    /// Where other replicas connect to.
+    /// Address of the peer listener.
     pub listen: Listen,
-    /// What they connect to; `None`: `POD_IP`, else the address that is bound.
+    /// Address for other replicas; by default `POD_IP`, or the address that is bound.
     pub advertise: Option<SocketAddr>,
-    /// From the file.
+    /// The keys of the file.
     pub keys: Option<PeerKeys>,
-    /// This process, once the listener is bound; and where nonces start.
+    /// This process and its first nonce, once the listener is bound.
     pub identity: Option<(Owner, u64)>,
 }
 
 impl Plan {
-    /// What the part needs to work with other replicas.
+    /// The setup of peers, if there are several replicas.
     pub(super) fn setup(&self) -> Option<Setup> {
         let peers = self.peers.as_ref()?;
         let (owner, start) = peers.identity?;
@@ -163,7 +163,7 @@ impl parts::Plan for Plan {
     }
 }
 
-/// What other replicas connect to: what is configured, else the pod's address, else what is bound.
+/// The address for other replicas: as configured, the pod's, or the one that is bound.
 fn advertised(
     given: Option<SocketAddr>,
     pod_ip: Option<IpAddr>,
@@ -173,14 +173,14 @@ fn advertised(
     let address = given.unwrap_or_else(|| SocketAddr::new(pod_ip.unwrap_or(own_ip), own.port()));
     if address.ip().is_unspecified() {
         return Err(format!(
-            "--gateway-peer-listen {own} is no address that other replicas can connect to: use \
-             --gateway-advertise IP:PORT, or the variable POD_IP"
+            "other replicas cannot connect to --gateway-peer-listen {own}: use --gateway-advertise \
+             IP:PORT, or the variable POD_IP"
         ));
     }
     Ok(address)
 }
 
-/// Our own admin address, as backends can reach it.
+/// The address of the admin listener for backends.
 fn own_admin(ip: Option<IpAddr>, admin: Option<&str>) -> Result<SocketAddr, String> {
     let refused = |why: &str| Err(format!("--gateway-domain self: {why}"));
     let Some(admin) = admin.and_then(|admin| admin.parse::<SocketAddr>().ok()) else {
@@ -203,14 +203,14 @@ pub enum Domain {
     /// `Host` of the upgrade request.
     #[default]
     Host,
-    /// This one.
+    /// This name.
     Named(String),
-    /// Our own admin address, which has a name once it is bound.
+    /// The address of the admin listener, once it is bound.
     OwnAdmin,
 }
 
 impl Domain {
-    /// The name, if it is the same for all clients.
+    /// The configured name.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {

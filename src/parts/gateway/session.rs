@@ -36,7 +36,7 @@ pub(super) struct InFlight {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: Id,
-    /// What the connection is called in requests, if that is not its [`ConnectionId`].
+    /// The public id, if it is not the [`ConnectionId`].
     pub(super) sealed_id: Option<Box<str>>,
     pub(super) state: State,
     pub(super) in_flight: Option<InFlight>,
@@ -75,7 +75,7 @@ impl Session {
         }
     }
 
-    /// What the connection is called in requests.
+    /// The id that backends and clients see.
     pub(super) fn public_id(&self, connection: ConnectionId) -> String {
         self.sealed_id.as_ref().map_or_else(|| connection.to_string(), Box::to_string)
     }

@@ -1,8 +1,8 @@
 //! A connection between two replicas, without I/O: a handshake, then sealed frames. The keys of the
 //! frames are derived from the peer key, both randoms, the owner's boot and the direction, and the
 //! nonce counts frames: nothing can be replayed in another connection, in the other direction,
-//! twice, or after a restart. An owner answers nothing without a valid tag. The dialler's first
-//! frame is empty: it proves that the owner's random was received, and longer ones may follow.
+//! twice, or after a restart. The owner sends nothing before a valid tag. The dialler's first frame
+//! is empty: it proves that the dialler received the owner's random, so this is not a replay.
 
 // dialler → owner   version 1 | key id 1 | random 16 | tag 16
 // owner → dialler   random 16 | sealed: boot 8 | tag 16
@@ -18,17 +18,17 @@ use super::sealed_id::Boot;
 
 /// The version of this protocol.
 pub const VERSION: u8 = 1;
-/// The dialler's first bytes.
+/// Length of the dialler's first bytes.
 pub const HELLO_BYTES: usize = 2 + RANDOM_BYTES + TAG_BYTES;
-/// The owner's first bytes.
+/// Length of the owner's first bytes.
 pub const GREETING_BYTES: usize = RANDOM_BYTES + 8 + TAG_BYTES;
 const RANDOM_BYTES: usize = 16;
 const TAG_BYTES: usize = 16;
 const LENGTH_BYTES: usize = 4;
-/// A buffer that is larger is freed when it is empty.
+/// An empty buffer with a larger capacity is freed.
 const IDLE_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Randomness that each side adds to a connection.
+/// Random bytes that each side adds to a connection.
 pub type Random = [u8; RANDOM_BYTES];
 
 /// Why a connection must be reset.
@@ -38,13 +38,13 @@ pub enum ChannelFault {
     Version(u8),
     /// The dialler uses a key that we do not have.
     UnknownKey(KeyId),
-    /// A tag is wrong: it is not a peer, or somebody changed what it sent.
+    /// Invalid tag: the sender is not a peer, or the bytes were modified.
     Forged,
-    /// A frame is longer than any of ours.
+    /// A frame exceeds the maximum length.
     TooLong,
-    /// A frame is no message: the peer has another version.
-    NoMessage,
-    /// It is a peer, but another run of the process than the one that was dialled.
+    /// A frame has an invalid message.
+    InvalidMessage,
+    /// The peer is another run of the process than the one that was dialled.
     OtherBoot,
 }
 
@@ -71,7 +71,7 @@ impl Direction {
             out.extend_from_slice(piece);
         }
         let nonce = self.next_nonce();
-        // It fails only beyond 256 GiB; without a tag, the peer refuses the frame.
+        // Fails only beyond 256 GiB; the peer rejects a frame without a tag.
         if let Ok(tag) = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut out[from..])
         {
             out.extend_from_slice(tag.as_ref());
@@ -86,16 +86,16 @@ struct Frames {
     inbound: Direction,
 }
 
-/// The bytes of a peer that are not used yet.
+/// Received bytes.
 #[derive(Debug, Default)]
 struct Input {
     bytes: Vec<u8>,
-    /// How many of them are used.
+    /// How many of them are consumed.
     used: usize,
 }
 
 impl Input {
-    /// The next so many bytes, if they are there.
+    /// Consumes `count` bytes, once they are received.
     fn take(&mut self, count: usize) -> Option<Range<usize>> {
         let range = self.used..self.used + count;
         (range.end <= self.bytes.len()).then(|| {
@@ -104,17 +104,17 @@ impl Input {
         })
     }
 
-    /// The next frame, opened; it is at most `most` bytes long.
+    /// Consumes and opens the next frame. Its message is at most `max` bytes long.
     fn frame(
         &mut self,
         direction: &mut Direction,
-        most: usize,
+        max: usize,
     ) -> Result<Option<Range<usize>>, ChannelFault> {
         let Some(length) = self.bytes.get(self.used..self.used + LENGTH_BYTES) else {
             return Ok(None);
         };
         let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-        if length > most + TAG_BYTES {
+        if length > max + TAG_BYTES {
             return Err(ChannelFault::TooLong);
         }
         let Some(range) = self.take(LENGTH_BYTES + length) else { return Ok(None) };
@@ -126,7 +126,7 @@ impl Input {
         Ok(Some(start..start + opened))
     }
 
-    /// Frees what is used.
+    /// Frees consumed bytes.
     fn compact(&mut self) {
         self.bytes.drain(..std::mem::take(&mut self.used));
         if self.bytes.is_empty() && self.bytes.capacity() > IDLE_BUFFER_BYTES {
@@ -141,24 +141,24 @@ pub struct Dialler {
     key: PeerKey,
     boot: Boot,
     random: Random,
-    /// After the owner's greeting.
+    /// Set by the owner's greeting.
     frames: Option<Frames>,
     input: Input,
 }
 
 impl Dialler {
-    /// For a connection to this run of a process. The randomness must be used only once.
+    /// Begins a connection to this run of a process. `random` must be used only once.
     #[must_use]
     pub fn new(key: PeerKey, boot: Boot, random: Random) -> Self {
         Self { key, boot, random, frames: None, input: Input::default() }
     }
 
-    /// The key that it uses.
+    /// The peer key in use.
     pub(super) fn key(&self) -> &PeerKey {
         &self.key
     }
 
-    /// Appends the first bytes to send.
+    /// Appends the hello, the first bytes to send.
     pub fn hello(&self, out: &mut Vec<u8>) {
         let head = [VERSION, self.key.id()];
         out.extend_from_slice(&head);
@@ -172,8 +172,7 @@ impl Dialler {
         self.frames.is_some()
     }
 
-    /// Bytes of the owner. Each of its messages is passed to `deliver`, which returns whether it is
-    /// one.
+    /// Bytes were received. Messages are passed to `deliver`, which returns whether they are valid.
     ///
     /// # Errors
     /// The connection must be reset.
@@ -185,13 +184,13 @@ impl Dialler {
         self.input.bytes.extend_from_slice(bytes);
         if self.frames.is_none() {
             let Some(range) = self.input.take(GREETING_BYTES) else { return Ok(()) };
-            let greeting: [u8; GREETING_BYTES] = fixed(&self.input.bytes[range]);
+            let greeting: [u8; GREETING_BYTES] = array(&self.input.bytes[range]);
             self.frames = Some(self.greeted(greeting)?);
         }
         if let Some(frames) = &mut self.frames {
             while let Some(range) = self.input.frame(&mut frames.inbound, ANSWER_BYTES_MAX)? {
                 if !deliver(&self.input.bytes[range]) {
-                    return Err(ChannelFault::NoMessage);
+                    return Err(ChannelFault::InvalidMessage);
                 }
             }
         }
@@ -201,7 +200,7 @@ impl Dialler {
 
     fn greeted(&self, mut greeting: [u8; GREETING_BYTES]) -> Result<Frames, ChannelFault> {
         let (random, sealed) = greeting.split_at_mut(RANDOM_BYTES);
-        let random: Random = fixed(random);
+        let random: Random = array(random);
         let key = self.key.derive(&[b"greeting", &self.random, &random]);
         let key = key.ok_or(ChannelFault::Forged)?;
         let boot = key.open_in_place(counted(0), Aad::empty(), sealed);
@@ -213,19 +212,19 @@ impl Dialler {
         Ok(Frames { outbound, inbound })
     }
 
-    /// Appends the empty frame that comes first; see the head of this file.
+    /// Appends the empty first frame, see the head of this file.
     pub fn confirm(&mut self, out: &mut Vec<u8>) {
         self.seal(&[], out);
     }
 
-    /// Appends a frame of these pieces; nothing before [`Dialler::is_open`].
+    /// Appends a frame of these pieces. Does nothing before [`Dialler::is_open`].
     pub fn seal(&mut self, pieces: &[&[u8]], out: &mut Vec<u8>) {
         if let Some(frames) = &mut self.frames {
             frames.outbound.seal(pieces, out);
         }
     }
 
-    /// Bytes of its buffer.
+    /// Accounted bytes of the input buffer.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.input.bytes.capacity()
@@ -237,35 +236,35 @@ impl Dialler {
 pub struct Acceptor {
     boot: Boot,
     random: Random,
-    /// After the dialler's hello: the key that it uses, and the frames.
+    /// Set by the dialler's hello: its peer key, and the frames.
     open: Option<(PeerKey, Frames)>,
-    /// A frame of the dialler was opened.
-    is_proven: bool,
+    /// Whether a frame of the dialler was opened.
+    is_authenticated: bool,
     input: Input,
 }
 
 impl Acceptor {
-    /// Of this process. The randomness must be used only once.
+    /// Accepts a connection. `random` must be used only once.
     #[must_use]
     pub fn new(boot: Boot, random: Random) -> Self {
-        Self { boot, random, open: None, is_proven: false, input: Input::default() }
+        Self { boot, random, open: None, is_authenticated: false, input: Input::default() }
     }
 
-    /// The key that the dialler uses.
+    /// The peer key that the dialler uses.
     pub(super) fn key(&self) -> Option<&PeerKey> {
         self.open.as_ref().map(|(key, _)| key)
     }
 
-    /// Whether a frame of the dialler was opened: it is a peer, and there now.
+    /// Whether a frame of the dialler was opened, so that it is a peer and not a replay.
     #[must_use]
-    pub fn is_proven(&self) -> bool {
-        self.is_proven
+    pub fn is_authenticated(&self) -> bool {
+        self.is_authenticated
     }
 
-    /// Bytes of the dialler. Each of its messages is passed to `serve`, which returns the answer.
+    /// Bytes were received. Messages are passed to `serve`, which returns the answer.
     ///
     /// # Errors
-    /// The connection must be reset, without a word.
+    /// The connection must be reset, without any output.
     pub fn received(
         &mut self,
         keys: &PeerKeys,
@@ -275,22 +274,22 @@ impl Acceptor {
     ) -> Result<(), ChannelFault> {
         self.input.bytes.extend_from_slice(bytes);
         if self.open.is_none() {
-            // Another version is noticed by its first byte, however long its hello is.
+            // The hello of another version may have another length.
             if let Some(version) = self.input.bytes.first().filter(|byte| **byte != VERSION) {
                 return Err(ChannelFault::Version(*version));
             }
             let Some(range) = self.input.take(HELLO_BYTES) else { return Ok(()) };
-            let hello: [u8; HELLO_BYTES] = fixed(&self.input.bytes[range]);
+            let hello: [u8; HELLO_BYTES] = array(&self.input.bytes[range]);
             self.open = Some(self.greet(keys, hello, out)?);
         }
         if let Some((_, frames)) = &mut self.open {
             loop {
-                let most = if self.is_proven { REQUEST_BYTES_MAX } else { 0 };
-                let frame = self.input.frame(&mut frames.inbound, most)?;
+                let max = if self.is_authenticated { REQUEST_BYTES_MAX } else { 0 };
+                let frame = self.input.frame(&mut frames.inbound, max)?;
                 let Some(range) = frame else { break };
-                if std::mem::replace(&mut self.is_proven, true) {
+                if std::mem::replace(&mut self.is_authenticated, true) {
                     let answer = serve(&self.input.bytes[range]);
-                    let answer = answer.ok_or(ChannelFault::NoMessage)?;
+                    let answer = answer.ok_or(ChannelFault::InvalidMessage)?;
                     frames.outbound.seal(&[&answer], out);
                 }
             }
@@ -306,7 +305,7 @@ impl Acceptor {
         out: &mut Vec<u8>,
     ) -> Result<(PeerKey, Frames), ChannelFault> {
         let (head, sealed) = hello.split_at_mut(2 + RANDOM_BYTES);
-        let (head, random): ([u8; 2], Random) = (fixed(&head[..2]), fixed(&head[2..]));
+        let (head, random): ([u8; 2], Random) = (array(&head[..2]), array(&head[2..]));
         let key = keys.find(head[1]).ok_or(ChannelFault::UnknownKey(head[1]))?;
         let once = key.derive(&[b"hello", &random]).ok_or(ChannelFault::Forged)?;
         let opened = once.open_in_place(counted(0), Aad::from(head), sealed);
@@ -318,14 +317,14 @@ impl Acceptor {
         Ok((key.clone(), Frames { outbound, inbound }))
     }
 
-    /// Bytes of its buffer.
+    /// Accounted bytes of the input buffer.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.input.bytes.capacity()
     }
 }
 
-/// The frames of the dialler, and those of the owner.
+/// The direction from the dialler to the owner, and the reverse.
 fn directions(
     key: &PeerKey,
     boot: Boot,
@@ -339,7 +338,7 @@ fn directions(
     Ok([direction(b"requests")?, direction(b"answers")?])
 }
 
-/// Appends this, sealed with a key that is used for nothing else.
+/// Seals and appends `plain`. The key must not be used for anything else.
 fn seal_once<const N: usize>(
     key: Option<LessSafeKey>,
     aad: [u8; N],
@@ -360,8 +359,8 @@ fn counted(count: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-/// A copy; the caller knows the length.
-fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
+/// Copies into an array. The caller has checked the length.
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().unwrap_or([0; N])
 }
 

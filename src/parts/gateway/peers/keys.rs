@@ -44,7 +44,7 @@ impl PeerKey {
         self.fingerprint[0]
     }
 
-    /// The key for this purpose.
+    /// Derives the key for a purpose.
     pub(super) fn derive(&self, purpose: &[&[u8]]) -> Option<aead::LessSafeKey> {
         let okm = self.prk.expand(purpose, &aead::CHACHA20_POLY1305).ok()?;
         Some(aead::LessSafeKey::new(aead::UnboundKey::from(okm)))
@@ -78,7 +78,7 @@ pub enum KeyFileError {
     TooMany,
     /// This line is not hex or base64.
     NotEncoded(usize),
-    /// This line has so many bytes.
+    /// This line has this many bytes instead of [`KEY_BYTES`].
     WrongLength(usize, usize),
     /// These lines have the same key.
     Duplicate(usize, usize),
@@ -111,7 +111,7 @@ impl PeerKeys {
     /// ids, all of them open ids. Empty lines are skipped.
     ///
     /// # Errors
-    /// What is wrong with the file; never a part of a key.
+    /// The reason, without any part of a key.
     pub fn parse(file: &[u8]) -> Result<Self, KeyFileError> {
         let mut keys: Vec<(usize, PeerKey)> = Vec::new();
         for (line, text) in (1..).zip(file.split(|byte| *byte == b'\n')) {
@@ -160,8 +160,8 @@ impl PeerKeys {
     }
 }
 
-/// Hex, else base64 in either alphabet, with or without padding. Digits of hex are base64 as well:
-/// what has the length of a key in base64 is base64.
+/// Decodes hex, or base64 in either alphabet with or without padding. Hex digits are valid base64:
+/// text with the length of a key in base64 is base64.
 fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     let is_key_length = matches!(text.len(), 43 | 44);
     if text.iter().all(u8::is_ascii_hexdigit) && text.len().is_multiple_of(2) && !is_key_length {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn invalid_files() {
         let lines = |keys: &[String]| PeerKeys::parse(keys.join("\n").as_bytes());
         let one = || ONE.to_owned();
         for (file, why) in [
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_not_shown() {
+    fn debug_output_has_no_key() {
         let shown = format!("{:?}", PeerKeys::parse(ONE.as_bytes()));
         assert!(!shown.to_ascii_lowercase().contains("00112233"), "{shown}");
     }

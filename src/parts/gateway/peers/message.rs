@@ -1,37 +1,36 @@
-//! What replicas say to each other: a request is a callback for a connection of the owner, an
-//! answer is its outcome. Requests of a connection are numbered.
+//! Messages between replicas: a request is a callback for a connection of the owner, an answer is
+//! its outcome. The requests of a peer connection are numbered.
 
 use crate::behaviours::Kind;
-use crate::parts::gateway::callbacks::CALLBACK_BYTES;
 use crate::parts::gateway::connection_id::ConnectionId;
-use crate::parts::gateway::{CallbackOutcome, CallbackRequest};
+use crate::parts::gateway::{CallbackOutcome, CallbackRequest, MESSAGE_BYTES};
 
 const HEAD_BYTES: usize = 1 + 4 + 16;
-/// The longest request.
-pub const REQUEST_BYTES_MAX: usize = HEAD_BYTES + CALLBACK_BYTES as usize;
-/// The longest answer.
-pub const ANSWER_BYTES_MAX: usize = 1 + 4 + 8 + 8 + 1 + TEXT_BYTES_MAX + 2 + AGENT_BYTES_MAX;
-/// Of an address.
-const TEXT_BYTES_MAX: usize = u8::MAX as usize;
-/// Of a `User-Agent`, which is cut beyond it.
+/// Maximum request.
+pub const REQUEST_BYTES_MAX: usize = HEAD_BYTES + MESSAGE_BYTES;
+/// Maximum answer.
+pub const ANSWER_BYTES_MAX: usize = 1 + 4 + 8 + 8 + 1 + IP_BYTES_MAX + 2 + AGENT_BYTES_MAX;
+/// Maximum address.
+const IP_BYTES_MAX: usize = u8::MAX as usize;
+/// Maximum `User-Agent`; a longer one is truncated.
 const AGENT_BYTES_MAX: usize = 1_024;
 
 /// A callback for a connection of the owner.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'b> {
-    /// Which request of this peer connection.
+    /// The number of the request.
     pub number: u32,
-    /// The connection that it is for.
+    /// The connection of a client.
     pub connection: ConnectionId,
-    /// What to do.
-    pub asked_for: CallbackRequest<'b>,
+    /// The operation.
+    pub callback: CallbackRequest<'b>,
 }
 
 impl<'b> Request<'b> {
-    /// The bytes in front of the body, and the body.
+    /// The encoded request: its head and its body.
     #[must_use]
     pub fn pieces(&self) -> ([u8; HEAD_BYTES], &'b [u8]) {
-        let (kind, body) = match self.asked_for {
+        let (kind, body) = match self.callback {
             CallbackRequest::Get => (0, &[][..]),
             CallbackRequest::Close => (1, &[][..]),
             CallbackRequest::Post(Kind::Text, body) => (2, body),
@@ -44,11 +43,11 @@ impl<'b> Request<'b> {
         (head, body)
     }
 
-    /// Reads a request.
+    /// Decodes a request; `None` if it is invalid.
     #[must_use]
     pub fn read(message: &'b [u8]) -> Option<Self> {
         let (head, body) = message.split_at_checked(HEAD_BYTES)?;
-        let asked_for = match head[0] {
+        let callback = match head[0] {
             0 if body.is_empty() => CallbackRequest::Get,
             1 if body.is_empty() => CallbackRequest::Close,
             2 if simdutf8::basic::from_utf8(body).is_ok() => {
@@ -58,21 +57,21 @@ impl<'b> Request<'b> {
             _ => return None,
         };
         let number = u32::from_be_bytes(head[1..5].try_into().ok()?);
-        Some(Self { number, connection: ConnectionId(head[5..].try_into().ok()?), asked_for })
+        Some(Self { number, connection: ConnectionId(head[5..].try_into().ok()?), callback })
     }
 }
 
 /// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Of which request.
+    /// The number of the request.
     pub number: u32,
-    /// What became of it.
+    /// The outcome.
     pub outcome: CallbackOutcome,
 }
 
 impl Answer {
-    /// Its bytes.
+    /// The encoded answer.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![match self.outcome {
@@ -88,7 +87,8 @@ impl Answer {
         {
             bytes.extend_from_slice(&connected_at_ms.to_be_bytes());
             bytes.extend_from_slice(&last_active_ms.to_be_bytes());
-            let (ip, agent) = (cut(source_ip, TEXT_BYTES_MAX), cut(user_agent, AGENT_BYTES_MAX));
+            let ip = truncated(source_ip, IP_BYTES_MAX);
+            let agent = truncated(user_agent, AGENT_BYTES_MAX);
             bytes.push(ip.len() as u8);
             bytes.extend_from_slice(ip.as_bytes());
             bytes.extend_from_slice(&(agent.len() as u16).to_be_bytes());
@@ -97,23 +97,23 @@ impl Answer {
         bytes
     }
 
-    /// Reads an answer.
+    /// Decodes an answer; `None` if it is invalid.
     #[must_use]
     pub fn read(message: &[u8]) -> Option<Self> {
         let mut rest = message;
-        let [kind] = taken(&mut rest)?;
-        let number = u32::from_be_bytes(taken(&mut rest)?);
+        let [kind] = take(&mut rest)?;
+        let number = u32::from_be_bytes(take(&mut rest)?);
         let outcome = match kind {
             0 => CallbackOutcome::Queued,
             1 => CallbackOutcome::Closing,
             2 => CallbackOutcome::Gone,
             3 => CallbackOutcome::Full,
             4 => {
-                let connected_at_ms = i64::from_be_bytes(taken(&mut rest)?);
-                let last_active_ms = i64::from_be_bytes(taken(&mut rest)?);
-                let [ip_bytes] = taken(&mut rest)?;
+                let connected_at_ms = i64::from_be_bytes(take(&mut rest)?);
+                let last_active_ms = i64::from_be_bytes(take(&mut rest)?);
+                let [ip_bytes] = take(&mut rest)?;
                 let source_ip = text(&mut rest, usize::from(ip_bytes))?;
-                let agent_bytes = u16::from_be_bytes(taken(&mut rest)?);
+                let agent_bytes = u16::from_be_bytes(take(&mut rest)?);
                 let user_agent = text(&mut rest, usize::from(agent_bytes))?;
                 CallbackOutcome::Found { connected_at_ms, source_ip, user_agent, last_active_ms }
             }
@@ -123,7 +123,7 @@ impl Answer {
     }
 }
 
-fn taken<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (part, after) = rest.split_at_checked(N)?;
     *rest = after;
     part.try_into().ok()
@@ -135,9 +135,9 @@ fn text(rest: &mut &[u8], bytes: usize) -> Option<String> {
     str::from_utf8(part).ok().map(str::to_owned)
 }
 
-/// The longest prefix of at most so many bytes.
-fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
+/// The longest prefix of at most `max` bytes.
+fn truncated(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -149,16 +149,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_and_answers_arrive_as_they_were() {
+    fn decoding_reverses_encoding() {
         let connection = ConnectionId(*b"0123456789abcdef");
-        for asked_for in [
+        for callback in [
             CallbackRequest::Get,
             CallbackRequest::Close,
             CallbackRequest::Post(Kind::Text, "☃".as_bytes()),
             CallbackRequest::Post(Kind::Binary, b"\xff"),
             CallbackRequest::Post(Kind::Text, b""),
         ] {
-            let sent = Request { number: 7, connection, asked_for };
+            let sent = Request { number: 7, connection, callback };
             let (head, body) = sent.pieces();
             let bytes = [&head[..], body].concat();
             let read = Request::read(&bytes).unwrap();
@@ -177,7 +177,7 @@ mod tests {
             assert!(bytes.len() <= ANSWER_BYTES_MAX);
             let read = Answer::read(&bytes).unwrap();
             assert_eq!(read.number, sent.number);
-            // A longer User-Agent is cut.
+            // A longer User-Agent is truncated.
             assert_eq!(read.bytes(), bytes);
             for end in 0..bytes.len() {
                 assert_eq!(Answer::read(&bytes[..end]), None);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_none() {
+    fn invalid_requests() {
         let connection = [7; 16];
         for (kind, body) in [(0, &b"x"[..]), (1, b"x"), (2, b"\xff"), (4, b""), (255, b"")] {
             let bytes = [&[kind, 0, 0, 0, 1], &connection[..], body].concat();

@@ -1,12 +1,12 @@
-//! Several replicas: an id names the replica that owns its connection, and any replica passes
-//! callbacks on to the owner. Without I/O: connections are orders, and `now` comes in.
+//! Several replicas: an id names the replica that owns the connection, and any replica forwards
+//! callbacks to the owner. Without I/O: it orders connections, and `now` is an argument.
 
 pub mod channel;
+pub mod incoming;
 pub mod keys;
 pub mod message;
 pub mod outgoing;
 pub mod sealed_id;
-pub mod serving;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,18 +17,18 @@ use crate::parts::DrawId;
 use crate::server::part::Order;
 use crate::time;
 use channel::{ChannelFault, Random};
+use incoming::Incoming;
 use keys::PeerKeys;
 use message::Request;
-use outgoing::{Done, Outgoing};
+use outgoing::{Completed, Outgoing};
 use sealed_id::{Boot, IdFault, Minter, Owner, SealedId};
-use serving::Serving;
 
-/// How often the key file is read.
+/// Interval for re-reading the key file.
 const REREAD_MS: u64 = 60_000;
-/// How often a fault of the same kind is logged.
+/// Interval for repeating the same warning.
 const WARN_MS: u64 = 60_000;
 
-/// What a replica needs to work with the others.
+/// The configuration of a replica.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The keys of the key file.
@@ -37,27 +37,27 @@ pub struct Setup {
     pub key_file: String,
     /// This process: the address at which other replicas reach it, and its random boot.
     pub owner: Owner,
-    /// Where nonces start.
+    /// The first nonce.
     pub start: u64,
     /// The stage, which ids are bound to.
     pub stage: String,
     /// The scaled lifetime of a connection.
     pub life_ms: u64,
-    /// Randomness for peer connections.
+    /// Draws random bytes for peer connections.
     pub draw: DrawId,
 }
 
-/// Whose connection an id names.
+/// The replica that an id refers to.
 #[derive(Debug)]
-pub enum Place {
+pub enum Holder {
     /// The id is not sealed.
     Unsealed,
-    /// A connection of ours, perhaps a former one.
-    Here(ConnectionId),
-    /// A connection of another replica.
-    There(SealedId),
-    /// Nobody's.
-    Nowhere,
+    /// This one. The connection may have ended.
+    Local(ConnectionId),
+    /// Another one.
+    Remote(SealedId),
+    /// The id is invalid or expired.
+    Invalid,
 }
 
 /// Counters for metrics.
@@ -69,20 +69,21 @@ pub struct PeerFigures {
     pub took_ns: Vec<u64>,
 }
 
-/// The other replicas, and what this one is to them.
+/// The connections between this replica and the others.
 #[derive(Debug)]
 pub struct Peers {
     setup: Setup,
     minter: Minter,
     outgoing: Outgoing,
-    serving: Serving,
+    incoming: Incoming,
     orders: VecDeque<Order>,
-    /// How often randomness was drawn.
+    /// Number of draws of random bytes.
     draws: u64,
     read_ns: Option<u64>,
-    /// The key file was unusable when it was last read.
+    /// Whether the key file was invalid when it was last read.
     is_file_bad: bool,
     warned: BTreeMap<&'static str, u64>,
+    /// Whether the self-test was started.
     is_tested: bool,
     next_ns: Option<u64>,
     /// Counters for metrics.
@@ -90,7 +91,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// `None`: the keys cannot be used.
+    /// `None` if no key can be derived.
     #[must_use]
     pub fn new(setup: Setup) -> Option<Self> {
         let minter = Minter::new(setup.owner, &setup.stage, &setup.keys, setup.start)?;
@@ -98,7 +99,7 @@ impl Peers {
             setup,
             minter,
             outgoing: Outgoing::default(),
-            serving: Serving::default(),
+            incoming: Incoming::default(),
             orders: VecDeque::new(),
             draws: 0,
             read_ns: None,
@@ -111,55 +112,55 @@ impl Peers {
         })
     }
 
-    /// A new id for a connection of ours: what it is called in our table, and its text.
+    /// A new id for a local connection: its key in the table of connections, and its text.
     pub fn mint(&mut self, now: Now) -> Option<(ConnectionId, Box<str>)> {
         self.read_when_old(now);
         self.minter.mint(now.wall_ms)
     }
 
-    /// Whose connection this id names.
-    pub fn find(&mut self, now: Now, id: &str) -> Place {
+    /// Finds the owner of a connection.
+    pub fn find(&mut self, now: Now, id: &str) -> Holder {
         self.read_when_old(now);
-        if !SealedId::has_form(id) {
-            return Place::Unsealed;
+        if !SealedId::has_length(id) {
+            return Holder::Unsealed;
         }
         match SealedId::open(id, &self.setup.stage, &self.setup.keys) {
-            // The table of connections alone decides.
-            Ok(id) if id.owner.boot == self.setup.owner.boot => Place::Here(id.connection),
-            Ok(id) if id.is_over(now.wall_ms, self.setup.life_ms) => Place::Nowhere,
-            Ok(id) => Place::There(id),
-            Err(IdFault::Forged) => Place::Nowhere,
+            Ok(id) if id.owner.boot == self.setup.owner.boot => Holder::Local(id.connection),
+            Ok(id) if id.is_expired(now.wall_ms, self.setup.life_ms) => Holder::Invalid,
+            Ok(id) => Holder::Remote(id),
+            Err(IdFault::Forged) => Holder::Invalid,
             Err(IdFault::UnknownKey) => {
                 if self.may_warn(now, "unknown key") {
                     log::warn!(
                         target: "peer-key",
-                        "a callback has an id of an unknown key: do all replicas have the same \
-                         --gateway-peer-key-file?"
+                        "a callback has an id of an unknown key: check that all replicas have the \
+                         same --gateway-peer-key-file"
                     );
                 }
-                Place::Nowhere
+                Holder::Invalid
             }
         }
     }
 
-    /// Sends a callback to the owner of its connection. [`Peers::done`] reports its outcome.
-    pub fn ask(&mut self, now: Now, id: &SealedId, caller: Id, asked_for: CallbackRequest<'_>) {
-        // It was opened with this key just now.
+    /// Forwards a callback to the owner of its connection. [`Peers::completed`] reports its
+    /// outcome.
+    pub fn forward(&mut self, now: Now, id: &SealedId, caller: Id, callback: CallbackRequest<'_>) {
+        // `find` opened the id with this key.
         if let Some(key) = self.setup.keys.find(id.key) {
-            self.outgoing.ask(now, (id, key), caller, asked_for);
+            self.outgoing.forward(now, (id, key), caller, callback);
         }
-        self.note();
+        self.update_deadline();
     }
 
-    /// The next callback that has an outcome.
-    pub fn done(&mut self) -> Option<Done> {
-        let done = self.outgoing.done()?;
-        *self.figures.requests.entry(done.outcome.label()).or_default() += 1;
-        self.figures.took_ns.push(done.took_ns);
-        Some(done)
+    /// The next forwarded callback that has an outcome.
+    pub fn completed(&mut self) -> Option<Completed> {
+        let completed = self.outgoing.completed()?;
+        *self.figures.requests.entry(completed.outcome.label()).or_default() += 1;
+        self.figures.took_ns.push(completed.took_ns);
+        Some(completed)
     }
 
-    /// What to do next.
+    /// The next order.
     pub fn poll(&mut self, now: Now) -> Option<Order> {
         if !std::mem::replace(&mut self.is_tested, true) {
             let key = self.setup.keys.first().clone();
@@ -168,44 +169,44 @@ impl Peers {
         self.orders.pop_front().or_else(|| self.outgoing.poll())
     }
 
-    /// The connection that was ordered first has this id.
+    /// The id of the connection that was ordered first; `None` if there are too many.
     pub fn opened(&mut self, now: Now, id: Option<Id>) {
         self.outgoing.opened(now, id);
-        self.note();
+        self.update_deadline();
     }
 
-    /// Whether a connection is one of these.
+    /// Whether this is a connection to or from another replica.
     #[must_use]
     pub fn has(&self, id: Id) -> bool {
-        self.outgoing.has(id) || self.serving.has(id)
+        self.outgoing.has(id) || self.incoming.has(id)
     }
 
-    /// A connection to another replica is established, or not.
+    /// A connection to another replica is established, or connecting failed.
     pub fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Vec<u8>) {
         let how = how.map(|()| self.random());
         self.outgoing.connected(now, id, how, out);
-        self.note();
+        self.update_deadline();
     }
 
-    /// A connection was accepted. It says whether it is wanted.
+    /// A connection was accepted. The result says whether to keep it.
     pub fn accepted(&mut self, now: Now, id: Id) -> bool {
         self.read_when_old(now);
         let random = self.random();
         if let Some(random) = random {
-            self.serving.accepted(now, id, self.setup.owner.boot, random);
+            self.incoming.accepted(now, id, self.setup.owner.boot, random);
         }
-        self.note();
+        self.update_deadline();
         random.is_some()
     }
 
     /// Gives up an accepted connection in favour of another. The caller resets it.
     pub fn evict(&mut self) -> Option<Id> {
-        let evicted = self.serving.evict();
-        self.note();
+        let evicted = self.incoming.evict();
+        self.update_deadline();
         evicted
     }
 
-    /// Bytes came. `serve` carries out callbacks for our connections.
+    /// Bytes were received. `serve` executes callbacks for local connections.
     pub fn received(
         &mut self,
         now: Now,
@@ -216,12 +217,12 @@ impl Peers {
         if self.outgoing.has(id) {
             self.outgoing.received(now, id, bytes);
         } else if let Err(fault) =
-            self.serving.received(now, (id, bytes), &self.setup.keys, out, serve)
+            self.incoming.received(now, (id, bytes), &self.setup.keys, out, serve)
         {
             out.clear();
             self.refuse(now, id, fault);
         }
-        self.note();
+        self.update_deadline();
     }
 
     fn refuse(&mut self, now: Now, id: Id, fault: ChannelFault) {
@@ -229,23 +230,23 @@ impl Peers {
         if self.may_warn(now, "refused") {
             log::warn!(
                 target: "peer-refused", reason:? = fault;
-                "a connection to --gateway-peer-listen was reset: it is not a replica with the \
-                 same key and version"
+                "connection to --gateway-peer-listen reset: not a replica with the same key and \
+                 version"
             );
         }
     }
 
-    /// A connection may be written to.
+    /// Produces output, after [`Order::Write`].
     pub fn render(&mut self, id: Id, out: &mut Vec<u8>) {
         self.outgoing.render(id, out);
-        self.note();
+        self.update_deadline();
     }
 
     /// A connection has ended.
     pub fn ended(&mut self, now: Now, id: Id) {
         self.outgoing.ended(now, id);
-        self.serving.closed(id);
-        self.note();
+        self.incoming.closed(id);
+        self.update_deadline();
     }
 
     /// When [`Peers::fire`] is due.
@@ -254,19 +255,19 @@ impl Peers {
         self.next_ns
     }
 
-    /// Does what is due.
+    /// The deadline has passed.
     pub fn fire(&mut self, now: Now) {
         if self.next_ns.is_none_or(|due_ns| due_ns > now.mono_ns) {
             return;
         }
         self.outgoing.fire(now);
-        while let Some(id) = self.serving.overdue(now) {
+        while let Some(id) = self.incoming.overdue(now) {
             self.orders.push_back(Order::Reset(id));
         }
-        self.note();
+        self.update_deadline();
     }
 
-    /// Files were read; rubbish keeps the keys that were read before.
+    /// Files were read. An invalid key file keeps the previous keys.
     pub fn fetched(&mut self, now: Now, paths: &[String], files: &[File]) {
         if !paths.contains(&self.setup.key_file) {
             return;
@@ -285,7 +286,7 @@ impl Peers {
                 if !std::mem::replace(&mut self.is_file_bad, true) {
                     log::warn!(
                         target: "peer-key", file = self.setup.key_file, reason = why;
-                        "--gateway-peer-key-file cannot be used, the keys read before remain in use"
+                        "--gateway-peer-key-file cannot be used: keeping the previous keys"
                     );
                 }
             }
@@ -296,12 +297,12 @@ impl Peers {
         if keys == self.setup.keys {
             return;
         }
-        log::info!(target: "peer-key", "--gateway-peer-key-file has other keys");
+        log::info!(target: "peer-key", "--gateway-peer-key-file has changed");
         self.minter.set_keys(&keys);
         self.outgoing.set_keys(now, &keys);
-        self.orders.extend(self.serving.stale(&keys).map(Order::Reset));
+        self.orders.extend(self.incoming.stale(&keys).map(Order::Reset));
         self.setup.keys = keys;
-        self.note();
+        self.update_deadline();
     }
 
     /// Reads the key file again.
@@ -309,8 +310,8 @@ impl Peers {
         self.orders.push_back(Order::Read(vec![self.setup.key_file.clone()]));
     }
 
-    /// The same, if it was read long ago. Whoever uses keys calls this, so that an idle process
-    /// sleeps.
+    /// The same if the interval has passed. Called when keys are used, not by a timer, so that an
+    /// idle process does not wake up.
     fn read_when_old(&mut self, now: Now) {
         let is_old = |read_ns: u64| now.mono_ns >= read_ns + time::ms(REREAD_MS);
         if is_old(*self.read_ns.get_or_insert(now.mono_ns)) {
@@ -319,6 +320,7 @@ impl Peers {
         }
     }
 
+    /// Whether a warning may be logged now; true once per interval.
     fn may_warn(&mut self, now: Now, what: &'static str) -> bool {
         let last_ns = self.warned.get(what).copied();
         let may = last_ns.is_none_or(|last_ns| now.mono_ns >= last_ns + time::ms(WARN_MS));
@@ -333,31 +335,31 @@ impl Peers {
         (self.setup.draw)(self.draws)
     }
 
-    /// After each event: what is due next.
-    fn note(&mut self) {
-        let deadlines = [self.outgoing.next_deadline(), self.serving.next_deadline()];
+    /// Call it after each event.
+    fn update_deadline(&mut self) {
+        let deadlines = [self.outgoing.next_deadline(), self.incoming.next_deadline()];
         self.next_ns = deadlines.into_iter().flatten().min();
     }
 
-    /// Bytes that it owns.
+    /// Accounted bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
-        self.outgoing.cost() + self.serving.cost()
+        self.outgoing.cost() + self.incoming.cost()
     }
 
-    /// Bytes that it owns for one connection.
+    /// Bytes owned on behalf of one connection.
     #[must_use]
     pub fn cost_of(&self, id: Id) -> usize {
-        self.serving.cost_of(id)
+        self.incoming.cost_of(id)
     }
 
-    /// Connections of other replicas to this one.
+    /// Number of connections from other replicas.
     #[must_use]
-    pub fn serving(&self) -> usize {
-        self.serving.count()
+    pub fn incoming(&self) -> usize {
+        self.incoming.count()
     }
 
-    /// The owners that this process sends requests to.
+    /// The connections to other replicas.
     #[must_use]
     pub fn outgoing(&self) -> &Outgoing {
         &self.outgoing
@@ -371,7 +373,7 @@ impl Peers {
 }
 
 impl Setup {
-    /// The boot and where nonces start, from 16 random bytes.
+    /// The boot and the first nonce, from 16 random bytes.
     #[must_use]
     pub fn identity(random: [u8; 16]) -> (Boot, u64) {
         let (mut boot, mut start) = ([0; 8], [0; 8]);

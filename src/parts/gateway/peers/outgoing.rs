@@ -1,5 +1,5 @@
-//! Requests to other replicas: one connection to each owner, which is kept for the next request.
-//! Each request has exactly one outcome; a POST is sent at most once.
+//! Callbacks forwarded to other replicas, over one connection to each owner, which is kept. Each
+//! has exactly one outcome; a POST is sent at most once.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,41 +8,40 @@ use super::keys::{PeerKey, PeerKeys};
 use super::message::{Answer, Request};
 use super::sealed_id::{Owner, SealedId};
 use crate::engine::{HangUp, Id, Now, Target};
+use crate::limits::OUTBOUND_CONNECT_MS;
 use crate::parts::gateway::connection_id::ConnectionId;
 use crate::parts::gateway::{CallbackOutcome, CallbackRequest};
 use crate::server::part::Order;
 use crate::{heap, time};
 
-/// Timeout of connecting.
-const CONNECT_MS: u64 = 2_000;
 /// Timeout of the handshake, and of a request.
 const ANSWER_MS: u64 = 5_000;
 /// Maximum time from a request to its outcome, including a second connection.
-pub const OUTCOME_MS: u64 = 2 * (CONNECT_MS + 2 * ANSWER_MS);
-/// After a failed attempt, requests fail for so long without another one; doubles.
+pub const OUTCOME_MS: u64 = 2 * (OUTBOUND_CONNECT_MS + 2 * ANSWER_MS);
+/// After a failed attempt, requests fail for this long without another attempt. Doubles.
 const PAUSE_MS: u64 = 1_000;
 const PAUSE_MS_MAX: u64 = 8_000;
-/// Connections of an owner that does not answer SYNs for so long are gone.
+/// The connections of an owner that has not answered SYNs for this long count as gone.
 const UNREACHABLE_MS: u64 = 60_000;
-/// How long an unused connection is kept.
+/// How long an idle connection is kept.
 const IDLE_MS: u64 = 60_000;
 /// Maximum owners with a connection or a request.
 pub const OWNERS_MAX: usize = 256;
-/// Maximum requests to an owner.
+/// Maximum requests in flight to an owner.
 const REQUESTS_MAX: usize = 1_024;
-/// Maximum bytes of all requests.
+/// Maximum bytes of all requests in flight.
 const REQUESTS_BYTES: usize = 8 * 1024 * 1024;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerOutcome {
     /// The owner's answer.
     Answered(CallbackOutcome),
     /// The owner is gone, and with it the connection.
     Gone(&'static str),
-    /// Not carried out, as far as is known; the caller may try again.
+    /// Not executed; the caller may try again.
     Unavailable(&'static str),
-    /// A POST that may have been carried out.
+    /// A POST that may have been executed.
     Cut,
     /// Too many requests are in flight.
     Busy,
@@ -67,12 +66,12 @@ impl PeerOutcome {
 
 /// A request that has an outcome.
 #[derive(Debug)]
-pub struct Done {
+pub struct Completed {
     /// The connection of the caller.
     pub caller: Id,
-    /// What became of it.
+    /// The outcome.
     pub outcome: PeerOutcome,
-    /// How long it took.
+    /// Time from the request to its outcome.
     pub took_ns: u64,
 }
 
@@ -80,21 +79,21 @@ pub struct Done {
 struct Call {
     caller: Id,
     connection: ConnectionId,
-    what: What,
+    operation: Operation,
     began_ns: u64,
-    /// Whether a connection broke under it.
-    is_second: bool,
+    /// Whether it was already repeated on another connection.
+    is_repeated: bool,
 }
 
 #[derive(Debug)]
-enum What {
+enum Operation {
     Get,
     Close,
-    /// Kind and message; empty once it is sealed.
+    /// Kind and message, which is empty once it is sealed.
     Post(crate::behaviours::Kind, Box<[u8]>),
 }
 
-impl What {
+impl Operation {
     fn bytes(&self) -> usize {
         match self {
             Self::Get | Self::Close => 0,
@@ -107,7 +106,7 @@ impl What {
 struct Sent {
     call: Call,
     number: u32,
-    /// Size of the request.
+    /// Accounted size of the request.
     bytes: usize,
     until_ns: u64,
 }
@@ -153,21 +152,21 @@ impl Lane {
 
 #[derive(Debug)]
 struct Peer {
-    /// The key of the last id: the owner has had it.
+    /// The key of the last id, which the owner has.
     key: PeerKey,
     lane: Lane,
     waiting: VecDeque<Call>,
-    /// Without an answer, the oldest first.
+    /// Requests without an answer, the oldest first.
     sent: VecDeque<Sent>,
-    /// Sealed, and not rendered yet.
+    /// Sealed output that is not rendered yet.
     out: Vec<u8>,
     next_number: u32,
-    /// Until then, requests fail at once.
+    /// Until then, requests fail immediately.
     paused_until_ns: u64,
     pause_ms: u64,
-    /// SYNs have not been answered since then.
+    /// Since when SYNs have not been answered.
     unreachable_since_ns: Option<u64>,
-    /// The connection is to ourselves, to see whether others can reach us.
+    /// Whether this is the connection of [`Outgoing::test_self`].
     is_self_test: bool,
 }
 
@@ -187,15 +186,11 @@ impl Peer {
         }
     }
 
-    fn is_lost(&self, now: Now) -> bool {
-        let long_ago = |since_ns: u64| now.mono_ns >= since_ns + time::ms(UNREACHABLE_MS);
-        self.unreachable_since_ns.is_some_and(long_ago)
-    }
-
     /// The outcome of requests that cannot be sent.
-    fn unreached(&self, now: Now, why: &'static str) -> PeerOutcome {
-        let lost = self.is_lost(now);
-        if lost { PeerOutcome::Gone("unreachable") } else { PeerOutcome::Unavailable(why) }
+    fn unreachable(&self, now: Now, why: &'static str) -> PeerOutcome {
+        let long_ago = |since_ns: u64| now.mono_ns >= since_ns + time::ms(UNREACHABLE_MS);
+        let is_gone = self.unreachable_since_ns.is_some_and(long_ago);
+        if is_gone { PeerOutcome::Gone("unreachable") } else { PeerOutcome::Unavailable(why) }
     }
 
     fn requests(&self) -> usize {
@@ -227,24 +222,24 @@ impl Peer {
     }
 }
 
-/// Why a connection is of no use.
+/// Why a connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
     Refused,
-    /// Neither accepted nor refused.
+    /// SYNs were not answered.
     Silent,
-    /// We have no port or descriptor.
+    /// No port or descriptor is free.
     Exhausted,
-    /// Accepted, but there was no greeting.
+    /// The handshake timed out.
     NoGreeting,
     OtherBoot,
     Forged,
     Broken,
-    /// The oldest request has no answer.
+    /// The oldest request timed out.
     NoAnswer,
 }
 
-/// Requests to other replicas.
+/// The connections to other replicas, and their requests.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     peers: BTreeMap<Owner, Peer>,
@@ -252,28 +247,29 @@ pub struct Outgoing {
     orders: VecDeque<Order>,
     /// Owners whose connections were ordered, in order.
     ordered: VecDeque<Owner>,
-    done: VecDeque<Done>,
-    /// Of all requests.
+    completed: VecDeque<Completed>,
+    /// Accounted bytes of all requests.
     request_bytes: usize,
 }
 
 impl Outgoing {
-    /// Sends a request to the owner of a connection. [`Outgoing::done`] reports its outcome.
-    pub fn ask(
+    /// Sends a request to the owner of a connection. [`Outgoing::completed`] reports its outcome.
+    pub fn forward(
         &mut self,
         now: Now,
         (id, key): (&SealedId, &PeerKey),
         caller: Id,
-        asked_for: CallbackRequest<'_>,
+        callback: CallbackRequest<'_>,
     ) {
-        let what = match asked_for {
-            CallbackRequest::Get => What::Get,
-            CallbackRequest::Close => What::Close,
-            CallbackRequest::Post(kind, bytes) => What::Post(kind, bytes.into()),
+        let operation = match callback {
+            CallbackRequest::Get => Operation::Get,
+            CallbackRequest::Close => Operation::Close,
+            CallbackRequest::Post(kind, bytes) => Operation::Post(kind, bytes.into()),
         };
         let connection = id.connection;
-        let call = Call { caller, connection, what, began_ns: now.mono_ns, is_second: false };
-        let size = call.what.bytes();
+        let call =
+            Call { caller, connection, operation, began_ns: now.mono_ns, is_repeated: false };
+        let size = call.operation.bytes();
         let has_room = self.make_room(id.owner);
         let peer = self.peers.entry(id.owner).or_insert_with(|| Peer::new(key.clone()));
         if !has_room
@@ -282,27 +278,27 @@ impl Outgoing {
         {
             self.finish(now, &call, PeerOutcome::Busy);
         } else if matches!(peer.lane, Lane::Closed) && now.mono_ns < peer.paused_until_ns {
-            let outcome = peer.unreached(now, "circuit");
+            let outcome = peer.unreachable(now, "circuit");
             self.finish(now, &call, outcome);
         } else {
             peer.key = key.clone();
             peer.waiting.push_back(call);
             self.request_bytes += size;
-            self.go_on(now, id.owner);
+            self.advance(now, id.owner);
         }
         self.forget_if_idle(id.owner);
     }
 
-    /// Connects to our own address as others do, and logs how that goes.
+    /// Connects to the address of this process as other replicas do, and logs whether that works.
     pub fn test_self(&mut self, now: Now, owner: Owner, key: &PeerKey) {
         let mut peer = Peer::new(key.clone());
         peer.is_self_test = true;
         self.peers.insert(owner, peer);
         self.dial(owner);
-        self.go_on(now, owner);
+        self.advance(now, owner);
     }
 
-    /// Whether there is room for this owner; forgets one that nobody asks.
+    /// Whether there is room for this owner. Removes an idle one if necessary.
     fn make_room(&mut self, owner: Owner) -> bool {
         if self.peers.len() < OWNERS_MAX || self.peers.contains_key(&owner) {
             return true;
@@ -322,7 +318,7 @@ impl Outgoing {
 
     fn finish(&mut self, now: Now, call: &Call, outcome: PeerOutcome) {
         let took_ns = now.mono_ns.saturating_sub(call.began_ns);
-        self.done.push_back(Done { caller: call.caller, outcome, took_ns });
+        self.completed.push_back(Completed { caller: call.caller, outcome, took_ns });
     }
 
     fn dial(&mut self, owner: Owner) {
@@ -333,8 +329,8 @@ impl Outgoing {
         }
     }
 
-    /// Seals what waits, or opens a connection for it.
-    fn go_on(&mut self, now: Now, owner: Owner) {
+    /// Seals waiting requests, or opens a connection for them.
+    fn advance(&mut self, now: Now, owner: Owner) {
         let Some(peer) = self.peers.get_mut(&owner) else { return };
         if peer.waiting.is_empty() {
             return;
@@ -347,16 +343,16 @@ impl Outgoing {
         while let Some(mut call) = peer.waiting.pop_front() {
             let number = peer.next_number;
             peer.next_number = number.wrapping_add(1);
-            let asked_for = match &call.what {
-                What::Get => CallbackRequest::Get,
-                What::Close => CallbackRequest::Close,
-                What::Post(kind, body) => CallbackRequest::Post(*kind, body),
+            let callback = match &call.operation {
+                Operation::Get => CallbackRequest::Get,
+                Operation::Close => CallbackRequest::Close,
+                Operation::Post(kind, body) => CallbackRequest::Post(*kind, body),
             };
-            let request = Request { number, connection: call.connection, asked_for };
+            let request = Request { number, connection: call.connection, callback };
             let (head, body) = request.pieces();
             dialler.seal(&[&head, body], &mut peer.out);
-            let bytes = call.what.bytes();
-            if let What::Post(_, body) = &mut call.what {
+            let bytes = call.operation.bytes();
+            if let Operation::Post(_, body) = &mut call.operation {
                 *body = Box::default();
             }
             let until_ns = now.mono_ns + time::ms(ANSWER_MS);
@@ -365,23 +361,23 @@ impl Outgoing {
         self.orders.push_back(Order::Write(id));
     }
 
-    /// What to do next.
+    /// The next order.
     pub fn poll(&mut self) -> Option<Order> {
         self.orders.pop_front()
     }
 
     /// The next request that has an outcome.
-    pub fn done(&mut self) -> Option<Done> {
-        self.done.pop_front()
+    pub fn completed(&mut self) -> Option<Completed> {
+        self.completed.pop_front()
     }
 
-    /// The connection that was ordered first has this id; `None`: there are too many.
+    /// The id of the connection that was ordered first; `None` if there are too many.
     pub fn opened(&mut self, now: Now, id: Option<Id>) {
         let Some(owner) = self.ordered.pop_front() else { return };
         let Some(peer) = self.peers.get_mut(&owner) else { return };
         match id {
             Some(id) => {
-                let until_ns = now.mono_ns + time::ms(CONNECT_MS);
+                let until_ns = now.mono_ns + time::ms(OUTBOUND_CONNECT_MS);
                 peer.lane = Lane::Connecting { id, until_ns };
                 self.by_id.insert(id, owner);
             }
@@ -389,13 +385,13 @@ impl Outgoing {
         }
     }
 
-    /// Whether this connection is one of these.
+    /// Whether this is a connection to another replica.
     #[must_use]
     pub fn has(&self, id: Id) -> bool {
         self.by_id.contains_key(&id)
     }
 
-    /// A connection is established, or not.
+    /// A connection is established, or connecting failed.
     pub fn connected(
         &mut self,
         now: Now,
@@ -422,7 +418,7 @@ impl Outgoing {
         self.fail(now, owner, failure);
     }
 
-    /// Bytes of an owner.
+    /// Bytes were received.
     pub fn received(&mut self, now: Now, id: Id, bytes: &[u8]) {
         let Some(owner) = self.by_id.get(&id).copied() else { return };
         let Some(peer) = self.peers.get_mut(&owner) else { return };
@@ -442,24 +438,24 @@ impl Outgoing {
                 self.request_bytes -= sent.bytes;
                 let took_ns = now.mono_ns.saturating_sub(sent.call.began_ns);
                 let outcome = PeerOutcome::Answered(outcome);
-                self.done.push_back(Done { caller: sent.call.caller, outcome, took_ns });
+                self.completed.push_back(Completed { caller: sent.call.caller, outcome, took_ns });
             }
         }
         match how {
-            Ok(()) => self.note_open(now, owner),
+            Ok(()) => self.after_input(now, owner),
             Err(ChannelFault::OtherBoot) => self.fail(now, owner, Failure::OtherBoot),
             Err(
                 ChannelFault::Forged
                 | ChannelFault::TooLong
-                | ChannelFault::NoMessage
+                | ChannelFault::InvalidMessage
                 | ChannelFault::Version(_)
                 | ChannelFault::UnknownKey(_),
             ) => self.fail(now, owner, Failure::Forged),
         }
     }
 
-    /// After the owner's greeting, requests can be sent; after each answer, it is idle again.
-    fn note_open(&mut self, now: Now, owner: Owner) {
+    /// Sends requests after the owner's greeting, and restarts the idle timeout after each answer.
+    fn after_input(&mut self, now: Now, owner: Owner) {
         let Some(peer) = self.peers.get_mut(&owner) else { return };
         let idle_until_ns = now.mono_ns + time::ms(IDLE_MS);
         match std::mem::replace(&mut peer.lane, Lane::Closed) {
@@ -470,11 +466,11 @@ impl Outgoing {
                 if std::mem::take(&mut peer.is_self_test) {
                     log::info!(
                         target: "peer-self-test", address:% = owner.address;
-                        "this process can be reached at its advertised address"
+                        "self-test: the advertised address can be reached"
                     );
                 }
                 self.orders.push_back(Order::Write(id));
-                self.go_on(now, owner);
+                self.advance(now, owner);
             }
             Lane::Open { id, dialler, .. } => peer.lane = Lane::Open { id, dialler, idle_until_ns },
             lane @ (Lane::Greeting { .. }
@@ -484,7 +480,7 @@ impl Outgoing {
         }
     }
 
-    /// It may be written to.
+    /// Produces output, after [`Order::Write`].
     pub fn render(&mut self, id: Id, out: &mut Vec<u8>) {
         let peer = self.by_id.get(&id).and_then(|owner| self.peers.get_mut(owner));
         if let Some(peer) = peer {
@@ -493,14 +489,14 @@ impl Outgoing {
         }
     }
 
-    /// A connection has ended, by whichever side.
+    /// A connection has ended.
     pub fn ended(&mut self, now: Now, id: Id) {
         if let Some(owner) = self.by_id.get(&id).copied() {
             self.fail(now, owner, Failure::Broken);
         }
     }
 
-    /// Decides what becomes of the requests of a connection that is of no use any more.
+    /// Gives up a connection, and decides the outcome of its requests.
     fn fail(&mut self, now: Now, owner: Owner, failure: Failure) {
         let Some(peer) = self.peers.get_mut(&owner) else { return };
         if let Some(id) = peer.lane.id() {
@@ -512,8 +508,8 @@ impl Outgoing {
         if std::mem::take(&mut peer.is_self_test) {
             log::warn!(
                 target: "peer-self-test", address:% = owner.address, failure:? = failure;
-                "this process cannot be reached at its advertised address: callbacks that arrive \
-                 at other replicas will fail, see --gateway-advertise"
+                "self-test: the advertised address cannot be reached, so callbacks through other \
+                 replicas will fail, see --gateway-advertise"
             );
         }
         match failure {
@@ -531,7 +527,7 @@ impl Outgoing {
         let unreached = match failure {
             Failure::Refused => PeerOutcome::Gone("refused"),
             Failure::OtherBoot => PeerOutcome::Gone("other_boot"),
-            Failure::Silent => peer.unreached(now, "silent"),
+            Failure::Silent => peer.unreachable(now, "silent"),
             Failure::NoGreeting | Failure::NoAnswer => PeerOutcome::Unavailable("timeout"),
             Failure::Exhausted => PeerOutcome::Unavailable("exhausted"),
             Failure::Forged => PeerOutcome::Unavailable("forged"),
@@ -542,39 +538,41 @@ impl Outgoing {
         for Sent { call, bytes, until_ns, .. } in sent {
             self.request_bytes -= bytes;
             let is_overdue = failure == Failure::NoAnswer && until_ns <= now.mono_ns;
-            match call.what {
-                What::Post(..) => self.finish(now, &call, PeerOutcome::Cut),
-                What::Get | What::Close if is_overdue => {
+            match call.operation {
+                Operation::Post(..) => self.finish(now, &call, PeerOutcome::Cut),
+                Operation::Get | Operation::Close if is_overdue => {
                     self.finish(now, &call, PeerOutcome::Unavailable("timeout"));
                 }
-                What::Get | What::Close => self.repeat(now, owner, (call, &unreached), failure),
+                Operation::Get | Operation::Close => {
+                    self.repeat(now, owner, (call, &unreached), failure);
+                }
             }
         }
         for call in waiting {
-            self.request_bytes -= call.what.bytes();
+            self.request_bytes -= call.operation.bytes();
             self.repeat(now, owner, (call, &unreached), failure);
         }
-        self.go_on(now, owner);
+        self.advance(now, owner);
         self.forget_if_idle(owner);
     }
 
-    /// A request that was not carried out, as far as is known, or that may be carried out twice:
-    /// if its connection broke, it gets another one, once.
+    /// Repeats a request once if its connection broke. It was not executed, or it may be executed
+    /// twice.
     fn repeat(
         &mut self,
         now: Now,
         owner: Owner,
-        (mut call, otherwise): (Call, &PeerOutcome),
+        (mut call, outcome): (Call, &PeerOutcome),
         failure: Failure,
     ) {
         let broke = matches!(failure, Failure::Broken | Failure::NoAnswer);
         match self.peers.get_mut(&owner) {
-            Some(peer) if broke && !call.is_second => {
-                call.is_second = true;
-                self.request_bytes += call.what.bytes();
+            Some(peer) if broke && !call.is_repeated => {
+                call.is_repeated = true;
+                self.request_bytes += call.operation.bytes();
                 peer.waiting.push_back(call);
             }
-            Some(_) | None => self.finish(now, &call, otherwise.clone()),
+            Some(_) | None => self.finish(now, &call, outcome.clone()),
         }
     }
 
@@ -595,7 +593,7 @@ impl Outgoing {
         self.peers.values().filter_map(Peer::deadline).min()
     }
 
-    /// Does what is due.
+    /// The deadline has passed.
     pub fn fire(&mut self, now: Now) {
         let is_due = |peer: &Peer| peer.deadline().is_some_and(|due_ns| due_ns <= now.mono_ns);
         let due: Vec<Owner> =
@@ -619,7 +617,7 @@ impl Outgoing {
         }
     }
 
-    /// Bytes that it owns.
+    /// Accounted bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.peers.values().map(Peer::cost).sum::<usize>()
@@ -627,7 +625,7 @@ impl Outgoing {
             + self.by_id.len() * heap::tree_entry::<(Id, Owner)>()
     }
 
-    /// Owners with their open requests, and whether a connection to them is open.
+    /// Owners, their requests in flight, and whether the connection is open.
     pub fn owners(&self) -> impl Iterator<Item = (Owner, usize, bool)> {
         let open = |peer: &Peer| matches!(peer.lane, Lane::Open { .. });
         self.peers.iter().map(move |(owner, peer)| (*owner, peer.requests(), open(peer)))

@@ -1,7 +1,7 @@
-//! Connection ids that name their owner: any replica with the key learns from an id which replica
-//! holds the connection. Nobody without a key learns anything, or can make an id. Ids are sealed
-//! with a key derived from the peer key and the boot, which is random for each process. Nonces are
-//! a bijection of the count of connections, so a process cannot use one twice.
+//! Connection ids that name their owner: a replica with the key learns from an id which replica
+//! holds the connection. Without the key, an id can be neither read nor made. The sealing key is
+//! derived from the peer key and the boot, which is random for each process. Nonces are a bijection
+//! of the count of connections, so a process cannot use one twice.
 
 // key id 1 | boot 8 | nonce 8 | sealed: address 4 or 16, port 2, serial 4, minute 4 | tag 16
 
@@ -14,10 +14,10 @@ use ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use super::keys::{KeyId, PeerKey, PeerKeys};
 use crate::parts::gateway::connection_id::ConnectionId;
 
-/// An id of an owner with an IPv4 address, and its text.
+/// Lengths of an id and its text if the owner has an IPv4 address.
 const V4_BYTES: usize = HEAD_BYTES + 4 + TAIL_BYTES + TAG_BYTES;
 const V4_CHARS: usize = 63;
-/// The same with an IPv6 address.
+/// The same for IPv6.
 const V6_BYTES: usize = HEAD_BYTES + 16 + TAIL_BYTES + TAG_BYTES;
 const V6_CHARS: usize = 79;
 const HEAD_BYTES: usize = 1 + 8 + 8;
@@ -26,7 +26,8 @@ const TAIL_BYTES: usize = 2 + 4 + 4;
 const TAG_BYTES: usize = 16;
 const MINUTE_MS: i64 = 60_000;
 
-/// A run of a process: random, so that no process answers for its predecessor at the same address.
+/// Identifies a run of a process. It is random, so that no process answers for its predecessor at
+/// the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Boot(pub [u8; 8]);
 
@@ -35,11 +36,11 @@ pub struct Boot(pub [u8; 8]);
 pub struct Owner {
     /// Its peer listener.
     pub address: SocketAddr,
-    /// The run of its process.
+    /// Its run.
     pub boot: Boot,
 }
 
-/// What an id says.
+/// The contents of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SealedId {
     /// The key that sealed it.
@@ -52,12 +53,12 @@ pub struct SealedId {
     pub minute: u32,
 }
 
-/// Why a text is not an id of ours.
+/// Why an id cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdFault {
-    /// It is not sealed, or not by us, or for another stage.
+    /// It was not sealed with one of the keys, or for another stage.
     Forged,
-    /// It has the form of an id, and a key that we do not have.
+    /// No key has this key id.
     UnknownKey,
 }
 
@@ -66,18 +67,18 @@ pub enum IdFault {
 pub struct Minter {
     owner: Owner,
     stage: Box<str>,
-    /// Connections so far.
+    /// Ids so far.
     count: u64,
-    /// Where the nonces start, so that an id does not tell how many connections there were.
+    /// Random offset, so that ids do not reveal the number of connections.
     start: u64,
     key: (KeyId, LessSafeKey),
 }
 
 impl Minter {
-    /// Mints for this owner with the first of the keys.
+    /// Mints ids of this owner with the first key.
     #[must_use]
     pub fn new(owner: Owner, stage: &str, keys: &PeerKeys, start: u64) -> Option<Self> {
-        let key = (keys.first().id(), derived(keys.first(), owner.boot)?);
+        let key = (keys.first().id(), sealing_key(keys.first(), owner.boot)?);
         Some(Self { owner, stage: stage.into(), count: 0, start, key })
     }
 
@@ -87,18 +88,18 @@ impl Minter {
         self.owner
     }
 
-    /// Mints with the first of these keys from now on. Nonces go on, so that a key that returns
-    /// does not meet one again.
+    /// Mints with the first of these keys from now on. The count continues, so that no nonce is
+    /// repeated if a key comes back.
     pub fn set_keys(&mut self, keys: &PeerKeys) {
-        if let Some(key) = derived(keys.first(), self.owner.boot) {
+        if let Some(key) = sealing_key(keys.first(), self.owner.boot) {
             self.key = (keys.first().id(), key);
         }
     }
 
-    /// A new id: what it is called in our table, and its text.
+    /// A new id: its key in the table of connections, and its text.
     pub fn mint(&mut self, wall_ms: i64) -> Option<(ConnectionId, Box<str>)> {
         let serial = self.count as u32;
-        let nonce = scattered(self.start.wrapping_add(self.count)).to_be_bytes();
+        let nonce = mix(self.start.wrapping_add(self.count)).to_be_bytes();
         self.count += 1;
         let minute = minute(wall_ms);
         let mut bytes = Vec::with_capacity(V6_BYTES);
@@ -118,58 +119,58 @@ impl Minter {
         let tag =
             key.seal_in_place_separate_tag(padded(nonce), Aad::from(&aad[..]), sealed).ok()?;
         bytes.extend_from_slice(tag.as_ref());
-        Some((name(nonce, serial, minute), URL_SAFE_NO_PAD.encode(&bytes).into()))
+        Some((table_key(nonce, serial, minute), URL_SAFE_NO_PAD.encode(&bytes).into()))
     }
 }
 
 impl SealedId {
-    /// Whether this text has the form of a sealed id.
+    /// Whether this text has the length of a sealed id.
     #[must_use]
-    pub fn has_form(text: &str) -> bool {
-        matches!(bare(text).len(), V4_CHARS | V6_CHARS)
+    pub fn has_length(text: &str) -> bool {
+        matches!(unpadded(text).len(), V4_CHARS | V6_CHARS)
     }
 
-    /// Opens an id. It does not say whether the connection exists.
+    /// Opens an id. Its connection may have ended.
     ///
     /// # Errors
-    /// Why it is none of ours.
+    /// Why it is invalid.
     pub fn open(text: &str, stage: &str, keys: &PeerKeys) -> Result<Self, IdFault> {
         let mut buffer = [0; V6_BYTES];
-        let bytes = match bare(text).len() {
+        let bytes = match unpadded(text).len() {
             V4_CHARS => &mut buffer[..V4_BYTES],
             V6_CHARS => &mut buffer[..],
             _ => return Err(IdFault::Forged),
         };
-        if URL_SAFE_NO_PAD.decode_slice(bare(text), bytes) != Ok(bytes.len()) {
+        if URL_SAFE_NO_PAD.decode_slice(unpadded(text), bytes) != Ok(bytes.len()) {
             return Err(IdFault::Forged);
         }
         let (head, sealed) = bytes.split_at_mut(HEAD_BYTES);
         let key = keys.find(head[0]).ok_or(IdFault::UnknownKey)?;
-        let (boot, nonce) = (Boot(part(head, 1)), part(head, 9));
+        let (boot, nonce) = (Boot(array(head, 1)), array(head, 9));
         let aad = associated(key.id(), stage);
-        let derived = derived(key, boot).ok_or(IdFault::Forged)?;
-        let opened = derived.open_in_place(padded(nonce), Aad::from(&aad[..]), sealed);
+        let sealing_key = sealing_key(key, boot).ok_or(IdFault::Forged)?;
+        let opened = sealing_key.open_in_place(padded(nonce), Aad::from(&aad[..]), sealed);
         let opened = opened.map_err(|_| IdFault::Forged)?;
         let (address, tail) = opened.split_at(opened.len() - TAIL_BYTES);
         let ip = match <[u8; 4]>::try_from(address as &[u8]) {
             Ok(four) => IpAddr::V4(Ipv4Addr::from(four)),
-            Err(_) => IpAddr::V6(Ipv6Addr::from(part::<16>(address, 0))),
+            Err(_) => IpAddr::V6(Ipv6Addr::from(array::<16>(address, 0))),
         };
-        let port = u16::from_be_bytes(part(tail, 0));
+        let port = u16::from_be_bytes(array(tail, 0));
         let (serial, minute) =
-            (u32::from_be_bytes(part(tail, 2)), u32::from_be_bytes(part(tail, 6)));
+            (u32::from_be_bytes(array(tail, 2)), u32::from_be_bytes(array(tail, 6)));
         Ok(Self {
             key: key.id(),
             owner: Owner { address: SocketAddr::new(ip, port), boot },
-            connection: name(nonce, serial, minute),
+            connection: table_key(nonce, serial, minute),
             minute,
         })
     }
 
-    /// Whether its connection must be over: it was minted more than `life_ms` and an hour ago, or,
-    /// since clocks differ, more than an hour ahead.
+    /// Whether its connection must have ended: it was minted more than `life_ms` and an hour ago,
+    /// or more than an hour in the future, since clocks differ.
     #[must_use]
-    pub fn is_over(&self, wall_ms: i64, life_ms: u64) -> bool {
+    pub fn is_expired(&self, wall_ms: i64, life_ms: u64) -> bool {
         const HOUR: i64 = 60;
         let life = i64::try_from(life_ms).unwrap_or(i64::MAX - MINUTE_MS) / MINUTE_MS + 1;
         let age = wall_ms.div_euclid(MINUTE_MS) - i64::from(self.minute);
@@ -177,12 +178,12 @@ impl SealedId {
     }
 }
 
-/// Without padding: some clients add it.
-fn bare(text: &str) -> &str {
+/// Removes padding, which some clients add.
+fn unpadded(text: &str) -> &str {
     text.strip_suffix('=').unwrap_or(text)
 }
 
-fn derived(key: &PeerKey, boot: Boot) -> Option<LessSafeKey> {
+fn sealing_key(key: &PeerKey, boot: Boot) -> Option<LessSafeKey> {
     key.derive(&[b"id", &boot.0])
 }
 
@@ -199,8 +200,8 @@ fn padded(nonce: [u8; 8]) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-/// What a connection is called in the table of its owner.
-fn name(nonce: [u8; 8], serial: u32, minute: u32) -> ConnectionId {
+/// The key of a connection in the table of its owner.
+fn table_key(nonce: [u8; 8], serial: u32, minute: u32) -> ConnectionId {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&nonce);
     bytes[8..12].copy_from_slice(&serial.to_be_bytes());
@@ -212,13 +213,13 @@ fn minute(wall_ms: i64) -> u32 {
     u32::try_from(wall_ms.div_euclid(MINUTE_MS)).unwrap_or(0)
 }
 
-/// The bytes from `from` on, which the caller knows to be there.
-fn part<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
-    bytes.get(from..from + N).and_then(|part| part.try_into().ok()).unwrap_or([0; N])
+/// The bytes from `from` on. The caller has checked the length.
+fn array<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
+    bytes.get(from..from + N).and_then(|array| array.try_into().ok()).unwrap_or([0; N])
 }
 
 /// A bijection of 64-bit numbers: the finalizer of `SplitMix64`.
-fn scattered(count: u64) -> u64 {
+fn mix(count: u64) -> u64 {
     let mut mixed = count.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -251,7 +252,7 @@ mod tests {
             let mut minter = Minter::new(owner(address), "prod", &keys, 7).unwrap();
             let (connection, text) = minter.mint(NOW_MS).unwrap();
             assert_eq!(text.len(), chars);
-            assert!(SealedId::has_form(&text));
+            assert!(SealedId::has_length(&text));
             let minute = (NOW_MS / 60_000) as u32;
             let key = keys.first().id();
             let known = SealedId { key, owner: owner(address), connection, minute };
@@ -287,7 +288,6 @@ mod tests {
         assert_eq!(SealedId::open(&other, "prod", &keys), Err(IdFault::Forged));
     }
 
-    /// Another boot, another nonce, another address: other ids, and no two of a process are alike.
     #[test]
     fn nonces_are_not_repeated() {
         let keys = keys(&[1]);
@@ -315,18 +315,18 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_over_after_the_life_of_a_connection() {
+    fn an_id_expires_after_the_lifetime_of_a_connection() {
         let keys = keys(&[1]);
         let mut minter = Minter::new(owner("10.1.2.3:8082"), "prod", &keys, 0).unwrap();
         let (_, text) = minter.mint(NOW_MS).unwrap();
         let id = SealedId::open(&text, "prod", &keys).unwrap();
         for (minutes, over) in [(-61, true), (-60, false), (0, false), (181, false), (182, true)] {
-            assert_eq!(id.is_over(NOW_MS + minutes * 60_000, LIFE_MS), over, "{minutes}");
+            assert_eq!(id.is_expired(NOW_MS + minutes * 60_000, LIFE_MS), over, "{minutes}");
         }
         // Shorter lives for tests; clocks that were never set.
-        assert!(!id.is_over(NOW_MS + 61 * 60_000, LIFE_MS / 7_200));
-        assert!(id.is_over(NOW_MS + 62 * 60_000, LIFE_MS / 7_200));
-        assert!(id.is_over(0, LIFE_MS) && id.is_over(i64::MAX, LIFE_MS));
-        assert!(!id.is_over(NOW_MS, u64::MAX));
+        assert!(!id.is_expired(NOW_MS + 61 * 60_000, LIFE_MS / 7_200));
+        assert!(id.is_expired(NOW_MS + 62 * 60_000, LIFE_MS / 7_200));
+        assert!(id.is_expired(0, LIFE_MS) && id.is_expired(i64::MAX, LIFE_MS));
+        assert!(!id.is_expired(NOW_MS, u64::MAX));
     }
 }

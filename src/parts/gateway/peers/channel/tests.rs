@@ -54,7 +54,7 @@ impl Pair {
         self.dialler.confirm(&mut self.requests);
         let first = self.requests.clone();
         assert_eq!(self.serve(&first), Ok(vec![]));
-        assert!(self.dialler.is_open() && self.acceptor.is_proven());
+        assert!(self.dialler.is_open() && self.acceptor.is_authenticated());
         self
     }
 
@@ -171,7 +171,7 @@ fn nothing_can_be_replayed() {
     Pair::new().open().dialler.confirm(&mut first);
     let how = acceptor.received(&keys, &first, &mut out, &mut |_| panic!("a message"));
     assert_eq!(how, Err(ChannelFault::Forged));
-    assert!(!acceptor.is_proven());
+    assert!(!acceptor.is_authenticated());
     // After a restart of the owner: another boot, even with the same random.
     let mut acceptor = Acceptor::new(Boot([9; 8]), [3; 16]);
     let mut greeting = Vec::new();
