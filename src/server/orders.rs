@@ -5,7 +5,6 @@ use crate::engine::{Action, Id, Now, Peer, Source};
 use crate::limits;
 use crate::server::conn::Conn;
 use crate::server::ops::drain::Phase;
-use crate::server::ops::pressure::MemoryStage;
 use crate::server::part::{Order, Part, PartId};
 use crate::server::shared::Shared;
 use crate::time::Moment;
@@ -55,12 +54,10 @@ impl Server {
         self.shared.actions.push_back(action);
     }
 
-    /// Accepts a connection at the listener of a part. At the limit, the part names another one to
-    /// close, so that idle strangers cannot lock out its peers.
+    /// Accepts a connection at the listener of a part. At the limit, the part gives up another one,
+    /// so that idle strangers cannot lock out its peers. As on the admin side, there is no check of
+    /// memory: the part answers that it is overloaded.
     pub(super) fn accept_for_part(&mut self, now: Now, part: PartId, peer: Peer) -> Option<Id> {
-        if self.shared.pressure.stage() == MemoryStage::Exhausted {
-            return None;
-        }
         if self.shared.open.of_parts >= limits::PART_CONNECTIONS {
             let evicted = self.shared.parts.connections(Some(part))?.evict()?;
             self.shared.actions.push_back(Action::Reset(evicted));

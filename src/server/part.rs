@@ -121,6 +121,9 @@ pub trait Part: Sockets {
         None
     }
 
+    /// Memory became short, or is sufficient again.
+    fn memory_changed(&mut self, _is_short: bool) {}
+
     /// Accounted bytes of the part.
     fn cost(&self) -> usize {
         0

@@ -94,6 +94,10 @@ impl Parts {
         self.call_all(|part| part.fetched(now, paths, files));
     }
 
+    pub(super) fn memory_changed(&mut self, is_short: bool) {
+        self.call_all(|part| part.memory_changed(is_short));
+    }
+
     fn call_all(&mut self, mut call: impl FnMut(&mut dyn Part)) {
         for slot in &mut self.all {
             call(&mut *slot.part);

@@ -49,6 +49,10 @@ impl Server {
             // Reading had stopped for connections with unsent output.
             actions.extend(self.conns.iter().map(|(id, _)| Action::Resume(id)));
         }
+        let is_short = stage >= pressure::MemoryStage::Short;
+        if is_short != (before >= pressure::MemoryStage::Short) {
+            self.shared.parts.memory_changed(is_short);
+        }
     }
 
     /// Closes the connections that own most memory until they account for the excess. If all of
