@@ -1,7 +1,8 @@
 //! AWS protocols for clients and servers, without I/O: request signatures, credential providers,
-//! and the `DynamoDB` API.
+//! the `DynamoDB` API, and errors of the callback API.
 
 pub mod call;
+pub mod callbacks;
 pub mod credentials;
 pub mod dynamodb;
 pub mod endpoint;

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,6 +71,10 @@ class Backend:
             request_queue_size = 512
             daemon_threads = True
 
+            # Gateways that are killed reset their connections.
+            def handle_error(self, *_):
+                pass
+
         self.server = Threads(("127.0.0.1", 0), Handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -78,15 +83,15 @@ class Backend:
 class Replica:
     """A gateway that can be started again at the same addresses."""
 
-    def __init__(self, number, backend):
-        self.host = f"127.0.0.{11 + number}"
+    def __init__(self, number, backend, key_file=KEY_FILE):
+        self.host, self.key_file = f"127.0.0.{11 + number}", key_file
         self.main, self.admin, self.peer = (port_at(self.host) for _ in range(3))
         self.backend, self.server = backend, None
 
     def start(self, *args):
         self.server = Server(
             "--gateway-backend", f"http://127.0.0.1:{self.backend.port}",
-            "--gateway-format", "proxy", "--gateway-peer-key-file", str(KEY_FILE),
+            "--gateway-format", "proxy", "--gateway-peer-key-file", str(self.key_file),
             "--gateway-peer-listen", f"{self.host}:{self.peer}",
             "--drain-delay", "3s", "--drain-window", "2s", "--drain-timeout", "15s", *args,
             main=f"{self.host}:{self.main}", admin=f"{self.host}:{self.admin}")
@@ -328,10 +333,11 @@ async def rolling_restart(replicas, backend, url, endpoint):
 
 
 def strangers(replicas):
-    """The peer port says nothing to whoever has no key, and does not wait long."""
+    """The peer port sends nothing to clients without the key, and does not wait long."""
     replica = replicas[0]
     for what, said in (("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), ("TLS", b"\x16\x03\x01\x02\x00"),
-                       ("a hello of our version", b"\x01" + os.urandom(33)), ("nothing", b"")):
+                       ("a hello of our version", b"\x01" + os.urandom(33)),
+                       ("a hello of another version", b"\x02" + os.urandom(33)), ("nothing", b"")):
         with socket.create_connection((replica.host, replica.peer), 5) as link:
             began = time.monotonic()
             link.sendall(said)
@@ -344,26 +350,72 @@ def strangers(replicas):
             check(f"and is reset soon: {what}", time.monotonic() - began < 3)
 
 
+def message_of(replica, id_):
+    """Status and message of GET for this id."""
+    try:
+        with urllib.request.urlopen(f"{replica.endpoint()}/@connections/{id_}") as answer:
+            return answer.status, None
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read()).get("message")
+
+
+async def unknown_and_gone(replicas, backend):
+    """A 410 says whether the connection has ended, or the gateway cannot know."""
+    other_keys = SCRATCH / "other-keys"
+    other_keys.write_text(secrets.token_hex(32) + "\n")
+    other = Replica(3, backend, other_keys).start()
+    url = f"ws://{other.host}:{other.main}/gateway/prod"
+    async with websockets.connect(url) as link:
+        await link.send("elsewhere")
+        while "elsewhere" not in backend.ids:
+            await asyncio.sleep(0.02)
+        id_ = backend.ids["elsewhere"]
+        unknown = (410, "Unknown connection")
+        equal("an id of another key may be open elsewhere", message_of(replicas[0], id_), unknown)
+        equal("so may a random id", message_of(replicas[0], "A" * 22), unknown)
+        equal("and one of any shape", {message_of(replicas[0], shape) for shape in (
+            "x", "A" * 63, "A" * 79, id_[:-1], id_ + "A", "%00", "..%2f..", "A" * 4000)}, {unknown})
+        logged = "a callback has an id of an unknown key"
+        warnings = [r for r in records(replicas[0].server.log_text()) if logged in r.get("message", "")]
+        equal("an unknown key is logged once a minute", len(warnings), 1)
+        equal("its own gateway serves it", message_of(other, id_), (200, None))
+    for _ in range(100):
+        if message_of(other, id_)[0] == 410:
+            break
+        await asyncio.sleep(0.02)
+    equal("and says when it is gone", message_of(other, id_), (410, "Gone"))
+    other.server.kill()
+
+
 def keys_and_addresses(replicas):
     replica = replicas[0]
-    tested = "this process can be reached at its advertised address"
-    check("it has tried its own address", until(lambda: replica.server.record(tested)))
+    tested = "self-test: the advertised address can be reached"
+    check("the self-test succeeded", until(lambda: replica.server.record(tested)))
     good = KEY_FILE.read_text()
     KEY_FILE.write_text("rubbish\n")
-    warning = "--gateway-peer-key-file cannot be used, the keys read before remain in use"
+    warning = "--gateway-peer-key-file cannot be used: keeping the previous keys"
 
     def warnings():
         return sum(r.get("message") == warning for r in records(replica.server.log_text()))
     replica.server.signal(signal.SIGHUP)
-    check("rubbish in the key file is told", until(lambda: warnings() == 1))
+    check("an invalid key file is logged", until(lambda: warnings() == 1))
     replica.server.signal(signal.SIGHUP)
     time.sleep(0.3)
     equal("once", warnings(), 1)
     KEY_FILE.write_text(good)
+    replica.server.signal(signal.SIGHUP)
+    time.sleep(0.3)
+    KEY_FILE.unlink()
+    replica.server.signal(signal.SIGHUP)
+    check("so is one that cannot be read, later", until(lambda: warnings() == 2))
+    KEY_FILE.write_text(good)
+    replica.server.signal(signal.SIGHUP)
     for text, why in (("", "has no key"), ("c2hvcnQ=\n", "line 1 has 5 bytes instead of 32"),
-                      (good + good, "lines 1 and 2 have the same key")):
+                      (good + good, "lines 1 and 2 have the same key"), (None, "cannot be read")):
         bad = SCRATCH / "bad-keys"
-        bad.write_text(text)
+        bad.unlink(missing_ok=True)
+        if text is not None:
+            bad.write_text(text)
         code, _, said = wspulse("--listen", "127.0.0.1:0", "--admin-listen", "off",
                                 "--gateway-backend", "http://127.0.0.1:1",
                                 "--gateway-peer-key-file", str(bad))
@@ -378,8 +430,8 @@ def keys_and_addresses(replicas):
     with Server("--gateway-backend", "http://127.0.0.1:1", "--gateway-peer-key-file", str(KEY_FILE),
                 "--gateway-peer-listen", "127.0.0.1:0", "--gateway-advertise",
                 f"127.0.0.9:{port_at('127.0.0.9')}") as server:
-        check("an address that nobody can reach is told", until(
-            lambda: any("cannot be reached at its advertised address" in r.get("message", "")
+        check("an advertised address that cannot be reached is logged", until(
+            lambda: any("the advertised address cannot be reached" in r.get("message", "")
                         for r in records(server.log_text()))), server.log_text()[-500:])
         with urllib.request.urlopen(server.url("/readyz", "admin")) as answer:
             equal("and readiness stays", answer.status, 200)
@@ -391,6 +443,7 @@ def main():
     replicas = [Replica(number, backend).start() for number in range(3)]
     url, endpoint = haproxy(replicas)
     section(callbacks_through_any, replicas, backend, url, endpoint)
+    section(unknown_and_gone, replicas, backend)
     section(strangers, replicas)
     section(keys_and_addresses, replicas)
     section(rolling_restart, replicas, backend, url, endpoint)

@@ -1,10 +1,13 @@
 //! The gateway with backends that are slow, broken or down: each message is answered once and in
 //! order. Virtual time; faults from a seed.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use serde_json::Value;
+use wspulse::parts::gateway::connection_id::{self, ConnectionId};
 use wspulse::rng::Rng;
 
 use crate::harness::Harness;
@@ -338,4 +341,37 @@ fn shape(asked: &[u8], payload: &str, format: &str) -> String {
 
 fn keys(value: &Value) -> String {
     value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(",")
+}
+
+/// While the kernel says that memory is short, messages of callbacks are refused.
+#[test]
+fn callbacks_are_refused_while_memory_is_short() {
+    let args = "--gateway-backend http://127.0.0.1:8501 --gateway-open --memory-limit 64MiB";
+    let mut harness = Harness::new(&args.split(' ').collect::<Vec<_>>());
+    harness.net.state().on_connect = OnConnect::Accept;
+    let used = Rc::new(Cell::new(8 << 20));
+    harness.net.state().memory_used = Some(used.clone());
+    let client = harness.connect();
+    harness.send(client, &upgrade("/gateway/prod", &[]));
+    let backend = *harness.net.state().outgoing.last().expect("a request");
+    harness.send(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let caller = harness.net.connect(1);
+    let id = connection_id::counted(0).map(ConnectionId).expect("an id");
+    let mut reader = Reader::default();
+    let mut status = |harness: &mut Harness, method: &str, used_mib: u64| {
+        used.set(used_mib << 20);
+        harness.pass(1_000);
+        let head = format!("{method} /@connections/{id} HTTP/1.1\r\nHost: h\r\n");
+        harness.send(caller, format!("{head}Content-Length: 0\r\n\r\n").as_bytes());
+        // The account changes with a request, and the kernel is asked again.
+        harness.pass(1_000);
+        harness.send(caller, format!("{head}Content-Length: 0\r\n\r\n").as_bytes());
+        let lines = reader.read(&harness.net.take_output(caller));
+        lines.last().map(|line| line[..3].to_owned()).unwrap_or_default()
+    };
+    assert_eq!(status(&mut harness, "POST", 8), "200");
+    assert_eq!(status(&mut harness, "POST", 61), "429");
+    assert_eq!(status(&mut harness, "GET", 61), "200");
+    assert_eq!(status(&mut harness, "POST", 8), "200");
+    assert_eq!(harness.end(client), None);
 }

@@ -300,7 +300,7 @@ impl Backend {
     pub fn heard(&mut self, now: Now, ask: Ask, how: Result<(u16, &[u8]), Silence>) {
         match ask {
             Ask::Callback(number) => {
-                self.callback_result(now, number, how.map(|(status, _)| status));
+                self.callback_result(now, number, how);
             }
             Ask::Count(number) => self.count_result(now, number, how),
             Ask::Forget => self.session_deleted(how),

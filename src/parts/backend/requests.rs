@@ -4,6 +4,7 @@ use super::pending::Task;
 use super::sessions::KEEP_MS;
 use super::{Ask, Backend, Message, Silence, Step, Store, TOKEN_MIN_MS};
 use crate::aws::call::{Authorization, ServiceRequest};
+use crate::aws::callbacks;
 use crate::aws::credentials::{self, Need, ProviderRequest};
 use crate::aws::dynamodb::{self, Fault, Operation};
 use crate::aws::endpoint::Endpoint;
@@ -68,16 +69,24 @@ impl Backend {
         self.call(Ask::Callback(number), &endpoint, bytes, deadline_ns);
     }
 
-    pub(super) fn callback_result(&mut self, now: Now, number: u64, how: Result<u16, Silence>) {
+    pub(super) fn callback_result(
+        &mut self,
+        now: Now,
+        number: u64,
+        how: Result<(u16, &[u8]), Silence>,
+    ) {
         match how {
-            Ok(200..300) => {}
-            Ok(410) => {
+            Ok((200..300, _)) => {}
+            Ok((410, body)) if callbacks::is_gone(body) => {
                 log::info!(target: "callback", status = 410; "the connection is gone");
                 if let Some(message) = self.pending.find(number) {
                     message.gone = true;
                 }
             }
-            Ok(status) => {
+            Ok((410, _)) => {
+                log::warn!(target: "callback", status = 410; "the gateway has no such connection");
+            }
+            Ok((status, _)) => {
                 log::warn!(target: "callback", status; "the gateway rejected the callback");
                 if matches!(status, 401 | 403) {
                     self.refresh_token(now, TOKEN_MIN_MS);
@@ -88,7 +97,7 @@ impl Backend {
                 log::warn!(target: "callback", why:% = silence; "cannot reach the gateway");
             }
         }
-        self.callback_done(now, number, how.ok());
+        self.callback_done(now, number, how.ok().map(|(status, _)| status));
     }
 
     fn callback_done(&mut self, now: Now, number: u64, status: Option<u16>) {

@@ -161,6 +161,20 @@ fn sessions_of_gone_connections_are_deleted() {
     assert_eq!((&test.answered[..], test.backend.figures.deleted), (&[1][..], 1));
 }
 
+/// A gateway without the key of the replicas, or one that cannot reach the owner, does not know
+/// whether the connection has ended.
+#[test]
+fn sessions_of_unknown_connections_are_kept() {
+    let mut test = Test::memory();
+    test.post(1, "a");
+    test.say(Ask::Callback(0), Ok((410, r#"{"message":"Unknown connection"}"#)));
+    assert_eq!((&test.answered[..], test.backend.sessions()), (&[1][..], Some(1)));
+    assert_eq!(test.backend.figures.callbacks[&Some(410)], 1);
+    test.post(2, "a");
+    test.say(Ask::Callback(1), Ok((410, r#"{"message":"Gone"}"#)));
+    assert_eq!((test.backend.sessions(), test.backend.figures.deleted), (Some(0), 1));
+}
+
 #[test]
 fn the_gateway_token_is_sent_and_re_read() {
     let mut test = Test::new(SessionStorage::Memory, Auth::Token("/token".to_owned()), None);

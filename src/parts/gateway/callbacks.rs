@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::peers::outgoing::{OUTCOME_MS, PeerOutcome};
 use super::peers::{Holder, Peers};
 use super::{CallbackOutcome, CallbackRequest, Gateway, Plan};
+use crate::aws::callbacks::UNKNOWN_CONNECTION;
 use crate::aws::keys::Keys;
 use crate::aws::sigv4::{self, Parts};
 use crate::behaviours::Kind;
@@ -119,7 +120,7 @@ pub(super) fn answer(
     }
     let path = percent_decoded(asked.path).unwrap_or_default();
     let Some((stage, id)) = path.split_once(CONNECTIONS) else {
-        return Reply::Now(error(410, "GoneException", "Gone"));
+        return Reply::Now(respond(CallbackOutcome::Unknown));
     };
     let known = &gateway.plan().stage;
     if !stage.is_empty() && stage.strip_prefix('/') != Some(known) {
@@ -159,14 +160,16 @@ fn carry_out(
     let outcome = match peers.map(|peers| (peers.find(now, id), peers)) {
         None | Some((Holder::Unsealed, _)) => gateway.callback(now, id, asked_for),
         Some((Holder::Local(connection), _)) => gateway.callback_for(now, connection, asked_for),
-        Some((Holder::Invalid, _)) => CallbackOutcome::Gone,
+        Some((Holder::Expired, _)) => CallbackOutcome::Gone,
+        Some((Holder::Invalid, _)) => CallbackOutcome::Unknown,
         Some((Holder::Remote(id), peers)) => {
             gateway.figures.count_callback("peer");
             peers.forward(now, &id, asked.id, asked_for);
             return Reply::Later { after_ms: OUTCOME_MS + LATE_MS, what: Deferred::Part };
         }
     };
-    gateway.figures.count_callback(if outcome == CallbackOutcome::Gone { "gone" } else { "local" });
+    let is_gone = matches!(outcome, CallbackOutcome::Gone | CallbackOutcome::Unknown);
+    gateway.figures.count_callback(if is_gone { "gone" } else { "local" });
     Reply::Now(respond(outcome))
 }
 
@@ -175,9 +178,10 @@ pub(super) fn forwarded(outcome: PeerOutcome) -> Response<'static> {
     match outcome {
         PeerOutcome::Answered(outcome) => respond(outcome),
         PeerOutcome::Gone(_) => respond(CallbackOutcome::Gone),
+        PeerOutcome::Unreachable => respond(CallbackOutcome::Unknown),
         PeerOutcome::Unavailable(_) => {
             let why = "the replica that holds the connection does not answer";
-            error(503, "ServiceUnavailableException", why).with("Retry-After", "1")
+            try_later(503, "ServiceUnavailableException", why)
         }
         PeerOutcome::Cut => {
             let why = "the replica that holds the connection may have sent the message or not";
@@ -185,7 +189,7 @@ pub(super) fn forwarded(outcome: PeerOutcome) -> Response<'static> {
         }
         PeerOutcome::Busy => {
             let why = "too many callbacks wait for the replica that holds the connection";
-            error(429, "LimitExceededException", why).with("Retry-After", "1")
+            try_later(429, "LimitExceededException", why)
         }
     }
 }
@@ -199,9 +203,13 @@ fn respond(outcome: CallbackOutcome) -> Response<'static> {
         CallbackOutcome::Queued => Response::empty(200),
         CallbackOutcome::Closing => Response::empty(204),
         CallbackOutcome::Gone => error(410, "GoneException", "Gone"),
+        CallbackOutcome::Unknown => error(410, "GoneException", UNKNOWN_CONNECTION),
+        CallbackOutcome::Overloaded => {
+            try_later(429, "LimitExceededException", "the gateway is short of memory")
+        }
         CallbackOutcome::Full => {
             let why = "the client does not take what waits for it";
-            error(429, "LimitExceededException", why).with("Retry-After", "1")
+            try_later(429, "LimitExceededException", why)
         }
         CallbackOutcome::Found { connected_at_ms, source_ip, user_agent, last_active_ms } => {
             json(&ConnectionInfo {
@@ -226,6 +234,10 @@ struct ConnectionInfo {
 struct Identity {
     source_ip: String,
     user_agent: String,
+}
+
+fn try_later(status: u16, name: &'static str, message: &str) -> Response<'static> {
+    error(status, name, message).with("Retry-After", "1")
 }
 
 /// AWS clients read the error name from the header field.

@@ -4,7 +4,9 @@
 use super::connection_id::ConnectionId;
 use super::request::{self, BackendEvent, Route};
 use super::session::{InFlight, Session, State};
-use super::{CallbackOutcome, CallbackRequest, Gateway, PUSHED_BEFORE_NEXT, Step, Verdict, Why};
+use super::{
+    CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, PUSHED_BEFORE_NEXT, Step, Verdict, Why,
+};
 use crate::behaviours::Close;
 use crate::calls::pool::{Failure, Reply};
 use crate::engine::{HangUp, Now};
@@ -187,11 +189,13 @@ impl Gateway {
     ) -> CallbackOutcome {
         // The table key of a connection with a sealed id is not secret, so it is not accepted here.
         let is_unsealed = |connection: &ConnectionId| {
-            self.sessions.get(connection).is_some_and(|session| session.sealed_id.is_none())
+            let session = self.sessions.get(connection);
+            session.is_some_and(|session| session.sealed_id.is_none())
+                || self.ended.contains(connection)
         };
         match ConnectionId::parse(id).filter(is_unsealed) {
             Some(connection) => self.callback_for(now, connection, asked_for),
-            None => CallbackOutcome::Gone,
+            None => CallbackOutcome::Unknown,
         }
     }
 
@@ -202,10 +206,14 @@ impl Gateway {
         connection: ConnectionId,
         asked_for: CallbackRequest<'_>,
     ) -> CallbackOutcome {
-        let session = self.sessions.get_mut(&connection);
-        let Some(session) = session.filter(|session| matches!(session.state, State::Open)) else {
+        let Some(session) = self.sessions.get_mut(&connection) else {
             return CallbackOutcome::Gone;
         };
+        match session.state {
+            State::Open => {}
+            State::Connecting | State::Decided(_) => return CallbackOutcome::Unknown,
+            State::Closing(..) | State::Ending(..) => return CallbackOutcome::Gone,
+        }
         match asked_for {
             CallbackRequest::Get => CallbackOutcome::Found {
                 connected_at_ms: session.connected_at_ms,
@@ -219,6 +227,7 @@ impl Gateway {
                 self.steps.push_back(Step::Wake(session.id));
                 CallbackOutcome::Closing
             }
+            CallbackRequest::Post(..) if self.memory_is_short => CallbackOutcome::Overloaded,
             CallbackRequest::Post(_, bytes) if !session.has_room_for(bytes.len()) => {
                 CallbackOutcome::Full
             }
@@ -245,6 +254,12 @@ impl Gateway {
         let Some(session) = self.sessions.remove(&connection) else { return };
         self.connections.remove(&session.id);
         self.bytes -= session.cost();
+        if session.sealed_id.is_none() {
+            if self.ended.len() == ENDED_MAX {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(connection);
+        }
         if matches!(session.state, State::Ending(..)) {
             self.ending = self.ending.saturating_sub(1);
         }

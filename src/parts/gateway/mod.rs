@@ -20,6 +20,7 @@ use super::Manifest;
 use crate::behaviours::Close;
 use crate::calls::pool::{Call, Failure};
 use crate::engine::{Id, Now};
+use crate::heap;
 use crate::options::read::{Environment, Filled};
 use crate::options::{Usage, serve as options};
 use crate::outbox::{Block, Blocks};
@@ -65,6 +66,8 @@ pub const IDLE_MS: u64 = 600_000;
 pub const LIFE_MS: u64 = 7_200_000;
 /// Closed connections that still have requests to send.
 pub const ENDING_MAX: usize = 1_000;
+/// Ended connections whose ids are remembered.
+const ENDED_MAX: usize = 1_024;
 /// Unsent pushes of a connection beyond which callbacks get 429.
 pub const PUSHED_BYTES: usize = 256 * 1024;
 /// Unsent pushes beyond which the next message waits, since its reply would have to wait too.
@@ -121,10 +124,14 @@ pub enum CallbackOutcome {
         /// Milliseconds since 1970.
         last_active_ms: i64,
     },
-    /// The connection does not exist.
+    /// The connection has ended.
     Gone,
+    /// No connection with this id is open here. It may be open elsewhere.
+    Unknown,
     /// The client does not read its messages.
     Full,
+    /// Memory is short.
+    Overloaded,
 }
 
 /// A callback.
@@ -170,6 +177,10 @@ pub struct Gateway {
     steps: VecDeque<Step>,
     next_ticket: u64,
     ending: usize,
+    /// Random ids of connections that ended, the latest last: an id that is not in any table may
+    /// be another replica's.
+    ended: VecDeque<ConnectionId>,
+    memory_is_short: bool,
     bytes: usize,
     blocks: Blocks,
     /// Counters for metrics.
@@ -191,6 +202,8 @@ impl Gateway {
             steps: VecDeque::new(),
             next_ticket: 0,
             ending: 0,
+            ended: VecDeque::new(),
+            memory_is_short: false,
             bytes: 0,
             blocks: Blocks::without_idle(),
             figures: Figures::default(),
@@ -207,6 +220,17 @@ impl Gateway {
     #[must_use]
     pub fn cost(&self) -> usize {
         self.bytes
+    }
+
+    /// Memory of tables, which stay allocated.
+    #[must_use]
+    pub fn table_cost(&self) -> usize {
+        heap::table::<ConnectionId>(self.ended.capacity())
+    }
+
+    /// While memory is short, messages of callbacks are refused.
+    pub fn set_memory_short(&mut self, is_short: bool) {
+        self.memory_is_short = is_short;
     }
 
     /// Memory of one connection.

@@ -440,11 +440,15 @@ impl Part for Front {
     }
 
     fn table_cost(&self) -> usize {
-        self.calls.table_cost()
+        self.gateway.table_cost() + self.calls.table_cost()
     }
 
     fn cost_of(&self, id: Id) -> usize {
         self.gateway.cost_of(id) + self.peers.as_ref().map_or(0, |peers| peers.cost_of(id))
+    }
+
+    fn memory_changed(&mut self, is_short: bool) {
+        self.gateway.set_memory_short(is_short);
     }
 
     fn is_busy(&self) -> bool {

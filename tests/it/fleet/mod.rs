@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::rc::Rc;
 
+use wspulse::aws::callbacks::UNKNOWN_CONNECTION;
 use wspulse::engine::{File, Side, Signal};
 use wspulse::net::driver::Driver;
 use wspulse::options::{self, Command, Surroundings};
@@ -265,7 +266,8 @@ impl Fleet {
                 if let Some(line) = lines.first() {
                     let status = line.split(' ').next().unwrap().parse().unwrap();
                     self.callbacks[at].status = Some(status);
-                    self.judge(at, status);
+                    let says_gone = status == 410 && !line.contains(UNKNOWN_CONNECTION);
+                    self.judge(at, status, says_gone);
                 } else if is_over {
                     self.callbacks[at].is_lost = true;
                 }
@@ -288,7 +290,7 @@ impl Fleet {
             && (from == client.host || !(net.partitions.contains_key(&pair) || is_fresh))
     }
 
-    fn judge(&self, at: usize, status: u16) {
+    fn judge(&self, at: usize, status: u16, says_gone: bool) {
         let callback = &self.callbacks[at];
         let took_ms = (self.now_ns() - callback.began_ns) / 1_000_000;
         assert!(took_ms <= ANSWER_MS, "{took_ms} ms");
@@ -300,9 +302,12 @@ impl Fleet {
             return;
         }
         let Some(client) = callback.client.map(|client| &self.clients[client]) else {
-            assert_eq!(status, 410, "a forged id");
+            assert_eq!((status, says_gone), (410, false), "a forged id");
             return;
         };
+        // Whether or not the owner can be reached.
+        let is_open = !client.is_over && !client.is_deleted && !self.stopping[client.host];
+        assert!(!(says_gone && is_open), "gone, but {} holds {}", client.host, client.id);
         let is_certain = callback.was_reachable && self.is_reachable(callback.host, client);
         assert!(
             status != 410 || !is_certain,

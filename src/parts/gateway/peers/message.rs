@@ -80,6 +80,8 @@ impl Answer {
             CallbackOutcome::Gone => 2,
             CallbackOutcome::Full => 3,
             CallbackOutcome::Found { .. } => 4,
+            CallbackOutcome::Unknown => 5,
+            CallbackOutcome::Overloaded => 6,
         }];
         bytes.extend_from_slice(&self.number.to_be_bytes());
         if let CallbackOutcome::Found { connected_at_ms, source_ip, user_agent, last_active_ms } =
@@ -117,6 +119,8 @@ impl Answer {
                 let user_agent = text(&mut rest, usize::from(agent_bytes))?;
                 CallbackOutcome::Found { connected_at_ms, source_ip, user_agent, last_active_ms }
             }
+            5 => CallbackOutcome::Unknown,
+            6 => CallbackOutcome::Overloaded,
             _ => return None,
         };
         rest.is_empty().then_some(Self { number, outcome })
@@ -171,7 +175,9 @@ mod tests {
             last_active_ms: i64::MAX,
         };
         let (queued, closing) = (CallbackOutcome::Queued, CallbackOutcome::Closing);
-        for outcome in [queued, closing, CallbackOutcome::Gone, CallbackOutcome::Full, found] {
+        let refused = [CallbackOutcome::Gone, CallbackOutcome::Unknown, CallbackOutcome::Full];
+        let others = [queued, closing, CallbackOutcome::Overloaded, found];
+        for outcome in refused.into_iter().chain(others) {
             let sent = Answer { number: u32::MAX, outcome };
             let bytes = sent.bytes();
             assert!(bytes.len() <= ANSWER_BYTES_MAX);

@@ -56,7 +56,9 @@ pub enum Holder {
     Local(ConnectionId),
     /// Another one.
     Remote(SealedId),
-    /// The id is invalid or expired.
+    /// None any more: the connection must have ended.
+    Expired,
+    /// The id cannot be opened.
     Invalid,
 }
 
@@ -126,7 +128,7 @@ impl Peers {
         }
         match SealedId::open(id, &self.setup.stage, &self.setup.keys) {
             Ok(id) if id.owner.boot == self.setup.owner.boot => Holder::Local(id.connection),
-            Ok(id) if id.is_expired(now.wall_ms, self.setup.life_ms) => Holder::Invalid,
+            Ok(id) if id.is_expired(now.wall_ms, self.setup.life_ms) => Holder::Expired,
             Ok(id) => Holder::Remote(id),
             Err(IdFault::Forged) => Holder::Invalid,
             Err(IdFault::UnknownKey) => {

@@ -39,6 +39,8 @@ pub enum PeerOutcome {
     Answered(CallbackOutcome),
     /// The owner is gone, and with it the connection.
     Gone(&'static str),
+    /// The owner has not been reachable for a long time.
+    Unreachable,
     /// Not executed; the caller may try again.
     Unavailable(&'static str),
     /// A POST that may have been executed.
@@ -52,12 +54,14 @@ impl PeerOutcome {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Answered(CallbackOutcome::Gone) => "gone",
+            Self::Answered(CallbackOutcome::Gone | CallbackOutcome::Unknown) => "gone",
             Self::Answered(CallbackOutcome::Full) => "full",
+            Self::Answered(CallbackOutcome::Overloaded) => "overloaded",
             Self::Answered(
                 CallbackOutcome::Queued | CallbackOutcome::Closing | CallbackOutcome::Found { .. },
             ) => "ok",
             Self::Gone(why) | Self::Unavailable(why) => why,
+            Self::Unreachable => "unreachable",
             Self::Cut => "cut",
             Self::Busy => "busy",
         }
@@ -190,7 +194,7 @@ impl Peer {
     fn unreachable(&self, now: Now, why: &'static str) -> PeerOutcome {
         let long_ago = |since_ns: u64| now.mono_ns >= since_ns + time::ms(UNREACHABLE_MS);
         let is_gone = self.unreachable_since_ns.is_some_and(long_ago);
-        if is_gone { PeerOutcome::Gone("unreachable") } else { PeerOutcome::Unavailable(why) }
+        if is_gone { PeerOutcome::Unreachable } else { PeerOutcome::Unavailable(why) }
     }
 
     fn requests(&self) -> usize {
