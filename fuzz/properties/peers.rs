@@ -97,8 +97,8 @@ mod model {
     /// What is read says the same bytes again.
     pub(super) fn messages(data: &[u8]) {
         if let Some(request) = Request::read(data) {
-            let (head, body) = request.pieces();
-            assert_eq!([&head[..], body].concat(), data);
+            let (head, trace, body) = request.pieces();
+            assert_eq!([&head[..], trace, body].concat(), data);
         }
         if let Some(answer) = Answer::read(data) {
             // A User-Agent can be longer in a foreign answer.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::peers::outgoing::{OUTCOME_MS, PeerOutcome};
 use super::peers::{Holder, Peers};
+use super::traceparent::Traceparent;
 use super::{CallbackOutcome, CallbackRequest, Gateway, Plan};
 use crate::aws::callbacks::UNKNOWN_CONNECTION;
 use crate::aws::keys::Keys;
@@ -150,6 +151,10 @@ fn asked_for<'b>(
     }
 }
 
+pub(super) fn trace(asked: &PartRequest<'_, '_, '_>) -> Option<Traceparent> {
+    asked.request.value("traceparent").and_then(|value| Traceparent::parse(value.as_bytes()))
+}
+
 fn carry_out(
     gateway: &mut Gateway,
     peers: Option<&mut Peers>,
@@ -164,7 +169,7 @@ fn carry_out(
         Some((Holder::Invalid, _)) => CallbackOutcome::Unknown,
         Some((Holder::Remote(id), peers)) => {
             gateway.figures.count_callback("peer");
-            peers.forward(now, &id, asked.id, asked_for);
+            peers.forward(now, &id, asked.id, (asked_for, trace(asked)));
             return Reply::Later { after_ms: OUTCOME_MS + LATE_MS, what: Deferred::Part };
         }
     };

@@ -13,6 +13,7 @@ pub mod plan;
 mod request;
 mod select;
 mod session;
+pub mod traceparent;
 
 use std::collections::{BTreeMap, VecDeque};
 

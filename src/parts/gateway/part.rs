@@ -8,6 +8,7 @@ use serde_json::json;
 use super::callbacks::{self, Guard};
 use super::peers::Peers;
 use super::peers::outgoing::Completed;
+use super::traceparent::Traceparent;
 use super::{ConnectRequest, FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, Why};
 use crate::behaviours::{Answer, Close, Ctx, Entry, Kind, PartSocket, Sizes, Sockets, State};
 use crate::calls::pool::CallId;
@@ -179,8 +180,12 @@ impl Front {
             self.order(Orderer::Peers, order);
         }
         let Some(peers) = &mut self.peers else { return };
-        while let Some(Completed { caller, outcome, .. }) = peers.completed() {
-            log::debug!(target: "callback", outcome = outcome.label(); "callback forwarded");
+        while let Some(Completed { caller, outcome, trace, .. }) = peers.completed() {
+            log::debug!(
+                target: "callback", outcome = outcome.label(),
+                trace = trace.as_ref().map(Traceparent::as_str);
+                "callback forwarded"
+            );
             self.orders.push_back(Order::Answer(caller, callbacks::forwarded(outcome)));
         }
         for took_ns in peers.figures.took_ns.drain(..) {
@@ -287,7 +292,8 @@ impl Part for Front {
         if let Reply::Now(response) = &reply {
             log::debug!(
                 target: "callback", method = asked.request.method_text, status = response.status,
-                peer:% = asked.peer;
+                peer:% = asked.peer,
+                trace = callbacks::trace(&asked).as_ref().map(Traceparent::as_str);
                 "callback"
             );
         }
@@ -485,6 +491,12 @@ impl Connections for Front {
         let gateway = &mut self.gateway;
         match self.peers.as_mut().filter(|peers| peers.has(id)) {
             Some(peers) => peers.received(now, (id, bytes), out, &mut |request| {
+                if let Some(trace) = &request.trace {
+                    log::debug!(
+                        target: "callback", trace = trace.as_str();
+                        "callback from another replica"
+                    );
+                }
                 gateway.callback_for(now, request.connection, request.callback)
             }),
             None => self.calls.received(now, id, bytes, out),

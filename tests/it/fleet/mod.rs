@@ -607,7 +607,8 @@ fn a_replica_that_takes_no_answers_is_not_read() {
     dialler.confirm(&mut said);
     for number in 0..REQUESTS {
         let connection = ConnectionId([7; 16]);
-        let request = Request { number, connection, callback: CallbackRequest::Get };
+        let callback = CallbackRequest::Get;
+        let request = Request { number, connection, callback, trace: None };
         dialler.seal(&[&request.pieces().0], &mut said);
     }
     harness.send(wire, &said);

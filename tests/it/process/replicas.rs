@@ -41,9 +41,13 @@ fn answer(stream: TcpStream, ids: &Sender<String>) {
     }
 }
 
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 fn post(server: &Server, id: &str, body: &str) -> String {
     let mut caller = Client::connect(server.admin);
-    let head = format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: h\r\n");
+    let head = format!(
+        "POST /prod/@connections/{id} HTTP/1.1\r\nHost: h\r\ntraceparent: {TRACEPARENT}\r\n"
+    );
     caller.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
     caller.line()[..3].to_owned()
 }
@@ -62,6 +66,8 @@ fn any_replica_takes_a_callback() {
         keys.to_str().unwrap(),
         "--gateway-peer-listen",
         "127.0.0.1:0",
+        "--log-level",
+        "debug",
     ];
     let (mut owner, other) = (Server::start(&args), Server::start(&args));
     let mut client = Client::upgraded(owner.main, "/gateway/prod", &[]);
@@ -69,6 +75,7 @@ fn any_replica_takes_a_callback() {
     assert_eq!(id.len(), 63);
     assert_eq!(post(&other, &id, "through another"), "200");
     assert_eq!(client.line(), "text \"through another\"");
+    assert_eq!(owner.wait_for("callback")["trace"], TRACEPARENT);
     assert_eq!(post(&owner, &id, "through its own"), "200");
     assert_eq!(client.line(), "text \"through its own\"");
     // A process that is killed refuses connections at once: its ids are gone.

@@ -3,11 +3,14 @@
 
 use crate::behaviours::Kind;
 use crate::parts::gateway::connection_id::ConnectionId;
+use crate::parts::gateway::traceparent::{TRACEPARENT_BYTES, Traceparent};
 use crate::parts::gateway::{CallbackOutcome, CallbackRequest, MESSAGE_BYTES};
 
 const HEAD_BYTES: usize = 1 + 4 + 16;
+/// A bit of the first byte: a `traceparent` follows the head.
+const TRACED: u8 = 0x80;
 /// Maximum request.
-pub const REQUEST_BYTES_MAX: usize = HEAD_BYTES + MESSAGE_BYTES;
+pub const REQUEST_BYTES_MAX: usize = HEAD_BYTES + TRACEPARENT_BYTES + MESSAGE_BYTES;
 /// Maximum answer.
 pub const ANSWER_BYTES_MAX: usize = 1 + 4 + 8 + 8 + 1 + IP_BYTES_MAX + 2 + AGENT_BYTES_MAX;
 /// Maximum address.
@@ -24,12 +27,14 @@ pub struct Request<'b> {
     pub connection: ConnectionId,
     /// The operation.
     pub callback: CallbackRequest<'b>,
+    /// The caller's `traceparent`.
+    pub trace: Option<Traceparent>,
 }
 
 impl<'b> Request<'b> {
-    /// The encoded request: its head and its body.
+    /// The encoded request: its head, a `traceparent` if the head has `TRACED`, and its body.
     #[must_use]
-    pub fn pieces(&self) -> ([u8; HEAD_BYTES], &'b [u8]) {
+    pub fn pieces(&self) -> ([u8; HEAD_BYTES], &[u8], &'b [u8]) {
         let (kind, body) = match self.callback {
             CallbackRequest::Get => (0, &[][..]),
             CallbackRequest::Close => (1, &[][..]),
@@ -37,17 +42,24 @@ impl<'b> Request<'b> {
             CallbackRequest::Post(Kind::Binary, body) => (3, body),
         };
         let mut head = [0; HEAD_BYTES];
-        head[0] = kind;
+        let trace = self.trace.as_ref().map_or(&[][..], Traceparent::as_bytes);
+        head[0] = if trace.is_empty() { kind } else { kind | TRACED };
         head[1..5].copy_from_slice(&self.number.to_be_bytes());
         head[5..].copy_from_slice(&self.connection.0);
-        (head, body)
+        (head, trace, body)
     }
 
     /// Decodes a request; `None` if it is invalid.
     #[must_use]
     pub fn read(message: &'b [u8]) -> Option<Self> {
-        let (head, body) = message.split_at_checked(HEAD_BYTES)?;
-        let callback = match head[0] {
+        let (head, rest) = message.split_at_checked(HEAD_BYTES)?;
+        let (trace, body) = if head[0] & TRACED == 0 {
+            (None, rest)
+        } else {
+            let (trace, body) = rest.split_at_checked(TRACEPARENT_BYTES)?;
+            (Some(Traceparent::parse(trace)?), body)
+        };
+        let callback = match head[0] & !TRACED {
             0 if body.is_empty() => CallbackRequest::Get,
             1 if body.is_empty() => CallbackRequest::Close,
             2 if simdutf8::basic::from_utf8(body).is_ok() => {
@@ -57,7 +69,8 @@ impl<'b> Request<'b> {
             _ => return None,
         };
         let number = u32::from_be_bytes(head[1..5].try_into().ok()?);
-        Some(Self { number, connection: ConnectionId(head[5..].try_into().ok()?), callback })
+        let connection = ConnectionId(head[5..].try_into().ok()?);
+        Some(Self { number, connection, callback, trace })
     }
 }
 
@@ -162,11 +175,15 @@ mod tests {
             CallbackRequest::Post(Kind::Binary, b"\xff"),
             CallbackRequest::Post(Kind::Text, b""),
         ] {
-            let sent = Request { number: 7, connection, callback };
-            let (head, body) = sent.pieces();
-            let bytes = [&head[..], body].concat();
-            let read = Request::read(&bytes).unwrap();
-            assert_eq!(format!("{sent:?}"), format!("{read:?}"));
+            let trace = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+            for trace in [None, Traceparent::parse(trace)] {
+                let sent = Request { number: 7, connection, callback, trace };
+                let (head, trace, body) = sent.pieces();
+                let bytes = [&head[..], trace, body].concat();
+                assert!(bytes.len() <= REQUEST_BYTES_MAX);
+                let read = Request::read(&bytes).unwrap();
+                assert_eq!(format!("{sent:?}"), format!("{read:?}"));
+            }
         }
         let found = CallbackOutcome::Found {
             connected_at_ms: -1,
@@ -195,7 +212,9 @@ mod tests {
     #[test]
     fn invalid_requests() {
         let connection = [7; 16];
-        for (kind, body) in [(0, &b"x"[..]), (1, b"x"), (2, b"\xff"), (4, b""), (255, b"")] {
+        for (kind, body) in
+            [(0, &b"x"[..]), (1, b"x"), (2, b"\xff"), (4, b""), (0x80, b""), (255, b"")]
+        {
             let bytes = [&[kind, 0, 0, 0, 1], &connection[..], body].concat();
             assert!(Request::read(&bytes).is_none(), "{kind}");
         }

@@ -11,6 +11,7 @@ pub mod sealed_id;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::connection_id::ConnectionId;
+use super::traceparent::Traceparent;
 use super::{CallbackOutcome, CallbackRequest};
 use crate::engine::{File, HangUp, Id, Now};
 use crate::parts::DrawId;
@@ -146,7 +147,13 @@ impl Peers {
 
     /// Forwards a callback to the owner of its connection. [`Peers::completed`] reports its
     /// outcome.
-    pub fn forward(&mut self, now: Now, id: &SealedId, caller: Id, callback: CallbackRequest<'_>) {
+    pub fn forward(
+        &mut self,
+        now: Now,
+        id: &SealedId,
+        caller: Id,
+        callback: (CallbackRequest<'_>, Option<Traceparent>),
+    ) {
         // `find` opened the id with this key.
         if let Some(key) = self.setup.keys.find(id.key) {
             self.outgoing.forward(now, (id, key), caller, callback);

@@ -10,6 +10,7 @@ use super::sealed_id::{Owner, SealedId};
 use crate::engine::{HangUp, Id, Now, Target};
 use crate::limits::OUTBOUND_CONNECT_MS;
 use crate::parts::gateway::connection_id::ConnectionId;
+use crate::parts::gateway::traceparent::Traceparent;
 use crate::parts::gateway::{CallbackOutcome, CallbackRequest};
 use crate::server::part::Order;
 use crate::{heap, time};
@@ -77,6 +78,8 @@ pub struct Completed {
     pub outcome: PeerOutcome,
     /// Time from the request to its outcome.
     pub took_ns: u64,
+    /// The caller's `traceparent`.
+    pub trace: Option<Traceparent>,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,7 @@ struct Call {
     caller: Id,
     connection: ConnectionId,
     operation: Operation,
+    trace: Option<Traceparent>,
     began_ns: u64,
     /// Whether it was already repeated on another connection.
     is_repeated: bool,
@@ -263,7 +267,7 @@ impl Outgoing {
         now: Now,
         (id, key): (&SealedId, &PeerKey),
         caller: Id,
-        callback: CallbackRequest<'_>,
+        (callback, trace): (CallbackRequest<'_>, Option<Traceparent>),
     ) {
         let operation = match callback {
             CallbackRequest::Get => Operation::Get,
@@ -271,8 +275,8 @@ impl Outgoing {
             CallbackRequest::Post(kind, bytes) => Operation::Post(kind, bytes.into()),
         };
         let connection = id.connection;
-        let call =
-            Call { caller, connection, operation, began_ns: now.mono_ns, is_repeated: false };
+        let began_ns = now.mono_ns;
+        let call = Call { caller, connection, operation, trace, began_ns, is_repeated: false };
         let size = call.operation.bytes();
         let has_room = self.make_room(id.owner);
         let peer = self.peers.entry(id.owner).or_insert_with(|| Peer::new(key.clone()));
@@ -322,7 +326,12 @@ impl Outgoing {
 
     fn finish(&mut self, now: Now, call: &Call, outcome: PeerOutcome) {
         let took_ns = now.mono_ns.saturating_sub(call.began_ns);
-        self.completed.push_back(Completed { caller: call.caller, outcome, took_ns });
+        self.completed.push_back(Completed {
+            caller: call.caller,
+            outcome,
+            took_ns,
+            trace: call.trace,
+        });
     }
 
     fn dial(&mut self, owner: Owner) {
@@ -352,9 +361,10 @@ impl Outgoing {
                 Operation::Close => CallbackRequest::Close,
                 Operation::Post(kind, body) => CallbackRequest::Post(*kind, body),
             };
-            let request = Request { number, connection: call.connection, callback };
-            let (head, body) = request.pieces();
-            dialler.seal(&[&head, body], &mut peer.out);
+            let request =
+                Request { number, connection: call.connection, callback, trace: call.trace };
+            let (head, trace, body) = request.pieces();
+            dialler.seal(&[&head, trace, body], &mut peer.out);
             let bytes = call.operation.bytes();
             if let Operation::Post(_, body) = &mut call.operation {
                 *body = Box::default();
@@ -442,7 +452,8 @@ impl Outgoing {
                 self.request_bytes -= sent.bytes;
                 let took_ns = now.mono_ns.saturating_sub(sent.call.began_ns);
                 let outcome = PeerOutcome::Answered(outcome);
-                self.completed.push_back(Completed { caller: sent.call.caller, outcome, took_ns });
+                let Call { caller, trace, .. } = sent.call;
+                self.completed.push_back(Completed { caller, outcome, took_ns, trace });
             }
         }
         match how {
