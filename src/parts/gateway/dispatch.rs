@@ -109,10 +109,9 @@ impl Gateway {
         let Some(in_flight) = session.in_flight.take() else { return };
         self.circuits[in_flight.backend].record(now, &how, in_flight.is_trial);
         let outcome = outcome(&how);
-        let public_id = session.public_id(connection);
         let route = in_flight.route.label(&self.plan);
         log::debug!(
-            target: "gateway", route, outcome, connection = public_id,
+            target: "gateway", route, outcome, connection = session.public_id(connection),
             took_ms = now.mono_ns.saturating_sub(in_flight.began_ns) / 1_000_000;
             "request completed"
         );
@@ -120,7 +119,7 @@ impl Gateway {
         self.figures.took_ns.push(now.mono_ns.saturating_sub(in_flight.began_ns));
         if outcome != "ok" {
             log::warn!(
-                target: "gateway-failed", route, outcome, connection = public_id,
+                target: "gateway-failed", route, outcome, connection = session.public_id(connection),
                 reason:% = describe(&how);
                 "request to the backend failed"
             );
@@ -134,7 +133,10 @@ impl Gateway {
                         let wanted = self.plan.reply && !reply.body.is_empty();
                         wanted.then_some(reply.body)
                     }
-                    Ok(_) | Err(_) => Some(request::error_frame(&public_id, &in_flight.request)),
+                    Ok(_) | Err(_) => {
+                        let name = session.public_id(connection);
+                        Some(request::error_frame(&name, &in_flight.request))
+                    }
                 };
                 if let Some(bytes) = pushed {
                     let kind =
