@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use super::marks::Marks;
 use super::{Channel, Driver, Entry, Os, find};
-use crate::engine::{Engine, HangUp, Id, Shortage, Side, Target, TlsFault};
+use crate::engine::{Engine, HangUp, Id, Now, Shortage, Side, Target, TlsFault};
 use crate::limits;
 use crate::time;
 
@@ -248,14 +248,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
         watched
     }
 
-    /// The engine has no slot: writes its response, as far as it fits. Nothing is written at the
-    /// listener of a part, whose protocol is unknown here.
+    /// The engine has no slot: writes its response, as far as it fits.
     fn refuse(&mut self, mut stream: O::Stream, side: Side) {
-        if let Side::Part(_) = side {
-            return;
-        }
+        let response = refusal(&mut self.engine, self.now, side, Shortage::Slots);
+        let Some(response) = response else { return };
         // With TLS nothing can be written before the handshake.
-        let written = stream.write(self.engine.refused_at_accept(self.now, Shortage::Slots));
+        let written = stream.write(response);
         drop(written);
         self.os.finish(&mut stream);
         // Unread bytes would make the kernel send RST, and the peer would lose the response.
@@ -270,13 +268,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.listeners[listener].state = Queue::Paused { until_ns };
         self.listeners[listener].retry_ns = until_ns;
         for refused in 0..limits::ACCEPTS_PER_TURN {
-            let response = match self.listeners[listener].side {
-                Side::Part(_) => &[],
-                Side::Main | Side::Admin => {
-                    self.engine.refused_at_accept(self.now, Shortage::Descriptors)
-                }
-            };
-            match self.os.refuse_one(listener, response) {
+            let side = self.listeners[listener].side;
+            let response = refusal(&mut self.engine, self.now, side, Shortage::Descriptors);
+            match self.os.refuse_one(listener, response.unwrap_or_default()) {
                 Ok(()) if refused == 0 => {
                     log::warn!(
                         target: "accept-error", error:% = error;
@@ -327,4 +321,13 @@ pub(super) fn hang_up(error: &io::Error) -> HangUp {
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM: a shortage that passes.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+}
+
+/// The response to a connection that cannot be accepted. There is none at the listener of a part,
+/// whose protocol is unknown here.
+fn refusal<E: Engine>(engine: &mut E, now: Now, side: Side, why: Shortage) -> Option<&[u8]> {
+    match side {
+        Side::Part(_) => None,
+        Side::Main | Side::Admin => Some(engine.refused_at_accept(now, why)),
+    }
 }
