@@ -100,7 +100,7 @@ pub(super) fn parse(
     _: &Surroundings,
 ) -> Result<Command, Usage> {
     let (given, mut words) = match read::args(&read::known(FLAGS), args, 2)? {
-        Given::Help => return Ok(Command::Print(help::screen(&PAGE, PAGE.synopsis, FLAGS))),
+        Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
         Given::Version => return Ok(Command::Print(help::version())),
         Given::Values { flags, words } => (flags, words),
     };

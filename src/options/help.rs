@@ -18,7 +18,12 @@ pub(crate) fn version() -> String {
 }
 
 /// The output of `--help`.
-pub(crate) fn screen<D>(page: &Page, synopsis: &str, table: &Table<D>) -> String {
+pub(crate) fn screen<D>(page: &Page, table: &Table<D>) -> String {
+    screen_with(page, page.synopsis, table)
+}
+
+/// The same with another synopsis.
+pub(crate) fn screen_with<D>(page: &Page, synopsis: &str, table: &Table<D>) -> String {
     let lines =
         groups(table).into_iter().filter(|group| !group.brief).flat_map(|group| group.flags);
     let width = lines.map(|flag| flag.usage().len()).max().unwrap_or(0);

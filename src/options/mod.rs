@@ -108,14 +108,14 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "healthcheck",
         flag_names: || table::names(healthcheck::FLAGS),
-        help: || help::screen(&healthcheck::PAGE, healthcheck::PAGE.synopsis, healthcheck::FLAGS),
+        help: || help::screen(&healthcheck::PAGE, healthcheck::FLAGS),
         parse: healthcheck::parse,
         is_built: true,
     },
     Verb {
         name: "load",
         flag_names: || table::names(load::FLAGS),
-        help: || help::screen(&load::PAGE, load::PAGE.synopsis, load::FLAGS),
+        help: || help::screen(&load::PAGE, load::FLAGS),
         #[cfg(feature = "tools")]
         parse: load::parse,
         #[cfg(not(feature = "tools"))]
@@ -125,7 +125,7 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "connect",
         flag_names: || table::names(connect::FLAGS),
-        help: || help::screen(&connect::PAGE, connect::PAGE.synopsis, connect::FLAGS),
+        help: || help::screen(&connect::PAGE, connect::FLAGS),
         #[cfg(feature = "tools")]
         parse: connect::parse,
         #[cfg(not(feature = "tools"))]

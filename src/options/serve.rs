@@ -118,7 +118,7 @@ pub(crate) fn screen() -> String {
     for parts::Command { verb, page, .. } in parts::commands() {
         let _ = write!(synopsis, "\n       wspulse {:18}  {}", verb.name, page.about);
     }
-    help::screen(&PAGE, &synopsis, flags::SERVE)
+    help::screen_with(&PAGE, &synopsis, flags::SERVE)
 }
 
 /// Parses the arguments after `wspulse [serve]`.

@@ -40,7 +40,7 @@ pub(crate) const COMMAND: parts::Command = parts::Command {
     verb: Verb {
         name: NAME,
         flag_names: || table::names(FLAGS),
-        help: || help::screen(&PAGE, PAGE.synopsis, FLAGS),
+        help: || help::screen(&PAGE, FLAGS),
         parse,
         is_built: true,
     },
@@ -113,7 +113,7 @@ pub(crate) fn parse(
     surroundings: &Surroundings,
 ) -> Result<Command, Usage> {
     let given = match read::args(&read::known(FLAGS), args, 0)? {
-        Given::Help => return Ok(Command::Print(help::screen(&PAGE, PAGE.synopsis, FLAGS))),
+        Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
         Given::Version => return Ok(Command::Print(help::version())),
         Given::Values { flags, .. } => flags,
     };
