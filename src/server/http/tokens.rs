@@ -8,7 +8,7 @@ use crate::proto::http::{Request, percent_decoded};
 use crate::time;
 
 /// Age after which they are read again.
-const REREAD_MS: u64 = 60_000;
+pub(crate) const REREAD_MS: u64 = 60_000;
 /// Maximum token.
 const TOKEN_BYTES: usize = 16 * 1024;
 

@@ -16,6 +16,7 @@ use super::{CallbackOutcome, CallbackRequest};
 use crate::engine::{File, HangUp, Id, Now};
 use crate::parts::DrawId;
 use crate::server::part::Order;
+use crate::server::tokens::REREAD_MS;
 use crate::time;
 use channel::{ChannelFault, Random};
 use incoming::Incoming;
@@ -24,8 +25,6 @@ use message::Request;
 use outgoing::{Completed, Outgoing};
 use sealed_id::{Boot, IdFault, Minter, Owner, SealedId};
 
-/// Interval for re-reading the key file.
-const REREAD_MS: u64 = 60_000;
 /// Interval for repeating the same warning.
 const WARN_MS: u64 = 60_000;
 
