@@ -23,7 +23,7 @@ from emulators_parts import (KEPT, LENT, Architect, Backend, Ministack, Moto, Of
                              Wspulse)
 from harness import (SCRATCH, check, finish, launch, not_run, one_line, require_binary,  # noqa: E402
                      until)
-from sdks_parts import Boto, Command, Keys, golang, javascript  # noqa: E402
+from sdks_parts import Boto, Keys, others  # noqa: E402
 
 KIB = 1024
 # Pages of AWS' documentation, by the letter that the table has.
@@ -470,17 +470,8 @@ def table(columns):
     print("\n" + "; ".join(f"[{letter}] *{title}*" for letter, title in PAGES.items() if letter in used) + ".\n")
 
 
-def sdks():
-    yield Command(SCRATCH)
-    yield javascript(NODE, launch)
-    if GO:
-        yield golang(GO, launch)
-    else:
-        not_run("the SDK for Go v2", "apt has no golang-go with golang-github-aws-aws-sdk-go-v2-dev")
-
-
 require_binary()
-SDKS = list(sdks())
+SDKS = list(others(SCRATCH, NODE, GO, launch, not_run))
 subjects = [Wspulse, Offline, Architect, Ministack, Moto]
 wanted = sys.argv[1:]
 columns = [found for each in subjects if (not wanted or each.name in wanted) and (found := column(each))]

@@ -22,7 +22,7 @@ import websockets  # noqa: E402
 from backend_parts import Web  # noqa: E402
 from harness import (SCRATCH, Server, check, equal, finish, launch, not_run, require_binary,  # noqa: E402
                      section)
-from sdks_parts import Boto, Command, Keys, golang, javascript  # noqa: E402
+from sdks_parts import Boto, Keys, others  # noqa: E402
 
 HARD = "it's \"fine\" \\ ☃\n"
 KIB = 1024
@@ -109,18 +109,8 @@ async def callbacks(gateway, sdk):
     equal(f"{sdk.name}: an id that is gone, three verbs, and one that never was", outcomes, [GONE] * 4)
 
 
-def sdks():
-    yield Boto()
-    yield Command(SCRATCH)
-    yield javascript(NODE, launch)
-    if GO:
-        yield golang(GO, launch)
-    else:
-        not_run("the SDK for Go v2", "apt has no golang-go with golang-github-aws-aws-sdk-go-v2-dev")
-
-
 require_binary()
 with Gateway() as running:
-    for sdk in sdks():
+    for sdk in [Boto(), *others(SCRATCH, NODE, GO, launch, not_run)]:
         section(callbacks, running, sdk)
 finish()

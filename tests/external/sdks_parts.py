@@ -147,6 +147,16 @@ def javascript(modules, launch):
                  {"NODE_PATH": str(modules)})
 
 
+def others(scratch, modules, program, launch, not_run):
+    """All but boto3. Go's `program` is None if it could not be installed."""
+    yield Command(scratch)
+    yield javascript(modules, launch)
+    if program:
+        yield golang(program, launch)
+    else:
+        not_run("the SDK for Go v2", "apt has no golang-go with golang-github-aws-aws-sdk-go-v2-dev")
+
+
 def golang(program, launch):
     text = (GO_SDK / "service/apigatewaymanagementapi/go_module_metadata.go").read_text()
     return Lines("SDK for Go v2", re.search(r'"([\d.]+)"', text)[1], [str(program)], launch)
