@@ -119,8 +119,8 @@ impl Gateway {
         self.figures.took_ns.push(now.mono_ns.saturating_sub(in_flight.began_ns));
         if outcome != "ok" {
             log::warn!(
-                target: "gateway-failed", route, outcome, connection = session.public_id(connection),
-                reason:% = describe(&how);
+                target: "gateway-failed", route, outcome,
+                connection = session.public_id(connection), reason:% = describe(&how);
                 "request to the backend failed"
             );
         }
