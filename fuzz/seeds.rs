@@ -273,6 +273,12 @@ const ANSWERS: &[(&str, &[u8])] = &[
     ("head_too_large", b"00HTTP/1.1 200 OK\r\nA: aaaaaaaa\x01\x08\xff\x01\xff\x19\r\n\r\n"),
     ("too_many_fields", b"00HTTP/1.1 200 OK\r\nX: y\r\n\x01\x06\x65\r\n"),
     ("body_too_large", b"00HTTP/1.1 200 OK\r\n\r\naaaaaaaa\x01\x08\xff\x01\xff\x50"),
+    ("status_of_a_long_body", b"03HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nabc"),
+    (
+        "status_of_a_long_chunk",
+        b"03HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n4001\r\nabc",
+    ),
+    ("status_until_close", b"03HTTP/1.1 200 OK\r\n\r\naaaaaaaa\x01\x08\xff\x01\xff\x50"),
     ("cut_off", b"00HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"),
     ("nothing", b"00"),
 ];
