@@ -450,7 +450,7 @@ impl Engine for Server {
                 }));
             }
             Source::Files(paths) => {
-                self.shared.tokens.fetched(&files);
+                self.shared.tokens.fetched(now, &files);
                 self.shared.parts.fetched(now, &paths, &files);
                 self.poll_parts(now);
             }
