@@ -13,6 +13,8 @@ pub(crate) mod running;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_client;
+#[cfg(all(feature = "tls", feature = "gateway"))]
+mod tls_gateway;
 #[cfg(feature = "tls")]
 mod tls_handshakes;
 #[cfg(all(feature = "tls", feature = "informer"))]
