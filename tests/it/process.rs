@@ -6,6 +6,7 @@ mod health;
 #[cfg(feature = "gateway")]
 mod json;
 mod local;
+mod proxied;
 #[cfg(feature = "gateway")]
 mod replicas;
 pub(crate) mod running;

@@ -69,9 +69,9 @@ pub struct ConnectRequest<'a> {
 }
 
 impl<'a> ConnectRequest<'a> {
-    /// Reads an upgrade request; `peer` is the other end of its connection.
-    pub(super) fn new(request: &Request<'_, 'a>, peer: Peer) -> Self {
-        let address = match peer {
+    /// Reads an upgrade request of a client; `via` is the other end of its connection.
+    pub(super) fn new(request: &Request<'_, 'a>, client: Peer, via: Peer) -> Self {
+        let address = |peer| match peer {
             Peer::Tcp { ip, .. } => Some(ip.to_string()),
             Peer::Unix => None,
         };
@@ -81,8 +81,8 @@ impl<'a> ConnectRequest<'a> {
             Some((percent_decoded(name)?.into_owned(), percent_decoded(value)?.into_owned()))
         });
         Self {
-            fields: fields(request, address.as_deref()),
-            source_ip: address.unwrap_or_else(|| "unix".to_owned()),
+            fields: fields(request, address(via).as_deref()),
+            source_ip: address(client).unwrap_or_else(|| "unix".to_owned()),
             user_agent: request.value("user-agent").unwrap_or_default(),
             host: request.value("host").unwrap_or_default(),
             raw_query: request.query,
@@ -159,7 +159,7 @@ mod tests {
         let mut fields = Fields::default();
         let request = http::parse(head.as_bytes(), &mut fields).unwrap();
         let peer = Peer::new("192.0.2.1:9".parse().unwrap());
-        let client = ConnectRequest::new(&request, peer);
+        let client = ConnectRequest::new(&request, peer, peer);
         let fields = client.passed().map(|(name, value)| format!("{name}: {value}"));
         (fields.collect(), client.target("/connect?k=v".to_owned()))
     }

@@ -340,7 +340,7 @@ impl Part for Front {
 
     /// Asks the backend whether this request may become a WebSocket.
     fn admit(&mut self, upgrade: &UpgradeRequest<'_, '_, '_>) -> Admission {
-        let client = ConnectRequest::new(upgrade.request, upgrade.peer);
+        let client = ConnectRequest::new(upgrade.request, upgrade.peer, upgrade.via);
         let (now, id) = (upgrade.now, upgrade.id);
         match self.peers.as_mut().map(|peers| peers.mint(now)) {
             None => self.gateway.ask_to_connect(now, id, &client),
