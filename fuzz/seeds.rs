@@ -9,6 +9,7 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("head", HEAD),
         ("handshake", HANDSHAKE),
         ("utf8", UTF8),
+        ("proxy", PROXY),
         ("deflate", DEFLATE),
     ];
     let texts = texts.into_iter().flat_map(|(corpus, seeds)| {
@@ -215,6 +216,18 @@ const HEAD: &[(&str, &[u8])] = &[
 ];
 
 /// Behind the cuts stands what was asked: `0` anything, `1` HEAD, `2` an upgrade.
+const PROXY: &[(&str, &[u8])] = &[
+    ("tcp4", b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 80\r\nGET / HTTP/1.1\r\n"),
+    ("tcp6", b"PROXY TCP6 2001:db8::1 ::1 1234 80\r\n"),
+    ("unknown", b"PROXY UNKNOWN a b c\r\n"),
+    ("endless_line", b"PROXY UNKNOWN aaaaaaaa\x01\x08\xff"),
+    ("v2_tcp4", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\x0a\0\0\x01\x04\xd2\0\x50"),
+    ("v2_local", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ("v2_too_long", b"\r\n\r\n\0\r\nQUIT\n\x21\0\xff\xff"),
+    ("v2_too_short", b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x0c\0\0\0\0\0\0\0\0\0\0\0\0"),
+    ("no_header", b"GET / HTTP/1.1\r\n"),
+];
+
 const ANSWERS: &[(&str, &[u8])] = &[
     ("length", b"00HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1"),
     ("no_content", b"00HTTP/1.1 204 No Content\r\n\r\n"),
@@ -273,6 +286,12 @@ const ANSWERS: &[(&str, &[u8])] = &[
     ("head_too_large", b"00HTTP/1.1 200 OK\r\nA: aaaaaaaa\x01\x08\xff\x01\xff\x19\r\n\r\n"),
     ("too_many_fields", b"00HTTP/1.1 200 OK\r\nX: y\r\n\x01\x06\x65\r\n"),
     ("body_too_large", b"00HTTP/1.1 200 OK\r\n\r\naaaaaaaa\x01\x08\xff\x01\xff\x50"),
+    ("status_of_a_long_body", b"03HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nabc"),
+    (
+        "status_of_a_long_chunk",
+        b"03HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n4001\r\nabc",
+    ),
+    ("status_until_close", b"03HTTP/1.1 200 OK\r\n\r\naaaaaaaa\x01\x08\xff\x01\xff\x50"),
     ("cut_off", b"00HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"),
     ("nothing", b"00"),
 ];

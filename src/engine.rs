@@ -58,7 +58,7 @@ pub enum Peer {
     Tcp {
         /// Its address.
         ip: IpAddr,
-        /// Its port.
+        /// Its port; 0 if only a proxy knows it.
         port: u16,
     },
     /// Connected through a Unix socket, which gives the client no address.
@@ -76,6 +76,7 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::Tcp { ip, port: 0 } => ip.fmt(f),
             Self::Tcp { ip, port } => SocketAddr::new(ip, port).fmt(f),
             Self::Unix => f.write_str("unix"),
         }
@@ -226,6 +227,10 @@ pub trait Engine {
     fn accepted(&mut self, _now: Now, _side: Side, _peer: Peer) -> Option<Id> {
         None
     }
+
+    /// The stream comes from a proxy, which named this client. Called before the first
+    /// [`Engine::received`].
+    fn introduced(&mut self, _now: Now, _id: Id, _client: Peer) {}
 
     /// The stream can carry a response from now on: at once, or after its TLS handshake. Called
     /// before the first [`Engine::received`].

@@ -49,6 +49,13 @@ impl Target {
         }
     }
 
+    /// Changes which certificates are trusted; without TLS nothing.
+    pub fn set_trust(&mut self, trust: Trust) {
+        if let Self::Tls(secured) = self {
+            secured.trust = trust;
+        }
+    }
+
     /// The same with TLS. `name` is the host name or address that the server's certificate must be
     /// valid for; it may differ from what is connected to.
     #[must_use]

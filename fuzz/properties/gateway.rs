@@ -62,6 +62,7 @@ mod model {
                 binary: true,
                 time_scale: 1,
                 open: true,
+                ca_file: String::new(),
                 token_file: String::new(),
                 credentials_file: String::new(),
                 draw: connection_id::counted,
@@ -158,6 +159,7 @@ mod model {
                 user_agent: "",
                 host: "h",
                 fields: Vec::new(),
+                raw_query: "",
                 query: Vec::new(),
             };
             let (id, now) = (self.id(place), self.now);

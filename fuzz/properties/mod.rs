@@ -13,6 +13,7 @@ mod head;
 pub mod input;
 mod oracle;
 mod peers;
+mod proxy;
 mod puff;
 mod said;
 mod server;
@@ -28,6 +29,7 @@ pub use gateway::gateway;
 pub use handshake::handshake;
 pub use head::head;
 pub use peers::peers;
+pub use proxy::proxy;
 pub use server::server;
 pub use utf8::utf8;
 pub use watch::watch;
@@ -36,7 +38,7 @@ pub use watch::watch;
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const PROPERTIES: [Property; 11] = [
+pub const PROPERTIES: [Property; 12] = [
     ("answers", answers),
     ("aws", aws),
     ("head", head),
@@ -48,4 +50,5 @@ pub const PROPERTIES: [Property; 11] = [
     ("server", server),
     ("gateway", gateway),
     ("peers", peers),
+    ("proxy", proxy),
 ];

@@ -10,7 +10,7 @@ use crate::aws::endpoint::Endpoint;
 use crate::rng::Rng;
 use crate::time::{self, Now};
 pub use answer::CredentialsError;
-pub use config::{Config, ConfigError, Provider};
+pub use config::{Config, ConfigError, Provider, endpoint};
 
 /// Credentials are renewed this long before they expire, or at half their lifetime if later.
 const MARGIN_MS: i64 = 5 * 60 * 1000;

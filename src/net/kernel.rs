@@ -24,6 +24,7 @@ use super::stream::{Listener, Stream};
 use super::tls::Certificate;
 use super::{clock, files, process};
 use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Status, Target};
+use crate::proto::forwarded::Range;
 
 /// Tokens of connections are `key | generation << 32`; these are above every key in use.
 const ADMIN_SIDE: usize = usize::MAX;
@@ -54,6 +55,8 @@ pub(crate) struct Kernel {
     ready_events: Vec<Event>,
     /// The certificate of the main listeners, if they use TLS.
     tls: Option<Certificate>,
+    /// Peers of the main listeners that begin with a PROXY header.
+    proxies: Vec<Range>,
     memory: Option<Gauge>,
     outbound: Outbound,
 }
@@ -65,6 +68,7 @@ pub(crate) struct Duties {
     pub(crate) assets: Option<AssetReader>,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) tls: Option<Certificate>,
+    pub(crate) proxies: Vec<Range>,
     pub(crate) memory: Option<Gauge>,
 }
 
@@ -87,6 +91,7 @@ impl Kernel {
             alarm: None,
             ready_events: Vec::new(),
             tls: duties.tls,
+            proxies: duties.proxies,
             memory: duties.memory,
             outbound: Outbound::default(),
         };
@@ -261,7 +266,8 @@ impl Os for Kernel {
         let Some((side, Some(open))) = self.listeners.get(listener) else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        let (socket, peer) = open.accept()?;
+        let proxies = if *side == Side::Main { &self.proxies[..] } else { &[] };
+        let (socket, peer) = open.accept(proxies)?;
         let stream = match &mut self.tls {
             Some(tls) if *side == Side::Main => tls.accept(clock::now(), socket)?,
             Some(_) | None => Stream::Plain(socket),

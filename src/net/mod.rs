@@ -16,6 +16,7 @@ pub(crate) mod notify;
 pub mod os;
 pub mod passed;
 pub mod process;
+mod proxied;
 pub(crate) mod signals;
 pub(crate) mod stream;
 mod terminal;

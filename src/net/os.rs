@@ -1,6 +1,7 @@
 //! What the loop needs from an operating system. `kernel` implements it; so does the simulation
 //! in the tests, with faults.
 
+use core::net::SocketAddr;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -40,6 +41,11 @@ pub trait Channel: Read + Write {
     /// Bytes buffered for its peer, beyond the fixed cost of such a connection.
     fn held_bytes(&self) -> usize {
         0
+    }
+
+    /// The client that a proxy named before the first byte, once.
+    fn take_client(&mut self) -> Option<SocketAddr> {
+        None
     }
 
     /// Whether its TLS handshake is in progress, a step of which costs as much as hundreds of

@@ -11,10 +11,12 @@ use socket2::SockRef;
 
 use super::connecting::Connecting;
 use super::os::Channel;
+use super::proxied::Proxied;
 use super::terminal::Terminal;
 use super::tls::Tls;
 use super::unix::SocketFile;
 use crate::engine::Peer;
+use crate::proto::forwarded::Range;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -68,6 +70,14 @@ impl Channel for Stream {
         }
     }
 
+    fn take_client(&mut self) -> Option<SocketAddr> {
+        match self {
+            Self::Plain(socket) => socket.take_client(),
+            Self::Tls(tls) => tls.socket().take_client(),
+            Self::Connecting(_) => None,
+        }
+    }
+
     fn is_costly(&self) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -116,6 +126,8 @@ impl Write for Stream {
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
+    /// From a trusted proxy that speaks the PROXY protocol.
+    Proxied(Box<Proxied>),
     Unix(UnixStream),
     Terminal(Terminal),
 }
@@ -135,10 +147,21 @@ impl Socket {
         Self::Terminal(Terminal::default())
     }
 
+    /// The client that a proxy named, once.
+    pub(super) fn take_client(&mut self) -> Option<SocketAddr> {
+        match self {
+            Self::Proxied(proxied) => proxied.take_client(),
+            Self::Tcp(_) | Self::Unix(_) | Self::Terminal(_) => None,
+        }
+    }
+
     /// Whether a connection is established by now; an error if it failed.
     pub(super) fn is_connected(&self) -> io::Result<bool> {
         let (error, peer) = match self {
             Self::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Self::Proxied(proxied) => {
+                (proxied.stream.take_error()?, proxied.stream.peer_addr().map(drop))
+            }
             Self::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Self::Terminal(_) => return Ok(true),
         };
@@ -158,6 +181,9 @@ impl Socket {
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
             Self::Tcp(stream) => registry.register(stream, token, both).map(|()| false),
+            Self::Proxied(proxied) => {
+                registry.register(&mut proxied.stream, token, both).map(|()| false)
+            }
             Self::Unix(stream) => registry.register(stream, token, both).map(|()| false),
             Self::Terminal(terminal) => terminal.watch(registry, token),
         }
@@ -167,6 +193,9 @@ impl Socket {
     fn reset(&self) {
         let linger = match self {
             Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Self::Proxied(proxied) => {
+                SockRef::from(&proxied.stream).set_linger(Some(Duration::ZERO))
+            }
             Self::Unix(_) | Self::Terminal(_) => Ok(()),
         };
         drop(linger);
@@ -175,6 +204,7 @@ impl Socket {
     pub(super) fn finish(&self) {
         let shut = match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Proxied(proxied) => proxied.stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
             Self::Terminal(_) => Ok(()),
         };
@@ -187,6 +217,7 @@ impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
+            Self::Proxied(proxied) => proxied.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
             Self::Terminal(terminal) => terminal.read(buffer),
         }
@@ -197,6 +228,7 @@ impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
+            Self::Proxied(proxied) => proxied.stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
             Self::Terminal(terminal) => terminal.write(bytes),
         }
@@ -205,6 +237,7 @@ impl Write for Socket {
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write_vectored(pieces),
+            Self::Proxied(proxied) => proxied.stream.write_vectored(pieces),
             Self::Unix(stream) => stream.write_vectored(pieces),
             Self::Terminal(terminal) => terminal.write_vectored(pieces),
         }
@@ -234,11 +267,18 @@ impl Listener {
         }
     }
 
-    pub(super) fn accept(&self) -> io::Result<(Socket, Peer)> {
+    /// Accepts a connection. One from these proxies names its client first.
+    pub(super) fn accept(&self, proxies: &[Range]) -> io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept()?;
-                Ok((Socket::Tcp(stream), Peer::new(address)))
+                let is_proxy = proxies.iter().any(|range| range.contains(address.ip()));
+                let socket = if is_proxy {
+                    Socket::Proxied(Box::new(Proxied::new(stream)))
+                } else {
+                    Socket::Tcp(stream)
+                };
+                Ok((socket, Peer::new(address)))
             }
             Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept()?;

@@ -9,6 +9,7 @@ use super::table::{Fallback, Flag, Group, Table, Taken, Takes};
 use super::values::{self, Address};
 use crate::behaviours::Mount;
 use crate::parts;
+use crate::proto::forwarded::Range;
 use crate::server::config::{DrainReady, Origins};
 use crate::units::{show_duration, show_size};
 
@@ -194,6 +195,25 @@ const TUNING: &[Flag<Draft>] = &[
             [] => "none".to_owned(),
             names => names.join(" "),
         },
+    },
+    Flag {
+        name: "trusted-proxies",
+        takes: Takes::One("CIDR,…"),
+        fallback: Fallback::Off,
+        help: "proxies whose X-Forwarded-For names the client",
+        take: |d, v| set(&mut d.serve.server.trusted_proxies, values::ranges(v)),
+        show: |d| match &d.serve.server.trusted_proxies[..] {
+            [] => "none".to_owned(),
+            ranges => ranges.iter().map(Range::to_string).collect::<Vec<_>>().join(","),
+        },
+    },
+    Flag {
+        name: "proxy-protocol",
+        takes: Takes::Nothing,
+        fallback: Fallback::Off,
+        help: "expect a PROXY header, version 1 or 2, from trusted proxies",
+        take: |d, v| set(&mut d.serve.proxy_protocol, values::switch(v)),
+        show: |d| on_off(d.serve.proxy_protocol),
     },
     Flag {
         name: "reuse-port",

@@ -38,6 +38,8 @@ pub struct Serve {
     pub admin: Option<Listen>,
     /// Share the main port with other processes (`SO_REUSEPORT`).
     pub reuse_port: bool,
+    /// Whether trusted proxies name clients by the PROXY protocol.
+    pub proxy_protocol: bool,
     /// A directory to serve instead of the built-in page.
     pub assets: Option<PathBuf>,
     /// The main listener's certificate; `None` is plain HTTP.
@@ -168,6 +170,7 @@ pub(crate) fn blank() -> Draft {
         mounts: Mount::defaults(&parts::catalogue()),
         origins: Origins::Same,
         admin_hosts: Vec::new(),
+        trusted_proxies: Vec::new(),
         faults: false,
         base_path: String::new(),
         deflate: Compression::DEFAULT,
@@ -183,6 +186,7 @@ pub(crate) fn blank() -> Draft {
         listen: Vec::new(),
         admin: None,
         reuse_port: false,
+        proxy_protocol: false,
         assets: None,
         tls: None,
         profile: Profile::Plain,
@@ -219,6 +223,9 @@ pub(crate) fn settle(
         (Some(_), None) => return Err(Usage::HalfTls { given: "tls-cert", missing: "tls-key" }),
         (None, Some(_)) => return Err(Usage::HalfTls { given: "tls-key", missing: "tls-cert" }),
     };
+    if draft.serve.proxy_protocol && draft.serve.server.trusted_proxies.is_empty() {
+        return Err(Usage::Conflict("--proxy-protocol needs --trusted-proxies CIDR,…"));
+    }
     draft.serve.server.origins = settled_origins(&draft.origins)?;
     draft.serve.server.identity = identity(env, around);
     check_faults(&draft.serve.server)?;

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::proto::deflate::{self, Compression};
+use crate::proto::forwarded::Range;
 use crate::proto::frame::REASON_BYTES_MAX;
 use crate::proto::url::split_port;
 use crate::units;
@@ -19,6 +20,9 @@ const MEMORY_MIN: u64 = 8 * 1024 * 1024;
 const SOCKET_PATH_MAX: usize = 107;
 /// Close codes that a server may send (RFC 6455 §7.4, and those registered since).
 const CLOSE_CODES: [RangeInclusive<u16>; 3] = [1000..=1003, 1007..=1014, 3000..=4999];
+
+/// Most ranges of trusted proxies.
+const RANGES_MAX: usize = 64;
 
 type Read<T> = Result<T, Cow<'static, str>>;
 
@@ -256,6 +260,15 @@ pub(crate) fn host_name(text: &str) -> Read<String> {
     } else {
         Err("must be a name without a port, such as admin.example".into())
     }
+}
+
+/// Address ranges, separated by commas.
+pub(crate) fn ranges(text: &str) -> Read<Vec<Range>> {
+    let ranges: Option<Vec<Range>> =
+        text.split(',').map(|part| Range::parse(part.trim())).collect();
+    ranges.filter(|ranges| ranges.len() <= RANGES_MAX).ok_or_else(|| {
+        format!("must be at most {RANGES_MAX} address ranges, such as 10.0.0.0/8,fd00::/8").into()
+    })
 }
 
 /// Makes a name fit for a header field: characters other than visible ASCII become `-`.

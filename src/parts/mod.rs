@@ -2,7 +2,7 @@
 //! line of `parts!`; no other file names the parts, so removing both removes the part.
 
 use crate::behaviours::{self, Catalogue, Entry};
-use crate::engine::File;
+use crate::engine::{File, Trust};
 use crate::listen::Listen;
 use crate::options::help::Page;
 use crate::options::manual;
@@ -114,6 +114,22 @@ pub trait Plan {
     /// Maximum file descriptors of its outgoing and incoming connections.
     fn descriptors(&self) -> usize {
         0
+    }
+}
+
+/// The authorities in a CA file that was read at start.
+///
+/// # Errors
+/// The file is missing or has no certificate; `flag` names it.
+#[allow(dead_code, reason = "a build may have no parts")]
+pub(crate) fn authorities(files: &[File], path: &str, flag: &str) -> Result<Trust, String> {
+    let file = files.iter().find(|file| file.name == path);
+    let file = file.ok_or_else(|| format!("{flag}: cannot read {path}"))?;
+    let is_certificate = |line: &[u8]| line.trim_ascii() == b"-----BEGIN CERTIFICATE-----";
+    if file.bytes.split(|byte| *byte == b'\n').any(is_certificate) {
+        Ok(Trust::pem(&file.bytes))
+    } else {
+        Err(format!("{flag}: {path} has no certificate in PEM"))
     }
 }
 

@@ -94,6 +94,8 @@ pub enum Asked {
     Head,
     /// 101 is allowed, and ends HTTP after its head.
     Upgrade,
+    /// The body does not matter: one beyond its limit is not read, and the response ends there.
+    Status,
 }
 
 /// Limits of a response.
@@ -244,24 +246,31 @@ impl Answer {
                     }
                     return Ok(piece(0, len));
                 }
-                State::Chunks(chunks) => match chunks.take(bytes).map_err(fault_of)? {
-                    Found::Data { skip, len } => return Ok(piece(skip, len)),
-                    Found::End { skip } => {
-                        *bytes = &bytes[skip..];
-                        self.state = State::End;
-                    }
-                    Found::Nothing => {
-                        *bytes = &[];
-                        return Ok(Step::Waiting);
-                    }
+                State::Chunks(chunks) => match chunks.take(bytes) {
+                    Err(ChunkError::TooLong) if self.asked == Asked::Status => self.cut(),
+                    Err(error) => return Err(fault_of(error)),
+                    Ok(found) => match found {
+                        Found::Data { skip, len } => return Ok(piece(skip, len)),
+                        Found::End { skip } => {
+                            *bytes = &bytes[skip..];
+                            self.state = State::End;
+                        }
+                        Found::Nothing => {
+                            *bytes = &[];
+                            return Ok(Step::Waiting);
+                        }
+                    },
                 },
                 State::Close(left) => {
                     let len = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    if len == 0 && !bytes.is_empty() {
+                    if len > 0 || bytes.is_empty() {
+                        *left -= len as u64;
+                        return Ok(piece(0, len));
+                    }
+                    if self.asked != Asked::Status {
                         return Err(Fault::BodyTooLarge);
                     }
-                    *left -= len as u64;
-                    return Ok(piece(0, len));
+                    self.cut();
                 }
                 State::End => {
                     self.state = State::Over;
@@ -274,6 +283,12 @@ impl Answer {
                 return Ok(Step::Waiting);
             }
         }
+    }
+
+    /// The rest of the body is not wanted; its bytes make the connection useless.
+    fn cut(&mut self) {
+        self.persistence = Persistence::Close;
+        self.state = State::End;
     }
 
     /// Continues a head; returns `Waiting` if it is incomplete or an interim response.
@@ -302,6 +317,11 @@ impl Answer {
         self.persistence = verdict.persistence;
         self.state = match verdict.extent {
             head::Extent::Length(0) => State::End,
+            // Only with [`Asked::Status`].
+            head::Extent::Length(length) if length > self.limits.body_bytes => {
+                self.persistence = Persistence::Close;
+                State::End
+            }
             head::Extent::Length(length) => State::Length(length),
             head::Extent::Chunked => State::Chunks(Chunks::new(Bounds {
                 data: self.limits.body_bytes,

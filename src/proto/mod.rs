@@ -4,6 +4,7 @@
 pub mod body;
 mod chunks;
 pub mod deflate;
+pub mod forwarded;
 pub mod frame;
 pub mod handshake;
 pub mod http;
@@ -12,6 +13,7 @@ pub mod intake;
 pub mod mask;
 pub mod message;
 mod path;
+pub mod proxy_header;
 pub mod refusal;
 pub mod response;
 pub mod talk;

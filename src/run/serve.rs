@@ -142,7 +142,9 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let listeners = open.into_iter().map(|open| (open.side, open.listener)).collect();
     let supervisor = Supervisor::found();
     let assets_again = serve.assets.map(|folder| AssetReader::new(folder, server::prepare));
-    let duties = Duties { listeners, assets: assets_again, supervisor, tls, memory };
+    let trusted = &serve.server.trusted_proxies;
+    let proxies = if serve.proxy_protocol { trusted.clone() } else { Vec::new() };
+    let duties = Duties { listeners, assets: assets_again, supervisor, tls, proxies, memory };
     let kernel = Kernel::new(duties, signals).map_err(StartError::Kernel)?;
     let seed = seed();
     let server = Server::new(serve.server, parts::build(serve.parts, seed), assets, seed);

@@ -2,6 +2,7 @@
 
 use crate::behaviours::Mount;
 use crate::proto::deflate::Compression;
+use crate::proto::forwarded::Range;
 
 /// Memory of the process before its first connection.
 pub(super) const BASE_BYTES: u64 = 3 * 1024 * 1024;
@@ -21,6 +22,8 @@ pub struct Config {
     /// Host names, in addition to addresses and `localhost`, under which browsers may use the admin
     /// listener.
     pub admin_hosts: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` names the client of a request to the main listeners.
+    pub trusted_proxies: Vec<Range>,
     /// Enables fault endpoints, fault parameters and unbounded query parameters.
     pub faults: bool,
     /// Prefix of every path: `""` or `/x`, without a final slash.

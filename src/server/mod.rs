@@ -147,7 +147,7 @@ impl Server {
     ) -> Option<(&'s mut Conn, Cx<'s>)> {
         let conn = self.conns.find_mut(id)?;
         let (side, peer, part) = (conn.side(), conn.peer, conn.part);
-        Some((conn, Cx { now, id, side, peer, part, shared: &mut self.shared, out }))
+        Some((conn, Cx { now, id, side, peer, via: peer, part, shared: &mut self.shared, out }))
     }
 
     /// The same for calls that must not produce output.
@@ -156,7 +156,7 @@ impl Server {
         let (side, peer, part) = (conn.side(), conn.peer, conn.part);
         debug_assert!(self.empty_out.is_empty(), "a call without output wrote some");
         let (shared, out) = (&mut self.shared, &mut self.empty_out);
-        Some((conn, Cx { now, id, side, peer, part, shared, out }))
+        Some((conn, Cx { now, id, side, peer, via: peer, part, shared, out }))
     }
 
     fn quota(&mut self, now: Now, side: Side) -> Option<Quota> {
@@ -213,7 +213,7 @@ impl Engine for Server {
         // The id is known only after insertion, so the stage is entered afterwards.
         let unassigned = Id { key: 0, generation: 0 };
         let (shared, out) = (&mut self.shared, &mut self.empty_out);
-        let cx = Cx { now, id: unassigned, side, peer, part: None, shared, out };
+        let cx = Cx { now, id: unassigned, side, peer, via: peer, part: None, shared, out };
         let id = self.conns.insert(Conn::new(peer, quota, &cx))?;
         *self.open_count(quota) += 1;
         if quota == Quota::Main {
@@ -237,6 +237,15 @@ impl Engine for Server {
         }
         self.check_memory(now);
         Some(id)
+    }
+
+    fn introduced(&mut self, _: Now, id: Id, client: Peer) {
+        if let Some(conn) = self.conns.find_mut(id) {
+            log::debug!(
+                target: "accept", conn:% = id, peer:% = client, via:% = conn.peer; "proxied"
+            );
+            conn.peer = client;
+        }
     }
 
     fn ready(&mut self, _: Now, id: Id) {
@@ -450,7 +459,7 @@ impl Engine for Server {
                 }));
             }
             Source::Files(paths) => {
-                self.shared.tokens.fetched(&files);
+                self.shared.tokens.fetched(now, &files);
                 self.shared.parts.fetched(now, &paths, &files);
                 self.poll_parts(now);
             }

@@ -233,6 +233,8 @@ pub struct UpgradeRequest<'a, 'r, 'b> {
     pub id: Id,
     /// The address of the client.
     pub peer: Peer,
+    /// The other end of the connection, perhaps a proxy.
+    pub via: Peer,
     /// The request.
     pub request: &'a Request<'r, 'b>,
     /// Parameters of the mount and the URL.

@@ -259,7 +259,10 @@ pub(super) struct Cx<'a> {
     pub(super) now: Now,
     pub(super) id: Id,
     pub(super) side: Side,
+    /// The client.
     pub(super) peer: Peer,
+    /// The other end of the connection, perhaps a proxy.
+    pub(super) via: Peer,
     /// The part that owns or handles the connection.
     pub(super) part: Option<PartId>,
     pub(super) shared: &'a mut Shared,

@@ -227,7 +227,7 @@ async def asks_the_gateway(world, rng):
             for number in range(10):
                 await peer.send(text := f"{number} {TEXT}")
                 while (got := await heard(peer, 45)) != "Got message:" + text:
-                    if "Internal server error" in got:
+                    if "requestId" in got:
                         world.count("gateway errors told")
                         break
                     if not (got.endswith(TEXT) and int(got.split(":")[1].split(" ")[0]) < number):

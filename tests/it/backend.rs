@@ -89,12 +89,12 @@ pub(crate) fn take_request(input: &mut Vec<u8>) -> Option<String> {
     }
     let body: Vec<u8> = input.drain(..end + length).skip(end).collect();
     unique_keys::check(&body);
-    let same = ["Host: ", "User-Agent: ", "Content-Length: "];
+    let same = ["Host: ", "User-Agent: wspulse/", "Content-Length: "];
     let mut lines = head.lines().filter(|line| !line.is_empty());
     let line = lines.next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
     let fields = lines.filter(|line| !same.iter().any(|same| line.starts_with(same)));
     let mut shown: Vec<String> = [line].into_iter().chain(fields.map(str::to_owned)).collect();
-    if body.len() > 1_000 {
+    if body.len() > 2_000 {
         shown.push(format!("({} bytes)", body.len()));
     } else if !body.is_empty() {
         shown.push(body.escape_ascii().to_string().replace("\\\"", "\"").replace("\\'", "'"));

@@ -83,6 +83,11 @@ fn corpora_of_deflate_hold() {
 }
 
 #[test]
+fn corpora_of_proxy_hold() {
+    replay("proxy");
+}
+
+#[test]
 fn corpora_of_utf8_hold() {
     replay("utf8");
 }

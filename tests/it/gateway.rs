@@ -147,7 +147,7 @@ fn play(seed: u64, connections: usize, messages: usize) {
             for line in client.reader.read(&harness.net.take_output(client.wire)) {
                 if line.starts_with("text \"ok\"") {
                     client.answers += 1;
-                } else if line.contains("Internal server error") {
+                } else if line.contains("requestId") {
                     client.answers += 1;
                     client.failures += 1;
                 }
@@ -301,11 +301,21 @@ fn shape(asked: &[u8], payload: &str, format: &str) -> String {
     let (path, body) = take(&mut rest).expect("a whole request");
     assert!(rest.is_empty(), "{payload:?}: two requests");
     let head = String::from_utf8(asked[..asked.len() - body.len()].to_vec()).unwrap();
+    let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+    let decoded = query.strip_prefix("q=").unwrap_or_default().split('%').skip(1);
+    let decoded: Vec<u8> = decoded.map(|hex| u8::from_str_radix(hex, 16).unwrap()).collect();
+    let is_connect = path == "/b/connect";
+    assert_eq!(decoded, if is_connect { payload.as_bytes() } else { b"" });
+    let values = ["Content-Length", "User-Agent", "Cookie", "X-Forwarded-For"];
     let lines: Vec<&str> = head
         .lines()
-        .map(|line| if line.starts_with("Content-Length") { "Content-Length" } else { line })
+        .map(|line| match values.iter().find(|name| line.starts_with(**name)) {
+            Some(name) => name,
+            None => line.split('?').next().unwrap(),
+        })
         .collect();
-    let is_connect = path == "/b/connect";
+    let ids = lines.iter().filter(|line| line.starts_with("ConnectionId: Zm9y")).count();
+    assert_eq!(ids, usize::from(is_connect || format == "proxy"), "{lines:?}");
     let members = match format {
         "template" if !is_connect => {
             let value: Value = serde_json::from_slice(&body).unwrap();

@@ -6,6 +6,7 @@ mod health;
 #[cfg(feature = "gateway")]
 mod json;
 mod local;
+mod proxied;
 #[cfg(feature = "gateway")]
 mod replicas;
 pub(crate) mod running;
@@ -13,6 +14,8 @@ pub(crate) mod running;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_client;
+#[cfg(all(feature = "tls", feature = "gateway"))]
+mod tls_gateway;
 #[cfg(feature = "tls")]
 mod tls_handshakes;
 #[cfg(all(feature = "tls", feature = "informer"))]

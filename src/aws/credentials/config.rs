@@ -65,8 +65,8 @@ pub enum ConfigError {
     BadRegion,
     /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` is invalid or must use TLS.
     BadContainer,
-    /// `AWS_ENDPOINT_URL_STS` is invalid.
-    BadSts,
+    /// `AWS_ENDPOINT_URL` or that of a service is invalid.
+    BadEndpoint,
 }
 
 impl fmt::Display for ConfigError {
@@ -83,7 +83,9 @@ impl fmt::Display for ConfigError {
                 "AWS_CONTAINER_CREDENTIALS_FULL_URI must be https://…, or http:// to this machine \
                  or to 169.254.170.2, 169.254.170.23 or [fd00:ec2::23]"
             }
-            Self::BadSts => "AWS_ENDPOINT_URL_STS must be http(s)://HOST[:PORT]",
+            Self::BadEndpoint => {
+                "AWS_ENDPOINT_URL, or that of a service, must be http(s)://HOST[:PORT]"
+            }
         })
     }
 }
@@ -121,10 +123,7 @@ impl Config {
         if let (Some(role), Some(token_file)) =
             (set("AWS_ROLE_ARN"), set("AWS_WEB_IDENTITY_TOKEN_FILE"))
         {
-            let endpoint = match set("AWS_ENDPOINT_URL_STS") {
-                Some(url) => Endpoint::parse(&url).map_err(|_| ConfigError::BadSts)?,
-                None => sts.ok_or(ConfigError::BadSts)?,
-            };
+            let endpoint = endpoint("STS", set)?.or(sts).ok_or(ConfigError::BadEndpoint)?;
             let session = set("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "wspulse".to_owned());
             return Ok(Provider::Web { endpoint, role, session, token_file });
         }
@@ -150,7 +149,33 @@ impl Config {
     }
 }
 
+/// The endpoint of a service (in capitals) in the environment: `AWS_ENDPOINT_URL_SERVICE`, else
+/// `AWS_ENDPOINT_URL`, unless `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS` is `true`.
+///
+/// # Errors
+/// The URL is invalid.
+pub fn endpoint(
+    service: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Endpoint>, ConfigError> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let ignored = set("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
+    if ignored.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return Ok(None);
+    }
+    let url = set(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| set("AWS_ENDPOINT_URL"));
+    url.map(|url| Endpoint::parse(&url).map_err(|_| ConfigError::BadEndpoint)).transpose()
+}
+
 impl Provider {
+    /// The endpoint that gives credentials.
+    pub fn endpoint_mut(&mut self) -> Option<&mut Endpoint> {
+        match self {
+            Self::Static(_) => None,
+            Self::Container { endpoint, .. } | Self::Web { endpoint, .. } => Some(endpoint),
+        }
+    }
+
     /// The token file, which is read before each request.
     #[must_use]
     pub fn token_file(&self) -> Option<&str> {

@@ -86,6 +86,33 @@ fn access_keys_in_the_environment() {
 }
 
 #[test]
+fn endpoints_in_the_environment() {
+    let all = ("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+    let own = ("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:2");
+    let other = ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:3");
+    let ignored = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true");
+    for (variables, host) in [
+        (&[][..], None),
+        (&[other], None),
+        (&[("AWS_ENDPOINT_URL", "")], None),
+        (&[all, other], Some("127.0.0.1:1")),
+        (&[all, own], Some("127.0.0.1:2")),
+        (&[all, own, ignored], None),
+    ] {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let found = endpoint("DYNAMODB", &variable).unwrap();
+        assert_eq!(found.as_ref().map(|endpoint| &*endpoint.host), host, "{variables:?}");
+    }
+    let wrong = endpoint("DYNAMODB", &|_| Some("nonsense".to_owned()));
+    assert_eq!(wrong, Err(ConfigError::BadEndpoint));
+    let mut keys = keyring(&[&WEB[..3], &[all]].concat());
+    assert_eq!(ask(&mut keys, at(0), "token").endpoint.host, "127.0.0.1:1");
+}
+
+#[test]
 fn missing_and_invalid_variables() {
     let region = ("AWS_REGION", "eu-west-1");
     let container = "AWS_CONTAINER_CREDENTIALS_FULL_URI";

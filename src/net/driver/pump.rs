@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::accept::hang_up;
 use super::marks::Marks;
 use super::{Channel, Driver, Entry, Os, find};
-use crate::engine::{Engine, HangUp, Id, Out};
+use crate::engine::{Engine, HangUp, Id, Out, Peer};
 use crate::limits;
 
 /// Pieces per vectored write; the rest is left for the next write.
@@ -94,6 +94,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         let budget = room.len();
         let read = entry.stream.read(room);
+        if let Some(client) = entry.stream.take_client() {
+            self.engine.introduced(self.now, id, Peer::new(client));
+        }
         // TLS may have to answer what it just read.
         if entry.stream.flush().is_err() {
             entry.marks.set(Marks::BLOCKED);

@@ -24,7 +24,8 @@ GET / is answered with `get`, POST /connect with `connect`, POST / with `default
 each message also gets `Got message:<text>`. Also: /healthz, /readyz, /metrics, /stats.",
     foot:
         "dynamodb, and a --gateway of AWS, need AWS_REGION and credentials: AWS_ACCESS_KEY_ID with
-AWS_SECRET_ACCESS_KEY, EKS Pod Identity, or IRSA.\n",
+AWS_SECRET_ACCESS_KEY, EKS Pod Identity, or IRSA. AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL
+name other endpoints; --dynamodb-endpoint wins.\n",
 };
 
 pub(crate) const FLAGS: &Table<Draft> = &Table::of(&[
@@ -81,6 +82,25 @@ const SERVICE: &[Flag<Draft>] = &[
         show: |d| d.parts.backend.token_file.clone(),
     },
     Flag {
+        name: "gateway-ca-file",
+        takes: Takes::One("FILE"),
+        fallback: Fallback::From { text: "--ca-file", source: "--ca-file" },
+        help: "trust the CAs in this file (PEM) for --gateway alone",
+        take: |d, v| {
+            let file = values::tls_file(v).map(|_| v.to_owned());
+            set(&mut d.parts.backend.gateway_ca_file, file)
+        },
+        show: |d| d.parts.backend.gateway_ca_file.clone(),
+    },
+    Flag {
+        name: "ca-file",
+        takes: Takes::One("FILE"),
+        fallback: Fallback::Off,
+        help: "trust the CAs in this file (PEM) instead of Mozilla's list",
+        take: |d, v| set(&mut d.parts.backend.ca_file, values::tls_file(v).map(|_| v.to_owned())),
+        show: |d| d.parts.backend.ca_file.clone(),
+    },
+    Flag {
         name: "sessions",
         takes: Takes::One("WHERE"),
         fallback: Fallback::Is("memory"),
@@ -91,7 +111,7 @@ const SERVICE: &[Flag<Draft>] = &[
     Flag {
         name: "dynamodb-endpoint",
         takes: Takes::One("URL"),
-        fallback: Fallback::From { text: "AWS' own", source: "AWS_REGION" },
+        fallback: Fallback::From { text: "AWS' own", source: "AWS_ENDPOINT_URL, AWS_REGION" },
         help: "DynamoDB or a compatible service",
         take: |d, v| d.parts.backend.take_endpoint(v),
         show: |d| d.parts.backend.endpoint.clone(),

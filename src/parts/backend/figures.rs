@@ -13,7 +13,7 @@ pub struct Figures {
     pub callbacks: BTreeMap<Option<u16>, u64>,
     /// Sessions created.
     pub created: u64,
-    /// Sessions deleted after the gateway reported the connection as gone.
+    /// Sessions deleted since their connection ended.
     pub deleted: u64,
     /// Messages not counted and sessions not deleted, by reason.
     pub errors: BTreeMap<&'static str, u64>,

@@ -1,8 +1,8 @@
 //! Combines the flags of `wspulse backend` into a plan.
 
 use super::sessions::{SessionStorage, TableConfig};
-use super::{Auth, CallbackApi, Plan};
-use crate::aws::credentials::Config as AwsConfig;
+use super::{Auth, CaFiles, CallbackApi, Plan};
+use crate::aws::credentials::{self, Config as AwsConfig};
 use crate::aws::dynamodb;
 use crate::aws::endpoint::Endpoint;
 use crate::options::Usage;
@@ -14,6 +14,8 @@ use crate::options::table::Taken;
 pub(crate) struct Settings {
     pub(super) gateway: String,
     pub(super) token_file: String,
+    pub(super) gateway_ca_file: String,
+    pub(super) ca_file: String,
     pub(super) sessions: String,
     pub(super) endpoint: String,
     pub(super) create: bool,
@@ -77,17 +79,31 @@ impl Settings {
         });
         let aws = aws.transpose()?;
         let sessions = match (table, &aws) {
-            (Some(table), Some(aws)) => SessionStorage::Table(self.config(table, aws)?),
+            (Some(table), Some(aws)) => SessionStorage::Table(self.config(table, aws, env)?),
             _ => SessionStorage::Memory,
         };
         let provider = aws.map(|aws| aws.provider);
-        Ok(Plan { gateway, sessions, provider })
+        let given = |file: &str| (!file.is_empty()).then(|| file.to_owned());
+        let files = CaFiles { gateway: given(&self.gateway_ca_file), all: given(&self.ca_file) };
+        let plan = Plan { gateway, sessions, provider, ca_files: files };
+        if plan.ca_files.gateway.is_some() && !plan.gateway.endpoint.is_secure() {
+            return Err(Usage::Conflict("--gateway-ca-file requires --gateway https://…"));
+        }
+        Ok(plan)
     }
 
-    fn config(&self, table: &str, aws: &AwsConfig) -> Result<TableConfig, Usage> {
+    fn config(
+        &self,
+        table: &str,
+        aws: &AwsConfig,
+        env: &Environment,
+    ) -> Result<TableConfig, Usage> {
         let region = aws.region.clone();
+        let variable = |name: &str| env.filled(name).map(str::to_owned);
         let endpoint = if self.endpoint.is_empty() {
-            Endpoint::of_aws("dynamodb", &region)
+            let named = credentials::endpoint("DYNAMODB", &variable);
+            let named = named.map_err(|wrong| Usage::OfPart(wrong.to_string()))?;
+            named.or_else(|| Endpoint::of_aws("dynamodb", &region))
         } else {
             Endpoint::parse(&self.endpoint).ok()
         };

@@ -44,6 +44,33 @@ struct RequestBody<'a> {
 struct Context<'a> {
     #[serde(borrow)]
     connection_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    event_type: Option<Cow<'a, str>>,
+}
+
+const DISCONNECT: &str = "DISCONNECT";
+
+/// The connection that ended, if that is what a request to `/connect` says: in its header fields
+/// `ConnectionId` and `EventType`, or as an event in its body.
+pub(super) fn ended(
+    (named, event_type): (Option<&str>, Option<&str>),
+    bytes: &[u8],
+) -> Option<String> {
+    let connection = if event_type == Some(DISCONNECT) {
+        Cow::Borrowed(named?)
+    } else {
+        let request: RequestBody<'_> = serde_json::from_slice(bytes).ok()?;
+        let Context { connection_id, event_type } = request.request_context?;
+        let is_end = event_type.is_some_and(|kind| kind == DISCONNECT);
+        // Only the gateway sets the header field.
+        let is_named = named.is_none_or(|name| name == connection_id);
+        (is_end && is_named).then_some(connection_id)?
+    };
+    is_id(&connection).then(|| connection.into_owned())
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// Parses a request; `named` is the header field `ConnectionId`. `None`: empty, without a message.
@@ -67,10 +94,7 @@ pub(super) fn read(named: Option<&str>, bytes: &[u8]) -> Result<Option<Message>,
         (None, None) => return Err(WANT),
     };
     let (connection, text) = message;
-    let valid = !connection.is_empty()
-        && connection.len() <= ID_BYTES_MAX
-        && connection.bytes().all(|b| b.is_ascii_graphic());
-    if !valid {
+    if !is_id(&connection) {
         return Err("a connection's id must be 1 to 128 visible ASCII characters");
     }
     Ok(Some(Message { connection: connection.into_owned(), text: text.into_owned() }))
@@ -82,7 +106,7 @@ fn parts(request: RequestBody<'_>) -> Option<Parts<'_>> {
     if let Some(connection) = request.my_connection_id_property {
         return Some((connection, request.my_body.ok_or(WANT)));
     }
-    let Context { connection_id } = request.request_context?;
+    let Context { connection_id, .. } = request.request_context?;
     let text = request.body.unwrap_or_default();
     if !request.is_base64_encoded {
         return Some((connection_id, Ok(text)));
@@ -141,6 +165,30 @@ mod tests {
             assert!(read(named, body.as_bytes()).is_err(), "{body}");
         }
         assert!(read(Some("a"), b"\xff").is_err());
+    }
+
+    #[test]
+    fn only_an_end_is_an_end() {
+        let event = |kind: &str| {
+            format!(r#"{{"requestContext":{{"connectionId":"b","eventType":"{kind}"}}}}"#)
+        };
+        let end = event("DISCONNECT");
+        assert_eq!(ended((Some("a"), Some("DISCONNECT")), b"").as_deref(), Some("a"));
+        assert_eq!(ended((None, None), end.as_bytes()).as_deref(), Some("b"));
+        assert_eq!(ended((Some("b"), None), end.as_bytes()).as_deref(), Some("b"));
+        for (fields, body) in [
+            ((Some("a"), Some("CONNECT")), ""),
+            ((Some("a"), None), ""),
+            ((None, Some("DISCONNECT")), ""),
+            ((Some(""), Some("DISCONNECT")), ""),
+            ((Some("a b"), Some("DISCONNECT")), ""),
+            ((Some("a"), None), &*end),
+            ((None, None), &*event("CONNECT")),
+            ((None, None), r#"{"requestContext":{"connectionId":"b"}}"#),
+            ((None, None), r#"{"eventType":"DISCONNECT","connectionId":"b"}"#),
+        ] {
+            assert_eq!(ended(fields, body.as_bytes()), None, "{fields:?} {body}");
+        }
     }
 
     #[test]

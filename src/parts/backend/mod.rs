@@ -11,6 +11,7 @@ pub mod part;
 mod pending;
 mod requests;
 pub mod sessions;
+mod token;
 
 pub use callback::{Auth, CallbackApi};
 pub use figures::{Figures, Rate};
@@ -22,18 +23,17 @@ use super::Manifest;
 use crate::aws::call::Authorization;
 use crate::aws::credentials::{CredentialsError, Keyring, Provider};
 use crate::aws::dynamodb::Operation;
-use crate::aws::secret::Secret;
 use crate::aws::sigv4::Scope;
 use crate::calls::pool::{Call, Failure};
-use crate::engine::{Id, Now};
-use crate::options::Usage;
+use crate::engine::{File, Id, Now};
 use crate::options::read::{Environment, Filled};
 use crate::options::serve as options;
+use crate::options::{Reach, Usage};
 use crate::server::part::Part;
-use crate::time;
 pub(crate) use flags::Settings as Draft;
 use pending::{PendingMessage, PendingMessages, Task};
 use sessions::{Event, Memory, SessionStorage, Table};
+use token::{GatewayToken, Which};
 
 pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: None,
@@ -52,12 +52,6 @@ pub(super) fn settle(_: &mut Filled<options::Draft>, _: &Environment) -> Result<
 
 /// Maximum messages in progress; beyond, requests get 503.
 pub const MESSAGES_MAX: usize = 4_096;
-/// Interval for re-reading the gateway's token.
-const TOKEN_MS: u64 = 60_000;
-/// Minimum interval for re-reading a token that was rejected.
-const TOKEN_MIN_MS: u64 = 1_000;
-/// Maximum length of a token.
-const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// The configuration of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +62,43 @@ pub struct Plan {
     pub sessions: SessionStorage,
     /// Where AWS credentials come from, if any are needed.
     pub provider: Option<Provider>,
+    /// Trusted certificate authorities.
+    pub ca_files: CaFiles,
+}
+
+/// Files with trusted certificate authorities; `None`: Mozilla's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaFiles {
+    /// For the gateway alone.
+    pub gateway: Option<String>,
+    /// For all connections, but for the gateway's own.
+    pub all: Option<String>,
 }
 
 impl super::Plan for Plan {
+    fn paths(&self) -> Vec<String> {
+        self.ca_files.gateway.iter().chain(&self.ca_files.all).cloned().collect()
+    }
+
+    fn resolve(&mut self, files: &[File], _reach: Reach) -> Result<(), String> {
+        let trust = |path: &Option<String>, flag: &str| {
+            path.as_ref().map(|path| super::authorities(files, path, flag)).transpose()
+        };
+        let all = trust(&self.ca_files.all, "--ca-file")?;
+        let own = trust(&self.ca_files.gateway, "--gateway-ca-file")?;
+        if let Some(trust) = own.or_else(|| all.clone()) {
+            self.gateway.endpoint.target.set_trust(trust);
+        }
+        let Some(trust) = all else { return Ok(()) };
+        if let SessionStorage::Table(config) = &mut self.sessions {
+            config.endpoint.target.set_trust(trust.clone());
+        }
+        if let Some(endpoint) = self.provider.as_mut().and_then(Provider::endpoint_mut) {
+            endpoint.target.set_trust(trust);
+        }
+        Ok(())
+    }
+
     fn build(self: Box<Self>, seed: u64) -> Box<dyn Part> {
         part::new(*self, seed)
     }
@@ -168,9 +196,9 @@ pub struct Backend {
     gateway: CallbackApi,
     files: Vec<String>,
     keyring: Option<Keyring>,
-    /// The last valid token for the gateway.
-    token: Option<Secret>,
-    token_read_ns: Option<u64>,
+    token: Option<GatewayToken>,
+    /// Messages whose token was rejected, while the file is read.
+    rejected: Vec<u64>,
     store: Store,
     pending: PendingMessages,
     steps: VecDeque<Step>,
@@ -183,6 +211,10 @@ impl Backend {
     #[must_use]
     pub fn new(plan: Plan, seed: u64) -> Self {
         let files = plan.files();
+        let token = match &plan.gateway.auth {
+            Auth::Token(path) => Some(GatewayToken::new(path)),
+            Auth::None | Auth::SigV4(_) => None,
+        };
         let store = match plan.sessions {
             SessionStorage::Memory => Store::Memory(Memory::default()),
             SessionStorage::Table(config) => Store::Table(Box::new(Table::new(config, seed))),
@@ -191,8 +223,8 @@ impl Backend {
             files,
             gateway: plan.gateway,
             keyring: plan.provider.map(|provider| Keyring::new(provider, seed)),
-            token: None,
-            token_read_ns: None,
+            token,
+            rejected: Vec::new(),
             store,
             pending: PendingMessages::new(seed),
             steps: VecDeque::new(),
@@ -213,9 +245,15 @@ impl Backend {
         }
     }
 
-    /// Counts a request without a message.
-    pub fn greeted(&mut self, now: Now) {
+    /// Handles `$connect` or `$disconnect`; `fields` are the header fields `ConnectionId` and
+    /// `EventType`. The session of a connection that ended is deleted.
+    pub fn greeted(&mut self, now: Now, fields: (Option<&str>, Option<&str>), body: &[u8]) {
         self.figures.rate.count(now);
+        let Some(connection) = message::ended(fields, body) else { return };
+        // A message in progress could create the session again.
+        if !self.pending.mark_gone(&connection) {
+            self.delete_session(now, &connection);
+        }
     }
 
     /// Handles a request of the gateway; `named` is the header field `ConnectionId`.
@@ -235,7 +273,7 @@ impl Backend {
             return Ok(Taken::Full);
         }
         self.figures.messages += 1;
-        self.refresh_token(now, TOKEN_MS);
+        self.refresh_token(now);
         let number = self.pending.begin(now, requester, &message.connection);
         self.answer_client(now, number, &message);
         self.count(now, number);
@@ -245,7 +283,9 @@ impl Backend {
     /// The next step for the owner.
     #[must_use]
     pub fn poll(&mut self, now: Now) -> Option<Step> {
-        self.refresh_token_at_start(now);
+        if self.token.as_ref().is_some_and(|token| !token.was_read()) {
+            self.refresh_token(now);
+        }
         self.poll_needs(now);
         self.steps.pop_front()
     }
@@ -273,17 +313,12 @@ impl Backend {
     }
 
     /// Content of a file of [`Step::Read`].
-    pub fn fetched(&mut self, path: &str, bytes: &[u8]) {
+    pub fn fetched(&mut self, now: Now, path: &str, bytes: &[u8]) {
         if let Some(keyring) = &mut self.keyring {
             keyring.fetched(path, bytes);
         }
-        let token = std::str::from_utf8(bytes).map(str::trim).unwrap_or_default();
-        // An empty or invalid token, as in a half-written file, does not replace the old one.
-        let valid = !token.is_empty()
-            && token.len() <= TOKEN_BYTES_MAX
-            && token.bytes().all(|b| b.is_ascii_graphic());
-        if matches!(&self.gateway.auth, Auth::Token(file) if file == path) && valid {
-            self.token = Some(Secret::new(token));
+        if let Some(token) = &mut self.token {
+            token.fetched(now, path, bytes);
         }
     }
 
@@ -293,6 +328,10 @@ impl Backend {
             && let Err(error) = keyring.read(now)
         {
             self.without_credentials(&error);
+        }
+        if let Some(token) = &mut self.token {
+            token.read(now);
+            self.send_rejected_again(now);
         }
     }
 
@@ -390,26 +429,18 @@ impl Backend {
         }
     }
 
-    /// Re-reads the gateway's token if it is older than `age_ms`.
-    fn refresh_token(&mut self, now: Now, age_ms: u64) {
-        let due = |read_ns: u64| now.mono_ns >= read_ns + time::ms(age_ms);
-        if matches!(self.gateway.auth, Auth::Token(_)) && self.token_read_ns.is_none_or(due) {
-            self.token_read_ns = Some(now.mono_ns);
+    /// Re-reads the gateway's token if it is old.
+    fn refresh_token(&mut self, now: Now) {
+        if self.token.as_mut().is_some_and(|token| token.begin_reading(now)) {
             self.steps.push_back(Step::Read);
         }
     }
 
-    fn refresh_token_at_start(&mut self, now: Now) {
-        if self.token_read_ns.is_none() {
-            self.refresh_token(now, TOKEN_MS);
-        }
-    }
-
     /// The authorization for the gateway; `None` without a token or credentials.
-    fn authorization(&self, now: Now) -> Option<Authorization<'_>> {
+    fn authorization(&self, now: Now, which: Which) -> Option<Authorization<'_>> {
         match &self.gateway.auth {
             Auth::None => Some(Authorization::None),
-            Auth::Token(_) => self.token.as_ref().map(Authorization::Bearer),
+            Auth::Token(_) => self.token.as_ref()?.get(which).map(Authorization::Bearer),
             Auth::SigV4(region) => self.signed(now, Scope { region, service: "execute-api" }),
         }
     }

@@ -32,7 +32,13 @@ pub const ROUTES: &[Route] = &[
         &[Method::Get, Method::Head, Method::Post],
         MESSAGE_BYTES,
     ),
-    Route::for_part("/connect", WHERE, "200 `connect`", &[Method::Post], EVENT_BYTES),
+    Route::for_part(
+        "/connect",
+        WHERE,
+        "200 `connect`; `$disconnect` deletes the session",
+        &[Method::Post],
+        EVENT_BYTES,
+    ),
 ];
 
 const fn counter(name: &'static str, labels: &'static str, about: &'static str) -> Metric {
@@ -54,7 +60,7 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("backend_sessions", "Sessions in memory"),
     counter("backend_sessions_created_total", "", "Sessions that began"),
-    counter("backend_sessions_deleted_total", "", "Sessions of connections that are gone"),
+    counter("backend_sessions_deleted_total", "", "Sessions deleted since their connection ended"),
     gauge("backend_sessions_degraded", "1 while the session table is unavailable"),
     counter("backend_session_errors_total", "reason", "Messages that were not counted"),
 ];
@@ -162,7 +168,9 @@ impl Part for Service {
             ("/", Method::Post) => self.post(asked),
             ("/", _) => Reply::Now(Response::text(200, "get")),
             _ => {
-                self.backend.greeted(asked.now);
+                let field = |name| asked.request.value(name);
+                let fields = (field("connectionid"), field("eventtype"));
+                self.backend.greeted(asked.now, fields, asked.body.unwrap_or_default());
                 Reply::Now(Response::text(200, "connect"))
             }
         }
@@ -241,7 +249,7 @@ impl Part for Service {
     fn fetched(&mut self, now: Now, paths: &[String], files: &[File]) {
         if self.backend.files() == paths {
             for File { name, bytes, .. } in files {
-                self.backend.fetched(name, bytes);
+                self.backend.fetched(now, name, bytes);
             }
             self.backend.read(now);
         }

@@ -28,9 +28,19 @@ pub(super) struct PendingMessage {
     pub(super) connection: Box<str>,
     /// The gateway reported the connection as gone.
     pub(super) gone: bool,
+    /// The answer, while it may have to be sent again with another token.
+    pub(super) again: Option<Again>,
     began_ns: u64,
     attempts: u8,
     left: Remaining,
+}
+
+/// A callback that can be repeated.
+#[derive(Debug)]
+pub(super) struct Again {
+    pub(super) text: Box<str>,
+    /// The version of the token that it was sent with.
+    pub(super) token: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +82,7 @@ impl PendingMessages {
             requester,
             connection: connection.into(),
             gone: false,
+            again: None,
             began_ns: now.mono_ns,
             attempts: 0,
             left: Remaining::Both,
@@ -84,9 +95,37 @@ impl PendingMessages {
         self.by_number.get_mut(&number)
     }
 
+    /// Keeps the text of the answer for a second attempt.
+    pub(super) fn keep_text(&mut self, number: u64, text: &str, token: u64) {
+        if let Some(message) = self.by_number.get_mut(&number) {
+            self.bytes += text.len();
+            message.again = Some(Again { text: text.into(), token });
+        }
+    }
+
+    /// Takes that text; no further attempt follows.
+    pub(super) fn take_text(&mut self, number: u64) -> Option<Box<str>> {
+        let Again { text, .. } = self.by_number.get_mut(&number)?.again.take()?;
+        self.bytes -= text.len();
+        Some(text)
+    }
+
+    /// Marks the messages of a connection that is gone; returns whether there are any.
+    pub(super) fn mark_gone(&mut self, connection: &str) -> bool {
+        let mut found = false;
+        for message in self.by_number.values_mut().filter(|m| &*m.connection == connection) {
+            (message.gone, found) = (true, true);
+        }
+        found
+    }
+
+    pub(super) fn began_ns(&self, number: u64) -> Option<u64> {
+        self.by_number.get(&number).map(|message| message.began_ns)
+    }
+
     /// When counting this message is given up.
     pub(super) fn deadline_ns(&self, number: u64) -> Option<u64> {
-        self.by_number.get(&number).map(|message| message.began_ns + time::ms(GIVE_UP_MS))
+        self.began_ns(number).map(|began_ns| began_ns + time::ms(GIVE_UP_MS))
     }
 
     /// Schedules another attempt to count a message; false after too many or too late.
@@ -120,7 +159,8 @@ impl PendingMessages {
             (Remaining::Both, Task::Count) => message.left = Remaining::Only(Task::Callback),
             (Remaining::Only(left), _) if left == task => {
                 let message = self.by_number.remove(&number)?;
-                self.bytes -= MESSAGE_BYTES + message.connection.len();
+                let text = message.again.as_ref().map_or(0, |again| again.text.len());
+                self.bytes -= MESSAGE_BYTES + message.connection.len() + text;
                 return Some(message);
             }
             (Remaining::Only(_), _) => {}

@@ -2,7 +2,8 @@
 
 use super::pending::Task;
 use super::sessions::KEEP_MS;
-use super::{Ask, Backend, Message, Silence, Step, Store, TOKEN_MIN_MS};
+use super::token::{Remedy, Which};
+use super::{Ask, Backend, Message, Silence, Step, Store};
 use crate::aws::call::{Authorization, ServiceRequest};
 use crate::aws::callbacks;
 use crate::aws::credentials::{self, Need, ProviderRequest};
@@ -16,6 +17,8 @@ use crate::proto::http_client::{Asked, Limits};
 use crate::time;
 
 const CALLBACK_MS: u64 = 10_000;
+/// Time after which a callback is not repeated; the requester waits 20 s.
+const CALLBACKS_MS: u64 = 18_000;
 const TABLE_MS: u64 = 5_000;
 /// Size limits of all responses.
 const LIMITS: Limits = Limits { head_bytes: 16 * 1024, body_bytes: 64 * 1024 };
@@ -58,15 +61,31 @@ impl Backend {
     }
 
     pub(super) fn answer_client(&mut self, now: Now, number: u64, message: &Message) {
-        let Some(from) = self.authorization(now) else {
-            log::warn!(target: "callback", "no token or credentials for --gateway yet");
-            return self.callback_done(now, number, None);
-        };
         let Message { connection, text } = message;
+        if let Some(token) = &self.token {
+            self.pending.keep_text(number, text, token.version());
+        }
+        let deadline_ns = now.mono_ns + time::ms(CALLBACK_MS);
+        if !self.send_answer(now, number, (connection, text), Which::Current, deadline_ns) {
+            log::warn!(target: "callback", "no token or credentials for --gateway yet");
+            self.callback_done(now, number, None);
+        }
+    }
+
+    /// Sends an answer; false without token or credentials.
+    fn send_answer(
+        &mut self,
+        now: Now,
+        number: u64,
+        (connection, text): (&str, &str),
+        which: Which,
+        deadline_ns: u64,
+    ) -> bool {
+        let Some(from) = self.authorization(now, which) else { return false };
         let bytes = self.gateway.answer(connection, text, from).ok();
         let endpoint = self.gateway.endpoint.clone();
-        let deadline_ns = now.mono_ns + time::ms(CALLBACK_MS);
         self.call(Ask::Callback(number), &endpoint, bytes, deadline_ns);
+        true
     }
 
     pub(super) fn callback_result(
@@ -87,9 +106,12 @@ impl Backend {
                 log::warn!(target: "callback", status = 410; "the gateway has no such connection");
             }
             Ok((status, _)) => {
+                if matches!(status, 401 | 403) && self.is_sent_again(now, number) {
+                    self.count_callback(Some(status));
+                    return;
+                }
                 log::warn!(target: "callback", status; "the gateway rejected the callback");
                 if matches!(status, 401 | 403) {
-                    self.refresh_token(now, TOKEN_MIN_MS);
                     self.rejected(now);
                 }
             }
@@ -100,9 +122,59 @@ impl Backend {
         self.callback_done(now, number, how.ok().map(|(status, _)| status));
     }
 
+    /// The gateway rejected the token of a message; returns whether it is sent once more, perhaps
+    /// after the token's file was read.
+    fn is_sent_again(&mut self, now: Now, number: u64) -> bool {
+        let again = self.pending.find(number).and_then(|message| message.again.as_ref());
+        let (Some(again), Some(token)) = (again, &mut self.token) else { return false };
+        match token.rejected(now, again.token) {
+            Remedy::Send(which) => self.send_again(now, number, which),
+            remedy @ (Remedy::Read | Remedy::Wait) => {
+                if remedy == Remedy::Read {
+                    self.steps.push_back(Step::Read);
+                }
+                self.rejected.push(number);
+                true
+            }
+            Remedy::None => false,
+        }
+    }
+
+    /// The token's file was read: sends the answers for which that was awaited.
+    pub(super) fn send_rejected_again(&mut self, now: Now) {
+        for number in std::mem::take(&mut self.rejected) {
+            let again = self.pending.find(number).and_then(|message| message.again.as_ref());
+            let remedy = match (again, &self.token) {
+                (Some(again), Some(token)) => token.fallback(again.token),
+                (_, _) => Remedy::None,
+            };
+            let sent = match remedy {
+                Remedy::Send(which) => self.send_again(now, number, which),
+                Remedy::Read | Remedy::Wait | Remedy::None => false,
+            };
+            if !sent {
+                log::warn!(target: "callback", "the gateway rejected the token");
+                self.finish(now, number, Task::Callback);
+            }
+        }
+    }
+
+    fn send_again(&mut self, now: Now, number: u64, which: Which) -> bool {
+        let Some(text) = self.pending.take_text(number) else { return false };
+        let Some(message) = self.pending.find(number) else { return false };
+        let connection = message.connection.clone();
+        let until_ns = self.pending.began_ns(number).unwrap_or(0) + time::ms(CALLBACKS_MS);
+        let deadline_ns = until_ns.max(now.mono_ns + time::ms(1_000));
+        self.send_answer(now, number, (&connection, &text), which, deadline_ns)
+    }
+
     fn callback_done(&mut self, now: Now, number: u64, status: Option<u16>) {
-        *self.figures.callbacks.entry(status).or_default() += 1;
+        self.count_callback(status);
         self.finish(now, number, Task::Callback);
+    }
+
+    fn count_callback(&mut self, status: Option<u16>) {
+        *self.figures.callbacks.entry(status).or_default() += 1;
     }
 
     pub(super) fn count(&mut self, now: Now, number: u64) {
@@ -175,7 +247,7 @@ impl Backend {
         self.finish(now, number, Task::Count);
     }
 
-    /// Deletes the session of a connection that is gone.
+    /// Deletes the session of a connection that ended.
     pub(super) fn delete_session(&mut self, now: Now, connection: &str) {
         let table = match &mut self.store {
             Store::Memory(memory) => {

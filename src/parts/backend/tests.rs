@@ -3,8 +3,9 @@
 use super::sessions::TableConfig;
 use super::*;
 use crate::aws::endpoint::Endpoint;
-use crate::aws::secret::Credentials;
+use crate::aws::secret::{Credentials, Secret};
 use crate::engine::HangUp;
+use crate::time;
 
 /// 2026-11-21T03:00:01Z
 const WALL_MS: i64 = 1_795_230_001_000;
@@ -32,7 +33,8 @@ struct Test {
 impl Test {
     fn new(sessions: SessionStorage, auth: Auth, provider: Option<Provider>) -> Self {
         let endpoint = Endpoint::parse("http://127.0.0.1:8081").unwrap();
-        let plan = Plan { gateway: CallbackApi { endpoint, auth }, sessions, provider };
+        let (gateway, ca_files) = (CallbackApi { endpoint, auth }, CaFiles::default());
+        let plan = Plan { gateway, sessions, provider, ca_files };
         let mut test = Self {
             backend: Backend::new(plan, 1),
             now: Now { mono_ns: 0, wall_ms: WALL_MS },
@@ -176,27 +178,100 @@ fn sessions_of_unknown_connections_are_kept() {
 }
 
 #[test]
+fn an_ended_connection_loses_its_session() {
+    let event = br#"{"requestContext":{"connectionId":"b","eventType":"DISCONNECT"}}"#;
+    let mut test = Test::memory();
+    for (number, connection) in ["a", "b", "c"].iter().enumerate() {
+        test.post(0, connection);
+        test.say(Ask::Callback(number as u64), Ok((200, "")));
+    }
+    test.backend.greeted(test.now, (Some("c"), Some("CONNECT")), b"");
+    assert_eq!(test.backend.sessions(), Some(3));
+    test.backend.greeted(test.now, (Some("a"), Some("DISCONNECT")), b"");
+    test.backend.greeted(test.now, (None, None), event);
+    assert_eq!((test.backend.sessions(), test.backend.figures.deleted), (Some(1), 2));
+    // In a table, a message in progress would create the item again.
+    let mut test = Test::with_table();
+    test.post(1, "a");
+    test.backend.greeted(test.now, (Some("a"), Some("DISCONNECT")), b"");
+    test.say(Ask::Callback(0), Ok((200, "")));
+    assert_eq!(test.asks(), [Ask::Count(0)]);
+    test.say(Ask::Count(0), Ok((200, FIRST)));
+    test.say(Ask::Forget, Ok((200, "{}")));
+    test.backend.greeted(test.now, (Some("a"), Some("DISCONNECT")), b"");
+    test.tend();
+    test.say(Ask::Forget, Ok((200, "{}")));
+    assert_eq!((&test.answered[..], test.backend.figures.deleted), (&[1][..], 2));
+}
+
+/// The content of the token's file is read.
+fn read_token(test: &mut Test, token: &str) {
+    test.backend.fetched(test.now, "/token", token.as_bytes());
+    test.backend.read(test.now);
+    test.tend();
+}
+
+/// The token of the first callback for this message; the gateway's status is the argument.
+fn token_sent(test: &mut Test, number: u64, status: u16) -> String {
+    let bytes = test.say(Ask::Callback(number), Ok((status, "")));
+    let (_, rest) = bytes.split_once("\r\nAuthorization: Bearer ").unwrap();
+    assert!(bytes.ends_with("Got message:hi"), "{bytes}");
+    rest.lines().next().unwrap().to_owned()
+}
+
+#[test]
 fn the_gateway_token_is_sent_and_re_read() {
     let mut test = Test::new(SessionStorage::Memory, Auth::Token("/token".to_owned()), None);
     assert_eq!(test.reads, 1);
     test.post(1, "a");
     assert_eq!((test.asked.len(), &test.answered[..]), (0, &[1][..]));
-    test.backend.fetched("/token", b"one\n");
-    test.backend.fetched("/other", b"two\n");
+    test.backend.fetched(test.now, "/other", b"two\n");
+    read_token(&mut test, "one\n");
     test.post(2, "a");
-    test.pass(2_000);
-    let bytes = test.say(Ask::Callback(1), Ok((403, "")));
-    assert!(bytes.contains("\r\nAuthorization: Bearer one\r\n"), "{bytes}");
-    assert_eq!((test.reads, &test.answered[..]), (2, &[1, 2][..]));
-    test.backend.fetched("/token", b"");
-    test.backend.fetched("/token", b"three");
+    assert_eq!(token_sent(&mut test, 1, 200), "one");
+    read_token(&mut test, "");
+    read_token(&mut test, "three");
     test.post(3, "a");
-    let bytes = test.say(Ask::Callback(2), Ok((200, "")));
-    assert!(bytes.contains("\r\nAuthorization: Bearer three\r\n"), "{bytes}");
+    assert_eq!(token_sent(&mut test, 2, 200), "three");
     test.pass(60_000);
     test.post(4, "a");
-    assert_eq!(test.reads, 3);
+    assert_eq!(test.reads, 2);
     assert!(!format!("{:?}", test.backend).contains("three"));
+    assert_eq!(token_sent(&mut test, 3, 200), "three");
+    assert_eq!((&test.answered[..], test.backend.memory()), (&[1, 2, 3, 4][..], 162));
+}
+
+#[test]
+fn a_rejected_answer_is_sent_once_more() {
+    let mut test = Test::new(SessionStorage::Memory, Auth::Token("/token".to_owned()), None);
+    read_token(&mut test, "one");
+    test.pass(1_000);
+    test.post(1, "a");
+    test.post(2, "a");
+    // The gateway has read a new token. Both messages wait for one reading of the file.
+    assert_eq!([token_sent(&mut test, 0, 403), token_sent(&mut test, 1, 401)], ["one", "one"]);
+    assert_eq!((test.reads, test.asked.len(), test.answered.len()), (2, 0, 0));
+    read_token(&mut test, "two");
+    assert_eq!([token_sent(&mut test, 0, 200), token_sent(&mut test, 1, 403)], ["two", "two"]);
+    assert_eq!((&test.answered[..], test.reads), (&[1, 2][..], 2));
+    // The other way round: the gateway still has the old one, and the file was just read.
+    test.post(3, "a");
+    assert_eq!([token_sent(&mut test, 2, 403), token_sent(&mut test, 2, 200)], ["two", "one"]);
+    // Later the file is read first, in vain.
+    test.pass(1_000);
+    test.post(4, "a");
+    assert_eq!(token_sent(&mut test, 3, 403), "two");
+    read_token(&mut test, "two");
+    assert_eq!(token_sent(&mut test, 3, 200), "one");
+    // After five minutes there is no other token.
+    test.pass(300_000);
+    read_token(&mut test, "two");
+    test.post(5, "a");
+    assert_eq!((token_sent(&mut test, 4, 403), test.reads), ("two".to_owned(), 4));
+    read_token(&mut test, "two");
+    assert_eq!(&test.answered[..], [1, 2, 3, 4, 5]);
+    assert_eq!(test.backend.figures.callbacks[&Some(403)], 5);
+    assert_eq!((test.backend.in_hand(), test.asked.len()), (0, 0));
 }
 
 #[test]

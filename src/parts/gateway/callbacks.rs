@@ -49,13 +49,15 @@ impl Guard {
         self.tokens.paths().into_iter().chain(keys).collect()
     }
 
-    /// Whether the files are due to be re-read; true once per interval.
-    pub(super) fn is_due(&mut self, now: Now) -> bool {
-        !self.files().is_empty() && self.tokens.is_due(now)
+    /// Whether the files are due to be re-read after a request; true once per interval.
+    pub(super) fn is_due(&mut self, now: Now, refused: bool) -> bool {
+        let tokens = &mut self.tokens;
+        let is_due = if refused { tokens.is_due_after_refusal(now) } else { tokens.is_due(now) };
+        is_due && !self.files().is_empty()
     }
 
-    pub(super) fn fetched(&mut self, files: &[File]) {
-        self.tokens.fetched(files);
+    pub(super) fn fetched(&mut self, now: Now, files: &[File]) {
+        self.tokens.fetched(now, files);
         for File { name, bytes, .. } in files {
             if *name != self.keys_file {
                 continue;
@@ -83,7 +85,9 @@ impl Guard {
             let why = "callbacks are taken from this machine only, see --gateway-token-file";
             return if may { Ok(()) } else { Err(why) };
         }
-        if !self.token_file.is_empty() && self.tokens.is_bearer(request, &self.token_file) {
+        if !self.token_file.is_empty()
+            && self.tokens.is_bearer(asked.now, request, &self.token_file)
+        {
             return Ok(());
         }
         if self.keys_file.is_empty() {

@@ -125,7 +125,7 @@ impl Gateway {
             );
         }
         match in_flight.route {
-            Route::Connect => self.decide(connection, &how),
+            Route::Connect => self.decide(connection, &how, &in_flight.request),
             Route::Disconnect => self.remove(connection),
             Route::Default | Route::Key(_) => {
                 let pushed = match how {
@@ -133,9 +133,10 @@ impl Gateway {
                         let wanted = self.plan.reply && !reply.body.is_empty();
                         wanted.then_some(reply.body)
                     }
-                    Ok(_) | Err(_) => {
-                        let name = session.public_id(connection);
-                        Some(request::error_frame(&name, &in_flight.request))
+                    how => {
+                        let public_id = session.public_id(connection);
+                        let message = request::error_message(&how);
+                        Some(request::error_frame(message, &public_id, &in_flight.request))
                     }
                 };
                 if let Some(bytes) = pushed {
@@ -147,7 +148,7 @@ impl Gateway {
         }
     }
 
-    fn decide(&mut self, connection: ConnectionId, how: &Result<Reply, Why>) {
+    fn decide(&mut self, connection: ConnectionId, how: &Result<Reply, Why>, request: &str) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         let verdict = match how {
             Ok(reply) if matches!(reply.status, 200..=299) => {
@@ -155,13 +156,20 @@ impl Gateway {
                 let chosen = chosen.and_then(|name| str::from_utf8(name).ok()).map(str::to_owned);
                 Verdict::Welcome(chosen)
             }
-            Ok(reply) if matches!(reply.status, 401 | 403) => Verdict::Refused(reply.status),
-            Ok(_) | Err(_) => Verdict::Refused(502),
+            Ok(_) | Err(_) => {
+                let (status, message) = match how {
+                    Ok(Reply { status: 401, .. }) => (401, "Unauthorized"),
+                    Ok(Reply { status: 403, .. }) => (403, "Forbidden"),
+                    Ok(_) | Err(_) => (502, request::error_message(how)),
+                };
+                let public_id = session.public_id(connection);
+                Verdict::Refused(status, request::error_frame(message, &public_id, request))
+            }
         };
         match (&session.state, &verdict) {
             // The client has left: one that the backend accepted still gets its `$disconnect`.
             (State::Ending(..), Verdict::Welcome(_)) => {}
-            (State::Ending(..), Verdict::Refused(_)) => self.remove(connection),
+            (State::Ending(..), Verdict::Refused(..)) => self.remove(connection),
             (State::Connecting | State::Decided(_) | State::Open | State::Closing(..), _) => {
                 let id = session.id;
                 session.state = State::Decided(verdict);

@@ -7,6 +7,7 @@ use super::part::BEHAVIOUR;
 use super::plan::{Backend, Domain, PeerPlan, domain, routes, stage};
 use super::{Expression, Format, Plan, connection_id};
 use crate::behaviours::Mount;
+use crate::engine::Target;
 use crate::listen::Listen;
 use crate::options::flags::{named, set};
 use crate::options::read::{Environment, Filled};
@@ -34,6 +35,7 @@ pub(crate) struct Settings {
     reply: bool,
     binary: bool,
     time_scale: u64,
+    ca_file: String,
     token_file: String,
     credentials_file: String,
     open: bool,
@@ -124,6 +126,14 @@ const FLAGS: &[Flag<Draft>] = &[
         help: "accept binary messages, as base64 in JSON; otherwise close with 1003",
         take: |d, v| set(&mut d.parts.gateway.binary, values::word(v, SWITCH)),
         show: |d| named(SWITCH, d.parts.gateway.binary),
+    },
+    Flag {
+        name: "gateway-ca-file",
+        takes: Takes::One("FILE"),
+        fallback: Fallback::Off,
+        help: "trust the CAs in this file (PEM) for https:// backends, not Mozilla's list",
+        take: |d, v| set(&mut d.parts.gateway.ca_file, values::tls_file(v).map(|_| v.to_owned())),
+        show: |d| shown(&d.parts.gateway.ca_file),
     },
     Flag {
         name: "gateway-token-file",
@@ -236,6 +246,10 @@ pub(super) fn settle(filled: &mut Filled<Draft>, env: &Environment) -> Result<()
     // Each value was validated when its flag was read.
     let Ok(mut plan) = plan(&settings) else { return Ok(()) };
     plan.pod_ip = env.filled("POD_IP").and_then(|ip| ip.parse().ok());
+    if !plan.ca_file.is_empty() && !plan.backends().any(|one| matches!(one.target, Target::Tls(_)))
+    {
+        return Err(Usage::Conflict("--gateway-ca-file requires a backend with https://"));
+    }
     let serve = &mut filled.draft.serve;
     if let Some(admin) = serve.admin.as_ref().filter(|admin| !admin.is_local()) {
         let open = plan.check_admin(&admin.to_string());
@@ -276,6 +290,7 @@ fn plan(settings: &Settings) -> Read<Plan> {
         binary: settings.binary,
         time_scale: settings.time_scale,
         open: settings.open,
+        ca_file: settings.ca_file.clone(),
         token_file: settings.token_file.clone(),
         credentials_file: settings.credentials_file.clone(),
         draw: connection_id::counted,

@@ -4,6 +4,7 @@
 
 mod callbacks;
 mod circuit;
+mod connect;
 pub mod connection_id;
 mod dispatch;
 pub mod flags;
@@ -30,11 +31,11 @@ use crate::queue::{Queue, Waiting};
 use crate::rng::Rng;
 use crate::time;
 use circuit::Circuit;
+pub use connect::ConnectRequest;
 use connection_id::ConnectionId;
 pub(crate) use flags::Settings as Draft;
 pub use plan::{Format, Plan};
 use request::BackendEvent;
-pub use request::ConnectRequest;
 pub use select::Expression;
 use session::{InFlight, Session, State};
 
@@ -103,8 +104,8 @@ pub enum Why {
 pub enum Verdict {
     /// Accepted, with the subprotocol that the backend chose.
     Welcome(Option<String>),
-    /// Refused with this status.
-    Refused(u16),
+    /// Refused with this status and body.
+    Refused(u16, Vec<u8>),
 }
 
 /// The result of a callback.
@@ -295,7 +296,7 @@ impl Gateway {
     /// The decision. An accepted client is connected from now on; a refused one, or one whose
     /// decision has not come yet, is removed.
     pub fn verdict(&mut self, now: Now, id: Id) -> Verdict {
-        let refused = Verdict::Refused(502);
+        let refused = Verdict::Refused(502, request::NOT_ASKED.to_vec());
         let Some(connection) = self.connections.get(&id).copied() else { return refused };
         let Some(session) = self.sessions.get_mut(&connection) else { return refused };
         match std::mem::replace(&mut session.state, State::Open) {

@@ -15,7 +15,7 @@ use crate::calls::pool::CallId;
 use crate::calls::{Calls, Outcome};
 use crate::engine::{File, HangUp, Id, Now, Peer};
 use crate::limits::{self, HIGH_WATER_BYTES, LOW_WATER_BYTES};
-use crate::proto::http::{Method, percent_decoded, visible_ascii};
+use crate::proto::http::Method;
 use crate::proto::response::Response;
 use crate::server::part::{
     Admission, Connections, Order, Part, PartRequest, UpgradeRequest, Verdict as Decision,
@@ -23,8 +23,6 @@ use crate::server::part::{
 use crate::server::{Histogram, Metric, MetricKind, Page, Reply, Route, ServedOn};
 
 const NAME: &str = "gateway";
-/// Pairs of a query that backends are told of.
-const QUERY_PAIRS: usize = 64;
 
 /// The behaviour that it speaks for.
 pub const BEHAVIOUR: Entry = Entry {
@@ -286,7 +284,8 @@ impl Part for Front {
     fn respond(&mut self, asked: PartRequest<'_, '_, '_>) -> Reply {
         let (gateway, guard) = (&mut self.gateway, &mut self.guard);
         let reply = callbacks::answer(gateway, guard, self.peers.as_mut(), &asked);
-        if self.guard.is_due(asked.now) {
+        let refused = matches!(&reply, Reply::Now(response) if response.status == 403);
+        if self.guard.is_due(asked.now, refused) {
             self.orders.push_back(Order::Read(self.guard.files()));
         }
         if let Reply::Now(response) = &reply {
@@ -341,25 +340,7 @@ impl Part for Front {
 
     /// Asks the backend whether this request may become a WebSocket.
     fn admit(&mut self, upgrade: &UpgradeRequest<'_, '_, '_>) -> Admission {
-        let request = upgrade.request;
-        let source_ip = match upgrade.peer {
-            Peer::Tcp { ip, .. } => ip.to_string(),
-            Peer::Unix => "unix".to_owned(),
-        };
-        let pairs = request.query.split('&').filter(|pair| !pair.is_empty()).take(QUERY_PAIRS);
-        let query = pairs.filter_map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Some((percent_decoded(name)?.into_owned(), percent_decoded(value)?.into_owned()))
-        });
-        let fields =
-            request.fields().filter_map(|(name, value)| Some((name, visible_ascii(value)?)));
-        let client = ConnectRequest {
-            source_ip,
-            user_agent: request.value("user-agent").unwrap_or_default(),
-            host: request.value("host").unwrap_or_default(),
-            fields: fields.collect(),
-            query: query.collect(),
-        };
+        let client = ConnectRequest::new(upgrade.request, upgrade.peer, upgrade.via);
         let (now, id) = (upgrade.now, upgrade.id);
         match self.peers.as_mut().map(|peers| peers.mint(now)) {
             None => self.gateway.ask_to_connect(now, id, &client),
@@ -379,13 +360,9 @@ impl Part for Front {
     fn verdict(&mut self, now: Now, id: Id) -> Decision {
         match self.gateway.verdict(now, id) {
             Verdict::Welcome(chosen) => Decision::Welcome(chosen),
-            Verdict::Refused(status @ (401 | 403)) => {
-                Decision::Refused(Response::text(status, "the backend does not let you in\n"))
+            Verdict::Refused(status, body) => {
+                Decision::Refused(Response { status, ..Response::json(body) })
             }
-            Verdict::Refused(_) => Decision::Refused(Response::text(
-                502,
-                "the backend cannot be asked whether you may come in\n",
-            )),
         }
     }
 
@@ -418,7 +395,7 @@ impl Part for Front {
     }
 
     fn fetched(&mut self, now: Now, paths: &[String], files: &[File]) {
-        self.guard.fetched(files);
+        self.guard.fetched(now, files);
         if let Some(peers) = &mut self.peers {
             peers.fetched(now, paths, files);
         }

@@ -52,6 +52,8 @@ pub struct Plan {
     pub time_scale: u64,
     /// Whether callbacks from any machine are accepted without authentication.
     pub open: bool,
+    /// File with the authorities that backends' certificates are checked against; empty: Mozilla's.
+    pub ca_file: String,
     /// File with the token for callbacks; empty: none.
     pub token_file: String,
     /// File with the access keys for signed callbacks; empty: none.
@@ -115,10 +117,19 @@ impl parts::Plan for Plan {
     }
 
     fn paths(&self) -> Vec<String> {
-        self.peers.iter().map(|peers| peers.key_file.clone()).collect()
+        let keys = self.peers.iter().map(|peers| &peers.key_file);
+        let authorities = Some(&self.ca_file).filter(|file| !file.is_empty());
+        keys.chain(authorities).cloned().collect()
     }
 
     fn resolve(&mut self, files: &[File], _: Reach) -> Result<(), String> {
+        if !self.ca_file.is_empty() {
+            let trust = parts::authorities(files, &self.ca_file, "--gateway-ca-file")?;
+            let of_routes = self.routes.iter_mut().filter_map(|(_, own)| own.as_mut());
+            for backend in [&mut self.backend].into_iter().chain(of_routes) {
+                backend.target.set_trust(trust.clone());
+            }
+        }
         let Some(peers) = &mut self.peers else { return Ok(()) };
         let refused = |why: String| format!("--gateway-peer-key-file: {} {why}", peers.key_file);
         let file = files.iter().find(|file| file.name == peers.key_file);

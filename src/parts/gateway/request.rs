@@ -1,40 +1,30 @@
-//! Builds the requests to backends in each format. Client input is used only as values: escaped in
-//! JSON, and never in header fields, paths or lengths.
+//! Builds the requests to backends in each format, and the errors that clients get. Client input is
+//! used only as values: escaped in JSON, and in header fields and queries as far as `connect` lets
+//! them pass; never in paths or lengths.
+
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::connect::{self, ConnectRequest};
 use super::connection_id::ConnectionId;
 use super::plan::{Format, Plan};
 use super::session::Session;
-use super::{MESSAGE_BYTES, TIMEOUT_MS};
-use crate::calls::pool::Call;
+use super::{MESSAGE_BYTES, TIMEOUT_MS, Why};
+use crate::calls::pool::{Call, Failure, Reply};
 use crate::engine::Now;
 use crate::outbox::Block;
 use crate::proto::frame::Kind;
-use crate::proto::http_client::{Limits, Request, Unsendable};
+use crate::proto::http::visible_ascii;
+use crate::proto::http_client::{Asked, Limits, Request, Unsendable};
 use crate::rng::Rng;
 use crate::time;
 
 /// Maximum response head; the body may be as long as a message.
 const HEAD_BYTES: usize = 16 * 1024;
-
-/// An upgrade request of a client.
-#[derive(Clone, Debug)]
-pub struct ConnectRequest<'a> {
-    /// The client's address.
-    pub source_ip: String,
-    /// `User-Agent`; empty if missing or not ASCII.
-    pub user_agent: &'a str,
-    /// Value of `Host`.
-    pub host: &'a str,
-    /// The header fields with ASCII values.
-    pub fields: Vec<(&'a str, &'a str)>,
-    /// The decoded query.
-    pub query: Vec<(String, String)>,
-}
 
 /// The route of a request; a key is an index into [`Plan::routes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +54,14 @@ pub(super) enum BackendEvent<'a> {
 }
 
 impl BackendEvent<'_> {
+    fn event_type(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "CONNECT",
+            Self::Message(..) => "MESSAGE",
+            Self::Disconnect(..) => "DISCONNECT",
+        }
+    }
+
     pub(super) fn route(&self, plan: &Plan) -> Route {
         match self {
             Self::Connect(_) => Route::Connect,
@@ -97,9 +95,22 @@ pub(super) fn id(rng: &mut Rng) -> String {
     URL_SAFE.encode(bytes)
 }
 
-/// The message to a client whose request failed.
-pub(super) fn error_frame(connection_id: &str, request: &str) -> Vec<u8> {
-    let frame = Frame { message: "Internal server error", connection_id, request_id: request };
+/// The body of the response to a handshake about which the backend was not asked, or not in time.
+pub(super) const NOT_ASKED: &[u8] = br#"{"message":"Internal server error"}"#;
+
+/// The error of a failed request in the words of AWS.
+pub(super) fn error_message(how: &Result<Reply, Why>) -> &'static str {
+    match how {
+        Ok(Reply { status: 401 | 403, .. }) => "Forbidden",
+        Ok(Reply { status: 429, .. }) | Err(Why::Busy) => "Limit Exceeded",
+        Err(Why::Failed(Failure::TimedOut)) => "Endpoint request timed out",
+        Ok(_) | Err(Why::Failed(_) | Why::Circuit | Why::Unsendable) => "Internal server error",
+    }
+}
+
+/// The message to a client whose request failed, or the body of the response to its handshake.
+pub(super) fn error_frame(message: &str, connection_id: &str, request: &str) -> Vec<u8> {
+    let frame = Frame { message, connection_id, request_id: request };
     // Strings always serialize.
     serde_json::to_vec(&frame).unwrap_or_default()
 }
@@ -122,18 +133,25 @@ pub(super) struct RequestBuilder<'a> {
 
 impl RequestBuilder<'_> {
     pub(super) fn build(&self, event: &BackendEvent<'_>) -> Result<Call, Unsendable> {
+        const AGENT: (&str, &str) = ("User-Agent", concat!("wspulse/", env!("CARGO_PKG_VERSION")));
         let backend =
             self.plan.backends().nth(self.in_flight.backend).unwrap_or(&self.plan.backend);
-        let is_message = matches!(event, BackendEvent::Message(..));
-        let path = if is_message { backend.path.clone() } else { backend.connect_path() };
+        let path = match event {
+            BackendEvent::Message(..) => backend.path.clone(),
+            BackendEvent::Connect(client) => client.target(backend.connect_path()),
+            BackendEvent::Disconnect(..) => backend.connect_path(),
+        };
         let (kind, body) = self.body(event);
-        let name = self.session.public_id(self.connection);
-        let mut fields = vec![("User-Agent", concat!("wspulse/", env!("CARGO_PKG_VERSION")))];
-        if !is_message || self.plan.format == Format::Proxy {
-            fields.push(("ConnectionId", &name));
-        }
+        let named = self.named(event);
+        let mut fields: Vec<_> = named.iter().map(|(name, value)| (*name, &**value)).collect();
         if !body.is_empty() {
             fields.push(("Content-Type", kind));
+        }
+        if let BackendEvent::Connect(client) = event {
+            fields.extend(client.passed());
+        }
+        if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(AGENT.0)) {
+            fields.insert(0, AGENT);
         }
         let request = Request {
             method: "POST",
@@ -144,13 +162,42 @@ impl RequestBuilder<'_> {
         };
         let mut bytes = Vec::with_capacity(body.len() + 256);
         request.write(&mut bytes)?;
+        let is_message = matches!(event, BackendEvent::Message(..));
+        let wants_body = is_message && self.plan.reply;
         Ok(Call {
             target: backend.target.clone(),
             bytes: Block::of(&bytes),
-            asked: request.asked(),
+            asked: if wants_body { request.asked() } else { Asked::Status },
             limits: Limits { head_bytes: HEAD_BYTES, body_bytes: MESSAGE_BYTES as u64 },
             deadline_ns: self.now.mono_ns + time::ms(TIMEOUT_MS),
         })
+    }
+
+    /// The header fields that only the gateway sets.
+    fn named(&self, event: &BackendEvent<'_>) -> Vec<(&'static str, Cow<'_, str>)> {
+        let is_message = matches!(event, BackendEvent::Message(..));
+        if is_message && self.plan.format != Format::Proxy {
+            return Vec::new();
+        }
+        let id = (connect::CONNECTION_ID, Cow::Owned(self.session.public_id(self.connection)));
+        if is_message {
+            return vec![id];
+        }
+        let mut named = vec![
+            id,
+            (connect::EVENT_TYPE, Cow::Borrowed(event.event_type())),
+            (connect::ROUTE_KEY, Cow::Borrowed(self.in_flight.route.label(self.plan))),
+            (connect::STAGE, Cow::Borrowed(&*self.plan.stage)),
+            (connect::DOMAIN_NAME, Cow::Borrowed(&*self.session.domain)),
+            (connect::SOURCE_IP, Cow::Borrowed(&*self.session.source_ip)),
+        ];
+        if let BackendEvent::Disconnect(code, reason) = event {
+            named.push((connect::DISCONNECT_CODE, Cow::Owned(code.to_string())));
+            if let Some(reason) = visible_ascii(reason.as_bytes()).filter(|text| !text.is_empty()) {
+                named.push((connect::DISCONNECT_REASON, Cow::Owned(reason.to_owned())));
+            }
+        }
+        named
     }
 
     fn body(&self, event: &BackendEvent<'_>) -> (&'static str, Vec<u8>) {
@@ -184,11 +231,12 @@ impl RequestBuilder<'_> {
     /// The event in the format of AWS.
     fn event(&self, event: &BackendEvent<'_>) -> Vec<u8> {
         let request = &*self.in_flight.request;
-        let (event_type, client, message) = match event {
-            BackendEvent::Connect(client) => ("CONNECT", Some(*client), None),
-            BackendEvent::Message(kind, payload) => ("MESSAGE", None, Some((*kind, *payload))),
-            BackendEvent::Disconnect(..) => ("DISCONNECT", None, None),
+        let (client, message) = match event {
+            BackendEvent::Connect(client) => (Some(*client), None),
+            BackendEvent::Message(kind, payload) => (None, Some((*kind, *payload))),
+            BackendEvent::Disconnect(..) => (None, None),
         };
+        let queried = client.filter(|client| !client.query.is_empty());
         let (code, reason) = match event {
             BackendEvent::Disconnect(code, reason) => (Some(*code), Some(*reason)),
             BackendEvent::Connect(_) | BackendEvent::Message(..) => (None, None),
@@ -197,15 +245,14 @@ impl RequestBuilder<'_> {
         let event = Event {
             headers: client.map(|client| Pairs(last_of_each(&client.fields))),
             multi_value_headers: client.map(|client| Lists(&client.fields)),
-            query_string_parameters: client
-                .filter(|client| !client.query.is_empty())
-                .map(|client| Pairs(last_of_each(&client.query))),
+            query_string_parameters: queried.map(|client| Pairs(last_of_each(&client.query))),
+            multi_value_query_string_parameters: queried.map(|client| Lists(&client.query)),
             request_context: Context {
                 route_key: self.in_flight.route.label(self.plan),
                 message_id: message.map(|_| request),
                 disconnect_status_code: code,
                 disconnect_reason: reason,
-                event_type,
+                event_type: event.event_type(),
                 extended_request_id: request,
                 request_time: time::log_date(self.now.wall_ms),
                 message_direction: "IN",
@@ -259,9 +306,11 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<Pairs<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    multi_value_headers: Option<Lists<'a>>,
+    multi_value_headers: Option<Lists<'a, &'a str, Cow<'a, str>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     query_string_parameters: Option<Pairs<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    multi_value_query_string_parameters: Option<Lists<'a, String, String>>,
     request_context: Context<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
@@ -309,13 +358,13 @@ impl Serialize for Pairs<'_> {
 }
 
 /// A JSON object with an array of values per name.
-struct Lists<'a>(&'a [(&'a str, &'a str)]);
+struct Lists<'a, A, B>(&'a [(A, B)]);
 
-impl Serialize for Lists<'_> {
+impl<A: AsRef<str>, B: AsRef<str>> Serialize for Lists<'_, A, B> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let lists = last_of_each(self.0).into_iter().map(|(name, _)| {
-            let same = self.0.iter().filter(|(other, _)| *other == name);
-            (name, same.map(|(_, value)| *value).collect::<Vec<&str>>())
+            let same = self.0.iter().filter(|(other, _)| other.as_ref() == name);
+            (name, same.map(|(_, value)| value.as_ref()).collect::<Vec<&str>>())
         });
         serializer.collect_map(lists)
     }

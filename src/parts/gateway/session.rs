@@ -1,8 +1,10 @@
 //! The state of one connection: its queues, timestamps and request in flight.
 
 use super::connection_id::ConnectionId;
-use super::request::{ConnectRequest, Route};
-use super::{MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES};
+use super::request::Route;
+use super::{
+    ConnectRequest, MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES,
+};
 use crate::behaviours::Close;
 use crate::engine::{Id, Now};
 use crate::heap;

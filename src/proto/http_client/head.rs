@@ -93,7 +93,7 @@ pub(super) fn judge(text: &[u8], asked: Asked, most: u64) -> Result<Option<Verdi
             let persistence = Persistence::Close;
             return Ok(Some(Verdict { extent: Extent::Length(0), persistence }));
         }
-        (101, Asked::Ordinary | Asked::Head) => return Err(Fault::Upgraded),
+        (101, Asked::Ordinary | Asked::Head | Asked::Status) => return Err(Fault::Upgraded),
         (100..=199, _) => return Ok(None),
         (200..=599, _) => {}
         (_, _) => return Err(Fault::StatusInvalid),
@@ -102,7 +102,8 @@ pub(super) fn judge(text: &[u8], asked: Asked, most: u64) -> Result<Option<Verdi
     let said = extent(parsed.headers, minor)?;
     let bodiless = asked == Asked::Head || matches!(status, 204 | 304);
     let extent = if bodiless { Extent::Length(0) } else { said };
-    if matches!(extent, Extent::Length(length) if length > most) {
+    let is_bounded = asked != Asked::Status;
+    if matches!(extent, Extent::Length(length) if is_bounded && length > most) {
         return Err(Fault::BodyTooLarge);
     }
     let closes = values(parsed.headers, "connection").any(|list| has_token(list, "close"));

@@ -125,9 +125,37 @@ fn the_request_decides_about_101_and_the_body() {
     assert_eq!(any_cut(Asked::Upgrade, upgraded, false), want);
     let refused = b"HTTP/1.1 426 No\r\nContent-Length: 1\r\n\r\n!";
     assert!(any_cut(Asked::Upgrade, refused, false).starts_with("426 "));
-    for asked in [Asked::Ordinary, Asked::Head] {
+    for asked in [Asked::Ordinary, Asked::Head, Asked::Status] {
         assert_eq!(any_cut(asked, upgraded, false), " \"\" Upgraded");
     }
+}
+
+#[test]
+fn a_long_body_does_not_hide_a_status() {
+    let long = "x".repeat(101);
+    for (fields, body, want) in [
+        ("Content-Length: 101", &*long, ""),
+        ("Transfer-Encoding: chunked", "2\r\nhi\r\n63\r\nabc", "hi"),
+        ("X: y", &*long, &long[1..]),
+    ] {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}");
+        let heard = any_cut_to(Asked::Status, bytes.as_bytes());
+        assert_eq!(heard, format!("200 {} {want:?} Close", fields.replace(": ", "=")));
+        assert!(plain(&bytes).ends_with("BodyTooLarge"), "{bytes}");
+    }
+    let short = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+    assert_eq!(any_cut(Asked::Status, short, false), "200 Content-Length=2 \"hi\" KeepAlive");
+}
+
+/// Without what is left over, which depends on the cut where a body is not read to its end.
+fn any_cut_to(asked: Asked, bytes: &[u8]) -> String {
+    let end = |cut| {
+        let heard = read(asked, bytes, cut, false);
+        heard.split_inclusive(" Close").next().unwrap_or_default().to_owned()
+    };
+    let whole = end(bytes.len());
+    assert!([1, 2, 3, 7, 16].iter().all(|cut| end(*cut) == whole), "{whole}");
+    whole
 }
 
 /// Responses that parsers would read differently, and ones that only cost.

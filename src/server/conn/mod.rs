@@ -169,7 +169,7 @@ impl Conn {
     fn receive_http(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
         let Stage::Http(http) = &mut self.stage else { return };
         let (used, outcome) = http.receive(self.unfinished.as_deref(), cx, &shared[..n]);
-        self.part = cx.part;
+        (self.part, self.peer) = (cx.part, cx.peer);
         match outcome {
             http::Outcome::ReadMore => self.keep(&shared[used..n], Hold::Incomplete, cx),
             http::Outcome::Resume => self.keep(&shared[used..n], Hold::Resume, cx),
@@ -192,7 +192,7 @@ impl Conn {
         let Some(input) = unfinished.input.take() else { return };
         unfinished.hold = Hold::Incomplete;
         let (used, outcome) = http.receive(Some(unfinished), cx, input.bytes());
-        self.part = cx.part;
+        (self.part, self.peer) = (cx.part, cx.peer);
         match outcome {
             http::Outcome::ReadMore => self.put_back(input, used, Hold::Incomplete, cx),
             http::Outcome::Resume => self.put_back(input, used, Hold::Resume, cx),

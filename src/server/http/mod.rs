@@ -9,9 +9,10 @@ pub mod tokens;
 pub(crate) mod upgrade;
 mod whoami;
 
-use crate::engine::{Action, Id, Side};
+use crate::engine::{Action, Id, Peer, Side};
 use crate::limits;
 use crate::proto::body::{self, Body};
+use crate::proto::forwarded;
 use crate::proto::http::{self, Fields, Framing, Method, Persistence, Request, Slashes};
 use crate::proto::intake::{Intake, Progress};
 use crate::proto::refusal::Refusal;
@@ -352,6 +353,22 @@ impl Http {
         found: Option<Match>,
         cx: &mut Cx<'_>,
     ) -> Option<Outcome> {
+        cx.peer = client(request, cx);
+        let outcome = self.respond(request, body, found, cx);
+        if request.upgrade != http::Upgrade::WebSocket {
+            // The next request of a proxy may be another client's.
+            cx.peer = cx.via;
+        }
+        outcome
+    }
+
+    fn respond(
+        &mut self,
+        request: &Request<'_, '_>,
+        body: ReceivedBody<'_>,
+        found: Option<Match>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Outcome> {
         let reply = if request.upgrade == http::Upgrade::WebSocket {
             match upgrade(request, cx) {
                 Ok(UpgradeResult::Open(socket)) => return Some(Outcome::Upgraded(socket)),
@@ -403,6 +420,18 @@ impl Http {
         cx.shared.metrics.response_sent((method, path, status), self.elapsed_ms(cx));
         (delivery.persistence == Persistence::Close).then_some(Outcome::Finished)
     }
+}
+
+/// The client of a request, behind trusted proxies.
+fn client(request: &Request<'_, '_>, cx: &Cx<'_>) -> Peer {
+    let trusted = &cx.shared.config.trusted_proxies;
+    let Peer::Tcp { ip, port } = cx.via else { return cx.via };
+    if trusted.is_empty() || cx.side != Side::Main {
+        return cx.via;
+    }
+    let fields: Vec<&[u8]> = request.values("x-forwarded-for").collect();
+    let client = forwarded::client(ip, &fields, trusted);
+    Peer::Tcp { ip: client, port: if client == ip { port } else { 0 } }
 }
 
 /// Handles a request that may have an effect; `None` if it only reads.
@@ -463,8 +492,8 @@ fn upgrade(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<UpgradeResult, 
     })?;
     if let Some(part) = part {
         cx.part = Some(part);
-        let (now, id, peer) = (cx.now, cx.id, cx.peer);
-        let upgrade = UpgradeRequest { now, id, peer, request, params: &params };
+        let Cx { now, id, peer, via, .. } = *cx;
+        let upgrade = UpgradeRequest { now, id, peer, via, request, params: &params };
         match cx.shared.parts.call(part).admit(&upgrade) {
             Admission::Now => {}
             Admission::Pending => {

@@ -46,7 +46,7 @@ pub(crate) fn check(
     };
     let offer = handshake::check(request).map_err(|refusal| Box::new(refused_upgrade(refusal)))?;
     check_origin(request, &config.origins)?;
-    check_token(request, &mount.params.token_file, &shared.tokens)?;
+    check_token(now, request, &mount.params.token_file, &shared.tokens)?;
     let params = params(request, mount, config.faults)?;
     let part = shared.mount_parts[index];
     let subprotocol = choose_subprotocol(&offer, mount, &params.subprotocols).map(str::to_owned);
@@ -97,8 +97,13 @@ fn refused_upgrade(refusal: Refusal) -> Response<'static> {
 }
 
 /// Accepts only clients with the mount's token.
-fn check_token(request: &Request<'_, '_>, path: &str, tokens: &Tokens) -> Result<(), Refused> {
-    if path.is_empty() || tokens.admits(request, path) {
+fn check_token(
+    now: Now,
+    request: &Request<'_, '_>,
+    path: &str,
+    tokens: &Tokens,
+) -> Result<(), Refused> {
+    if path.is_empty() || tokens.admits(now, request, path) {
         return Ok(());
     }
     let refusal =
