@@ -115,6 +115,9 @@ pub trait Plan {
     fn descriptors(&self) -> usize {
         0
     }
+
+    /// How many it gets.
+    fn granted(&mut self, _descriptors: usize) {}
 }
 
 /// Does not show the configuration, which has paths of secrets.

@@ -10,7 +10,7 @@ use super::connection_id::ConnectionId;
 use super::plan::{Format, Plan};
 use super::session::Session;
 use super::{MESSAGE_BYTES, TIMEOUT_MS};
-use crate::calls::pool::Call;
+use crate::calls::pool::{Call, Class};
 use crate::engine::Now;
 use crate::outbox::Block;
 use crate::proto::frame::Kind;
@@ -145,11 +145,12 @@ impl RequestBuilder<'_> {
         let mut bytes = Vec::with_capacity(body.len() + 256);
         request.write(&mut bytes)?;
         Ok(Call {
-            target: backend.target.clone(),
             bytes: Block::of(&bytes),
             asked: request.asked(),
             limits: Limits { head_bytes: HEAD_BYTES, body_bytes: MESSAGE_BYTES as u64 },
+            class: if is_message { Class::Bulk } else { Class::Control },
             deadline_ns: self.now.mono_ns + time::ms(TIMEOUT_MS),
+            answer_ms: Some(TIMEOUT_MS),
         })
     }
 
