@@ -127,6 +127,15 @@ impl fmt::Display for HangUp {
     }
 }
 
+/// Why a host name has no addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameFault {
+    /// The resolver says that there are none.
+    NotFound,
+    /// The resolver cannot be asked, or does not answer.
+    Unanswered,
+}
+
 /// Why a connection is refused at accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
@@ -200,6 +209,8 @@ pub enum Action {
     Reset(Id),
     /// Open a connection; [`Engine::connected`] reports the outcome.
     Connect(Id, Target),
+    /// Resolve a host name and call [`Engine::resolved`], at once or in a later turn.
+    Resolve(Box<str>),
     /// Accept what is waiting at the main listeners, for a second at most, then close them for good
     /// and call [`Engine::accepting_stopped`].
     StopAccepting,
@@ -295,6 +306,9 @@ pub trait Engine {
 
     /// [`Action::Fetch`] is done. Files that cannot be read are left out.
     fn fetched(&mut self, _now: Now, _source: Source, _files: Vec<File>) {}
+
+    /// [`Action::Resolve`] is done: the addresses of this name, at least one.
+    fn resolved(&mut self, _now: Now, _host: &str, _found: Result<&[IpAddr], NameFault>) {}
 
     /// [`Action::Weigh`] is done: this many bytes count against the process' memory limit.
     fn weighed(&mut self, _now: Now, _used: u64) {}

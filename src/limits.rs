@@ -12,8 +12,6 @@ pub const HEAD_FIELDS: usize = 100;
 pub const DROPPED_BODY_BYTES: u64 = 8 * 1024;
 /// How long a body may take after its head.
 pub const BODY_TIMEOUT_MS: u64 = 10_000;
-/// How long an upgrade waits for a backend's verdict, which itself times out after 29 s.
-pub const VERDICT_MS: u64 = 31_000;
 /// After a refusal, how many bytes are read and discarded so that the peer sees the response.
 pub const LINGER_BYTES: u32 = 8 * 1024 * 1024;
 /// After a refusal or a close, how long to wait for the peer to close.
@@ -104,12 +102,10 @@ pub const PART_CONNECTIONS: usize = 256;
 pub const ASSET_BYTES: u64 = 1024 * 1024;
 /// Most bytes in all files of `--assets`.
 pub const ASSETS_BYTES: u64 = 8 * 1024 * 1024;
-/// Most outgoing connections for HTTP requests.
-pub const OUTBOUND_CONNECTIONS: usize = 256;
-/// The same per target.
-pub const OUTBOUND_CONNECTIONS_PER_TARGET: usize = 128;
+/// Requests in flight to one address of a server, unless a flag says otherwise.
+pub const OUTBOUND_PER_ADDRESS: usize = 128;
 /// Most outgoing requests that wait for a connection.
-pub const OUTBOUND_REQUESTS_WAITING: usize = 4_096;
+pub const OUTBOUND_REQUESTS_WAITING: usize = 65_536;
 /// How long an outgoing connection may take, name resolution and TLS included.
 pub const OUTBOUND_CONNECT_MS: u64 = 2_000;
 /// How long an idle outgoing connection is kept: shorter than servers keep theirs, which is 5 s for

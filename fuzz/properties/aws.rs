@@ -34,10 +34,10 @@ mod check {
     use wspulse::aws::keys::Keys;
     use wspulse::aws::sigv4::Scope;
     use wspulse::aws::{Credentials, Secret, dynamodb};
-    use wspulse::calls::pool::{Call, News, Order, Pool, Reply, Rules};
+    use wspulse::calls::pool::{Call, Class, Order, Pool, Reply, Rules};
     use wspulse::engine::{HangUp, Now, Target};
     use wspulse::outbox::Block;
-    use wspulse::proto::http_client::{self, Event, Limits};
+    use wspulse::proto::http_client::{self, Limits};
 
     use super::super::input::Cuts;
 
@@ -45,8 +45,14 @@ mod check {
     const NEXT: &[u8] = b"\x02\x02";
     /// As `wspulse backend` has them.
     const LIMITS: Limits = Limits { head_bytes: 16 * 1024, body_bytes: 64 * 1024 };
-    const RULES: Rules =
-        Rules { per_target: 1, connections: 1, waiting: 0, connect_ms: 1, idle_ms: 1 };
+    const RULES: Rules = Rules {
+        per_address: [1, 1],
+        connections: 1,
+        waiting: 1,
+        connect_ms: 1,
+        idle_ms: 1,
+        hold_ms: 0,
+    };
     /// 2026-11-21T03:19:04Z
     const NOW: Now = Now { mono_ns: 1_000_000_000, wall_ms: 1_795_231_144_000 };
     const TOKEN_FILE: &str = "/token";
@@ -293,30 +299,28 @@ mod check {
     /// The answer as the server's own connections hear it; `None`: there is none.
     fn hear(answer: &[u8], cuts: &Cuts) -> Option<Reply> {
         let call = Call {
-            target: Target::host("h", 80),
             bytes: Block::of(b"x"),
             asked: http_client::Asked::Ordinary,
             limits: LIMITS,
+            class: Class::Bulk,
             deadline_ns: u64::MAX,
+            answer_ms: None,
         };
-        let (mut pool, mut reply, mut ends) = (Pool::new(RULES), Reply::default(), Vec::new());
-        let mut sink = |_, news: News<'_>| match news {
-            News::Answer(Event::Head(head)) => reply.take_head(&head),
-            News::Answer(Event::Body(part)) => reply.body.extend_from_slice(part),
-            News::Answer(Event::End(_)) => ends.push(true),
-            News::Failed(_) => ends.push(false),
-        };
-        assert!(pool.ask(call).is_ok());
+        let mut pool = Pool::new(RULES);
+        let target = pool.target(&Target::host("127.0.0.1", 80));
+        assert!(pool.ask(NOW, target, call, ()).is_ok());
         let Some(Order::Connect(lane, _)) = pool.poll(NOW) else { panic!("no connection") };
-        pool.connected(lane, Ok(()), &mut sink);
+        pool.connected(NOW, lane, Ok(()));
         let mut out = Vec::new();
         pool.render(lane, &mut out);
         for part in cuts.parts(answer) {
-            pool.received(NOW, lane, part, &mut sink);
+            pool.received(NOW, lane, part);
         }
-        pool.ended(lane, HangUp::Eof, &mut sink);
-        assert_eq!(ends.len(), 1, "one end");
+        pool.ended(NOW, lane, HangUp::Eof);
+        let ((), end) = pool.outcome().expect("an end");
+        assert!(pool.outcome().is_none(), "one end");
+        let reply = end.ok()?;
         assert!(reply.body.len() as u64 <= LIMITS.body_bytes);
-        ends[0].then_some(reply)
+        Some(reply)
     }
 }

@@ -20,8 +20,8 @@ mod model {
     use wspulse::engine::{HangUp, Id, Now};
     use wspulse::parts::gateway::plan::{Backend, Domain, routes};
     use wspulse::parts::gateway::{
-        CallbackRequest, ConnectRequest, Expression, Format, Gateway, Plan, Step, Verdict, Why,
-        connection_id,
+        Asker, CallbackRequest, ConnectRequest, Expression, Format, Gateway, Plan, Step, Verdict,
+        Why, connection_id,
     };
 
     /// Connections at once.
@@ -40,7 +40,7 @@ mod model {
         gateway: Gateway,
         clients: Vec<Client>,
         /// Requests under way, and whose they are.
-        asked: BTreeMap<u64, (String, Vec<u8>)>,
+        asked: BTreeMap<Asker, (String, Vec<u8>)>,
         /// The last message of each name that was asked.
         last: BTreeMap<String, u32>,
         now: Now,
@@ -65,6 +65,9 @@ mod model {
                 ca_file: String::new(),
                 token_file: String::new(),
                 credentials_file: String::new(),
+                hold_ms: 0,
+                in_flight: 8,
+                connections_max: 8,
                 draw: connection_id::counted,
             };
             let clients = (0..PLACES).map(|_| Client::default()).collect();
@@ -126,9 +129,9 @@ mod model {
                 }
                 6..=10 => {
                     let count = self.asked.len().max(1);
-                    if let Some(&ticket) = self.asked.keys().nth(byte % count) {
+                    if let Some(&asker) = self.asked.keys().nth(byte % count) {
                         self.answer(
-                            ticket,
+                            asker,
                             if what == 10 { 0 } else { [200, 200, 500, 204][byte % 4] },
                         );
                     }
@@ -166,9 +169,9 @@ mod model {
             self.gateway.ask_to_connect(now, id, &client);
             self.follow();
             // Its verdict, at once: whoever waits longer is `$connect`'s own story.
-            let own = self.asked.iter().max_by_key(|(ticket, _)| **ticket).map(|(t, _)| *t);
-            if let Some(ticket) = own.filter(|_| !self.gateway.has_verdict(id)) {
-                self.answer(ticket, 200);
+            let own = self.asked.keys().max_by_key(|asker| asker.ticket()).copied();
+            if let Some(asker) = own.filter(|_| !self.gateway.has_verdict(id)) {
+                self.answer(asker, 200);
             }
             let welcome = matches!(self.gateway.verdict(now, id), Verdict::Welcome(_));
             self.clients[place as usize].is_open = welcome;
@@ -192,20 +195,20 @@ mod model {
             self.clients[place as usize] = Client { generation, ..Client::default() };
         }
 
-        fn answer(&mut self, ticket: u64, status: u16) {
-            self.asked.remove(&ticket);
+        fn answer(&mut self, asker: Asker, status: u16) {
+            self.asked.remove(&asker);
             let how = match status {
                 0 => Err(Why::Failed(Failure::NotConnected(HangUp::Refused))),
                 status => Ok(Reply::new(status, b"reply")),
             };
-            self.gateway.answered(self.now, ticket, how);
+            self.gateway.answered(self.now, asker, how);
         }
 
         /// What it wants: never two requests of one connection, never an older message.
         fn follow(&mut self) {
             while let Some(step) = self.gateway.poll() {
                 match step {
-                    Step::Ask(ticket, call) => {
+                    Step::Ask(asker, _, call) => {
                         let text = String::from_utf8_lossy(call.bytes.bytes()).into_owned();
                         let name = text.split("ConnectionId: ").nth(1).unwrap_or_default();
                         let name = name.split('\r').next().unwrap_or_default().to_owned();
@@ -216,9 +219,9 @@ mod model {
                             let last = self.last.insert(name.clone(), number).unwrap_or(0);
                             assert!(last < number, "{number} after {last}");
                         }
-                        self.asked.insert(ticket, (name, call.bytes.bytes().to_vec()));
+                        self.asked.insert(asker, (name, call.bytes.bytes().to_vec()));
                     }
-                    Step::Forget(ticket) => drop(self.asked.remove(&ticket)),
+                    Step::Forget(asker, _) => drop(self.asked.remove(&asker)),
                     Step::Wake(_) => {}
                 }
             }

@@ -1,99 +1,91 @@
 //! HTTP requests of our own: a [`pool`] of connections, and whole answers for the part that asked.
 //! What is asked and why is not known here. `A` is what the part remembers a request by.
 
+mod balancer;
+mod circuit;
 pub mod pool;
 
-use std::collections::{BTreeMap, VecDeque};
+use core::net::IpAddr;
+use std::collections::BTreeMap;
 
-use crate::engine::{HangUp, Id, Now};
-use crate::proto::http_client::Event;
+use crate::engine::{HangUp, Id, NameFault, Now, Target};
 use crate::server::part::{Connections, Order};
 use crate::{heap, limits};
-use pool::{CALL_BYTES, Call, CallId, Failure, Full, Lane, News, Pool, Reply, Rules};
+use pool::{Call, CallId, Failure, Full, Lane, Pool, Reply, Rules, TargetId};
 
 /// Requests that are under way, and the connections that carry them.
 #[derive(Debug)]
 pub struct Calls<A> {
-    pool: Pool,
+    pool: Pool<A>,
     lanes: BTreeMap<Id, Lane>,
     ids: BTreeMap<Lane, Id>,
     /// The lane whose connection was asked for and has no id yet.
     connecting: Option<Lane>,
-    asked: BTreeMap<CallId, Asked<A>>,
-    outcomes: VecDeque<(A, Outcome)>,
-    /// Bytes of requests and answers.
-    bytes: usize,
 }
 
-#[derive(Debug)]
-struct Asked<A> {
-    asker: A,
-    reply: Reply,
-    /// What its request costs.
-    request_bytes: usize,
-}
-
-impl<A> Asked<A> {
-    fn cost(&self) -> usize {
-        CALL_BYTES + heap::tree_entry::<(CallId, Self)>() + self.request_bytes + self.reply.cost()
-    }
-}
-
-/// What happened to a request.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The connection that was opened for it is established.
-    Connected,
-    /// It was answered, or it failed. Reported exactly once.
-    Ended(Result<Reply, Failure>),
-}
+/// For a part that asks a few servers.
+pub const RULES: Rules = Rules {
+    per_address: [limits::OUTBOUND_PER_ADDRESS; 2],
+    connections: 2 * limits::OUTBOUND_PER_ADDRESS,
+    waiting: limits::OUTBOUND_REQUESTS_WAITING,
+    connect_ms: limits::OUTBOUND_CONNECT_MS,
+    idle_ms: limits::OUTBOUND_IDLE_MS,
+    hold_ms: 0,
+};
 
 impl<A: Copy> Calls<A> {
     /// No request, and no connection.
     #[must_use]
-    pub fn new() -> Self {
-        let rules = Rules {
-            per_target: limits::OUTBOUND_CONNECTIONS_PER_TARGET,
-            connections: limits::OUTBOUND_CONNECTIONS,
-            waiting: limits::OUTBOUND_REQUESTS_WAITING,
-            connect_ms: limits::OUTBOUND_CONNECT_MS,
-            idle_ms: limits::OUTBOUND_IDLE_MS,
-        };
-        Self {
-            pool: Pool::new(rules),
-            lanes: BTreeMap::new(),
-            ids: BTreeMap::new(),
-            connecting: None,
-            asked: BTreeMap::new(),
-            outcomes: VecDeque::new(),
-            bytes: 0,
-        }
+    pub fn new(rules: Rules) -> Self {
+        let (lanes, ids) = (BTreeMap::new(), BTreeMap::new());
+        Self { pool: Pool::new(rules), lanes, ids, connecting: None }
+    }
+
+    /// Registers a target; equal ones share their connections. They are not forgotten: a part has
+    /// only those of its configuration.
+    pub fn target(&mut self, target: &Target) -> TargetId {
+        self.pool.target(target)
     }
 
     /// Sends a request. [`Calls::outcome`] reports its answer, or why there is none.
     ///
     /// # Errors
     /// When too many requests wait already.
-    pub fn ask(&mut self, call: Call, asker: A) -> Result<CallId, Full> {
-        let request_bytes = call.bytes.cost();
-        let id = self.pool.ask(call)?;
-        let known = Asked { asker, reply: Reply::default(), request_bytes };
-        self.bytes += known.cost();
-        self.asked.insert(id, known);
-        Ok(id)
+    pub fn ask(
+        &mut self,
+        now: Now,
+        target: TargetId,
+        call: Call,
+        asker: A,
+    ) -> Result<CallId, Full> {
+        self.pool.ask(now, target, call, asker)
     }
 
     /// The answer is not wanted any more: nothing is reported.
     pub fn forget(&mut self, id: CallId) {
-        if let Some(asked) = self.asked.remove(&id) {
-            self.bytes -= asked.cost();
-            self.pool.forget(id);
-        }
+        self.pool.forget(id);
     }
 
-    /// What happened next to one of the requests.
-    pub fn outcome(&mut self) -> Option<(A, Outcome)> {
-        self.outcomes.pop_front()
+    /// The result of one of the requests; each is reported once.
+    pub fn outcome(&mut self) -> Option<(A, Result<Reply, Failure>)> {
+        self.pool.outcome()
+    }
+
+    /// Whether [`Calls::outcome`] has one.
+    #[must_use]
+    pub fn has_outcome(&self) -> bool {
+        self.pool.has_outcome()
+    }
+
+    /// Requests do not wait any more for targets that cannot be reached.
+    pub fn stop_holding(&mut self, now: Now) {
+        self.pool.stop_holding(now);
+    }
+
+    /// Requests that wait for a connection.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pool.waiting()
     }
 
     /// What the server is to do next; nothing while a connection that was asked for has no id,
@@ -105,6 +97,7 @@ impl<A: Copy> Calls<A> {
                     self.connecting = Some(lane);
                     return Some(Order::Connect(target));
                 }
+                pool::Order::Resolve(host) => return Some(Order::Resolve(host)),
                 pool::Order::Write(lane) => (lane, Order::Write),
                 pool::Order::Close(lane) => (lane, Order::Close),
             };
@@ -118,7 +111,7 @@ impl<A: Copy> Calls<A> {
     /// Bytes of requests and answers.
     #[must_use]
     pub fn cost(&self) -> usize {
-        self.bytes
+        self.pool.cost()
     }
 
     /// Bytes of the tables of connections.
@@ -137,68 +130,46 @@ impl<A: Copy> Calls<A> {
     /// Does what is due.
     pub fn fire(&mut self, now: Now) {
         if self.next_deadline().is_some_and(|due_ns| due_ns <= now.mono_ns) {
-            self.with_sink(|pool, sink| pool.fire(now, sink));
+            self.pool.fire(now);
         }
+    }
+
+    /// A name was resolved, perhaps for another part.
+    pub fn resolved(&mut self, now: Now, host: &str, found: Result<&[IpAddr], NameFault>) {
+        self.pool.resolved(now, host, found);
     }
 
     /// The connection is closed.
-    pub fn closed(&mut self, id: Id) {
+    pub fn closed(&mut self, now: Now, id: Id) {
         if let Some(lane) = self.lanes.remove(&id) {
-            self.with_sink(|pool, sink| pool.ended(lane, HangUp::Reset, sink));
+            self.pool.ended(now, lane, HangUp::Reset);
             self.ids.remove(&lane);
-            self.pool.closed(lane);
+            self.pool.closed(now, lane);
         }
-    }
-
-    /// Calls the pool, and queues what it reports.
-    fn with_sink(&mut self, with: impl FnOnce(&mut Pool, &mut dyn FnMut(CallId, News<'_>))) {
-        let Self { pool, asked, outcomes, bytes, .. } = self;
-        with(pool, &mut |id, news| {
-            let Some(known) = asked.get_mut(&id) else { return };
-            *bytes -= known.cost();
-            let how = match news {
-                News::Answer(Event::Head(head)) => {
-                    known.reply.take_head(&head);
-                    return *bytes += known.cost();
-                }
-                News::Answer(Event::Body(part)) => {
-                    known.reply.body.extend_from_slice(part);
-                    return *bytes += known.cost();
-                }
-                News::Answer(Event::End(_)) => Ok(()),
-                News::Failed(failure) => Err(failure),
-            };
-            if let Some(Asked { asker, reply, .. }) = asked.remove(&id) {
-                outcomes.push_back((asker, Outcome::Ended(how.map(|()| reply))));
-            }
-        });
     }
 }
 
 impl<A: Copy> Connections for Calls<A> {
-    fn opened(&mut self, _: Now, id: Option<Id>) {
+    fn opened(&mut self, now: Now, id: Option<Id>) {
         let Some(lane) = self.connecting.take() else { return };
         if let Some(id) = id {
             self.lanes.insert(id, lane);
             self.ids.insert(lane, id);
         } else {
-            self.with_sink(|pool, sink| pool.connected(lane, Err(HangUp::Exhausted), sink));
-            self.pool.closed(lane);
+            self.pool.connected(now, lane, Err(HangUp::Exhausted));
+            self.pool.closed(now, lane);
         }
     }
 
-    fn connected(&mut self, _: Now, id: Id, how: Result<(), HangUp>, _: &mut Vec<u8>) {
-        let Some(&lane) = self.lanes.get(&id) else { return };
-        let call = self.pool.call_of(lane).and_then(|call| self.asked.get(&call));
-        if let Some(asked) = call.filter(|_| how.is_ok()) {
-            self.outcomes.push_back((asked.asker, Outcome::Connected));
+    fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, _: &mut Vec<u8>) {
+        if let Some(&lane) = self.lanes.get(&id) {
+            self.pool.connected(now, lane, how);
         }
-        self.with_sink(|pool, sink| pool.connected(lane, how, sink));
     }
 
     fn received(&mut self, now: Now, id: Id, bytes: &[u8], _: &mut Vec<u8>) {
         if let Some(&lane) = self.lanes.get(&id) {
-            self.with_sink(|pool, sink| pool.received(now, lane, bytes, sink));
+            self.pool.received(now, lane, bytes);
         }
     }
 
@@ -220,15 +191,9 @@ impl<A: Copy> Connections for Calls<A> {
         }
     }
 
-    fn ended(&mut self, _: Now, id: Id, how: HangUp) {
+    fn ended(&mut self, now: Now, id: Id, how: HangUp) {
         if let Some(&lane) = self.lanes.get(&id) {
-            self.with_sink(|pool, sink| pool.ended(lane, how, sink));
+            self.pool.ended(now, lane, how);
         }
-    }
-}
-
-impl<A: Copy> Default for Calls<A> {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -1,156 +1,144 @@
-//! A pool of persistent HTTP client connections. A request takes an idle connection, opens a new
-//! one, or waits. Without I/O: events and `now` in, [`Order`]s out, responses through a callback.
-//! A request is retried only if no byte of it can have been sent.
+//! A pool of persistent HTTP client connections. A request takes an idle connection to one of its
+//! target's addresses, opens a new one, or waits. Without I/O: events and `now` in, [`Order`]s and
+//! outcomes out. `balancer` chooses the address. A request is repeated only if no byte of it can
+//! have been sent, or once if it is safe to repeat (RFC 9110 §9.2.2).
 
+mod call;
+mod connecting;
 mod reply;
+mod waiting;
 
-use core::fmt;
+use core::net::IpAddr;
 use std::collections::VecDeque;
 
-use crate::engine::{HangUp, Id, Now, Target};
+use super::balancer::{AddressId, Balancer, Choice, Outage};
+use crate::engine::{HangUp, Id, NameFault, Now, Target};
 use crate::heap;
-use crate::outbox::Block;
 use crate::proto::http::Persistence;
-use crate::proto::http_client::{Answer, Asked, Event, Fault, Limits};
+use crate::proto::http_client::{Answer, Event, Fault};
 use crate::slab::Slab;
 use crate::time;
+use crate::timers::Timers;
+pub use call::{Call, Class, Failure, Full, Order, Rules};
 pub use reply::Reply;
+use waiting::Waiting;
 
-/// Retries after finding that the server has closed the connection.
+/// Repetitions of a request of which nothing was sent.
 const RETRIES_MAX: u8 = 3;
-
-/// Memory of a request besides its bytes: its queue entry, or the state of its connection.
-pub const CALL_BYTES: usize =
-    2 * size_of::<Pending>() + size_of::<Connection>() + heap::cost(size_of::<Busy>());
-
-/// Limits of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// Maximum connections to one target.
-    pub per_target: usize,
-    /// Maximum connections to all targets.
-    pub connections: usize,
-    /// Maximum requests that wait for a connection.
-    pub waiting: usize,
-    /// Connect timeout, for DNS, TCP and TLS together.
-    pub connect_ms: u64,
-    /// How long an idle connection is kept; shorter than what servers use.
-    pub idle_ms: u64,
-}
-
-/// A request, with limits for its response.
-#[derive(Clone)]
-pub struct Call {
-    /// The server; connections are shared between requests with equal targets.
-    pub target: Target,
-    /// The output of [`Request::write`](crate::proto::http_client::Request::write).
-    pub bytes: Block,
-    /// What the response parser must know of the request.
-    pub asked: Asked,
-    /// Size limits of the response.
-    pub limits: Limits,
-    /// When the request times out.
-    pub deadline_ns: u64,
-}
-
-impl fmt::Debug for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Tokens and messages must not be logged.
-        let Self { target, bytes, deadline_ns, .. } = self;
-        let mut shown = f.debug_struct("Call");
-        shown.field("target", target).field("bytes", &bytes.len());
-        shown.field("deadline_ns", deadline_ns).finish_non_exhaustive()
-    }
-}
+/// An attempt to connect that takes longer makes us try the next address as well (RFC 8305 §5).
+const ATTEMPT_MS: u64 = 250;
+/// The same with TLS, whose handshake is part of the attempt.
+const ATTEMPT_TLS_MS: u64 = 1_000;
+/// How long a connection to a single address is used, and how much is added at most: the address
+/// may be a virtual one, behind which servers come and go without the connection's knowledge.
+const LIFE_MS: u64 = 8_000;
+const LIFE_SPREAD_MS: u64 = 4_000;
+/// Requests over such a connection.
+const LIFE_REQUESTS: u32 = 1_000;
 
 /// Identifies a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CallId(u64);
+pub struct CallId(pub(super) Id);
 
 /// Identifies a connection of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lane(Id);
 
-/// What the owner must do; each is an [`Action`](crate::engine::Action) for the owner's own id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Open a connection, then call [`Pool::connected`].
-    Connect(Lane, Target),
-    /// Write the output of [`Pool::render`].
-    Write(Lane),
-    /// Close the connection, then call [`Pool::closed`].
-    Close(Lane),
-}
-
-/// Progress of a request. Ends with [`Event::End`] or [`News::Failed`].
-#[derive(Debug)]
-pub enum News<'n> {
-    /// A part of the response.
-    Answer(Event<'n>),
-    /// There is no complete response.
-    Failed(Failure),
-}
-
-/// Why a request failed.
+/// Identifies a target that was registered with [`Pool::target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Connecting failed.
-    NotConnected(HangUp),
-    /// The response is invalid or was cut off.
-    Answer(Fault),
-    /// Connecting timed out: nothing was sent.
-    NoConnection,
-    /// No complete response by the deadline.
-    TimedOut,
-}
+pub struct TargetId(usize);
 
-/// Too many requests are waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
-
-/// Receives the progress of requests.
-pub type Sink<'s> = &'s mut dyn FnMut(CallId, News<'_>);
-
-/// Connections, and requests that wait for one.
+/// Connections, and requests that wait for one. `A` is what the owner remembers a request by.
 #[derive(Debug)]
-pub struct Pool {
+pub struct Pool<A> {
     rules: Rules,
+    targets: Vec<Group>,
     lanes: Slab<Connection>,
-    waiting: VecDeque<Pending>,
+    requests: Slab<Request<A>>,
+    lane_timers: Timers,
+    /// Of requests that are not sent.
+    request_timers: Timers,
     orders: VecDeque<Order>,
-    next_call: u64,
+    outcomes: VecDeque<(A, Result<Reply, Failure>)>,
+    /// Bytes of requests and their responses.
+    bytes: usize,
+    /// Requests that are not sent.
+    unsent: usize,
+    /// Connections so far.
+    opened: u32,
+}
+
+/// A target with the requests that wait for it.
+#[derive(Debug)]
+struct Group {
+    balancer: Balancer,
+    queues: [Waiting; Class::COUNT],
+    /// Requests and connections.
+    users: usize,
+    /// When to try again, while requests wait and no address can be reached.
+    retry_ns: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Pending {
-    id: CallId,
+struct Request<A> {
+    asker: A,
+    target: TargetId,
     call: Call,
+    place: Place,
+    reply: Reply,
+    asked_ns: u64,
     retries: u8,
+    /// It was sent a second time, since that is safe.
+    is_repeated: bool,
+    /// Addresses that could not be reached.
+    tried: Vec<AddressId>,
+    /// Why not the last of them.
+    failure: Option<Failure>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In the queue of its target.
+    Waiting,
+    /// So many connections are being opened for it; the first one carries it.
+    Connecting(u8),
+    /// This connection carries it.
+    Sent(Lane),
 }
 
 #[derive(Debug)]
 struct Connection {
-    target: Target,
+    target: TargetId,
+    address: AddressId,
     state: State,
+    requests: u32,
+    /// When it is too old, if its address is the only one.
+    old_ns: u64,
 }
 
 #[derive(Debug)]
 enum State {
-    Connecting {
-        pending: Box<Pending>,
-        until_ns: u64,
-    },
-    Idle {
-        until_ns: u64,
-    },
+    Connecting(Attempt),
+    Idle,
     Busy(Box<Busy>),
     /// Waits for [`Pool::closed`].
     Closing,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    /// For this request, unless another connection was faster.
+    request: CallId,
+    class: Class,
+    is_trial: bool,
+    /// `None`: the owner has not begun.
+    until_ns: Option<u64>,
+}
+
 #[derive(Debug)]
 struct Busy {
-    pending: Pending,
+    request: CallId,
+    class: Class,
     written: Written,
     answer: Answer,
 }
@@ -165,12 +153,47 @@ enum Written {
     Maybe,
 }
 
-impl Pool {
+impl<A: Copy> Request<A> {
+    fn cost(&self) -> usize {
+        self.call.bytes.cost()
+            + self.reply.cost()
+            + heap::cost(size_of::<Busy>())
+            + heap::table::<AddressId>(self.tried.capacity())
+    }
+}
+
+impl<A: Copy> Pool<A> {
     /// A pool without connections.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        let (lanes, waiting, orders) = (Slab::default(), VecDeque::new(), VecDeque::new());
-        Self { rules, lanes, waiting, orders, next_call: 0 }
+        Self {
+            rules,
+            targets: Vec::new(),
+            lanes: Slab::default(),
+            requests: Slab::default(),
+            lane_timers: Timers::default(),
+            request_timers: Timers::default(),
+            orders: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            bytes: 0,
+            unsent: 0,
+            opened: 0,
+        }
+    }
+
+    /// Registers a target; equal ones share their connections.
+    pub fn target(&mut self, target: &Target) -> TargetId {
+        let known = self.targets.iter().position(|group| group.balancer.target() == target);
+        TargetId(known.unwrap_or_else(|| {
+            let balancer = Balancer::new(target.clone(), self.rules.hold_ms > 0);
+            self.targets.push(Group {
+                balancer,
+                queues: Default::default(),
+                users: 0,
+                retry_ns: None,
+            });
+            self.targets.len() - 1
+        }))
     }
 
     /// Connections in any state.
@@ -179,311 +202,464 @@ impl Pool {
         self.lanes.len()
     }
 
-    /// Memory of the connection table.
+    /// Requests that wait for a connection.
     #[must_use]
-    pub fn table_cost(&self) -> usize {
-        self.lanes.cost()
+    pub fn waiting(&self) -> usize {
+        self.unsent
     }
 
-    /// Sends a request as soon as a connection is available.
+    /// Bytes of requests and their responses.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.bytes
+    }
+
+    /// Memory of the tables.
+    #[must_use]
+    pub fn table_cost(&self) -> usize {
+        let group = |group: &Group| {
+            group.balancer.cost() + group.queues.iter().map(Waiting::cost).sum::<usize>()
+        };
+        self.lanes.cost()
+            + self.requests.cost()
+            + self.lane_timers.cost()
+            + self.request_timers.cost()
+            + heap::table::<Group>(self.targets.capacity())
+            + self.targets.iter().map(group).sum::<usize>()
+            + heap::table::<Order>(self.orders.capacity())
+            + heap::table::<(A, Result<Reply, Failure>)>(self.outcomes.capacity())
+    }
+
+    /// Sends a request as soon as a connection is available. [`Pool::outcome`] reports the result.
     ///
     /// # Errors
     /// Too many requests are waiting.
-    pub fn ask(&mut self, call: Call) -> Result<CallId, Full> {
-        let id = CallId(self.next_call);
-        let pending = Pending { id, call, retries: 0 };
-        if let Some(pending) = self.start(pending) {
-            if self.waiting.len() >= self.rules.waiting {
-                return Err(Full);
-            }
-            self.waiting.push_back(pending);
+    pub fn ask(
+        &mut self,
+        now: Now,
+        target: TargetId,
+        call: Call,
+        asker: A,
+    ) -> Result<CallId, Full> {
+        if self.unsent >= self.rules.waiting {
+            return Err(Full);
         }
-        self.next_call += 1;
+        let class = call.class;
+        let request = Request {
+            asker,
+            target,
+            call,
+            place: Place::Waiting,
+            reply: Reply::default(),
+            asked_ns: now.mono_ns,
+            retries: 0,
+            is_repeated: false,
+            tried: Vec::new(),
+            failure: None,
+        };
+        let cost = request.cost();
+        let id = CallId(self.requests.insert(request).ok_or(Full)?);
+        self.bytes += cost;
+        self.unsent += 1;
+        self.targets[target.0].users += 1;
+        self.look_up(now, target);
+        // Not before those that came earlier.
+        let is_first = self.first_waiting(target, class).is_none();
+        if !is_first || !self.start(now, id) {
+            self.wait(now, id, false);
+        }
         Ok(id)
     }
 
     /// Cancels a request; nothing more is reported for it.
     pub fn forget(&mut self, id: CallId) {
-        self.waiting.retain(|waiting| waiting.id != id);
-        if let Some(lane) = self.lane_of(id) {
+        if let Some(request) = self.remove(id)
+            && let Place::Sent(lane) = request.place
+        {
             self.close(lane);
         }
     }
 
-    /// The request that a connection carries.
+    /// What happened next to one of the requests. Each is reported once.
+    pub fn outcome(&mut self) -> Option<(A, Result<Reply, Failure>)> {
+        self.outcomes.pop_front()
+    }
+
+    /// Whether [`Pool::outcome`] has one.
     #[must_use]
-    pub fn call_of(&self, lane: Lane) -> Option<CallId> {
-        self.lanes.find(lane.0)?.pending().map(|pending| pending.id)
+    pub fn has_outcome(&self) -> bool {
+        !self.outcomes.is_empty()
+    }
+
+    /// Requests do not wait any more for targets that cannot be reached.
+    pub fn stop_holding(&mut self, now: Now) {
+        self.rules.hold_ms = 0;
+        for (id, request) in self.requests.iter() {
+            if request.place == Place::Waiting {
+                let until_ns = request.asked_ns + time::ms(self.rules.connect_ms);
+                self.request_timers.set(id.key, until_ns.max(now.mono_ns));
+            }
+        }
+        for at in 0..self.targets.len() {
+            self.targets[at].balancer.stop_holding();
+            self.start_more(now, TargetId(at));
+        }
     }
 
     /// The next thing to do. The connect timeout starts when [`Order::Connect`] is returned.
     #[must_use]
     pub fn poll(&mut self, now: Now) -> Option<Order> {
         let order = self.orders.pop_front()?;
-        if let Order::Connect(lane, _) = &order
+        if let Order::Connect(lane, target) = &order
             && let Some(connection) = self.lanes.find_mut(lane.0)
-            && let State::Connecting { until_ns, .. } = &mut connection.state
+            && let State::Connecting(attempt) = &mut connection.state
         {
-            *until_ns = now.mono_ns + time::ms(self.rules.connect_ms);
+            attempt.until_ns = Some(now.mono_ns + time::ms(self.rules.connect_ms));
+            let is_tls = matches!(target, Target::Tls(_));
+            let slow_ms = if is_tls { ATTEMPT_TLS_MS } else { ATTEMPT_MS };
+            self.lane_timers.set(lane.0.key, now.mono_ns + time::ms(slow_ms));
         }
         Some(order)
-    }
-
-    /// The result of [`Order::Connect`].
-    pub fn connected(&mut self, lane: Lane, how: Result<(), HangUp>, sink: Sink<'_>) {
-        let Some(connection) = self.lanes.find_mut(lane.0) else { return };
-        let pending = match std::mem::replace(&mut connection.state, State::Closing) {
-            State::Connecting { pending, .. } => *pending,
-            other => return connection.state = other,
-        };
-        match how {
-            Ok(()) => {
-                connection.state = State::busy(pending);
-                self.orders.push_back(Order::Write(lane));
-            }
-            Err(how) => {
-                self.orders.push_back(Order::Close(lane));
-                sink(pending.id, News::Failed(Failure::NotConnected(how)));
-            }
-        }
     }
 
     /// Appends the request of this connection to `out`, once.
     pub fn render(&mut self, lane: Lane, out: &mut Vec<u8>) {
         if let Some(Connection { state: State::Busy(busy), .. }) = self.lanes.find_mut(lane.0)
             && busy.written == Written::No
+            && let Some(request) = self.requests.find(busy.request.0)
         {
             busy.written = Written::Maybe;
-            out.extend_from_slice(busy.pending.call.bytes.bytes());
+            out.extend_from_slice(request.call.bytes.bytes());
         }
     }
 
     /// The kernel has taken no byte of the rendered request; the owner buffers it.
     pub fn held(&mut self, lane: Lane) {
-        if let Some(Connection { state: State::Busy(busy), .. }) = self.lanes.find_mut(lane.0) {
-            busy.written = Written::Buffered;
-        }
+        self.set_written(lane, Written::Buffered);
     }
 
     /// The kernel took some of the buffered request.
     pub fn sent(&mut self, lane: Lane) {
+        self.set_written(lane, Written::Maybe);
+    }
+
+    fn set_written(&mut self, lane: Lane, written: Written) {
         if let Some(Connection { state: State::Busy(busy), .. }) = self.lanes.find_mut(lane.0) {
-            busy.written = Written::Maybe;
+            busy.written = written;
         }
     }
 
     /// Bytes from the server.
-    pub fn received(&mut self, now: Now, lane: Lane, mut bytes: &[u8], sink: Sink<'_>) {
+    pub fn received(&mut self, now: Now, lane: Lane, mut bytes: &[u8]) {
         let Some(connection) = self.lanes.find_mut(lane.0) else { return };
         let State::Busy(busy) = &mut connection.state else {
             // Unsolicited bytes belong to no request.
             return self.close(lane);
         };
-        let id = busy.pending.id;
+        let id = busy.request;
+        let Some(request) = self.requests.find_mut(id.0) else { return self.close(lane) };
         let persistence = loop {
             match busy.answer.next(&mut bytes) {
                 Ok(None) => return,
-                Ok(Some(event)) => {
-                    let end = if let Event::End(persistence) = &event {
-                        Some(*persistence)
-                    } else {
-                        None
-                    };
-                    sink(id, News::Answer(event));
-                    if let Some(persistence) = end {
-                        break persistence;
-                    }
+                Ok(Some(Event::Head(head))) => {
+                    request.reply.take_head(&head);
+                    self.bytes += request.reply.cost();
                 }
+                Ok(Some(Event::Body(part))) => {
+                    self.bytes -= request.reply.cost();
+                    request.reply.body.extend_from_slice(part);
+                    self.bytes += request.reply.cost();
+                }
+                Ok(Some(Event::End(persistence))) => break persistence,
                 Err(fault) => {
                     self.close(lane);
-                    return sink(id, News::Failed(Failure::Answer(fault)));
+                    return self.end(id, Err(Failure::Answer(fault)));
                 }
             }
         };
         // A response to a half-sent request: the server would read the other half as the next one.
         let whole = busy.written == Written::Maybe && bytes.is_empty();
+        let (class, address, target) = (busy.class, connection.address, connection.target);
+        self.end(id, Ok(()));
         if persistence == Persistence::KeepAlive && whole {
-            connection.state = State::Idle { until_ns: now.mono_ns + time::ms(self.rules.idle_ms) };
-            self.start_more();
+            self.targets[target.0].balancer.done(address, class);
+            self.rest(now, lane);
+            self.start_more(now, target);
         } else {
             self.close(lane);
         }
     }
 
     /// The server closed the connection, or it failed.
-    pub fn ended(&mut self, lane: Lane, how: HangUp, sink: Sink<'_>) {
+    pub fn ended(&mut self, now: Now, lane: Lane, how: HangUp) {
         let Some(connection) = self.lanes.find_mut(lane.0) else { return };
-        let state = std::mem::replace(&mut connection.state, State::Closing);
-        if !matches!(state, State::Closing) {
-            self.orders.push_back(Order::Close(lane));
-        }
-        match state {
-            State::Idle { .. } | State::Closing => {}
-            State::Connecting { pending, .. } => {
-                sink(pending.id, News::Failed(Failure::NotConnected(how)));
-            }
-            State::Busy(mut busy) => {
-                let unsent = matches!(busy.written, Written::No | Written::Buffered);
-                if unsent && busy.pending.retries < RETRIES_MAX {
-                    busy.pending.retries += 1;
+        match &mut connection.state {
+            State::Closing => {}
+            State::Idle => self.close(lane),
+            State::Connecting(_) => self.connected(now, lane, Err(how)),
+            State::Busy(busy) => {
+                let (id, written) = (busy.request, busy.written);
+                let end = busy.answer.ended();
+                self.close(lane);
+                let Some(request) = self.requests.find_mut(id.0) else { return };
+                let is_unsent = written != Written::Maybe && request.retries < RETRIES_MAX;
+                let is_safe =
+                    end == Err(Fault::NoAnswer) && !request.is_repeated && request.call.is_safe();
+                if is_unsent || is_safe {
+                    request.retries += u8::from(is_unsent);
+                    request.is_repeated |= !is_unsent;
+                    request.place = Place::Waiting;
+                    self.unsent += 1;
+                    self.bytes -= request.reply.cost();
+                    request.reply = Reply::default();
                     // To the front: it has already waited for its turn.
-                    return self.waiting.push_front(busy.pending);
+                    if !self.start(now, id) {
+                        self.wait(now, id, true);
+                    }
+                    return;
                 }
-                let end = match (busy.answer.ended(), how) {
-                    (Ok(()), HangUp::Eof) => News::Answer(Event::End(Persistence::Close)),
-                    (Ok(()), _) => News::Failed(Failure::Answer(Fault::CutOff)),
-                    (Err(fault), _) => News::Failed(Failure::Answer(fault)),
+                let end = match (end, how) {
+                    (Ok(()), HangUp::Eof) => Ok(()),
+                    (Ok(()), _) => Err(Failure::Answer(Fault::CutOff)),
+                    (Err(fault), _) => Err(Failure::Answer(fault)),
                 };
-                sink(busy.pending.id, end);
+                self.end(id, end);
             }
         }
     }
 
     /// The connection is closed and its lane can be reused.
-    pub fn closed(&mut self, lane: Lane) {
-        self.lanes.remove(lane.0);
-        self.start_more();
+    pub fn closed(&mut self, now: Now, lane: Lane) {
+        let Some(connection) = self.lanes.remove(lane.0) else { return };
+        self.lane_timers.cancel(lane.0.key);
+        let group = &mut self.targets[connection.target.0];
+        group.users -= 1;
+        group.balancer.closed(connection.address);
+        if self.unsent > 0 {
+            // Others may wait for any connection at all.
+            for at in 0..self.targets.len() {
+                self.start_more(now, TargetId(at));
+            }
+        }
+    }
+
+    /// The result of [`Order::Resolve`].
+    pub fn resolved(&mut self, now: Now, host: &str, found: Result<&[IpAddr], NameFault>) {
+        for at in 0..self.targets.len() {
+            for lane in self.targets[at].balancer.resolved(now, host, found) {
+                self.close(lane);
+            }
+            self.start_more(now, TargetId(at));
+        }
     }
 
     /// When to call [`Pool::fire`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let lanes = self.lanes.iter().filter_map(|(_, connection)| connection.deadline_ns());
-        lanes.chain(self.waiting.iter().map(|waiting| waiting.call.deadline_ns)).min()
+        let timers = [self.lane_timers.next_deadline(), self.request_timers.next_deadline()];
+        let used = self.targets.iter().filter(|group| group.users > 0);
+        let names = used.clone().filter_map(|group| group.balancer.refresh_ns());
+        let retries = used.filter_map(|group| group.retry_ns);
+        timers.into_iter().flatten().chain(names).chain(retries).min()
     }
 
-    /// Applies the timeouts of requests and idle connections.
-    pub fn fire(&mut self, now: Now, sink: Sink<'_>) {
-        let due = |at_ns: u64| at_ns <= now.mono_ns;
-        self.waiting.retain(|waiting| {
-            let late = due(waiting.call.deadline_ns);
-            if late {
-                sink(waiting.id, News::Failed(Failure::TimedOut));
-            }
-            !late
-        });
-        let late =
-            self.lanes.iter().filter(|(_, connection)| connection.deadline_ns().is_some_and(due));
-        let late: Vec<_> = late.map(|(id, connection)| (id, connection.timeout())).collect();
-        for (lane, failed) in late {
-            self.close(Lane(lane));
-            if let Some((call, failure)) = failed {
-                sink(call, News::Failed(failure));
+    /// Applies the timeouts of requests and connections.
+    pub fn fire(&mut self, now: Now) {
+        while let Some(key) = self.lane_timers.expire(now.mono_ns) {
+            if let Some(id) = self.lanes.id_at(key) {
+                self.lane_expired(now, Lane(id));
             }
         }
-    }
-
-    /// Assigns a connection to a request, or returns the request if none is available.
-    fn start(&mut self, pending: Pending) -> Option<Pending> {
-        let target = &pending.call.target;
-        let (mut to_target, mut idle, mut other) = (0, None, None);
-        for (id, connection) in self.lanes.iter() {
-            let same = connection.target == *target;
-            to_target += usize::from(same);
-            if let State::Idle { until_ns } = connection.state {
-                // Reuse the latest, which is least likely to be stale; evict the oldest.
-                let best = if same { &mut idle } else { &mut other };
-                if best.is_none_or(|(known_ns, _)| same == (known_ns < until_ns)) {
-                    *best = Some((until_ns, id));
+        while let Some(key) = self.request_timers.expire(now.mono_ns) {
+            if let Some(id) = self.requests.id_at(key) {
+                self.request_expired(now, CallId(id));
+            }
+        }
+        for at in 0..self.targets.len() {
+            let group = &mut self.targets[at];
+            if group.users > 0 {
+                let is_due = group.retry_ns.is_some_and(|at_ns| at_ns <= now.mono_ns);
+                self.look_up(now, TargetId(at));
+                if is_due {
+                    self.start_more(now, TargetId(at));
                 }
             }
         }
-        if let Some((_, id)) = idle
-            && let Some(connection) = self.lanes.find_mut(id)
-        {
-            connection.state = State::busy(pending);
-            self.orders.push_back(Order::Write(Lane(id)));
-            return None;
-        }
-        if to_target >= self.rules.per_target {
-            return Some(pending);
-        }
-        if self.lanes.len() >= self.rules.connections {
-            // The slot is free after `closed`.
-            if let Some((_, id)) = other {
-                self.close(Lane(id));
-            }
-            return Some(pending);
-        }
-        let target = target.clone();
-        let state = State::Connecting { pending: Box::new(pending), until_ns: u64::MAX };
-        // `None` only if the slab is full, far beyond any configured limit.
-        let id = self.lanes.insert(Connection { target: target.clone(), state })?;
-        self.orders.push_back(Order::Connect(Lane(id), target));
-        None
     }
 
-    /// Starts waiting requests, oldest first.
-    fn start_more(&mut self) {
-        // Skip the other requests of a target that has no free connection.
-        let mut taken: Vec<Target> = Vec::new();
-        let mut at = 0;
-        while at < self.waiting.len() {
-            if taken.contains(&self.waiting[at].call.target) {
-                at += 1;
-                continue;
+    fn lane_expired(&mut self, now: Now, lane: Lane) {
+        let Some(connection) = self.lanes.find_mut(lane.0) else { return };
+        match &mut connection.state {
+            State::Closing => {}
+            State::Idle => self.close(lane),
+            State::Busy(busy) => {
+                let id = busy.request;
+                self.close(lane);
+                self.end(id, Err(Failure::TimedOut));
             }
-            let Some(pending) = self.waiting.remove(at) else { return };
-            if let Some(pending) = self.start(pending) {
-                taken.push(pending.call.target.clone());
-                self.waiting.insert(at, pending);
-                at += 1;
+            State::Connecting(attempt) => {
+                let attempt = *attempt;
+                let Some(until_ns) = attempt.until_ns else { return };
+                if until_ns <= now.mono_ns {
+                    self.close(lane);
+                    return self.not_connected(now, lane, attempt, Failure::NoConnection);
+                }
+                self.lane_timers.set(lane.0.key, until_ns);
+                self.try_another(now, lane, attempt);
             }
         }
+    }
+
+    /// Starts a request, or fails it; false if it must wait.
+    fn start(&mut self, now: Now, id: CallId) -> bool {
+        match self.choose_or(now, id) {
+            Ok(choice) => {
+                self.take(now, id, choice);
+                true
+            }
+            Err(None) => false,
+            Err(Some(failure)) => {
+                self.end(id, Err(failure));
+                true
+            }
+        }
+    }
+
+    fn choose(&mut self, now: Now, id: CallId) -> Option<Choice> {
+        let request = self.requests.find(id.0)?;
+        let (target, class) = (request.target, request.call.class);
+        let most = self.rules.per_address[class as usize];
+        let balancer = &mut self.targets[target.0].balancer;
+        match balancer.choose(now, class, most, &request.tried) {
+            Choice::Connect(address, is_trial) if self.lanes.len() >= self.rules.connections => {
+                balancer.withdraw(address, class, is_trial);
+                // The slot is free after `closed`.
+                let idle = self.targets.iter().find_map(|group| group.balancer.oldest_idle());
+                if let Some(lane) = idle {
+                    self.close(lane);
+                }
+                None
+            }
+            choice @ (Choice::Idle(..) | Choice::Connect(..)) => Some(choice),
+            Choice::Full | Choice::Unresolved | Choice::Down => None,
+        }
+    }
+
+    /// A connection for a request. The error says why it fails, or that it waits.
+    fn choose_or(&mut self, now: Now, id: CallId) -> Result<Choice, Option<Failure>> {
+        if let Some(choice) = self.choose(now, id) {
+            return Ok(choice);
+        }
+        let hold_ns = time::ms(self.rules.hold_ms);
+        let Some(request) = self.requests.find_mut(id.0) else { return Err(None) };
+        let group = &mut self.targets[request.target.0];
+        let Some(outage) = group.balancer.outage(now, &request.tried) else { return Err(None) };
+        let failure = match (outage, request.failure) {
+            (_, Some(failure)) => failure,
+            (Outage::NoAddress, None) => Failure::NotConnected(HangUp::NoSuchName),
+            (Outage::Circuit | Outage::Tried, None) => Failure::Circuit,
+        };
+        // Waiting does not help against these.
+        let is_final = matches!(failure, Failure::NotConnected(HangUp::Tls(_) | HangUp::Exhausted));
+        if is_final || request.asked_ns + hold_ns <= now.mono_ns {
+            return Err(Some(failure));
+        }
+        request.tried.clear();
+        group.retry_ns = group.balancer.retry_ns(now);
+        Err(None)
+    }
+
+    /// Uses the connection that was chosen for a request.
+    fn take(&mut self, now: Now, id: CallId, choice: Choice) {
+        match choice {
+            Choice::Idle(lane) => self.send(now, lane, id),
+            Choice::Connect(address, is_trial) => self.connect(id, address, is_trial),
+            Choice::Full | Choice::Unresolved | Choice::Down => {}
+        }
+    }
+
+    /// Sends a request over an established connection.
+    fn send(&mut self, now: Now, lane: Lane, id: CallId) {
+        let Some(request) = self.requests.find_mut(id.0) else { return };
+        let Some(connection) = self.lanes.find_mut(lane.0) else { return };
+        if connection.old_ns == u64::MAX {
+            self.opened = self.opened.wrapping_add(1);
+            connection.old_ns = now.mono_ns + life_ns(self.opened);
+        }
+        let call = &request.call;
+        let until_ns = match call.answer_ms {
+            Some(answer_ms) => now.mono_ns + time::ms(answer_ms),
+            None => call.deadline_ns,
+        };
+        let answer = Answer::new(call.asked, call.limits);
+        let busy = Busy { request: id, class: call.class, written: Written::No, answer };
+        connection.state = State::Busy(Box::new(busy));
+        connection.requests += 1;
+        request.place = Place::Sent(lane);
+        self.unsent -= 1;
+        self.request_timers.cancel(id.0.key);
+        self.lane_timers.set(lane.0.key, until_ns);
+        self.orders.push_back(Order::Write(lane));
+    }
+
+    /// A connection has nothing to do: it is kept for the next request, unless it is too old.
+    fn rest(&mut self, now: Now, lane: Lane) {
+        let Some(connection) = self.lanes.find_mut(lane.0) else { return };
+        let balancer = &mut self.targets[connection.target.0].balancer;
+        let is_old = connection.requests >= LIFE_REQUESTS || connection.old_ns <= now.mono_ns;
+        connection.state = State::Idle;
+        if (is_old && balancer.is_single()) || !balancer.keep(connection.address, lane) {
+            return self.close(lane);
+        }
+        self.lane_timers.set(lane.0.key, now.mono_ns + time::ms(self.rules.idle_ms));
+    }
+
+    /// Reports the result of a request.
+    fn end(&mut self, id: CallId, how: Result<(), Failure>) {
+        if let Some(request) = self.remove(id) {
+            self.outcomes.push_back((request.asker, how.map(|()| request.reply)));
+        }
+    }
+
+    fn remove(&mut self, id: CallId) -> Option<Request<A>> {
+        let request = self.requests.remove(id.0)?;
+        self.bytes -= request.cost();
+        self.targets[request.target.0].users -= 1;
+        self.request_timers.cancel(id.0.key);
+        match request.place {
+            Place::Waiting | Place::Connecting(_) => self.unsent -= 1,
+            Place::Sent(_) => {}
+        }
+        Some(request)
     }
 
     fn close(&mut self, lane: Lane) {
-        if let Some(connection) = self.lanes.find_mut(lane.0)
-            && !matches!(connection.state, State::Closing)
-        {
-            connection.state = State::Closing;
-            self.orders.push_back(Order::Close(lane));
+        let Some(connection) = self.lanes.find_mut(lane.0) else { return };
+        let balancer = &mut self.targets[connection.target.0].balancer;
+        match std::mem::replace(&mut connection.state, State::Closing) {
+            State::Closing => return,
+            State::Idle => balancer.discard(connection.address, lane),
+            State::Busy(busy) => balancer.done(connection.address, busy.class),
+            // Its request learns of it in `not_connected`.
+            State::Connecting(_) => {}
         }
+        self.lane_timers.cancel(lane.0.key);
+        self.orders.push_back(Order::Close(lane));
     }
 
-    fn lane_of(&self, id: CallId) -> Option<Lane> {
-        let mut lanes = self.lanes.iter();
-        let carries =
-            |connection: &Connection| connection.pending().is_some_and(|pending| pending.id == id);
-        lanes.find(|(_, connection)| carries(connection)).map(|(id, _)| Lane(id))
+    /// Asks for the addresses of a target, if that is due.
+    fn look_up(&mut self, now: Now, target: TargetId) {
+        if let Some(host) = self.targets[target.0].balancer.poll(now) {
+            self.orders.push_back(Order::Resolve(host));
+        }
     }
 }
 
-impl State {
-    fn busy(pending: Pending) -> Self {
-        let answer = Answer::new(pending.call.asked, pending.call.limits);
-        Self::Busy(Box::new(Busy { pending, written: Written::No, answer }))
-    }
-}
-
-impl Connection {
-    fn pending(&self) -> Option<&Pending> {
-        match &self.state {
-            State::Connecting { pending, .. } => Some(pending),
-            State::Busy(busy) => Some(&busy.pending),
-            State::Idle { .. } | State::Closing => None,
-        }
-    }
-
-    fn deadline_ns(&self) -> Option<u64> {
-        match &self.state {
-            State::Idle { until_ns } => Some(*until_ns),
-            State::Closing => None,
-            State::Connecting { pending, until_ns } => {
-                Some(pending.call.deadline_ns.min(*until_ns))
-            }
-            State::Busy(busy) => Some(busy.pending.call.deadline_ns),
-        }
-    }
-
-    /// The request that times out with the connection, if any, and its failure.
-    fn timeout(&self) -> Option<(CallId, Failure)> {
-        match &self.state {
-            State::Connecting { pending, .. } => Some((pending.id, Failure::NoConnection)),
-            State::Busy(busy) => Some((busy.pending.id, Failure::TimedOut)),
-            State::Idle { .. } | State::Closing => None,
-        }
-    }
+/// How long a connection is used: spread evenly, whatever the number of connections.
+fn life_ns(opened: u32) -> u64 {
+    const GOLDEN: u32 = 0x9e37_79b9;
+    let share = u64::from(opened.wrapping_mul(GOLDEN));
+    time::ms(LIFE_MS) + ((share * LIFE_SPREAD_MS) >> 32) * 1_000_000
 }
 
 #[cfg(test)]

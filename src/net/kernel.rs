@@ -19,11 +19,11 @@ use super::assets::AssetReader;
 use super::connecting::{self, Outbound};
 use super::memory::Gauge;
 use super::notify::Supervisor;
-use super::os::{Event, Os};
+use super::os::{Event, Os, Resolved};
 use super::stream::{Listener, Stream};
 use super::tls::Certificate;
 use super::{clock, files, process};
-use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Status, Target};
+use crate::engine::{File, Id, NameFault, Now, Peer, Side, Signal, Source, Status, Target};
 use crate::proto::forwarded::Range;
 
 /// Tokens of connections are `key | generation << 32`; these are above every key in use.
@@ -290,6 +290,23 @@ impl Os for Kernel {
         let outcome = accepted.map(drop);
         self.reserve = spare_descriptor();
         outcome
+    }
+
+    fn resolve(&mut self, host: &str) -> bool {
+        let Ok(waker) = self.waker() else { return false };
+        self.outbound.resolver.set_waker(waker);
+        self.outbound.resolver.look_up(host, clock::now());
+        true
+    }
+
+    fn take_resolved(&mut self) -> Option<Resolved> {
+        let (host, found) = self.outbound.resolver.take_answer()?;
+        // A name without addresses is no name of a server.
+        let found = match found {
+            Ok(addresses) if addresses.is_empty() => Err(NameFault::NotFound),
+            found => found.map_err(|fault| fault.name_fault()),
+        };
+        Some((host, found))
     }
 
     fn connect(&mut self, target: &Target) -> io::Result<Stream> {

@@ -1,11 +1,14 @@
 //! What the loop needs from an operating system. `kernel` implements it; so does the simulation
 //! in the tests, with faults.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use crate::engine::{File, Id, Now, Peer, Side, Signal, Source, Status, Target};
+use crate::engine::{File, Id, NameFault, Now, Peer, Side, Signal, Source, Status, Target};
+
+/// A name that was resolved, with its addresses.
+pub type Resolved = (Box<str>, Result<Vec<IpAddr>, NameFault>);
 
 /// An event reported by [`Os::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum Event {
     Signal(Signal),
     /// The assets were read: call [`Os::take_assets`].
     AssetsRead,
+    /// A name was resolved: call [`Os::take_resolved`].
+    Resolved,
 }
 
 /// A connection to a peer. Dropping it closes it. [`Write::flush`] sends what it has buffered.
@@ -80,6 +85,17 @@ pub trait Os {
 
     /// Accepts a connection although descriptors have run out, writes `response` and closes it.
     fn refuse_one(&mut self, listener: usize, response: &[u8]) -> io::Result<()>;
+
+    /// Starts to resolve a name. [`Event::Resolved`] follows if it returns true; if not, names are
+    /// not resolved here.
+    fn resolve(&mut self, _host: &str) -> bool {
+        false
+    }
+
+    /// A name that was resolved, with its addresses.
+    fn take_resolved(&mut self) -> Option<Resolved> {
+        None
+    }
 
     /// Starts to open a connection.
     fn connect(&mut self, target: &Target) -> io::Result<Self::Stream>;

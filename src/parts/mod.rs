@@ -115,6 +115,9 @@ pub trait Plan {
     fn descriptors(&self) -> usize {
         0
     }
+
+    /// How many it gets.
+    fn granted(&mut self, _descriptors: usize) {}
 }
 
 /// The authorities in a CA file that was read at start.

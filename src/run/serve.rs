@@ -128,7 +128,10 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     let memory = gauge(&mut serve.server.memory.limit).map_err(StartError::Kernel)?;
     serve.server.fit_memory();
     let of_parts = serve.parts.iter().map(|plan| plan.descriptors()).sum();
-    share_out(descriptors, of_parts, &mut serve.server);
+    let granted = share_out(descriptors, of_parts, &mut serve.server);
+    for plan in &mut serve.parts {
+        plan.granted(plan.descriptors() * granted / of_parts.max(1));
+    }
     let open = open_listeners(&serve, passed)?;
     for (at, plan) in (0..).zip(&mut serve.parts) {
         let address_of =
@@ -279,11 +282,13 @@ fn gauge(limit: &mut Option<u64>) -> io::Result<Option<Gauge>> {
 
 /// Divides the descriptors: a quarter of them, at most 128, is reserved, one half for admin
 /// connections and one for refusals. Without the reserve, a full server would refuse probes.
-fn share_out(descriptors: u64, of_parts: usize, server: &mut Config) {
+/// Returns how many the parts get.
+fn share_out(descriptors: u64, of_parts: usize, server: &mut Config) -> usize {
     let spare = (descriptors / 4).min(2 * limits::ADMIN_CONNECTIONS as u64);
     // Connections of parts may take up to half of the rest.
     let left = descriptors.saturating_sub(OWN_DESCRIPTORS + spare);
-    let room = left - (of_parts as u64).min(left / 2);
+    let granted = (of_parts as u64).min(left / 2);
+    let room = left - granted;
     let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
     let places = server.memory.max_connections().unwrap_or(usize::MAX);
     let refused = usize::try_from(spare / 2).unwrap_or(usize::MAX);
@@ -297,6 +302,7 @@ fn share_out(descriptors: u64, of_parts: usize, server: &mut Config) {
         ),
         _ => {}
     }
+    usize::try_from(granted).unwrap_or(of_parts)
 }
 
 /// A connection id that cannot be guessed.

@@ -27,10 +27,12 @@ pub use ops::stats::metrics;
 pub use route::{Deferred, Reply, RequestBody, Route, ServedOn, json};
 pub use shared::Shared;
 
+use core::net::IpAddr;
 use std::collections::VecDeque;
 
 use crate::engine::{
-    Action, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Side, Signal, Source, Status,
+    Action, Engine, File, HangUp, Id, NameFault, Now, Out, Peer, Shortage, Side, Signal, Source,
+    Status,
 };
 use crate::limits;
 use crate::proto::http::Persistence;
@@ -464,6 +466,11 @@ impl Engine for Server {
                 self.poll_parts(now);
             }
         }
+    }
+
+    fn resolved(&mut self, now: Now, host: &str, found: Result<&[IpAddr], NameFault>) {
+        self.shared.parts.resolved(now, host, found);
+        self.poll_parts(now);
     }
 
     fn weighed(&mut self, now: Now, used: u64) {

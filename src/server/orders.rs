@@ -40,6 +40,7 @@ impl Server {
                 self.shared.open.upstream += 1;
                 Action::Connect(id, target)
             }
+            Order::Resolve(host) => Action::Resolve(host),
             Order::Write(id) => Action::Write(id),
             Order::Close(id) => {
                 let waits = self.conns.find(id).is_some_and(|conn| !conn.unsent().is_empty());

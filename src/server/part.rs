@@ -2,8 +2,10 @@
 //! connections, and that the server does not know by name. A part cannot change the server. It is
 //! called when an event concerns it, and requests everything else through [`Part::poll`].
 
+use core::net::IpAddr;
+
 use crate::behaviours::{Params, Sockets};
-use crate::engine::{File, HangUp, Id, Now, Peer, Target};
+use crate::engine::{File, HangUp, Id, NameFault, Now, Peer, Target};
 use crate::proto::http::Request;
 use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
@@ -107,6 +109,12 @@ pub trait Part: Sockets {
 
     /// The deadline has passed.
     fn fire(&mut self, _now: Now) {}
+
+    /// A name was resolved, possibly for another part.
+    fn resolved(&mut self, _now: Now, _host: &str, _found: Result<&[IpAddr], NameFault>) {}
+
+    /// The server closes its connections from now on, and then exits.
+    fn draining(&mut self, _now: Now) {}
 
     /// Files were read, possibly for another part.
     fn fetched(&mut self, _now: Now, _paths: &[String], _files: &[File]) {}
@@ -247,7 +255,10 @@ pub enum Admission {
     /// Yes.
     Now,
     /// The decision follows. The part orders [`Order::Write`] when [`Part::verdict`] is ready.
-    Pending,
+    Pending {
+        /// When the server stops waiting for it, which is after the part's own timeouts.
+        within_ms: u64,
+    },
 }
 
 /// The decision on a pending admission.
@@ -264,6 +275,8 @@ pub enum Verdict {
 pub enum Order {
     /// Open a connection; [`Connections::opened`] is called immediately.
     Connect(Target),
+    /// Resolve this name; [`Part::resolved`] follows.
+    Resolve(Box<str>),
     /// Call [`Connections::render`], or wake the WebSocket.
     Write(Id),
     /// Close an outgoing connection; reset it if output is queued.

@@ -1,7 +1,9 @@
 //! The parts of a server: calls them, tracks which ones have to be polled, and accounts their
 //! memory. A part is not called in a turn without an event for it.
 
-use crate::engine::{File, Now};
+use core::net::IpAddr;
+
+use crate::engine::{File, NameFault, Now};
 use crate::server::ops::pressure::Account;
 use crate::server::part::{Connections, Order, Part, PartId};
 
@@ -88,6 +90,14 @@ impl Parts {
 
     pub(super) fn reload(&mut self, now: Now) {
         self.call_all(|part| part.reload(now));
+    }
+
+    pub(super) fn draining(&mut self, now: Now) {
+        self.call_all(|part| part.draining(now));
+    }
+
+    pub(super) fn resolved(&mut self, now: Now, host: &str, found: Result<&[IpAddr], NameFault>) {
+        self.call_all(|part| part.resolved(now, host, found));
     }
 
     pub(super) fn fetched(&mut self, now: Now, paths: &[String], files: &[File]) {

@@ -188,8 +188,10 @@ impl Conn {
         Some((!owes, if owes { -age_ms } else { age_ms }))
     }
 
-    /// Since when it has been connected without an upgrade.
+    /// Since when it has been connected without requesting an upgrade. One whose upgrade a part has
+    /// not decided on does not count: that may take long, and not for its fault.
     pub(super) fn not_upgraded_since(&self) -> Option<Moment> {
-        (matches!(self.stage, Stage::Http(_)) && self.quota == Quota::Main).then_some(self.since)
+        let Stage::Http(http) = &self.stage else { return None };
+        (self.quota == Quota::Main && !http.awaits_verdict()).then_some(self.since)
     }
 }

@@ -33,6 +33,8 @@ impl Server {
         let spread_ns = drain.close(now, &config.drain, turns.len());
         self.shared.actions.push_back(Action::StopAccepting);
         self.close_staggered(now, &turns, spread_ns, CloseReason::Drain);
+        self.shared.parts.draining(now);
+        self.poll_parts(now);
     }
 
     pub(super) fn close_staggered(

@@ -8,7 +8,8 @@ use crate::unique_keys;
 /// Any number of connections. Lines of a scenario:
 ///
 /// ```text
-/// backend up | down | lost        connections are accepted, refused, or time out
+/// backend up | down | lost [ADDR]  connections (to it) are accepted, refused, or time out
+/// backend names HOST IP,…         what a name resolves to; without addresses there is no such name
 /// backend refuse                  those that have not timed out yet are refused
 /// backend 200 ["body" [| Field: value]…]   answers the oldest unanswered request
 /// backend always 200 ["body"]     answers all further requests at once and hides them
@@ -29,9 +30,15 @@ impl Backend {
         self.open.retain(|wire| net.end(*wire).is_none());
         let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
         match verb {
-            "up" => net.state().on_connect = OnConnect::Accept,
-            "down" => net.state().on_connect = OnConnect::Refuse,
-            "lost" => net.state().on_connect = OnConnect::Drop,
+            "up" => connects(net, OnConnect::Accept, rest),
+            "down" => connects(net, OnConnect::Refuse, rest),
+            "lost" => connects(net, OnConnect::Drop, rest),
+            "names" => {
+                let (host, addresses) = rest.split_once(' ').unwrap_or((rest, ""));
+                let addresses = addresses.split(',').filter(|ip| !ip.is_empty());
+                let addresses = addresses.map(|ip| ip.parse().expect("an address")).collect();
+                net.state().names.insert(host.to_owned(), Some(addresses));
+            }
             "refuse" => net.refuse_unanswered(),
             "always" => self.always = Some(answer(rest, raw)),
             "raw" => net.send(self.open.pop_front().expect("a request"), &raw(rest)),
@@ -59,6 +66,17 @@ impl Backend {
             }
         }
         said
+    }
+}
+
+/// What becomes of connections: of all, or to one address.
+fn connects(net: &Network, on_connect: OnConnect, address: &str) {
+    match address {
+        "" => net.state().on_connect = on_connect,
+        address => {
+            let address = address.parse().expect("an address and a port");
+            net.state().on_connect_to.insert(address, on_connect);
+        }
     }
 }
 

@@ -210,6 +210,49 @@ fn each_message_is_answered_with_other_seeds() {
     }
 }
 
+/// 1 200 clients and a backend that takes 4 s: nothing fails, though not all fit in at once.
+#[test]
+fn a_slow_backend_and_many_clients() {
+    const CLIENTS: usize = 1_200;
+    let args = "--gateway-backend http://127.0.0.1:8501 --gateway-reply on --ping-interval 0 \
+                --max-connections 5000";
+    let args: Vec<&str> = args.split_whitespace().collect();
+    let mut harness = Harness::new(&args);
+    harness.net.state().on_connect = OnConnect::Accept;
+    harness.net.state().descriptors = 10_000;
+    let wires: Vec<usize> = (0..CLIENTS).map(|_| harness.connect()).collect();
+    let (mut input, mut due) = (BTreeMap::<usize, Vec<u8>>::new(), Vec::new());
+    for wire in &wires {
+        harness.net.send(*wire, &upgrade("/gateway/prod", &[]));
+        harness.net.send(*wire, &text("hello"));
+    }
+    let (mut answers, mut most, mut now_ms) = (0, 0, 0);
+    while answers < CLIENTS {
+        harness.settle();
+        let outgoing = harness.net.state().outgoing.clone();
+        for wire in outgoing {
+            input.entry(wire).or_default().extend(harness.net.take_output(wire));
+            while let Some((path, _)) = take(input.get_mut(&wire).unwrap()) {
+                due.push((now_ms + if path == "/connect" { 0 } else { 4_000 }, wire));
+            }
+        }
+        most = most.max(due.len());
+        for (_, wire) in due.extract_if(.., |(at_ms, _)| *at_ms <= now_ms) {
+            harness.net.send(wire, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+        for wire in &wires {
+            let said = harness.net.take_output(*wire);
+            let said = String::from_utf8_lossy(&said).into_owned();
+            assert!(!said.contains("error") && !said.contains(" 50"), "{said}");
+            answers += usize::from(said.ends_with("ok"));
+        }
+        harness.pass(STEP_MS * 5);
+        now_ms += STEP_MS * 5;
+        assert!(now_ms < 20_000, "{answers} answers");
+    }
+    assert!((1_000..=1_280).contains(&most), "{most} in flight");
+}
+
 /// Injection attempts in messages and header fields.
 const PAYLOADS: &[&str] = &[
     "it's \"fine\" \\ ☃\n",

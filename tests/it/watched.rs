@@ -3,12 +3,14 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 
 use allocation_counter::measure;
 use wspulse::engine::{
-    Action, Engine, File, HangUp, Id, Now, Out, Peer, Shortage, Side, Signal, Source, Status,
+    Action, Engine, File, HangUp, Id, NameFault, Now, Out, Peer, Shortage, Side, Signal, Source,
+    Status,
 };
 use wspulse::server::{Server, TRANSITIONS};
 
@@ -247,6 +249,11 @@ impl Engine for Watched {
     fn fetched(&mut self, now: Now, source: Source, files: Vec<File>) {
         // What is handed over was allocated elsewhere, and files belong to no connection.
         self.server.fetched(now, source, files);
+    }
+
+    fn resolved(&mut self, now: Now, host: &str, found: Result<&[IpAddr], NameFault>) {
+        self.call(|server| server.resolved(now, host, found));
+        self.note(None, "another");
     }
 
     fn weighed(&mut self, now: Now, used: u64) {

@@ -107,6 +107,9 @@ its default of 5 s, which must fit as well. */}}
 {{- if .Values.gateway.enabled }}
 - {{ printf "--gateway-backend=%s" (include "wspulse.gatewayBackend" .) | quote }}
 - --gateway-stage={{ .Values.gateway.stage }}
+{{- with .Values.gateway.hold }}
+- --gateway-hold={{ . }}s
+{{- end }}
 - --gateway-token-file=/etc/wspulse/gateway/token
 - --gateway-peer-key-file=/etc/wspulse/peers/keys
 - --gateway-peer-listen=[::]:{{ .Values.gateway.peerPort }}

@@ -25,9 +25,10 @@ impl Marks {
     pub(super) const BROKEN: u16 = 512;
     /// An outgoing connection that is not established yet.
     pub(super) const CONNECTING: u16 = 256;
-
     /// The TLS handshake is in progress: nothing can be written yet.
-    pub(super) const HANDSHAKING: u16 = 512;
+    pub(super) const HANDSHAKING: u16 = 1024;
+    /// The engine has output, which is written once the peer's end is read.
+    pub(super) const RENDER: u16 = 2048;
 
     pub(super) fn has(self, mark: u16) -> bool {
         self.0 & mark != 0

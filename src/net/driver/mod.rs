@@ -14,7 +14,7 @@ use std::io;
 use std::time::Duration;
 
 use super::os::{Channel, Event, Os};
-use crate::engine::{Action, Engine, File, Id, Now, Out, Side, Source};
+use crate::engine::{Action, Engine, File, Id, NameFault, Now, Out, Side, Source};
 use crate::limits;
 use accept::{ListenerState, Queue};
 use marks::Marks;
@@ -283,6 +283,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                     self.deliver_files(Source::Assets, read);
                     self.act();
                 }
+                Event::Resolved => self.deliver_names(),
             }
         }
     }
@@ -435,11 +436,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 self.now = self.os.now();
             }
             match action {
-                Action::Write(id) => {
-                    self.engine.render(self.now, id, &mut self.out);
-                    self.deliver(id);
-                }
+                Action::Write(id) => self.render(id),
                 Action::Connect(id, target) => self.connect(id, &target),
+                Action::Resolve(host) => {
+                    if !self.os.resolve(&host) {
+                        let found = Err(NameFault::NotFound);
+                        self.engine.resolved(self.now, &host, found);
+                    }
+                }
                 Action::Resume(id) => {
                     if let Some(entry) = find(&mut self.streams, id) {
                         entry.marks.set(Marks::RESUME);
@@ -463,6 +467,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 Action::Show(text) => self.os.show(&text),
                 Action::Exit(code) => self.exit = Some(code),
             }
+        }
+    }
+
+    fn deliver_names(&mut self) {
+        while let Some((host, found)) = self.os.take_resolved() {
+            let found = found.as_deref().map_err(|fault| *fault);
+            self.engine.resolved(self.now, &host, found);
+            self.act();
         }
     }
 

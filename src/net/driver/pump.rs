@@ -28,8 +28,27 @@ impl<E: Engine, O: Os> Driver<E, O> {
             entry.marks.has(Marks::READABLE)
         };
         let read = if readable { self.read(id) } else { 0 };
+        if find(&mut self.streams, id).is_some_and(|entry| entry.marks.take(Marks::RENDER)) {
+            self.engine.render(self.now, id, &mut self.out);
+            self.deliver(id);
+            self.act();
+        }
         let worked = self.engine.work() - before;
         read + usize::try_from(worked).unwrap_or(usize::MAX)
+    }
+
+    /// Carries out [`Action::Write`](crate::engine::Action::Write). If the peer has ended and that
+    /// is still to be read, it is read first: a request must not be written to a server that has
+    /// closed its idle connection.
+    pub(super) fn render(&mut self, id: Id) {
+        if let Some(entry) = find(&mut self.streams, id)
+            && entry.marks.has(Marks::ENDED)
+            && entry.marks.has(Marks::QUEUED)
+        {
+            return entry.marks.set(Marks::RENDER);
+        }
+        self.engine.render(self.now, id, &mut self.out);
+        self.deliver(id);
     }
 
     /// Connects, flushes and resumes; returns whether the stream is to be read.

@@ -25,7 +25,7 @@ use crate::aws::credentials::{CredentialsError, Keyring, Provider};
 use crate::aws::dynamodb::Operation;
 use crate::aws::sigv4::Scope;
 use crate::calls::pool::{Call, Failure};
-use crate::engine::{File, Id, Now};
+use crate::engine::{File, Id, Now, Target};
 use crate::options::read::{Environment, Filled};
 use crate::options::serve as options;
 use crate::options::{Reach, Usage};
@@ -136,7 +136,7 @@ pub enum Ask {
 #[derive(Debug)]
 pub enum Step {
     /// Send this call, then call [`Backend::heard`].
-    Call(Ask, Box<Call>),
+    Call(Ask, Target, Box<Call>),
     /// Read [`Backend::files`], then call [`Backend::fetched`] for each and [`Backend::read`].
     Read,
     /// Send the response on this connection.
@@ -157,7 +157,10 @@ pub enum Silence {
 impl Silence {
     /// Whether the request cannot have reached the server.
     fn was_not_sent(self) -> bool {
-        matches!(self, Self::Full | Self::Failed(Failure::NotConnected(_) | Failure::NoConnection))
+        match self {
+            Self::Full => true,
+            Self::Failed(failure) => failure.is_unsent(),
+        }
     }
 }
 
@@ -165,10 +168,7 @@ impl core::fmt::Display for Silence {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Full => f.write_str("too many requests are waiting"),
-            Self::Failed(Failure::NotConnected(how)) => how.fmt(f),
-            Self::Failed(Failure::Answer(fault)) => fault.fmt(f),
-            Self::Failed(Failure::NoConnection) => f.write_str("connecting timed out"),
-            Self::Failed(Failure::TimedOut) => f.write_str("timed out"),
+            Self::Failed(failure) => failure.fmt(f),
         }
     }
 }

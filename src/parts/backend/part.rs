@@ -1,14 +1,15 @@
 //! `wspulse backend` as a part of the server: its requests are routes, its own calls go over
 //! connections that are opened for it, and its answers are given when they are ready.
 
+use core::net::IpAddr;
 use std::collections::VecDeque;
 
 use serde_json::json;
 
 use super::{Ask, Backend, Plan, Silence, Step, Taken};
 use crate::behaviours::Sockets;
-use crate::calls::{Calls, Outcome};
-use crate::engine::{File, Id, Now};
+use crate::calls::{Calls, RULES};
+use crate::engine::{File, Id, NameFault, Now};
 use crate::proto::http::Method;
 use crate::proto::response::Response;
 use crate::server::part::{Connections, Order, Part, PartRequest};
@@ -71,7 +72,7 @@ pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
     Box::new(Service {
         backend: Backend::new(plan, seed),
         begun: false,
-        calls: Calls::new(),
+        calls: Calls::new(RULES),
         orders: VecDeque::new(),
     })
 }
@@ -90,9 +91,7 @@ impl Service {
     fn turn(&mut self, now: Now) {
         self.follow_backend(now);
         loop {
-            while let Some((ask, outcome)) = self.calls.outcome() {
-                // When a connection is established does not matter to it.
-                let Outcome::Ended(how) = outcome else { continue };
+            while let Some((ask, how)) = self.calls.outcome() {
                 let how = how.as_ref().map(|reply| (reply.status, &*reply.body));
                 let how = how.map_err(|failure| Silence::Failed(*failure));
                 self.backend.heard(now, ask, how);
@@ -100,6 +99,7 @@ impl Service {
             }
             match self.calls.poll(now) {
                 Some(order) => self.orders.push_back(order),
+                None if self.calls.has_outcome() => {}
                 None => return,
             }
         }
@@ -109,8 +109,9 @@ impl Service {
         let mut answers = Vec::new();
         while let Some(step) = self.backend.poll(now) {
             match step {
-                Step::Call(ask, call) => {
-                    if self.calls.ask(*call, ask).is_err() {
+                Step::Call(ask, target, call) => {
+                    let target = self.calls.target(&target);
+                    if self.calls.ask(now, target, *call, ask).is_err() {
                         self.backend.heard(now, ask, Err(Silence::Full));
                     }
                 }
@@ -226,8 +227,12 @@ impl Part for Service {
         Some(&mut self.calls)
     }
 
-    fn closed(&mut self, _now: Now, id: Id) {
-        self.calls.closed(id);
+    fn resolved(&mut self, now: Now, host: &str, found: Result<&[IpAddr], NameFault>) {
+        self.calls.resolved(now, host, found);
+    }
+
+    fn closed(&mut self, now: Now, id: Id) {
+        self.calls.closed(now, id);
     }
 
     fn next_deadline(&self) -> Option<u64> {

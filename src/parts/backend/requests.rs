@@ -10,7 +10,7 @@ use crate::aws::credentials::{self, Need, ProviderRequest};
 use crate::aws::dynamodb::{self, Fault, Operation};
 use crate::aws::endpoint::Endpoint;
 use crate::aws::sigv4::Scope;
-use crate::calls::pool::Call;
+use crate::calls::pool::{Call, Class};
 use crate::engine::Now;
 use crate::outbox::Block;
 use crate::proto::http_client::{Asked, Limits};
@@ -317,13 +317,15 @@ impl Backend {
         // Names, tokens and credentials were validated, so serializing cannot fail. If it did, an
         // empty request would be sent, which times out.
         debug_assert!(bytes.is_some(), "{ask:?} cannot be sent");
+        let target = endpoint.target.clone();
         let call = Call {
-            target: endpoint.target.clone(),
             bytes: Block::of(&bytes.unwrap_or_default()),
             asked: Asked::Ordinary,
             limits: LIMITS,
+            class: Class::Bulk,
             deadline_ns,
+            answer_ms: None,
         };
-        self.steps.push_back(Step::Call(ask, Box::new(call)));
+        self.steps.push_back(Step::Call(ask, target, Box::new(call)));
     }
 }

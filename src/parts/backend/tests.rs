@@ -77,7 +77,7 @@ impl Test {
     fn tend(&mut self) {
         while let Some(step) = self.backend.poll(self.now) {
             match step {
-                Step::Call(ask, call) => {
+                Step::Call(ask, _, call) => {
                     assert!(call.deadline_ns > self.now.mono_ns, "{ask:?} has already timed out");
                     self.asked.push((ask, String::from_utf8(call.bytes.bytes().to_vec()).unwrap()));
                 }

@@ -5,12 +5,14 @@ use super::connection_id::ConnectionId;
 use super::request::{self, BackendEvent, Route};
 use super::session::{InFlight, Session, State};
 use super::{
-    CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, PUSHED_BEFORE_NEXT, Step, Verdict, Why,
+    Asker, CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, PUSHED_BEFORE_NEXT, Step, Verdict,
+    Why,
 };
 use crate::behaviours::Close;
-use crate::calls::pool::{Failure, Reply};
-use crate::engine::{HangUp, Now};
+use crate::calls::pool::{CallId, Failure, Reply};
+use crate::engine::Now;
 use crate::proto::frame::Kind;
+use crate::proto::http_client::Fault;
 use crate::queue::Waiting;
 
 impl Gateway {
@@ -61,10 +63,9 @@ impl Gateway {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let request = request::id(&mut self.rng);
-        let circuit = &mut self.circuits[backend];
-        let (passes, is_trial) = circuit.admit(now);
+        let began_ns = now.mono_ns;
         let mut in_flight =
-            InFlight { ticket, route, backend, request, bytes: 0, began_ns: now.mono_ns, is_trial };
+            InFlight { ticket, call: None, route, backend, request, bytes: 0, began_ns };
         let builder = request::RequestBuilder {
             plan: &self.plan,
             now,
@@ -72,42 +73,41 @@ impl Gateway {
             session,
             in_flight: &in_flight,
         };
-        let call = if passes {
-            builder.build(event).map_err(|_| Why::Unsendable)
-        } else {
-            Err(Why::Circuit)
-        };
+        let call = builder.build(event).map_err(|_| Why::Unsendable);
         in_flight.bytes = call.as_ref().map_or(0, |call| call.bytes.len());
         session.in_flight = Some(in_flight);
-        self.in_flight.insert(ticket, connection);
+        self.in_flight += 1;
+        let asker = Asker { connection, ticket };
         match call {
-            Ok(call) => self.steps.push_back(Step::Ask(ticket, call)),
-            Err(why) => self.complete(now, ticket, Err(why)),
+            Ok(call) => self.steps.push_back(Step::Ask(asker, backend, call)),
+            Err(why) => self.complete(now, asker, Err(why)),
         }
     }
 
-    /// A connection for this request is established.
-    pub fn reached(&mut self, ticket: u64) {
-        let session =
-            self.in_flight.get(&ticket).and_then(|connection| self.sessions.get(connection));
-        if let Some(in_flight) = session.and_then(|session| session.in_flight.as_ref()) {
-            self.circuits[in_flight.backend].reached();
+    /// The request is in the pool of connections.
+    pub fn asked(&mut self, asker: Asker, call: CallId) {
+        if let Some(in_flight) = self.in_flight_of(asker) {
+            in_flight.call = Some(call);
         }
+    }
+
+    fn in_flight_of(&mut self, asker: Asker) -> Option<&mut InFlight> {
+        let in_flight = self.sessions.get_mut(&asker.connection)?.in_flight.as_mut();
+        in_flight.filter(|in_flight| in_flight.ticket == asker.ticket)
     }
 
     /// The result of a request.
-    pub fn answered(&mut self, now: Now, ticket: u64, how: Result<Reply, Why>) {
-        if let Some(connection) = self.in_flight.get(&ticket).copied() {
-            self.complete(now, ticket, how);
-            self.send_next(now, connection);
-        }
+    pub fn answered(&mut self, now: Now, asker: Asker, how: Result<Reply, Why>) {
+        self.complete(now, asker, how);
+        self.send_next(now, asker.connection);
     }
 
-    fn complete(&mut self, now: Now, ticket: u64, how: Result<Reply, Why>) {
-        let Some(connection) = self.in_flight.remove(&ticket) else { return };
+    fn complete(&mut self, now: Now, asker: Asker, how: Result<Reply, Why>) {
+        let Asker { connection, ticket } = asker;
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        let Some(in_flight) = session.in_flight.take() else { return };
-        self.circuits[in_flight.backend].record(now, &how, in_flight.is_trial);
+        let is_current = |in_flight: &mut InFlight| in_flight.ticket == ticket;
+        let Some(in_flight) = session.in_flight.take_if(is_current) else { return };
+        self.in_flight -= 1;
         let outcome = outcome(&how);
         let route = in_flight.route.label(&self.plan);
         log::debug!(
@@ -254,9 +254,9 @@ impl Gateway {
         if let Some(session) = self.sessions.get_mut(&connection)
             && let Some(in_flight) = session.in_flight.take()
         {
-            self.in_flight.remove(&in_flight.ticket);
-            self.circuits[in_flight.backend].cancelled(in_flight.is_trial);
-            self.steps.push_back(Step::Forget(in_flight.ticket));
+            self.in_flight -= 1;
+            let asker = Asker { connection, ticket: in_flight.ticket };
+            self.steps.push_back(Step::Forget(asker, in_flight.call));
         }
     }
 
@@ -281,11 +281,16 @@ fn outcome(how: &Result<Reply, Why>) -> &'static str {
     match how {
         Ok(Reply { status: 200..=299, .. }) => "ok",
         Ok(_) => "status",
-        Err(Why::Failed(Failure::TimedOut)) => "timeout",
-        Err(Why::Failed(Failure::NotConnected(_) | Failure::NoConnection)) => "unreachable",
-        Err(Why::Failed(Failure::Answer(_))) => "broken",
+        Err(Why::Failed(failure)) => match failure {
+            Failure::TimedOut => "timeout",
+            Failure::Unsent => "unsent",
+            Failure::NotConnected(_) | Failure::NoConnection => "unreachable",
+            Failure::Circuit => "circuit",
+            // It may have arrived, so it is not repeated.
+            Failure::Answer(Fault::NoAnswer | Fault::CutOff) => "cut",
+            Failure::Answer(_) => "broken",
+        },
         Err(Why::Busy) => "busy",
-        Err(Why::Circuit) => "circuit",
         Err(Why::Unsendable) => "unsendable",
     }
 }
@@ -294,13 +299,8 @@ fn outcome(how: &Result<Reply, Why>) -> &'static str {
 fn describe(how: &Result<Reply, Why>) -> String {
     match how {
         Ok(reply) => format!("status {}", reply.status),
-        Err(Why::Failed(Failure::TimedOut)) => "timed out".to_owned(),
-        Err(Why::Failed(Failure::NoConnection)) => "connecting timed out".to_owned(),
-        Err(Why::Failed(Failure::NotConnected(HangUp::Eof))) => HangUp::Reset.to_string(),
-        Err(Why::Failed(Failure::NotConnected(how))) => how.to_string(),
-        Err(Why::Failed(Failure::Answer(fault))) => fault.to_string(),
+        Err(Why::Failed(failure)) => failure.to_string(),
         Err(Why::Busy) => "too many requests are waiting".to_owned(),
-        Err(Why::Circuit) => "not sent, since the last connection attempts failed".to_owned(),
         Err(Why::Unsendable) => "the request is not valid HTTP".to_owned(),
     }
 }

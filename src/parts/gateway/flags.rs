@@ -16,6 +16,7 @@ use crate::options::table::{Fallback, Flag, Group, Takes};
 use crate::options::values::Address;
 use crate::options::{self, Usage, values};
 use crate::parts::{self, Plan as _};
+use crate::units::show_duration;
 
 pub(super) const GROUPS: &[Group<Draft>] = &[
     Group { title: "The gateway (see docs/USE.md)", flags: &[BACKEND], brief: false },
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
     binary: bool,
     time_scale: u64,
     ca_file: String,
+    hold_ms: u64,
+    in_flight: u64,
     token_file: String,
     credentials_file: String,
     open: bool,
@@ -160,6 +163,22 @@ const FLAGS: &[Flag<Draft>] = &[
         show: |d| shown(&d.parts.gateway.credentials_file),
     },
     Flag {
+        name: "gateway-hold",
+        takes: Takes::One("TIME"),
+        fallback: Fallback::Is("0s"),
+        help: "how long messages and clients wait for a backend that cannot be reached",
+        take: |d, v| set(&mut d.parts.gateway.hold_ms, hold(v)),
+        show: |d| show_duration(d.parts.gateway.hold_ms),
+    },
+    Flag {
+        name: "gateway-in-flight",
+        takes: Takes::One("N"),
+        fallback: Fallback::Is("1024"),
+        help: "messages in flight to one address of a backend; further ones wait",
+        take: |d, v| set(&mut d.parts.gateway.in_flight, values::count(v, IN_FLIGHT_MAX)),
+        show: |d| d.parts.gateway.in_flight.to_string(),
+    },
+    Flag {
         name: PEER_KEY_FILE,
         takes: Takes::One("FILE"),
         fallback: Fallback::Off,
@@ -184,6 +203,17 @@ const FLAGS: &[Flag<Draft>] = &[
         show: |d| shown_or_none(d.parts.gateway.advertise.as_ref()),
     },
 ];
+
+/// Longer, and clients and proxies give up.
+const HOLD_MS_MAX: u64 = 300_000;
+const IN_FLIGHT_MAX: u64 = 65_536;
+
+fn hold(text: &str) -> Read<u64> {
+    match values::time_or_zero(text)? {
+        ms if ms > HOLD_MS_MAX => Err("must be at most 5m".into()),
+        ms => Ok(ms),
+    }
+}
 
 const PEER_KEY_FILE: &str = "gateway-peer-key-file";
 const PEER_LISTEN: &str = "gateway-peer-listen";
@@ -289,6 +319,9 @@ fn plan(settings: &Settings) -> Read<Plan> {
         reply: settings.reply,
         binary: settings.binary,
         time_scale: settings.time_scale,
+        hold_ms: settings.hold_ms,
+        in_flight: usize::try_from(settings.in_flight).unwrap_or(usize::MAX).max(1),
+        connections_max: usize::MAX,
         open: settings.open,
         ca_file: settings.ca_file.clone(),
         token_file: settings.token_file.clone(),

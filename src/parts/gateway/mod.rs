@@ -3,7 +3,6 @@
 //! identifies connections by id; the server opens and closes them.
 
 mod callbacks;
-mod circuit;
 mod connect;
 pub mod connection_id;
 mod dispatch;
@@ -20,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Manifest;
 use crate::behaviours::Close;
-use crate::calls::pool::{Call, Failure};
+use crate::calls::pool::{Call, CallId, Failure};
 use crate::engine::{Id, Now};
 use crate::heap;
 use crate::options::read::{Environment, Filled};
@@ -30,7 +29,6 @@ use crate::proto::frame::Kind;
 use crate::queue::{Queue, Waiting};
 use crate::rng::Rng;
 use crate::time;
-use circuit::Circuit;
 pub use connect::ConnectRequest;
 use connection_id::ConnectionId;
 pub(crate) use flags::Settings as Draft;
@@ -60,7 +58,7 @@ pub const FRAME_BYTES: u64 = 32 * 1024;
 pub const WAITING_MESSAGES: usize = 32;
 /// Queued bytes of a connection beyond which it is not read.
 pub const WAITING_BYTES: usize = 256 * 1024;
-/// Timeout of a request.
+/// Timeout of a response from when the request is sent, and of waiting for a connection.
 pub const TIMEOUT_MS: u64 = 29_000;
 /// Idle timeout of a connection, before the time scale.
 pub const IDLE_MS: u64 = 600_000;
@@ -78,12 +76,28 @@ const PUSHED_BEFORE_NEXT: usize = 64 * 1024;
 /// What the owner must do.
 #[derive(Debug)]
 pub enum Step {
-    /// Send this request, then call [`Gateway::answered`].
-    Ask(u64, Call),
-    /// Cancel this request.
-    Forget(u64),
+    /// Send this request to the backend with this index, the default one first, then call
+    /// [`Gateway::asked`], and [`Gateway::answered`] once it is over.
+    Ask(Asker, usize, Call),
+    /// Cancel this request, which is this call once it is in the pool of connections.
+    Forget(Asker, Option<CallId>),
     /// Wake this connection: for a verdict, a push, or room for more messages.
     Wake(Id),
+}
+
+/// What a request is remembered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asker {
+    connection: ConnectionId,
+    ticket: u64,
+}
+
+impl Asker {
+    /// Counts the requests.
+    #[must_use]
+    pub fn ticket(self) -> u64 {
+        self.ticket
+    }
 }
 
 /// Why a request has no response.
@@ -93,8 +107,6 @@ pub enum Why {
     Failed(Failure),
     /// Too many requests are waiting.
     Busy,
-    /// The circuit breaker is open.
-    Circuit,
     /// The request is not valid HTTP.
     Unsendable,
 }
@@ -173,9 +185,8 @@ pub struct Gateway {
     rng: Rng,
     sessions: BTreeMap<ConnectionId, Session>,
     connections: BTreeMap<Id, ConnectionId>,
-    in_flight: BTreeMap<u64, ConnectionId>,
-    /// In the order of [`Plan::backends`].
-    circuits: Vec<Circuit>,
+    /// Requests in flight or waiting for a connection.
+    in_flight: usize,
     steps: VecDeque<Step>,
     next_ticket: u64,
     ending: usize,
@@ -193,14 +204,12 @@ impl Gateway {
     /// The seed is for request ids.
     #[must_use]
     pub fn new(plan: Plan, seed: u64) -> Self {
-        let circuits = plan.backends().map(|_| Circuit::default()).collect();
         Self {
             plan,
             rng: Rng::new(seed),
             sessions: BTreeMap::new(),
             connections: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
-            circuits,
+            in_flight: 0,
             steps: VecDeque::new(),
             next_ticket: 0,
             ending: 0,
@@ -251,10 +260,10 @@ impl Gateway {
         (self.connections.len(), self.ending)
     }
 
-    /// Requests in flight.
+    /// Requests in flight or waiting for a connection.
     #[must_use]
     pub fn flights(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight
     }
 
     /// The next step for the owner.

@@ -1,6 +1,7 @@
 //! The gateway as a part of the server: its requests go over connections that are opened for it,
 //! its WebSockets wait for the backend's word, and callbacks reach them by `@connections`.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::json;
@@ -9,11 +10,11 @@ use super::callbacks::{self, Guard};
 use super::peers::Peers;
 use super::peers::outgoing::Completed;
 use super::traceparent::Traceparent;
-use super::{ConnectRequest, FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, Why};
+use super::{Asker, ConnectRequest, FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, Why};
 use crate::behaviours::{Answer, Close, Ctx, Entry, Kind, PartSocket, Sizes, Sockets, State};
-use crate::calls::pool::CallId;
-use crate::calls::{Calls, Outcome};
-use crate::engine::{File, HangUp, Id, Now, Peer};
+use crate::calls::Calls;
+use crate::calls::pool::TargetId;
+use crate::engine::{File, HangUp, Id, NameFault, Now, Peer};
 use crate::limits::{self, HIGH_WATER_BYTES, LOW_WATER_BYTES};
 use crate::proto::http::Method;
 use crate::proto::response::Response;
@@ -70,6 +71,12 @@ pub const METRICS: &[Metric] = &[
         MetricKind::Counter,
     ),
     Metric::new(
+        "gateway_waiting",
+        "",
+        "Requests that wait for a connection to the backend, or for a backend at all",
+        MetricKind::Gauge,
+    ),
+    Metric::new(
         "gateway_callbacks_total",
         "where",
         "Callbacks by the place of their connection: local, peer (another replica), gone",
@@ -92,12 +99,13 @@ pub const METRICS: &[Metric] = &[
 /// The part. The seed is for ids of requests.
 #[must_use]
 pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
+    let mut calls = Calls::new(plan.rules());
     Box::new(Front {
         peers: plan.setup().and_then(Peers::new),
         guard: Guard::new(&plan),
+        targets: plan.backends().map(|backend| calls.target(&backend.target)).collect(),
         gateway: Gateway::new(plan, seed),
-        calls: Calls::new(),
-        by_ticket: BTreeMap::new(),
+        calls,
         orders: VecDeque::new(),
         connects: VecDeque::new(),
         took: Histogram::latency(),
@@ -111,9 +119,9 @@ struct Front {
     /// Who may send callbacks.
     guard: Guard,
     peers: Option<Peers>,
-    calls: Calls<u64>,
-    /// Requests that are under way, by the gateway's number.
-    by_ticket: BTreeMap<u64, CallId>,
+    calls: Calls<Asker>,
+    /// In the order of [`Plan::backends`].
+    targets: Vec<TargetId>,
     orders: VecDeque<Order>,
     /// Who ordered the connections that have no id yet, the oldest first.
     connects: VecDeque<Orderer>,
@@ -135,15 +143,9 @@ impl Front {
         self.follow_peers(now);
         loop {
             let mut has_outcome = false;
-            while let Some((ticket, outcome)) = self.calls.outcome() {
+            while let Some((asker, how)) = self.calls.outcome() {
                 has_outcome = true;
-                match outcome {
-                    Outcome::Connected => self.gateway.reached(ticket),
-                    Outcome::Ended(how) => {
-                        self.by_ticket.remove(&ticket);
-                        self.gateway.answered(now, ticket, how.map_err(Why::Failed));
-                    }
-                }
+                self.gateway.answered(now, asker, how.map_err(Why::Failed));
             }
             match self.calls.poll(now) {
                 Some(order) => self.order(Orderer::Calls, order),
@@ -156,15 +158,14 @@ impl Front {
     fn follow_gateway(&mut self, now: Now) {
         while let Some(step) = self.gateway.poll() {
             match step {
-                Step::Ask(ticket, call) => match self.calls.ask(call, ticket) {
-                    Ok(id) => drop(self.by_ticket.insert(ticket, id)),
-                    Err(_) => self.gateway.answered(now, ticket, Err(Why::Busy)),
-                },
-                Step::Forget(ticket) => {
-                    if let Some(id) = self.by_ticket.remove(&ticket) {
-                        self.calls.forget(id);
+                Step::Ask(asker, backend, call) => {
+                    match self.calls.ask(now, self.targets[backend], call, asker) {
+                        Ok(id) => self.gateway.asked(asker, id),
+                        Err(_) => self.gateway.answered(now, asker, Err(Why::Busy)),
                     }
                 }
+                Step::Forget(_, Some(call)) => self.calls.forget(call),
+                Step::Forget(_, None) => {}
                 Step::Wake(id) => self.orders.push_back(Order::Write(id)),
             }
         }
@@ -308,6 +309,7 @@ impl Part for Front {
                 }
             }
             "gateway_request_duration_seconds" => page.histogram(&self.took),
+            "gateway_waiting" => page.value(self.calls.waiting() as u64),
             "gateway_callbacks_total" => {
                 for (place, count) in &figures.callbacks {
                     page.row(&[("where", place)], count);
@@ -330,7 +332,8 @@ impl Part for Front {
         };
         let numbers = json!({
             "connections": self.gateway.sessions().0,
-            "inFlight": self.gateway.flights(),
+            "inFlight": self.gateway.flights() - self.calls.waiting(),
+            "waiting": self.calls.waiting(),
             "answered": sum(true),
             "failed": sum(false),
         });
@@ -350,7 +353,7 @@ impl Part for Front {
             // Without an id it is refused.
             Some(None) => self.gateway.wake(id),
         }
-        Admission::Pending
+        Admission::Pending { within_ms: self.gateway.plan().verdict_ms() }
     }
 
     fn has_verdict(&self, id: Id) -> bool {
@@ -378,7 +381,7 @@ impl Part for Front {
         if let Some(peers) = self.peers_of(id) {
             return peers.ended(now, id);
         }
-        self.calls.closed(id);
+        self.calls.closed(now, id);
         self.gateway.gone(now, id);
     }
 
@@ -392,6 +395,14 @@ impl Part for Front {
         if let Some(peers) = &mut self.peers {
             peers.fire(now);
         }
+    }
+
+    fn resolved(&mut self, now: Now, host: &str, found: Result<&[IpAddr], NameFault>) {
+        self.calls.resolved(now, host, found);
+    }
+
+    fn draining(&mut self, now: Now) {
+        self.calls.stop_holding(now);
     }
 
     fn fetched(&mut self, now: Now, paths: &[String], files: &[File]) {

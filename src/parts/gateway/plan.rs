@@ -8,7 +8,9 @@ use super::peers::keys::PeerKeys;
 use super::peers::outgoing::OWNERS_MAX;
 use super::peers::sealed_id::Owner;
 use super::select::Expression;
-use super::{LIFE_MS, part};
+use super::{LIFE_MS, TIMEOUT_MS, part};
+use crate::calls::RULES;
+use crate::calls::pool::Rules;
 use crate::engine::File;
 use crate::limits;
 use crate::listen::Listen;
@@ -22,6 +24,10 @@ use crate::target::Target;
 /// Maximum length of a route key.
 const KEY_BYTES: usize = 128;
 const ROUTES_MAX: usize = 64;
+/// Connections for as many addresses with all their requests in flight.
+const FULL_ADDRESSES: usize = 4;
+/// The server waits a little longer than the gateway.
+const VERDICT_EXTRA_MS: u64 = 2_000;
 
 type Read<T> = Result<T, Cow<'static, str>>;
 
@@ -58,6 +64,12 @@ pub struct Plan {
     pub token_file: String,
     /// File with the access keys for signed callbacks; empty: none.
     pub credentials_file: String,
+    /// How long messages wait for a backend that cannot be reached.
+    pub hold_ms: u64,
+    /// Maximum requests in flight to one address of a backend.
+    pub in_flight: usize,
+    /// Maximum connections to backends.
+    pub connections_max: usize,
     /// Draws connection ids.
     pub draw: DrawId,
 }
@@ -91,6 +103,32 @@ impl Plan {
             life_ms: LIFE_MS / self.time_scale.max(1),
             draw: self.draw,
         })
+    }
+
+    /// Limits of the requests to backends.
+    pub(super) fn rules(&self) -> Rules {
+        Rules {
+            // Messages, and `$connect` and `$disconnect`.
+            per_address: [self.in_flight, (self.in_flight / 4).max(1)],
+            connections: self.connections(),
+            hold_ms: self.hold_ms,
+            ..RULES
+        }
+    }
+
+    /// How long an upgrade waits for the backend's decision: for a connection, then for the answer.
+    pub(super) fn verdict_ms(&self) -> u64 {
+        self.hold_ms + 2 * TIMEOUT_MS + VERDICT_EXTRA_MS
+    }
+
+    fn connections(&self) -> usize {
+        self.connections_max.min(FULL_ADDRESSES * self.in_flight)
+    }
+
+    /// Descriptors for anything but requests to backends.
+    fn other_descriptors(&self) -> usize {
+        let peers = self.peers.as_ref().map_or(0, |_| limits::PART_CONNECTIONS + OWNERS_MAX);
+        limits::CALLBACK_CONNECTIONS + peers
     }
 
     /// The default backend, then those of the routes.
@@ -169,8 +207,21 @@ impl parts::Plan for Plan {
     }
 
     fn descriptors(&self) -> usize {
-        let peers = self.peers.as_ref().map_or(0, |_| limits::PART_CONNECTIONS + OWNERS_MAX);
-        limits::OUTBOUND_CONNECTIONS + limits::CALLBACK_CONNECTIONS + peers
+        self.connections() + self.other_descriptors()
+    }
+
+    fn granted(&mut self, descriptors: usize) {
+        let most = descriptors.saturating_sub(self.other_descriptors()).max(descriptors / 2);
+        self.connections_max = self.connections().min(most).max(2);
+        // With `Rules::per_address`, so that both shares of one address fit.
+        let in_flight = self.in_flight.min(self.connections_max * 4 / 5).max(1);
+        if in_flight < self.in_flight {
+            log::warn!(
+                target: "limits", asked = self.in_flight, in_flight, descriptors;
+                "--gateway-in-flight: capped to what descriptors allow"
+            );
+            self.in_flight = in_flight;
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::connection_id::ConnectionId;
 use super::plan::{Format, Plan};
 use super::session::Session;
 use super::{MESSAGE_BYTES, TIMEOUT_MS, Why};
-use crate::calls::pool::{Call, Failure, Reply};
+use crate::calls::pool::{Call, Class, Failure, Reply};
 use crate::engine::Now;
 use crate::outbox::Block;
 use crate::proto::frame::Kind;
@@ -102,9 +102,11 @@ pub(super) const NOT_ASKED: &[u8] = br#"{"message":"Internal server error"}"#;
 pub(super) fn error_message(how: &Result<Reply, Why>) -> &'static str {
     match how {
         Ok(Reply { status: 401 | 403, .. }) => "Forbidden",
-        Ok(Reply { status: 429, .. }) | Err(Why::Busy) => "Limit Exceeded",
+        Ok(Reply { status: 429, .. }) | Err(Why::Busy | Why::Failed(Failure::Unsent)) => {
+            "Limit Exceeded"
+        }
         Err(Why::Failed(Failure::TimedOut)) => "Endpoint request timed out",
-        Ok(_) | Err(Why::Failed(_) | Why::Circuit | Why::Unsendable) => "Internal server error",
+        Ok(_) | Err(Why::Failed(_) | Why::Unsendable) => "Internal server error",
     }
 }
 
@@ -165,11 +167,12 @@ impl RequestBuilder<'_> {
         let is_message = matches!(event, BackendEvent::Message(..));
         let wants_body = is_message && self.plan.reply;
         Ok(Call {
-            target: backend.target.clone(),
             bytes: Block::of(&bytes),
             asked: if wants_body { request.asked() } else { Asked::Status },
             limits: Limits { head_bytes: HEAD_BYTES, body_bytes: MESSAGE_BYTES as u64 },
+            class: if is_message { Class::Bulk } else { Class::Control },
             deadline_ns: self.now.mono_ns + time::ms(TIMEOUT_MS),
+            answer_ms: Some(TIMEOUT_MS),
         })
     }
 

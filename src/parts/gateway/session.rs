@@ -6,6 +6,7 @@ use super::{
     ConnectRequest, MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES,
 };
 use crate::behaviours::Close;
+use crate::calls::pool::CallId;
 use crate::engine::{Id, Now};
 use crate::heap;
 use crate::queue::Queue;
@@ -26,13 +27,13 @@ pub(super) enum State {
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
     pub(super) ticket: u64,
+    /// Known once the request is in the pool of connections.
+    pub(super) call: Option<CallId>,
     pub(super) route: Route,
     pub(super) backend: usize,
     pub(super) request: String,
     pub(super) bytes: usize,
     pub(super) began_ns: u64,
-    /// Whether this is the trial request of the circuit breaker.
-    pub(super) is_trial: bool,
 }
 
 #[derive(Debug)]
@@ -87,7 +88,6 @@ impl Session {
         // The id of the request in flight.
         heap::tree_entry::<(ConnectionId, Self)>()
             + heap::tree_entry::<(Id, ConnectionId)>()
-            + heap::tree_entry::<(u64, ConnectionId)>()
             + heap::cost(16)
             + self.sealed_id.as_ref().map_or(0, |text| heap::cost(text.len()))
             + heap::cost(self.domain.len())

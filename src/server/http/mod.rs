@@ -105,6 +105,12 @@ impl Http {
         matches!(self.awaits, Awaits::Response(_))
     }
 
+    /// Whether a part decides on its upgrade.
+    pub(in crate::server) fn awaits_verdict(&self) -> bool {
+        let Awaits::Response(deferred) = &self.awaits else { return false };
+        matches!(deferred.what, Deferred::Upgrade)
+    }
+
     /// Handles the requests in `bytes`, which begin with kept input. Returns how many bytes were
     /// used.
     pub(crate) fn receive(
@@ -372,8 +378,8 @@ impl Http {
         let reply = if request.upgrade == http::Upgrade::WebSocket {
             match upgrade(request, cx) {
                 Ok(UpgradeResult::Open(socket)) => return Some(Outcome::Upgraded(socket)),
-                Ok(UpgradeResult::Pending) => {
-                    Some(Reply::Later { after_ms: limits::VERDICT_MS, what: Deferred::Upgrade })
+                Ok(UpgradeResult::Pending { within_ms }) => {
+                    Some(Reply::Later { after_ms: within_ms, what: Deferred::Upgrade })
                 }
                 Err(refused) => {
                     cx.shared.metrics.handshake_failed(failure_reason(refused.status));
@@ -472,7 +478,9 @@ fn dispatch(
 enum UpgradeResult {
     Open(WebSocket),
     /// A part decides.
-    Pending,
+    Pending {
+        within_ms: u64,
+    },
 }
 
 /// Opens a WebSocket, or returns the refusal.
@@ -496,9 +504,9 @@ fn upgrade(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<UpgradeResult, 
         let upgrade = UpgradeRequest { now, id, peer, via, request, params: &params };
         match cx.shared.parts.call(part).admit(&upgrade) {
             Admission::Now => {}
-            Admission::Pending => {
+            Admission::Pending { within_ms } => {
                 cx.shared.add_pending(id, pending);
-                return Ok(UpgradeResult::Pending);
+                return Ok(UpgradeResult::Pending { within_ms });
             }
         }
     }

@@ -4,10 +4,11 @@
 mod network;
 
 use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use wspulse::engine::{File, Id, Now, Peer, Side, Source, Target};
-use wspulse::net::os::{Channel, Event, Os};
+use wspulse::engine::{File, Id, NameFault, Now, Peer, Side, Source, Target};
+use wspulse::net::os::{Channel, Event, Os, Resolved};
 use wspulse::time;
 
 pub(crate) use network::{End, Fault, Network, Node, Odds, OnConnect};
@@ -15,6 +16,8 @@ pub(crate) use network::{End, Fault, Network, Node, Odds, OnConnect};
 /// The wall clock at start: 21 November 2026, 03:00 UTC.
 const WALL_MS: i64 = 1_795_230_000_000;
 const EMFILE: i32 = 24;
+/// Names without an entry have this address.
+const SOME_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 80));
 
 /// An end of a wire that a node holds.
 #[derive(Debug)]
@@ -236,10 +239,34 @@ impl Os for FakeOs {
         Ok(())
     }
 
-    fn connect(&mut self, _target: &Target) -> io::Result<Stream> {
+    fn resolve(&mut self, host: &str) -> bool {
         let net = &mut *self.net.state();
+        if net.names.get(host).is_none_or(Option::is_some) {
+            net.resolved.push_back(host.into());
+            let news = (Side::Main, Event::Resolved);
+            net.processes[self.node as usize].events.push_back(news);
+        }
+        true
+    }
+
+    fn take_resolved(&mut self) -> Option<Resolved> {
+        let net = &mut *self.net.state();
+        let host = net.resolved.pop_front()?;
+        let found = match net.names.get(&*host) {
+            Some(Some(addresses)) if addresses.is_empty() => Err(NameFault::NotFound),
+            Some(Some(addresses)) => Ok(addresses.clone()),
+            Some(None) => Err(NameFault::Unanswered),
+            None => Ok(vec![SOME_ADDRESS]),
+        };
+        Some((host, found))
+    }
+
+    fn connect(&mut self, target: &Target) -> io::Result<Stream> {
+        let net = &mut *self.net.state();
+        let to = address(target);
+        let on_connect = net.on_connect_to.get(&to).copied().unwrap_or(net.on_connect);
         let refused = match self.node {
-            Node::Server => net.on_connect == OnConnect::Refuse,
+            Node::Server => on_connect == OnConnect::Refuse,
             Node::Peer => net.accepting_stopped,
         };
         if refused {
@@ -251,8 +278,9 @@ impl Os for FakeOs {
         net.descriptors -= 1;
         let wire = net.open();
         if self.node == Node::Server {
-            net.wires[wire].unanswered = net.on_connect == OnConnect::Drop;
+            net.wires[wire].unanswered = on_connect == OnConnect::Drop;
             net.outgoing.push(wire);
+            net.outgoing_to.push(to);
         } else {
             net.harm(wire);
             net.enqueue(0, wire);
@@ -314,6 +342,16 @@ impl Os for FakeOs {
             prepared: None,
         };
         Ok(files.iter().map(file).collect())
+    }
+}
+
+/// The address that is connected to; any, if it is a name.
+fn address(target: &Target) -> SocketAddr {
+    match target {
+        Target::Tcp(address) => *address,
+        Target::Tls(secured) => address(&secured.to),
+        Target::Name { port, .. } => SocketAddr::new(SOME_ADDRESS, *port),
+        Target::Unix(_) | Target::Terminal => SocketAddr::new(SOME_ADDRESS, 0),
     }
 }
 

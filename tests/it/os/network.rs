@@ -3,7 +3,8 @@
 //! with epoll: a change is reported once. All faults are off unless a test plans or draws them.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use wspulse::engine::{Id, Side, Signal};
@@ -218,6 +219,14 @@ pub(crate) struct State {
     /// Connections that the server has opened, and what becomes of further ones.
     pub(crate) outgoing: Vec<usize>,
     pub(crate) on_connect: OnConnect,
+    /// The same for single addresses.
+    pub(crate) on_connect_to: BTreeMap<SocketAddr, OnConnect>,
+    /// Where each of the connections goes.
+    pub(crate) outgoing_to: Vec<SocketAddr>,
+    /// What names resolve to; others to one address. `None`: the resolver does not answer.
+    pub(crate) names: BTreeMap<String, Option<Vec<IpAddr>>>,
+    /// Names that the server is to be told of.
+    pub(super) resolved: VecDeque<Box<str>>,
     pub(crate) files: Option<Vec<(String, Vec<u8>)>>,
     /// What the kernel reports as the server's memory, where a test limits it.
     pub(crate) memory_used: Option<Rc<Cell<u64>>>,
@@ -452,6 +461,10 @@ impl Network {
             accepts_without_descriptor: 0,
             outgoing: Vec::new(),
             on_connect: OnConnect::default(),
+            on_connect_to: BTreeMap::new(),
+            outgoing_to: Vec::new(),
+            names: BTreeMap::new(),
+            resolved: VecDeque::new(),
             files: None,
             memory_used: None,
         })))

@@ -1,0 +1,96 @@
+//! Requests that wait for a connection, the oldest first.
+
+use std::collections::VecDeque;
+
+use super::{CallId, Class, Failure, Place, Pool, TargetId};
+use crate::engine::Now;
+use crate::{heap, time};
+
+/// Requests that have left are removed when there are more of them than of the others, and this.
+const LEFT_MAX: usize = 64;
+
+/// A queue. Requests that were cancelled stay in it until their turn.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(VecDeque<CallId>);
+
+impl Waiting {
+    pub(super) fn cost(&self) -> usize {
+        heap::table::<CallId>(self.0.capacity())
+    }
+}
+
+impl<A: Copy> Pool<A> {
+    /// The request of this class that waits for longest.
+    pub(super) fn first_waiting(&mut self, target: TargetId, class: Class) -> Option<CallId> {
+        let queue = &mut self.targets[target.0].queues[class as usize].0;
+        while let Some(id) = queue.front() {
+            let request = self.requests.find(id.0);
+            if request.is_some_and(|request| request.place == Place::Waiting) {
+                return Some(*id);
+            }
+            queue.pop_front();
+        }
+        // A burst must not keep its memory.
+        if queue.capacity() > LEFT_MAX {
+            *queue = VecDeque::new();
+        }
+        None
+    }
+
+    /// Puts a request into its queue, at the front if it has waited before.
+    pub(super) fn wait(&mut self, now: Now, id: CallId, is_first: bool) {
+        let Some(request) = self.requests.find_mut(id.0) else { return };
+        request.place = Place::Waiting;
+        let patience_ms = self.rules.hold_ms.max(self.rules.connect_ms);
+        let first_ns = (request.asked_ns + time::ms(patience_ms)).max(now.mono_ns);
+        let hold_ns = time::ms(self.rules.hold_ms);
+        let until_ns = first_ns.min(request.call.deadline_ns.saturating_add(hold_ns));
+        self.request_timers.set(id.0.key, until_ns);
+        let (target, class) = (request.target, request.call.class);
+        let queue = &mut self.targets[target.0].queues[class as usize].0;
+        if queue.len() > 2 * self.unsent + LEFT_MAX {
+            queue.retain(|id| self.requests.find(id.0).is_some());
+        }
+        if is_first {
+            queue.push_front(id);
+        } else {
+            queue.push_back(id);
+        }
+    }
+
+    /// Starts requests that wait for this target, as far as possible.
+    pub(super) fn start_more(&mut self, now: Now, target: TargetId) {
+        self.targets[target.0].retry_ns = None;
+        for class in Class::ALL {
+            while let Some(id) = self.first_waiting(target, class) {
+                if !self.start(now, id) {
+                    break;
+                }
+                // It is not waiting any more, so the queue drops it.
+            }
+        }
+    }
+
+    /// A request has waited for as long as it may, either at all or for a target that cannot be
+    /// reached.
+    pub(super) fn request_expired(&mut self, now: Now, id: CallId) {
+        let Some(request) = self.requests.find(id.0) else { return };
+        if request.place != Place::Waiting {
+            return;
+        }
+        let hold_ns = time::ms(self.rules.hold_ms);
+        let until_ns = request.call.deadline_ns.saturating_add(hold_ns);
+        let balancer = &self.targets[request.target.0].balancer;
+        let failure = if !balancer.is_known(now) {
+            Some(request.failure.unwrap_or(Failure::NoConnection))
+        } else if balancer.outage(now, &[]).is_some() {
+            Some(request.failure.unwrap_or(Failure::Circuit))
+        } else {
+            (until_ns <= now.mono_ns).then_some(Failure::Unsent)
+        };
+        match failure {
+            Some(failure) => self.end(id, Err(failure)),
+            None => self.request_timers.set(id.0.key, until_ns),
+        }
+    }
+}
