@@ -1,5 +1,5 @@
-//! The fuzz targets' side of the tests: the same properties, on the same simulated system.
-//! `properties/` knows nothing of libfuzzer; `cargo test` replays the corpora through it.
+//! The library of the fuzz targets: the properties, and the simulated system of the tests.
+//! `properties/` does not depend on libfuzzer; `cargo test` replays the corpora through it.
 
 pub mod properties;
 

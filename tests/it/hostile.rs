@@ -144,7 +144,7 @@ fn play(row: &Row, arguments: &[&str], upgraded: bool, cut: bool) -> Option<Stri
         said.len() == want.len() && said.iter().zip(&want).all(|(said, want)| fits(said, want));
     let how = if cut { "in single bytes" } else { "whole" };
     if !same {
-        return Some(format!("row {}, {how}:\n  want {want:?}\n  said {said:?}", row.name));
+        return Some(format!("row {}, {how}:\n  want {want:?}\n  got {said:?}", row.name));
     }
     // Nothing is left when the client has gone.
     harness.net.fin(client.wire);

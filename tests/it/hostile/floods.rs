@@ -1,5 +1,5 @@
 //! Floods: the memory that a client can make the server hold is bounded, and other clients are
-//! served meanwhile. The floods are as small as shows the bound.
+//! served meanwhile. The floods are just large enough to show the bound.
 
 use super::{Client, REQUEST, end, get, others_are_served};
 use crate::harness::Harness;

@@ -170,7 +170,7 @@ impl Client {
     }
 
     /// Nothing follows but the FIN.
-    pub(crate) fn hears_the_end(&mut self) {
+    pub(crate) fn expect_end(&mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty() && self.lines.is_empty(), "{rest:?}");

@@ -88,8 +88,8 @@ fn the_healthcheck_of_a_tls_server_uses_its_variables() {
     let server = start(&folder, "a", &[]);
     let port = server.main.port().to_string();
     let cert = ("WSPULSE_TLS_CERT", "/tls.crt");
-    let told = [("WSPULSE_ADMIN_LISTEN", "off"), ("PORT", &*port), cert, ("WSPULSE_TLS_KEY", "k")];
-    let (code, out, err) = output(&["healthcheck"], &told);
+    let variables = [("WSPULSE_ADMIN_LISTEN", "off"), ("PORT", &*port), cert, ("WSPULSE_TLS_KEY", "k")];
+    let (code, out, err) = output(&["healthcheck"], &variables);
     let line = format!("https://localhost:{port}/healthz: 200 OK\n");
     assert_eq!((code, out + &err), (0, line));
 }
