@@ -31,7 +31,7 @@ pub fn watch(data: &[u8]) {
         match read(answers, cuts) {
             (events, Extent::All) => assert_eq!(events, whole, "cut at {cuts:?}"),
             (events, Extent::UpToUnsolicited) => {
-                assert!(whole.starts_with(&events), "cut at {cuts:?}")
+                assert!(whole.starts_with(&events), "cut at {cuts:?}");
             }
         }
     }

@@ -326,7 +326,7 @@ async def gone(subject):
         return ", ".join([(await status(subject, verb, name))[:3] for verb in ("post", "get", "delete")])
 
 
-@case("POST to an id that never was", "410 GoneException", "G", without_sockets=True)
+@case("POST to an unknown id", "410 GoneException", "G", without_sockets=True)
 async def unknown(subject):
     return await status(subject, "post", "never-was", b"x")
 

@@ -103,8 +103,8 @@ impl Watched {
         let before = out.bytes.capacity();
         let server = &mut self.server;
         let counted = measure(|| call(server, out));
-        let said = i64::try_from(out.bytes.capacity()).unwrap() - i64::try_from(before).unwrap();
-        self.allocated += counted.bytes_current - said;
+        let grown = i64::try_from(out.bytes.capacity()).unwrap() - i64::try_from(before).unwrap();
+        self.allocated += counted.bytes_current - grown;
         self.judge();
     }
 

@@ -99,15 +99,15 @@ struct Fleet {
 
 thread_local! {
     /// Ids and boots must differ between processes, and be the same for the same seed.
-    static DICE: RefCell<Rng> = RefCell::new(Rng::new(0));
+    static RANDOM: RefCell<Rng> = RefCell::new(Rng::new(0));
 }
 
 fn draw(_: u64) -> Option<[u8; 16]> {
-    DICE.with(|dice| {
-        let mut dice = dice.borrow_mut();
+    RANDOM.with(|rng| {
+        let mut rng = rng.borrow_mut();
         let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&dice.below(u64::MAX).to_be_bytes());
-        bytes[8..].copy_from_slice(&dice.below(u64::MAX).to_be_bytes());
+        bytes[..8].copy_from_slice(&rng.below(u64::MAX).to_be_bytes());
+        bytes[8..].copy_from_slice(&rng.below(u64::MAX).to_be_bytes());
         Some(bytes)
     })
 }
@@ -148,7 +148,7 @@ fn key(byte: u64) -> String {
 impl Fleet {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        DICE.with(|dice| *dice.borrow_mut() = Rng::new(seed ^ 0xd1ce));
+        RANDOM.with(|rng| *rng.borrow_mut() = Rng::new(seed ^ 0xd1ce));
         let hosts = 2 + rng.below(3) as usize;
         let mut net = Net::new(seed, hosts);
         net.cut = [0, 0, 300][rng.below(3) as usize];
@@ -584,34 +584,36 @@ fn clients_without_the_key_do_not_lock_replicas_out() {
 #[test]
 fn a_replica_that_does_not_read_its_answers_is_not_read() {
     const REQUESTS: u32 = 20_000;
-    DICE.with(|dice| *dice.borrow_mut() = Rng::new(1));
+    RANDOM.with(|rng| *rng.borrow_mut() = Rng::new(1));
     let file = key(1);
     let (server, side) = server(0, file.as_bytes(), 1);
     let net = Network::new();
     net.state().part = Some(side);
     let driver = Driver::new(Watched::new(server), FakeOs::new(Node::Server, &net));
     let mut harness = Harness { driver, net, exit: None };
-    // The boot is drawn first: see `DICE`.
-    let mut dice = Rng::new(1);
-    let boot = Boot(dice.below(u64::MAX).to_be_bytes());
+    // The boot is drawn first: see `RANDOM`.
+    let mut rng = Rng::new(1);
+    let boot = Boot(rng.below(u64::MAX).to_be_bytes());
     let keys = PeerKeys::parse(file.as_bytes()).unwrap();
     let mut dialler = Dialler::new(keys.first().clone(), boot, [9; 16]);
     let wire = harness.net.connect(2);
-    let mut said = Vec::new();
-    dialler.hello(&mut said);
-    harness.send(wire, &said);
-    dialler.received(&harness.output(wire), &mut |_| panic!("an answer without a request")).unwrap();
+    let mut bytes = Vec::new();
+    dialler.hello(&mut bytes);
+    harness.send(wire, &bytes);
+    dialler
+        .received(&harness.output(wire), &mut |_| panic!("an answer without a request"))
+        .unwrap();
     assert!(dialler.is_open());
     harness.net.window(wire, 0);
-    let mut said = Vec::new();
-    dialler.confirm(&mut said);
+    let mut bytes = Vec::new();
+    dialler.confirm(&mut bytes);
     for number in 0..REQUESTS {
         let connection = ConnectionId([7; 16]);
         let callback = CallbackRequest::Get;
         let request = Request { number, connection, callback, trace: None };
-        dialler.seal(&[&request.pieces().0], &mut said);
+        dialler.seal(&[&request.pieces().0], &mut bytes);
     }
-    harness.send(wire, &said);
+    harness.send(wire, &bytes);
     let memory = harness.driver.engine().memory();
     assert!((64 * 1024..256 * 1024).contains(&memory), "{memory} bytes");
     harness.net.window(wire, usize::MAX);
@@ -639,7 +641,7 @@ fn random_ids_cause_no_packet() {
     let mut fleet = Fleet::new(3);
     fleet.net.borrow_mut().latency_ms = 0;
     fleet.join(0);
-    // Each tries its own address first.
+    // Each connects to its own address first.
     fleet.pass(1_000);
     let syns = fleet.net.borrow().peer_syns;
     let minted = fleet.clients[0].id.clone();

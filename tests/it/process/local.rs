@@ -133,17 +133,17 @@ fn sockets_passed_to_another_process_or_of_another_kind() {
     };
     // Variables that were meant for a parent process.
     for variables in ["LISTEN_PID=1 LISTEN_FDS=2", "LISTEN_FDS=2", "LISTEN_PID=$$ LISTEN_FDS=no"] {
-        let mut server = passed(pair(), variables, &DOORS);
+        let mut server = passed(pair(), variables, &LISTENERS);
         server.wait_for("start");
         assert_eq!(server.logged("passed").len(), 0, "{variables}");
     }
-    for (variables, said) in [
+    for (variables, want) in [
         ("LISTEN_PID=$$ LISTEN_FDS=2", "descriptor 3 is not a listening TCP or Unix stream socket"),
         ("LISTEN_PID=$$ LISTEN_FDS=65", "65 sockets were passed"),
     ] {
-        let mut server = passed(pair(), variables, &DOORS);
+        let mut server = passed(pair(), variables, &LISTENERS);
         let why = server.wait_for("exit");
-        assert!(why["message"].as_str().unwrap().contains(said), "{why}");
+        assert!(why["message"].as_str().unwrap().contains(want), "{why}");
         assert_eq!(server.exit(), Some(1));
     }
 }
@@ -169,7 +169,7 @@ fn the_service_manager_is_notified() {
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let (one, two) = UnixStream::pair().unwrap();
     let variables = format!("NOTIFY_SOCKET={}", path.display());
-    let mut server = passed([one.into(), two.into()], &variables, &DOORS);
+    let mut server = passed([one.into(), two.into()], &variables, &LISTENERS);
     assert_eq!(notification(&manager), "READY=1\nSTATUS=0 connections, 0 WebSockets\n");
     server.wait_for("start");
     let address = |side: usize| {
@@ -195,7 +195,7 @@ fn the_service_manager_is_notified() {
     assert!((9_000_000..=10_000_000).contains(&extended_us), "{extended_us}");
     assert_eq!(client.line(), "close 1001 \"draining\"");
     client.send(&close(1001, ""));
-    client.hears_the_end();
+    client.expect_end();
     drop(client);
     assert_eq!(server.exit(), Some(0));
 }
@@ -212,7 +212,7 @@ fn the_loop_pings_the_watchdog() {
         [one.into(), two.into()]
     };
     let variables = format!("NOTIFY_SOCKET=@{name} WATCHDOG_USEC=100000");
-    let mut server = passed(pair(), &format!("{variables} WATCHDOG_PID=$$"), &DOORS);
+    let mut server = passed(pair(), &format!("{variables} WATCHDOG_PID=$$"), &LISTENERS);
     assert!(notification(&manager).ends_with("WATCHDOG=1\n"));
     assert_eq!(notification(&manager), "WATCHDOG=1\n");
     // A stopped loop sends no ping.
@@ -225,7 +225,7 @@ fn the_loop_pings_the_watchdog() {
     assert_eq!(notification(&manager), "WATCHDOG=1\n");
     server.child.kill().unwrap();
     server.exit();
-    let server = passed(pair(), &format!("{variables} WATCHDOG_PID=1"), &DOORS);
+    let server = passed(pair(), &format!("{variables} WATCHDOG_PID=1"), &LISTENERS);
     let mut first = notification(&manager);
     while first == "WATCHDOG=1\n" {
         first = notification(&manager);
