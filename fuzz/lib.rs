@@ -9,7 +9,11 @@ mod compression;
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
 #[path = "../tests/it/harness.rs"]
 mod harness;
-#[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the tests use more of the simulated system than the properties do"
+)]
 #[path = "../tests/it/os/mod.rs"]
 mod os;
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]

@@ -359,8 +359,8 @@ const UTF8: &[(&str, &[u8])] = &[
     ),
 ];
 
-/// The first byte: 0, 4, 8 and 12 inflate the rest with a limit, 1 lets `miniz_oxide` compress it, 2
-/// compresses it in parts, each with its level, its length in units of 8 bytes, and its data.
+/// The first byte: 0, 4, 8 and 12 inflate the rest with a limit, 1 lets `miniz_oxide` compress it,
+/// 2 compresses it in parts, each with its level, its length in units of 8 bytes, and its data.
 const DEFLATE: &[(&str, &[u8])] = &[
     ("wire_of_one_block", b"\x00\xf2\x48\xcd\xc9\xc9\x07\x00"),
     ("wire_of_a_stored_block", b"\x00\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00"),

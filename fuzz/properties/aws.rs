@@ -1,6 +1,6 @@
-//! Answers of AWS' services, and credentials from files and variables: cuts do not change the outcome,
-//! a JSON parser agrees, memory does not grow, no line is injected into the next request, and no
-//! secret is shown.
+//! Answers of AWS' services, and credentials from files and variables: cuts do not change the
+//! outcome, a JSON parser agrees, memory does not grow, no line is injected into the next request,
+//! and no secret is shown.
 
 /// A build without the gateway has none of this.
 #[cfg(not(feature = "gateway"))]
@@ -161,8 +161,8 @@ mod check {
         plan(POD).map(|plan| plan.provider).expect("a provider")
     }
 
-    /// A JSON parser reads the same, and its output is accepted. Returns whether the value has valid
-    /// credentials.
+    /// A JSON parser reads the same, and its output is accepted. Returns whether the value has
+    /// valid credentials.
     fn plain_json(provider: &Provider, value: &Value, given: Option<&Credentials>) -> bool {
         let part = |name: &str| value[name].as_str();
         if let Some(Credentials { access_key, secret_key, session_token }) = given {

@@ -1,6 +1,6 @@
-//! Compression both ways. Inflating has the verdict of a reference inflater; compressed output is read
-//! back by it and by another implementation, has no distance beyond the agreed window, and does not
-//! depend on earlier messages.
+//! Compression both ways. Inflating has the verdict of a reference inflater; compressed output is
+//! read back by it and by another implementation, has no distance beyond the agreed window, and
+//! does not depend on earlier messages.
 
 use wspulse::outbox::Blocks;
 use wspulse::proto::deflate::{self, Agreed, COMPRESSED_MIN, Codec, Inflated, Level};

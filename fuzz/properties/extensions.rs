@@ -1,5 +1,5 @@
-//! Reference parser for offers of permessage-deflate, from the grammar of RFC 6455 §9.1 and the rules
-//! of RFC 7692 §7.1: the terms that should be accepted.
+//! Reference parser for offers of permessage-deflate, from the grammar of RFC 6455 §9.1 and the
+//! rules of RFC 7692 §7.1: the terms that should be accepted.
 
 /// Window bits of the server and of the client.
 type Terms = (Option<u8>, Option<u8>);

@@ -138,8 +138,8 @@ enum Verdict {
     Fault(Wrong),
 }
 
-/// The output, and whether the server has closed. How much later input it still reads depends on the
-/// cuts.
+/// The output, and whether the server has closed. How much later input it still reads depends on
+/// the cuts.
 fn ours(bytes: &[u8], cuts: &Cuts, pace: Pace, limit: usize) -> (Vec<u8>, bool) {
     let mut session = Session::new(Some(limit), pace);
     for part in cuts.parts(bytes) {

@@ -1,5 +1,5 @@
-//! Clients, backends and callbacks in any order: one request of a connection at a time, its messages
-//! in order, each with one answer or one error; no memory is left at the end.
+//! Clients, backends and callbacks in any order: one request of a connection at a time, its
+//! messages in order, each with one answer or one error; no memory is left at the end.
 
 /// A build without the gateway has none of this.
 #[cfg(not(feature = "gateway"))]

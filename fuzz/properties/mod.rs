@@ -1,6 +1,6 @@
 //! Properties that must hold for every input: functions that panic otherwise. libfuzzer calls them
-//! (`fuzz/targets`), `cargo test` replays the corpora (`tests/it/corpus`). `input` has the format of
-//! inputs; `session` drives a server without an operating system.
+//! (`fuzz/targets`), `cargo test` replays the corpora (`tests/it/corpus`). `input` has the format
+//! of inputs; `session` drives a server without an operating system.
 
 mod answers;
 mod aws;

@@ -1,5 +1,5 @@
-//! Reference reader of a client's frames: the faults of the frame that ends the stream. Slow, simple,
-//! and written from RFC 6455 alone; it decides which of two readers is right.
+//! Reference reader of a client's frames: the faults of the frame that ends the stream. Slow,
+//! simple, and written from RFC 6455 alone; it decides which of two readers is right.
 
 use std::collections::BTreeSet;
 

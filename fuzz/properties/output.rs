@@ -22,8 +22,8 @@ pub fn after_upgrade(output: &[u8]) -> Option<&[u8]> {
     Some(&output[end + 4..])
 }
 
-/// All messages and control frames, and the number of bytes after the last complete frame. Panics if
-/// a frame violates RFC 6455.
+/// All messages and control frames, and the number of bytes after the last complete frame. Panics
+/// if a frame violates RFC 6455.
 pub fn frames(mut bytes: &[u8]) -> (Vec<Frame>, usize) {
     let mut all = Vec::new();
     // The first byte and the payload so far of a fragmented message.

@@ -1,5 +1,5 @@
-//! A replica's external input: key files, ids, and the bytes of peer connections. Only sealed data is
-//! opened, once and in order.
+//! A replica's external input: key files, ids, and the bytes of peer connections. Only sealed data
+//! is opened, once and in order.
 
 /// A build without the gateway has none of this.
 #[cfg(not(feature = "gateway"))]

@@ -1,5 +1,5 @@
-//! Reference inflater, written from RFC 1951 and RFC 7692 alone, slow and simple. It decides which of
-//! two readers is right, and measures the largest distance.
+//! Reference inflater, written from RFC 1951 and RFC 7692 alone, slow and simple. It decides which
+//! of two readers is right, and measures the largest distance.
 
 /// The bytes that a sender omits, and an empty final block, so that a message can end.
 const END: [u8; 6] = [0, 0, 0xff, 0xff, 3, 0];

@@ -1,5 +1,5 @@
-//! Checks on every call to the server: each id is used only while its connection lives, and ends once;
-//! and all allocations are in its account.
+//! Checks on every call to the server: each id is used only while its connection lives, and ends
+//! once; and all allocations are in its account.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +16,8 @@ use wspulse::server::{Server, TRANSITIONS};
 const BASE_BYTES: i64 = 64 * 1024;
 /// Memory of a process without connections.
 pub(crate) const PROCESS_BYTES: u64 = 5_900 * 1024;
-/// The allowance for a connection besides its account: its entries in the tables, at the maximum number
-/// of connections so far.
+/// The allowance for a connection besides its account: its entries in the tables, at the maximum
+/// number of connections so far.
 const PLACE_BYTES: i64 = 256;
 
 /// A server with checks around every call.

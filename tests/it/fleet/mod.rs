@@ -579,8 +579,8 @@ fn clients_without_the_key_do_not_lock_replicas_out() {
     }
 }
 
-/// A replica that does not read its answers is not read either, so that few answers are pending; once
-/// it reads, every answer arrives.
+/// A replica that does not read its answers is not read either, so that few answers are pending;
+/// once it reads, every answer arrives.
 #[test]
 fn a_replica_that_does_not_read_its_answers_is_not_read() {
     const REQUESTS: u32 = 20_000;

@@ -1,6 +1,6 @@
 //! A network of several hosts in virtual time: recycled addresses, partitions that drop SYNs, wires
-//! that are cut, clocks that differ. Each host runs one process; the test is the clients, the callers
-//! and the backend.
+//! that are cut, clocks that differ. Each host runs one process; the test is the clients, the
+//! callers and the backend.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
