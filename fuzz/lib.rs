@@ -1,5 +1,5 @@
-//! The fuzz targets' side of the tests: the same properties, on the same simulated system.
-//! `properties/` knows nothing of libfuzzer; `cargo test` replays the corpora through it.
+//! The library of the fuzz targets: the properties, and the simulated system of the tests.
+//! `properties/` does not depend on libfuzzer; `cargo test` replays the corpora through it.
 
 pub mod properties;
 
@@ -9,7 +9,11 @@ mod compression;
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
 #[path = "../tests/it/harness.rs"]
 mod harness;
-#[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the tests use more of the simulated system than the properties do"
+)]
 #[path = "../tests/it/os/mod.rs"]
 mod os;
 #[allow(dead_code, reason = "the tests use more of the simulated system than the properties do")]

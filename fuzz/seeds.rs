@@ -1,6 +1,6 @@
-//! The corpora: inputs with a name, each there for one reason. `UPDATE=1 cargo test corpora`
-//! writes them to `corpus/`, where the fuzzer starts from them. How an input is read stands with
-//! its property; text that is not cut begins with `0`, and `\x01` repeats (`properties/input.rs`).
+//! The seeds of the corpora: named inputs, each for one case. `UPDATE=1 cargo test corpora` writes
+//! them to `corpus/`, where the fuzzer starts. The format of an input is described at its property;
+//! `0` in front means no cuts, and `\x01` repeats bytes (`properties/input.rs`).
 
 /// Corpus, name and bytes of every seed.
 pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
@@ -32,7 +32,7 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         .collect()
 }
 
-/// Answers of services, files, variables: see `properties/aws.rs`.
+/// Answers of services, files, variables, see `properties/aws.rs`.
 fn services() -> Vec<(&'static str, Vec<u8>)> {
     let whole = |status: u16, body: &str| {
         format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
@@ -92,13 +92,13 @@ fn services() -> Vec<(&'static str, Vec<u8>)> {
         ("container_elsewhere", "0eAWS_REGION=x\nAWS_CONTAINER_CREDENTIALS_RELATIVE_URI=@h/a".to_owned()),
         ("role_of_the_environment", "0eAWS_REGION=x\nAWS_ROLE_ARN=a b\nAWS_WEB_IDENTITY_TOKEN_FILE=/t\nAWS_ENDPOINT_URL_STS=http://127.0.0.1:1/x".to_owned()),
     ];
-    // What stands for bytes that are no text.
+    // Bytes that are not text.
     let bytes =
         |text: String| text.chars().map(|char| u8::try_from(char).unwrap_or(b'?')).collect();
     seeds.into_iter().map(|(name, text)| (name, bytes(text))).collect()
 }
 
-/// What it is, then it, see `properties/peers.rs`.
+/// A kind and its data, see `properties/peers.rs`.
 const PEERS: &[(&str, &[u8])] = &[
     ("key_file_hex", b"\x0011112222333344445555666677778888111122223333444455556666777788ff\n"),
     ("key_file_base64", b"\0ABEiM0RVZneImaq7zN3u/wARIjNEVWZ3iJmqu8zd7v8=\r\n\r\n"),
@@ -108,8 +108,8 @@ const PEERS: &[(&str, &[u8])] = &[
     ("id_of_ipv6", b"\x01\x01"),
     ("id_changed", b"\x01\0\x20A\x30b"),
     ("id_of_another_key", b"\x01\0\x01z"),
-    ("stranger_http", b"\x02GET / HTTP/1.1\r\n\r\n"),
-    ("stranger_hello", b"\x02\x01\x07aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb"),
+    ("no_key_http", b"\x02GET / HTTP/1.1\r\n\r\n"),
+    ("no_key_hello", b"\x02\x01\x07aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb"),
     ("message_post", b"\x03\x02\0\0\0\x01aaaaaaaaaaaaaaaahello"),
     ("message_found", b"\x03\x04\0\0\0\x01aaaaaaaabbbbbbbb\x01:\0\x01x"),
     // Even operations are the owner's wire, odd ones the dialler's.
@@ -120,7 +120,7 @@ const PEERS: &[(&str, &[u8])] = &[
     ("talk_replayed", b"\x04\0\xff\x01\xff\x06\x05\0\xff\x0e\x22\0\xff"),
 ];
 
-/// Two bytes an operation, see `properties/gateway.rs`.
+/// Two bytes per operation, see `properties/gateway.rs`.
 const GATEWAYS: &[(&str, &[u8])] = &[
     ("one_message", b"\x00\x00\x02\x00\x06\x00\x03\x00"),
     ("three_in_order", b"\x00\x00\x02\x00\x02\x01\x02\x04\x06\x00\x06\x00\x06\x00\x03\x00"),
@@ -215,7 +215,6 @@ const HEAD: &[(&str, &[u8])] = &[
     ("whoami", b"0GET /whoami HTTP/1.1\r\nHost: h\r\nCookie: a=b\r\nX-Y: \x80\xff\r\n\r\n"),
 ];
 
-/// Behind the cuts stands what was asked: `0` anything, `1` HEAD, `2` an upgrade.
 const PROXY: &[(&str, &[u8])] = &[
     ("tcp4", b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 80\r\nGET / HTTP/1.1\r\n"),
     ("tcp6", b"PROXY TCP6 2001:db8::1 ::1 1234 80\r\n"),
@@ -228,6 +227,7 @@ const PROXY: &[(&str, &[u8])] = &[
     ("no_header", b"GET / HTTP/1.1\r\n"),
 ];
 
+/// After the cuts, the kind of the request: `0` any, `1` HEAD, `2` an upgrade.
 const ANSWERS: &[(&str, &[u8])] = &[
     ("length", b"00HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1"),
     ("no_content", b"00HTTP/1.1 204 No Content\r\n\r\n"),
@@ -296,7 +296,7 @@ const ANSWERS: &[(&str, &[u8])] = &[
     ("nothing", b"00"),
 ];
 
-/// The first byte leaves lines of a flawless request out: `@` none, `A` the first, `B` Host, `D`
+/// The first byte leaves out lines of a valid request: `@` none, `A` the first, `B` Host, `D`
 /// Connection, `H` Upgrade, `P` the version, `` ` `` the key. Lines end with LF.
 const HANDSHAKE: &[(&str, &[u8])] = &[
     ("flawless", b"@"),
@@ -378,8 +378,8 @@ const UTF8: &[(&str, &[u8])] = &[
     ),
 ];
 
-/// The first byte: 0, 4, 8 and 12 inflate what follows up to a limit, 1 lets another compress it,
-/// 2 compresses it by parts: how, how long in eights, and what.
+/// The first byte: 0, 4, 8 and 12 inflate the rest with a limit, 1 lets `miniz_oxide` compress it,
+/// 2 compresses it in parts, each with its level, its length in units of 8 bytes, and its data.
 const DEFLATE: &[(&str, &[u8])] = &[
     ("wire_of_one_block", b"\x00\xf2\x48\xcd\xc9\xc9\x07\x00"),
     ("wire_of_a_stored_block", b"\x00\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00"),
@@ -407,7 +407,7 @@ const DEFLATE: &[(&str, &[u8])] = &[
     ("ours_too_short", b"\x02\x36\x01abcdefgh\x3e\x01ijklmnop"),
 ];
 
-/// The byte behind the cuts: the stream follows as it is, and a message has at most so much.
+/// The byte after the cuts: the stream follows raw, with this limit of a message.
 const UP_TO_125: u8 = 0;
 const UP_TO_4000: u8 = 2;
 
@@ -475,11 +475,11 @@ fn built_frames() -> Vec<Seed> {
     const UP_TO_4000: u8 = 3;
     const UP_TO_70_000: u8 = 5;
     const UP_TO_200_000: u8 = 7;
-    /// The peer takes 1 KiB at once, and late.
+    /// The peer reads 1 KiB at a time, and late.
     const SLOWLY: u8 = 4 << 3;
     let built = |cuts: &[u8], frames: &[&[u8]]| [cuts, &frames.concat()].concat();
     vec![
-        // Shape 3: a length at an edge, by its number; 12 and on are around the limit.
+        // Shape 3: a boundary length, by its number; from 12 on, around the limit.
         ("echo_from_where_it_lies", built(&[b'0', UP_TO_70_000], &[b"\x82\x03\x05abcd"])),
         ("echo_from_a_block", built(&[b'1', 200, UP_TO_70_000], &[b"\x82\x03\x08abcd"])),
         ("a_map_of_its_own", built(&[b'0', UP_TO_200_000], &[b"\x82\x03\x0babcd\x81\0\x02hihi"])),
@@ -498,7 +498,7 @@ fn built_frames() -> Vec<Seed> {
                 ],
             ),
         ),
-        // Shape 0x10: as often as the next byte says; 0x18: more often than empty ones may come.
+        // Shape 0x10: repeated by the next byte; 0x18: more empty fragments than are allowed.
         (
             "more_frames_than_a_turn_has",
             built(&[b'0', UP_TO_4000], &[b"\x81\x10\x01hihi\xff\x81\x10\x01hihi\x10"]),
@@ -528,7 +528,7 @@ fn built_frames() -> Vec<Seed> {
     ]
 }
 
-/// Operations as `properties/server` reads them: what, to which wire, then what that takes.
+/// Operations of `properties/server`: the operation, its wire, then its arguments.
 const PLAYS: &[(&str, &[&[u8]])] = &[
     ("echo", &[&[0], CONNECT, UPGRADE, HELLO, BYE, &[6, 0]]),
     ("echo_of_300_kib", &[&[2], CONNECT, UPGRADE, &[21, 0, 0x19, 0x4b, 0, b'a', b'b'], BYE]),

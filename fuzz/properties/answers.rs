@@ -1,5 +1,5 @@
-//! Answers that arrive in parts: where they are cut changes neither what they say nor where they
-//! end, no more is taken than allowed, and `httparse` and a slow reader find the same in them.
+//! Answers that arrive in parts: cuts change neither their content nor their end, limits hold, and
+//! `httparse` and a reference parser read the same.
 
 use wspulse::proto::http::Persistence;
 use wspulse::proto::http_client::{Answer, Asked, Event, Fault, Limits};
@@ -7,7 +7,7 @@ use wspulse::proto::http_client::{Answer, Asked, Event, Fault, Limits};
 use super::input::{self, Cuts};
 
 const INPUT_MAX: usize = 4 * 1024;
-/// With its repetitions: beyond every limit of an answer.
+/// Of an expanded input: more than every limit of an answer.
 const BYTES_MAX: usize = 40 * 1024;
 const LIMITS: Limits = Limits { head_bytes: 8 * 1024, body_bytes: 16 * 1024 };
 
@@ -29,68 +29,68 @@ pub fn answers(data: &[u8]) {
     check(asked, &bytes, &whole);
 }
 
-/// What an answer came to.
+/// The parsed answer.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
+struct Outcome {
     status: Option<u16>,
     fields: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
     end: Option<Persistence>,
-    /// Bytes that belong to it, or were read before it failed.
+    /// Bytes that belong to it, or were read before the fault.
     used: usize,
     fault: Option<Fault>,
-    /// What the end of the connection meant.
+    /// The result of the connection's end.
     ended: Option<Result<(), Fault>>,
 }
 
-fn read(asked: Asked, bytes: &[u8], cuts: &Cuts) -> Told {
+fn read(asked: Asked, bytes: &[u8], cuts: &Cuts) -> Outcome {
     let mut answer = Answer::new(asked, LIMITS);
-    let mut told = Told::default();
+    let mut outcome = Outcome::default();
     for part in cuts.parts(bytes) {
         let mut rest = part;
         loop {
             match answer.next(&mut rest) {
                 Ok(Some(Event::Head(head))) => {
-                    assert!(told.status.replace(head.status()).is_none(), "two heads");
+                    assert!(outcome.status.replace(head.status()).is_none(), "two heads");
                     let field = |(name, value): (&str, &[u8])| (name.to_owned(), value.to_vec());
-                    told.fields = head.fields().map(field).collect();
+                    outcome.fields = head.fields().map(field).collect();
                 }
                 Ok(Some(Event::Body(piece))) => {
-                    assert!(told.status.is_some() && told.end.is_none() && !piece.is_empty());
-                    told.body.extend_from_slice(piece);
+                    assert!(outcome.status.is_some() && outcome.end.is_none() && !piece.is_empty());
+                    outcome.body.extend_from_slice(piece);
                 }
                 Ok(Some(Event::End(persistence))) => {
-                    assert!(told.status.is_some(), "an end without a head");
-                    assert!(told.end.replace(persistence).is_none(), "two ends");
+                    assert!(outcome.status.is_some(), "an end without a head");
+                    assert!(outcome.end.replace(persistence).is_none(), "two ends");
                 }
                 Ok(None) => break,
                 Err(fault) => {
-                    assert_eq!(answer.ended(), Err(fault), "it goes on after a fault");
-                    // Where in a part a fault lies is not told.
-                    return Told { used: 0, fault: Some(fault), ..told };
+                    assert_eq!(answer.ended(), Err(fault), "it continues after a fault");
+                    // The position of a fault within a part is unknown.
+                    return Outcome { used: 0, fault: Some(fault), ..outcome };
                 }
             }
         }
-        assert!(rest.is_empty() || told.end.is_some(), "bytes of the answer are left over");
-        told.used += part.len() - rest.len();
+        assert!(rest.is_empty() || outcome.end.is_some(), "bytes of the answer are left");
+        outcome.used += part.len() - rest.len();
         if !rest.is_empty() {
             break;
         }
     }
-    if asked == Asked::Status && told.end == Some(Persistence::Close) {
-        // A body may have been cut; where in a part is not told.
-        told.used = 0;
+    if asked == Asked::Status && outcome.end == Some(Persistence::Close) {
+        // A body may have been cut; where in a part is unknown.
+        outcome.used = 0;
     }
-    told.ended = Some(answer.ended());
-    told
+    outcome.ended = Some(answer.ended());
+    outcome
 }
 
-/// The same, found by others.
-fn check(asked: Asked, bytes: &[u8], told: &Told) {
-    assert!(told.body.len() as u64 <= LIMITS.body_bytes, "more is taken than allowed");
-    let Some(status) = told.status else { return };
+/// Compares with `httparse` and the reference parser.
+fn check(asked: Asked, bytes: &[u8], outcome: &Outcome) {
+    assert!(outcome.body.len() as u64 <= LIMITS.body_bytes, "the body limit is exceeded");
+    let Some(status) = outcome.status else { return };
     let bodiless = asked == Asked::Head || matches!(status, 101 | 204 | 304);
-    assert!(!bodiless || told.body.is_empty(), "a body where there is none");
+    assert!(!bodiless || outcome.body.is_empty(), "a body of a bodiless answer");
     let mut rest = bytes;
     let head_end = loop {
         let mut fields = [httparse::EMPTY_HEADER; 128];
@@ -103,24 +103,24 @@ fn check(asked: Asked, bytes: &[u8], told: &Told) {
         }
         assert_eq!(their.code, Some(status));
         let field = |h: &httparse::Header<'_>| (h.name.to_owned(), h.value.to_vec());
-        assert_eq!(their.headers.iter().map(field).collect::<Vec<_>>(), told.fields);
+        assert_eq!(their.headers.iter().map(field).collect::<Vec<_>>(), outcome.fields);
         break bytes.len() - rest.len();
     };
-    if told.end.is_none() || bodiless || told.used == 0 {
+    if outcome.end.is_none() || bodiless || outcome.used == 0 {
         return;
     }
-    let body = &bytes[head_end..told.used];
-    let named = |name: &str| told.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+    let body = &bytes[head_end..outcome.used];
+    let named = |name: &str| outcome.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
     if named("transfer-encoding").is_some() {
-        assert_eq!(unchunked(body).as_ref(), Some(&told.body), "another body");
+        assert_eq!(unchunked(body).as_ref(), Some(&outcome.body), "another body");
     } else {
-        assert_eq!(body, told.body);
+        assert_eq!(body, outcome.body);
         let length = named("content-length").expect("it ended by itself");
         assert_eq!(std::str::from_utf8(&length.1).unwrap().parse(), Ok(body.len()));
     }
 }
 
-/// A chunked body and no byte more, as RFC 9112 §7.1 has it, read at leisure.
+/// Reference parser: exactly one chunked body, RFC 9112 §7.1.
 fn unchunked(mut body: &[u8]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     loop {
@@ -136,7 +136,7 @@ fn unchunked(mut body: &[u8]) -> Option<Vec<u8>> {
     }
     while body != b"\r\n" {
         let line_len = body.windows(2).position(|two| two == b"\r\n")?;
-        assert!(line_len > 0 && body[..line_len].contains(&b':'), "no line of a trailer");
+        assert!(line_len > 0 && body[..line_len].contains(&b':'), "an invalid trailer line");
         body = &body[line_len + 2..];
     }
     Some(data)

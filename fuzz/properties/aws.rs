@@ -1,8 +1,8 @@
-//! What AWS' services answer, and what files and the environment say of credentials: wherever an
-//! answer is cut the same comes of it, a plain reader of JSON agrees, nothing grows, what is asked
-//! next has no line that we did not write, and no secret shows.
+//! Answers of AWS' services, and credentials from files and variables: cuts do not change the
+//! outcome, a JSON parser agrees, memory does not grow, no line is injected into the next request,
+//! and no secret is shown.
 
-/// A build without the gateway asks nobody.
+/// A build without the gateway has none of this.
 #[cfg(not(feature = "gateway"))]
 pub fn aws(_: &[u8]) {}
 
@@ -41,9 +41,9 @@ mod check {
 
     use super::super::input::Cuts;
 
-    /// Between what the token's file has and the answer.
+    /// Separates the token file's content from the answer.
     const NEXT: &[u8] = b"\x02\x02";
-    /// As `wspulse backend` has them.
+    /// The limits of `wspulse backend`.
     const LIMITS: Limits = Limits { head_bytes: 16 * 1024, body_bytes: 64 * 1024 };
     const RULES: Rules = Rules {
         per_address: [1, 1],
@@ -57,7 +57,7 @@ mod check {
     const NOW: Now = Now { mono_ns: 1_000_000_000, wall_ms: 1_795_231_144_000 };
     const TOKEN_FILE: &str = "/token";
     const PARTS: [&str; 4] = ["AccessKeyId", "SecretAccessKey", "Token", "Expiration"];
-    /// A secret that is shorter can stand in a name by chance.
+    /// A shorter secret can occur in a name by chance.
     const SECRET_MIN: usize = 8;
 
     type Variables<'v> = &'v [(&'v str, &'v str)];
@@ -85,29 +85,29 @@ mod check {
         let (token, answer) = end.map_or((&b""[..], rest), |end| (&rest[..end], &rest[end + 2..]));
         let Some(Config { provider, .. }) = plan(variables) else { panic!("no plan") };
         let is_json = matches!(provider, Provider::Container { .. });
-        let whole = came_of(&provider, token, hear(answer, &Cuts::none()).as_ref());
+        let whole = came_of(&provider, token, parse(answer, &Cuts::none()).as_ref());
         for cuts in [cuts, &Cuts::everywhere()] {
-            let cut = came_of(&provider, token, hear(answer, cuts).as_ref());
+            let cut = came_of(&provider, token, parse(answer, cuts).as_ref());
             assert!(cut == whole, "cut at {cuts:?}");
         }
-        let heard = hear(answer, &Cuts::none());
-        if let Some((200, body)) = heard.as_ref().map(|reply| (reply.status, &*reply.body))
+        let reply = parse(answer, &Cuts::none());
+        if let Some((200, body)) = reply.as_ref().map(|reply| (reply.status, &*reply.body))
             && is_json
             && let Ok(value) = serde_json::from_slice::<Value>(body)
         {
             let wanted = plain_json(&provider, &value, whole.1.as_ref());
             let body = String::from_utf8_lossy(body);
             let once = |name: &&str| body.matches(&format!("\"{name}\"")).count() == 1;
-            // Where a name is there twice, readers of JSON differ.
+            // JSON parsers differ on duplicate names.
             let alone = PARTS.iter().all(once) && !body.contains("\\u");
-            assert!(!wanted || !alone || whole.1.is_some(), "sound credentials are not taken");
+            assert!(!wanted || !alone || whole.1.is_some(), "valid credentials are rejected");
         }
     }
 
-    /// What was asked, and what the answer gave, once and for all ways to cut it.
+    /// The request, and the outcome of the answer.
     type Outcome = (Result<(), CredentialsError>, Option<Credentials>, Option<u64>);
 
-    fn came_of(provider: &Provider, token: &[u8], heard: Option<&Reply>) -> Outcome {
+    fn came_of(provider: &Provider, token: &[u8], reply: Option<&Reply>) -> Outcome {
         let mut keys = Keyring::new(provider.clone(), 1);
         let mut now = NOW;
         assert!(matches!(keys.poll(now), Some(Need::Read)));
@@ -115,7 +115,7 @@ mod check {
         let mut shown = String::new();
         if let Err(trouble) = keys.read(now) {
             assert_eq!(trouble, CredentialsError::NoToken);
-            now.mono_ns = keys.next_deadline().expect("it tries again");
+            now.mono_ns = keys.next_deadline().expect("it retries");
             assert!(matches!(keys.poll(now), Some(Need::Read)));
             keys.fetched(TOKEN_FILE, b"a-token");
             assert_eq!(keys.read(now), Ok(()));
@@ -124,17 +124,17 @@ mod check {
             assert!(token.len() <= 16 * 1024, "a token of {} bytes", token.len());
             shown = token;
         }
-        let Some(Need::Ask(question)) = keys.poll(now) else { panic!("nothing is asked") };
+        let Some(Need::Ask(question)) = keys.poll(now) else { panic!("no request") };
         ours_alone(&question, true);
         hidden(&format!("{keys:?} {question:?}"), &shown, &format!("{provider:?}"));
-        let result = heard.map_or(Ok(()), |reply| keys.answered(now, reply.status, &reply.body));
-        if heard.is_none() {
+        let result = reply.map_or(Ok(()), |reply| keys.answered(now, reply.status, &reply.body));
+        if reply.is_none() {
             keys.failed(now);
         }
         let due_ns = keys.next_deadline();
-        assert!(due_ns.is_some_and(|due_ns| due_ns > now.mono_ns), "it never asks again");
-        let said = format!("{result:?}");
-        assert!(said.len() < 200 && said.is_ascii(), "{said}");
+        assert!(due_ns.is_some_and(|due_ns| due_ns > now.mono_ns), "it never retries");
+        let text = format!("{result:?}");
+        assert!(text.len() < 200 && text.is_ascii(), "{text}");
         let given = keys.credentials(now).cloned();
         assert!(given.is_none() || result.is_ok());
         if let Some(given) = &given {
@@ -143,7 +143,7 @@ mod check {
         (result, given, due_ns)
     }
 
-    /// Credentials sign, add nothing of their own to a request, and do not show.
+    /// Credentials sign, inject nothing into a request, and are not shown.
     fn usable(given: &Credentials, keys: &Keyring, question: &ProviderRequest) {
         let Credentials { access_key, secret_key, session_token } = given;
         let token = session_token.as_ref().map_or("", |token| token.reveal());
@@ -167,8 +167,8 @@ mod check {
         plan(POD).map(|plan| plan.provider).expect("a provider")
     }
 
-    /// A reader of JSON that knows nothing of us finds the same, and what it wrote is taken.
-    /// Whether that is something that can be taken.
+    /// A JSON parser reads the same, and its output is accepted. Returns whether the value has
+    /// valid credentials.
     fn plain_json(provider: &Provider, value: &Value, given: Option<&Credentials>) -> bool {
         let part = |name: &str| value[name].as_str();
         if let Some(Credentials { access_key, secret_key, session_token }) = given {
@@ -187,29 +187,29 @@ mod check {
         let wanted = all && expires_ms.is_some_and(|expires_ms| expires_ms > NOW.wall_ms + 60_000);
         let reply = Reply::new(200, value.to_string().as_bytes());
         let (_, again, _) = came_of(provider, b"token", Some(&reply));
-        assert!(!wanted || again.is_some(), "sound credentials are not taken");
+        assert!(!wanted || again.is_some(), "valid credentials are rejected");
         wanted
     }
 
     /// An answer of a table of sessions.
     pub(super) fn table(rest: &[u8], cuts: &Cuts) {
-        let whole = hear(rest, &Cuts::none());
+        let whole = parse(rest, &Cuts::none());
         for cuts in [cuts, &Cuts::everywhere()] {
-            assert_eq!(hear(rest, cuts), whole, "cut at {cuts:?}");
+            assert_eq!(parse(rest, cuts), whole, "cut at {cuts:?}");
         }
         let Some(Reply { status, body, .. }) = whole else { return };
         let (updated, done) = (dynamodb::updated(status, &body), dynamodb::done(status, &body));
         let described = dynamodb::described(status, &body);
         for fault in [updated.as_ref().err(), done.as_ref().err(), described.as_ref().err()] {
             let Some(fault) = fault else { continue };
-            let said = format!("{fault} {fault:?} {}", fault.name());
-            assert!(said.len() < 400 && said.is_ascii(), "{said}");
+            let text = format!("{fault} {fault:?} {}", fault.name());
+            assert!(text.len() < 400 && text.is_ascii(), "{text}");
         }
         assert_eq!(done.is_ok(), status == 200);
         let value = serde_json::from_slice::<Value>(&body).unwrap_or_default();
         if let Ok(messages) = updated {
-            let said = value["Attributes"]["messages"]["N"].as_str();
-            assert_eq!(said.and_then(|said| said.parse().ok()), Some(messages));
+            let text = value["Attributes"]["messages"]["N"].as_str();
+            assert_eq!(text.and_then(|text| text.parse().ok()), Some(messages));
         }
         if described.is_ok() {
             assert!(value["Table"]["TableStatus"].is_string());
@@ -221,7 +221,7 @@ mod check {
         let Ok(keys) = Keys::parse(bytes) else { return };
         assert!((1..=1024).contains(&keys.len()) && !keys.is_empty());
         let text = std::str::from_utf8(bytes).expect("it was read as text");
-        let lines: Vec<&str> = text.lines().flat_map(|line| [line, "# said = [x"]).collect();
+        let lines: Vec<&str> = text.lines().flat_map(|line| [line, "# key = [x"]).collect();
         let dressed = lines.join("\r\n");
         if dressed.len() <= 256 * 1024 {
             assert_eq!(Keys::parse(dressed.as_bytes()), Ok(keys.clone()));
@@ -235,7 +235,7 @@ mod check {
         }
     }
 
-    /// Variables, one a line.
+    /// Variables, one per line.
     pub(super) fn environment(bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
         let variables: Vec<_> = text.split('\n').filter_map(|line| line.split_once('=')).collect();
@@ -262,11 +262,14 @@ mod check {
             let ProviderRequest { endpoint, .. } = &question;
             let is_near = near.contains(&&*endpoint.name) || endpoint.is_local();
             let is_web = matches!(plan.provider, Provider::Web { .. });
-            assert!(endpoint.is_secure() || is_near || is_web, "a token in the open: {endpoint:?}");
+            assert!(
+                endpoint.is_secure() || is_near || is_web,
+                "a token sent without TLS: {endpoint:?}"
+            );
         }
     }
 
-    /// A question is one request, whose lines are all ours; or it cannot be sent.
+    /// A request has only our own lines, or it cannot be sent.
     fn ours_alone(question: &ProviderRequest, must: bool) {
         let ProviderRequest { endpoint, method, target, fields, body } = question;
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.reveal())).collect();
@@ -279,25 +282,25 @@ mod check {
         }
     }
 
-    /// Lines of a request's head, which may hold nothing that ends one early.
+    /// The lines of a request's head; panics on bytes that would end a line early.
     fn lines(request: &[u8]) -> usize {
         let head = request.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
         let head = std::str::from_utf8(&request[..head]).expect("text");
-        // RFC 9110 §5.5: what is beyond ASCII may stand in a value.
+        // RFC 9110 §5.5: bytes beyond ASCII are allowed in a value.
         let sound = |b: u8| b == b'\t' || b >= b' ' && b != 0x7f;
         assert!(head.split("\r\n").all(|line| line.bytes().all(sound)));
         head.split("\r\n").count()
     }
 
-    /// `shown` has no secret; one that stands in what everybody knows is none.
+    /// `shown` does not contain the secret, unless the public text `known` does.
     fn hidden(shown: &str, secret: &str, known: &str) {
         if secret.len() >= SECRET_MIN && !known.contains(secret) {
-            assert!(!shown.contains(secret), "a secret shows: {shown}");
+            assert!(!shown.contains(secret), "a secret is shown: {shown}");
         }
     }
 
-    /// The answer as the server's own connections hear it; `None`: there is none.
-    fn hear(answer: &[u8], cuts: &Cuts) -> Option<Reply> {
+    /// Parses the answer as the server's own connections do; `None` if it is invalid.
+    fn parse(answer: &[u8], cuts: &Cuts) -> Option<Reply> {
         let call = Call {
             bytes: Block::of(b"x"),
             asked: http_client::Asked::Ordinary,

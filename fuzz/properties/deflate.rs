@@ -1,6 +1,6 @@
-//! Compression both ways. What came over the wire is judged as a slow reader judges it; what is
-//! compressed says the same again to that reader and to another implementation, refers no farther
-//! back than was agreed, and depends on nothing that was compressed before.
+//! Compression both ways. Inflating has the verdict of a reference inflater; compressed output is
+//! read back by it and by another implementation, has no distance beyond the agreed window, and
+//! does not depend on earlier messages.
 
 use wspulse::outbox::Blocks;
 use wspulse::proto::deflate::{self, Agreed, COMPRESSED_MIN, Codec, Inflated, Level};
@@ -12,10 +12,10 @@ use crate::compression;
 
 const INPUT_MAX: usize = 4 * 1024;
 const PAYLOAD_MAX: usize = 200 * 1024;
-/// Limits of a message, either side of a stretch that is inflated at once.
+/// Limits of a message, below and above the size of one inflate step.
 const LIMITS: [usize; 4] = [125, 4_000, 70_000, 300_000];
 
-/// See the module's head. The low bits of the first byte say what is done with the rest.
+/// See the module's head. The low bits of the first byte choose what is done with the rest.
 pub fn deflate(data: &[u8]) {
     if !deflate::BUILT {
         return;
@@ -31,7 +31,7 @@ pub fn deflate(data: &[u8]) {
     }
 }
 
-/// A message from the wire, as it is.
+/// A raw message from the wire.
 fn inflated(codec: &mut Codec, wire: &[u8], limit: usize) {
     let wanted = puff::message(wire, limit);
     match (inflate(codec, Kind::Binary, wire, limit), &wanted) {
@@ -42,7 +42,7 @@ fn inflated(codec: &mut Codec, wire: &[u8], limit: usize) {
             }
         }
         (Err(Fault::TooBig), Err(Wrong::TooBig)) | (Err(Fault::Inflate), Err(Wrong::Damaged)) => {}
-        (ours, wanted) => panic!("{:?}, and it is {wanted:?}", ours.map(|bytes| bytes.len())),
+        (ours, wanted) => panic!("{:?}, expected {wanted:?}", ours.map(|bytes| bytes.len())),
     }
     let text = inflate(codec, Kind::Text, wire, limit);
     match wanted {
@@ -51,7 +51,7 @@ fn inflated(codec: &mut Codec, wire: &[u8], limit: usize) {
             assert_eq!(text.is_ok(), valid, "{text:?}");
             assert!(valid || text == Err(Fault::Utf8), "{text:?}");
         }
-        // Which of two faults is named depends on where the text goes wrong.
+        // Which of two faults is reported depends on the position of the invalid text.
         Err(_) => assert!(text.is_err()),
     }
 }
@@ -67,7 +67,7 @@ fn inflate(codec: &mut Codec, kind: Kind, wire: &[u8], limit: usize) -> Result<V
     }
 }
 
-/// A message that another implementation compressed: whole, then with some of it changed.
+/// A message that another implementation compressed: whole, then with changed bytes.
 fn others(codec: &mut Codec, source: &mut Source<'_>, limit: usize) {
     let level = i32::from(source.byte() % 11);
     let (cut, change) = (usize::from(source.word()), source.byte());
@@ -96,16 +96,21 @@ fn ours(codec: &mut Codec, source: &mut Source<'_>) {
         let compressed = codec.compress(agreed, Kind::Binary, &payload, &mut frame);
         let mut alone = b"before".to_vec();
         Codec::default().compress(agreed, Kind::Binary, &payload, &mut alone);
-        assert!(frame == alone, "what was before shows: {} {}", frame.len(), alone.len());
-        let frame = frame.strip_prefix(b"before").expect("what was there stays");
+        assert!(
+            frame == alone,
+            "earlier messages change the output: {} {}",
+            frame.len(),
+            alone.len()
+        );
+        let frame = frame.strip_prefix(b"before").expect("earlier bytes are kept");
         if !compressed {
             assert!(frame.is_empty());
             continue;
         }
         let wire = payload_of(frame);
         assert!(wire.len() < payload.len() && payload.len() >= COMPRESSED_MIN);
-        let puffed = puff::message(wire, PAYLOAD_MAX).expect("a slow reader understands it");
-        assert!(puffed.bytes == payload, "a slow reader reads something else");
+        let puffed = puff::message(wire, PAYLOAD_MAX).expect("the reference inflates it");
+        assert!(puffed.bytes == payload, "the reference reads something else");
         assert!(puffed.farthest <= 1 << window_bits, "{} bytes back", puffed.farthest);
         assert_eq!(puffed.last_blocks, 0);
         assert!(compression::inflated(wire) == Some(payload), "another reader");
@@ -121,6 +126,6 @@ fn payload_of(frame: &[u8]) -> &[u8] {
         127 => (10, frame[2..10].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))),
         short => (2, usize::from(short)),
     };
-    assert_eq!(frame.len(), size + length, "the header tells the length");
+    assert_eq!(frame.len(), size + length, "the header has the length");
     &frame[size..]
 }

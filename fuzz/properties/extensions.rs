@@ -1,16 +1,16 @@
-//! Offers of permessage-deflate, read at leisure from the grammar of RFC 6455 §9.1 and the rules
-//! of RFC 7692 §7.1: what should be agreed to.
+//! Reference parser for offers of permessage-deflate, from the grammar of RFC 6455 §9.1 and the
+//! rules of RFC 7692 §7.1: the terms that should be accepted.
 
 /// Window bits of the server and of the client.
 type Terms = (Option<u8>, Option<u8>);
 
-/// The first offer of these fields that can be agreed to.
+/// The first acceptable offer of these fields.
 pub fn first<'b>(fields: impl Iterator<Item = &'b [u8]>) -> Option<Terms> {
     let fields = fields.filter_map(|field| std::str::from_utf8(field).ok());
     fields.filter_map(offers).flatten().find_map(|offer| agreed(&offer))
 }
 
-/// The items of a list; `None` when a quote is not closed.
+/// The items of a list; `None` if a quote is not closed.
 fn offers(field: &str) -> Option<Vec<String>> {
     let mut items = vec![String::new()];
     let mut rest = field.chars();
@@ -24,7 +24,7 @@ fn offers(field: &str) -> Option<Vec<String>> {
     Some(items)
 }
 
-/// The rest of a quoted string, with both of its quotes, and what is escaped still so.
+/// The rest of a quoted string, with both quotes and its escapes.
 fn quoted(rest: &mut std::str::Chars<'_>) -> Option<String> {
     let mut text = String::from('"');
     loop {
@@ -69,7 +69,7 @@ fn agreed(offer: &str) -> Option<Terms> {
     Some(terms)
 }
 
-/// A value without its quotes; what is more than one of both is none.
+/// A value without its quotes; `None` for anything but one token or one quoted string.
 fn plain(value: &str) -> Option<String> {
     let Some(inside) = value.strip_prefix('"') else { return Some(value.to_owned()) };
     let mut text = String::new();

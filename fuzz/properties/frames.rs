@@ -1,5 +1,5 @@
-//! Frames of a client, to the real server and to `tungstenite`: both must answer the same, but
-//! for the exceptions that are named in [`EXCEPTIONS`]. Cuts and a slow reader change no byte.
+//! Frames of a client, to the real server and to `tungstenite`: both must answer the same, with the
+//! exceptions in [`EXCEPTIONS`]. Cuts and a slow reader change no byte.
 
 use std::io::{self, Read, Write};
 
@@ -10,23 +10,23 @@ use wspulse::proto::frame::Fault;
 
 use super::input::{self, Cuts, Source};
 use super::oracle::{self, Last, Limits, Wrong};
-use super::said::{self, Said};
+use super::output::{self, Frame};
 use super::session::{End, Pace, Session};
 
 const INPUT_MAX: usize = 4 * 1024;
-/// What an input may be built up to.
+/// The longest stream that an input may build.
 const STREAM_MAX: usize = 300 * 1024;
-/// Byte by byte only up to here.
+/// Longer streams are not tried byte by byte.
 const BYTEWISE_MAX: usize = 600;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const UPGRADE: &[u8] =
     b"GET /echo HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-/// The limits of a message that an input chooses from: small, none in particular, either side of
-/// the read buffer and of a block that is a map.
+/// The limits of a message: small, medium, around the size of the read buffer, and around the size
+/// from which memory is mapped.
 const MESSAGE_MAX: [usize; 4] = [125, 4_000, 70_000, 200_000];
 
-/// See the module's head. Behind the cuts stands a byte: bit 0 builds the stream from a list of
+/// See the module's head. After the cuts comes a byte: bit 0 builds the stream from a list of
 /// frames, bits 1–2 choose the limit, the others are how slowly the peer reads.
 pub fn frames(data: &[u8]) {
     let (cuts, rest) = input::cuts(&data[..data.len().min(INPUT_MAX)]);
@@ -39,16 +39,16 @@ pub fn frames(data: &[u8]) {
     };
     let stream = if style & 1 == 0 { source.0.to_vec() } else { built(&mut source, limit) };
     let bytes = [UPGRADE, &stream].concat();
-    let (told, hung_up) = ours(&bytes, &cuts, pace, limit);
+    let (answer, hung_up) = ours(&bytes, &cuts, pace, limit);
     let mut others = vec![ours(&bytes, &Cuts::none(), Pace::Eager, limit)];
     if stream.len() <= BYTEWISE_MAX {
         others.push(ours(&bytes, &Cuts::everywhere(), Pace::Eager, limit));
     }
     for other in others {
-        let same = other.0 == told && other.1 == hung_up;
-        assert!(same, "cut at {cuts:?}, {pace:?}: {} and {} bytes", told.len(), other.0.len());
+        let same = other.0 == answer && other.1 == hung_up;
+        assert!(same, "cut at {cuts:?}, {pace:?}: {} and {} bytes", answer.len(), other.0.len());
     }
-    let ours = Told::ours(&told);
+    let ours = Answer::ours(&answer);
     assert_eq!(hung_up, ours.verdict != Verdict::Open, "{:?}", ours.verdict);
     compare(&stream, limit, &ours);
 }
@@ -89,7 +89,7 @@ fn built(source: &mut Source<'_>, limit: usize) -> Vec<u8> {
     stream
 }
 
-/// Lengths at which something changes.
+/// Boundary lengths.
 fn edge(which: u8, limit: usize) -> usize {
     const EDGES: [usize; 12] =
         [0, 1, 125, 126, 8_192, 8_193, 65_522, 65_535, 65_536, 131_061, 131_062, 131_073];
@@ -99,7 +99,7 @@ fn edge(which: u8, limit: usize) -> usize {
     }
 }
 
-/// Bit 5 of the shape leaves the mask out, bit 6 writes the length wider than it needs to be.
+/// Bit 5 of the shape omits the mask, bit 6 encodes the length longer than necessary.
 fn header(frame: &mut Vec<u8>, first: u8, length: usize, shape: u8) {
     let masked = if shape & 0x20 == 0 { 0x80 } else { 0 };
     let wider = usize::from(shape >> 6 & 1);
@@ -121,43 +121,43 @@ fn header(frame: &mut Vec<u8>, first: u8, length: usize, shape: u8) {
     }
 }
 
-/// What a server answered to a stream.
+/// A server's answer to a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
-    answers: Vec<Said>,
+struct Answer {
+    answers: Vec<Frame>,
     verdict: Verdict,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It waits for more.
+    /// It waits for more input.
     Open,
-    /// The peer's Close was answered with this code and reason.
+    /// It answered the peer's Close with this code and reason.
     Closed(u16, Vec<u8>),
-    /// The peer is at fault.
+    /// It closed for this fault.
     Fault(Wrong),
 }
 
-/// All that is said, and whether the server hangs up then. When it loses its patience with what
-/// still comes after that depends on the cuts.
+/// The output, and whether the server has closed. How much later input it still reads depends on
+/// the cuts.
 fn ours(bytes: &[u8], cuts: &Cuts, pace: Pace, limit: usize) -> (Vec<u8>, bool) {
     let mut session = Session::new(Some(limit), pace);
     for part in cuts.parts(bytes) {
         session.send(part);
     }
     session.drain();
-    let told = (std::mem::take(&mut session.said), session.end != End::Open);
+    let answer = (std::mem::take(&mut session.output), session.end != End::Open);
     session.hang_up();
-    told
+    answer
 }
 
-impl Told {
-    fn ours(said: &[u8]) -> Self {
-        let said = said::after_upgrade(said).expect("the upgrade is flawless");
-        let (mut answers, rest) = said::frames(said);
-        assert_eq!(rest, 0, "half a frame is said");
-        let verdict = match answers.pop_if(|last| matches!(last, Said::Close(..))) {
-            Some(Said::Close(code, reason)) => Verdict::Closed(code, reason),
+impl Answer {
+    fn ours(output: &[u8]) -> Self {
+        let output = output::after_upgrade(output).expect("the upgrade is valid");
+        let (mut answers, rest) = output::frames(output);
+        assert_eq!(rest, 0, "an incomplete frame is sent");
+        let verdict = match answers.pop_if(|last| matches!(last, Frame::Close(..))) {
+            Some(Frame::Close(code, reason)) => Verdict::Closed(code, reason),
             _ => Verdict::Open,
         };
         Self { answers, verdict }
@@ -172,9 +172,9 @@ impl Told {
         let mut answers = Vec::new();
         let verdict = loop {
             match socket.read() {
-                Ok(Message::Text(text)) => answers.push(Said::Text(text.as_bytes().to_vec())),
-                Ok(Message::Binary(bytes)) => answers.push(Said::Binary(bytes.to_vec())),
-                Ok(Message::Ping(bytes)) => answers.push(Said::Pong(bytes.to_vec())),
+                Ok(Message::Text(text)) => answers.push(Frame::Text(text.as_bytes().to_vec())),
+                Ok(Message::Binary(bytes)) => answers.push(Frame::Binary(bytes.to_vec())),
+                Ok(Message::Ping(bytes)) => answers.push(Frame::Pong(bytes.to_vec())),
                 Ok(Message::Pong(_)) => {}
                 Ok(Message::Close(Some(frame))) => {
                     break Verdict::Closed(frame.code.into(), frame.reason.as_bytes().to_vec());
@@ -193,7 +193,7 @@ impl Told {
     }
 }
 
-/// What tungstenite reads from; nobody reads what it writes.
+/// The stream that tungstenite reads; its output is discarded.
 struct Wire<'b>(&'b [u8]);
 
 impl Read for Wire<'_> {
@@ -212,28 +212,28 @@ impl Write for Wire<'_> {
     }
 }
 
-/// A case in which two right readers answer differently.
+/// A case in which two correct servers answer differently.
 struct Case<'c> {
-    /// Once all of it has come.
+    /// After all of its bytes.
     last: &'c Last,
     ours: Wrong,
-    theirs: &'c Told,
+    theirs: &'c Answer,
     answers: usize,
 }
 
-/// A name, and whether this is the case.
+/// A name, and whether it applies.
 type Exception = (&'static str, fn(&Case<'_>) -> bool);
 
 const EXCEPTIONS: &[Exception] = &[
-    // RFC 6455 §5.2: "the minimal number of bytes MUST be used". Tungstenite takes any.
+    // RFC 6455 §5.2: "the minimal number of bytes MUST be used". Tungstenite accepts any.
     ("wasteful length", |case| case.ours == Wrong::Protocol && case.last.wasteful_length),
     // A limit that tungstenite does not have.
     ("empty fragments", |case| case.ours == Wrong::EmptyFragments),
-    // Which of several faults of one frame is named depends on the order of looking.
+    // Which of several faults of one frame is reported depends on the order of the checks.
     ("several faults", |case| {
         let theirs = match case.theirs.verdict {
             Verdict::Fault(wrong) => Some(wrong),
-            // Tungstenite's answer to a code that may not be sent.
+            // Tungstenite's answer to an invalid code.
             Verdict::Closed(1002, _) => Some(Wrong::Protocol),
             Verdict::Closed(..) | Verdict::Open => None,
         };
@@ -242,24 +242,24 @@ const EXCEPTIONS: &[Exception] = &[
     }),
 ];
 
-/// Ours against theirs, and against what a slow reader finds wrong with the last frame.
-fn compare(stream: &[u8], limit: usize, ours: &Told) {
+/// Compares our answer with theirs, and with the faults that the oracle finds in the last frame.
+fn compare(stream: &[u8], limit: usize, ours: &Answer) {
     let limits = Limits { message: limit, empty_fragments: usize::from(EMPTY_FRAGMENTS) };
     let last = oracle::last_frame(stream, limits);
     let Some(wrong) = our_fault(&last, &ours.verdict) else {
-        let mut theirs = Told::theirs(stream, limit);
+        let mut theirs = Answer::theirs(stream, limit);
         if last.close_code == Some(1014) {
-            // Of IANA's registry, but not of tungstenite's: it answers 1002.
+            // In IANA's registry, unknown to tungstenite: it answers 1002.
             theirs.verdict = ours.verdict.clone();
         }
         assert_same(ours, &theirs, &last);
         return;
     };
-    assert!(last.wrong.contains(&wrong), "{:?}: what is wrong is {last:?}", ours.verdict);
-    // Tungstenite judges a frame once all of it has come; we, as soon as it can be known. So it
-    // gets the rest of the frame, whatever that is.
+    assert!(last.wrong.contains(&wrong), "{:?}: the faults are {last:?}", ours.verdict);
+    // Tungstenite checks a frame when it is complete; we, as early as possible. So tungstenite gets
+    // the rest of the frame, with any content.
     let stream = completed(stream, limits);
-    let theirs = Told::theirs(&stream, limit);
+    let theirs = Answer::theirs(&stream, limit);
     let same_so_far = theirs.answers.iter().zip(&ours.answers).all(|(their, our)| their == our);
     assert!(same_so_far && theirs.answers.len() >= ours.answers.len(), "{ours:?}\n{theirs:?}");
     if theirs.verdict == Verdict::Fault(wrong) && theirs.answers.len() == ours.answers.len() {
@@ -272,7 +272,7 @@ fn compare(stream: &[u8], limit: usize, ours: &Told) {
     assert!(named.is_some(), "{:?}\n{:?}\n{whole:?}", ours.verdict, theirs.verdict);
 }
 
-/// The fault that our Close tells of, if it does not answer the peer's.
+/// The fault that our Close reports, unless it answers the peer's Close.
 fn our_fault(last: &Last, verdict: &Verdict) -> Option<Wrong> {
     let Verdict::Closed(code, reason) = verdict else {
         assert!(last.wrong.is_empty(), "open in spite of {:?}", last.wrong);
@@ -286,7 +286,7 @@ fn our_fault(last: &Last, verdict: &Verdict) -> Option<Wrong> {
         1007 => Wrong::Utf8,
         1008 => Wrong::EmptyFragments,
         1009 => Wrong::TooBig,
-        other => panic!("{other} is no code for a fault"),
+        other => panic!("{other} is not the code of a fault"),
     };
     assert!(FAULTS.iter().any(|f| f.close_code() == *code && f.reason().as_bytes() == reason));
     Some(wrong)
@@ -308,11 +308,11 @@ const FAULTS: [Fault; 13] = [
     Fault::EmptyFragments,
 ];
 
-fn assert_same(ours: &Told, theirs: &Told, last: &Last) {
+fn assert_same(ours: &Answer, theirs: &Answer, last: &Last) {
     assert!(ours == theirs, "{ours:?}\n{theirs:?}\n{last:?}");
 }
 
-/// The stream with its last frame complete, unless that could be no message at all.
+/// The stream with its last frame completed, unless that frame exceeds every limit.
 fn completed(stream: &[u8], limits: Limits) -> Vec<u8> {
     let mut stream = stream.to_vec();
     loop {

@@ -1,7 +1,7 @@
-//! Whatever order clients, backends and callbacks come in: one request of a connection at a time,
-//! its messages in their order, each answered once or told its error; in the end nothing is owned.
+//! Clients, backends and callbacks in any order: one request of a connection at a time, its
+//! messages in order, each with one answer or one error; no memory is left at the end.
 
-/// A build without the gateway does nothing of it.
+/// A build without the gateway has none of this.
 #[cfg(not(feature = "gateway"))]
 pub fn gateway(_: &[u8]) {}
 
@@ -27,7 +27,7 @@ mod model {
     /// Connections at once.
     const PLACES: u32 = 4;
 
-    /// One connection as its client knows it.
+    /// A client's view of its connection.
     #[derive(Debug, Default)]
     struct Client {
         generation: u32,
@@ -39,9 +39,9 @@ mod model {
     pub(super) struct Model {
         gateway: Gateway,
         clients: Vec<Client>,
-        /// Requests under way, and whose they are.
+        /// Requests in flight, and their connections.
         asked: BTreeMap<Asker, (String, Vec<u8>)>,
-        /// The last message of each name that was asked.
+        /// The last message of each client that was requested.
         last: BTreeMap<String, u32>,
         now: Now,
     }
@@ -80,7 +80,7 @@ mod model {
             }
         }
 
-        /// Two bytes an operation: which, and of whom.
+        /// Two bytes per operation: which one, and its connection.
         pub(super) fn play(&mut self, data: &[u8]) {
             for pair in data[..data.len().min(2_000)].chunks_exact(2) {
                 let place = u32::from(pair[1]) % PLACES;
@@ -95,7 +95,7 @@ mod model {
                 self.answer(ticket, 200);
                 self.follow();
             }
-            assert_eq!(self.gateway.cost(), 0, "something is owned still");
+            assert_eq!(self.gateway.cost(), 0, "memory is left");
             assert_eq!(self.gateway.sessions(), (0, 0));
             assert_eq!(self.gateway.flights(), 0);
         }
@@ -168,7 +168,7 @@ mod model {
             let (id, now) = (self.id(place), self.now);
             self.gateway.ask_to_connect(now, id, &client);
             self.follow();
-            // Its verdict, at once: whoever waits longer is `$connect`'s own story.
+            // Answered at once: a pending `$connect` is another operation.
             let own = self.asked.keys().max_by_key(|asker| asker.ticket()).copied();
             if let Some(asker) = own.filter(|_| !self.gateway.has_verdict(id)) {
                 self.answer(asker, 200);
@@ -180,7 +180,7 @@ mod model {
             }
         }
 
-        /// Takes pushes; an answer is the reply or an error frame.
+        /// Reads pushes: each answer is the reply or an error frame.
         fn collect(&mut self, place: u32) {
             while let Some((_, bytes)) = self.gateway.take_push(self.now, self.id(place)) {
                 let client = &mut self.clients[place as usize];
@@ -204,7 +204,7 @@ mod model {
             self.gateway.answered(self.now, asker, how);
         }
 
-        /// What it wants: never two requests of one connection, never an older message.
+        /// Reads the requests: never two of one connection, never an older message.
         fn follow(&mut self) {
             while let Some(step) = self.gateway.poll() {
                 match step {

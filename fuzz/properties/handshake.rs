@@ -1,5 +1,5 @@
-//! Requests for a WebSocket, put together from fields: what is accepted has a key of 16 bytes and
-//! version 13 in the eyes of somebody else too, and what is refused for those has not.
+//! Upgrade requests built from fields: an independent parser finds a key of 16 bytes and version 13
+//! in accepted ones, and not in those refused for their key or version.
 
 use wspulse::proto::deflate::{self, Terms};
 use wspulse::proto::handshake::{self, Origin};
@@ -9,10 +9,10 @@ use wspulse::proto::refusal::Refusal;
 use super::{extensions, input};
 
 const INPUT_MAX: usize = 2 * 1024;
-/// A head is no longer than this.
+/// The longest head.
 const HEAD_MAX: usize = 8 * 1024;
 
-/// Lines of a flawless request. The low bits of the input's first byte leave them out, one each.
+/// Lines of a valid request. Each low bit of the input's first byte omits one.
 const FLAWLESS: [&str; 6] = [
     "GET /echo HTTP/1.1",
     "Host: example.test:8080",
@@ -22,7 +22,7 @@ const FLAWLESS: [&str; 6] = [
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 ];
 
-/// See the module's head. The input's further lines, apart by LF, stand behind those.
+/// See the module's head. The input's further lines, separated by LF, follow these.
 pub fn handshake(data: &[u8]) {
     let (&left_out, lines) = data.split_first().unwrap_or((&0, &[]));
     let lines = input::expanded(&lines[..lines.len().min(INPUT_MAX)], HEAD_MAX);
@@ -52,7 +52,7 @@ fn check(request: &Request<'_, '_>) {
     match handshake::check(request) {
         Ok(offer) => {
             assert!(version_is_13, "another version is accepted");
-            assert!(key_is_fine, "a key that is none is accepted");
+            assert!(key_is_fine, "an invalid key is accepted");
             assert_eq!((request.method_text, request.minor), ("GET", 1));
             assert!(
                 names(request, "upgrade", "websocket") && names(request, "connection", "upgrade")
@@ -62,8 +62,10 @@ fn check(request: &Request<'_, '_>) {
             check_extensions(request, offer.deflate);
         }
         Err(Refusal::UpgradeVersion) => assert!(!version_is_13, "version 13 is refused"),
-        Err(Refusal::KeyInvalid) => assert!(!key_is_fine, "a flawless key is refused"),
-        Err(Refusal::OriginForeign | Refusal::OriginTwice) => panic!("the origin is not asked yet"),
+        Err(Refusal::KeyInvalid) => assert!(!key_is_fine, "a valid key is refused"),
+        Err(Refusal::OriginForeign | Refusal::OriginTwice) => {
+            panic!("the origin is not checked yet")
+        }
         Err(refusal) => assert!((400..=505).contains(&refusal.status()), "{refusal:?}"),
     }
     match handshake::origin(request) {
@@ -76,7 +78,7 @@ fn check(request: &Request<'_, '_>) {
     }
 }
 
-/// The value of a field that is there once.
+/// The value of a field that occurs once.
 fn only<'b>(request: &Request<'_, 'b>, name: &str) -> Option<&'b [u8]> {
     let mut all = request.fields().filter(|(field, _)| field.eq_ignore_ascii_case(name));
     let (_, value) = all.next()?;
@@ -90,7 +92,7 @@ fn names(request: &Request<'_, '_>, field: &str, token: &str) -> bool {
     })
 }
 
-/// Base64 with its padding, or nothing.
+/// Decodes padded base64.
 fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();
@@ -107,7 +109,7 @@ fn decoded(text: &[u8]) -> Option<Vec<u8>> {
             bytes.push((bits >> count & 0xff) as u8);
         }
     }
-    // Bits that stand for nothing must be 0, or one key would have several spellings.
+    // Unused bits must be 0, or one key would have several encodings.
     (bits & ((1 << count) - 1) == 0).then_some(bytes)
 }
 
@@ -121,7 +123,7 @@ fn check_subprotocols(request: &Request<'_, '_>, chosen_from: &[&str]) {
     }
     assert!(chosen_from.iter().map(|name| name.as_bytes()).eq(offered.iter().copied()));
     offered.sort_unstable();
-    assert!(offered.windows(2).all(|pair| pair[0] != pair[1]), "a name twice is accepted");
+    assert!(offered.windows(2).all(|pair| pair[0] != pair[1]), "a duplicate name is accepted");
     assert!(offered.iter().all(|name| http::is_token(name)));
 }
 
@@ -130,10 +132,10 @@ fn check_extensions(request: &Request<'_, '_>, terms: Option<Terms>) {
     let fields = fields.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-extensions"));
     let wanted = extensions::first(fields.map(|(_, value)| value));
     let agreed = terms.map(|terms| (terms.server_bits, terms.client_bits));
-    assert_eq!(agreed, wanted.filter(|_| deflate::BUILT), "another offer is agreed to");
+    assert_eq!(agreed, wanted.filter(|_| deflate::BUILT), "another offer is accepted");
 }
 
-/// A page of the same host: the name in `Origin`, to its last letter, is that of a host field.
+/// Same origin: the name in `Origin` equals that of a host field.
 fn check_same(request: &Request<'_, '_>) {
     let origin = only(request, "origin").expect("there is one");
     let origin = std::str::from_utf8(origin).expect("it is text").to_ascii_lowercase();
@@ -141,7 +143,10 @@ fn check_same(request: &Request<'_, '_>) {
     if scheme.ends_with("-extension") {
         return;
     }
-    assert!(!host.contains(['/', '?', '#', '@', '\\', ' ', ',']), "no host, and the same: {host}");
+    assert!(
+        !host.contains(['/', '?', '#', '@', '\\', ' ', ',']),
+        "accepted as the same, not a host: {host}"
+    );
     let hosts = ["host", "x-forwarded-host"].iter().filter_map(|name| only(request, name));
     let known = hosts.filter_map(|host| std::str::from_utf8(host).ok()).any(|known| {
         let known = known.to_ascii_lowercase();
@@ -151,7 +156,7 @@ fn check_same(request: &Request<'_, '_>) {
     assert!(known, "{origin} is taken for the same host");
 }
 
-/// A host without its port and its last dot.
+/// A host without its port and trailing dot.
 fn name_of(host: &str) -> &str {
     let name = match host.rfind(']') {
         Some(end) => &host[..=end],

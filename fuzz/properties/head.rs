@@ -1,5 +1,5 @@
-//! Requests that arrive in parts: where they are cut changes neither verdict nor extent, what we
-//! accept is read the same way by `httparse` and by a pedant, and the server says the same bytes.
+//! Requests that arrive in parts: cuts change neither verdict nor length, `httparse` and a strict
+//! parser read accepted requests the same way, and the server sends the same bytes.
 
 use wspulse::limits::DROPPED_BODY_BYTES;
 use wspulse::proto::body::Body;
@@ -11,9 +11,9 @@ use super::input::{self, Cuts};
 use super::session::{End, Pace, Session};
 
 const INPUT_MAX: usize = 4 * 1024;
-/// With its repetitions: beyond every limit of a request.
+/// Of an expanded input: more than every limit of a request.
 const BYTES_MAX: usize = 40 * 1024;
-/// Byte by byte only up to here: the parser is linear, but a server's call for each byte is dear.
+/// Longer inputs are not tried byte by byte: one server call per byte is expensive.
 const BYTEWISE_MAX: usize = 1024;
 
 /// See the module's head.
@@ -36,7 +36,7 @@ pub fn head(data: &[u8]) {
     check_server(&bytes, &cuts);
 }
 
-/// What became of a stretch of bytes.
+/// The result of a stretch of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     Request {
@@ -44,7 +44,7 @@ enum Event {
         head_end: usize,
         end: usize,
     },
-    /// Answered without its body, so it is the last.
+    /// Answered without reading its body, so it is the last.
     Early {
         start: usize,
         head_end: usize,
@@ -56,7 +56,7 @@ enum Event {
     },
 }
 
-/// Reads requests as the HTTP stage does, each from where the one before ended.
+/// Reads requests as the HTTP stage does, one after the other.
 fn read(bytes: &[u8], cuts: &Cuts) -> Vec<Event> {
     let mut events = Vec::new();
     let (mut start, mut head_end, mut intake) = (0, 0, Intake::default());
@@ -113,13 +113,13 @@ fn advance(intake: &mut Intake, bytes: &[u8], head_end: &mut usize) -> Result<St
             match intake.advance(bytes)? {
                 Progress::Whole(end) => Ok(Step::Whole(end)),
                 Progress::Waiting => Ok(Step::Waiting),
-                Progress::Head(_) => panic!("a head inside of a body"),
+                Progress::Head(_) => panic!("a head inside a body"),
             }
         }
     }
 }
 
-/// An accepted request, read again by others.
+/// Compares an accepted request with the other parsers.
 fn check(bytes: &[u8], start: usize, head_end: usize, end: usize) {
     let head = &bytes[start..head_end];
     let mut fields = Fields::default();
@@ -137,7 +137,7 @@ fn check(bytes: &[u8], start: usize, head_end: usize, end: usize) {
     match request.framing {
         Framing::Length(length) => {
             assert_eq!(length, body.len() as u64);
-            assert!(lengths.iter().all(|said| said.parse() == Ok(length)), "{lengths:?}");
+            assert!(lengths.iter().all(|value| value.parse() == Ok(length)), "{lengths:?}");
         }
         Framing::Chunked => {
             assert!(lengths.is_empty(), "a length beside an encoding: {lengths:?}");
@@ -146,7 +146,7 @@ fn check(bytes: &[u8], start: usize, head_end: usize, end: usize) {
     }
 }
 
-/// Line by line, without forgiveness; gives back the values of `Content-Length`.
+/// Strict parser, line by line; returns the values of `Content-Length`.
 fn pedantic<'b>(head: &'b [u8], request: &Request<'_, '_>) -> Vec<&'b str> {
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let lines: Vec<&[u8]> = head.split(|&byte| byte == b'\n').collect();
@@ -155,10 +155,10 @@ fn pedantic<'b>(head: &'b [u8], request: &Request<'_, '_>) -> Vec<&'b str> {
     let (mut hosts, mut lengths) = (0, Vec::new());
     for line in &lines[1..lines.len() - 1] {
         let line = line.strip_suffix(b"\r").expect("every line ends with CR LF");
-        assert!(!line.contains(&b'\r') && !line.contains(&0), "a CR or NUL inside of a line");
+        assert!(!line.contains(&b'\r') && !line.contains(&0), "a CR or NUL inside a line");
         let colon = line.iter().position(|&byte| byte == b':').expect("every field has a colon");
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        assert!(http::is_token(name), "a name that is none: {:?}", line.escape_ascii());
+        assert!(http::is_token(name), "an invalid name: {:?}", line.escape_ascii());
         let value = value.trim_ascii();
         match name.to_ascii_lowercase().as_slice() {
             b"host" => hosts += 1,
@@ -178,7 +178,7 @@ fn pedantic<'b>(head: &'b [u8], request: &Request<'_, '_>) -> Vec<&'b str> {
     lengths
 }
 
-/// How long a chunked body is, as RFC 9112 §7.1 has it, read at leisure.
+/// The length of a chunked body, by a reference parser of RFC 9112 §7.1.
 fn chunked_len(body: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -196,7 +196,7 @@ fn chunked_len(body: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where the trailer ends that begins here: lines of fields, and an empty one.
+/// The end of the trailer that begins here: field lines and an empty one.
 fn trailer_end(body: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let line_len = body[at..].windows(2).position(|two| two == b"\r\n")?;
@@ -207,11 +207,11 @@ fn trailer_end(body: &[u8], mut at: usize) -> Option<usize> {
         }
         assert!(!line.iter().any(|byte| b"\r\n\0".contains(byte)), "no line: {line:?}");
         let colon = line.iter().position(|&byte| byte == b':').expect("every field has a colon");
-        assert!(http::is_token(&line[..colon]), "a name that is none: {:?}", line.escape_ascii());
+        assert!(http::is_token(&line[..colon]), "an invalid name: {:?}", line.escape_ascii());
     }
 }
 
-/// The server says the same whatever the cuts are and however its peer takes it.
+/// The server's output does not depend on the cuts or on how its peer reads.
 fn check_server(bytes: &[u8], cuts: &Cuts) {
     let whole = answers(bytes, &Cuts::none(), Pace::Eager);
     let cut = answers(bytes, cuts, Pace::Slow(100));
@@ -239,7 +239,7 @@ fn answers(bytes: &[u8], cuts: &Cuts, pace: Pace) -> (Vec<u8>, End) {
         session.send(part);
     }
     session.drain();
-    let told = (std::mem::take(&mut session.said), session.end);
+    let answer = (std::mem::take(&mut session.output), session.end);
     session.hang_up();
-    told
+    answer
 }

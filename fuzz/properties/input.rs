@@ -1,7 +1,6 @@
-//! How a property reads its input: where the bytes are cut, then the bytes.
-//! It knows no protocol.
+//! The format of inputs: cuts, then bytes. It knows no protocol.
 
-/// The byte that stands for a repetition, see [`expanded`]. No text has it.
+/// Marks a repetition, see [`expanded`]. It does not occur in text.
 pub const AGAIN: u8 = 1;
 
 /// Where a stream of bytes is cut.
@@ -9,17 +8,17 @@ pub const AGAIN: u8 = 1;
 pub struct Cuts(Vec<usize>);
 
 impl Cuts {
-    /// Not at all.
+    /// No cuts.
     pub fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// Behind each byte.
+    /// After each byte.
     pub fn everywhere() -> Self {
         Self(vec![1])
     }
 
-    /// The ends of the parts of `len` bytes: the sizes come round again until all is cut.
+    /// The ends of the parts of `len` bytes; the sizes are used cyclically.
     pub fn ends(&self, len: usize) -> impl Iterator<Item = usize> {
         let mut sizes = self.0.iter().copied().cycle();
         let mut at = 0;
@@ -39,13 +38,13 @@ impl Cuts {
     }
 }
 
-/// How many bytes the cuts take at the front of an input.
+/// The length of the cuts at the front of an input.
 fn cuts_len(data: &[u8]) -> usize {
     data.first().map_or(0, |first| 1 + usize::from(first & 7)).min(data.len())
 }
 
-/// The low three bits of the first byte are how many sizes follow, a byte each: up to 127 that
-/// many and one more, from 128 on in steps of 256. So text that is not cut begins with `0`.
+/// The low three bits of the first byte are the number of sizes, one byte each: up to 127 the size
+/// minus one, from 128 on in steps of 256. So text without cuts begins with `0`.
 pub fn cuts(data: &[u8]) -> (Cuts, &[u8]) {
     let (front, rest) = data.split_at(cuts_len(data));
     let size = |&byte: &u8| match usize::from(byte) {
@@ -55,14 +54,14 @@ pub fn cuts(data: &[u8]) -> (Cuts, &[u8]) {
     (Cuts(front.iter().skip(1).map(size).collect()), rest)
 }
 
-/// The same input, cut elsewhere: `sizes` are bytes as [`cuts`] reads them, seven at most.
+/// The same input with other cuts: `sizes` are bytes as [`cuts`] reads them, seven at most.
 pub fn recut(data: &[u8], sizes: &[u8]) -> Vec<u8> {
     let count = u8::try_from(sizes.len().min(7)).unwrap_or(7);
     [&[b'0' + count], &sizes[..usize::from(count)], &data[cuts_len(data)..]].concat()
 }
 
-/// Bytes in which [`AGAIN`], `l`, `n` stands for the last `l` bytes `n` times more, so that a few
-/// bytes of input reach limits of many thousands. Ends before it has more than `limit` bytes.
+/// Bytes in which [`AGAIN`], `l`, `n` repeats the last `l` bytes `n` times, so that short
+/// inputs reach large limits. Stops before `limit` is exceeded.
 pub fn expanded(data: &[u8], limit: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(data.len().min(limit));
     let mut rest = data.iter().copied();
@@ -87,7 +86,7 @@ pub fn expanded(data: &[u8], limit: usize) -> Vec<u8> {
     bytes
 }
 
-/// An input that is read piece by piece; beyond its end it is all zeros.
+/// Reads an input piece by piece; after its end come zeros.
 #[derive(Clone, Debug)]
 pub struct Source<'b>(pub &'b [u8]);
 

@@ -1,6 +1,6 @@
-//! What must hold for every input. Each property is a plain function that panics when it does
-//! not: libfuzzer calls it (`fuzz/targets`), `cargo test` replays the corpora (`tests/it/corpus`).
-//! An input is read by `input`; `session` drives a server on it without a system.
+//! Properties that must hold for every input: functions that panic otherwise. libfuzzer calls them
+//! (`fuzz/targets`), `cargo test` replays the corpora (`tests/it/corpus`). `input` has the format
+//! of inputs; `session` drives a server without an operating system.
 
 mod answers;
 mod aws;
@@ -12,10 +12,10 @@ mod handshake;
 mod head;
 pub mod input;
 mod oracle;
+mod output;
 mod peers;
 mod proxy;
 mod puff;
-mod said;
 mod server;
 mod session;
 mod utf8;
@@ -34,7 +34,7 @@ pub use server::server;
 pub use utf8::utf8;
 pub use watch::watch;
 
-/// A property by its name, which is also that of its target and of its corpus.
+/// A property and its name, which is also the name of its target and its corpus.
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All of them.

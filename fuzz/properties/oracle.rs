@@ -1,9 +1,9 @@
-//! A stream of a client's frames, read at leisure: what is wrong with the first frame that ends
-//! it. Slow, plain, and written from RFC 6455 alone; it decides which of two readers is right.
+//! Reference reader of a client's frames: the faults of the frame that ends the stream. Slow,
+//! simple, and written from RFC 6455 alone; it decides which of two readers is right.
 
 use std::collections::BTreeSet;
 
-/// What can be wrong, by what a peer is told.
+/// Faults, by close code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wrong {
     /// 1002
@@ -12,20 +12,20 @@ pub enum Wrong {
     Utf8,
     /// 1009
     TooBig,
-    /// 1008: a limit of our own.
+    /// 1008, our own limit.
     EmptyFragments,
 }
 
-/// Where and why a stream ends.
+/// The frame that ends a stream.
 #[derive(Debug, Default)]
 pub struct Last {
-    /// All that is wrong with the frame, as far as its bytes have come. Empty: nothing yet.
+    /// All faults in the received part of the frame.
     pub wrong: BTreeSet<Wrong>,
-    /// A length that could have been written shorter, or with its top bit set.
+    /// A length that is not minimal, or with its top bit set.
     pub wasteful_length: bool,
     /// It is a Close with this code.
     pub close_code: Option<u16>,
-    /// At least so many bytes are missing.
+    /// At least this many bytes are missing.
     pub missing: usize,
 }
 
@@ -33,7 +33,7 @@ pub struct Last {
 struct Frame<'b> {
     first: u8,
     second: u8,
-    /// There once all of the header has come.
+    /// Present once the header is complete.
     header: Option<Header>,
     masked_payload: &'b [u8],
     len: usize,
@@ -54,14 +54,14 @@ struct Message {
     empty_fragments: usize,
 }
 
-/// Limits that the readers share.
+/// The limits of all readers.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub message: usize,
     pub empty_fragments: usize,
 }
 
-/// Reads up to the frame that ends the stream: a Close, a wrong one or an unfinished one.
+/// Reads up to the frame that ends the stream: a Close, an invalid or an incomplete one.
 pub fn last_frame(mut bytes: &[u8], limits: Limits) -> Last {
     let mut message: Option<Message> = None;
     loop {
@@ -102,7 +102,7 @@ pub fn last_frame(mut bytes: &[u8], limits: Limits) -> Last {
     }
 }
 
-/// A frame, or as much as shows what it is; else how many bytes are missing for that.
+/// A frame, complete or not; `Err`: bytes missing for its first two.
 fn read(bytes: &[u8]) -> Result<Frame<'_>, usize> {
     let &[first, second, ref rest @ ..] = bytes else { return Err(2 - bytes.len()) };
     let (wide, short) = match second & 0x7f {
@@ -135,7 +135,7 @@ impl Frame<'_> {
 
     fn missing(&self) -> usize {
         match self.header {
-            // One byte will bring it nearer.
+            // At least one byte of the header is missing.
             None => 1,
             Some(header) => usize::try_from(header.length)
                 .unwrap_or(usize::MAX)
@@ -144,7 +144,7 @@ impl Frame<'_> {
     }
 }
 
-/// RFC 6455 §5.1, §5.2, §5.5: what the first two bytes show.
+/// RFC 6455 §5.1, §5.2, §5.5: faults in the first two bytes.
 fn wrong_at_first_sight(frame: &Frame<'_>, wrong: &mut BTreeSet<Wrong>) {
     let Frame { first, second, .. } = *frame;
     let control = first & 8 != 0;
@@ -166,7 +166,7 @@ fn wrong_header(
     let opcode = frame.first & 15;
     let alone = opcode == 0 && message.is_none();
     let inside = matches!(opcode, 1 | 2) && message.is_some();
-    // RSV1 may mean something in another version, so it is looked at last.
+    // RSV1 is checked last, since an extension may use it.
     if header.wasteful || alone || inside || frame.first & 0x40 != 0 {
         wrong.insert(Wrong::Protocol);
     }
@@ -180,7 +180,7 @@ fn wrong_header(
     }
 }
 
-/// RFC 6455 §8.1: no text may become of it, or it ends inside of a character.
+/// RFC 6455 §8.1: text that cannot become valid UTF-8, or ends inside a character.
 fn wrong_text(message: &Message, whole: bool, wrong: &mut BTreeSet<Wrong>) {
     if message.text
         && let Err(error) = std::str::from_utf8(&message.bytes)
@@ -190,7 +190,7 @@ fn wrong_text(message: &Message, whole: bool, wrong: &mut BTreeSet<Wrong>) {
     }
 }
 
-/// RFC 6455 §5.5.1, §7.4; 1014 is of IANA's registry.
+/// RFC 6455 §5.5.1, §7.4; 1014 is in IANA's registry.
 fn wrong_close(payload: &[u8], last: &mut Last) {
     match payload {
         [] => last.close_code = Some(1005),

@@ -1,18 +1,18 @@
-//! What reaches a replica from outside: key files, ids, and the bytes of a peer connection. Nothing
-//! that was not sealed is opened; nothing is opened twice, late, or in another order.
+//! A replica's external input: key files, ids, and the bytes of peer connections. Only sealed data
+//! is opened, once and in order.
 
-/// A build without the gateway does nothing of it.
+/// A build without the gateway has none of this.
 #[cfg(not(feature = "gateway"))]
 pub fn peers(_: &[u8]) {}
 
-/// The first byte says which of them the rest is.
+/// The first byte chooses the kind of the rest.
 #[cfg(feature = "gateway")]
 pub fn peers(data: &[u8]) {
     let Some((what, rest)) = data.split_first() else { return };
     match what % 5 {
         0 => model::key_file(rest),
         1 => model::id(rest),
-        2 => model::stranger(rest),
+        2 => model::unauthenticated(rest),
         3 => model::messages(rest),
         _ => model::Pair::new().play(rest),
     }
@@ -36,7 +36,7 @@ mod model {
         PeerKeys::parse(file.as_bytes()).expect("two keys")
     }
 
-    /// A file is 1 to 3 keys, or an error that shows nothing of it.
+    /// A file is 1 to 3 keys, or an error that contains no part of it.
     pub(super) fn key_file(data: &[u8]) {
         match PeerKeys::parse(data) {
             Ok(keys) => {
@@ -49,7 +49,7 @@ mod model {
         }
     }
 
-    /// The first byte of `data` chooses the owner; then pairs: which character, and what it becomes.
+    /// The first byte of `data` chooses the owner; then pairs: a position and its new character.
     pub(super) fn id(data: &[u8]) {
         let keys = keys();
         let address = if data.first().is_some_and(|byte| byte % 2 == 0) {
@@ -77,31 +77,31 @@ mod model {
         }
     }
 
-    /// Bytes of a stranger, cut after each 1 to 8: not one byte is said, and little is kept.
-    pub(super) fn stranger(data: &[u8]) {
+    /// Bytes of a client without the key, in parts of 1 to 8: no output, and little is kept.
+    pub(super) fn unauthenticated(data: &[u8]) {
         let mut acceptor = Acceptor::new(BOOT, [3; 16]);
         let mut out = Vec::new();
         let size = 1 + data.first().map_or(0, |byte| usize::from(byte % 8));
         for part in data.chunks(size) {
-            let how =
-                acceptor.received(&keys(), part, &mut out, &mut |_| panic!("a stranger is served"));
-            assert!(out.is_empty(), "a stranger is answered");
+            let how = acceptor
+                .received(&keys(), part, &mut out, &mut |_| panic!("served without the key"));
+            assert!(out.is_empty(), "answered without the key");
             if how.is_err() {
                 return;
             }
         }
-        assert!(data.len() < HELLO_BYTES, "a stranger is kept");
+        assert!(data.len() < HELLO_BYTES, "too much is kept");
         assert!(acceptor.held_bytes() <= 2 * HELLO_BYTES);
     }
 
-    /// What is read says the same bytes again.
+    /// Decoding and encoding give the same bytes.
     pub(super) fn messages(data: &[u8]) {
         if let Some(request) = Request::read(data) {
             let (head, trace, body) = request.pieces();
             assert_eq!([&head[..], trace, body].concat(), data);
         }
         if let Some(answer) = Answer::read(data) {
-            // A User-Agent can be longer in a foreign answer.
+            // Another replica's answer may have a longer User-Agent.
             let bytes = answer.bytes();
             assert!(bytes == data || data.len() > 1_000);
         }
@@ -112,16 +112,16 @@ mod model {
         keys: PeerKeys,
         dialler: Dialler,
         acceptor: Acceptor,
-        /// To the owner, to the dialler.
+        /// To the owner, and to the dialler.
         wires: [Vec<u8>; 2],
-        /// What was on the wires before.
+        /// Earlier bytes of the wires.
         past: [Vec<u8>; 2],
-        /// Requests that were sealed and not served; and answers.
+        /// Sealed requests that are not served yet, and answers.
         sealed: VecDeque<Vec<u8>>,
         answers: VecDeque<Vec<u8>>,
         is_over: [bool; 2],
         is_confirmed: bool,
-        /// The wire was changed: from then on nothing more needs to arrive.
+        /// The wire was tampered with: later data need not arrive.
         is_tampered: [bool; 2],
         count: u8,
     }
@@ -147,13 +147,13 @@ mod model {
             }
         }
 
-        /// Two bytes an operation: deliver, say, change, cut out, replay.
+        /// Two bytes per operation: deliver, send, change, cut out, replay.
         pub(super) fn play(mut self, data: &[u8]) {
             for pair in data[..data.len().min(1_000)].chunks_exact(2) {
                 let (to, amount) = (usize::from(pair[0] & 1), usize::from(pair[1]));
                 match pair[0] / 2 % 8 {
                     0..3 => self.deliver(to, amount),
-                    3 | 4 => self.say(amount),
+                    3 | 4 => self.send(amount),
                     5 if !self.wires[to].is_empty() => {
                         let at = amount % self.wires[to].len();
                         self.wires[to][at] ^= pair[1] | 1;
@@ -173,7 +173,7 @@ mod model {
                     _ => {}
                 }
             }
-            // On a wire that is left alone, everything arrives.
+            // Without tampering, everything arrives.
             for _ in 0..3 {
                 self.deliver(0, usize::MAX);
                 self.deliver(1, usize::MAX);
@@ -183,7 +183,7 @@ mod model {
             }
         }
 
-        fn say(&mut self, amount: usize) {
+        fn send(&mut self, amount: usize) {
             if self.dialler.is_open() {
                 self.count = self.count.wrapping_add(1);
                 let message = vec![self.count; 1 + amount % 50];
@@ -199,10 +199,10 @@ mod model {
             if self.is_over[to] {
                 return;
             }
-            let how = if to == 0 { self.serve(&bytes) } else { self.hear(&bytes) };
+            let how = if to == 0 { self.serve(&bytes) } else { self.receive(&bytes) };
             if how.is_err() {
                 self.is_over[to] = true;
-                assert!(self.is_tampered.contains(&true), "{how:?} on a wire that is left alone");
+                assert!(self.is_tampered.contains(&true), "{how:?} on a wire without tampering");
             }
         }
 
@@ -215,7 +215,7 @@ mod model {
             })
         }
 
-        fn hear(&mut self, bytes: &[u8]) -> Result<(), ChannelFault> {
+        fn receive(&mut self, bytes: &[u8]) -> Result<(), ChannelFault> {
             let answers = &mut self.answers;
             self.dialler.received(bytes, &mut |message| {
                 assert_eq!(answers.pop_front().as_deref(), Some(message));

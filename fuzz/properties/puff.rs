@@ -1,19 +1,19 @@
-//! A message inflated slowly and plainly, from RFC 1951 and RFC 7692 alone: bit by bit, codes by
-//! counting. It decides which of two readers is right, and sees how far back a sender refers.
+//! Reference inflater, written from RFC 1951 and RFC 7692 alone, slow and simple. It decides which
+//! of two readers is right, and measures the largest distance.
 
-/// What a sender leaves out, and a last block that holds nothing: where a message may end.
+/// The bytes that a sender omits, and an empty final block, so that a message can end.
 const END: [u8; 6] = [0, 0, 0xff, 0xff, 3, 0];
-/// Blocks that say that they are the last, inside of one message.
+/// Final blocks inside one message.
 const LAST_BLOCKS: usize = 64;
 
-/// Why there is no message.
+/// Why a message is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
     TooBig,
     Damaged,
 }
 
-/// A message, and the farthest that it refers back.
+/// A message, and its largest distance.
 #[derive(Debug)]
 pub struct Puffed {
     pub bytes: Vec<u8>,
@@ -22,7 +22,7 @@ pub struct Puffed {
     pub last_blocks: usize,
 }
 
-/// Inflates what came over the wire.
+/// Inflates a payload.
 pub fn message(wire: &[u8], limit: usize) -> Result<Puffed, Wrong> {
     let all = [wire, &END].concat();
     let mut puff = Puff {
@@ -79,13 +79,13 @@ impl Codes {
         Self { counts, symbols: ordered.map(|(symbol, _)| symbol).collect() }
     }
 
-    /// Codes that are not taken, in units of the longest; below zero there are too many.
+    /// Unused codes, in units of the longest; negative if there are too many.
     fn left(&self) -> isize {
         let taken = |length: usize| (self.counts[length] << (15 - length)).cast_signed();
         (1 << 15) - (1..16).map(taken).sum::<isize>()
     }
 
-    /// RFC 1951 §3.2.7 lets a single code of one bit stand alone.
+    /// RFC 1951 §3.2.7 allows a single code of one bit.
     fn may_be(&self) -> bool {
         self.left() == 0 || (self.left() > 0 && self.symbols.len() == self.counts[1])
     }
@@ -116,7 +116,7 @@ impl Puff<'_> {
         Err(Wrong::Damaged)
     }
 
-    /// Whether it says that it is the last.
+    /// Returns whether it is the final block.
     fn block(&mut self) -> Result<bool, Wrong> {
         let last = self.bits(1)? == 1;
         match self.bits(2)? {

@@ -1,26 +1,26 @@
-//! The whole server on the simulated system, by a sequence of operations: whatever its peers, the
-//! operator, the network and the clock do, it does not panic or spin, it owns no more memory than
-//! it may, what it says on a WebSocket is well-formed, and nothing is left when all have gone.
+//! The whole server on the simulated system, driven by a sequence of operations of its peers, the
+//! operator, the network and the clock: it does not panic or spin, keeps its memory limit, sends
+//! well-formed frames, and nothing is left when all connections have ended.
 
 use wspulse::engine::Signal;
 use wspulse::limits;
 
 use super::input::Source;
-use super::said;
+use super::output;
 use crate::harness::Harness;
 use crate::os::Fault;
 
 const INPUT_MAX: usize = 2 * 1024;
 const OPERATIONS_MAX: usize = 200;
 const WIRES_MAX: usize = 12;
-/// Bytes that one input may send.
+/// The most bytes that one input may send.
 const SENT_MAX: usize = 600 * 1024;
 /// Longer than any deadline.
 const PATIENCE_MS: u64 = 120_000;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// What the server is started with, and its limit of a message.
-const HOUSES: [(&[&str], usize); 4] = [
+/// Arguments of the server, and its limit of a message.
+const SETUPS: [(&[&str], usize); 4] = [
     (&["--max-message", "4KiB", "--max-connections", "4", "--faults"], 4 * 1024),
     // So little memory that a few messages use it up.
     (&["--max-message", "200KiB", "--max-connections", "8", "--memory-limit", "8MiB"], 200 * 1024),
@@ -66,10 +66,10 @@ const REQUESTS: [&str; 16] = [
     "POST /readyz/disable HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi",
 ];
 
-/// See the module's head. The first byte chooses the house.
+/// See the module's head. The first byte chooses the arguments.
 pub fn server(data: &[u8]) {
     let mut source = Source(&data[..data.len().min(INPUT_MAX)]);
-    let (args, max_message) = HOUSES[usize::from(source.byte() & 3)];
+    let (args, max_message) = SETUPS[usize::from(source.byte() & 3)];
     let mut play = Play {
         harness: Harness::seeded(args, 7),
         peers: Vec::new(),
@@ -86,7 +86,7 @@ pub fn server(data: &[u8]) {
     play.end();
 }
 
-/// A house and what was done to it.
+/// A server and its peers.
 struct Play {
     harness: Harness,
     peers: Vec<Peer>,
@@ -94,17 +94,17 @@ struct Play {
     per_connection: usize,
 }
 
-/// What is known of a peer.
+/// A peer's output and state.
 struct Peer {
-    said: Vec<u8>,
-    /// Whether a well-formed upgrade was the first thing that it sent.
+    output: Vec<u8>,
+    /// Whether its input began with a well-formed upgrade.
     begins_with_upgrade: bool,
     silent: bool,
 }
 
 impl Play {
-    /// One operation: what, and to which wire. With the top bit, nothing is done about it before
-    /// the next one, so that the loop finds several things at once.
+    /// One operation: its kind and its wire. With the top bit the loop does not run before the next
+    /// operation, so that it gets several events at once.
     fn operate(&mut self, source: &mut Source<'_>) {
         let what = source.byte();
         let which = usize::from(source.byte());
@@ -142,7 +142,7 @@ impl Play {
     fn connect(&mut self, side: usize) {
         if self.peers.len() < WIRES_MAX {
             self.harness.net.connect(side);
-            self.peers.push(Peer { said: Vec::new(), begins_with_upgrade: false, silent: true });
+            self.peers.push(Peer { output: Vec::new(), begins_with_upgrade: false, silent: true });
         }
     }
 
@@ -155,7 +155,7 @@ impl Play {
         self.harness.pass(ms);
     }
 
-    /// A fault at one of the next calls.
+    /// A fault in one of the next calls.
     fn fault(&mut self, source: &mut Source<'_>) {
         let which = source.byte();
         let faults = [Fault::Interrupted, Fault::Short, Fault::Spurious, Fault::Reset];
@@ -163,7 +163,7 @@ impl Play {
         net.fault = Some((net.calls + 1 + u64::from(which >> 2), faults[usize::from(which & 3)]));
     }
 
-    /// Descriptors run out, or there are plenty again.
+    /// Descriptors run out, or are available again.
     fn descriptors(&mut self, source: &mut Source<'_>) {
         self.harness.net.state().descriptors = if source.byte() & 1 == 0 { 1000 } else { 0 };
     }
@@ -185,13 +185,13 @@ impl Play {
         self.send(wire, head.as_bytes());
     }
 
-    /// The beginning of something, so that what follows is its rest or nonsense.
+    /// Sends a part only, so that later input is its rest or invalid.
     fn send_part(&mut self, wire: usize, bytes: &[u8], source: &mut Source<'_>) {
         let length = usize::from(source.byte()).min(bytes.len());
         self.send(wire, &bytes[..length]);
     }
 
-    /// Frames that are the same, perhaps without the end of the last one.
+    /// Equal frames, perhaps without the end of the last one.
     fn frames(&mut self, wire: usize, source: &mut Source<'_>) {
         const FIRST: [u8; 8] = [0x81, 0x82, 0x01, 0x02, 0x80, 0x00, 0x89, 0x88];
         let shape = source.byte();
@@ -204,7 +204,7 @@ impl Play {
         let pattern = source.take(2);
         let times = if shape & 0x20 == 0 { 1 } else { usize::from(source.byte()) };
         let cut = if shape & 0x40 == 0 { 0 } else { usize::from(source.byte()) };
-        // The top bit says that they are compressed, whatever they are.
+        // The top bit sets RSV1, for any content.
         let first = FIRST[usize::from(shape & 7)] | (shape >> 1 & 0x40);
         let length = if first & 8 == 0 { length } else { length.min(125) };
         let frame = frame(first, length, pattern);
@@ -220,7 +220,7 @@ impl Play {
         }
     }
 
-    /// What holds after every operation.
+    /// Checked after every operation.
     fn check(&mut self) {
         let server = self.harness.driver.engine();
         let (connections, memory) = (server.connections(), server.memory());
@@ -229,11 +229,11 @@ impl Play {
         let bound = connections * self.per_connection;
         assert!(memory <= bound, "{connections} connections own {memory} bytes");
         for (wire, peer) in self.peers.iter_mut().enumerate() {
-            peer.said.extend(self.harness.net.take_output(wire));
+            peer.output.extend(self.harness.net.take_output(wire));
         }
     }
 
-    /// Everyone goes, or the process has ended already; what was said is read.
+    /// All peers disconnect, unless the process has ended; checks their output.
     fn end(mut self) {
         if self.harness.exit.is_none() {
             for wire in 0..self.peers.len() {
@@ -248,9 +248,9 @@ impl Play {
         }
         self.check();
         for peer in &self.peers {
-            let upgraded = peer.begins_with_upgrade.then(|| said::after_upgrade(&peer.said));
+            let upgraded = peer.begins_with_upgrade.then(|| output::after_upgrade(&peer.output));
             if let Some(frames) = upgraded.flatten() {
-                said::frames(frames);
+                output::frames(frames);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! A server and one connection, driven in memory: the smallest driver that keeps the contract of
-//! `wspulse::engine`. The peer takes all that is said, at once or in small parts and late.
+//! A server with one connection, driven in memory: the smallest driver that keeps the contract of
+//! `wspulse::engine`. The peer reads all output, at once or in small parts and late.
 
 use std::ffi::OsString;
 use std::sync::OnceLock;
@@ -10,12 +10,12 @@ use wspulse::options::{self, Command, Surroundings};
 use wspulse::server::config::Config;
 use wspulse::server::{Assets, Server};
 
-/// Calls for one part of the input, after which the server spins.
+/// More calls than this for one part of the input are an endless loop.
 const CALLS_MAX: usize = 100_000;
-/// Nothing here takes time.
+/// The clock does not advance.
 const NOW: Now = Now { mono_ns: 1_000_000_000, wall_ms: 1_795_230_000_000 };
 
-/// A connection to a server of its own.
+/// A connection with its own server.
 #[derive(Debug)]
 pub struct Session {
     server: Server,
@@ -24,41 +24,41 @@ pub struct Session {
     out: Out,
     pace: Pace,
     marks: Marks,
-    /// All that the server said.
-    pub said: Vec<u8>,
-    /// How far it is with hanging up.
+    /// All output of the server.
+    pub output: Vec<u8>,
+    /// The state of the shutdown.
     pub end: End,
 }
 
-/// How the peer takes what is said.
+/// How the peer reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// All of it at once.
+    /// Everything at once.
     Eager,
-    /// So many bytes at once, and only when the server reads no more.
+    /// This many bytes at a time, and only when the server has stopped reading.
     Slow(usize),
 }
 
-/// What the server's side of the stream is.
+/// The server's side of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Open,
-    /// It says no more.
+    /// It has sent its FIN.
     Finished,
     Closed,
     Reset,
 }
 
-/// What is to be remembered of the stream, as bits.
+/// Flags of the stream, as bits.
 #[derive(Clone, Copy, Debug)]
 struct Marks(u8);
 
 impl Marks {
-    /// The server wants to go on with input that it holds.
+    /// The server wants to resume held input.
     const RESUME: u8 = 1;
-    /// The peer did not take all: the rest is the server's until it does.
+    /// The peer has not read everything: the server keeps the rest.
     const BLOCKED: u8 = 2;
-    /// To be finished, and to be closed, once all is taken.
+    /// To be finished, and to be closed, once everything is read.
     const FINISH: u8 = 4;
     const CLOSE: u8 = 8;
 
@@ -89,7 +89,7 @@ fn config() -> &'static Config {
 }
 
 impl Session {
-    /// A server whose messages have this limit, or the usual one.
+    /// A server with this message limit, or the default.
     pub fn new(max_message: Option<usize>, pace: Pace) -> Self {
         let mut config = config().clone();
         config.limits.max_connections = 8;
@@ -98,7 +98,7 @@ impl Session {
         }
         let mut server = Server::new(config, Vec::new(), Assets::directory(Vec::new()), 1);
         let peer = Peer::new(([192, 0, 2, 1], 50_000).into());
-        let id = server.accepted(NOW, Side::Main, peer).expect("the first one has a place");
+        let id = server.accepted(NOW, Side::Main, peer).expect("the first connection is accepted");
         let mut session = Self {
             server,
             id,
@@ -106,14 +106,14 @@ impl Session {
             out: Out::default(),
             pace,
             marks: Marks(0),
-            said: Vec::new(),
+            output: Vec::new(),
             end: End::Open,
         };
         session.act();
         session
     }
 
-    /// These bytes arrive together.
+    /// Receives bytes in one read.
     pub fn send(&mut self, mut bytes: &[u8]) {
         for _ in 0..CALLS_MAX {
             self.go_on();
@@ -122,10 +122,7 @@ impl Session {
             }
             let room = self.server.room(self.id, &mut self.shared);
             if room.is_empty() {
-                assert!(
-                    self.marks.has(Marks::BLOCKED),
-                    "paused, and nothing is left that would end that"
-                );
+                assert!(self.marks.has(Marks::BLOCKED), "paused without pending output");
                 self.flush();
                 continue;
             }
@@ -139,7 +136,7 @@ impl Session {
         panic!("the server spins");
     }
 
-    /// Takes all that waits to be said.
+    /// Reads all pending output.
     pub fn drain(&mut self) {
         for _ in 0..CALLS_MAX {
             self.go_on();
@@ -151,7 +148,7 @@ impl Session {
         panic!("the server never ends");
     }
 
-    /// The peer hangs up; nothing may be left behind.
+    /// The peer disconnects; nothing may be left.
     pub fn hang_up(mut self) {
         self.drain();
         if !self.is_gone() {
@@ -169,7 +166,7 @@ impl Session {
         matches!(self.end, End::Closed | End::Reset)
     }
 
-    /// Input that the server held back, as long as it asks for it.
+    /// Resumes held input as long as the server requests it.
     fn go_on(&mut self) {
         for _ in 0..CALLS_MAX {
             if !self.marks.take(Marks::RESUME) || self.is_gone() {
@@ -190,7 +187,7 @@ impl Session {
             Pace::Slow(bytes) => bytes.min(total),
         };
         let slices = self.out.slices(&self.shared).flatten();
-        self.said.extend(slices.take(taken));
+        self.output.extend(slices.take(taken));
         if taken < total {
             self.marks.set(Marks::BLOCKED);
         }
@@ -200,14 +197,14 @@ impl Session {
         self.out.clear();
     }
 
-    /// The peer takes a part of what waits.
+    /// The peer reads a part of the pending output.
     fn flush(&mut self) {
         let unsent = self.server.unsent(self.id);
         let taken = match self.pace {
             Pace::Eager => unsent.len(),
             Pace::Slow(bytes) => bytes.min(unsent.len()),
         };
-        self.said.extend_from_slice(&unsent[..taken]);
+        self.output.extend_from_slice(&unsent[..taken]);
         if taken > 0 {
             self.server.sent(NOW, self.id, taken);
         }
@@ -231,7 +228,7 @@ impl Session {
                 Action::Close(_) => self.marks.set(Marks::CLOSE),
                 Action::Reset(_) if !self.is_gone() => self.gone(End::Reset),
                 Action::Write(_) | Action::Reset(_) => {}
-                other => panic!("nobody asked for {other:?}"),
+                other => panic!("unexpected {other:?}"),
             }
             self.end_if_written();
         }

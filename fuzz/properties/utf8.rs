@@ -1,5 +1,5 @@
-//! Text that is checked as it arrives is judged as the standard library judges the whole, and
-//! refused at the first byte behind which no continuation can be valid.
+//! The incremental check has the standard library's verdict on the whole text, and rejects at the
+//! first byte after which no continuation can be valid.
 
 use wspulse::proto::message::Utf8;
 
@@ -30,11 +30,11 @@ pub fn utf8(data: &[u8]) {
     }
 }
 
-/// The first byte with which no text can begin like this, if there is one.
+/// The first byte that no valid text with this prefix can have, if any.
 fn first_wrong_byte(text: &[u8]) -> Option<usize> {
     let error = std::str::from_utf8(text).err()?;
     error.error_len()?;
-    // `error_len` says how much to skip; which byte was too much is said by the prefixes.
+    // `error_len` is the length to skip; the invalid byte is found by trying prefixes.
     let hopeless = |end: &usize| {
         std::str::from_utf8(&text[..*end]).is_err_and(|error| error.error_len().is_some())
     };

@@ -1,5 +1,5 @@
-"""As much of an API server as shows what an informer asks, and what its viewers see then: one list,
-one watch, over HTTP like `kubectl proxy`. It remembers each request as a role would have to allow it.
+"""An API server stub for checks of the informer: one list, one watch, over HTTP like `kubectl proxy`.
+It records each request as the (verb, group, resource, namespace) that a role must allow.
 """
 
 import json
@@ -27,17 +27,17 @@ def deployment(namespace, name, version, image, replicas):
 
 
 class ApiServer:
-    """`with` starts and stops it; `say` sends one event to whoever watches."""
+    """`with` starts and stops it; `send` sends one event to the watch."""
 
-    def __init__(self, *there):
-        self.there, self.events = list(there), queue.Queue()
-        self.asked, self.watched = [], threading.Event()
+    def __init__(self, *items):
+        self.items, self.events = list(items), queue.Queue()
+        self.requests, self.watched = [], threading.Event()
         handler = type("Handler", (Handler,), {"api": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
-    def say(self, kind, document):
+    def send(self, kind, document):
         self.events.put({"type": kind, "object": document})
 
     def __enter__(self):
@@ -59,15 +59,15 @@ class Handler(BaseHTTPRequestHandler):
         options, found = parse_qs(address.query), PATH.fullmatch(address.path)
         watches = options.get("watch", ["false"])[0] in ("true", "1")
         verb = "watch" if watches else "list"
-        self.api.asked.append((verb, *found.group("group", "resource", "namespace"))
-                              if found else ("get", address.path))
+        self.api.requests.append((verb, *found.group("group", "resource", "namespace"))
+                                 if found else ("get", address.path))
         if not found:
             return self.send_error(404)
         return self.watch() if watches else self.list()
 
     def list(self):
         body = json.dumps({"apiVersion": "apps/v1", "kind": "DeploymentList",
-                           "metadata": {"resourceVersion": "100"}, "items": self.api.there})
+                           "metadata": {"resourceVersion": "100"}, "items": self.api.items})
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Viewer:
-    """`wspulse connect`, whose lines are what somebody at a terminal would see."""
+    """`wspulse connect`, which prints the messages it receives."""
 
     def __init__(self, url):
         self.process = launch([BINARY, "connect", url], stdin=subprocess.PIPE, text=True,
@@ -98,7 +98,7 @@ class Viewer:
                               env=clean_environment())
 
     def lines(self, wanted, budget_s=10):
-        """The first messages, so many of them; fewer when they do not come in time."""
+        """The first `wanted` messages; fewer if they do not arrive in time."""
         timer, seen = threading.Timer(budget_s, self.process.kill), []
         timer.start()
         for line in self.process.stdout:

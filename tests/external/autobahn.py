@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -B
-"""Autobahn's fuzzing client against `wspulse`: 517 cases that know RFC 6455 and 7692 by heart.
+"""Autobahn's fuzzing client against `wspulse`: 517 cases for RFC 6455 and 7692.
 
-    tests/external/autobahn.py              sections 1-10, and some of 12 and 13: compression
+    tests/external/autobahn.py              sections 1-10, some cases of 12 and 13 (compression)
     tests/external/autobahn.py 6 7.1        these sections or cases only
     tests/external/autobahn.py --all        all 517 cases: about 20 minutes
     AUTOBAHN_URL=ws://127.0.0.1:9001/ …     another server on this machine, to try the script
@@ -29,14 +29,14 @@ CHOSEN = ["12.1.1", "12.1.5", "12.1.10", "12.1.13", "12.2.3", "12.2.9", "12.3.6"
           "12.4.7", "12.4.14", "12.5.4", "12.5.13", "13.1.2", "13.1.12", "13.2.5", "13.2.13",
           "13.3.4", "13.3.11", "13.4.8", "13.5.6", "13.5.12", "13.6.7", "13.7.3", "13.7.12"]
 GOOD = {"OK", "INFORMATIONAL"}
-# What is informational is what the RFC leaves open, in section 7.
+# Cases of section 7 whose outcome the RFC leaves open.
 INFORMATIONAL = 3
 COUNTS = {"usual": 301 + len(CHOSEN), "all": 517}
 BUDGET_S = {"usual": 280, "all": 3000}
 
 
 def python27():
-    """pyenv's newest 2.7, or one on the PATH; virtualenv 20.22 no longer knows how to use it."""
+    """pyenv's newest 2.7, or one on the PATH; virtualenv 20.22 no longer supports it."""
     found = sorted(Path.home().glob(".pyenv/versions/2.7.*/bin/python2.7"))
     return str(found[-1]) if found else shutil.which("python2.7")
 
@@ -51,7 +51,7 @@ def wstest(python):
 
 
 def fuzz(tool, url, cases, budget_s):
-    """Runs the cases; {case: {"behavior": …, "behaviorClose": …}} of the one agent."""
+    """Runs the cases; {case: {"behavior": …, "behaviorClose": …}} of our only agent."""
     reports = tools.TOOLS / "reports" / f"autobahn-{os.getpid()}"
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir(parents=True)
@@ -59,18 +59,18 @@ def fuzz(tool, url, cases, budget_s):
     spec.write_text(json.dumps({
         "outdir": str(reports), "servers": [{"agent": "wspulse", "url": url}],
         "options": {"failByDrop": False}, "cases": cases, "exclude-cases": []}))
-    # cwd: wstest leaves files where it stands.
+    # cwd: wstest writes files into its working directory.
     run = subprocess.run([tool, "-m", "fuzzingclient", "-s", spec], cwd=reports,
                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, text=True, timeout=budget_s)
     index = reports / "index.json"  # written at the end only
     if not index.exists():
-        raise RuntimeError(f"no report; wstest said {run.stdout[-500:]}")
+        raise RuntimeError(f"no report; wstest printed {run.stdout[-500:]}")
     return json.loads(index.read_text()).get("wspulse", {}), reports
 
 
 def judge(results, count):
-    """Whether all is well; the cases that are not are listed."""
+    """Whether every case passed; lists those that did not."""
     behaviour = Counter(result["behavior"] for result in results.values())
     closing = Counter(result["behaviorClose"] for result in results.values())
     print(f"# behaviour {dict(behaviour)}, closing {dict(closing)}", flush=True)
@@ -122,7 +122,7 @@ def main():
         harness.section(run, tool, PLAIN + COMPRESSION, "all")
     else:
         harness.section(run, tool, PLAIN + CHOSEN, "usual")
-        not_run(f"Autobahn, {COUNTS['all'] - COUNTS['usual']} more cases of compression",
+        not_run(f"Autobahn, {COUNTS['all'] - COUNTS['usual']} more compression cases",
                 "20 minutes; --all runs them")
     harness.finish()
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""`wspulse backend` among real parts: curl, our own gateway with a Python client in front, moto with
-signatures checked, dynalite, credentials from all three sources, throttling and outages.
+"""`wspulse backend` with curl, with our own gateway and a Python client, with moto (which checks
+signatures) and dynalite, credentials from all three sources, throttling and outages.
 
     tests/external/backend.py
 
@@ -44,7 +44,7 @@ def curl(*args):
 
 
 def texts():
-    """The sample's answers, to the byte."""
+    """The sample's answers, byte for byte."""
     front = gateway()
     with Backend("--gateway", front.url) as backend:
         url = backend.url("/")
@@ -53,10 +53,10 @@ def texts():
         text = "it's \"quoted\" \\ and\nnew ☃"
         body = json.dumps({"myConnectionIdProperty": "Ab-_9=", "myBody": text, "domain": "evil:1", "stage": "x"})
         equal("POST / is `default`", curl("-d", body, url), "default|200")
-        equal("the client is answered, whatever its message has",
+        equal("the client gets an answer to a message of any content",
               [(seen[1], seen[3].decode()) for seen in front.seen],
               [("/@connections/Ab-_9%3D", f"Got message:{text}")])
-        check("what is no message is told so", "myConnectionIdProperty" in curl("-d", "nonsense", url))
+        check("an invalid message is refused with the reason", "myConnectionIdProperty" in curl("-d", "nonsense", url))
         equal("a connection that is gone", (post(url, "gone"), metric(backend, "backend_sessions")),
               ((200, b"default"), 1))
         equal("/readyz", curl(url + "readyz"), "OK\n|200")
@@ -67,21 +67,21 @@ def texts():
         check("/stats has the rate for KEDA", 2 <= stats["perSecond"] <= 10, stats)
         check("messages do not get into the log", "many" not in backend.log_text()
               and "quoted" not in backend.log_text(), backend.log_text()[-500:])
-        # One request in hand, and SIGTERM.
+        # SIGTERM while a request is in progress.
         with ThreadPoolExecutor() as pool:
             slow = pool.submit(post, url, "slow")
             time.sleep(0.3)
             backend.signal()
-            equal("SIGTERM finishes what is in hand", slow.result(), (200, b"default"))
+            equal("SIGTERM lets the request in progress finish", slow.result(), (200, b"default"))
         equal("and ends with 0", backend.wait(), 0)
     front.close()
 
 
 async def behind_our_gateway():
-    """Client, gateway, backend: and the backend is exchanged while the client stays."""
+    """Client, gateway, backend; the backend is replaced while the client stays connected."""
     port, admin = free_port(), free_port()
     token = SCRATCH / "gateway-token"
-    token.write_text("a-token-that-both-know")
+    token.write_text("a-token-shared-by-both")
     back = ["--gateway", f"http://127.0.0.1:{admin}", "--listen", f"127.0.0.1:{port}",
             "--gateway-token-file", str(token)]
     backend = Backend(*back)
@@ -96,7 +96,7 @@ async def behind_our_gateway():
             backend = Backend(*back)
             await client.send("still here")
             got = await asyncio.wait_for(client.recv(), 5)
-            equal("the client has noticed nothing of another backend", got, "Got message:still here")
+            equal("the client does not notice the new backend", got, "Got message:still here")
             count = 200
             for number in range(count):
                 await client.send(str(number))
@@ -109,12 +109,12 @@ async def behind_our_gateway():
             await asyncio.sleep(0.5)
             await client.send("another token")
             equal("a token that changes", await asyncio.wait_for(client.recv(), 5), "Got message:another token")
-    check("the token is in no log", "token-that" not in backend.log_text() + server.log_text())
+    check("the token is in no log", "token-shared" not in backend.log_text() + server.log_text())
     backend.kill()
 
 
 class Table:
-    """A store with DynamoDB's protocol, and a client of AWS' own."""
+    """A DynamoDB emulator, and boto3's client for it."""
 
     def __init__(self, port, key="AKIDEXAMPLE", secret=SECRET):
         self.port, self.url = port, f"http://127.0.0.1:{port}"
@@ -141,7 +141,7 @@ def dynalite():
 
 
 def moto():
-    """With a user whose key is the only one that it takes from then on."""
+    """moto with one IAM user, whose key is the only one it accepts afterwards."""
     port = free_port()
     log = open(SCRATCH / "moto.log", "wb")
     launch([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log,
@@ -163,7 +163,7 @@ def moto():
     role = iam.create_role(RoleName="r", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
     iam.put_role_policy(RoleName="r", PolicyName="p", PolicyDocument=json.dumps(allowed))
     sts = boto3.client("sts", **known)
-    # What a pod would be given, good for as long as this test says.
+    # The credentials that a pod would get; the test sets when they expire.
     table.lent = lambda: sts.assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
     return table
 
@@ -174,7 +174,7 @@ def shared_table(what, table):
     args = ["--gateway", front.url, *table.args("shared", "--create-table")]
     with Backend(*args, env=table.env) as one, Backend(*args, env=table.env) as two:
         there = until(lambda: all(backend.record("table is ready") for backend in (one, two)), 15)
-        check(f"{what}: two backends agree on who makes the table", there, one.log_text()[-600:])
+        check(f"{what}: only one of two backends creates the table", there, one.log_text()[-600:])
         count, connections = 200, 5
         urls = [one.url("/"), two.url("/")]
         with ThreadPoolExecutor(8) as pool:
@@ -184,19 +184,19 @@ def shared_table(what, table):
         equal(f"{what}: {count} messages are counted, {connections} sessions",
               (sum(int(item["messages"]["N"]) for item in items), len(items)), (count, connections))
         fields = {tuple(sorted(item)) for item in items}
-        equal(f"{what}: what an item has", fields,
+        equal(f"{what}: the attributes of an item", fields,
               {("connectionId", "createdAt", "expiresAt", "lastSeenAt", "messages")})
         left_s = int(items[0]["expiresAt"]["N"]) - time.time()
         check(f"{what}: it expires", 7100 < left_s < 7300 and items[0]["createdAt"]["S"]
               <= items[0]["lastSeenAt"]["S"], items[0])
         created = sum(metric(backend, "backend_sessions_created_total") for backend in (one, two))
-        equal(f"{what}: each session began once", created, connections)
+        equal(f"{what}: each session was created once", created, connections)
         post(urls[0], "gone")
         check(f"{what}: 410 deletes the session", until(lambda: len(table.items("shared")) == connections, 15))
         equal(f"{what}: each is answered by one callback", len(front.seen), count + 1)
         hidden = all(secret not in one.log_text() for secret in [table.env["AWS_SECRET_ACCESS_KEY"]])
         check(f"{what}: no secret in the log", hidden)
-        equal(f"{what}: they leave", (one.stop(), two.stop()), (0, 0))
+        equal(f"{what}: both exit with 0", (one.stop(), two.stop()), (0, 0))
     front.close()
 
 
@@ -212,21 +212,21 @@ def with_moto():
     wrong = table.env | {"AWS_SECRET_ACCESS_KEY": SECRET}
     with Backend("--gateway", front.url, *table.args("shared"), env=wrong) as backend:
         equal("moto: with a wrong key messages are answered", post(backend.url("/"), "w"), (200, b"default"))
-        equal("moto: and /readyz says so", fetch(backend.url("/readyz")), (200, "OK, sessions degraded\n"))
+        equal("moto: … and /readyz reports it", fetch(backend.url("/readyz")), (200, "OK, sessions degraded\n"))
         record = backend.record("a message was not counted") or {}
-        check("moto: the log says why", "credentials" in record.get("why", ""), record)
+        check("moto: the log gives the reason", "credentials" in record.get("why", ""), record)
         equal("moto: nothing was counted", [item for item in table.items("shared")
                                             if item["connectionId"]["S"] == "w"], [])
     env = {"AWS_REGION": REGION}
     code, _, err = wspulse("backend", *table.args("shared"), env=env)
-    check("without credentials: exit 2, and what to do", code == 2 and "AWS_ACCESS_KEY_ID" in err, err)
+    check("without credentials: exit 2 and a remedy", code == 2 and "AWS_ACCESS_KEY_ID" in err, err)
     given_by_pods(table, front)
     given_by_sts(table, front)
     front.close()
 
 
 def given_by_pods(table, front):
-    """EKS Pod Identity: short lives, and a token that changes."""
+    """EKS Pod Identity: credentials that expire soon, and a token that changes."""
     token = SCRATCH / "pod-token"
     token.write_text("first")
     secrets = ["second"]
@@ -284,8 +284,8 @@ def given_by_sts(table, front):
         equal("IRSA: counted", table.messages("shared"), before + 1)
     env["AWS_ROLE_ARN"] = "arn:aws:iam::1:role/other"
     with Backend("--gateway", front.url, *table.args("shared"), env=env) as backend:
-        check("IRSA: a refusal is named", until(lambda: "AccessDenied" in backend.log_text(), 15))
-        equal("IRSA: and messages are answered", post(backend.url("/"), "irsa"), (200, b"default"))
+        check("IRSA: the log names the refusal", until(lambda: "AccessDenied" in backend.log_text(), 15))
+        equal("IRSA: … and messages are answered", post(backend.url("/"), "irsa"), (200, b"default"))
     sts.close()
 
 
@@ -297,13 +297,13 @@ def with_dynalite():
     with_trouble(table)
     missing = launch([harness.BINARY, "backend", "--listen", "127.0.0.1:0", *table.args("nothing")],
                      env=harness.clean_environment(table.env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    said = missing.communicate(timeout=10)[0].decode()
-    check("a table that is missing: exit 1 and a remedy",
-          missing.returncode == 1 and "table nothing does not exist" in said and "--create-table" in said, said)
+    output = missing.communicate(timeout=10)[0].decode()
+    check("a missing table: exit 1 and a remedy",
+          missing.returncode == 1 and "table nothing does not exist" in output and "--create-table" in output, output)
 
 
 def with_trouble(table):
-    """A proxy that throttles, and one that is gone for a while."""
+    """A proxy that throttles, and one that goes away for a while."""
     front, left, lock = gateway(), [40], threading.Lock()
 
     def spoil(operation):
@@ -323,24 +323,24 @@ def with_trouble(table):
             answers = list(pool.map(lambda n: post(url, f"t{n}"), range(20)))
         equal("throttled: all are answered", set(answers), {(200, b"default")})
         lost = metric(backend, "backend_session_errors_total")
-        check("throttled: what is asked again counts once", lost <= 4 and
+        check("throttled: a retried request counts once", lost <= 4 and
               table.messages("shared") == before + 20 - lost, (lost, table.messages("shared") - before))
-        # Now nobody is there.
+        # The table is unreachable from here on.
         between.close()
         began = time.monotonic()
         answers = [post(url, "out") for _ in range(10)]
         took_s = time.monotonic() - began
         equal("outage: messages are answered", set(answers), {(200, b"default")})
-        check("outage: and soon nobody waits for the table", took_s < 12, f"{took_s:.1f} s")
+        check("outage: … and soon no message waits for the table", took_s < 12, f"{took_s:.1f} s")
         equal("outage: /readyz", fetch(backend.url("/readyz")), (200, "OK, sessions degraded\n"))
         check("outage: counted", metric(backend, "backend_session_errors_total") >= lost + 10
               and metric(backend, "backend_sessions_degraded") == 1)
         between = proxy(table.port, lambda _: None, between.port)
-        check("outage: it is noticed when it is over, without a message",
+        check("outage: its end is noticed without a message",
               until(lambda: fetch(backend.url("/readyz")) == (200, "OK\n"), 40), backend.log_text()[-400:])
         before = table.messages("shared")
         post(url, "out")
-        equal("outage: then messages are counted again", table.messages("shared"), before + 1)
+        equal("outage: … then messages are counted again", table.messages("shared"), before + 1)
     between.close()
     front.close()
 

@@ -1,5 +1,5 @@
-"""What `backend.py` needs around a backend: a gateway to call back, whoever gives credentials, a
-proxy in front of a table, tables themselves. Threads of this process, or servers of others."""
+"""What `backend.py` needs around a backend: a gateway to call back, sources of credentials, a proxy
+in front of a table. They are threads of this process."""
 
 import contextlib
 import http.client
@@ -30,11 +30,11 @@ class Backend(Server):
                                   env=harness.clean_environment(env))
         self._wait_for_banner({"main"}, 10)
         self.started_ms = (time.monotonic() - started) * 1000
-        self.main = self.doors["main"]
+        self.main = self.listeners["main"]
 
 
 class Web:
-    """An HTTP server of this process; `answer(method, path, headers, body)` gives status and body."""
+    """An HTTP server of this process; `answer(method, path, headers, body)` returns status and body."""
 
     def __init__(self, answer, port=0):
         outer, self.seen, self.open = self, [], set()
@@ -88,7 +88,7 @@ class Web:
 
 
 def gateway():
-    """Takes answers; a connection named `gone` is gone, a `slow` one takes a second."""
+    """Accepts callbacks; a connection named `gone` gets 410, a `slow` one takes a second."""
     def answer(_method, path, _headers, _body):
         if "slow" in path:
             time.sleep(1)
@@ -97,10 +97,10 @@ def gateway():
 
 
 def post(url, connection, text="hi", budget_s=15):
-    """A message as the gateway's template has it; status and body."""
+    """A message in the form of the gateway's template; status and body."""
     body = json.dumps({"myConnectionIdProperty": connection, "myBody": text, "domain": "d", "stage": "s"})
-    place = urllib.parse.urlsplit(url)
-    client = http.client.HTTPConnection(place.hostname, place.port, timeout=budget_s)
+    address = urllib.parse.urlsplit(url)
+    client = http.client.HTTPConnection(address.hostname, address.port, timeout=budget_s)
     with contextlib.closing(client):
         client.request("POST", "/", body.encode(), {"Content-Type": "application/json"})
         answer = client.getresponse()
@@ -108,23 +108,23 @@ def post(url, connection, text="hi", budget_s=15):
 
 
 def fetch(url):
-    place = urllib.parse.urlsplit(url)
-    client = http.client.HTTPConnection(place.hostname, place.port, timeout=5)
+    address = urllib.parse.urlsplit(url)
+    client = http.client.HTTPConnection(address.hostname, address.port, timeout=5)
     with contextlib.closing(client):
-        client.request("GET", place.path)
+        client.request("GET", address.path)
         answer = client.getresponse()
         return answer.status, answer.read().decode()
 
 
 def metric(backend, name):
-    """A metric's value; its rows summed."""
+    """The sum of a metric over its labels."""
     lines = fetch(backend.url("/metrics"))[1].splitlines()
     rows = [line for line in lines if line.split("{")[0].split(" ")[0] == name]
     return sum(float(line.rsplit(" ", 1)[1]) for line in rows)
 
 
 def proxy(target_port, spoil, port=0):
-    """In front of a table; `spoil(operation)` answers in its stead, or says None."""
+    """A proxy in front of a table; `spoil(operation)` returns an answer of its own, or None."""
     def answer(method, path, headers, body):
         operation = (headers.get("X-Amz-Target") or "").rsplit(".", 1)[-1]
         spoilt = spoil(operation)

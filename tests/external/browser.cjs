@@ -1,4 +1,4 @@
-// Chromium under orders: browser.py writes a JSON line a command, this answers each with a JSON line.
+// Runs Chromium for browser.py, which writes one JSON line per command and reads one per answer.
 //     NODE_PATH=…/node_modules node browser.cjs
 'use strict';
 const fs = require('fs');
@@ -7,13 +7,13 @@ const { chromium } = require('playwright-core');
 
 const ARGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
-  // Several pages are open at once, and each has to run as if it were the one in front.
+  // Several pages are open at once, and background pages must not be throttled.
   '--disable-renderer-backgrounding', '--disable-background-timer-throttling', '--disable-backgrounding-occluded-windows'];
 const AXE = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const pages = new Map();
 let browser;
 
-// What a page says and asks for while it is open; the test judges it at the end.
+// Records errors, console output, requests and dialogs of a page; the test checks them at its end.
 function watch(page) {
   const seen = { errors: [], console: [], requests: [], dialogs: 0 };
   page.on('pageerror', (error) => seen.errors.push(String(error.stack || error)));
@@ -43,7 +43,7 @@ async function open({ url, width = 1280, height = 900, dark = false, still = fal
 
 const COMMANDS = {
   run: (page, { script }) => page.evaluate(script),
-  // Asked again and again from here: what playwright would run in the page, its policy forbids.
+  // Polls from here: playwright's own wait runs code that the page's policy forbids.
   async until(page, { script, ms }) {
     const end = performance.now() + ms;
     while (performance.now() < end) {

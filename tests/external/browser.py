@@ -1,6 +1,6 @@
 """Chromium for a check: Debian's, driven by playwright-core from npm through `browser.cjs`.
 
-A page is asked by JavaScript expressions and touched as a person would; it knows nothing of wspulse.
+It reads a page by JavaScript expressions and uses mouse and keyboard; it knows nothing of wspulse.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ ANSWER_BYTES_MAX = 16 << 20
 
 
 def install():
-    """The browser from apt, what drives it from npm; returns the folder that holds `node_modules`."""
+    """Chromium from apt, playwright-core and axe-core from npm; returns the folder that holds `node_modules`."""
     if shutil.which(CHROMIUM) is None:
         tools.carry_out(["apt-get", "update"])
         tools.carry_out(["apt-get", "install", "--yes", "--no-install-recommends", "chromium"])
@@ -27,7 +27,7 @@ def install():
 
 
 class Browser:
-    """One Chromium; commands may overlap, each waits for its own answer."""
+    """One Chromium; commands may overlap, and answers are matched to them by id."""
 
     def __init__(self, modules):
         self.modules, self.numbers, self.waiting = modules, itertools.count(), {}
@@ -73,7 +73,7 @@ class Browser:
 
 
 class Page:
-    """One tab in a profile of its own."""
+    """One tab with its own profile."""
 
     def __init__(self, browser, number):
         self.browser, self.number = browser, number
@@ -90,7 +90,7 @@ class Page:
         return self.ask("until", script=script, ms=budget_s * 1000)
 
     def text(self, name):
-        """What stands in the element with this id."""
+        """The text of the element with this id."""
         return self.run(f"document.getElementById('{name}').textContent")
 
     def click(self, selector):

@@ -1,6 +1,6 @@
-"""Control groups of our own, below the one that we stand in: version 1 and version 2.
+"""Control groups below our own, version 1 and version 2.
 
-A server is put into one before it is executed, so that every byte of it counts.
+A server enters its group before exec, so that all of its memory is charged to the group.
 """
 
 import os
@@ -11,7 +11,7 @@ _made = 0
 
 
 class Unavailable(Exception):
-    """Why this machine lets us make no such group."""
+    """This machine does not allow such a group; the text says why."""
 
 
 def hierarchies():
@@ -39,7 +39,7 @@ def hierarchies():
 
 
 class Group:
-    """Limits for what is started with `prefix`; `with` removes it."""
+    """A group with limits; commands behind `prefix` run in it, and `with` removes it."""
 
     def __init__(self, cpu_milli=None, memory=None):
         global _made
@@ -68,7 +68,7 @@ class Group:
 
     def _limit_cpu(self, milli):
         group, version = self._make("cpu")
-        quota_us = milli * 100  # of 100 000, the period that every container runtime sets
+        quota_us = milli * 100  # the period of 100 000 us is what every container runtime sets
         if version == 2:
             (group / "cpu.max").write_text(f"{quota_us} 100000")
         else:
@@ -81,21 +81,21 @@ class Group:
             (group / "memory.max").write_text(str(limit))
             return
         (group / "memory.limit_in_bytes").write_text(str(limit))
-        # Version 1 counts socket buffers apart, and only if they are limited; version 2 counts
-        # them with the rest. A limit that is never met makes the counter run.
+        # Version 1 counts socket buffers separately, and only if they have a limit; version 2 counts
+        # them with the rest. A limit that is never reached enables the counter.
         tcp = group / "memory.kmem.tcp.limit_in_bytes"
         if tcp.exists():
             tcp.write_text(str(1 << 40))
 
     @property
     def prefix(self):
-        """Stands before a command that is to run in here; the process id stays the same."""
+        """Goes before a command that is to run in this group; the process id stays the same."""
         procs = " ".join(str(folder / "cgroup.procs") for folder, _ in self.folders.values())
         enter = 'for procs in $1; do echo $$ > "$procs" || exit 1; done; shift; exec "$@"'
         return ["sh", "-c", enter, "sh", procs]
 
     def _number(self, file, key=None):
-        """A figure of the memory controller; 0 where this kernel does not tell it."""
+        """A figure of the memory controller; 0 if this kernel does not report it."""
         try:
             text = (self.folders["memory"][0] / file).read_text()
         except OSError:
@@ -106,7 +106,7 @@ class Group:
                      if line.split()[0] == key), 0)
 
     def usage(self):
-        """Bytes in use: memory of the process, the kernel's for it, and socket buffers."""
+        """Bytes in use: the process, kernel memory charged to it, and socket buffers."""
         if self.folders["memory"][1] == 2:
             return self._number("memory.current")
         return self._number("memory.usage_in_bytes") + self._number("memory.kmem.tcp.usage_in_bytes")
@@ -117,7 +117,7 @@ class Group:
         return self._number("memory.kmem.tcp.usage_in_bytes")
 
     def refusals(self):
-        """How often the limit was met: the kernel then reclaims, or kills."""
+        """How often the limit was reached; the kernel then reclaims or kills."""
         if self.folders["memory"][1] == 2:
             return self._number("memory.events", "max")
         return self._number("memory.failcnt")
@@ -128,7 +128,7 @@ class Group:
 
     def remove(self):
         for folder, _ in self.folders.values():
-            for _ in range(50):  # what was killed just now may still be leaving
+            for _ in range(50):  # a process killed just now may not be gone yet
                 try:
                     folder.rmdir()
                     break

@@ -1,10 +1,10 @@
 #!/usr/bin/env -S python3 -B
-"""deploy/chart: linted, rendered with every value set, and believed only what the result says.
+"""deploy/chart: linted, rendered with every value set, and started.
 
     tests/external/chart.py
 
-What is rendered is validated, checked for what belongs together, and started: the arguments are
-given to `wspulse`, its probes and hooks are called as the kubelet would.
+The rendered objects are validated, their references to each other are checked, `wspulse` is started
+with their arguments, and probes and hooks are called as the kubelet would call them.
 """
 
 import base64
@@ -17,13 +17,13 @@ import kube  # first: it goes on in an environment that has what the others impo
 
 import harness
 from harness import ROOT, SCRATCH, Server, check, equal, section
-from kube import (HELM, PROBES, dangling, get, in_time, lived, name_of, objects, of_kind, pods,
+from kube import (HELM, PROBES, dangling, get, in_time, lifecycle, name_of, objects, of_kind, pods,
                   restricted, run, started_as)
 
 CHART = ROOT / "deploy" / "chart"
 RELEASE, NAMESPACE = "release", kube.NAMESPACE
 ALB = "alb.ingress.kubernetes.io"
-# What goes wrong, and a part of the sentence that has to say so.
+# Invalid settings, and a part of the error message that each must cause.
 REFUSED = {
     "faults.enabled=true,ingress.enabled=true": "set faults.force=true if this is intended",
     "faults.enabled=true,service.type=LoadBalancer": "lets any client that reaches the port stop",
@@ -68,9 +68,9 @@ def value_sets():
     rendered = {}
     for path in [None, *sorted((CHART / "ci").glob("*-values.yaml"))]:
         name = path.name.removesuffix("-values.yaml") if path else "defaults"
-        code, said = template(*(["--values", path] if path else []))
-        if check(f"{name}: renders", code == 0, said):
-            rendered[name] = objects(said)
+        code, output = template(*(["--values", path] if path else []))
+        if check(f"{name}: renders", code == 0, output):
+            rendered[name] = objects(output)
     check(f"{len(rendered)} value sets, at least 8", len(rendered) >= 8)
     return rendered
 
@@ -78,31 +78,31 @@ def value_sets():
 def lint():
     for path in [None, *sorted((CHART / "ci").glob("*-values.yaml"))]:
         options = ["--values", path] if path else []
-        code, said = run(HELM, "lint", "--strict", CHART, *options)
+        code, output = run(HELM, "lint", "--strict", CHART, *options)
         check(f"helm lint --strict {path.name if path else ''}",
-              code == 0 and "WARNING" not in said and "ERROR" not in said, said)
+              code == 0 and "WARNING" not in output and "ERROR" not in output, output)
     chart = objects((CHART / "Chart.yaml").read_text())[0]
     crate = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     equal("version and appVersion are the crate's", (chart["version"], chart["appVersion"]),
           (crate, crate))
-    code, said = run(HELM, "package", CHART, "--destination", SCRATCH)
-    if check("helm package", code == 0, said):
+    code, output = run(HELM, "package", CHART, "--destination", SCRATCH)
+    if check("helm package", code == 0, output):
         names = tarfile.open(SCRATCH / f"wspulse-{crate}.tgz").getnames()
-        check("… without what is only for tests", "wspulse/values.schema.json" in names
+        check("… without the files for tests", "wspulse/values.schema.json" in names
               and not any("ci/" in name or "checkov" in name or "_test" in name for name in names), names)
 
 
 def refusals():
-    for told, wanted in REFUSED.items():
-        code, said = template("--set", told)
-        check(f"{told}: refused with a sentence", code != 0 and wanted in said, said)
-    code, said = template("--set", "faults.enabled=true,faults.force=true,ingress.enabled=true")
-    check("… but faults behind an ingress can be forced", code == 0 and "--faults" in said, said)
+    for setting, wanted in REFUSED.items():
+        code, output = template("--set", setting)
+        check(f"{setting}: refused with a message", code != 0 and wanted in output, output)
+    code, output = template("--set", "faults.enabled=true,faults.force=true,ingress.enabled=true")
+    check("… but faults behind an ingress can be forced", code == 0 and "--faults" in output, output)
 
 
 # ---- the rendered objects ------------------------------------------------------------------------
 
-def judged(rendered):
+def validated(rendered):
     custom = []
     for name, documents in rendered.items():
         custom += kube.validate(name, documents)
@@ -110,7 +110,7 @@ def judged(rendered):
         check(f"{name}: pods of the restricted level, without token and service links",
               not faults, faults)
         faults = dangling(documents)
-        check(f"{name}: every selector, port and back end leads somewhere", not faults, faults)
+        check(f"{name}: every selector, port and back end has a target", not faults, faults)
         deployments = {"shop"} if name == "deployments-namespace" else set()
         equal(f"{name}: all in the release's namespace, a role where it is used",
               {document["metadata"].get("namespace") for document in documents
@@ -135,15 +135,15 @@ def container(documents, name="wspulse"):
 
 
 def details(rendered):
-    """Single promises, each where it is made."""
+    """Single properties of single value sets."""
     for name in set(rendered) - {"gowebsockettest-local", "least"}:
         asked = [container(rendered[name])[probe]["httpGet"]["port"] for probe in PROBES]
-        equal(f"{name}: all three probes ask the admin port", asked, ["admin"] * 3)
+        equal(f"{name}: all three probes use the admin port", asked, ["admin"] * 3)
     for name, documents in rendered.items():
         hung = [own["livenessProbe"].get("terminationGracePeriodSeconds")
                 for _, _, pod in pods(documents) for own in pod["containers"]
                 if "livenessProbe" in own]
-        equal(f"{name}: what hangs is killed after 5 s, not after its hook", set(hung), {5})
+        equal(f"{name}: a hung server is killed after 5 s, not after its hook", set(hung), {5})
     defaults = rendered["defaults"]
     equal("requests 5m and 8Mi, limits 100m and 128Mi", container(defaults)["resources"], {
         "requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "128Mi"}})
@@ -151,18 +151,18 @@ def details(rendered):
              for port in service["spec"]["ports"]}
     equal("appProtocol kubernetes.io/ws", ports["http"]["appProtocol"], "kubernetes.io/ws")
     policy = of_kind(defaults, "NetworkPolicy")[0]["spec"]
-    equal("network policy: the clients' port for all, the admin port for three",
+    equal("network policy: the clients' port is open to all, the admin port to three",
           [(rule["ports"][0]["port"], len(rule.get("from", []))) for rule in policy["ingress"]],
           [("http", 0), ("admin", 3)])
-    equal("network policy: nothing goes out", policy["egress"], [])
-    check("no replicas beside a scaler", all(
+    equal("network policy: no outgoing traffic", policy["egress"], [])
+    check("no replicas set if there is a scaler", all(
         "replicas" not in of_kind(rendered[name], "Deployment")[0]["spec"]
         for name in ("hpa-cpu", "hpa-connections", "keda", "keda-prometheus")))
-    equal("least: only what cannot be left out", sorted(map(name_of, rendered["least"])),
+    equal("least: only the required objects", sorted(map(name_of, rendered["least"])),
           ["Deployment/release-wspulse", "Pod/release-wspulse-test", "Service/release-wspulse"])
 
 
-def doors(rendered):
+def ingresses(rendered):
     """The keys of gowebsockettest's chart, and what ingress controllers need."""
     seed = {name_of(document): document for document in rendered["gowebsockettest"]}
     service = seed["Service/gowebsockettest"]["spec"]
@@ -175,15 +175,15 @@ def doors(rendered):
           (ingress["spec"]["ingressClassName"], ingress["spec"]["tls"]),
           ("nginx", [{"hosts": [host], "secretName": "gowebsockettest-tls"}]))
     annotations = ingress["metadata"]["annotations"]
-    check("gowebsockettest: issuer kept, read timeout added, the old class annotation gone",
+    check("gowebsockettest: issuer kept, read timeout added, the old class annotation removed",
           annotations.get("cert-manager.io/cluster-issuer") == "letsencrypt-prod"
           and annotations.get("nginx.ingress.kubernetes.io/proxy-read-timeout") == "3600"
           and "kubernetes.io/ingress.class" not in annotations, annotations)
     local = container(rendered["gowebsockettest-local"])
     own = [local[probe]["httpGet"] for probe in PROBES[1:]]
-    equal("gowebsockettest-local: its own probes", own, [{"path": "/healthz", "port": 8080}] * 2)
+    equal("gowebsockettest-local: probes on the main port", own, [{"path": "/healthz", "port": 8080}] * 2)
     issued = of_kind(rendered["nginx"], "Ingress")[0]["spec"]["tls"]
-    equal("nginx: an issuer makes a certificate for all hosts", issued[0]["hosts"],
+    equal("nginx: one certificate of the issuer for all hosts", issued[0]["hosts"],
           ["ws.example.com", "other.example.com"])
     alb = of_kind(rendered["alb"], "Ingress")[0]["metadata"]["annotations"]
     check("alb: an idle timeout of an hour, and the user's own annotations",
@@ -192,17 +192,17 @@ def doors(rendered):
 
 
 def notes(rendered):
-    """Every command that the notes print names something that is there."""
+    """The objects in the commands that the notes print exist."""
     for name, documents in rendered.items():
         values = [] if name == "defaults" else ["--values", CHART / "ci" / f"{name}-values.yaml"]
-        code, said = run(HELM, "install", RELEASE, CHART, "--namespace", NAMESPACE,
+        code, output = run(HELM, "install", RELEASE, CHART, "--namespace", NAMESPACE,
                          "--dry-run=client", *values)
-        said = said.partition("NOTES:")[2]
+        output = output.partition("NOTES:")[2]
         there = {name_of(document).lower() for document in documents}
-        named = set(re.findall(r"(?:deployment|service)/[\w-]+", said))
-        named |= {f"service/{found}" for found in re.findall(r"get service ([\w-]+)", said)}
-        check(f"{name}: notes name what is there", code == 0 and len(named) >= 1 and named <= there
-              and "wscat -c ws" in said, f"{named - there}: {said}")
+        named = set(re.findall(r"(?:deployment|service)/[\w-]+", output))
+        named |= {f"service/{found}" for found in re.findall(r"get service ([\w-]+)", output)}
+        check(f"{name}: the notes name existing objects", code == 0 and len(named) >= 1 and named <= there
+              and "wscat -c ws" in output, f"{named - there}: {output}")
 
 
 # ---- the rendered arguments, at work -------------------------------------------------------------
@@ -210,7 +210,7 @@ def notes(rendered):
 def accepted(rendered):
     for name, documents in rendered.items():
         if of_kind(documents, "Secret") or name.startswith("rest-own"):
-            if not kube.knows("--gateway-backend"):
+            if not kube.supports("--gateway-backend"):
                 harness.not_run(f"{name}: its arguments", "this build has no gateway")
                 continue
         args, env = started_as(container(documents))
@@ -220,7 +220,7 @@ def accepted(rendered):
 
 
 def measured(rendered):
-    """What the scalers and Prometheus are told to read is there."""
+    """The figures that the scalers and Prometheus read exist."""
     args, env = started_as(container(rendered["gateway"]))
     scaler = of_kind(rendered["keda"], "ScaledObject")[0]["spec"]["triggers"][0]["metadata"]
     with Server(*args, env=env) as server:
@@ -235,12 +235,12 @@ def measured(rendered):
 
 
 def deployments(rendered):
-    """The feed of Deployments: off by default; on, with a role that is just enough."""
+    """The feed of Deployments: off by default; if on, the role allows what it needs and no more."""
     args = container(rendered["defaults"])["args"]
-    check("without it: no such mount, no role, no token", "--kube=off" in args
+    check("deployments off: no such mount, no role, no token", "--kube=off" in args
           and not kube.rights(rendered["defaults"]), args)
     for name, namespace in (("deployments", "default"), ("deployments-namespace", "shop")):
-        seen = kube.informed(name, rendered[name])
+        seen = kube.viewer_lines(name, rendered[name])
         equal(f"{name}: viewers see all of a Deployment's life", (seen[0], seen[-1]),
               ("< Successfully processed deployment: web",
                f"< Deployment {namespace}/web has been deleted"))
@@ -248,12 +248,12 @@ def deployments(rendered):
         check(f"{name}: the network policy lets it reach the API server's ports, nothing else",
               len(goes_out) == 1 and set(goes_out[0]) == {"ports"}, goes_out)
     inside = kube.rights(rendered["deployments-namespace"])[0][1]
-    equal("deployments.namespace: a Role there, and no other",
+    equal("deployments.namespace: a Role in that namespace only",
           (inside["kind"], inside["metadata"]["namespace"]), ("Role", "shop"))
 
 
 def monitoring(rendered):
-    """What monitoring.py has tried arrives as it is, also where helm could take it for a template."""
+    """The files that monitoring.py checks are rendered unchanged, although they contain `{{`."""
     folder, documents = CHART / "monitoring", rendered["monitoring"]
     board = of_kind(documents, "ConfigMap")[0]["data"]["wspulse.json"]
     equal("dashboard: the file's", json.loads(board), json.loads((folder / "dashboard.json").read_text()))
@@ -262,7 +262,7 @@ def monitoring(rendered):
 
 
 def rest(rendered):
-    """WebSockets in front, REST behind: who may call whom, and the two at work."""
+    """Gateway and backend: who may call whom, and both of them running."""
     documents = rendered["rest"]
     policies = {policy["metadata"]["name"]: policy["spec"]
                 for policy in of_kind(documents, "NetworkPolicy")}
@@ -296,7 +296,7 @@ def rest(rendered):
     equal("rest: … of 40 letters and digits",
           bool(re.fullmatch(r"\w{40}", base64.b64decode(secret["data"]["token"]).decode())), True)
     own = rendered["rest-own"]
-    equal("rest-own: no backend and no secret of ours", (len(of_kind(own, "Deployment")),
+    equal("rest-own: no backend and no secret from this chart", (len(of_kind(own, "Deployment")),
           of_kind(own, "Secret")), (1, []))
     aws = next(account for account in of_kind(rendered["rest-aws"], "ServiceAccount")
                if account["metadata"]["name"].endswith("-backend"))
@@ -310,7 +310,7 @@ def helm_test(rendered):
     """What the pod of `helm test` runs, against a server here instead of the services' names."""
     args, env = started_as(container(rendered["gateway"]))
     asked = of_kind(rendered["gateway"], "Pod")[0]["spec"]["containers"]
-    equal("helm test: asks both doors, and for an echo", [own["name"] for own in asked],
+    equal("helm test: both listeners and an echo", [own["name"] for own in asked],
           ["admin", "echo", "http"])
     with Server(*args, env=env) as server:
         for own in asked:
@@ -319,7 +319,7 @@ def helm_test(rendered):
             code, out, err = harness.wspulse(*command)
             check(f"helm test: {' '.join(own['args'])}", code == 0, (code, out, err))
     code, out, err = harness.wspulse(*command)
-    check("… and it fails when nobody is there", code == 1, (code, out, err))
+    check("… and it fails without a server", code == 1, (code, out, err))
 
 
 def main():
@@ -327,11 +327,11 @@ def main():
     section(lint)
     section(refusals)
     rendered = value_sets()
-    for group in (judged, details, doors, notes, accepted, measured, deployments, monitoring, rest,
+    for group in (validated, details, ingresses, notes, accepted, measured, deployments, monitoring, rest,
                   helm_test):
         section(group, rendered)
     for name in ("defaults", "gateway", "sleep", "server"):
-        section(lived, name, next(pods(rendered[name]))[2])
+        section(lifecycle, name, next(pods(rendered[name]))[2])
     harness.finish()
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
 """Real WebSocket clients against `wspulse`: wscat, npm ws, python websockets, aiohttp,
-websocket-client. What each of them expects has to work; each row is one check.
+websocket-client: what each of them expects must work.
 
     tests/external/clients.py
 """
@@ -80,9 +80,9 @@ def npm_ws(server):
     for row, wanted in NPM_ROWS.items():
         equal(f"npm ws: {row}", got[row], wanted)
     for row, wanted in NPM_CLOSES.items():
-        said = got[row] if isinstance(got[row], dict) else {}
-        equal(f"npm ws: {row} comes back", (said.get("code"), said.get("reason")), wanted)
-        check(f"npm ws: {row} takes < {AT_ONCE_MS} ms", said.get("ms", 1e9) < AT_ONCE_MS, got[row])
+        closed = got[row] if isinstance(got[row], dict) else {}
+        equal(f"npm ws: {row} comes back", (closed.get("code"), closed.get("reason")), wanted)
+        check(f"npm ws: {row} takes < {AT_ONCE_MS} ms", closed.get("ms", 1e9) < AT_ONCE_MS, got[row])
 
 
 async def python_websockets(server):
@@ -123,7 +123,7 @@ async def status(url, **options):
 
 
 async def randping(server):
-    """seeds.md A: at once, before any echo, then again after [0, 3) s, on its own dice."""
+    """seeds.md A: at once, before any echo, then again after a random [0, 3) s per connection."""
     async with connect(server.ws("/websocket")) as one, connect(server.ws("/websocket")) as two:
         since = time.monotonic()
         await one.send("mine")
@@ -133,7 +133,7 @@ async def randping(server):
         equal("/websocket echoes too", await next_but_randping(one), "mine")
         gaps = await asyncio.gather(gaps_between_randpings(one), gaps_between_randpings(two))
         check("each gap is under 3 s", all(gap < 3.1 for side in gaps for gap in side), gaps)
-        check("the gaps differ, each connection rolls its own dice",
+        check("the gaps differ within and between connections",
               len({round(gap, 2) for side in gaps for gap in side}) > 4, gaps)
 
 
@@ -149,7 +149,7 @@ async def gaps_between_randpings(ws, count=5):
         if await asyncio.wait_for(ws.recv(), 5) == "randping":
             gaps.append(time.monotonic() - since)
             since = time.monotonic()
-    return gaps[1:]  # the first counts from somewhere inside a gap
+    return gaps[1:]  # the first is only a part of a gap
 
 
 async def aiohttp_echo(server):
@@ -164,7 +164,7 @@ async def aiohttp_echo(server):
 
 
 def websocket_client(server):
-    ws = websocket.create_connection(server.ws(), timeout=5)  # with an Origin that it makes up
+    ws = websocket.create_connection(server.ws(), timeout=5)  # it sends an Origin header of its own
     ws.send("hello")
     equal("websocket-client: text echo", ws.recv(), "hello")
     ws.send_binary(b"\x00\x01")
@@ -185,7 +185,7 @@ def interactive(server):
 
 
 def drained(args, shown):
-    """kill -TERM while clients are connected: what a person sees then."""
+    """kill -TERM while clients are connected: what their users see."""
     reason = "draining" if not args else ""
     with Server(*args) as server, python_client(server) as client, \
             Terminal(*wscat_command("-c", server.ws())) as cat:

@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -B
-"""deploy/cloudformation: the template before cfn-lint, which knows every property of every resource;
-the mapping of messages to JSON, by an engine of the same language; and what the backend may do,
-before a table that asks for rights.
+"""deploy/cloudformation: the template in cfn-lint, which knows every property of every resource; the
+mapping of messages to JSON, in a Velocity engine; and the permissions of the backend, against a
+table that enforces them.
 
     tests/external/cloudformation.py
 """
@@ -31,7 +31,7 @@ from harness import ROOT, SCRATCH, check, equal, free_port, launch, section
 
 PATH = ROOT / "deploy" / "cloudformation" / "websocket-eks.yaml"
 GUIDE = ROOT / "deploy" / "kubernetes" / "websocket-eks-aws.yaml"
-# What breaks a string of JSON, or looks as if it were a string's end.
+# Texts that must be escaped in a JSON string, or that look like its end.
 MESSAGES = ["hello", "", "it's me", 'say "hello"', "back\\slash", "a\\'b", "line\nend\r\n", "tab\there",
             "☃ 😀", "</script>", "$context.stage", '","domain":"evil.example', "\\u0041", "\x07\x1f"]
 
@@ -43,14 +43,14 @@ def linted(path):
 
 
 def lint():
-    code, said = linted(PATH)
-    check("cfn-lint finds nothing", code == 0 and not said.strip(), said)
+    code, output = linted(PATH)
+    check("cfn-lint finds nothing", code == 0 and not output.strip(), output)
     for what, (old, new) in {"a property": ("TimeToLiveSpecification:", "TimeToLive:"),
                              "a value": ("KeyType: HASH", "KeyType: HASHED"),
                              "a reference": ("!Ref Sessions", "!Ref Session")}.items():
         wrong = SCRATCH / "wrong.yaml"
         wrong.write_text(PATH.read_text().replace(old, new))
-        check(f"… and would find {what} that is wrong", linted(wrong)[0] != 0)
+        check(f"… and finds {what} that is wrong", linted(wrong)[0] != 0)
 
 
 def template():
@@ -60,7 +60,7 @@ def template():
 # ---- messages ------------------------------------------------------------------------------------
 
 class JavaText(str):
-    """A string with what the template asks of Java's."""
+    """A string with the methods of Java's that the template calls."""
 
     def replaceAll(self, pattern, new):
         return JavaText(re.sub(pattern, lambda _: new, self))
@@ -80,9 +80,9 @@ class Util:
 
 
 def messages(resources):
-    """The sample's JSON, whatever a client says."""
+    """The sample's JSON, for any text that a client sends."""
     own = resources["Default"]["Properties"]["RequestTemplates"]["$default"]
-    # Velocity leaves a backslash in a literal alone, airspeed takes two for one.
+    # Velocity keeps a backslash in a literal, airspeed reads two as one.
     own = own.replace("\\", "\\\\")
     context = {"connectionId": "id=", "domainName": "x.example", "stage": "prod"}
     wrong = {}
@@ -108,26 +108,26 @@ def routes(resources):
     equal("the first two post to /connect, and its status refuses a handshake",
           (of["Connect"]["IntegrationType"], of["Connect"]["IntegrationMethod"],
            of["Connect"]["IntegrationUri"]), ("HTTP_PROXY", "POST", {"Fn::Sub": "${IntegrationUri}/connect"}))
-    equal("all say whose connection it is", [own["RequestParameters"].get(
+    equal("all send the connection's id", [own["RequestParameters"].get(
         "integration.request.header.ConnectionId") for own in of.values() if "IntegrationType" in own],
           ["context.connectionId"] * 2)
     every = {f"{name}Route" for name in ("Connect", "Disconnect", "Default")}
-    equal("deployed when all routes are there", set(resources["Deployment"]["DependsOn"]), every)
+    equal("deployed after all routes", set(resources["Deployment"]["DependsOn"]), every)
 
 
 def rights(resources):
-    """No action and no resource with a star where it could be named."""
+    """No wildcard for an action or a resource that could be named."""
     statements = resources["BackendPolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    said = {own["Sid"]: (own["Action"], json.dumps(own["Resource"])) for own in statements}
-    actions, where = said["AnswerClients"]
+    by_sid = {own["Sid"]: (own["Action"], json.dumps(own["Resource"])) for own in statements}
+    actions, where = by_sid["AnswerClients"]
     check("callbacks: only POST, only of this API and stage", actions == "execute-api:ManageConnections"
           and re.search(r":\$\{Api\}/\$\{StageName\}/POST/@connections/\*", where), where)
-    equal("sessions: what the backend does, with this table", said["KeepSessions"],
+    equal("sessions: the backend's actions, on this table only", by_sid["KeepSessions"],
           (["dynamodb:DescribeTable", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
            json.dumps({"Fn::GetAtt": ["Sessions", "Arn"]})))
     trust = resources["BackendRole"]["Properties"]["AssumeRolePolicyDocument"]["Fn::If"][1]["Fn::Sub"]
     condition = json.loads(trust)["Statement"][0]["Condition"]["StringEquals"]
-    equal("IRSA: one service account, and nobody else's token", set(condition.values()),
+    equal("IRSA: the token of one service account only", set(condition.values()),
           {"sts.amazonaws.com", "system:serviceaccount:${Namespace}:${ServiceAccount}"})
     table = resources["Sessions"]["Properties"]
     equal("the table: by connectionId, and items expire",
@@ -142,7 +142,7 @@ REGION = "eu-west-1"
 
 
 def fetched(url, body=None, budget_s=10):
-    """Status and body, as soon as somebody answers."""
+    """Status and body, as soon as the server answers."""
     end = time.monotonic() + budget_s
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
     while True:
@@ -158,8 +158,8 @@ def fetched(url, body=None, budget_s=10):
 
 
 class Aws:
-    """moto, which lets in whom a policy lets in; the table of the template, and somebody who has the
-    rights of its role and no others."""
+    """moto, which enforces policies; the table of the template, and a user with the permissions of its
+    role and no others."""
 
     def __init__(self, resources):
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -172,21 +172,21 @@ class Aws:
         self.client("dynamodb").create_table(TableName="sessions", **kept)
         sessions = next(own for own in resources["BackendPolicy"]["Properties"]["PolicyDocument"][
             "Statement"] if own["Sid"] == "KeepSessions")
-        # moto judges actions, and knows nothing of a table's name.
+        # moto checks actions, but not the name of the table.
         policy = {"Version": "2012-10-17", "Statement": [sessions | {"Resource": "*"}]}
         iam = self.client("iam")
         iam.create_user(UserName="backend")
         iam.put_user_policy(UserName="backend", PolicyName="p", PolicyDocument=json.dumps(policy))
         key = iam.create_access_key(UserName="backend")["AccessKey"]
         self.keys = key["AccessKeyId"], key["SecretAccessKey"]
-        equal("moto asks for rights from here on", fetched(f"{self.url}/moto-api/reset-auth", b"0")[0], 200)
+        equal("moto enforces policies from here on", fetched(f"{self.url}/moto-api/reset-auth", b"0")[0], 200)
 
     def client(self, service, keys=("admin", "admin")):
         return boto3.client(service, endpoint_url=self.url, region_name=REGION,
                             aws_access_key_id=keys[0], aws_secret_access_key=keys[1])
 
     def refuses(self, action, **options):
-        """Whether that is refused for a lack of rights."""
+        """Whether the call is refused for missing permissions."""
         try:
             getattr(self.client("dynamodb", self.keys), action)(TableName="sessions", **options)
             return False
@@ -195,7 +195,7 @@ class Aws:
 
 
 class Gone(BaseHTTPRequestHandler):
-    """A gateway that knows nobody any more."""
+    """A gateway that answers every callback with 410."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"] or 0))
@@ -209,39 +209,39 @@ class Gone(BaseHTTPRequestHandler):
 
 def enforced(resources):
     aws, key = Aws(resources), {"Key": {"connectionId": {"S": "x"}}}
-    equal("others: whoever has the role may not read, write or drop the table",
+    equal("the role may not read, write or drop the table",
           {action: aws.refuses(action, **options) for action, options in {
               "scan": {}, "get_item": key, "put_item": {"Item": key["Key"]}, "delete_table": {}}.items()},
           dict.fromkeys(("scan", "get_item", "put_item", "delete_table"), True))
     one = {"UpdateExpression": "ADD messages :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}
-    equal("… but may what the backend does", [aws.refuses("describe_table"),
+    equal("… but it allows what the backend does", [aws.refuses("describe_table"),
           aws.refuses("update_item", **key, **one), aws.refuses("delete_item", **key)], [False] * 3)
     if not harness.wspulse("help", "backend")[1].count("--sessions "):
-        return harness.not_run("the backend with just these rights", "this build has none")
+        return harness.not_run("the backend with only these permissions", "this build has none")
     gateway = ThreadingHTTPServer(("127.0.0.1", 0), Gone)
     threading.Thread(target=gateway.serve_forever, daemon=True).start()
-    place = f"127.0.0.1:{free_port()}"
-    launch([harness.BINARY, "backend", f"--listen={place}", "--sessions=dynamodb:sessions",
+    address = f"127.0.0.1:{free_port()}"
+    launch([harness.BINARY, "backend", f"--listen={address}", "--sessions=dynamodb:sessions",
             f"--dynamodb-endpoint={aws.url}", f"--gateway=http://127.0.0.1:{gateway.server_port}"],
            stdin=-3, stdout=-3, stderr=-3, env=harness.clean_environment({
                "AWS_REGION": REGION, "AWS_ACCESS_KEY_ID": aws.keys[0],
                "AWS_SECRET_ACCESS_KEY": aws.keys[1]}))
     message = json.dumps({"myConnectionIdProperty": "id1", "myBody": "hi", "domain": "x",
                           "stage": "prod"}).encode()
-    equal("the backend answers a message", fetched(f"http://{place}/", message), (200, "default"))
-    equal("… and its table is at hand", fetched(f"http://{place}/readyz"), (200, "OK\n"))
+    equal("the backend answers a message", fetched(f"http://{address}/", message), (200, "default"))
+    equal("… and it can use its table", fetched(f"http://{address}/readyz"), (200, "OK\n"))
     end, page = time.monotonic() + 10, ""
     while time.monotonic() < end and "\nbackend_sessions_deleted_total 1\n" not in page:
-        page = fetched(f"http://{place}/metrics")[1]
+        page = fetched(f"http://{address}/metrics")[1]
         time.sleep(0.1)
-    told = re.findall(r"^backend_session\S+ \S+$", page, re.M)
-    check("… these rights are enough: a session began, and ended with its connection", {
-        "backend_sessions_created_total 1", "backend_sessions_deleted_total 1"} <= set(told), told)
+    counters = re.findall(r"^backend_session\S+ \S+$", page, re.M)
+    check("… these permissions are enough: a session was created, and deleted with its connection", {
+        "backend_sessions_created_total 1", "backend_sessions_deleted_total 1"} <= set(counters), counters)
     return gateway.shutdown()
 
 
 def guide(whole):
-    """The guide's names are the template's."""
+    """The guide uses the names of the template."""
     text = GUIDE.read_text()
     named = set(re.findall(r"(?<![-\w])(\w+)=(?:http|oidc)", text))
     check("the guide's parameters", named and named <= set(whole["Parameters"]), named)

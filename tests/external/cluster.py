@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -B
-"""Deployments of an API server behind TLS, by kubeconfig and from a pod: who is believed, rotation,
-an API server that goes and comes back, 5 000 Deployments, a thousand viewers.
+"""The informer against an API server with TLS, by kubeconfig and in a pod: which certificates are
+accepted, token rotation, an API server that stops and starts, 5 000 Deployments, 1 000 viewers.
 
-    tests/external/cluster.py           against an API server of our own, in Python
+    tests/external/cluster.py           against an API server in Python
     tests/external/cluster.py --real    also against etcd and kube-apiserver, built from Debian's
                                         sources (about ten minutes, once)
 """
@@ -37,7 +37,7 @@ ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 def kubeconfig(server, *lines, cluster=("certificate-authority: ca.pem",), name="config"):
-    """Its path; `lines` say who we are."""
+    """Writes a kubeconfig and returns its path; `lines` are the user's credentials."""
     indented = "".join(f"    {line}\n" for line in lines)
     trust = "".join(f"    {line}\n" for line in cluster)
     path = SCRATCH / name
@@ -59,17 +59,17 @@ class Viewer:
 
     def until(self, kind):
         """JSON messages up to the first of this kind."""
-        said = []
-        while not said or said[-1]["type"] != kind:
-            said.append(json.loads(self.next()))
-        return said
+        seen = []
+        while not seen or seen[-1]["type"] != kind:
+            seen.append(json.loads(self.next()))
+        return seen
 
 
 def warnings(server):
     return [r for r in records(server.log_text()) if r.get("event") == "informer" and r["level"] == "warn"]
 
 
-# ---- whom it believes -----------------------------------------------------------------------------
+# ---- credentials and trust ------------------------------------------------------------------------
 
 def by_certificate():
     with Api(tls=context(client_ca="ca")) as api:
@@ -77,12 +77,12 @@ def by_certificate():
         with Server(env={"KUBECONFIG": config}) as server:
             equal("a client certificate: the text of system C",
                   Viewer(server, "").next(), "Successfully processed deployment: d0")
-            equal("… which the API server has seen", api.subjects, {"me"})
-        stranger = kubeconfig(api.url(), "client-certificate: other.pem", "client-key: other.key")
-        with Server(env={"KUBECONFIG": stranger}) as server:
-            said = Viewer(server).until("stale")[-1]["reason"]
-            equal("another authority's certificate is refused, and that is said",
-                  said, "no TLS with the API server: it rejected the handshake with a TLS alert")
+            equal("… which the API server has received", api.subjects, {"me"})
+        other = kubeconfig(api.url(), "client-certificate: other.pem", "client-key: other.key")
+        with Server(env={"KUBECONFIG": other}) as server:
+            reason = Viewer(server).until("stale")[-1]["reason"]
+            equal("a client certificate of another authority is refused, and viewers get the reason",
+                  reason, "no TLS with the API server: it rejected the handshake with a TLS alert")
 
 
 def wrong_authority():
@@ -91,22 +91,22 @@ def wrong_authority():
         config = kubeconfig(api.url(), cluster=("certificate-authority: trusted.pem",))
         with Server(env={"KUBECONFIG": config}) as server:
             viewer = Viewer(server)
-            equal("an API server that nobody we trust vouches for: viewers are told",
+            equal("an API server with an untrusted certificate: viewers get the reason",
                   viewer.until("stale")[-1]["reason"],
                   "no TLS with the API server: its certificate is not trusted")
             end = time.monotonic() + 5
             while not warnings(server) and time.monotonic() < end:
                 time.sleep(0.01)
-            equal("… and so is the log, with the host",
+            equal("… and so does the log, with the host",
                   [w["host"] for w in warnings(server)][:1], [f"localhost:{api.port}"])
-            equal("… and nothing was asked", api.asked, [])
+            equal("… and no request was sent", api.requests, [])
             shutil.copy(SCRATCH / "ca.pem", SCRATCH / "trusted.pem")
             server.signal(signal.SIGHUP)
-            check("… until the file is right", viewer.until("synced"))
+            check("… until the CA file is right", viewer.until("synced"))
 
 
 def in_a_pod():
-    """The service account lies at a fixed place: in a mount namespace of its own."""
+    """The service account has a fixed path, so the server runs in its own mount namespace."""
     account = SCRATCH / "account"
     account.mkdir()
     (account / "token").write_text("first\n")
@@ -121,18 +121,18 @@ def in_a_pod():
         with Server(env=env, prefix=prefix) as server:
             viewer = Viewer(server)
             equal("in a pod: the service account's token and authority, the address in the certificate",
-                  [said["type"] for said in viewer.until("synced")], ["added", "synced"])
+                  [event["type"] for event in viewer.until("synced")], ["added", "synced"])
             (account / "token").write_text("second\n")
             api.token = "second"
             api.stop()
             api.start()
-            said = viewer.until("synced")
-            check("… and another token, once the first is no longer accepted",
-                  ("API server does not accept the token" in str(said)) and api.asked[-1][1] == "second",
-                  (said, api.asked))
+            seen = viewer.until("synced")
+            check("… and a new token, once the first is no longer accepted",
+                  ("API server does not accept the token" in str(seen)) and api.requests[-1][1] == "second",
+                  (seen, api.requests))
 
 
-# ---- an API server that goes and comes back -------------------------------------------------------
+# ---- an API server that stops and starts ----------------------------------------------------------
 
 def comes_back():
     with Api(tls=context()) as api, Server(env={"KUBECONFIG": kubeconfig(api.url())}) as server:
@@ -141,18 +141,18 @@ def comes_back():
         api.stop()
         began = time.monotonic()
         viewer.until("stale")
-        check("viewers hear at once that the API server is gone", time.monotonic() - began < 0.5)
+        check("viewers learn at once that the API server is gone", time.monotonic() - began < 0.5)
         time.sleep(4)
         api.start()
         back, pauses = time.monotonic(), [w["pause_ms"] for w in warnings(server)]
         viewer.until("synced")
         took_s = time.monotonic() - back
-        print(f"# synced {took_s:.2f} s after it was back; pauses so far: {pauses} ms")
-        check("… and synced within the pause and a second", took_s <= pauses[-1] / 1000 + 1, took_s)
+        print(f"# synced {took_s:.2f} s after it started; pauses so far: {pauses} ms")
+        check("… and synced within the pause plus a second", took_s <= pauses[-1] / 1000 + 1, took_s)
 
 
 def stays_away():
-    """A minute is too long for a test: the pauses are in the log."""
+    """The pauses grow up to a minute, too long for this test: it counts attempts in the first 20 s."""
     with Api(tls=context()) as api:
         config = kubeconfig(api.url())
     with Server(env={"KUBECONFIG": config}) as server:
@@ -161,8 +161,8 @@ def stays_away():
         viewer.until("stale")
         time.sleep(20)
         tries, seconds = len(warnings(server)), time.monotonic() - began
-        print(f"# {tries} tries in {seconds:.0f} s of an API server that is down")
-        check("an API server that is down is left alone", 2 <= tries <= 20 * 0.75, tries)
+        print(f"# {tries} attempts in {seconds:.0f} s while the API server is down")
+        check("attempts back off while the API server is down", 2 <= tries <= 20 * 0.75, tries)
 
 
 # ---- figures --------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def many():
 
 
 def crowd():
-    """Viewers that only read, in a process of their own: `wspulse load` counts what it hears."""
+    """Viewers that only read: `wspulse load` in its own process."""
     with Api(count=50, rate=RATE, tls=context()) as api:
         with Server(env={"KUBECONFIG": kubeconfig(api.url())}) as server:
             load = harness.launch(
@@ -202,20 +202,20 @@ def crowd():
             began, before, sent = time.monotonic(), cpu_s(server.process), frames(server)
             time.sleep(MEASURED_S)
             spent, seconds = cpu_s(server.process) - before, time.monotonic() - began
-            said, watched = (frames(server) - sent) / seconds, Viewer(server)
+            sent_per_s, watched = (frames(server) - sent) / seconds, Viewer(server)
             behind = api.version - newest(watched)
             load.kill()
             share = spent / seconds
-            print(f"# {VIEWERS} viewers, {RATE} changes/s: {said:.0f} frames/s, {share:.2f} of a core, "
-                  f"{spent / (said * seconds) * 1e6:.2f} us a frame")
-            check(f"{VIEWERS} viewers of {RATE} changes a second: everything is said",
-                  said >= VIEWERS * RATE * 0.98, said)
+            print(f"# {VIEWERS} viewers, {RATE} changes/s: {sent_per_s:.0f} frames/s, {share:.2f} of a core, "
+                  f"{spent / (sent_per_s * seconds) * 1e6:.2f} us a frame")
+            check(f"{VIEWERS} viewers of {RATE} changes a second: every change is sent",
+                  sent_per_s >= VIEWERS * RATE * 0.98, sent_per_s)
             check("… on one core", share <= 1, share)
-            check("… and nobody is behind", behind <= RATE, behind)
+            check("… and no viewer is behind", behind <= RATE, behind)
 
 
 def newest(viewer):
-    return max(int(said["resourceVersion"]) for said in viewer.until("synced")[:-1])
+    return max(int(event["resourceVersion"]) for event in viewer.until("synced")[:-1])
 
 
 def scrape(server, path="/metrics"):

@@ -1,6 +1,6 @@
-"""An API server behind TLS that lists in pages, watches, knows tokens and certificates, goes away
-and comes back on its port, and changes things at a rate. Python's ssl is OpenSSL: another TLS than
-the one under test.
+"""An API server stub with TLS: lists in pages, watches, checks tokens and client certificates, can
+stop and start again on its port, and changes objects at a given rate. Python's ssl is OpenSSL, so
+the TLS under test talks to another implementation.
 """
 
 import json
@@ -30,7 +30,7 @@ def authority(name):
 
 
 def vouch(name, subject, extensions, ca="ca"):
-    """A certificate by this authority: NAME.pem and NAME.key."""
+    """A certificate signed by this authority: NAME.pem and NAME.key."""
     openssl("req", *KIND, "-subj", subject, "-keyout", SCRATCH / f"{name}.key",
             "-out", SCRATCH / f"{name}.csr")
     (SCRATCH / "extensions").write_text(f"basicConstraints=CA:FALSE\n{extensions}\n")
@@ -59,12 +59,12 @@ def context(client_ca=None):
 
 
 class Api:
-    """`with` starts and stops it. `rate`: changes a second for whoever watches."""
+    """`with` starts and stops it. `rate`: changes per second on each watch."""
 
     def __init__(self, count=1, rate=0, token=None, tls=None):
         self.count, self.rate, self.token, self.tls = count, rate, token, tls
         self.version, self.port = 100, 0
-        self.knocks, self.asked, self.subjects = [], [], set()
+        self.requests, self.subjects = [], set()
         self.listener, self.open = None, []
 
     def start(self):
@@ -74,11 +74,11 @@ class Api:
         return self
 
     def stop(self):
-        """Connections break, and nobody listens."""
+        """Closes the listener and all connections."""
         listener, self.listener = self.listener, None
-        for door in (listener, *self.open):
+        for each in (listener, *self.open):
             try:
-                door.shutdown(socket.SHUT_RDWR)
+                each.shutdown(socket.SHUT_RDWR)
             except (AttributeError, OSError):
                 pass
         if listener:
@@ -94,21 +94,20 @@ class Api:
                 plain, _ = listener.accept()
             except OSError:
                 return
-            self.knocks.append(time.monotonic())
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self.serve, args=(plain,), daemon=True).start()
 
     def serve(self, plain):
         try:
-            talk = self.tls.wrap_socket(plain, server_side=True) if self.tls else plain
-            self.open.append(talk)
-            if self.tls and talk.getpeercert():
-                self.subjects.add(talk.getpeercert()["subject"][-1][0][1])
-            stream = talk.makefile("rwb")
+            peer = self.tls.wrap_socket(plain, server_side=True) if self.tls else plain
+            self.open.append(peer)
+            if self.tls and peer.getpeercert():
+                self.subjects.add(peer.getpeercert()["subject"][-1][0][1])
+            stream = peer.makefile("rwb")
             while line := stream.readline():
                 fields = dict(field.split(b": ", 1) for field in iter(stream.readline, b"\r\n"))
                 token = fields.get(b"Authorization", b"").removeprefix(b"Bearer ").strip().decode()
-                self.asked.append((b"watch=true" in line, token))
+                self.requests.append((b"watch=true" in line, token))
                 if self.token is not None and token != self.token:
                     stream.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}")
                 elif b"watch=true" in line:
@@ -134,7 +133,7 @@ class Api:
         stream.flush()
         began, sent = time.monotonic(), 0
         while True:
-            # At an even pace, whatever a write takes.
+            # Due times are absolute, so slow writes do not reduce the rate.
             time.sleep(max(0, began + (sent + 1) / self.rate - time.monotonic()) if self.rate else 0.2)
             if not self.rate:
                 continue

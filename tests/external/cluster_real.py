@@ -1,5 +1,5 @@
 """etcd and kube-apiserver 1.20, built from Debian's sources: a client certificate, a service account's
-token, a role that allows what is asked and one that does not. kubectl makes the changes.
+token, a user with the needed role and one without. kubectl makes the changes.
 """
 
 import json
@@ -10,8 +10,8 @@ import tools
 from harness import SCRATCH, Server, check, equal, free_port, launch
 
 SOURCES = "kubernetes 1.20 with golang-1.19"
-# What Debian's own rules would make first: the OpenAPI of all types. The vendored reflect2 is too
-# old for this Go, Debian's is not.
+# Like Debian's rules, it first generates the OpenAPI of all types. The vendored reflect2 is too old
+# for this Go, Debian's package is not.
 BUILD = r"""
 set -e
 cd "$1"
@@ -73,7 +73,7 @@ def install():
 
 
 class Cluster:
-    """An API server and its etcd; nothing runs any Pods, which nobody needs here."""
+    """An API server and its etcd, without nodes: the checks need no running Pods."""
 
     def __enter__(self):
         from cluster_api import openssl, vouch
@@ -81,7 +81,7 @@ class Cluster:
               "subjectAltName=DNS:localhost,DNS:kubernetes,IP:127.0.0.1")
         vouch("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth")
         vouch("viewer", "/CN=viewer", "extendedKeyUsage=clientAuth")
-        vouch("stranger", "/CN=stranger", "extendedKeyUsage=clientAuth")
+        vouch("other", "/CN=other", "extendedKeyUsage=clientAuth")
         openssl("genrsa", "-out", SCRATCH / "sa.key", "2048")
         openssl("rsa", "-in", SCRATCH / "sa.key", "-pubout", "-out", SCRATCH / "sa.pub")
         self.port, client, peer = free_port(), free_port(), free_port()
@@ -132,12 +132,12 @@ class Cluster:
             input=text, text=True, capture_output=True, timeout=30, check=check)
 
     def token(self):
-        """What a pod of this service account would find in its file."""
+        """The token that a pod of this service account would find in its file."""
         self.kubectl("create", "serviceaccount", "wspulse")
-        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
         made = self.kubectl("create", "-f", "-", "--raw",
                             "/api/v1/namespaces/default/serviceaccounts/wspulse/token",
-                            text=json.dumps(asked), check=True)
+                            text=json.dumps(request), check=True)
         return json.loads(made.stdout)["status"]["token"]
 
 
@@ -148,45 +148,45 @@ def check_all(kubeconfig, viewer):
         cluster.kubectl(*make, "web", check=True)
         config = kubeconfig(cluster.url, "client-certificate: viewer.pem", "client-key: viewer.key")
         with Server(env={"KUBECONFIG": config}) as server:
-            text, told = viewer(server, ""), viewer(server)
-            equal("Kubernetes 1.20, by client certificate: what is there", text.next(),
+            text, feed = viewer(server, ""), viewer(server)
+            equal("Kubernetes 1.20, by client certificate: existing Deployments", text.next(),
                   "Successfully processed deployment: web")
-            told.until("synced")
+            feed.until("synced")
             scale = ("scale", "deployment", "web", "--replicas=3")
             cluster.kubectl(*scale, check=True)
-            said = [json.loads(text.next())["message"], text.next()]
-            equal("… kubectl scale", said, ["Deployment web updated - Replicas changed: 3",
+            got = [json.loads(text.next())["message"], text.next()]
+            equal("… kubectl scale", got, ["Deployment web updated - Replicas changed: 3",
                                             "Successfully processed deployment: web"])
             cluster.kubectl("set", "image", "deployment/web", "web=web:2", check=True)
-            said = json.loads(text.next())["message"]
-            equal("… kubectl set image", said, "Deployment web updated - Image changed: web:2")
+            got = json.loads(text.next())["message"]
+            equal("… kubectl set image", got, "Deployment web updated - Image changed: web:2")
             cluster.kubectl(*make, "db", check=True)
             cluster.kubectl("delete", "deployment", "web", check=True)
-            said = [text.next() for _ in range(4)]
-            equal("… created and deleted", said[1:], [
+            got = [text.next() for _ in range(4)]
+            equal("… created and deleted", got[1:], [
                 "Successfully processed deployment: db", "Deployment web deleted",
                 "Deployment default/web has been deleted"])
-            seen = [told.until("deleted")]
+            seen = [feed.until("deleted")]
             check("… as JSON", [event["type"] for event in seen[0]][-2:] == ["added", "deleted"], seen)
             cluster.stop()
-            told.until("stale")
+            feed.until("stale")
             cluster.start()
             cluster.kubectl("delete", "deployment", "db", check=True)
-            said = told.until("deleted")
-            check("… the API server restarted: nothing twice, nothing lost",
-                  [event["type"] for event in said] in (["synced", "deleted"], ["deleted"],
-                                                        ["stale", "synced", "deleted"]), said)
+            got = feed.until("deleted")
+            check("… the API server restarted: no event twice, none lost",
+                  [event["type"] for event in got] in (["synced", "deleted"], ["deleted"],
+                                                        ["stale", "synced", "deleted"]), got)
         (SCRATCH / "sa.token").write_text(cluster.token())
         cluster.kubectl(*make, "late", check=True)
         config = kubeconfig(cluster.url, "tokenFile: sa.token")
         with Server(env={"KUBECONFIG": config}) as server:
             equal("by a service account's token", viewer(server, "").next(),
                   "Successfully processed deployment: late")
-        config = kubeconfig(cluster.url, "client-certificate: stranger.pem", "client-key: stranger.key")
+        config = kubeconfig(cluster.url, "client-certificate: other.pem", "client-key: other.key")
         with Server(env={"KUBECONFIG": config}) as server:
-            equal("somebody whose role does not allow it: said so", viewer(server).until("stale")[-1]["reason"],
+            equal("a user without the role: viewers get the reason", viewer(server).until("stale")[-1]["reason"],
                   "forbidden: the role may not list and watch deployments")
         config = kubeconfig(cluster.url, "token: nonsense")
         with Server(env={"KUBECONFIG": config}) as server:
-            equal("a token that is none", viewer(server).until("stale")[-1]["reason"],
+            equal("an invalid token", viewer(server).until("stale")[-1]["reason"],
                   "the API server does not accept the token")

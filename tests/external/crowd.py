@@ -1,7 +1,7 @@
 """Thousands of WebSocket clients in one epoll loop of plain sockets.
 
-A WebSocket library would be the bottleneck, and would hide how a connection ended. It speaks just
-enough: one upgrade, one echo, and the Close handshake.
+A WebSocket library would be the bottleneck, and would hide how a connection ended. This implements
+only one upgrade, one echo and the Close handshake.
 """
 
 import errno
@@ -28,7 +28,7 @@ class Peer:
         self.echoes, self.close_code, self.closed_at = 0, None, None
         self.socket = socket.socket()
         self.socket.setblocking(False)
-        # The port is chosen at connect, for this destination: bind alone would run out early.
+        # The kernel chooses the port at connect, per destination: at bind it would run out early.
         self.socket.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         self.socket.bind((sources[number % len(sources)], 0))
         code = self.socket.connect_ex(address)
@@ -38,9 +38,9 @@ class Peer:
     def ready(self):
         try:
             if self.stage == "connecting":
-                self.socket.send(self.first)  # raises what connect met
+                self.socket.send(self.first)  # raises the error of connect
                 self.stage = "asked"
-            while self.end is None:  # edge-triggered: what is left here is not announced again
+            while self.end is None:  # edge-triggered: unread bytes cause no second event
                 self.take(self.socket.recv(65536))
         except BlockingIOError:
             pass
@@ -65,7 +65,7 @@ class Peer:
                 self.socket.send(b"\x88\x82" + MASK + self.read[2:4])
 
     def ask(self):
-        """One more echo, or the same request once more."""
+        """Sends one more message, or the same request again."""
         self.stage, question = ("101", ECHO) if self.first is UPGRADE else ("asked", self.first)
         self.read = b""
         self.socket.send(question)
@@ -93,7 +93,7 @@ class Crowd:
             self.peers[-len(self.peers) - 1] = peer
 
     def run_until(self, done, budget_s):
-        """Turns until `done(peer)` holds for all; seconds that it took, or None."""
+        """Runs until `done(peer)` holds for all; returns the seconds it took, or None."""
         since = time.monotonic()
         waiting = {fd for fd, peer in self.peers.items() if not done(peer)}
         while waiting and time.monotonic() - since < budget_s:
@@ -104,7 +104,7 @@ class Crowd:
         return None if waiting else time.monotonic() - since
 
     def count(self, *fields):
-        """How many peers have which values: {("closing", "eof"): 10000}."""
+        """Counts the peers by the values of these fields: {("closing", "eof"): 10000}."""
         rows = ([getattr(peer, field) for field in fields] for peer in self.peers.values())
         return dict(Counter(row[0] if len(row) == 1 else tuple(row) for row in rows))
 

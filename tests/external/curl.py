@@ -1,9 +1,9 @@
 #!/usr/bin/env -S python3 -B
-"""`wspulse` as curl sees it: every route on both listeners, what HTTP/1.1 promises about it.
+"""`wspulse` with curl: every route on both listeners, and what HTTP/1.1 requires of the answers.
 
     tests/external/curl.py
 
-Debian's curl; installed with apt-get where it is missing.
+Debian's curl; installed with apt-get if it is missing.
 """
 
 import gzip
@@ -29,12 +29,12 @@ ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
 
 
 class Answer:
-    """What one `curl -i` printed, taken apart, and its exit code."""
+    """The parsed output of one `curl -i`, and its exit code."""
 
     def __init__(self, url, *options, budget_s=5):
         run = subprocess.run(["curl", "-sS", "-i", "--max-time", str(budget_s), *options, url],
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.exit, self.said = run.returncode, run.stderr.decode(errors="replace").strip()
+        self.exit, self.error = run.returncode, run.stderr.decode(errors="replace").strip()
         head, _, self.body = run.stdout.partition(b"\r\n\r\n")
         line, *fields = head.decode("latin-1").split("\r\n")
         self.status = int(line.split(" ")[1]) if " " in line else 0
@@ -47,26 +47,26 @@ class Answer:
         return self.fields.get(name.lower(), "")
 
     def __str__(self):
-        return f"{self.status} {self.fields} {self.body[:120]!r} curl: {self.exit} {self.said}"
+        return f"{self.status} {self.fields} {self.body[:120]!r} curl: {self.exit} {self.error}"
 
 
 def routes(server):
-    for door, table in (("main", MAIN), ("admin", ADMIN)):
+    for listener, table in (("main", MAIN), ("admin", ADMIN)):
         for path, status in table.items():
-            answer = Answer(server.url(path, door))
-            check(f"{door} GET {path}: {status}", answer.status == status and answer.exit == 0, answer)
+            answer = Answer(server.url(path, listener))
+            check(f"{listener} GET {path}: {status}", answer.status == status and answer.exit == 0, answer)
             if status == 200 and path in BODIES:
-                equal(f"{door} GET {path}: body", answer.body, BODIES[path])
-            promised(f"{door} GET {path}", answer)
-            head = Answer(server.url(path, door), "--head")
-            length = head["Content-Length"] if path == "/whoami" else answer["Content-Length"]  # tells the method
-            check(f"{door} HEAD {path}: same status and length, no body",
+                equal(f"{listener} GET {path}: body", answer.body, BODIES[path])
+            common_fields(f"{listener} GET {path}", answer)
+            head = Answer(server.url(path, listener), "--head")
+            length = head["Content-Length"] if path == "/whoami" else answer["Content-Length"]  # its body contains the method
+            check(f"{listener} HEAD {path}: same status and length, no body",
                   (head.status, head["Content-Length"], head.body) == (answer.status, length, b""),
                   f"GET {answer}; HEAD {head}")
 
 
-def promised(what, answer):
-    """What every answer carries."""
+def common_fields(what, answer):
+    """The header fields that every answer has."""
     faults = []
     try:
         parsedate_to_datetime(answer["Date"])
@@ -88,7 +88,7 @@ def refusals(server):
     check("404 names the endpoints, in one line",
           unknown.body.count(b"\n") == 1 and all(p in unknown.body for p in (b"/healthz", b"/websocket")), unknown)
     plain = Answer(server.url("/echo"))
-    check("GET on a WebSocket path: Upgrade: websocket and a sentence",
+    check("GET on a WebSocket path: Upgrade: websocket and an explanation",
           plain["Upgrade"].lower() == "websocket" and len(plain.body) > 10, plain)
     old = Answer(server.url("/echo"), *HANDSHAKE[:4], "-H", "Sec-WebSocket-Version: 8", *HANDSHAKE[6:])
     check("version 8: 426 with Sec-WebSocket-Version: 13",
@@ -120,7 +120,7 @@ def upgrade(server):
           answer["X-Served-By"] and "content-length" not in answer.fields, answer)
     for origin, wanted in (("https://evil.example", 403), ("null", 403), (server.url("").rstrip("/"), 101)):
         got = Answer(server.url("/echo"), "-N", *HANDSHAKE, "-H", f"Origin: {origin}", budget_s=1)
-        check(f"Origin {'of its own' if wanted == 101 else origin}: {wanted}", got.status == wanted, got)
+        check(f"{'same' if wanted == 101 else origin} Origin: {wanted}", got.status == wanted, got)
         if wanted == 403:
             check("… the text names Origin, Host and --origin", all(w in got.body for w in (b"Origin", b"Host", b"--origin")), got)
     h2c = Answer(server.url("/healthz"), "--http2")
@@ -135,11 +135,11 @@ def page(server):
     check("… ETag strong, Vary, Last-Modified", re.fullmatch(r'"[^"]+"', plain["ETag"])
           and "accept-encoding" in plain["Vary"].lower() and plain["Last-Modified"], plain)
     zipped = Answer(server.url("/"), "-H", "Accept-Encoding: gzip")
-    check("gzip when accepted, with an ETag of its own",
+    check("gzip when accepted, with its own ETag",
           zipped["Content-Encoding"] == "gzip" and zipped["ETag"] not in ("", plain["ETag"]), zipped)
     equal("… the same bytes inside", gzip.decompress(zipped.body) if zipped["Content-Encoding"] else None, plain.body)
     refused = Answer(server.url("/"), "-H", "Accept-Encoding: gzip;q=0, identity")
-    check("gzip;q=0 is a no", (refused["Content-Encoding"], refused.body) == ("", plain.body), refused)
+    check("gzip;q=0 refuses gzip", (refused["Content-Encoding"], refused.body) == ("", plain.body), refused)
     for what, options, wanted in (
             ("its ETag", ["-H", f"If-None-Match: {plain['ETag']}"], 304),
             ("its ETag among others, weak", ["-H", f"If-None-Match: \"x\", W/{plain['ETag']}"], 304),
@@ -157,7 +157,7 @@ def page(server):
 def identity(server):
     version = json.loads(Answer(server.url("/version")).body)
     wanted = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
-    equal("/version tells the crate's version", version.get("version"), wanted)
+    equal("/version has the crate's version", version.get("version"), wanted)
     who = json.loads(Answer(server.url("/whoami?a=1"), "-H", "X-Mine: 7", "-H", "Cookie: secret=1",
                             "-H", "Authorization: Bearer secret").body)
     keys = {"pod", "namespace", "node", "zone", "version", "peer", "method", "target", "httpVersion", "headers"}
@@ -175,7 +175,7 @@ def connections(server):
                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=10)
     equal("three requests share one connection", run.stderr.count("Re-using existing connection"), 2)
     closing = Answer(server.url("/healthz"), "-H", "Connection: close")
-    check("Connection: close is honoured and said", closing["Connection"].lower() == "close", closing)
+    check("Connection: close is honoured and echoed", closing["Connection"].lower() == "close", closing)
     for options, wanted in ((["--http1.0"], "close"), (["--http1.0", "-H", "Connection: keep-alive"], "keep-alive")):
         old = Answer(server.url("/healthz"), *options)
         check(f"curl {' '.join(options)}: 200, {wanted}", (old.status, old["Connection"].lower() or "close") == (200, wanted), old)

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""The gateway beside the emulators that people use: the same cases against each, and against what AWS
-documents. Prints the table of docs/USE.md, and checks that wspulse's column is as expected."""
+"""The gateway compared with other emulators: the same cases against each, and against AWS'
+documentation. Prints the table of docs/USE.md, and checks that wspulse's column is as expected."""
 
 import asyncio
 import datetime
@@ -26,7 +26,7 @@ from harness import (SCRATCH, check, finish, launch, not_run, one_line, require_
 from sdks_parts import Boto, Keys, others  # noqa: E402
 
 KIB = 1024
-# Pages of AWS' documentation, by the letter that the table has.
+# Pages of AWS' documentation, by their letters in the table.
 PAGES = {
     "C": "Manage connected users and client apps: $connect and $disconnect routes",
     "S": "Set up a $connect route that requires a WebSocket subprotocol",
@@ -44,8 +44,8 @@ boto = Boto()
 
 
 def case(what, aws, page="", ours=None, without_sockets=False):
-    """A row. `aws` is what the page says, as the beginning of the cell; None: it says nothing. `ours`
-    is what wspulse's cell begins with, where AWS' documentation says nothing or something else."""
+    """A row. `aws`: the start of the cell according to the page, None if it is undocumented. `ours`: the
+    start of wspulse's cell, if undocumented or different."""
     def kept(run):
         CASES.append({"what": what, "aws": aws, "page": page, "ours": ours if ours is not None else aws,
                       "run": run, "without_sockets": without_sockets})
@@ -54,20 +54,20 @@ def case(what, aws, page="", ours=None, without_sockets=False):
 
 
 async def call(subject, verb, to, data=b"", keys=KEPT):
-    said = await asyncio.to_thread(boto.call, subject.endpoint, keys, verb, to, data)
-    return said
+    answer = await asyncio.to_thread(boto.call, subject.endpoint, keys, verb, to, data)
+    return answer
 
 
 async def status(subject, verb, to, data=b"", keys=KEPT):
-    """The status, and the name of the exception that boto3 makes of it."""
-    said = await call(subject, verb, to, data, keys)
-    if not said["status"]:
-        return said["outcome"]
-    name = "" if said["outcome"] == "ok" else said["outcome"]
-    return f"{said['status']} {'without a name' if name.isdigit() else name}".strip()
+    """The status, and the name of boto3's exception."""
+    answer = await call(subject, verb, to, data, keys)
+    if not answer["status"]:
+        return answer["outcome"]
+    name = "" if answer["outcome"] == "ok" else answer["outcome"]
+    return f"{answer['status']} {'without a name' if name.isdigit() else name}".strip()
 
 
-async def heard(socket, budget_s=5):
+async def receive(socket, budget_s=5):
     return await asyncio.wait_for(socket.recv(), budget_s)
 
 
@@ -85,7 +85,7 @@ async def arrives(what, budget_s=5):
 
 
 async def message(subject, text):
-    """Sends one; its event, or None if there is none."""
+    """Sends a message; returns its event, or None."""
     async with subject.client() as (socket, name):
         await socket.send(text)
         if not await arrives(lambda: subject.backend.of("MESSAGE", name)):
@@ -204,7 +204,7 @@ async def no_route_response(subject):
     async with subject.client() as (socket, _):
         await socket.send("x")
         try:
-            return f"sent: {await heard(socket, 1)}"
+            return f"sent: {await receive(socket, 1)}"
         except TimeoutError:
             return "not sent"
 
@@ -214,7 +214,7 @@ async def failure(subject):
     async with subject.client() as (socket, _):
         await socket.send("fail")
         try:
-            frame = json.loads(await heard(socket, 3))
+            frame = json.loads(await receive(socket, 3))
         except TimeoutError:
             return "nothing"
         except ValueError:
@@ -245,8 +245,8 @@ def kind(got):
 @case("POST of text", "200, text", "U", without_sockets=True)
 async def post_text(subject):
     async with subject.client() as (socket, name):
-        said = await status(subject, "post", name, "☃".encode())
-        return f"{said}, {kind(await heard(socket))}" if socket else f"{said}, no client"
+        answer = await status(subject, "post", name, "☃".encode())
+        return f"{answer}, {kind(await receive(socket))}" if socket else f"{answer}, no client"
 
 
 @case("the same by the `aws` command, JavaScript v3 and Go v2", "text, text, text", "U")
@@ -254,32 +254,32 @@ async def other_sdks(subject):
     async with subject.client() as (socket, name):
         cells = []
         for sdk in SDKS:
-            said = (await asyncio.to_thread(sdk.call, subject.endpoint, KEPT, "post", name,
+            answer = (await asyncio.to_thread(sdk.call, subject.endpoint, KEPT, "post", name,
                                             "☃".encode()))["outcome"]
-            cells.append(kind(await heard(socket)) if said == "ok" else said)
+            cells.append(kind(await receive(socket)) if answer == "ok" else answer)
         return ", ".join(cells)
 
 
 @case("POST of bytes that are not UTF-8", None, ours="200, binary", without_sockets=True)
 async def post_bytes(subject):
     async with subject.client() as (socket, name):
-        said = await status(subject, "post", name, b"\xff\xfe")
-        if not socket or said[0] != "2":
-            return said if socket else f"{said}, no client"
-        got = await heard(socket)
-        return f"{said}, {kind(got)}" + ("" if got == b"\xff\xfe" else ", changed")
+        answer = await status(subject, "post", name, b"\xff\xfe")
+        if not socket or answer[0] != "2":
+            return answer if socket else f"{answer}, no client"
+        got = await receive(socket)
+        return f"{answer}, {kind(got)}" + ("" if got == b"\xff\xfe" else ", changed")
 
 
 @case("POST of 128 KiB", "200, in frames of at most 32 KiB", "Q", ours="200, in one frame")
 async def post_large(subject):
     async with subject.client() as (socket, name):
-        said = await status(subject, "post", name, b"x" * 128 * KIB)
-        if said[0] != "2":
-            return said
+        answer = await status(subject, "post", name, b"x" * 128 * KIB)
+        if answer[0] != "2":
+            return answer
         sizes = [len(part) async for part in socket.recv_streaming(decode=False)]
         if max(sizes) <= 32 * KIB:
-            return f"{said}, in frames of at most 32 KiB"
-        return f"{said}, in {'one frame' if len(sizes) == 1 else f'{len(sizes)} frames'}"
+            return f"{answer}, in frames of at most 32 KiB"
+        return f"{answer}, in {'one frame' if len(sizes) == 1 else f'{len(sizes)} frames'}"
 
 
 @case("POST of a byte more", "413 PayloadTooLargeException", "P", without_sockets=True)
@@ -294,10 +294,10 @@ async def post_unread(subject):
         socket.transport.pause_reading()
         try:
             for count in range(100):
-                said = await status(subject, "post", name, b"x" * 120 * KIB)
-                if said[0] != "2":
-                    return said if said[:3] == "429" else f"{said} after {count * 120 // KIB} MiB"
-            return f"{said}, {100 * 120 // KIB} MiB are kept"
+                answer = await status(subject, "post", name, b"x" * 120 * KIB)
+                if answer[0] != "2":
+                    return answer if answer[:3] == "429" else f"{answer} after {count * 120 // KIB} MiB"
+            return f"{answer}, {100 * 120 // KIB} MiB are kept"
         finally:
             socket.transport.resume_reading()
 
@@ -305,17 +305,17 @@ async def post_unread(subject):
 @case("GET", "200, sourceIp, userAgent, connectedAt, lastActiveAt", "P", without_sockets=True)
 async def get(subject):
     async with subject.client() as (_, name):
-        said = await call(subject, "get", name)
+        answer = await call(subject, "get", name)
         names = {"ip": "sourceIp", "agent": "userAgent", "since": "connectedAt", "active": "lastActiveAt"}
-        has = [names[key] for key in names if said.get(key)]
-        return ", ".join([str(said["status"]), *has])
+        has = [names[key] for key in names if answer.get(key)]
+        return ", ".join([str(answer["status"]), *has])
 
 
 @case("DELETE", "204, closed", "P", ours="204, closed, 1000", without_sockets=True)
 async def delete(subject):
     async with subject.client() as (socket, name):
-        said = await status(subject, "delete", name)
-        return f"{said}, {await end(socket, 3)}" if socket else f"{said}, no client"
+        answer = await status(subject, "delete", name)
+        return f"{answer}, {await end(socket, 3)}" if socket else f"{answer}, no client"
 
 
 @case("POST, GET, DELETE at once after the client's Close", "410, 410, 410", "P", without_sockets=True)
@@ -326,7 +326,7 @@ async def gone(subject):
         return ", ".join([(await status(subject, verb, name))[:3] for verb in ("post", "get", "delete")])
 
 
-@case("POST to an id that never was", "410 GoneException", "G", without_sockets=True)
+@case("POST to an unknown id", "410 GoneException", "G", without_sockets=True)
 async def unknown(subject):
     return await status(subject, "post", "never-was", b"x")
 
@@ -353,10 +353,10 @@ async def other_token(subject):
         return await status(subject, "post", name, b"x", Keys(LENT.key, LENT.secret, "another"))
 
 
-# ---- limits, and the end ----------------------------------------------------------------------------
+# ---- limits and disconnects -------------------------------------------------------------------------
 
 async def sent(subject, frames):
-    """What becomes of one message."""
+    """The outcome of one message."""
     async with subject.client() as (socket, name):
         await socket.send(frames if len(frames) > 1 else frames[0])
         await arrives(lambda: subject.backend.of("MESSAGE", name) or socket.close_code, 5)
@@ -404,11 +404,11 @@ async def life(subject):
         return "no such limit"
     async with subject.hurry.client() as (socket, _):
         began = asyncio.get_running_loop().time()
-        while (said := await end(socket, subject.hurry.idle_s / 3)) == "open":
+        while (answer := await end(socket, subject.hurry.idle_s / 3)) == "open":
             if asyncio.get_running_loop().time() - began > subject.hurry.life_s * 2:
                 break
             await socket.send("still here")
-        return said
+        return answer
 
 
 @case("`$disconnect` after Close 4001 `bye`", "DISCONNECT", "M", ours="DISCONNECT")
@@ -417,9 +417,9 @@ async def disconnect(subject):
         await socket.close(4001, "bye")
         if not await arrives(lambda: subject.backend.of("DISCONNECT", name)):
             return "no event"
-        said = subject.backend.of("DISCONNECT", name)[0]["requestContext"]
-        return ", ".join(["DISCONNECT", *(str(said[key]) for key in ("disconnectStatusCode", "disconnectReason")
-                                          if said.get(key))])
+        answer = subject.backend.of("DISCONNECT", name)[0]["requestContext"]
+        return ", ".join(["DISCONNECT", *(str(answer[key]) for key in ("disconnectStatusCode", "disconnectReason")
+                                          if answer.get(key))])
 
 
 # ---- the table --------------------------------------------------------------------------------------
@@ -434,7 +434,7 @@ def cell_of(subject, row):
 
 
 def column(kind_of_subject):
-    """All cells of an emulator; None if it cannot be had."""
+    """All cells of an emulator; None if it cannot be installed."""
     try:
         subject = kind_of_subject(Backend())
     except (Exception, SystemExit) as error:
@@ -452,7 +452,7 @@ def column(kind_of_subject):
 
 
 def shown(cell, row):
-    """Bold where it is other than documented."""
+    """Bold if it differs from the documentation."""
     text = cell.replace("|", "\\|")
     as_documented = row["aws"] is None or cell == "–" or cell.startswith(row["aws"])
     return text if as_documented else f"**{text}**"

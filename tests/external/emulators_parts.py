@@ -1,5 +1,5 @@
 """What `emulators.py` compares: wspulse's gateway, serverless-offline, Architect's sandbox, MiniStack
-and moto, each with the same backend behind it: a few lines of Lambda that hand on the event."""
+and moto, each with the same backend: a short Lambda function that forwards the event."""
 
 import contextlib
 import io
@@ -49,7 +49,7 @@ def handler(event, _):
 
 
 class Backend:
-    """Takes AWS' events. What `$connect` is answered is in the client's query: `?answer=401`."""
+    """Receives AWS' events. The client's query sets the answer to `$connect`: `?answer=401`."""
 
     def __init__(self):
         self.events, self.release = [], threading.Event()
@@ -73,7 +73,7 @@ class Backend:
         return 500 if text == "fail" else 200, b"an answer's body"
 
     def _slow(self, number):
-        """The first ones take longest, so that concurrent requests end in another order."""
+        """The first ones take longest, so that concurrent requests finish out of order."""
         with self.lock:
             self.began.append(number)
             self.busy += 1
@@ -90,10 +90,10 @@ class Backend:
 
 
 class Subject:
-    """An emulator with its backend. `ws` and `endpoint` are where clients and callbacks go."""
+    """An emulator with its backend. `ws` and `endpoint` are the URLs for clients and callbacks."""
     version = ""
     has_sockets = True
-    # Another instance whose idle time and life are this long, in seconds.
+    # Another instance with this idle timeout and lifetime, in seconds.
     idle_s = life_s = None
 
     def stop(self):
@@ -111,14 +111,14 @@ class Subject:
 
     @contextlib.asynccontextmanager
     async def client(self, answer="200", **options):
-        """A connected client, and its id as its backend knows it."""
+        """A connected client, and its id as the backend received it."""
         before = len(self.backend.of("CONNECT"))
         async with websockets.connect(f"{self.ws}?answer={answer}", max_size=None, open_timeout=8,
                                       **options) as socket:
             yield socket, self.backend.of("CONNECT")[before]["requestContext"]["connectionId"]
 
 
-# Nothing asks the network for credentials or sends statistics.
+# No requests for credentials on the network, and no statistics.
 OFFLINE = {"AWS_ACCESS_KEY_ID": KEPT.key, "AWS_SECRET_ACCESS_KEY": KEPT.secret, "AWS_REGION": REGION,
            "AWS_EC2_METADATA_DISABLED": "true", "SLS_TELEMETRY_DISABLED": "1", "CI": "1",
            "SLS_NOTIFICATIONS_MODE": "off"}
@@ -148,7 +148,7 @@ class Wspulse(Subject):
 
 
 class Offline(Subject):
-    """serverless-offline, in osls, the fork of Serverless 3 that npm has as a whole."""
+    """serverless-offline, in osls, a fork of Serverless 3 that is complete on npm."""
     name = "serverless-offline"
 
     def __init__(self, backend, *args):
@@ -203,7 +203,7 @@ class Architect(Subject):
 
 
 class Ministack(Subject):
-    """MiniStack, told of the API as AWS would be."""
+    """MiniStack, configured with AWS' API calls."""
     name = "MiniStack"
 
     def __init__(self, backend):

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""The table in docs/OPERATE.md of what can be broken on purpose: its very lines, with wscat and curl, at a
-server with `--faults`; and that a request leaves its line in the log.
+"""The table of faults in docs/OPERATE.md: its commands, run with wscat and curl against a server with
+`--faults`; and the access log.
 
     tests/external/faults.py
 """
@@ -17,8 +17,8 @@ NODE = tools.npm(["wscat@6", "ws@8"])
 tools.install_only()
 
 WSCAT = f"node {NODE}/node_modules/wscat/bin/wscat --no-color"
-# What is typed once it is connected, what must then be shown and within how many seconds, and
-# what must not be.
+# The text to type once connected, the output to expect, within how many seconds, and output that
+# must not appear.
 ROWS = {
     "a connection reset": ("hi\r", r"code: 1006|ECONNRESET", 3, "< hi"),
     "pings that are not answered": ("/ping\rhi\r", "< hi", 3, "Received pong"),
@@ -33,14 +33,14 @@ ROWS = {
 
 
 def lines():
-    """{what is to be seen: [commands]} as that page has it."""
+    """{fault: [commands]} from the table."""
     table = (ROOT / "docs" / "OPERATE.md").read_text().split("| fault | command |\n|---|---|\n")[1].split("\n\n")[0]
     rows = (row.strip("| ").split(" | ", 1) for row in table.splitlines())
     return {what: re.findall(r"`((?:wscat|curl) [^`]+)`", ask) for what, ask in rows}
 
 
 def run(line, server):
-    """A terminal with this line of that table, at our server."""
+    """A terminal that runs this command of the table against our server."""
     host, port = server.main
     line = line.replace("localhost:8080", f"{host}:{port}").replace("wscat ", WSCAT + " ", 1)
     return Terminal("sh", "-c", f"exec {line}")
@@ -56,7 +56,7 @@ def shows(what, commands):
                 client.type(text)
                 time.sleep(0.2)
             seen = client.until_match(wanted, budget_s) if wanted else not client.until(unwanted, budget_s)
-            # What is typed is shown as well, behind the prompt.
+            # The terminal also echoes the typed text, after the prompt.
             check(f"{what}: `{commands[0]}`", seen and unwanted not in client.seen, client.seen)
             for other in commands[1:]:
                 meanwhile(what, client, other, server)
@@ -64,7 +64,7 @@ def shows(what, commands):
 
 
 def meanwhile(what, client, line, server):
-    """A second line, for what happens to others while the first is at work."""
+    """A second command: the effect on other clients while the first one runs."""
     client.type("again\r")
     time.sleep(0.3)
     since = time.monotonic()
@@ -83,16 +83,16 @@ def after(what, server):
 
 
 def access_lines():
-    """Each request leaves a line where that is asked for; probes do not."""
+    """At debug level each request leaves a log line; probes do not."""
     with Server("--log-level", "debug") as server:
         for path in ("/version?secret=1", "/healthz", "/nowhere"):
             with run(f"curl -s 'localhost:8080{path}'", server) as client:
                 client.process.wait(5)
         time.sleep(0.2)
-        told = [r for r in harness.records(server.log_text()) if r.get("event") == "access"]
-        equal("a line for each request that is no probe", [(r["method"], r["path"], r["status"]) for r in told],
+        access = [r for r in harness.records(server.log_text()) if r.get("event") == "access"]
+        equal("a line for each request except probes", [(r["method"], r["path"], r["status"]) for r in access],
               [("GET", "/version", 200), ("GET", "/nowhere", 404)])
-        check("… without the query", "secret" not in server.log_text(), told)
+        check("… without the query", "secret" not in server.log_text(), access)
 
 
 def main():

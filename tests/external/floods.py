@@ -1,10 +1,11 @@
 #!/usr/bin/env -S python3 -B
-"""Load for `pressure.py` and `memory.py`: hostile clients in one epoll loop, a process of their own.
+"""Load for `pressure.py` and `memory.py`: hostile clients in one epoll loop, in their own process.
 
     floods.py KIND HOST PORT SECONDS CONNECTIONS [once] [PATH]
 
-`once`: those that end do not come again. PATH: where those upgrade that can do so anywhere. One line of JSON at the end says what they did. What is sent lies ready in large pieces, so that
-none of these waits for Python while the server could work.
+`once`: a client that ended does not reconnect. PATH: the mount, for kinds that work on any. At the end it
+prints one line of JSON with its counts. Payloads are built in advance in large pieces, so that Python is
+not the bottleneck.
 """
 
 import collections
@@ -30,7 +31,7 @@ def upgrade(path="/echo", fields=""):
 
 
 def frame(first, payload, length=None):
-    """A masked frame; a key of zeros is allowed. `length` may promise more than there is."""
+    """A masked frame; a key of zeros is allowed. `length` may be more than the payload has."""
     length = len(payload) if length is None else length
     if length < 126:
         size = bytes([0x80 | length])
@@ -42,11 +43,11 @@ def frame(first, payload, length=None):
 
 
 class Client:
-    """One connection; the kinds below say what it sends and what it makes of the answers."""
+    """One connection; the kinds below define what it sends and how it handles answers."""
 
     reads = True
     path, query, fields = "/echo", "", ""
-    pause_s = 0.5  # before it comes back
+    pause_s = 0.5  # before it reconnects
 
     def __init__(self, flood, number):
         self.flood, self.number, self.opened, self.out = flood, number, time.monotonic(), b""
@@ -84,7 +85,7 @@ class Client:
     def give(self):
         if not self.out:
             self.out = self.more()
-        if not self.out:  # nothing to say until something comes
+        if not self.out:  # nothing to send until something arrives
             self.flood.poll.modify(self.socket.fileno(), select.EPOLLIN if self.reads or not self.up else 0)
             return
         sent = self.socket.send(self.out)
@@ -115,7 +116,7 @@ class Client:
 
 
 class Gets(Client):
-    """Keeps 16 requests under way."""
+    """Keeps 16 requests in flight."""
 
     length = 0
 
@@ -135,7 +136,7 @@ class Gets(Client):
 
 
 class Stream(Client):
-    """Sends without end as fast as it is taken, and reads what comes."""
+    """Sends without end as fast as the socket accepts it, and reads the answers."""
 
     piece = b""
 
@@ -152,26 +153,26 @@ class Pings(Stream):
 
 
 class Handshakes(Client):
-    """Opens, waits for its 101, leaves, comes again at once."""
+    """Connects, waits for its 101, disconnects, reconnects at once."""
 
     pause_s = 0
 
     def began(self):
-        # A hundred thousand connections that wait for their last packet would fill the tables of
-        # this machine's kernel, which then drops everybody's.
+        # Close with RST: 100 000 connections in TIME_WAIT would fill the kernel's tables on this
+        # machine, which then drops packets of all connections.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.over("done")
 
 
 class Silent(Stream):
-    """Asks for echoes and reads none of them."""
+    """Sends messages and reads none of the echoes."""
 
     reads = False
     piece = frame(0x82, bytes(1000)) * 60
 
 
 class Fragments(Stream):
-    """One message of fragments of a byte each that never ends; below the largest message."""
+    """A message in 1-byte fragments that is never finished; smaller than the largest message."""
 
     reads = False
     total = 131_000
@@ -184,14 +185,14 @@ class Fragments(Stream):
 
 
 class Halves(Client):
-    """Half a head, and not a byte more."""
+    """Half a request head, then nothing."""
 
     def opening(self):
         return upgrade()[:-40]
 
 
 class Slowloris(Client):
-    """A byte of a head now and then; comes back never."""
+    """A byte of a request head per second; never reconnects."""
 
     def opening(self):
         return upgrade()[:20]
@@ -204,14 +205,14 @@ class Slowloris(Client):
 
 
 class Idle(Client):
-    """Connected, and nothing more."""
+    """Connects and sends nothing."""
 
     def opening(self):
         return b""
 
 
 class Good(Client):
-    """One echo after the other, each timed, at a gap that leaves the server time."""
+    """One echo after the other, each timed, with a gap in between."""
 
     message = frame(0x81, b"hello, are you there")
     gap_s = 0.02
@@ -236,13 +237,13 @@ class Good(Client):
 
 
 class Large(Stream):
-    """The largest messages, whole, their echoes read; and each again."""
+    """Messages of the largest size, one after the other; their echoes are read."""
 
     piece = frame(0x82, bytes(1 << 20))
 
 
 class Unfinished(Stream):
-    """The largest message but for its last byte."""
+    """A message of the largest size without its last byte."""
 
     def more(self):
         if not self.up or self.flood.done.get(self.number):
@@ -252,41 +253,41 @@ class Unfinished(Stream):
 
 
 class Texts(Unfinished):
-    """The same as a text."""
+    """Unfinished, as a text message."""
 
     def more(self):
         return super().more().replace(b"\x82", b"\x81", 1)
 
 
 class Once(Client):
-    """Says something once, and waits."""
+    """Sends one piece, then waits."""
 
     piece = b""
-    said = False
+    sent = False
 
     def more(self):
-        if not self.up or self.said:
+        if not self.up or self.sent:
             return b""
-        self.said = True
+        self.sent = True
         return self.piece
 
 
 class Hellos(Client):
-    """The beginning of a TLS handshake message that never ends."""
+    """The start of a TLS handshake message that is never finished."""
 
     def opening(self):
         return b"\x16\x03\x01" + (11000).to_bytes(2, "big") + b"\x01\x00\xf0\x00" + bytes(10996)
 
 
 class Parked(Once):
-    """As many messages of a byte as can wait to be answered."""
+    """As many 1-byte messages as the server queues for later answers."""
 
     query = "?delay=10s"
     piece = frame(0x81, b"x") * 9216
 
 
 class Leavers(Parked):
-    """The same, and leaves with all of them waiting; comes again at once."""
+    """Parked, but disconnects while they wait, and reconnects at once."""
 
     query = ""
     pause_s = 0
@@ -294,20 +295,20 @@ class Leavers(Parked):
 
     def give(self):
         super().give()
-        if self.said and not self.out:
+        if self.sent and not self.out:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.over("left")
 
 
 class Controls(Stream):
-    """Characters that become six in JSON."""
+    """Characters that JSON escapes with six characters each."""
 
     path = "/socket"
     piece = frame(0x81, b"\x01" * (1 << 20))
 
 
 class UnreadControls(Controls):
-    """The same, and reads no answer."""
+    """Controls, with answers left unread."""
 
     reads = False
 
@@ -319,14 +320,14 @@ def deflated(payload):
 
 
 class Bombs(Stream):
-    """Messages of a mebibyte that are a kilobyte on the wire, sixteen in a read."""
+    """Messages of 1 MiB that take 1 KB on the wire, sixteen per read."""
 
     fields = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
     piece = frame(0xC1, deflated(b"a" * (1 << 20))) * 16
 
 
 class SlowBombs(Bombs):
-    """The same at 35 KB/s, as a client that is no flood."""
+    """Bombs at 35 KB/s: not a flood by its rate."""
 
     piece = frame(0xC1, deflated(b"a" * (1 << 20)))
     gap_s = 0.03
@@ -344,13 +345,13 @@ class SlowBombs(Bombs):
 
 
 class UnreadBombs(Bombs):
-    """The same as Bombs, and reads nothing."""
+    """Bombs, with echoes left unread."""
 
     reads = False
 
 
 class Offers(Client):
-    """Asks for an upgrade that waits for a backend, with four thousand subprotocols."""
+    """An upgrade that waits for a backend, with 1600 subprotocols."""
 
     path = "/gateway/prod"
     fields = "Sec-WebSocket-Protocol: " + ",".join(f"{n:x}" for n in range(1600)) + "\r\n"
@@ -362,7 +363,7 @@ KINDS = {kind.__name__.lower(): kind for kind in (
 
 
 class Flood:
-    """The loop, and what is counted."""
+    """The event loop and its counters."""
 
     def __init__(self, kind, address, seconds, connections, again=True, path=None):
         self.path = path
@@ -379,7 +380,7 @@ class Flood:
     def later(self, in_s, client):
         heapq.heappush(self.due, (time.monotonic() + in_s, client.number, client))
 
-    def ask_who_is_due(self):
+    def ask_due(self):
         while self.due and self.due[0][0] <= time.monotonic():
             _, _, client = heapq.heappop(self.due)
             if client.socket.fileno() in self.clients:
@@ -390,9 +391,9 @@ class Flood:
         self.lives.append(time.monotonic() - client.opened)
         self.clients.pop(client.socket.fileno(), None)
         client.socket.close()
-        self.come_back()
+        self.reconnect_later()
 
-    def come_back(self):
+    def reconnect_later(self):
         if self.again:
             self.back.append(time.monotonic() + self.kind.pause_s)
 
@@ -407,13 +408,13 @@ class Flood:
                 self.kind(self, self.number)
             except OSError as error:
                 self.count(errno.errorcode.get(error.errno, str(error)))
-                return self.come_back()
+                return self.reconnect_later()
 
     def run(self):
         dripped = time.monotonic()
         while time.monotonic() < self.until and (self.clients or self.waiting or self.back):
             self.open()
-            self.ask_who_is_due()
+            self.ask_due()
             wait_s = min(0.05, max(0, self.due[0][0] - time.monotonic())) if self.due else 0.05
             for fd, events in self.poll.poll(wait_s, 256):
                 if fd in self.clients:

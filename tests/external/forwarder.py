@@ -1,6 +1,6 @@
-"""A proxy of a few lines: one port in front of several servers, over TLS, or below a prefix.
+"""A small proxy: one port in front of several servers, optionally with TLS or a path prefix.
 
-It reads one request head a connection and then copies bytes; it knows nothing of WebSocket.
+It reads one request head per connection and then copies bytes; it knows nothing of WebSocket.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import harness
 
 
 class Forwarder:
-    """`order` is who gets a connection: "first" that lives, or all in "turn"."""
+    """`order` chooses the server of a connection: the "first" that accepts, or each in "turn"."""
 
     def __init__(self, *servers, order="first", prefix="", certificate=None):
         self.servers, self.order, self.prefix = list(servers), order, prefix
@@ -25,18 +25,18 @@ class Forwarder:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.certificate)
         self.port = harness.free_port()
-        self.door = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=context)
+        self.listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=context)
         return self
 
     async def __aexit__(self, *_):
-        self.door.close()
+        self.listener.close()
         self.cut()
 
     def url(self, path="/"):
         return f"http{'s' if self.certificate else ''}://127.0.0.1:{self.port}{self.prefix}{path}"
 
     def cut(self):
-        """Every line at once, as a hop does that has had enough."""
+        """Aborts all connections at once, as a proxy with a timeout does."""
         for link in list(self.links):
             link.transport.abort()
 
@@ -45,13 +45,13 @@ class Forwarder:
         try:
             await self._pass_on(self._edited(await reader.readuntil(b"\r\n\r\n")), reader, writer)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the browser has thought better of it
+            pass  # the browser closed the connection
         finally:
             self.links.discard(writer)
             writer.close()
 
     def _edited(self, head):
-        """Without the prefix; and one request a connection, since only the first head is read."""
+        """Strips the prefix; closes after one request, since only the first head is read."""
         method, target, rest = head.split(b" ", 2)
         head = b" ".join([method, target.removeprefix(self.prefix.encode()) or b"/", rest])
         if b"\r\nupgrade:" in head.lower():
@@ -65,7 +65,7 @@ class Forwarder:
         await asyncio.gather(*copies)
 
     async def save(self, count):
-        """Connects beforehand, as proxies do, so that a server which no longer accepts is reached."""
+        """Connects in advance, as proxies do, to reach a server that no longer accepts."""
         self.spare = [await self._connect() for _ in range(count)]
 
     async def _connect(self):
@@ -78,7 +78,7 @@ class Forwarder:
                 return await asyncio.open_connection(*self.servers[(first + step) % count].main)
             except OSError:
                 continue
-        raise ConnectionRefusedError("no server lives")
+        raise ConnectionRefusedError("no server accepts")
 
 
 async def copy(reader, writer):
@@ -87,6 +87,6 @@ async def copy(reader, writer):
             writer.write(data)
             await writer.drain()
     except OSError:
-        pass  # either side may go at any time
+        pass  # either side may close at any time
     finally:
         writer.close()

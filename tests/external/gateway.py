@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -B
-"""The gateway as its users have it: a Flask backend, boto3 and its signatures, WebSocket clients.
+"""The gateway with a Flask backend, boto3 and its signatures, and WebSocket clients.
 
-It installs boto3, Flask, websockets, wscat and HAProxy. Without an account: the endpoint is our admin listener.
+It installs boto3, Flask, websockets, wscat and HAProxy. No AWS account is needed: boto3's endpoint is our admin listener.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ from harness import (BINARY, SCRATCH, Server, black_hole, check, clean_environme
                      equal, finish, free_port, launch, not_run, section, until)
 from terminal import Terminal  # noqa: E402
 
-# Each request would be a line.
+# It would log a line for each request.
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 HARD = "it's \"fine\" \\ ☃\n"
 
 
 class Backend:
-    """The ten lines that a user would write, and a switch for what goes wrong."""
+    """A minimal backend as a user would write it; `fails` makes it answer 500."""
 
     def __init__(self, port=None):
         self.seen, self.fails, self.callback = [], False, None
@@ -85,7 +85,7 @@ def client(server, key="AKIDEXAMPLE", secret="secret", path="/prod"):
 
 
 def code(call, **arguments):
-    """What AWS' own client makes of an answer: the name of the exception, or the status."""
+    """The result in boto3's terms: the name of the exception, or the status."""
     try:
         return call(**arguments)["ResponseMetadata"]["HTTPStatusCode"]
     except botocore.exceptions.ClientError as error:
@@ -96,7 +96,7 @@ def serve(backend, *args):
     return Server("--gateway-backend", f"http://127.0.0.1:{backend.port}", *args)
 
 
-async def heard(socket, budget_s=5):
+async def receive(socket, budget_s=5):
     return await asyncio.wait_for(socket.recv(), budget_s)
 
 
@@ -106,12 +106,12 @@ async def conversation():
         backend.callback = lambda to, text: api.post_to_connection(ConnectionId=to, Data=text.encode())
         async with websockets.connect(server.ws("/gateway/prod")) as socket:
             await socket.send("hello")
-            equal("hello is answered through boto3", await heard(socket), "Got message:hello")
+            equal("hello is answered through boto3", await receive(socket), "Got message:hello")
             await socket.send(HARD)
-            equal("quotes, a backslash, a newline and a snowman", await heard(socket),
+            equal("quotes, a backslash, a newline and a snowman", await receive(socket),
                   "Got message:" + HARD)
             name = backend.seen[0][1]
-            equal("$connect has the id that messages have", backend.seen[1][1], name)
+            equal("$connect has the same id as messages", backend.seen[1][1], name)
             equal("an id is 128 bits in base64url", len(name), 22)
             backend.callback = None
             for number in range(50):
@@ -123,15 +123,15 @@ async def conversation():
                   [str(number) for number in range(50)])
             backend.fails = True
             await socket.send("x")
-            frame = json.loads(await heard(socket))
-            equal("a failure is told", (frame["message"], frame["connectionId"]),
+            frame = json.loads(await receive(socket))
+            equal("the client gets an error message", (frame["message"], frame["connectionId"]),
                   ("Internal server error", name))
             backend.fails = False
             found = await asyncio.to_thread(api.get_connection, ConnectionId=name)
-            equal("GetConnection: from where", found["Identity"]["SourceIp"], "127.0.0.1")
-            check("GetConnection: what it calls itself",
+            equal("GetConnection: sourceIp", found["Identity"]["SourceIp"], "127.0.0.1")
+            check("GetConnection: userAgent",
                   found["Identity"]["UserAgent"].startswith("Python/"), found["Identity"])
-            check("GetConnection: since when",
+            check("GetConnection: connectedAt, lastActiveAt",
                   0 <= (found["LastActiveAt"] - found["ConnectedAt"]).total_seconds() < 60, found)
             equal("DeleteConnection", await asyncio.to_thread(
                 code, api.delete_connection, ConnectionId=name), 204)
@@ -154,7 +154,7 @@ async def names_of_errors():
     with Backend() as backend, serve(backend) as server:
         api = client(server)
         async with websockets.connect(server.ws("/gateway/prod"), max_size=None) as socket:
-            await socket.send("who am I")
+            await socket.send("hello")
             while len(backend.seen) < 2:
                 await asyncio.sleep(0.02)
             name = backend.seen[0][1]
@@ -162,15 +162,15 @@ async def names_of_errors():
             def post(data, to=name, api=api):
                 return code(api.post_to_connection, ConnectionId=to, Data=data)
             for other in ("unknown", "A" * 22, "a/b", "..", "R0oXAdfD0kwCH6w=", "x" * 3_000, "☃"):
-                equal(f"an id like {other[:20]!r}", await asyncio.to_thread(post, b"x", other),
+                equal(f"an unknown id like {other[:20]!r}", await asyncio.to_thread(post, b"x", other),
                       "GoneException")
             equal("128 KiB", await asyncio.to_thread(post, b"x" * 131_072), 200)
-            equal("they arrive", len(await heard(socket)), 131_072)
-            equal("a byte more", await asyncio.to_thread(post, b"x" * 131_073),
+            equal("… and arrives", len(await receive(socket)), 131_072)
+            equal("128 KiB + 1 byte", await asyncio.to_thread(post, b"x" * 131_073),
                   "PayloadTooLargeException")
-            equal("of another stage", code(client(server, path="/test").post_to_connection,
+            equal("a URL with another stage", code(client(server, path="/test").post_to_connection,
                                            ConnectionId=name, Data=b"x"), "ForbiddenException")
-            equal("without a stage", code(client(server, path="").post_to_connection,
+            equal("a URL without a stage", code(client(server, path="").post_to_connection,
                                           ConnectionId=name, Data=b"x"), 200)
             socket.transport.pause_reading()
             codes = [await asyncio.to_thread(post, b"x" * 100_000) for _ in range(200)]
@@ -178,13 +178,13 @@ async def names_of_errors():
                   codes[-1] == "LimitExceededException" and codes[0] == 200, codes)
             accepted = codes.count(200)
             socket.transport.resume_reading()
-            await heard(socket)
+            await receive(socket)
             for _ in range(accepted):
-                equal_length = len(await heard(socket)) == 100_000
-            check("whatever got 200 arrives", equal_length)
+                equal_length = len(await receive(socket)) == 100_000
+            check("every message that got 200 arrives", equal_length)
 
 
-async def who_may():
+async def authorization():
     token, keys = SCRATCH / "token", SCRATCH / "credentials"
     token.write_text("a-token\n")
     secret = secrets.token_urlsafe(30)
@@ -201,7 +201,7 @@ async def who_may():
                 api = client(server, key, with_secret)
                 equal(what, await asyncio.to_thread(
                     code, api.post_to_connection, ConnectionId=name, Data=HARD.encode()), wanted)
-            equal("it arrives", await heard(socket), HARD)
+            equal("… and arrives", await receive(socket), HARD)
             padded = name + "=="
             api = client(server, "AKIDEXAMPLE", secret)
             equal("a padded id, sent as %3D", await asyncio.to_thread(
@@ -218,11 +218,11 @@ async def who_may():
                 except urllib.error.HTTPError as error:
                     status = error.code
                 equal(what, status, wanted)
-            equal("by token", await heard(socket), "by token")
+            equal("by token", await receive(socket), "by token")
 
 
-async def backend_away():
-    """The backend ends and comes back: no client notices, each message is answered once."""
+async def backend_restarts():
+    """The backend stops and starts: clients stay connected, each message is answered once."""
     port = free_port()
     with Backend(port) as backend, serve(backend) as server:
         api = client(server)
@@ -231,45 +231,45 @@ async def backend_away():
         sockets = [await websockets.connect(server.ws("/gateway/prod")) for _ in range(20)]
         for number, socket in enumerate(sockets):
             await socket.send(f"before {number}")
-        answers = [await heard(socket) for socket in sockets]
+        answers = [await receive(socket) for socket in sockets]
         equal("20 clients before", answers, [f"Got message:before {n}" for n in range(20)])
         backend.server.shutdown()
         backend.server.server_close()
         for socket in sockets:
             await socket.send("meanwhile")
-        told = [json.loads(await heard(socket))["message"] for socket in sockets]
-        equal("each is told while it is away", told, ["Internal server error"] * 20)
+        errors = [json.loads(await receive(socket))["message"] for socket in sockets]
+        equal("each client gets an error meanwhile", errors, ["Internal server error"] * 20)
         with Backend(port) as again:
             again.callback = reply
             await asyncio.sleep(1.1)
             for number, socket in enumerate(sockets):
                 await socket.send(f"after {number}")
-                answers[number] = await heard(socket)
+                answers[number] = await receive(socket)
             equal("20 clients after", list(answers), [f"Got message:after {n}" for n in range(20)])
             for socket in sockets:
                 await socket.close()
-            equal("closed by themselves", {socket.close_code for socket in sockets}, {1000})
+            equal("close codes", {socket.close_code for socket in sockets}, {1000})
         backend.server = again.server
 
 
-async def nobody_answers():
-    """A backend of which only silence comes costs 2 s a message, and then nothing."""
+async def backend_unreachable():
+    """A backend whose host drops packets costs 2 s per message until the circuit opens."""
     args = ("--gateway-route", "$request.body.action", "--gateway-routes")
     with black_hole() as port, Backend() as backend, \
             serve(backend, *args, f"lost=http://127.0.0.1:{port}") as server:
         async with websockets.connect(server.ws("/gateway/prod")) as socket:
-            told, took_s = [], []
+            errors, took_s = [], []
             for _ in range(6):
                 began = time.monotonic()
                 await socket.send('{"action":"lost"}')
-                told.append(json.loads(await heard(socket))["message"])
+                errors.append(json.loads(await receive(socket))["message"])
                 took_s.append(time.monotonic() - began)
-            equal("each is told", told, ["Internal server error"] * 6)
-            check("a connection that does not come about costs 2 s",
+            equal("each message gets an error", errors, ["Internal server error"] * 6)
+            check("connecting times out after 2 s",
                   all(1.9 < s < 2.5 for s in took_s[:5]), took_s)
-            check("after five of them none is tried", took_s[5] < 0.2, took_s)
+            check("after five timeouts the gateway does not connect", took_s[5] < 0.2, took_s)
             await socket.send("to another")
-            check("another backend does not suffer", await asyncio.to_thread(
+            check("another backend is not affected", await asyncio.to_thread(
                 until, lambda: backend.seen[-1][2:] == ("to another",)), backend.seen)
 
 
@@ -297,7 +297,7 @@ def has_backend():
 
 
 def answered(server):
-    """Requests of the gateway that went well."""
+    """The gateway's successful requests."""
     text = urllib.request.urlopen(server.url("/metrics", "admin"), timeout=5).read().decode()
     rows = [line for line in text.splitlines() if "gateway_requests_total{" in line]
     return sum(int(row.rsplit(" ", 1)[1]) for row in rows if 'outcome="ok"' in row)
@@ -312,23 +312,24 @@ async def sample_backend():
         async with websockets.connect(server.ws("/gateway/prod")) as socket:
             for text in ("hello", HARD):
                 await socket.send(text)
-                equal(f"the sample answers {text!r}", await heard(socket), "Got message:" + text)
-            # It answers the client before the gateway: dead in between, the gateway tells of that too.
-            check("the gateway has its answers", await asyncio.to_thread(
+                equal(f"the sample answers {text!r}", await receive(socket), "Got message:" + text)
+            # The backend answers the client before the gateway. Killed in between, it would cause a
+            # second message to the client, the gateway's error.
+            check("the gateway has received its answers", await asyncio.to_thread(
                 until, lambda: answered(server) == 3), answered(server))
             backend.kill()
             backend.wait()
             await socket.send("while it is dead")
-            equal("told once", json.loads(await heard(socket))["message"], "Internal server error")
+            equal("one error message", json.loads(await receive(socket))["message"], "Internal server error")
             backend = sample(server, port)
             await socket.send("again")
-            equal("after its restart", await heard(socket), "Got message:again")
+            equal("after its restart", await receive(socket), "Got message:again")
             backend.send_signal(signal.SIGTERM)
             equal("SIGTERM ends it with 0", await asyncio.to_thread(backend.wait, 15), 0)
 
 
 def wscat():
-    """Typed by a person: hello, and what breaks quoting."""
+    """wscat: hello, and text with characters that need escaping."""
     if not has_backend():
         return not_run("wscat in front of wspulse backend", "this build has no such command")
     port = free_port()
@@ -342,7 +343,7 @@ def wscat():
                 whole = re.escape("< Got message:" + text) + r"(\x1b\[\d*m)?\r?\n"
                 check(f"wscat: {text!r} is answered", client.until_match(whole), client.seen)
         with Terminal("node", program, "--no-color", "-c", server.ws("/gateway/test")) as client:
-            check("wscat is told of another stage", client.until("404"), client.seen)
+            check("wscat on another stage: 404", client.until("404"), client.seen)
 
 
 HAPROXY = """
@@ -366,17 +367,17 @@ backend pods
 
 
 async def talk(url, stop, tally):
-    """Sends one message after the other; each has to be answered, or told its error, once."""
+    """Sends one message after the other; each must get one answer or one error."""
     async with websockets.connect(url) as socket:
         number = 0
         while not stop.is_set():
             text = f"{id(socket)} {number}"
             await socket.send(text)
-            answer = await heard(socket, 35)
+            answer = await receive(socket, 35)
             if answer == "Got message:" + text:
                 tally["answered"] += 1
             elif "Internal server error" in answer:
-                tally["told"] += 1
+                tally["errors"] += 1
             else:
                 tally["strange"].append((text, answer))
             number += 1
@@ -389,7 +390,7 @@ async def talk(url, stop, tally):
 
 
 async def scaled():
-    """1 → 3 → 1 backends behind HAProxy, under 40 clients that never stop talking."""
+    """1 → 3 → 1 backends behind HAProxy, while 40 clients send without a pause."""
     if not has_backend():
         return not_run("1 → 3 → 1 backends", "this build has no such command")
     proxy_port, ports = free_port(), [free_port() for _ in range(3)]
@@ -401,7 +402,7 @@ async def scaled():
         haproxy = launch([HAPROXY_BINARY, "-db", "-f", str(config)], stdin=subprocess.DEVNULL,
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         await asyncio.sleep(1)
-        stop, tally = asyncio.Event(), {"answered": 0, "told": 0, "strange": [], "open": 0}
+        stop, tally = asyncio.Event(), {"answered": 0, "errors": 0, "strange": [], "open": 0}
         clients = [asyncio.create_task(talk(server.ws("/gateway/prod"), stop, tally))
                    for _ in range(40)]
         await asyncio.sleep(2)
@@ -417,19 +418,19 @@ async def scaled():
         stop.set()
         await asyncio.wait_for(asyncio.gather(*clients), 20)
         equal("no client connection lost in 1 → 3 → 1", tally["open"], 40)
-        equal("nothing answered twice, nothing strange", tally["strange"], [])
-        total = tally["answered"] + tally["told"]
-        check(f"{tally['answered']} of {total} messages answered, {tally['told']} told their error",
-              tally["answered"] > 1_000 and tally["told"] <= total // 100, tally)
+        equal("no message answered twice, no unexpected message", tally["strange"], [])
+        total = tally["answered"] + tally["errors"]
+        check(f"{tally['answered']} of {total} messages answered, {tally['errors']} got an error",
+              tally["answered"] > 1_000 and tally["errors"] <= total // 100, tally)
         haproxy.terminate()
         first.terminate()
 
 
 section(conversation)
 section(names_of_errors)
-section(who_may)
-section(backend_away)
-section(nobody_answers)
+section(authorization)
+section(backend_restarts)
+section(backend_unreachable)
 section(sample_backend)
 section(wscat)
 section(scaled)

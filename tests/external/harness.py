@@ -1,7 +1,7 @@
-"""What every external check needs: one line a check, and a server of its own.
+"""Shared by all external checks: one line per check, and a server under test.
 
-The binary is $WSPULSE, else the release build. Whatever is written goes into a temporary folder.
-It knows nothing of WebSocket; `tools` knows what to install.
+The binary is $WSPULSE, else the release build. All files go into a temporary folder.
+It knows nothing of WebSocket; `tools` installs the programs that a check needs.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="wspulse-external-"))
 _counts = {"passed": 0, "failed": 0, "not run": 0}
 _running = []
 _numbers = itertools.count()
-# Results of a first try, which do not count yet.
+# Results of a first attempt, not counted yet.
 _first_try = contextvars.ContextVar("first try", default=None)
 
 
-# ---- one line a check -----------------------------------------------------------------------
+# ---- one line per check ---------------------------------------------------------------------
 
 def check(what, ok, detail=""):
-    """Prints and counts one result; the detail says what came instead."""
+    """Prints and counts one result; `detail` is the actual outcome."""
     if (tried := _first_try.get()) is not None:
         tried.append(bool(ok))
-        print(f"# {what}: {'ok' if ok else f'not at the first try: {one_line(detail)}'}", flush=True)
+        print(f"# {what}: {'ok' if ok else f'not at the first attempt: {one_line(detail)}'}", flush=True)
         return bool(ok)
     _counts["passed" if ok else "failed"] += 1
     print(f"ok - {what}" if ok else f"not ok - {what}: {one_line(detail)}", flush=True)
@@ -47,12 +47,12 @@ def check(what, ok, detail=""):
 
 
 def equal(what, got, wanted):
-    """The commonest check: shows both sides when they differ."""
+    """A check that prints both values if they differ."""
     return check(what, got == wanted, f"expected {wanted!r}, got {got!r}")
 
 
 def not_run(what, why):
-    """A check that this machine cannot make is said aloud, never skipped in silence."""
+    """Reports a check that this machine cannot run, instead of skipping it silently."""
     _counts["not run"] += 1
     print(f"NOT RUN - {what}: {one_line(why)}", flush=True)
 
@@ -63,10 +63,10 @@ def one_line(text, most=600):
 
 
 def section(run, *args):
-    """Runs one group of checks; a crash of the group is one failed check, not the end."""
+    """Runs one group of checks; an exception is one failed check, and the other groups still run."""
     try:
         _to_its_end(run(*args))
-    except Exception as error:  # whatever it is, the other groups still count
+    except Exception as error:  # any error: the other groups still run
         where = traceback.extract_tb(error.__traceback__)[-1]
         check(f"{run.__name__} runs to its end", False,
               f"{type(error).__name__}: {error} (line {where.lineno})")
@@ -78,8 +78,8 @@ def _to_its_end(work):
 
 
 def timed_section(run, *args):
-    """A group that measures times, on a machine that others use as well: if not all of it holds,
-    it is measured once more, and then it has to hold. Both figures are printed."""
+    """A group that measures times. Other work on the machine can spoil them, so a group that fails is
+    run once more, and then it must pass. Both results are printed."""
     with FirstTry() as first:
         _to_its_end(run(*args))
     if not first.held:
@@ -87,7 +87,7 @@ def timed_section(run, *args):
 
 
 class FirstTry:
-    """Checks inside count only if all of them hold; if not, `held` says so, and none counts."""
+    """Checks inside are counted only if all of them pass; otherwise `held` is False and none counts."""
 
     def __enter__(self):
         self.results, self.held = [], False
@@ -97,14 +97,14 @@ class FirstTry:
     def __exit__(self, kind, error, _):
         _first_try.reset(self.token)
         if isinstance(error, Exception):
-            print(f"# the first try: {kind.__name__}: {one_line(error)}", flush=True)
+            print(f"# the first attempt: {kind.__name__}: {one_line(error)}", flush=True)
         self.held = error is None and all(self.results)
         _counts["passed"] += len(self.results) if self.held else 0
         return isinstance(error, Exception)
 
 
 def finish():
-    """Closing lines and exit code. The last line is the one that CI counts."""
+    """Prints the totals and exits. CI reads the last line."""
     if _counts["not run"]:
         print(f"{_counts['not run']} not run")
     print(f"{_counts['passed']} passed, {_counts['failed']} failed", flush=True)
@@ -114,16 +114,16 @@ def finish():
 # ---- the server under test ----------------------------------------------------------------------
 
 def clean_environment(extra=None):
-    """Nothing of the caller's leaks in: an unknown WSPULSE_* variable is an error to the server,
-    and KUBERNETES_SERVICE_HOST would choose another drain profile."""
-    told = ("WSPULSE", "KUBERNETES_", "POD_", "NODE_NAME", "ZONE", "PORT", "RUST_LOG",
-            "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(told)}
+    """The environment without the variables that the server reads: an unknown WSPULSE_* variable is an
+    error, and KUBERNETES_SERVICE_HOST would choose another drain profile."""
+    dropped = ("WSPULSE", "KUBERNETES_", "POD_", "NODE_NAME", "ZONE", "PORT", "RUST_LOG",
+               "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     return kept | (extra or {})
 
 
 def records(log_text):
-    """The lines of the server's log, as far as they are whole."""
+    """The complete JSON lines of a log."""
     for line in log_text.splitlines():
         try:
             record = json.loads(line)
@@ -134,18 +134,18 @@ def records(log_text):
 
 
 def listening(log_text):
-    """Reads the banner: {"main": (host, port), "admin": (host, port)} as far as it is written."""
-    doors = {}
+    """Reads the banner: {"main": (host, port), "admin": (host, port)} as far as it is written so far."""
+    listeners = {}
     for record in records(log_text):
         if record.get("message") == "listening":
             host, port = record["address"].rsplit(":", 1)
-            place = record["address"] if host == "unix" else (host.strip("[]"), int(port))
-            doors.setdefault(record["listener"], place)
-    return doors
+            address = record["address"] if host == "unix" else (host.strip("[]"), int(port))
+            listeners.setdefault(record["listener"], address)
+    return listeners
 
 
 class Server:
-    """One wspulse on free loopback ports; `with` stops it, whatever happens."""
+    """One wspulse on free loopback ports; `with` stops it, also after an exception."""
 
     def __init__(self, *args, env=None, main="127.0.0.1:0", admin="127.0.0.1:0", budget_s=10,
                  prefix=()):
@@ -158,17 +158,17 @@ class Server:
                                   env=clean_environment(env))
         self._wait_for_banner({"main"} if admin == "off" else {"main", "admin"}, budget_s)
         self.started_ms = (time.monotonic() - started) * 1000
-        self.main, self.admin = self.doors["main"], self.doors.get("admin")
+        self.main, self.admin = self.listeners["main"], self.listeners.get("admin")
 
-    def _wait_for_banner(self, doors, budget_s):
+    def _wait_for_banner(self, listeners, budget_s):
         end = time.monotonic() + budget_s
-        while not doors <= set(listening(self.log_text())):
+        while not listeners <= set(listening(self.log_text())):
             if self.process.poll() is not None or time.monotonic() > end:
                 self.kill()
                 raise RuntimeError(f"no banner from {BINARY}, exit code "
                                    f"{self.process.returncode}: {self.log_text()[:500]}")
             time.sleep(0.002)
-        self.doors = listening(self.log_text())
+        self.listeners = listening(self.log_text())
 
     def log_text(self):
         return self.log.read_text(errors="replace")
@@ -177,8 +177,8 @@ class Server:
         """The first log line with this message."""
         return next((r for r in records(self.log_text()) if r.get("message") == message), None)
 
-    def url(self, path="/", door="main", scheme="http"):
-        host, port = self.doors[door]
+    def url(self, path="/", listener="main", scheme="http"):
+        host, port = self.listeners[listener]
         return f"{scheme}://{host}:{port}{path}"
 
     def ws(self, path="/echo"):
@@ -188,7 +188,7 @@ class Server:
         self.process.send_signal(number)
 
     def wait(self, budget_s=15):
-        """Exit code, or None when it still runs after the budget."""
+        """Exit code, or None if it still runs after the budget."""
         try:
             return self.process.wait(budget_s)
         except subprocess.TimeoutExpired:
@@ -211,7 +211,7 @@ class Server:
 
 
 def until(what, budget_s=10):
-    """Waits for something to become true; whether it did."""
+    """Waits until `what()` is true; returns whether it became true in time."""
     end = time.monotonic() + budget_s
     while time.monotonic() < end:
         if what():
@@ -221,14 +221,14 @@ def until(what, budget_s=10):
 
 
 def launch(command, **popen):
-    """A process that ends with this script, whatever happens."""
+    """Starts a process that is killed when this script ends."""
     process = subprocess.Popen(command, **popen)
     _running.append(process)
     return process
 
 
 def wspulse(*args, env=None, budget_s=5, **popen):
-    """Runs the binary to its end: exit code (None: it had to be killed), stdout, stderr."""
+    """Runs the binary; returns exit code (None: killed after the budget), stdout, stderr."""
     process = launch([BINARY, *args], env=clean_environment(env), **{
         "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen)
     try:
@@ -249,7 +249,7 @@ def free_port():
 
 @contextlib.contextmanager
 def black_hole():
-    """A port whose queue is full: the kernel drops each SYN, and nobody ever answers."""
+    """A port whose accept queue is full: the kernel drops each SYN, so connecting gets no answer."""
     with socket.socket() as listener, socket.socket() as waiting:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -265,11 +265,11 @@ def raise_descriptor_limit():
 
 def require_binary():
     if not os.access(BINARY, os.X_OK):
-        check(f"{BINARY} is there", False, "cargo build --release, or set $WSPULSE")
+        check(f"{BINARY} exists", False, "cargo build --release, or set $WSPULSE")
         finish()
 
 
-# A time-out's TERM would end Python without the exit functions, and leave servers behind.
+# By default SIGTERM would end Python without its exit functions and leave servers running.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 

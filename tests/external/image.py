@@ -1,10 +1,10 @@
 #!/usr/bin/env -S python3 -B
-"""deploy/Dockerfile: built by its own first stage, run as small and as locked up as it can be.
+"""deploy/Dockerfile: built as written, run with minimal resources and privileges.
 
     tests/external/image.py
 
-podman and runc from Debian, hadolint from PyPI. No base image can be had on a machine without a
-registry: this machine's own toolchain, mounted read-only, stands in for the official Rust image.
+podman and runc from Debian, hadolint from PyPI. Base images need a registry, which a machine may
+not have: this machine's toolchain, mounted read-only, replaces the official Rust image.
 """
 
 import gzip
@@ -33,12 +33,12 @@ from podman import inspect
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 MIB = 1 << 20
 FULL_BYTES, LEAST_BYTES = 4.2 * MIB, 1.8 * MIB
-# What glibc, linked statically, weighs more than musl: 1.89 MiB against 0.94 on 2026-11-21.
+# The difference between static glibc and musl: 1.89 MiB against 0.94 on 2026-11-21.
 GLIBC_BYTES = 0.9 * MIB
 MEMORY_BYTES, QUOTA_US = 16 * MIB, 10_000
 STOP_S = 4
-HERE = ["127.0.0.1"]  # what podman publishes is not reached from 127.0.0.2
-# As the chart has it, and smaller.
+HERE = ["127.0.0.1"]  # ports that podman publishes cannot be reached from 127.0.0.2
+# As in the chart, with smaller limits.
 LOCKED = ["--memory", "16m", "--memory-swap", "16m", "--cpus", "0.1", "--read-only",
           "--cap-drop", "all", "--security-opt", "no-new-privileges"]
 
@@ -46,13 +46,13 @@ LOCKED = ["--memory", "16m", "--memory-swap", "16m", "--cpus", "0.1", "--read-on
 def lint():
     run = subprocess.run([VENV.parent / "hadolint", DOCKERFILE], text=True, timeout=30,
                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    check("hadolint has nothing to say", run.returncode == 0 and not run.stdout, run.stdout)
+    check("hadolint finds nothing", run.returncode == 0 and not run.stdout, run.stdout)
 
 
 # ---- building ------------------------------------------------------------------------------------
 
 def stand_in():
-    """An image that has this machine's compiler where the Rust image has its own; the mounts."""
+    """Replaces the Rust image by this machine's compiler; returns the options for the build."""
     sysroot = subprocess.run(["rustc", "--print", "sysroot"], stdout=subprocess.PIPE, text=True,
                              timeout=30, check=True).stdout.strip()
     tree = SCRATCH / "rust" / "tree"
@@ -66,24 +66,24 @@ def stand_in():
     mounts |= {path: path for path in Path("/usr").iterdir()
                if path.is_dir() and not path.is_symlink() and path.name != "local"}
     options = [f"--volume={host}:{inside}:ro" for host, inside in mounts.items()]
-    code, said = podman.image_of("rust-of-this-machine", tree, "ENV CARGO_HOME=/usr/local/cargo",
+    code, output = podman.image_of("rust-of-this-machine", tree, "ENV CARGO_HOME=/usr/local/cargo",
                                  "ENV PATH=/usr/local/rust/bin:/usr/bin:/bin HOME=/root")
     if code:
-        raise RuntimeError(said)
+        raise RuntimeError(output)
     return ["--network", "host", *options, "--build-arg",
             "RUST_IMAGE=localhost/rust-of-this-machine"]
 
 
 def build(tag, *options):
     since = time.monotonic()
-    code, said = podman.podman("build", "--format", "docker", "--file", DOCKERFILE, "--tag", tag,
+    code, output = podman.podman("build", "--format", "docker", "--file", DOCKERFILE, "--tag", tag,
                                *options, ROOT, budget_s=420)
     print(f"# {tag} took {time.monotonic() - since:.0f} s", flush=True)
-    return check(f"the Dockerfile builds {tag}", code == 0, said[-500:])
+    return check(f"the Dockerfile builds {tag}", code == 0, output[-500:])
 
 
 def files_of(tag):
-    """The image's file system as it lies on the disk."""
+    """The mounted file system of an image."""
     code, path = podman.podman("image", "mount", tag)
     if code:
         raise RuntimeError(path)
@@ -91,7 +91,7 @@ def files_of(tag):
 
 
 def images():
-    """By the Dockerfile's own compiler stage, without features, and around a ready binary."""
+    """With the Dockerfile's build stage, without default features, and with an existing binary."""
     toolchain = stand_in()
     if not build("wspulse:full", *toolchain):
         return
@@ -104,17 +104,17 @@ def images():
     equal("image: HEALTHCHECK", (health or {}).get("Test"), ["CMD", "/wspulse", "healthcheck"])
     labels = {key.removeprefix("org.opencontainers.image."): value
               for key, value in config["Labels"].items()}
-    equal("image: its labels tell title, licence and the crate's version",
+    equal("image: labels for title, licence and the crate's version",
           [labels.get(key) for key in ("title", "licenses", "version")],
           ["wspulse", "MIT OR Apache-2.0", version])
     tree = files_of("wspulse:full")
     equal("image: two files", sorted(str(path.relative_to(tree)) for path in tree.rglob("*")),
           ["THIRD-PARTY.gz", "wspulse"])
-    said = gzip.decompress((tree / "THIRD-PARTY.gz").read_bytes()).decode()
-    check("image: it says whose code is in it",
-          all(f"\n======== {who}" in said for who in ("mio ", "ring ", "the Rust standard library")),
-          said[:500])
-    check("image: the file is static", is_static(tree / "wspulse"), "it asks for a dynamic loader")
+    output = gzip.decompress((tree / "THIRD-PARTY.gz").read_bytes()).decode()
+    check("image: THIRD-PARTY.gz lists the linked crates",
+          all(f"\n======== {who}" in output for who in ("mio ", "ring ", "the Rust standard library")),
+          output[:500])
+    check("image: the binary is static", is_static(tree / "wspulse"), "it needs a dynamic loader")
     size("wspulse:full", FULL_BYTES)
     if build("wspulse:least", *toolchain, "--build-arg", "CARGO_FLAGS=--no-default-features"):
         least_size()
@@ -123,12 +123,12 @@ def images():
     for name in ("wspulse", "THIRD-PARTY.gz"):
         shutil.copy(tree / name, folder)
     if build("wspulse:ready", f"--build-context=build={folder}"):
-        equal("--build-context build=…: the same image around a binary that is there",
+        equal("--build-context build=…: the same image with an existing binary",
               json.loads(inspect("wspulse:ready", "{{json .Config}}")), config)
 
 
 def least_size():
-    """The limit is the official image's, whose compiler links musl."""
+    """The limit is for the official image, whose compiler links musl."""
     host = subprocess.run(["rustc", "--print", "host-tuple"], stdout=subprocess.PIPE, text=True,
                           timeout=30, check=True).stdout.strip()
     if host.endswith("-musl"):
@@ -139,7 +139,7 @@ def least_size():
 
 
 def is_static(path):
-    """No program header asks for a loader (PT_INTERP, 3)."""
+    """Whether no program header names a dynamic loader (PT_INTERP, 3)."""
     data = path.read_bytes()
     start, size, count = struct.unpack_from("<Q14xHH", data, 32)
     kinds = [struct.unpack_from("<I", data, start + number * size)[0] for number in range(count)]
@@ -154,15 +154,15 @@ def size(tag, most):
 # ---- running -------------------------------------------------------------------------------------
 
 class Container:
-    """One container that is removed, whatever happens."""
+    """One container; `with` removes it."""
 
     def __init__(self, name, *options, image="wspulse:full", args=()):
         self.name, self.port = name, harness.free_port()
         publish = f"127.0.0.1:{self.port}:8080"
-        code, said = podman.podman("run", "--detach", "--name", name, "--publish", publish,
+        code, output = podman.podman("run", "--detach", "--name", name, "--publish", publish,
                                    "--network", podman.NETWORK, *options, image, *args)
         if code:
-            raise RuntimeError(said)
+            raise RuntimeError(output)
         if not until(lambda: "is ready" in self.log(), 10):
             raise RuntimeError(f"no banner: {self.log()}")
         self.pid = int(inspect(name, "{{.State.Pid}}"))
@@ -172,11 +172,11 @@ class Container:
 
     def health(self):
         since = time.monotonic()
-        code, said = podman.podman("healthcheck", "run", self.name)
-        return code, time.monotonic() - since, said
+        code, output = podman.podman("healthcheck", "run", self.name)
+        return code, time.monotonic() - since, output
 
     def cgroup(self, controller, file):
-        """A figure of its cgroup; the layout is version 1, or None."""
+        """A figure of its cgroup if that is version 1, otherwise None."""
         lines = Path(f"/proc/{self.pid}/cgroup").read_text().splitlines()
         places = [line.split(":", 2)[2] for line in lines if line.split(":")[1] == controller]
         path = Path(f"/sys/fs/cgroup/{controller}{places[0] if places else ''}/{file}")
@@ -190,7 +190,7 @@ class Container:
 
 
 def locked_up():
-    """16 MiB, a tenth of a core, nothing to write to, no capability, the default filter."""
+    """16 MiB, a tenth of a core, read-only, no capabilities, the default seccomp filter."""
     with Container("locked", *LOCKED) as small:
         status = dict(line.split(":\t", 1) for line in
                       Path(f"/proc/{small.pid}/status").read_text().splitlines() if ":\t" in line)
@@ -203,11 +203,11 @@ def locked_up():
         crowd = Crowd(100, ("127.0.0.1", small.port), sources=HERE)
         crowd.run_until(lambda peer: peer.end or peer.echoes, 20)
         equal("100 clients get their echo", crowd.count("stage", "end"), {("echoed", None): 100})
-        code, took_s, said = small.health()
-        check("podman healthcheck run: healthy", code == 0, f"exit code {code}: {said}")
-        code, said = podman.podman("run", "--rm", "--network", podman.NETWORK, *LOCKED,
+        code, took_s, output = small.health()
+        check("podman healthcheck run: healthy", code == 0, f"exit code {code}: {output}")
+        code, output = podman.podman("run", "--rm", "--network", podman.NETWORK, *LOCKED,
                                    "wspulse:full", "healthcheck", "http://locked:8080/readyz")
-        check("another container asks it by its name, as helm test does", code == 0, said)
+        check("another container reaches it by name, as helm test does", code == 0, output)
         stop(small, crowd)
     frozen()
 
@@ -223,16 +223,16 @@ def limits(small):
 
 
 def stop(small, crowd):
-    """`podman stop`: SIGTERM, and everybody is told."""
+    """`podman stop`: SIGTERM, and every client gets a Close."""
     events = small.cgroup("memory", "memory.oom_control") or ""
-    check("nothing was killed for memory", "oom_kill 0" in events or not events, events)
+    check("no OOM kill", "oom_kill 0" in events or not events, events)
     since = time.monotonic()
     stopping = harness.launch([str(part) for part in [*podman.BASE, "stop", small.name]],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     crowd.run_until(lambda peer: peer.end, STOP_S + 2)
     stopping.wait(20)
     took_s = time.monotonic() - since
-    equal("podman stop: all 100 are told 1001, and end with a FIN",
+    equal("podman stop: all 100 are closed with 1001 and FIN",
           crowd.count("close_code", "end"), {(1001, "eof"): 100})
     equal("… exit code", inspect(small.name, "{{.State.ExitCode}}"), "0")
     check(f"… within {STOP_S} s", took_s <= STOP_S, f"{took_s:.1f} s")
@@ -241,30 +241,30 @@ def stop(small, crowd):
 
 
 def frozen():
-    """A server that does not turn any more is not healthy, however open its port is."""
-    with Container("frozen", *LOCKED) as ice:
-        os.kill(ice.pid, 19)  # SIGSTOP
-        code, took_s, said = ice.health()
-        os.kill(ice.pid, 18)
+    """A stopped process is unhealthy although its port is still open."""
+    with Container("frozen", *LOCKED) as frozen_:
+        os.kill(frozen_.pid, 19)  # SIGSTOP
+        code, took_s, output = frozen_.health()
+        os.kill(frozen_.pid, 18)  # SIGCONT
         check("podman healthcheck run on a frozen server: unhealthy within 2 s",
-              code == 1 and took_s < 2.5, f"exit code {code} after {took_s:.1f} s: {said}")
+              code == 1 and took_s < 2.5, f"exit code {code} after {took_s:.1f} s: {output}")
 
 
 # ---- kube play -----------------------------------------------------------------------------------
 
 def kube_play():
-    """websockets-test.yaml, as a node without a cluster runs it; the service's port by hand."""
+    """websockets-test.yaml without a cluster; a hostPort replaces the Service."""
     port = harness.free_port()
     manifest = SCRATCH / "websockets-test.yaml"
     text = (ROOT / "deploy" / "kubernetes" / "websockets-test.yaml").read_text()
-    for told, instead in (("image: wspulse:0.1.0", "image: localhost/wspulse:full"),
-                          ("containerPort: 80}", f"containerPort: 80, hostPort: {port}}}")):
-        if not check(f"websockets-test.yaml has {told!r} once", text.count(told) == 1, text):
+    for old, new in (("image: wspulse:0.1.0", "image: localhost/wspulse:full"),
+                     ("containerPort: 80}", f"containerPort: 80, hostPort: {port}}}")):
+        if not check(f"websockets-test.yaml has {old!r} once", text.count(old) == 1, text):
             return
-        text = text.replace(told, instead)
+        text = text.replace(old, new)
     manifest.write_text(text)
-    code, said = podman.podman("kube", "play", "--network", podman.NETWORK, manifest)
-    if not check("podman kube play runs websockets-test.yaml", code == 0, said):
+    code, output = podman.podman("kube", "play", "--network", podman.NETWORK, manifest)
+    if not check("podman kube play runs websockets-test.yaml", code == 0, output):
         return
     name = "websockets-test-pod-0-websockets-test"
     check("… it serves port 80 as user 65532", until(lambda: fetch(port, "/healthz") == b"OK\n"),
@@ -274,7 +274,7 @@ def kube_play():
 
 
 def walk_through(name, port):
-    """Starvation, a crash with 69, and the restart that the guide shows."""
+    """Starvation, an exit with 69, and the restart that the guide shows."""
     crowd = Crowd(5, ("127.0.0.1", port), sources=HERE,
                   first=b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
                         b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -284,7 +284,7 @@ def walk_through(name, port):
     check("… one after the other, 100 ms each", took_s and 0.4 < took_s < 1.5, took_s)
     crowd.leave()
     equal("… GET /seppuku answers", fetch(port, "/seppuku"), b"Terminating\n")
-    check("… and it is started again, having left with 69",
+    check("… and the container is restarted after exit code 69",
           until(lambda: inspect(name, "{{.RestartCount}}") == "1", 5)
           and '"code":69' in podman.podman("logs", name)[1] or exited_with(name) == "69",
           podman.podman("ps", "--all")[1])
@@ -293,10 +293,10 @@ def walk_through(name, port):
 
 
 def exited_with(name):
-    """The exit code that podman noted for the last end of this container."""
-    code, said = podman.podman("events", "--stream=false", "--filter", f"container={name}",
+    """The exit code that podman recorded when this container last exited."""
+    code, output = podman.podman("events", "--stream=false", "--filter", f"container={name}",
                                "--filter", "event=died", "--format", "{{.ContainerExitCode}}")
-    return said.strip().split("\n")[-1] if code == 0 else said
+    return output.strip().split("\n")[-1] if code == 0 else output
 
 
 def fetch(port, path):

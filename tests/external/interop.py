@@ -1,10 +1,10 @@
 #!/usr/bin/env -S python3 -B
-"""Who talks to `wspulse`, with compression where it has any, and through which proxies.
+"""Clients of `wspulse`, with compression if they offer it, also through two proxies.
 
-    tests/external/interop.py          one line a client or proxy, then the checks
+    tests/external/interop.py          one line per client or proxy, and the checks
     tests/external/interop.py quick    without the 70 s of silence behind the proxies
 
-`clients.py` looks closer at some of these clients; this asks the same few things of all.
+`clients.py` checks some of these clients in detail; this runs the same few checks with all.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ from harness import Server, check, equal, section
 TEXT, BYTES = "compressible " * 2000, bytes([7]) * 100_000
 DEFLATE = "permessage-deflate"
 SILENCE_S = 70
-# A mount that says goodbye by itself, so that a code comes from the far end.
+# A mount that closes by itself, for a close code from the server.
 MOUNTS = ["--mount", "/bye=echo?close_after=1s&code=4002&reason=enough"]
 
 
@@ -89,7 +89,7 @@ def row(client, compression, close):
 
 
 def judge(client, echoed, extensions, code, compresses=True):
-    check(f"{client}: echoes come back", echoed, "another message, or none")
+    check(f"{client}: echoes come back", echoed, "a different message or none")
     if compresses:
         check(f"{client}: compression is agreed", DEFLATE in extensions, extensions)
     equal(f"{client}: its close code comes back", code, 4001)
@@ -139,15 +139,15 @@ def node(server):
         done = run("node", Path(__file__).with_name("interop_node.cjs"), library, server.ws(),
                    env=os.environ | {"NODE_PATH": str(NODE / "node_modules")}, stdin=subprocess.DEVNULL)
         if check(f"Node {library} runs to its end", done.returncode == 0 and done.stdout, done.stderr):
-            said = json.loads(done.stdout)
-            judge(f"Node {library} {said['version']}", said["text"] and said["binary"],
-                  said["extensions"], said["code"])
+            result = json.loads(done.stdout)
+            judge(f"Node {library} {result['version']}", result["text"] and result["binary"],
+                  result["extensions"], result["code"])
 
 
 def wscat(server):
     program = NODE / "node_modules" / "wscat" / "bin" / "wscat"
     text = "compressible_" * 100
-    # It says nothing unless it stands at a terminal.
+    # It prints nothing unless it runs in a terminal.
     done = run("script", "--quiet", "--command",
                f"node {program} --no-color -c {server.ws()} -x {text} -w 1", "/dev/null", stdin=subprocess.DEVNULL)
     check("wscat: echoes come back", text in done.stdout, done.stdout[-200:] + done.stderr)
@@ -182,16 +182,16 @@ def tokio(server):
 
 async def chromium(server):
     script = """new Promise((done) => {
-        const ws = new WebSocket('URL'), said = {}, text = 'compressible '.repeat(2000);
-        ws.onopen = () => { said.extensions = ws.extensions; ws.send(text); };
-        ws.onmessage = (m) => { said.text = m.data === text; ws.close(4001, 'later'); };
-        ws.onclose = (e) => done({ ...said, code: e.code });
+        const ws = new WebSocket('URL'), result = {}, text = 'compressible '.repeat(2000);
+        ws.onopen = () => { result.extensions = ws.extensions; ws.send(text); };
+        ws.onmessage = (m) => { result.text = m.data === text; ws.close(4001, 'later'); };
+        ws.onclose = (e) => done({ ...result, code: e.code });
     })""".replace("URL", server.ws())
     async with browser.Browser(CHROMIUM) as chromium:
         page = await chromium.open(server.url("/"))
-        said = await page.run(script)
+        result = await page.run(script)
         version = str(chromium.version).split(".")[0]
-        judge(f"Chromium {version}", said.get("text"), said.get("extensions", ""), said.get("code"))
+        judge(f"Chromium {version}", result.get("text"), result.get("extensions", ""), result.get("code"))
 
 
 # ---- through proxies ---------------------------------------------------------------------------
@@ -230,7 +230,7 @@ backend wspulse
 
 
 class Proxy:
-    """A proxy with two ports in front of a server: one hands offers on, one takes them out."""
+    """A proxy with two ports: one forwards Sec-WebSocket-Extensions, one removes it."""
 
     def __init__(self, name, config, server):
         self.name, self.kept, self.stripped = name, harness.free_port(), harness.free_port()
@@ -271,7 +271,7 @@ async def behind(proxy, silence_s):
 
 
 async def silent(name, proxy, silence_s):
-    """Longer than the 60 s after which these proxies cut a silent connection: pings keep it."""
+    """Longer than the 60 s after which these proxies cut a silent connection: pings keep it open."""
     async with connect(proxy.url(proxy.kept), ping_interval=None) as ws:
         since = time.monotonic()
         await asyncio.sleep(silence_s)

@@ -7,21 +7,21 @@ const WebSocket = library === 'ws' ? require('ws') : require('undici').WebSocket
 const socket = new WebSocket(url);
 socket.binaryType = 'arraybuffer';
 const text = 'compressible '.repeat(2000);
-const said = { extensions: '', text: false, binary: false, version: require(`${library}/package.json`).version };
+const result = { extensions: '', text: false, binary: false, version: require(`${library}/package.json`).version };
 socket.addEventListener('open', () => {
-  said.extensions = socket.extensions;
+  result.extensions = socket.extensions;
   socket.send(text);
 });
 socket.addEventListener('message', ({ data }) => {
   if (typeof data === 'string') {
-    said.text = data === text;
+    result.text = data === text;
     socket.send(Buffer.alloc(100000, 7));
   } else {
-    said.binary = Buffer.from(data).equals(Buffer.alloc(100000, 7));
+    result.binary = Buffer.from(data).equals(Buffer.alloc(100000, 7));
     socket.close(4001, 'later');
   }
 });
 socket.addEventListener('close', ({ code, reason }) => {
-  console.log(JSON.stringify({ ...said, code, reason }));
+  console.log(JSON.stringify({ ...result, code, reason }));
 });
-socket.addEventListener('error', (event) => { said.error = String(event.message || event.error); });
+socket.addEventListener('error', (event) => { result.error = String(event.message || event.error); });

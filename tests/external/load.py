@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""`wspulse load` as a measure: system D's experiment, many connections, few descriptors, what a
-message costs the generator, and whether others measure the same.
+"""`wspulse load`: system D's experiment, many connections, few descriptors, the generator's CPU per
+message, and a comparison with other measurements.
 
     tests/external/load.py
 """
@@ -34,7 +34,7 @@ MANY = 19_000
 
 
 def load(url, *flags, budget_s=60, before=()):
-    """Exit code and report; the report is none when it could not begin."""
+    """Exit code and report; stderr instead of the report if there is none."""
     process = launch([*before, str(BINARY), "load", url, "--json", *flags], env=clean_environment(),
                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out, err = process.communicate(timeout=budget_s)
@@ -44,14 +44,14 @@ def load(url, *flags, budget_s=60, before=()):
 # ---- system D ---------------------------------------------------------------------------------
 
 def one_worker():
-    """50 clients × 6 messages × 100 ms of one worker: 30 s, and the ideal beside it."""
+    """50 clients × 6 messages × 100 ms on one worker: 30 s, which is also the ideal."""
     with Server() as server:
         code, report = load(server.ws("/throttled"), "--clients", "50", "--messages", "6")
     print(f"# one worker: {report['elapsed_ms']:.0f} ms, ideal {report['ideal_ms']:.0f} ms", flush=True)
     equal("50 × 6 on /throttled: exit code", code, 0)
     check("… takes 30 s ± 5 %", abs(report["elapsed_ms"] - 30_000) <= 1_500, report["elapsed_ms"])
     check("… which is its ideal ± 5 %", abs(report["elapsed_ms"] / report["ideal_ms"] - 1) <= 0.05, report)
-    equal("… and nothing else", (report["answered"], report["errors"]), (300, 0))
+    equal("… all answered, no errors", (report["answered"], report["errors"]), (300, 0))
 
 
 def pods(port, count=10):
@@ -60,7 +60,7 @@ def pods(port, count=10):
 
 
 def ten_processes():
-    """The same on ten processes that share a port: the busiest one's share decides."""
+    """The same on ten processes that share a port: the time is that of the busiest one."""
     port = free_port()
     servers = pods(port)
     try:
@@ -85,14 +85,14 @@ def few_descriptors(url):
                         before=["bash", "-c", 'ulimit -n 512; exec "$@"', "-"])
     equal("500 clients under ulimit -n 512", (code, report["connected"], report["errors"]), (0, 500, 0))
     code, err = load(url, "--clients", "500", before=["bash", "-c", 'ulimit -n 256; exec "$@"', "-"])
-    check("500 under ulimit -n 256: one line says how many and what to raise", code == 1
+    check("500 under ulimit -n 256: one line with the possible number and the limit to raise", code == 1
           and len(err.splitlines()) == 1 and "room for 2" in err and "ulimit -n 5" in err, err)
 
 
-# ---- how much -----------------------------------------------------------------------------------
+# ---- many connections and CPU -----------------------------------------------------------------------------------
 
 def many():
-    """19 000 connections that stay, from one process to another."""
+    """19 000 connections that stay open, between two processes."""
     if harness.raise_descriptor_limit() < MANY + 200:
         return not_run(f"{MANY} connections", "the descriptor limit is lower")
     with Server() as server:
@@ -108,39 +108,39 @@ def cpu_ns(pid):
 
 
 def cost(flags):
-    """Nanoseconds of CPU a message: the generator's and the server's, in the same run."""
+    """Nanoseconds of CPU per message, of the generator and of the server in the same run."""
     with Server() as server:
         os.sched_setaffinity(server.process.pid, {0})
         before = cpu_ns(server.process.pid)
         process = launch(["taskset", "-c", "1", str(BINARY), "load", server.ws(), "--json", *flags],
                          env=clean_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         report = json.loads(process.stdout.readline())
-        # Until somebody waits for it, the kernel keeps its figures.
+        # The kernel keeps a process's figures until it is waited for.
         ours, theirs = cpu_ns(process.pid), cpu_ns(server.process.pid) - before
         process.wait()
     return ours / report["answered"], theirs / report["answered"]
 
 
 def generator():
-    """The generator may cost a tenth more than what it measures."""
+    """The generator may use up to 1.1 times the server's CPU."""
     if len(os.sched_getaffinity(0)) < 2:
-        return not_run("CPU a message", "two cores are needed")
+        return not_run("CPU per message", "two cores are needed")
     pairs = [cost(["--clients", "64", "--size", "20B", "--duration", "1500ms", "--verify"]) for _ in range(5)]
     ratios = [ours / theirs for ours, theirs in pairs]
-    print(f"# CPU a message, 64 × 20 B: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}–"
+    print(f"# CPU per message, 64 × 20 B: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}–"
           f"{max(ratios):.2f}), {pairs[0][0]:.0f} ns beside {pairs[0][1]:.0f} ns", flush=True)
-    check("its CPU a message ≤ 1.1 × the server's, median of 5", statistics.median(ratios) <= 1.1, ratios)
+    check("the generator's CPU per message ≤ 1.1 × the server's, median of 5", statistics.median(ratios) <= 1.1, ratios)
 
 
-# ---- whether others measure the same --------------------------------------------------------------
+# ---- comparison with other measurements -----------------------------------------------------------
 
 def quantile(values, share):
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-async def told_delays(messages=1500, clients=5):
-    """A server of another make (python websockets) that takes its time, and writes down how long
-    from a message's arrival to its answer's departure: 97 % 5 to 15 ms, the others 80 to 120 ms."""
+async def known_delays(messages=1500, clients=5):
+    """A python websockets server that delays its answers, 97 % by 5 to 15 ms and the others by 80 to
+    120 ms, and records how long each message took from arrival to answer."""
     draw, took_ms = random.Random(7), []
 
     async def serve(peer):
@@ -158,14 +158,14 @@ async def told_delays(messages=1500, clients=5):
     equal("python websockets serves: exit code, answered", (code, report["answered"]), (0, messages))
     for name, share in (("p50", 0.50), ("p99", 0.99)):
         theirs, ours = quantile(took_ms, share), report["latency"][f"{name}_ms"]
-        print(f"# {name}: the server says {theirs:.2f} ms, load {ours:.2f} ms", flush=True)
-        # The way there and back, both loops, and a bucket of 0.8 %.
-        check(f"{name} is what the server itself measured, + 2 ms and ± 2 %",
+        print(f"# {name}: the server measured {theirs:.2f} ms, load {ours:.2f} ms", flush=True)
+        # Allowed: the network both ways, both event loops, and histogram buckets of 0.8 %.
+        check(f"{name} is the server's own figure, + 2 ms and ± 2 %",
               -0.02 * theirs <= ours - theirs <= 2 + 0.02 * theirs, f"{ours} beside {theirs}")
 
 
 def plain_client(server, messages):
-    """A round trip as a blocking socket sees it: nothing but send and recv."""
+    """Median round trip of a blocking socket: only send and recv."""
     with socket.create_connection(server.main) as peer:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.sendall(b"GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -182,8 +182,8 @@ def plain_client(server, messages):
 
 
 def round_trips():
-    """One client after the other, in turn, so that both see the same machine; all on one core: to
-    wake another one that sleeps takes ten times as long as a round trip."""
+    """Both clients in turn, so that other load affects both alike. All on one core: waking a sleeping
+    core takes ten times as long as a round trip."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
@@ -200,10 +200,10 @@ def round_trips():
           abs(ours - theirs) <= 30 + 0.3 * theirs, f"{ours} beside {theirs}")
 
 
-# ---- what cannot be loaded --------------------------------------------------------------------------
+# ---- targets that do not work -----------------------------------------------------------------------
 
 def tls():
-    """A real TLS server: whoever speaks plain text to it is told so."""
+    """Plain text to a TLS server: the report names the cause."""
     if not shutil.which("openssl"):
         return not_run("TLS on a plain port", "there is no openssl")
     key, certificate = SCRATCH / "key.pem", SCRATCH / "cert.pem"
@@ -217,35 +217,35 @@ def tls():
             try:
                 context.wrap_socket(peer, server_side=True)
             except OSError:
-                pass  # that is what it is about
+                pass  # expected: the client sends plain text
         threading.Thread(target=serve, daemon=True).start()
         code, report = load(f"ws://127.0.0.1:{listener.getsockname()[1]}/", "--clients", "1")
-    check("TLS on that port is named", code == 1 and any("TLS" in cause or "connection lost" in cause
+    check("the report names TLS as the cause", code == 1 and any("TLS" in cause or "connection lost" in cause
           for cause in report["causes"]), report)
 
 
 def unreachable():
-    """A listener whose queue is full drops whoever knocks, as a firewall does."""
+    """A listener with a full accept queue drops each SYN, as a firewall does."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         address = listener.getsockname()
-        knocking = [socket.socket() for _ in range(8)]
-        for peer in knocking:
+        filling = [socket.socket() for _ in range(8)]
+        for peer in filling:
             peer.setblocking(False)
             peer.connect_ex(address)
         time.sleep(0.1)
         code, report = load(f"ws://127.0.0.1:{address[1]}/", "--clients", "2", "--timeout", "500ms")
-        for peer in knocking:
+        for peer in filling:
             peer.close()
-    equal("nothing answers at all: exit code", code, 1)
-    equal("… in plain words", report["causes"], {"connecting timed out": 2})
+    equal("no answer to SYN: exit code", code, 1)
+    equal("… and the cause in the report", report["causes"], {"connecting timed out": 2})
 
 
-# ---- somebody at a terminal ---------------------------------------------------------------------------
+# ---- in a terminal ------------------------------------------------------------------------------------
 
 def at_a_terminal(arguments, typed):
-    """What a terminal shows, and the exit code."""
+    """The output in a terminal, and the exit code."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(BINARY, [str(BINARY), *arguments], clean_environment())
@@ -275,7 +275,7 @@ def terminal():
 
 def main():
     harness.require_binary()
-    for run in (terminal, generator, round_trips, told_delays, tls, unreachable, ten_processes, many, one_worker):
+    for run in (terminal, generator, round_trips, known_delays, tls, unreachable, ten_processes, many, one_worker):
         timed_section(run)
     harness.finish()
 

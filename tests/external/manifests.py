@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -B
-"""deploy/kubernetes: the plain manifests and the kustomizations, before the judges of the chart.
+"""deploy/kubernetes: the plain manifests and the kustomizations, with the same checks as the chart.
 
     tests/external/manifests.py
 """
@@ -11,27 +11,27 @@ import kube  # first: it goes on in an environment that has what the others impo
 
 import harness
 from harness import ROOT, check, equal, section
-from kube import (HELM, KUBECTL, dangling, in_time, lived, name_of, objects, of_kind, pods,
+from kube import (HELM, KUBECTL, dangling, in_time, lifecycle, name_of, objects, of_kind, pods,
                   restricted, run, started_as)
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 CHART = ROOT / "deploy" / "chart"
 GUIDES = ("gowebsockettest", "ws-test", "websockets-test", "websocket-informer")
-# Whose pods are no servers of their own: they are tried together.
+# Manifests whose pods need each other: they are started together.
 TOGETHER = ("websocket-eks", "websocket-eks-keda", "websocket-eks-aws")
 KUSTOMIZATIONS = ("base", "overlays/public")
-# What a probe has without being told.
+# A probe's defaults.
 DEFAULTS = {"timeoutSeconds": 1, "failureThreshold": 3}
 
 
 def manifests():
     """Every file and every kustomization, as `kubectl -n ws apply` would send it."""
     found = {path.stem: objects(path.read_text()) for path in FOLDER.glob("*.yaml")}
-    equal("the guides' manifests are there", set(found), {*GUIDES, *TOGETHER})
+    equal("each guide has its manifest", set(found), {*GUIDES, *TOGETHER})
     for name in KUSTOMIZATIONS:
-        code, said = run(KUBECTL, "kustomize", FOLDER / name)
-        if check(f"kubectl kustomize {name}", code == 0, said):
-            found[name.rpartition("/")[2]] = objects(said)
+        code, output = run(KUBECTL, "kustomize", FOLDER / name)
+        if check(f"kubectl kustomize {name}", code == 0, output):
+            found[name.rpartition("/")[2]] = objects(output)
     for documents in found.values():
         for document in documents:
             if document["kind"] not in kube.NOWHERE:
@@ -39,22 +39,22 @@ def manifests():
     return found
 
 
-def judged(found):
+def validated(found):
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     for name, documents in found.items():
         custom = kube.validate(name, documents)
         equal(f"{name}: no custom resources but a guide's own", {own["kind"] for own in custom},
               {"ScaledObject"} if name == "websocket-eks-keda" else set())
         faults = kube.custom_resources(custom) if custom else []
-        # The scaler's guide begins with another's.
+        # The scaler's guide builds on that of websocket-eks.
         there = documents + found["websocket-eks"] if custom else documents
         faults += restricted(documents) + dangling(there)
-        check(f"{name}: restricted pods, and every name leads somewhere", not faults, faults)
+        check(f"{name}: restricted pods, and every reference has a target", not faults, faults)
         for _, _, pod in pods(documents):
             in_time(name, pod)
             own = pod["containers"][0]
             side = "admin" if any(port["name"] == "admin" for port in own["ports"]) else "http"
-            equal(f"{name}: what hangs is killed after 5 s, not after its hook; a startup probe",
+            equal(f"{name}: a hung server is killed after 5 s, not after its hook; a startup probe",
                   (own["livenessProbe"].get("terminationGracePeriodSeconds"),
                    own.get("startupProbe", {}).get("httpGet")), (5, {"path": "/livez", "port": side}))
             equal(f"{name}: the image of this version", own["image"], f"wspulse:{version}")
@@ -67,7 +67,7 @@ def judged(found):
 
 
 def commands(found):
-    """What a guide's commands name is in its manifest, or made by a command before."""
+    """The objects in a guide's commands are in its manifest or created by an earlier command."""
     for name in (*GUIDES, *TOGETHER):
         text = (FOLDER / f"{name}.yaml").read_text()
         head = text.partition("\napiVersion:")[0]
@@ -75,14 +75,14 @@ def commands(found):
         named |= {f"ingress/{found}" for found in re.findall(r"get ingress ([\w-]+)", head)}
         made = {f"deployment/{made}" for made in re.findall(r"create deployment ([\w-]+)", head)}
         there = {name_of(document).lower() for document in found[name]} | made
-        check(f"{name}: its {len(named)} names lead somewhere", named <= there, named - there)
+        check(f"{name}: its {len(named)} names exist", named <= there, named - there)
         files = re.findall(r"deploy/[\w./-]+", head)
-        check(f"{name}: its files are there", files and all((ROOT / path).exists() for path in files)
+        check(f"{name}: its files exist", files and all((ROOT / path).exists() for path in files)
               if "kubectl apply -f" in head else True, files)
 
 
 def rest(found):
-    """The gateway and its backend, as their guide starts them; the guide's own lines."""
+    """The gateway and its backend, started as in their guide."""
     documents = found["websocket-eks"]
     front, back = (next(pod["containers"][0] for _, _, pod in pods(documents)
                         if pod["containers"][0]["name"] == name) for name in ("gateway", "backend"))
@@ -99,7 +99,7 @@ def rest(found):
     check("websocket-eks-aws: with an identity", "eks.amazonaws.com/role-arn" in account["annotations"]
           and next(pods(aws))[2]["serviceAccountName"] == account["name"], account)
     paths = [path["path"] for path in one(aws, "Ingress")["spec"]["rules"][0]["http"]["paths"]]
-    equal("websocket-eks-aws: only what the gateway asks comes from outside", paths,
+    equal("websocket-eks-aws: the ingress exposes only the gateway's paths", paths,
           ["/", "/connect"])
 
 
@@ -112,7 +112,7 @@ def container(documents):
 
 
 def guides(found):
-    """What each walk-through relies upon."""
+    """The properties that each walk-through relies on."""
     a, b, d, _ = (found[name] for name in GUIDES)
     ingress, service = one(a, "Ingress")["spec"], one(a, "Service")["spec"]
     equal("gowebsockettest: NodePort 80 to 8080, class nginx, TLS",
@@ -141,17 +141,17 @@ def guides(found):
 
 
 def informer(found):
-    """The walk-through's own lines, which stand at the head of its file."""
+    """The lines in the walk-through at the head of the file."""
     text = (FOLDER / "websocket-informer.yaml").read_text()
-    told = re.findall(r"^#   (< .*)$", text, re.M)
-    equal("websocket-informer: as its guide shows it",
-          kube.informed("websocket-informer", found["websocket-informer"]), told)
+    shown = re.findall(r"^#   (< .*)$", text, re.M)
+    equal("websocket-informer: the lines of its guide",
+          kube.viewer_lines("websocket-informer", found["websocket-informer"]), shown)
 
 
 def same_as_chart(found):
-    """The base says what the chart says by default, where both speak."""
-    code, said = run(HELM, "template", "wspulse", CHART, "--namespace", "ws")
-    chart = objects(said) if check("the chart renders", code == 0, said) else []
+    """The base has the same values as the chart's defaults."""
+    code, output = run(HELM, "template", "wspulse", CHART, "--namespace", "ws")
+    chart = objects(output) if check("the chart renders", code == 0, output) else []
     own, theirs = container(found["base"]), container(chart)
     for key in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "resources",
                 "securityContext"):
@@ -160,29 +160,29 @@ def same_as_chart(found):
         equal(f"base and chart: {key}", *({name: pod for name, _, pod in pods(documents)}[
             "Deployment/wspulse"][key] for documents in (found["base"], chart)))
     for kind in ("NetworkPolicy", "PodDisruptionBudget"):
-        said = [without(one(some, kind)) for some in (found["base"], chart)]
-        equal(f"base and chart: {kind}", *said)
+        specs = [without(one(some, kind)) for some in (found["base"], chart)]
+        equal(f"base and chart: {kind}", *specs)
     public = found["public"]
     equal("overlay: three replicas behind an ingress",
           (one(public, "Deployment")["spec"]["replicas"], len(of_kind(public, "Ingress"))), (3, 1))
 
 
 def readme_install(found):
-    """The README's commands: few, and about what is there."""
+    """The README's commands are few and name existing files and objects."""
     text = (ROOT / "README.md").read_text().partition("## Install")[2]
     blocks = re.findall(r"```sh\n(.*?)```", text.partition("\n## ")[0], re.DOTALL)
-    check("README, Install: at most five commands each, for four ways at least",
+    check("README, Install: at least four ways, at most five commands each",
           len(blocks) >= 4 and all(len(block.splitlines()) <= 5 for block in blocks), blocks)
     named = re.findall(r"\bdeploy/[\w./-]+", " ".join(blocks))
     missing = [path for path in named if not (ROOT / path).exists()]
-    check(f"… the {len(named)} files that they name are there", named and not missing, missing)
+    check(f"… the {len(named)} files that they name exist", named and not missing, missing)
     objects_named = {name.title() for name in re.findall(r"(?:deployment|service)/wspulse", text)}
     there = {name_of(document).title() for document in found["base"]}
-    equal("… and so are the objects", objects_named - there, set())
+    equal("… and the objects exist", objects_named - there, set())
 
 
 def without(document):
-    """A specification without what selects: the chart's labels are its own."""
+    """A specification without selectors: the chart's labels differ."""
     spec = {key: value for key, value in document["spec"].items() if "elector" not in key}
     for rule in spec.get("ingress", []):
         rule["ports"] = [port["port"] for port in rule["ports"]]
@@ -192,10 +192,10 @@ def without(document):
 def main():
     harness.require_binary()
     found = manifests()
-    for group in (judged, commands, guides, informer, rest, same_as_chart, readme_install):
+    for group in (validated, commands, guides, informer, rest, same_as_chart, readme_install):
         section(group, found)
     for name in (*GUIDES, "base"):
-        section(lived, name, next(pods(found[name]))[2])
+        section(lifecycle, name, next(pods(found[name]))[2])
     harness.finish()
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -B
-"""The manual page and the completions, as groff and the three shells take them.
+"""The manual page in groff, and the completions in bash, zsh and fish.
 
     tests/external/manual.py            all checks
-    tests/external/manual.py --install  only installs what they need
+    tests/external/manual.py --install  only installs the needed programs
 """
 
 import re
@@ -31,7 +31,7 @@ def printed(what):
 
 
 def flags(verb):
-    """As `help` of the binary names them."""
+    """The flags that `wspulse help` names."""
     _, text, _ = output(str(harness.BINARY), "help", verb)
     return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text.split("\n", 1)[1])) - {"--help", "--version"}
 
@@ -39,11 +39,11 @@ def flags(verb):
 def page():
     file = printed("man")
     code, text, errors = output("groff", "-man", "-Tascii", "-P-cbou", "-ww", str(file))
-    check("man: groff has nothing to say", code == 0 and not errors, errors)
+    check("man: groff finds nothing", code == 0 and not errors, errors)
     missing = [flag for verb in ("serve", "load", "connect", "healthcheck")
                for flag in flags(verb) if flag not in text]
-    equal("man: every flag that help names", missing, [])
-    check("man: says what it is", text.count("WebSocket server") >= 1 and "WSPULSE_LISTEN" in text, text[:300])
+    equal("man: flags of help that are missing", missing, [])
+    check("man: the description and the variables", text.count("WebSocket server") >= 1 and "WSPULSE_LISTEN" in text, text[:300])
 
 
 def bash():
@@ -70,19 +70,19 @@ def fish():
 
     equal("fish: a command", complete("wspulse heal"), ["healthcheck"])
     equal("fish: a flag of the server", complete("wspulse --admin-l"), ["--admin-listen"])
-    equal("fish: a flag of a command, and no other's", complete("wspulse load --cl"), ["--clients"])
+    equal("fish: a flag of a command only", complete("wspulse load --cl"), ["--clients"])
     equal("fish: a value", complete("wspulse --drain-ready k"), ["keep"])
 
 
 def zsh():
     file = printed("zsh")
-    equal("zsh: can be read", output("zsh", "-n", str(file)), (0, "", ""))
-    # What it hands to the shell's own `_arguments`, here one that only shows it.
+    equal("zsh: valid syntax", output("zsh", "-n", str(file)), (0, "", ""))
+    # `_arguments` is replaced by a function that prints its arguments.
     code, text, errors = output("zsh", "-f", "-c", f"_arguments() {{ print -rl -- \"$@\" }}; "
                                 f"complete() {{ words=($@); source {file} }}; complete wspulse load --cl")
     equal("zsh: runs", (code, errors), (0, ""))
     shown = text.splitlines()
-    check("zsh: a flag of the command, and no other's", any(row.startswith("*--clients[") for row in shown)
+    check("zsh: a flag of the command only", any(row.startswith("*--clients[") for row in shown)
           and not any(row.startswith("*--drain-ready[") for row in shown), text)
 
 

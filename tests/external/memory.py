@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""No client can have the process killed: each way to make the server hold memory, in memory groups
-of 16 to 128 MiB, alone and together, with all that the kernel holds for it.
+"""No client can get the server OOM-killed: each way to make it hold memory, in memory groups of 16 to
+128 MiB, alone and together, including the kernel memory charged to it.
 
     tests/external/memory.py            all
     tests/external/memory.py 16         one size
@@ -18,18 +18,18 @@ from pressure import MIB, Probes, ask, flood, limited, metric, outcome, rss
 
 SIZES = (16, 32, 64, 128)
 MOUNTS = ("/websocket", "/echo", "/socket", "/throttled", "/gateway/prod")
-# What is attacked, with how many connections for each MiB of the limit.
+# (kind of flood, connections per MiB of the limit, mount, description)
 ATTACKS = (
-    ("leavers", 2, "/throttled", "messages for the worker, from clients that leave"),
+    ("leavers", 2, "/throttled", "messages for the worker from clients that disconnect"),
     ("parked", 55, None, "small messages that wait for their delay"),
     ("parked", 55, "/throttled", "small messages that wait for the worker"),
     ("offers", 12, None, "upgrades that wait for the backend"),
-    ("controls", 2, None, "control characters that become six in JSON"),
+    ("controls", 2, None, "control characters, escaped as six in JSON"),
     ("unreadcontrols", 2, None, "the same, unread"),
     ("unreadbombs", 4, "/socket", "compressed bombs, unread"),
-    ("texts", 4, "/socket", "messages that never end"),
+    ("texts", 4, "/socket", "messages that are never finished"),
 )
-WAYS = ("silent", "texts", "parked", "unreadbombs", "leavers")  # unread, half-sent, delayed, compressed, vanished
+WAYS = ("silent", "texts", "parked", "unreadbombs", "leavers")  # unread, half-sent, delayed, compressed, disconnected
 HELD_S = 4
 
 
@@ -50,7 +50,7 @@ class Sink:
             pass
 
     def drop(self):
-        """Gives up what it was asked: the gateway would wait for it for 29 s."""
+        """Closes its connections: the gateway would wait 29 s for the answers."""
         while self.taken:
             self.taken.pop().close()
 
@@ -60,15 +60,15 @@ class Sink:
 
 
 def closes(server):
-    """How many clients heard 1013 or 503, or were refused at accept."""
+    """How many clients got 1013 or 503, or were refused at accept."""
     text = ask(server, "admin", "/metrics")
-    told = [line for line in text.splitlines() if 'code="1013"' in line or 'status="503"' in line
+    rows = [line for line in text.splitlines() if 'code="1013"' in line or 'status="503"' in line
             or 'reason="unavailable"' in line]
-    return sum(float(line.rsplit(" ", 1)[1]) for line in told)
+    return sum(float(line.rsplit(" ", 1)[1]) for line in rows)
 
 
 def hold(what, group, server, loads, mib, seconds=HELD_S):
-    """The loads for a while: what is used, whether probes are answered."""
+    """Runs the loads; checks memory in use, and that probes are answered."""
     probes, most, stage, end = Probes(server), 0, 0, time.monotonic() + seconds
     running = [flood(server, kind, seconds, count, *([path] if path else []))
                for kind, count, path in loads]
@@ -79,10 +79,10 @@ def hold(what, group, server, loads, mib, seconds=HELD_S):
     probes.stop()
     did = [outcome(load) for load in running]
     share = most / mib / MIB
-    slowest = max(probes.share(door, 1) for door in probes.took_s)
-    print(f"# {what}: {share:.2f} of the limit, stage {stage:.0f}, met {group.refusals()} times, probes ≤ {slowest:.0f} ms, "
+    slowest = max(probes.share(listener, 1) for listener in probes.took_s)
+    print(f"# {what}: {share:.2f} of the limit, stage {stage:.0f}, reached {group.refusals()} times, probes ≤ {slowest:.0f} ms, "
           f"{[(load['kind'], load['counts'], load['open'], load['sent'] >> 20) for load in did][:3]}", flush=True)
-    equal(f"{what}: no kill, and it runs", (group.kills(), server.process.poll()), (0, None))
+    equal(f"{what}: no OOM kill, still running", (group.kills(), server.process.poll()), (0, None))
     check(f"{what}: below the limit", share < 1, f"{share:.3f}")
     # The main listener may answer 503 while memory is used up; the admin listener never does.
     failed = [line for line in probes.failed if "503" not in line or line.startswith("admin")]
@@ -91,7 +91,7 @@ def hold(what, group, server, loads, mib, seconds=HELD_S):
 
 
 def at_rest(server, sink, what, base):
-    """Waits until nothing of an attack is left in the account."""
+    """Waits until the account is back at its base after an attack."""
     harness.until(lambda: sink.drop() or metric(server, "server_accounted_bytes") <= base, 30)
     check(f"{what}: the account is at its base", metric(server, "server_accounted_bytes") <= base,
           metric(server, "server_accounted_bytes"))
@@ -110,21 +110,21 @@ def attack(mib):
             hold(what, group, server, [(kind, each * mib, path)], mib)
             at_rest(server, sink, what, base)
         together = [(kind, max(2, each * mib // 6), path) for kind, each, path, _ in ATTACKS]
-        what, after = f"{mib} MiB, all of it together", []
+        what, after = f"{mib} MiB, all together", []
         for again in range(2):
             hold(f"{what}, {['once', 'and again'][again]}", group, server, together, mib, 2 * HELD_S)
             at_rest(server, sink, what, base)
             after.append(rss(server))
         check(f"{what}: the second time adds ≤ 2 MiB", after[1] - after[0] <= 2 * MIB, after)
-        check(f"{mib} MiB: clients heard 1013 or 503", closes(server) > 0, closes(server))
+        check(f"{mib} MiB: clients got 1013 or 503", closes(server) > 0, closes(server))
         grid = [(way, max(1, mib // 8), mount) for mount in MOUNTS for way in WAYS]
-        what = f"{mib} MiB, each mount unread, half-sent, delayed, compressed, left"
+        what = f"{mib} MiB, each mount unread, half-sent, delayed, compressed, disconnected"
         hold(what, group, server, grid, mib, 2 * HELD_S)
         at_rest(server, sink, what, base)
 
 
 def handshakes(mib):
-    """Half a TLS handshake, as long as may be sent, and not a byte more."""
+    """Half a TLS handshake, as long as the server accepts, then nothing."""
     what = f"{mib} MiB, half TLS handshakes"
     group = limited(what, memory=mib * MIB)
     if group is None:
@@ -145,9 +145,9 @@ def handshakes(mib):
         did = outcome(load)
         print(f"# {what}: {most / mib / MIB:.2f} of the limit, {accounted / MIB:.1f} MiB accounted, {did['counts']}, "
               f"{did['open']} open", flush=True)
-        equal(f"{what}: no kill, and it runs", (group.kills(), server.process.poll()), (0, None))
+        equal(f"{what}: no OOM kill, still running", (group.kills(), server.process.poll()), (0, None))
         check(f"{what}: below the limit", most < mib * MIB, most)
-        check(f"{what}: what they hold is accounted", accounted >= 0.8 * 11000 * min(did["open"], 64), accounted)
+        check(f"{what}: their memory is accounted", accounted >= 0.8 * 11000 * min(did["open"], 64), accounted)
         harness.until(lambda: metric(server, "server_accounted_bytes") <= base, 15)
         check(f"{what}: the account is at its base", metric(server, "server_accounted_bytes") <= base)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""deploy/chart/monitoring: the alerts by promtool and by leaving each one out, the dashboard by
-Grafana's own types, and every query of both by a Prometheus that scrapes a server at work.
+"""deploy/chart/monitoring: the alerts in promtool, whose tests must notice a broken rule, the dashboard
+against Grafana's types, and every query of both in a Prometheus that scrapes a busy server.
 
     tests/external/monitoring.py
 """
@@ -38,11 +38,11 @@ FOLDER = ROOT / "deploy" / "chart" / "monitoring"
 BOARD = json.loads((FOLDER / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((FOLDER / "alerts.yaml").read_text())
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
-# What Prometheus itself adds.
+# Metrics that Prometheus itself adds.
 FOREIGN = {"up"}
-# What a build without the feature `gateway` neither has nor shows.
+# Metrics that a build without the feature `gateway` does not have.
 OPTIONAL = ("gateway_", "backend_")
-# Errors that a server at work does not make: without rows until the first.
+# Errors that do not occur here: these metrics have no rows until the first.
 RARE = {"backend_session_errors_total"}
 WORDS = {"and", "or", "unless", "offset", "bool", "inf", "nan"}
 ROWS_OF_HISTOGRAM = ("_bucket", "_sum", "_count")
@@ -57,10 +57,10 @@ def run(*command):
 # ---- alerts --------------------------------------------------------------------------------------
 
 def alerts():
-    code, said = run(PROMTOOL, "check", "rules", "--lint=all", "--lint-fatal", FOLDER / "alerts.yaml")
-    check(f"promtool check rules: {len(RULES)} of them", code == 0 and len(RULES) >= 10, said)
-    code, said = run(PROMTOOL, "test", "rules", FOLDER / "alerts_test.yaml")
-    check("promtool test rules", code == 0, said)
+    code, output = run(PROMTOOL, "check", "rules", "--lint=all", "--lint-fatal", FOLDER / "alerts.yaml")
+    check(f"promtool check rules: {len(RULES)} of them", code == 0 and len(RULES) >= 10, output)
+    code, output = run(PROMTOOL, "test", "rules", FOLDER / "alerts_test.yaml")
+    check("promtool test rules", code == 0, output)
     for rule in RULES:
         wanted = {"severity", "summary", "description"}
         check(f"{rule['alert']}: says what is wrong and what to look at",
@@ -68,7 +68,7 @@ def alerts():
 
 
 def mutants():
-    """The tests of the rules notice each alert that never fires, and each that always does."""
+    """alerts_test.yaml fails for each alert that never fires, and for each that always fires."""
     folder = SCRATCH / "mutants"
     folder.mkdir()
     shutil.copy(FOLDER / "alerts_test.yaml", folder)
@@ -80,7 +80,7 @@ def mutants():
             if run(PROMTOOL, "test", "rules", folder / "alerts_test.yaml")[0] == 0:
                 survived.append(expr)
         rule["expr"] = real
-        equal(f"{rule['alert']}: the tests notice when it is deaf or dumb", survived, [])
+        equal(f"{rule['alert']}: the tests notice a rule that never or always fires", survived, [])
 
 
 # ---- the dashboard -------------------------------------------------------------------------------
@@ -100,15 +100,15 @@ def variables():
                                              own["query"]["query"]).groups()
 
 
-def lost(where, told, kept):
-    """What of `told` a reader that knows Grafana's types did not keep."""
-    if isinstance(told, dict) and isinstance(kept, dict):
-        return [fault for key in told for fault in (
-            lost(f"{where}.{key}", told[key], kept[key]) if key in kept else [f"{where}.{key}"])]
-    if isinstance(told, list) and isinstance(kept, list) and len(told) == len(kept):
-        return [fault for at, pair in enumerate(zip(told, kept))
+def lost(where, given, kept):
+    """The parts of `given` that Grafana's types did not keep."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        return [fault for key in given for fault in (
+            lost(f"{where}.{key}", given[key], kept[key]) if key in kept else [f"{where}.{key}"])]
+    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        return [fault for at, pair in enumerate(zip(given, kept))
                 for fault in lost(f"{where}[{at}]", *pair)]
-    return [] if told == kept else [f"{where}: {told!r} became {kept!r}"]
+    return [] if given == kept else [f"{where}: {given!r} became {kept!r}"]
 
 
 def looks():
@@ -116,13 +116,13 @@ def looks():
     kept = json.loads(json.dumps(Dashboard.from_json(BOARD), cls=JSONEncoder))
     equal("Grafana's types know every field of the dashboard", lost("", BOARD, kept), [])
     panels = BOARD["panels"]
-    equal("panels have numbers of their own", len({panel["id"] for panel in panels}), len(panels))
+    equal("panel ids are unique", len({panel["id"] for panel in panels}), len(panels))
     places = {panel["title"]: panel["gridPos"] for panel in panels}
     overlapping = [(a, b) for (a, one), (b, two) in combinations(places.items(), 2)
                    if one["x"] < two["x"] + two["w"] and two["x"] < one["x"] + one["w"]
                    and one["y"] < two["y"] + two["h"] and two["y"] < one["y"] + one["h"]]
-    equal(f"{len(panels)} panels, none over another", overlapping, [])
-    check("… and none over the edge", all(at["x"] + at["w"] <= 24 for at in places.values()), places)
+    equal(f"{len(panels)} panels, none overlapping", overlapping, [])
+    check("… and none beyond the edge", all(at["x"] + at["w"] <= 24 for at in places.values()), places)
     unchosen = [expr for _, expr in targets()
                 if expr.count('job=~"$job",instance=~"$instance"') != len(metrics_in(expr))]
     equal("every query asks only for the chosen jobs and instances", unchosen, [])
@@ -131,7 +131,7 @@ def looks():
 # ---- names ---------------------------------------------------------------------------------------
 
 def metrics_in(query):
-    """The metrics that a query names: what is left when all that can be no metric is gone."""
+    """The metrics in a query: what is left without labels, ranges, functions and keywords."""
     rest = re.sub(r'"[^"]*"|\{[^{}]*\}|\[[^\]]*\]', " ", re.sub(r'"[^"]*"', '""', query))
     rest = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*(\([^()]*\))?", " ", rest)
     found = re.findall(r"\b[a-z_:][\w:]*\b(?!\s*\()", rest)
@@ -139,13 +139,13 @@ def metrics_in(query):
 
 
 def names_of(page):
-    """The names of the rows that /metrics may show, also of those that nothing was counted for yet."""
+    """The names of the rows that /metrics can have, also those without a row yet."""
     return {name + ending for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page, re.M)
             for ending in (ROWS_OF_HISTOGRAM if kind == "histogram" else ("",))}
 
 
 def shown_by(names):
-    """Those that this build can show; the others are said aloud."""
+    """The names that this build has; the others are reported as not run."""
     known = {name for name in names if has_gateway() or not name.startswith(OPTIONAL)}
     if known != names:
         harness.not_run(f"{sorted(names - known)}", "this build has no gateway")
@@ -158,7 +158,7 @@ def has_gateway():
 
 def named(page):
     there = names_of(page) | FOREIGN
-    check("what /metrics has can be read", len(there) > 20, page[:300])
+    check("/metrics has TYPE lines", len(there) > 20, page[:300])
     for what, queries in (
             ("dashboard", [expr for _, expr in targets()]
              + [own["expr"] for own in BOARD["annotations"]["list"]]
@@ -169,7 +169,7 @@ def named(page):
               asked - there)
 
 
-# ---- at work -------------------------------------------------------------------------------------
+# ---- a busy server -------------------------------------------------------------------------------
 
 def ask(base, path, **options):
     url = f"{base}/api/v1/{path}?{urllib.parse.urlencode(options)}"
@@ -181,7 +181,7 @@ def ask(base, path, **options):
 
 
 async def busy(server, seconds, paths):
-    """Enough of everything that each panel has something to show."""
+    """Traffic of every kind, so that each panel has data."""
     end = asyncio.get_running_loop().time() + seconds
     async with contextlib.AsyncExitStack() as stack:
         open_for_long = [await stack.enter_async_context(connect(server.ws(path))) for path in paths]
@@ -212,7 +212,7 @@ def fetched(url):
 
 
 async def at_work(server, backend):
-    """A real Prometheus with our alerts; every query of the dashboard has an answer."""
+    """A Prometheus with our alerts; every query of the dashboard has a result."""
     port, places = free_port(), [f"{host}:{port}" for host, port in (server.admin, *backend)]
     config, base = SCRATCH / "prometheus.yml", f"http://127.0.0.1:{port}"
     config.write_text(json.dumps({

@@ -12,7 +12,7 @@ const open = (path, protocols, options) => new Promise((resolve, reject) => {
   socket.on('error', reject);
 });
 
-// A message may come in one piece with the 101, so `arrived` collects from the start.
+// A message may arrive together with the 101, so `arrived` collects from the start.
 async function next(socket) {
   while (socket.arrived.length === 0) await new Promise((resolve) => setTimeout(resolve, 2));
   return socket.arrived.shift();
@@ -23,7 +23,7 @@ async function ask(socket, data) {
   return next(socket);
 }
 
-// How long close() takes until the `close` event, and what that event says.
+// The time from close() to the `close` event, and the code and reason of that event.
 const hangUp = (socket, code, reason) => new Promise((resolve) => {
   const since = performance.now();
   socket.on('close', (gotCode, gotReason) => resolve({

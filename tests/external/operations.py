@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""What operators, kubelets and fault tests do to `wspulse`, with the times of the guides: preStop
-hooks and drains (system B), one worker, naps and deaths (system D), faults, figures.
+"""Operation of `wspulse` with the times of the guides: preStop hooks and drains (system B), one worker,
+/inemuri and /seppuku (system D), faults, metrics.
 
     tests/external/operations.py
 """
@@ -30,7 +30,7 @@ KUBERNETES = ("--profile", "kubernetes")
 
 
 def ask(url, method="GET", **headers):
-    """Status and body; 0 and the reason when there was no answer."""
+    """Status and body; 0 and the error if there was no answer."""
     request = urllib.request.Request(url, method=method, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=40) as answer:
@@ -50,7 +50,7 @@ def open_socket(server, path="/echo", **options):
 
 
 async def close_of(socket):
-    """Code and reason with which it ends, whatever is said before."""
+    """Close code and reason; skips messages."""
     try:
         while True:
             await asyncio.wait_for(socket.recv(), 40)
@@ -65,7 +65,7 @@ def since(moment):
 # ---- system B -------------------------------------------------------------------------------
 
 async def prestop():
-    """The guide's own order: the hook of 15 s, live sockets meanwhile, then SIGTERM."""
+    """The guide's order: the hook of 15 s with live sockets meanwhile, then SIGTERM."""
     with Server(*KUBERNETES) as server:
         async with open_socket(server, "/socket") as socket:
             welcome = await socket.recv()
@@ -82,15 +82,15 @@ async def prestop():
             equal("B: the later, shorter hook ends on its own", await second, (200, "Ok"))
             check("B: … after 3 s", 3.9 < since(began) < 5.5, since(began))
             alive = [await asyncio.wait_for(socket.recv(), 7) for _ in range(2)]
-            check("B: a sign of life every 5 s during the hook",
+            check("B: a keepalive message every 5 s during the hook",
                   all(text.startswith("Connection is alive ") for text in alive), alive)
             equal("B: the hook answers Ok", await first, (200, "Ok"))
             check("B: … after 15 s", 14.9 < since(began) < 17, since(began))
             server.signal()
-            equal("B: SIGTERM closes it properly", await close_of(socket), (1001, "draining"))
+            equal("B: SIGTERM closes the socket with 1001", await close_of(socket), (1001, "draining"))
         code = await asyncio.to_thread(server.wait, 15)
         equal("B: exit 0", code, 0)
-        check("B: all within the grace period of 30 s, from the hook on", since(began) < 30, since(began))
+        check("B: hook and drain within the grace period of 30 s", since(began) < 30, since(began))
 
 
 async def reversed_answers():
@@ -124,18 +124,18 @@ async def one_worker():
             took = since(began)
             equal("D: each gets its own answer", answers, [f"{at}:0" for at in range(5)])
             check("D: 5 clients × 1 message take 0.5 s", 0.48 < took < 0.65, f"{took:.3f} s")
-            check("D: health is quick meanwhile", len(probes) > 3 and max(probes) < 0.15, probes)
+            check("D: health checks are fast meanwhile", len(probes) > 3 and max(probes) < 0.15, probes)
             pings = [await other.recv() for _ in range(3)]
-            equal("D: pushes go on meanwhile", pings, ["randping"] * 3)
+            equal("D: pushes continue meanwhile", pings, ["randping"] * 3)
         began = time.monotonic()
         for socket in sockets:
             await socket.send("last")
         await asyncio.sleep(0.05)
         server.signal()
-        said = []
+        ends = []
         for socket in sockets:
-            said.append((await socket.recv(), await close_of(socket)))
-        equal("D: SIGTERM: what was received is answered, then 1001", said, [("last", (1001, "draining"))] * 5)
+            ends.append((await socket.recv(), await close_of(socket)))
+        equal("D: SIGTERM: received messages are answered, then 1001", ends, [("last", (1001, "draining"))] * 5)
         equal("D: … and exit 0", await asyncio.to_thread(server.wait), 0)
 
 
@@ -148,13 +148,13 @@ async def starved():
             await other.send("y")
             probe = await get(server.url("/healthz"))
             check("D: block= starves health as well", probe[0] == 200 and 0.8 < since(began) < 1.6, (probe, since(began)))
-            equal("D: … and everyone is answered after it", (await slow.recv(), await other.recv()), ("x", "y"))
+            equal("D: … and both sockets are answered after it", (await slow.recv(), await other.recv()), ("x", "y"))
             await slow.send("again")
             await asyncio.sleep(0.2)
             began = time.monotonic()
             server.signal()
             code = await asyncio.to_thread(server.wait, 3)
-            check("D: SIGTERM while it is blocked ends it within 300 ms", code == 0 and since(began) < 0.3, (code, since(began)))
+            check("D: SIGTERM ends a blocked server within 300 ms", code == 0 and since(began) < 0.3, (code, since(began)))
 
 
 async def naps():
@@ -163,34 +163,34 @@ async def naps():
             began = time.monotonic()
             equal("D: /inemuri answers first", await get(server.url("/inemuri?seconds=3")), (200, "Sleeping for 3s\n"))
             await socket.send("awake")
-            equal("D: … and is awake for a second", await asyncio.wait_for(socket.recv(), 0.5), "awake")
+            equal("D: … and answers for another second", await asyncio.wait_for(socket.recv(), 0.5), "awake")
             await asyncio.sleep(1.2)
-            equal("D: … then nothing is answered until it wakes", await get(server.url("/healthz")), (200, "OK\n"))
+            equal("D: … then nothing is answered until it continues", await get(server.url("/healthz")), (200, "OK\n"))
             check("D: … for 3 s", 3.8 < since(began) < 5, since(began))
             await get(server.url("/inemuri"))
             await asyncio.sleep(1.3)
             began = time.monotonic()
             server.signal()
-            equal("D: SIGTERM in its sleep: 1001", await close_of(socket), (1001, "draining"))
+            equal("D: SIGTERM during /inemuri: 1001", await close_of(socket), (1001, "draining"))
             code = await asyncio.to_thread(server.wait, 3)
             check("D: … and exit 0 within 300 ms", code == 0 and since(began) < 0.3, (code, since(began)))
     with Server("--faults") as server:
-        equal("D: /seppuku says so", await get(server.url("/seppuku", "admin")), (200, "Terminating\n"))
+        equal("D: /seppuku answers first", await get(server.url("/seppuku", "admin")), (200, "Terminating\n"))
         began = time.monotonic()
         code = await asyncio.to_thread(server.wait, 3)
-        check("D: … and is dead a second later, with 69", code == 69 and 0.6 < since(began) < 1.4, (code, since(began)))
+        check("D: … and exits with 69 a second later", code == 69 and 0.6 < since(began) < 1.4, (code, since(began)))
     with Server() as server:
-        equal("D: neither is there without --faults", (await get(server.url("/seppuku")))[0], 404)
+        equal("D: /seppuku is 404 without --faults", (await get(server.url("/seppuku")))[0], 404)
         equal("D: a plain GET of a mount: 426", (await get(server.url("/throttled")))[0], 426)
 
 
-async def a_peer_that_is_dead():
+async def no_pong():
     with Server("--ping-interval", "1s", "--pong-timeout", "1s") as server:
         reader, writer = await asyncio.open_connection(*server.main)
         writer.write(b"GET /echo HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                      b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
-        said = await asyncio.wait_for(reader.read(), 8)
-        check("D: no pong: 1011 keepalive ping timeout", said.endswith(b"\x03\xf3keepalive ping timeout"), said[-60:])
+        answer = await asyncio.wait_for(reader.read(), 8)
+        check("D: no pong: 1011 keepalive ping timeout", answer.endswith(b"\x03\xf3keepalive ping timeout"), answer[-60:])
         writer.close()
 
 
@@ -207,7 +207,7 @@ async def faults():
             pong = await socket.ping()
             await socket.send("x")
             equal("fault=no-pong echoes", await socket.recv(), "x")
-            check("… and leaves pings without an answer", not pong.done())
+            check("… and does not answer pings", not pong.done())
         try:
             async with open_socket(server, "/echo?fault=status-503"):
                 check("fault=status-503 refuses", False)
@@ -227,11 +227,11 @@ async def faults():
     with Server() as server:
         refusals = [await refused(server, f"/echo?{query}")
                     for query in ["fault=rst", "block=1s", "work=1s", "close_after=1s", "ping=0"]]
-        equal("none of that without --faults", refusals, [400] * 5)
+        equal("all refused without --faults", refusals, [400] * 5)
 
 
 async def refused(server, path, **options):
-    """The status with which an upgrade is refused."""
+    """The status of an upgrade; 101 if it is not refused."""
     try:
         async with open_socket(server, path, **options):
             return 101
@@ -255,7 +255,7 @@ async def ages_and_shares():
               and max(moments) - min(moments) > 0.2, moments)
     with Server() as server:
         sockets = [await open_socket(server) for _ in range(10)]
-        equal("/shed says how many", await get(server.url("/shed?percent=30", "admin"), "POST"), (200, "closing 3 of 10 WebSockets\n"))
+        equal("/shed answers with the number", await get(server.url("/shed?percent=30", "admin"), "POST"), (200, "closing 3 of 10 WebSockets\n"))
         await asyncio.sleep(0.5)
         closed = [socket.close_code for socket in sockets if socket.close_code]
         equal("… and closes as many with 1001", closed, [1001] * 3)
@@ -265,9 +265,9 @@ async def ages_and_shares():
               ((200, "ready\n"), (200, "OK\n")))
         foreign = [await get(server.url("/drain", "admin"), "POST", Origin="https://evil.example"),
                    await get(server.url("/api/shutdown", "admin"), **{"Sec-Fetch-Site": "cross-site"})]
-        equal("pages of other sites change nothing", [status for status, _ in foreign], [403, 403])
-        equal("… and nothing has changed", (await get(server.url("/readyz")))[0], 200)
-        equal("POST /drain and back", [(await get(server.url(path, "admin"), "POST"))[0] for path in ["/drain", "/drain?cancel=1"]], [200, 200])
+        equal("requests from other sites are refused", [status for status, _ in foreign], [403, 403])
+        equal("… and change nothing", (await get(server.url("/readyz")))[0], 200)
+        equal("POST /drain and its cancellation", [(await get(server.url(path, "admin"), "POST"))[0] for path in ["/drain", "/drain?cancel=1"]], [200, 200])
         equal("… ready again", (await get(server.url("/readyz")))[0], 200)
 
 
@@ -287,7 +287,7 @@ async def figures():
         await sockets[0].send(b"123")
         await sockets[0].recv()
         await sockets[0].close(4001)
-        equal("a foreign page is refused", await refused(server, "/echo", origin="https://evil.example"), 403)
+        equal("another origin is refused", await refused(server, "/echo", origin="https://evil.example"), 403)
         await get(server.url("/nowhere"))
         status, text = await get(server.url("/metrics", "admin"))
         judged = await asyncio.create_subprocess_exec(
@@ -302,23 +302,23 @@ async def figures():
             'websocket_handshake_failures_total{reason="origin"}': 1,
             'http_requests_total{method="GET",path="other",status="404"}': 1, "server_draining": 0,
         }
-        equal("metrics are true", {name: value(text, name) for name in wanted}, wanted)
+        equal("metrics have the right values", {name: value(text, name) for name in wanted}, wanted)
         rss = value(text, "process_resident_memory_bytes")
-        check("… those of the process as well", rss and 1e6 < rss < 2e7 and value(text, "process_open_fds") > 10, rss)
+        check("… also those of the process", rss and 1e6 < rss < 2e7 and value(text, "process_open_fds") > 10, rss)
         stats = json.loads((await get(server.url("/stats", "admin")))[1])
         equal("/stats: what KEDA reads", stats["connections"]["active"], 2)
         equal("… and by mount", stats["connections"]["byMount"]["/ws"], 2)
         await scrape(server)
         closed = server.record("connection closed")
         wanted = {"mount": "/ws", "code": 4001, "initiator": "client", "messages_in": 2, "messages_out": 2, "bytes_in": 8}
-        equal("one line at a connection's end", {key: closed and closed.get(key) for key in wanted}, wanted)
+        equal("the log line of a closed connection", {key: closed and closed.get(key) for key in wanted}, wanted)
         check("no payload in the log", "12345" not in server.log_text())
 
 
 async def scrape(server):
-    """A real Prometheus asks our admin listener, and is asked what it knows."""
+    """A Prometheus scrapes our admin listener; then it is queried."""
     if PROMTOOL is None:
-        return harness.not_run("a real Prometheus scrapes", "no prometheus to be had")
+        return harness.not_run("a real Prometheus scrapes", "prometheus cannot be installed")
     config, port = SCRATCH / "prometheus.yml", free_port()
     host, admin = server.admin
     config.write_text(f"global: {{scrape_interval: 1s}}\nscrape_configs:\n  - job_name: wspulse\n"
@@ -332,11 +332,11 @@ async def scrape(server):
         result = json.loads(body)["data"]["result"] if status == 200 else None
         if result:
             break
-    equal("a real Prometheus scrapes, and knows", result and result[0]["value"][1], "2")
+    equal("a real Prometheus scrapes: sum of active connections", result and result[0]["value"][1], "2")
 
 
 async def main():
-    groups = [prestop, reversed_answers, one_worker, starved, naps, a_peer_that_is_dead, faults, ages_and_shares, figures]
+    groups = [prestop, reversed_answers, one_worker, starved, naps, no_pong, faults, ages_and_shares, figures]
     done = await asyncio.gather(*(asyncio.wait_for(group(), 100) for group in groups), return_exceptions=True)
     for group, error in zip(groups, done):
         check(f"{group.__name__} runs to its end", error is None, repr(error))

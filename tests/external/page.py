@@ -1,10 +1,10 @@
 #!/usr/bin/env -S python3 -B
-"""The page in a real Chromium: each of its parts, and what it does when servers go away.
+"""The page in Chromium: each of its parts, and its behaviour when servers go away.
 
     tests/external/page.py
 
-Debian's chromium, driven by playwright-core; axe-core judges how accessible it is. Screenshots go
-to a temporary folder, or to $WSPULSE_SHOTS; somebody has to look at them.
+Debian's chromium, driven by playwright-core; axe-core checks its accessibility. Screenshots go
+to a temporary folder or to $WSPULSE_SHOTS, to be reviewed by hand.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ IDENTITY = {"POD_NAME": "pod-7", "NODE_NAME": "node-3", "ZONE": "zone-b", "POD_N
 
 
 async def group(run, *args):
-    """One group of checks. Some wait for the browser, which this machine may keep waiting: what does
-    not hold is tried once more. A crash is one failed check, and the other groups go on."""
+    """One group of checks. The browser can be slow on a busy machine, so a group that fails is run once
+    more. An exception is one failed check, and the other groups still run."""
     with harness.FirstTry() as first:
         await asyncio.wait_for(run(*args), 60)
     if first.held:
         return
     try:
         await asyncio.wait_for(run(*args), 60)
-    except Exception as error:  # whatever it is
+    except Exception as error:  # any error: the other groups still run
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if "page_" in frame.filename]
         check(f"{run.__name__} runs to its end", False, f"{type(error).__name__}: {error} (lines {lines})")
 
@@ -49,7 +49,7 @@ async def everything(shots):
         print(f"# Chromium {browser.version}", flush=True)
         with Server(env=IDENTITY) as server:
             await group(page_looks.burst, browser, server)
-            # Side by side what mostly waits.
+            # In parallel, since these groups mostly wait.
             await asyncio.gather(
                 group(page_faults.drained, browser, shots), group(page_faults.restarted, browser),
                 group(page_faults.refused, browser),
@@ -60,7 +60,7 @@ async def everything(shots):
             await asyncio.gather(
                 group(page_faults.hostile, browser), group(page_looks.prefixes, browser),
                 group(page_looks.behind_https, browser, server), group(page_looks.keyboard, browser, server))
-            # There is one clipboard: not beside another group that copies.
+            # The clipboard is shared: only one group at a time may copy.
             await asyncio.gather(group(page_parts.many, browser, server), group(page_looks.motion, browser, server),
                                  group(page_parts.commands, browser, server))
             await asyncio.gather(group(page_feed.deployments, browser, shots), group(page_feed.stale, browser, shots),

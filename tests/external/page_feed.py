@@ -1,4 +1,4 @@
-"""The page's other view: Deployments as they change, and what it says when nobody confirms them."""
+"""The page's view of Deployments: changes, and how it shows stale data."""
 
 from apiserver import ApiServer, deployment
 from cluster_api import Api
@@ -23,23 +23,23 @@ async def view(browser, url, **how):
 
 
 async def deployments(browser, shots):
-    there = [deployment("shop", "web", 7, "web:1", 3), deployment("shop", "db", 8, HARM, 1)]
-    with ApiServer(*there) as api, Server("--kube", api.url) as server:
+    items = [deployment("shop", "web", 7, "web:1", 3), deployment("shop", "db", 8, HARM, 1)]
+    with ApiServer(*items) as api, Server("--kube", api.url) as server:
         tab = await view(browser, server.url("/"))
-        check("Deployments: what there is", await tab.shows("feed-word", "Up to date"), await tab.text("feed"))
+        check("Deployments: up to date", await tab.shows("feed-word", "Up to date"), await tab.text("feed"))
         web, db = ["shop", "web", "0 of 3", "web:1"], ["shop", "db", "0 of 1", HARM]
-        equal("… one row each, and markup is text", (await shown(tab), await tab.text("feed-count")),
+        equal("… one row each, markup shown as text", (await shown(tab), await tab.text("feed-count")),
               ([db, web], "2 in all"))
-        api.say("MODIFIED", deployment("shop", "web", 9, "web:2", 4))
+        api.send("MODIFIED", deployment("shop", "web", 9, "web:2", 4))
         check("… a change", await tab.until(f"{ROWS}[0][4].endsWith(' replicas, image')"), await tab.run(ROWS))
-        api.say("ADDED", deployment("shop", "new", 10, "new:1", 1))
-        api.say("DELETED", deployment("shop", "db", 11, HARM, 1))
+        api.send("ADDED", deployment("shop", "new", 10, "new:1", 1))
+        api.send("DELETED", deployment("shop", "db", 11, HARM, 1))
         await tab.until("$('feed-count').textContent === '2 in all' && feed.rows.has('shop/new')")
-        equal("… another one, and one less", await shown(tab),
+        equal("… one added, one deleted", await shown(tab),
               [["shop", "new", "0 of 1", "new:1"], ["shop", "web", "0 of 4", "web:2"]])
         await looks(tab, "Deployments", shots)
         await tab.click("#tabs button[value=sockets]")
-        check("… and back: nothing is watched any more", await tab.until("feed.socket === null"))
+        check("… and back: the watch is closed", await tab.until("feed.socket === null"))
         check("… the other view is as it was", await tab.run("!$('sockets').hidden && $('feed').hidden"))
         await tab.behaved("Deployments")
         phone = await view(browser, server.url("/"), width=360, height=740, dark=True)
@@ -49,7 +49,7 @@ async def deployments(browser, shots):
 
 
 async def looks(tab, what, shots):
-    equal(f"{what}: nothing sticks out",
+    equal(f"{what}: nothing overflows",
           (await tab.run("document.documentElement.scrollWidth - innerWidth"),
            [node for node in await tab.run(OVERFLOW) if not node.startswith(("<t", "<tbody"))]), (0, []))
     faults = [fault for fault in await tab.ask("axe") if fault["impact"] in ("serious", "critical")]
@@ -64,17 +64,17 @@ async def stale(browser, shots):
         await tab.click("#tabs button[value=feed]")
         await tab.shows("feed-word", "Up to date")
         api.stop()
-        check("the API server is gone: stale", await tab.shows("feed-word", "Stale"), await tab.text("feed"))
-        check("… and why", await tab.shows("feed-why", "the API server refuses connections, since 20"), await tab.text("feed-why"))
-        equal("… what was known stays", await tab.text("feed-count"), "2 in all")
+        check("the API server stops: stale", await tab.shows("feed-word", "Stale"), await tab.text("feed"))
+        check("… and the cause", await tab.shows("feed-why", "the API server refuses connections, since 20"), await tab.text("feed-why"))
+        equal("… the rows stay", await tab.text("feed-count"), "2 in all")
         await looks(tab, "stale Deployments", shots)
         api.start()
-        check("… it is back: up to date", await tab.shows("feed-word", "Up to date", 15), await tab.text("feed"))
+        check("… it starts again: up to date", await tab.shows("feed-word", "Up to date", 15), await tab.text("feed"))
         server.kill()
-        check("the server is gone: stale", await tab.shows("feed-why", "1006 closed without a Close"), await tab.text("feed-why"))
+        check("the server is killed: stale", await tab.shows("feed-why", "1006 closed without a Close"), await tab.text("feed-why"))
         api.count = 1
         with Server("--kube", api.url("127.0.0.1"), main="127.0.0.1:%d" % server.main[1]):
-            check("… another one: what it does not know is gone",
+            check("… a new server: Deployments that it does not list are removed",
                   await tab.until("$('feed-count').textContent === '1 in all' && $('feed-word').textContent === 'Up to date'", 15),
                   await tab.text("feed"))
         await tab.behaved("stale Deployments", may_fail=True)
@@ -83,7 +83,7 @@ async def stale(browser, shots):
 async def unavailable(browser):
     with Server(env={"HOME": "/nonexistent"}) as server:
         tab = await view(browser, server.url("/"))
-        check("no cluster: said, with what to do", await tab.shows("feed-why", "1011 no API server is configured: see --kube"),
+        check("no cluster: the message names --kube", await tab.shows("feed-why", "1011 no API server is configured: see --kube"),
               await tab.text("feed"))
-        equal("… as a word", await tab.text("feed-word"), "Unavailable")
+        equal("… and the state", await tab.text("feed-word"), "Unavailable")
         await tab.behaved("no cluster")

@@ -1,4 +1,4 @@
-"""The page's tab of the gateway: only where there is one, its routes, and what a failure looks like."""
+"""The page's gateway tab: shown only if there is a gateway; its routes, and how it shows a failure."""
 
 import subprocess
 
@@ -22,10 +22,10 @@ async def gateway(browser, shots):
                 "--gateway-routes", f"join,lost=http://127.0.0.1:{free_port()}") as server:
         launch([str(BINARY), "backend", "--listen", f"127.0.0.1:{port}", "--gateway", server.url("", "admin")],
                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment())
-        check("gateway: a backend is there", until(lambda: answers(port)))
+        check("gateway: the backend is ready", until(lambda: answers(port)))
         await talk(browser, server, shots)
         phone = await Tab.open(browser, server.url("/#/gateway/prod"), width=360, height=740, dark=True)
-        check("gateway on a phone: an address that is its own leads there", await phone.until(
+        check("gateway on a phone: its URL opens the tab", await phone.until(
             "$('gateway').ariaPressed === 'true' && !$('routes').hidden"), await phone.text("tabs"))
         await phone.served()
         await looks(phone, "Gateway on a phone", shots)
@@ -35,32 +35,32 @@ async def gateway(browser, shots):
 async def talk(browser, server, shots):
     tab = await Tab.open(browser, server.url("/"))
     await tab.served()
-    check("gateway: there is a tab", await tab.until("!$('gateway').hidden"))
-    equal("… and routes are shown on its mount alone", await tab.run("$('routes').hidden"), True)
+    check("gateway: the tab is shown", await tab.until("!$('gateway').hidden"))
+    equal("… and routes are shown only on its mount", await tab.run("$('routes').hidden"), True)
     await tab.click("#gateway")
-    check("… it leads to the gateway", await tab.until("link.phase === 'open' && link.path === '/gateway/prod' && trail.length === 2"))
-    check("… and says who serves", await tab.served(), await tab.text("trail"))
+    check("… it connects to the gateway", await tab.until("link.phase === 'open' && link.path === '/gateway/prod' && trail.length === 2"))
+    check("… and shows the pod", await tab.served(), await tab.text("trail"))
     equal("… its mount is the pressed one", await tab.run(
         "document.querySelector('#mounts [aria-pressed=true]').textContent + $('gateway').ariaPressed"), "/gateway/prodtrue")
     equal("… routes", await tab.run(ROUTES), ["$default", "join", "lost"])
-    equal("… hello is written already", await tab.run("$('message').value"), "hello")
+    equal("… the message is prefilled with hello", await tab.run("$('message').value"), "hello")
     for route, text in (("$default", "hello"), ("join", '{"action":"join"}')):
         await tab.click(f"#routes button:text-is('{route}')")
         await tab.press("Enter")
         check(f"… {route}: {text} is answered", await tab.says(f"Received: Got message:{text}"), await tab.rows())
     await tab.click("#routes button:text-is('lost')")
     await tab.press("Enter")
-    check("… a backend that is away: a sentence", await tab.until(
+    check("… an unreachable backend: an error message", await tab.until(
         "/The backend failed: Internal server error, request \\S+ of connection [\\w-]{22}$/"
         ".test(document.querySelector('#log .error')?.textContent)"), await tab.rows())
-    equal("… the connection stays", await tab.run("link.phase"), "open")
+    equal("… the connection stays open", await tab.run("link.phase"), "open")
     await looks(tab, "Gateway", shots)
     await tab.click("#tabs button[value=feed]")
-    check("… Deployments beside it", await tab.until("$('sockets').hidden && !$('feed').hidden"))
+    check("… the Deployments tab", await tab.until("$('sockets').hidden && !$('feed').hidden"))
     await tab.click("#gateway")
     check("… and back: the connection is the same", await tab.run("link.path === '/gateway/prod' && trail.length === 2"))
     await tab.click("#tabs button:first-child")
-    check("… Sockets are the other mounts", await tab.until("link.phase === 'open' && link.path === '/websocket'"
+    check("… the Sockets tab: the other mounts", await tab.until("link.phase === 'open' && link.path === '/websocket'"
                                                           " && $('routes').hidden"), await tab.text("tabs"))
     await tab.behaved("gateway")
 

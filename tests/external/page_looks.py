@@ -1,4 +1,4 @@
-"""How the page looks, moves and feels: themes, widths, keyboard, assistive tools, a burst."""
+"""The page's themes, widths, motion, keyboard use and accessibility, and a burst of messages."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from tab import Tab
 VIEWS = (("light", {"width": 1440, "height": 1000}), ("dark", {"width": 1440, "height": 1000, "dark": True}),
          ("phone", {"width": 360, "height": 740}), ("phone-dark", {"width": 360, "height": 740, "dark": True}),
          ("tablet", {"width": 820, "height": 1100}))
-# What moves although nobody touched it (https://web.dev/cls: up to 0.1 is good).
+# Layout shifts without user input (https://web.dev/cls: up to 0.1 is good).
 SHIFTS = """window.shifted = 0; new PerformanceObserver((list) => { for (const entry of list.getEntries())
   if (!entry.hadRecentInput) window.shifted += entry.value; }).observe({ type: 'layout-shift', buffered: true });"""
 OVERFLOW = """[...document.querySelectorAll('body *')].filter((node) => !node.closest('.trail, code, .sr')
@@ -19,7 +19,7 @@ FRAMES = """window.frames_ms = []; let last = performance.now();
   requestAnimationFrame(function next(at) { frames_ms.push(at - last); last = at; requestAnimationFrame(next); });
   window.tasks_ms = []; new PerformanceObserver((list) => { for (const entry of list.getEntries())
     tasks_ms.push(entry.duration); }).observe({ type: 'longtask' });"""
-# 10 000 messages a second for five seconds: as many as are due, looked at every 10 ms.
+# 10 000 messages per second for five seconds; every 10 ms it sends those that are due.
 BURST = """new Promise((done) => { const from = performance.now(); let count = 0; const timer = setInterval(() => {
   const due = Math.min(50000, Math.floor((performance.now() - from) * 10));
   while (count < due) link.socket.send('message ' + count++);
@@ -42,9 +42,9 @@ async def view(browser, server, shots, name, how):
     await tab.says("tick 3", 8)
     await tab.until("trip.times.length > 3", 8)
     wider = await tab.run("document.documentElement.scrollWidth - innerWidth")
-    equal(f"{name}: nothing sticks out", (wider, await tab.run(OVERFLOW)), (0, []))
+    equal(f"{name}: nothing overflows", (wider, await tab.run(OVERFLOW)), (0, []))
     shift = await tab.run("shifted")
-    check(f"{name}: nothing jumps", shift < 0.05, shift)
+    check(f"{name}: no layout shift", shift < 0.05, shift)
     faults = [fault for fault in await tab.ask("axe") if fault["impact"] in ("serious", "critical")]
     check(f"{name}: axe finds nothing serious", not faults, faults)
     await tab.shot(shots / f"{name}.png")
@@ -57,13 +57,13 @@ async def motion(browser, server):
         tab = await Tab.open(browser, server.url("/"), still=still)
         await tab.served()
         await tab.until("document.getAnimations().length === 0")
-        equal(f"prefers-reduced-motion {'reduce' if still else 'no-preference'}: the bar's movement",
+        equal(f"prefers-reduced-motion {'reduce' if still else 'no-preference'}: the bar's transition",
               await tab.run(animated), wanted)
         await tab.behaved("motion")
 
 
 async def keyboard(browser, server):
-    """Nothing but keys: every control is reached in order, shows that it is, and works."""
+    """Keyboard only: Tab reaches every control in order, focus is visible, and every control works."""
     tab = await Tab.open(browser, server.url("/#/echo"))
     await tab.served()
     await tab.run("window.controls = [...document.querySelectorAll('button, input:not([hidden]), textarea, [tabindex]')]"
@@ -78,13 +78,13 @@ async def keyboard(browser, server):
         if outline == "none":
             unseen.append(await tab.run("document.activeElement.outerHTML"))
     equal("Tab reaches every control, in order", reached, list(range(len(reached))))
-    check("… and each shows that it has the focus", not unseen, unseen)
+    check("… and the focus is visible on each", not unseen, unseen)
     await focus(tab, "message")
     await tab.ask("type", text="typed")
     await tab.press("Enter")
     check("typed and sent with Enter", await tab.says("Received: typed"), await tab.rows())
     await tab.press("Tab", "Tab", "Tab", "ArrowRight")
-    equal("arrows choose the kind", await tab.run("kind()"), "hex")
+    equal("arrow keys choose the kind", await tab.run("kind()"), "hex")
     await focus(tab, "pause")
     await tab.press("Space")
     check("Space on Disconnect", await tab.phase("paused"))
@@ -140,7 +140,7 @@ async def burst(browser, server):
     tab = await Tab.open(browser, server.url("/#/echo"))
     await tab.served()
     await tab.run(FRAMES)
-    # Other work on the machine can spoil a measurement, but not three of them; a frozen page would.
+    # Other work on the machine can spoil one measurement, hardly three; a frozen page fails all.
     for attempt in range(3):
         longest = await flood(tab, 50000 * (attempt + 1))
         if all(longest[what] < limit for what, limit in LONGEST_MS.items()):
@@ -155,7 +155,7 @@ async def burst(browser, server):
 
 
 async def flood(tab, in_all):
-    """One burst, with a key pressed all the while; how long things took, in milliseconds."""
+    """One burst, with a key pressed meanwhile; returns durations in milliseconds."""
     await tab.run("frames_ms.length = tasks_ms.length = 0; $('hold').focus()")
     sending, keys_ms = asyncio.create_task(tab.run(BURST)), []
     while not sending.done():

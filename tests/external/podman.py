@@ -1,6 +1,6 @@
-"""A container engine of our own: podman and runc, with their storage in the scratch folder.
+"""A separate container engine: podman and runc, with their storage in the scratch folder.
 
-It knows how to build, run and clean up, and whether this machine lets it; not what runs inside.
+It builds, runs and cleans up, and checks whether this machine can run containers.
 """
 
 import atexit
@@ -13,8 +13,8 @@ import tools
 from harness import SCRATCH
 
 HOME = SCRATCH / "podman"
-# What systemd would do for podman is left out: PID 1 is not systemd here. Unprivileged ports as
-# Docker has them; podman's `kube play` does not read the pod's own sysctls.
+# Without systemd, which may not be PID 1 here. Unprivileged ports start at 0 as in Docker, since
+# podman's `kube play` ignores the pod's sysctls.
 CONF = """
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]
@@ -26,7 +26,7 @@ events_logger = "file"
 [network]
 network_backend = "netavark"
 """
-# A network of this run only: two runs side by side would give out the same addresses.
+# A network of this run only: parallel runs would assign the same addresses.
 NETWORK = f"wspulse-{os.getpid()}"
 BASE = ["podman", "--root", HOME / "root", "--runroot", HOME / "run", "--tmpdir", HOME / "tmp",
         "--network-config-dir", HOME / "net", "--log-level", "fatal"]
@@ -37,12 +37,12 @@ def install():
 
 
 def podman(*args, budget_s=60):
-    """One command to its end: exit code, stdout and stderr in one text."""
+    """Runs one command; returns exit code, and stdout and stderr in one text."""
     (HOME / "buildah").mkdir(parents=True, exist_ok=True)
     (HOME / "containers.conf").write_text(CONF)
-    told = {"CONTAINERS_CONF": str(HOME / "containers.conf"), "TMPDIR": str(HOME / "buildah")}
+    variables = {"CONTAINERS_CONF": str(HOME / "containers.conf"), "TMPDIR": str(HOME / "buildah")}
     try:
-        done = subprocess.run([str(part) for part in [*BASE, *args]], env=os.environ | told,
+        done = subprocess.run([str(part) for part in [*BASE, *args]], env=os.environ | variables,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, timeout=budget_s)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -51,13 +51,13 @@ def podman(*args, budget_s=60):
 
 
 def without_timers(text):
-    """Health checks on a timer need systemd; podman says so at each command, and goes on."""
+    """Drops the warning of every command that timed health checks need systemd."""
     return "\n".join(line for line in text.split("\n")
                      if "systemd connection" not in line and "connect to syslog" not in line)
 
 
 def written(tree, *lines):
-    """A Dockerfile for nothing but the files of a folder named `tree`, beside it; their folder."""
+    """Writes a Dockerfile beside the folder `tree` that copies it; returns the build context."""
     text = "\n".join(["FROM scratch", "COPY tree /", *lines, ""])
     (tree.parent / "Dockerfile").write_text(text)
     return tree.parent
@@ -68,29 +68,29 @@ def image_of(tag, tree, *lines):
 
 
 def unusable():
-    """Why no container can be run here; None when one can. catatonit is a small static program."""
+    """Why no container can be run here, or None. catatonit is a small static program."""
     tree = SCRATCH / "probe" / "tree"
     tree.mkdir(parents=True)
     shutil.copy(shutil.which("catatonit"), tree / "catatonit")
     run = ["run", "--rm", "--memory", "16m", "--cpus", "0.1", "--publish", "127.0.0.1::80"]
     for step in (lambda: podman("build", "--tag", "probe", written(tree)), network,
                  lambda: podman(*run, "--network", NETWORK, "probe", "/catatonit", "--version")):
-        code, said = step()
+        code, output = step()
         if code:
-            return f"podman: exit code {code}: {said}"
+            return f"podman: exit code {code}: {output}"
     return None
 
 
 def network():
-    """A bridge whose name and addresses no other run has."""
+    """A bridge with a name and addresses that no other run uses."""
     number = os.getpid()
     subnet = f"10.{100 + number % 100}.{number // 100 % 256}.0/24"
-    code, said = podman("network", "create", "--subnet", subnet, NETWORK)
+    code, output = podman("network", "create", "--subnet", subnet, NETWORK)
     if code == 0:
         config = HOME / "net" / f"{NETWORK}.json"
-        told = json.loads(config.read_text()) | {"network_interface": f"ws{number}"}
-        config.write_text(json.dumps(told))
-    return code, said
+        settings = json.loads(config.read_text()) | {"network_interface": f"ws{number}"}
+        config.write_text(json.dumps(settings))
+    return code, output
 
 
 def inspect(name, template):
@@ -105,6 +105,6 @@ def _clean_up():
         podman("rm", "--all", "--force", "--time", "0")
         podman("umount", "--all")
         podman("network", "rm", "--force", NETWORK)
-        # The storage is mounted on itself, which would keep the folder.
+        # The storage is bind-mounted on itself; while mounted it cannot be removed.
         subprocess.run(["umount", "--recursive", HOME / "root" / "overlay"], check=False,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20)

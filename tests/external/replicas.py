@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -B
-"""Three gateways behind HAProxy, each with an address of its own: any of them takes any callback.
+"""Three gateways behind HAProxy, each with its own address: each accepts any callback.
 
 It installs boto3, the aws command, websockets and HAProxy. Callbacks go through random replicas by
 AWS' own clients, while one is killed and all of them are replaced one after the other.
@@ -47,7 +47,7 @@ def port_at(host):
 
 
 class Backend:
-    """Answers 200, and remembers the id of whoever says a name."""
+    """Answers 200, and records the id of each client by the name in its message."""
 
     def __init__(self):
         self.ids = {}
@@ -107,7 +107,7 @@ class Replica:
 
 
 def haproxy(replicas):
-    """In front of the clients and of the callbacks: round robin, readiness asked each 200 ms."""
+    """In front of the clients and of the callbacks: round robin, a readiness check every 200 ms."""
     main, admin = port_at("127.0.0.1"), port_at("127.0.0.1")
 
     def servers(ports):
@@ -163,11 +163,11 @@ def outcome(call, **arguments):
 
 
 class Client:
-    """A socket that writes down what it hears, and comes back if `stays`."""
+    """A client that records its messages, and reconnects if `stays`."""
 
     def __init__(self, name, url, backend, stays=False):
         self.name, self.url, self.backend, self.stays = name, url, backend, stays
-        self.heard, self.connects = [], 0
+        self.received, self.connects = [], 0
 
     async def run(self):
         while True:
@@ -176,7 +176,7 @@ class Client:
                     self.connects += 1
                     await link.send(self.name)
                     async for message in link:
-                        self.heard.append(message)
+                        self.received.append(message)
             if not self.stays:
                 return
             await asyncio.sleep(0.05)
@@ -209,13 +209,13 @@ async def callbacks_through_any(replicas, backend, url, endpoint):
         codes = list(await asyncio.get_running_loop().run_in_executor(
             None, lambda: list(pool.map(post, work))))
     print(f"# {len(work)} callbacks in {time.monotonic() - began:.1f} s", flush=True)
-    equal("each callback is 200, through whichever replica", set(codes), {200})
+    equal("each callback is 200 through any replica", set(codes), {200})
     for _ in range(100):
-        if all(len(client.heard) == 2 for client in clients):
+        if all(len(client.received) == 2 for client in clients):
             break
         await asyncio.sleep(0.05)
-    wrong = [c.name for c in clients if sorted(c.heard) != [f"{c.name} 0", f"{c.name} 1"]]
-    equal("each socket got its two messages, and no other", wrong, [])
+    wrong = [c.name for c in clients if sorted(c.received) != [f"{c.name} 0", f"{c.name} 1"]]
+    equal("each socket got exactly its two messages", wrong, [])
     passed_on = sum(r.figure('gateway_callbacks_total{where="peer"}') for r in replicas)
     check("about two thirds were passed on", 500 < passed_on < 850, passed_on)
     accepted = [r.figure('gateway_peer_requests_total{outcome="ok"}') for r in replicas]
@@ -223,7 +223,7 @@ async def callbacks_through_any(replicas, backend, url, endpoint):
     with urllib.request.urlopen(f"http://{replicas[0].host}:{replicas[0].admin}/stats") as answer:
         shown = json.load(answer)["gatewayPeers"]
     others = sorted(f"{r.host}:{r.peer}" for r in replicas[1:])
-    equal("/stats: the owners that it asks", (sorted(own["address"] for own in shown["owners"]
+    equal("/stats: the owners that it forwards to", (sorted(own["address"] for own in shown["owners"]
           if own["address"] != shown["advertised"]), shown["accepted"] >= 2), (others, True))
     name = clients[0].name
     for replica in replicas:
@@ -236,14 +236,14 @@ async def callbacks_through_any(replicas, backend, url, endpoint):
         env=clean_environment({"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s"}),
         capture_output=True, timeout=60, check=False)
     equal("the aws command", (aws.returncode, aws.stderr), (0, b""))
-    before, large = len(clients[0].heard), b"x" * 131_072
+    before, large = len(clients[0].received), b"x" * 131_072
     codes = [outcome(api(r.endpoint()).post_to_connection, ConnectionId=backend.ids[name], Data=large)
              for r in replicas]
     for _ in range(100):
-        if len(clients[0].heard) == before + 3:
+        if len(clients[0].received) == before + 3:
             break
         await asyncio.sleep(0.05)
-    equal("128 KiB through each of them", (codes, [len(m) for m in clients[0].heard[before:]]),
+    equal("128 KiB through each of them", (codes, [len(m) for m in clients[0].received[before:]]),
           ([200] * 3, [len(large)] * 3))
     await killed(replicas, backend, clients)
     for task in tasks:
@@ -251,7 +251,7 @@ async def callbacks_through_any(replicas, backend, url, endpoint):
 
 
 async def killed(replicas, backend, clients):
-    """kill -9: what it held is gone within a second, all the rest stays."""
+    """kill -9: its connections are gone within a second, all others stay."""
     victim, witness = replicas[2], replicas[0]
     through = api(witness.endpoint())
 
@@ -267,7 +267,7 @@ async def killed(replicas, backend, clients):
             theirs.append(client.name)
         before = now
     others = [c.name for c in clients[:60] if c.name not in theirs]
-    check("it holds a third of them", 5 < len(theirs) < 40, len(theirs))
+    check("it has about a third of the clients", 5 < len(theirs) < 40, len(theirs))
     victim.server.process.send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
     first = outcome(through.get_connection, ConnectionId=backend.ids[theirs[0]])
@@ -276,20 +276,20 @@ async def killed(replicas, backend, clients):
         first = outcome(through.get_connection, ConnectionId=backend.ids[theirs[0]])
     took = time.monotonic() - killed_at
     check("an id of a killed replica is 410 within 1 s", took < 1, f"{took:.2f} s")
-    equal("so are all of them", set(codes(theirs).values()), {"GoneException"})
-    equal("the others are served", set(codes(others).values()), {200})
+    equal("… and all its other ids", set(codes(theirs).values()), {"GoneException"})
+    equal("ids of the other replicas still work", set(codes(others).values()), {200})
     victim.server.wait()
     victim.start()
-    equal("a new process at that address does not answer for them",
+    equal("a new process at that address does not know them",
           set(codes(theirs).values()), {"GoneException"})
 
 
 async def rolling_restart(replicas, backend, url, endpoint):
-    """Under load: each 200 is heard, and what is not delivered is said to be gone."""
+    """Under load: each callback with 200 is delivered, and all others get 410."""
     backend.ids.clear()
     clients = [Client(f"s{n}", url, backend, stays=True) for n in range(60)]
     tasks = await connected(clients, backend)
-    goes_on, said, codes = True, [], []
+    goes_on, sent, codes = True, [], []
 
     def load():
         through, number = api(endpoint), 0
@@ -304,7 +304,7 @@ async def rolling_restart(replicas, backend, url, endpoint):
                 code = type(error).__name__
             codes.append(code)
             if code == 200:
-                said.append((client, text))
+                sent.append((client, text))
             time.sleep(0.005)
     threads = [threading.Thread(target=load, daemon=True) for _ in range(4)]
     for thread in threads:
@@ -315,18 +315,18 @@ async def rolling_restart(replicas, backend, url, endpoint):
         exits.append(await asyncio.to_thread(replica.server.wait, 20))
         replica.start()
         await asyncio.sleep(1)
-    equal("each of them drains and exits", exits, [0, 0, 0])
+    equal("each replica drains and exits", exits, [0, 0, 0])
     goes_on = False
     for thread in threads:
         await asyncio.to_thread(thread.join, 30)
     await asyncio.sleep(1)
     counts = {code: codes.count(code) for code in set(codes)}
     print(f"# {len(codes)} callbacks while all replicas were replaced: {counts}", flush=True)
-    missing = [text for client, text in said if text not in client.heard]
-    equal("each callback that was 200 was heard", missing, [])
-    doubled = [c.name for c in clients if len(c.heard) != len(set(c.heard))]
-    equal("none was heard twice", doubled, [])
-    equal("nothing else came than 200 and 410", set(codes) - {200, "GoneException"}, set())
+    missing = [text for client, text in sent if text not in client.received]
+    equal("each callback with 200 was delivered", missing, [])
+    doubled = [c.name for c in clients if len(c.received) != len(set(c.received))]
+    equal("none was delivered twice", doubled, [])
+    equal("only 200 and 410", set(codes) - {200, "GoneException"}, set())
     check("most were delivered", codes.count(200) > 0.8 * len(codes), counts)
     for task in tasks:
         task.cancel()
@@ -335,19 +335,19 @@ async def rolling_restart(replicas, backend, url, endpoint):
 def strangers(replicas):
     """The peer port sends nothing to clients without the key, and does not wait long."""
     replica = replicas[0]
-    for what, said in (("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), ("TLS", b"\x16\x03\x01\x02\x00"),
+    for what, data in (("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), ("TLS", b"\x16\x03\x01\x02\x00"),
                        ("a hello of our version", b"\x01" + os.urandom(33)),
                        ("a hello of another version", b"\x02" + os.urandom(33)), ("nothing", b"")):
         with socket.create_connection((replica.host, replica.peer), 5) as link:
             began = time.monotonic()
-            link.sendall(said)
+            link.sendall(data)
             link.settimeout(5)
             try:
                 answer = link.recv(100)
             except ConnectionResetError:
                 answer = b""
-            equal(f"a stranger who says {what} gets no answer", answer, b"")
-            check(f"and is reset soon: {what}", time.monotonic() - began < 3)
+            equal(f"{what} without the key gets no answer", answer, b"")
+            check(f"… and is reset soon: {what}", time.monotonic() - began < 3)
 
 
 def message_of(replica, id_):
@@ -383,7 +383,7 @@ async def unknown_and_gone(replicas, backend):
         if message_of(other, id_)[0] == 410:
             break
         await asyncio.sleep(0.02)
-    equal("and says when it is gone", message_of(other, id_), (410, "Gone"))
+    equal("… and answers Gone after its end", message_of(other, id_), (410, "Gone"))
     other.server.kill()
 
 
@@ -407,7 +407,7 @@ def keys_and_addresses(replicas):
     time.sleep(0.3)
     KEY_FILE.unlink()
     replica.server.signal(signal.SIGHUP)
-    check("so is one that cannot be read, later", until(lambda: warnings() == 2))
+    check("… also one that cannot be read later", until(lambda: warnings() == 2))
     KEY_FILE.write_text(good)
     replica.server.signal(signal.SIGHUP)
     for text, why in (("", "has no key"), ("c2hvcnQ=\n", "line 1 has 5 bytes instead of 32"),
@@ -416,17 +416,17 @@ def keys_and_addresses(replicas):
         bad.unlink(missing_ok=True)
         if text is not None:
             bad.write_text(text)
-        code, _, said = wspulse("--listen", "127.0.0.1:0", "--admin-listen", "off",
+        code, _, err = wspulse("--listen", "127.0.0.1:0", "--admin-listen", "off",
                                 "--gateway-backend", "http://127.0.0.1:1",
                                 "--gateway-peer-key-file", str(bad))
-        check(f"refused at start: {why}", code not in (0, None) and why in said, said)
+        check(f"refused at start: {why}", code not in (0, None) and why in err, err)
     for args, env, why in (
             (["--gateway-peer-listen", "0.0.0.0:0"], {}, "--gateway-advertise IP:PORT"),
             (["--gateway-domain", "self", "--gateway-peer-listen", "127.0.0.1:0"], {}, "loopback")):
-        code, _, said = wspulse("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+        code, _, err = wspulse("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
                                 "--gateway-backend", "http://127.0.0.1:1",
                                 "--gateway-peer-key-file", str(KEY_FILE), *args, env=env)
-        check(f"refused at start: {' '.join(args)}", code not in (0, None) and why in said, said)
+        check(f"refused at start: {' '.join(args)}", code not in (0, None) and why in err, err)
     with Server("--gateway-backend", "http://127.0.0.1:1", "--gateway-peer-key-file", str(KEY_FILE),
                 "--gateway-peer-listen", "127.0.0.1:0", "--gateway-advertise",
                 f"127.0.0.9:{port_at('127.0.0.9')}") as server:

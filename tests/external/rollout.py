@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""A rollout on one machine: two servers behind HAProxy, clients that stay and come back, one
-server drained, restarted, then the other. `wspulse load` is the judge; then with kill -9.
+"""A rollout on one machine: two servers behind HAProxy and clients that reconnect; one server is
+drained and restarted, then the other. `wspulse load` reports the result. Then with kill -9.
 
     tests/external/rollout.py
 """
@@ -57,7 +57,7 @@ class Pods:
 
     def start(self, index):
         main, admin = self.ports[index]
-        # As in Kubernetes, only shorter: not ready for a while, then closed one after the other.
+        # As in Kubernetes, with shorter times: not ready first, then connections are closed.
         return Server("--profile", "kubernetes", "--drain-delay", "500ms", "--drain-window", "500ms",
                       main=f"127.0.0.1:{main}", admin=f"127.0.0.1:{admin}",
                       env={"POD_NAME": f"pod-{index}"})
@@ -75,7 +75,7 @@ class Pods:
         return f"ws://127.0.0.1:{self.port}/echo"
 
     def load(self, *flags, hold="8s"):
-        """Clients that stay; they are all there when this returns."""
+        """Clients that stay connected; returns once all are."""
         command = [harness.BINARY, "load", self.url, "--clients", str(CLIENTS), "--hold", hold,
                    "--reconnect", "--max-errors", "0", "--max-downtime", "5s", "--json", *flags]
         process = launch(command, env=clean_environment(), stdin=subprocess.DEVNULL,
@@ -93,8 +93,8 @@ class Pods:
 
 
 def connections(server):
-    """WebSockets that this server has open, as its own figures say."""
-    with urllib.request.urlopen(server.url("/stats", door="admin"), timeout=2) as answer:
+    """Open WebSockets of this server, from its /stats."""
+    with urllib.request.urlopen(server.url("/stats", listener="admin"), timeout=2) as answer:
         return json.load(answer)["connections"]["active"]
 
 
@@ -108,41 +108,41 @@ def result(process):
 
 
 def rollout():
-    """Drain one, restart it, drain the other: everyone is back within moments, nothing is lost."""
+    """Drain and restart one server, then the other: clients reconnect within a second, no message is lost."""
     pods = Pods()
     try:
         load = pods.load()
         time.sleep(0.5)
-        equal("the first server leaves with 0", pods.servers[0].stop(), 0)
+        equal("the first server exits with 0", pods.servers[0].stop(), 0)
         pods.servers[0] = pods.start(0)
-        time.sleep(0.5)  # until HAProxy has asked whether it is ready
-        equal("the second server leaves with 0", pods.servers[1].stop(), 0)
+        time.sleep(0.5)  # HAProxy's next health check
+        equal("the second server exits with 0", pods.servers[1].stop(), 0)
         pods.servers[1] = pods.start(1)
         code, report = result(load)
     finally:
         pods.stop()
-    equal("load is content: exit code", code, 0)
+    equal("load: exit code", code, 0)
     equal("all clients were connected", report["connected"], CLIENTS)
     equal("no message is lost", report["lost"], 0)
-    equal("nothing went wrong", (report["errors"], report["causes"]), (0, {}))
-    equal("all came back", report["still_down"], 0)
+    equal("no errors", (report["errors"], report["causes"]), (0, {}))
+    equal("all reconnected", report["still_down"], 0)
     closes, downtime = report["closes"], report["downtime"]
-    check("everyone was sent away with 1001, twice or so, and left with 1000",
+    check("each client got 1001 about twice, and closed with 1000 at the end",
           closes.get("1001", 0) >= CLIENTS and closes.get("1000") == CLIENTS and len(closes) == 2,
           closes)
-    equal("each goodbye has its way back", downtime["count"], closes.get("1001"))
+    equal("one downtime per 1001", downtime["count"], closes.get("1001"))
     times = [downtime[key] for key in ("p50_ms", "p99_ms", "max_ms")]
-    check("downtime is told: p50 ≤ p99 ≤ max, all below a second", 0 < times[0] <= times[1]
+    check("downtime: p50 ≤ p99 ≤ max, all below a second", 0 < times[0] <= times[1]
           <= times[2] < 1000, downtime)
     peak = report["storm_peak"]
-    check("the storm's peak is told, and no larger than all attempts",
+    check("the reconnect peak is at most the number of attempts",
           0 < peak <= closes["1001"] + sum(report["failed_attempts"].values()), peak)
     names = {server["name"] for server in report["servers"]}
-    equal("both servers served", names, {"pod-0", "pod-1"})
+    equal("both servers are in the report", names, {"pod-0", "pod-1"})
 
 
 def disaster():
-    """kill -9: no Close, so 1006, and the threshold on errors is missed."""
+    """kill -9: no Close, so 1006, and --max-errors is exceeded."""
     pods = Pods()
     try:
         load = pods.load(hold="3s")
@@ -150,14 +150,14 @@ def disaster():
         code, report = result(load)
     finally:
         pods.stop()
-    equal("load is not content: exit code", code, 3)
-    check("those of the dead server saw 1006", report["closes"].get("1006", 0) >= CLIENTS // 4,
+    equal("load: exit code after kill -9", code, 3)
+    check("clients of the killed server got 1006", report["closes"].get("1006", 0) >= CLIENTS // 4,
           report["closes"])
-    check("it is said in plain words",
+    check("the report names 1006 as a cause",
           any("1006" in cause for cause in report["causes"]), report["causes"])
-    equal("the missed threshold is named", [text.split(":")[0] for text in report["missed"]],
+    equal("the report names the missed threshold", [text.split(":")[0] for text in report["missed"]],
           ["--max-errors 0"])
-    equal("they came back to the other one", report["still_down"], 0)
+    equal("all reconnected to the other server", report["still_down"], 0)
 
 
 def main():

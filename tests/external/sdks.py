@@ -32,7 +32,7 @@ GONE = "GoneException"
 
 
 class Gateway:
-    """A gateway with two access keys, one of them temporary, and a backend that says yes."""
+    """A gateway with two access keys, one of them temporary, and a backend that accepts everything."""
 
     def __enter__(self):
         self.backend = Web(lambda *_: (200, b""))
@@ -62,16 +62,16 @@ class Gateway:
         return {headers["ConnectionId"] for _, _, headers, _ in self.backend.seen}
 
 
-async def heard(socket):
+async def receive(socket):
     return await asyncio.wait_for(socket.recv(), 5)
 
 
 async def callbacks(gateway, sdk):
     async def call(verb, to, data=b"", keys=KEPT):
-        said = await asyncio.to_thread(sdk.call, gateway.endpoint, keys, verb, to, data)
-        return said if verb == "get" else said["outcome"]
+        answer = await asyncio.to_thread(sdk.call, gateway.endpoint, keys, verb, to, data)
+        return answer if verb == "get" else answer["outcome"]
 
-    async def told(to, keys):
+    async def post(to, keys):
         return await call("post", to, b"x", keys)
 
     socket, name = await gateway.client()
@@ -80,33 +80,33 @@ async def callbacks(gateway, sdk):
             ("text", HARD.encode(), HARD), ("bytes that are not UTF-8", b"\x89PNG\xff\x00", None),
             ("an empty message", b"", ""), ("128 KiB", b"x" * 128 * KIB, "x" * 128 * KIB)):
         equal(f"{sdk.name}: {what} is accepted", await call("post", name, data), "ok")
-        got = await heard(socket)
+        got = await receive(socket)
         check(f"{sdk.name}: {what} arrives as {'binary' if wanted is None else 'text'}",
               got == (data if wanted is None else wanted), repr(got)[:60])
     for what, size in (("a byte more", 128 * KIB + 1), ("6 MiB", 6 * KIB * KIB)):
         equal(f"{sdk.name}: {what}", await call("post", name, b"x" * size), "PayloadTooLargeException")
 
     found = await call("get", name)
-    equal(f"{sdk.name}: GetConnection tells who", (found["outcome"], found.get("ip"),
+    equal(f"{sdk.name}: GetConnection: identity", (found["outcome"], found.get("ip"),
                                                    found.get("agent")), ("ok", "127.0.0.1", "a browser"))
     ages = [time.time() - found.get(key, 0) for key in ("since", "active")]
-    check(f"{sdk.name}: GetConnection tells since when", 60 > ages[0] >= ages[1] > -1, found)
+    check(f"{sdk.name}: GetConnection: times", 60 > ages[0] >= ages[1] > -1, found)
 
-    equal(f"{sdk.name}: a temporary key with its session token", await told(name, LENT), "ok")
-    equal(f"{sdk.name}: what it sent arrives", await heard(socket), "x")
+    equal(f"{sdk.name}: a temporary key with its session token", await post(name, LENT), "ok")
+    equal(f"{sdk.name}: … and its message arrives", await receive(socket), "x")
     for what, keys in (("another token", Keys(LENT.key, LENT.secret, "another")),
                        ("no token", Keys(LENT.key, LENT.secret)),
                        ("a token where none belongs", Keys(KEPT.key, KEPT.secret, LENT.token)),
                        ("another secret", Keys(KEPT.key, "another")),
                        ("an unknown key", Keys("AKIDOTHER", KEPT.secret))):
-        equal(f"{sdk.name}: {what}", await told(name, keys), "ForbiddenException")
+        equal(f"{sdk.name}: {what}", await post(name, keys), "ForbiddenException")
 
     equal(f"{sdk.name}: DeleteConnection", await call("delete", name), "ok")
     await asyncio.wait_for(socket.wait_closed(), 5)
     equal(f"{sdk.name}: the client is closed with", socket.close_code, 1000)
     outcomes = [await call("post", name, b"x"), (await call("get", name))["outcome"],
                 await call("delete", name), await call("post", "R0oXAdfD0kwCH6w=", b"x")]
-    equal(f"{sdk.name}: an id that is gone, three verbs, and one that never was", outcomes, [GONE] * 4)
+    equal(f"{sdk.name}: the id of a closed connection with three verbs, and an unknown id", outcomes, [GONE] * 4)
 
 
 require_binary()

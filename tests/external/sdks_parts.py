@@ -24,7 +24,7 @@ def node():
 
 
 def go():
-    """The program of sdk_go.go, built of Debian's packages; None if these cannot be installed."""
+    """The program of sdk_go.go, built from Debian's packages; None if these cannot be installed."""
     if not (shutil.which("go") and GO_SDK.exists()):
         names = ["golang-go", "golang-github-aws-aws-sdk-go-v2-dev"]
         install = ["apt-get", "-o", "DPkg::Lock::Timeout=120", "install", "--yes",
@@ -77,17 +77,17 @@ class Boto:
                     "status": answer["ResponseMetadata"]["HTTPStatusCode"]}
         except self.silence:
             return {"outcome": "no answer", "status": 0}
-        said = {"outcome": "ok", "status": answer["ResponseMetadata"]["HTTPStatusCode"]}
+        result = {"outcome": "ok", "status": answer["ResponseMetadata"]["HTTPStatusCode"]}
         if verb == "get":
             identity = answer.get("Identity", {})
-            said |= {"ip": identity.get("SourceIp"), "agent": identity.get("UserAgent")}
+            result |= {"ip": identity.get("SourceIp"), "agent": identity.get("UserAgent")}
             for key, field in (("since", "ConnectedAt"), ("active", "LastActiveAt")):
-                said |= {key: answer[field].timestamp()} if field in answer else {}
-        return said
+                result |= {key: answer[field].timestamp()} if field in answer else {}
+        return result
 
 
 class Command:
-    """`aws apigatewaymanagementapi`, a process a call."""
+    """`aws apigatewaymanagementapi`, one process per call."""
     name = "the aws command"
 
     def __init__(self, scratch):
@@ -115,18 +115,18 @@ class Command:
         if run.returncode:
             named = re.search(r"An error occurred \((\w+)\)", run.stderr)
             return {"outcome": named[1] if named else f"no answer: {run.stderr.strip()[-200:]}"}
-        said = {"outcome": "ok"}
+        result = {"outcome": "ok"}
         if verb == "get":
             from dateutil import parser
             found = json.loads(run.stdout)
-            said |= {"ip": found["Identity"]["SourceIp"], "agent": found["Identity"]["UserAgent"],
-                     "since": parser.parse(found["ConnectedAt"]).timestamp(),
-                     "active": parser.parse(found["LastActiveAt"]).timestamp()}
-        return said
+            result |= {"ip": found["Identity"]["SourceIp"], "agent": found["Identity"]["UserAgent"],
+                       "since": parser.parse(found["ConnectedAt"]).timestamp(),
+                       "active": parser.parse(found["LastActiveAt"]).timestamp()}
+        return result
 
 
 class Lines:
-    """A program that takes a request a line and answers with one."""
+    """A program that reads one request per line and writes one answer per line."""
 
     def __init__(self, name, version, command, launch, env=None):
         self.name, self.version = name, version

@@ -1,14 +1,14 @@
 #!/usr/bin/env -S python3 -B
-"""Everything at once, for as long as one likes, and whether anything is left of it afterwards.
+"""All kinds of traffic at once, for as long as wanted; afterwards nothing may be left of it.
 
     tests/external/soak.py                    a minute and a half
-    SOAK_MINUTES=32 tests/external/soak.py    longer; SOAK_SEED=7 other dice
+    SOAK_MINUTES=32 tests/external/soak.py    longer; SOAK_SEED=7 sets the seed
 
-A server has TLS on all its main doors or on none, so there are two, else alike: an informer before
-an API server with moods (the TLS one's by a kubeconfig, behind TLS), a gateway before a backend that
-dies, everything short that can be short. Rounds of traffic, `soak_parts.KINDS`, end in a pause: all
-clients leave, and when it is quiet the figures are taken. What the first rounds leave is the level
-that all later ones are held to. It installs websockets.
+A server has TLS on all its main listeners or on none, so there are two, otherwise alike: an informer
+with an unreliable API server (with TLS and a kubeconfig for the TLS one), a gateway with a backend
+that is killed now and then, and short timeouts. Each round of traffic (`soak_parts.KINDS`) ends in a
+pause: all clients disconnect, then the figures are taken. The levels after the first rounds are the
+limits for all later ones. It installs websockets.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ import harness
 import soak_parts
 from cluster_api import authority, context, vouch
 from harness import SCRATCH, Server, check, equal, free_port, records, section
-from soak_parts import MoodyApi, MoodyBackend, judged, one, trust
+from soak_parts import FlakyApi, FlakyBackend, one, run_client, trust
 
 MINUTES = float(os.environ.get("SOAK_MINUTES") or 1.5)
 SEED = int(os.environ.get("SOAK_SEED") or 20261121)
@@ -44,17 +44,17 @@ WARM = max(2, round(ROUNDS / 8))  # the first rounds, after which levels are tak
 LONG = ROUNDS - WARM >= 6
 WORKERS = 14
 
-# What must hold. Memory: a level is the RSS at a quiet point; malloc keeps a little of each peak.
-RSS_OVER_WARM_KIB = 2048  # the end, over the level after the warm-up
-RSS_TREND_KIB = 512  # of 6 and more later points: median of the last third, over that of the first
-ACCOUNTED = 16 << 10  # what is known of 20 Deployments, for a minute after the last viewer
-WAKES_IN_3_S = 2  # at most of the quiet points, in seconds in which the informer asked nothing
+# The limits. A memory level is the RSS at a quiet point; malloc keeps a little of each peak.
+RSS_OVER_WARM_KIB = 2048  # at the end, over the level after the warm-up
+RSS_TREND_KIB = 512  # with 6 or more later points: median of the last third, over that of the first
+ACCOUNTED = 16 << 10  # the data of 20 Deployments, kept for a minute after the last viewer
+WAKES_IN_3_S = 2  # median over the quiet points, in seconds without a request of the informer
 HEALTH_P99_MS = 500  # on a machine that clients and compilers use as well
 QUIET_S = 25  # a close handshake may take 10 s
 
 FLAGS = ("--head-timeout", "3s", "--send-timeout", "4s", "--ping-interval", "3s", "--pong-timeout", "3s",
          "--max-age", "12s", "--keepalive-timeout", "10s", "--faults", "--profile", "plain")
-# Each warning that belongs to such a life, with what it has to say. Anything else fails.
+# The warnings that this traffic causes, and their messages. Any other fails.
 EXPECTED_WARNINGS = {
     "faults": r"^--faults is on",
     "informer": r"refuses connections$|connection to the API server is lost|answers 500$|ends the watch with 410|"
@@ -64,13 +64,13 @@ EXPECTED_WARNINGS = {
 }
 
 
-class World:
-    """One server, what stands around it, and what its clients have seen."""
+class Setup:
+    """One server, its API server and backend, and the results of its clients."""
 
     def __init__(self, name, tls):
         self.name, self.trust, self.stop = name, trust() if tls else None, asyncio.Event()
         self.tally, self.failures, self.points, self.health_ms = Counter(), [], [], []
-        self.api = MoodyApi(count=20, tls=context() if tls else None).start()
+        self.api = FlakyApi(count=20, tls=context() if tls else None).start()
         port, flags, env = free_port(), list(FLAGS), {}
         if tls:
             env["KUBECONFIG"] = kubeconfig(self.api.url())
@@ -78,7 +78,7 @@ class World:
         else:
             flags += ["--kube", self.api.url("127.0.0.1")]
         self.server = Server("--gateway-backend", f"http://127.0.0.1:{port}", *flags, env=env)
-        self.backend = MoodyBackend(self.server, port)
+        self.backend = FlakyBackend(self.server, port)
         self.proc = f"/proc/{self.server.process.pid}"
 
     def count(self, what, n=1, bytes_=0):
@@ -89,11 +89,11 @@ class World:
         return self.server.url(path, scheme="wss" if self.trust else "ws")
 
     @contextlib.asynccontextmanager
-    async def dial(self, door="main"):
-        """A stream to the main door; `raw`: without TLS, whatever it speaks."""
-        secured = {"ssl": self.trust, "server_hostname": "localhost"} if door == "main" and self.trust else {}
-        place = self.server.admin if door == "admin" else self.server.main
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(*place, **secured), 30)
+    async def dial(self, listener="main"):
+        """A stream to a listener; `raw` is the main one without TLS."""
+        secured = {"ssl": self.trust, "server_hostname": "localhost"} if listener == "main" and self.trust else {}
+        address = self.server.admin if listener == "admin" else self.server.main
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(*address, **secured), 30)
         try:
             yield reader, writer
         finally:
@@ -119,7 +119,7 @@ class World:
         return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", open(f"{self.proc}/status").read(), re.M)[1])
 
     def descriptors(self):
-        """How many, without connections to the API server and the backend; and how many those are."""
+        """(descriptors without connections to the API server and the backend, number of those)."""
         ours = {os.readlink(f"{self.proc}/fd/{n}") for n in os.listdir(f"{self.proc}/fd")}
         outward = 0
         for line in open(f"{self.proc}/net/tcp").readlines()[1:]:
@@ -139,155 +139,156 @@ def kubeconfig(server):
 
 
 class Prober(threading.Thread):
-    """A kubelet: /healthz on the admin listeners, each time on a new connection."""
+    """Acts as a kubelet: /healthz on the admin listeners, each time on a new connection."""
 
-    def __init__(self, worlds):
+    def __init__(self, setups):
         super().__init__(daemon=True)
-        self.worlds, self.over, self.paused = worlds, threading.Event(), False
+        self.setups, self.over, self.paused = setups, threading.Event(), False
         self.start()
 
     def run(self):
         while not self.over.wait(0.2):
-            for world in [] if self.paused else self.worlds:
+            for setup in [] if self.paused else self.setups:
                 since = time.monotonic()
                 try:
-                    urllib.request.urlopen(world.server.url("/healthz", "admin"), timeout=5).read()
+                    urllib.request.urlopen(setup.server.url("/healthz", "admin"), timeout=5).read()
                 except OSError as error:
-                    world.failures.append(f"health: {error}")
-                world.health_ms.append(1000 * (time.monotonic() - since))
+                    setup.failures.append(f"health: {error}")
+                setup.health_ms.append(1000 * (time.monotonic() - since))
 
 
 # ---- rounds -----------------------------------------------------------------------------------------
 
-async def worker(world, rng):
-    while not world.stop.is_set():
-        await one(world, rng)
+async def worker(setup, rng):
+    while not setup.stop.is_set():
+        await one(setup, rng)
 
 
-async def loader(world, rng):
-    while not world.stop.is_set():
-        await judged(world, soak_parts.loads, rng)
-        await soak_parts.asleep(world.stop, 6)
+async def loader(setup, rng):
+    while not setup.stop.is_set():
+        await run_client(setup, soak_parts.loads, rng)
+        await soak_parts.asleep(setup.stop, 6)
 
 
-async def flooder(world, rng):
-    while not world.stop.is_set():
-        await judged(world, soak_parts.floods, rng)
-        await soak_parts.asleep(world.stop, 6)
+async def flooder(setup, rng):
+    while not setup.stop.is_set():
+        await run_client(setup, soak_parts.floods, rng)
+        await soak_parts.asleep(setup.stop, 6)
 
 
-async def traffic(world, number):
-    """One round: everybody comes, and when it is over everybody leaves."""
-    def dice(who):
-        return random.Random(f"{SEED} {world.name} {number} {who}")
+async def traffic(setup, number):
+    """One round: all clients run, and at its end all disconnect."""
+    def seeded(who):
+        return random.Random(f"{SEED} {setup.name} {number} {who}")
 
-    world.stop.clear()
-    world.api.calm = False
-    tasks = [worker(world, dice(n)) for n in range(WORKERS)]
-    tasks += [loader(world, dice("load")), world.api.live(dice("api"), world.stop),
-              world.backend.live(dice("backend"), world.stop)]
-    if not world.trust:
-        tasks.append(flooder(world, dice("flood")))
+    setup.stop.clear()
+    setup.api.calm = False
+    tasks = [worker(setup, seeded(n)) for n in range(WORKERS)]
+    tasks += [loader(setup, seeded("load")), setup.api.live(seeded("api"), setup.stop),
+              setup.backend.live(seeded("backend"), setup.stop)]
+    if not setup.trust:
+        tasks.append(flooder(setup, seeded("flood")))
     running = asyncio.gather(*tasks)
     await asyncio.sleep(ROUND_S)
-    world.stop.set()
+    setup.stop.set()
     await asyncio.wait_for(running, 180)
-    world.api.calm = True
+    setup.api.calm = True
 
 
-async def quiet(world, number):
-    """Waits until nothing is open, and takes the figures; a long soak ends when the informer has
-    left as well."""
+async def quiet(setup, number):
+    """Waits until no connection is open, and takes the figures; at its end a long soak also waits until
+    the informer has disconnected."""
     end = time.monotonic() + QUIET_S
-    while (stats := world.stats())["connections"]["active"] and time.monotonic() < end:
+    while (stats := setup.stats())["connections"]["active"] and time.monotonic() < end:
         await asyncio.sleep(0.2)
     await asyncio.sleep(65 if LONG and number == ROUNDS - 1 else 4)
-    wakes = await slept_wakes(world)
-    descriptors, outward = min([world.descriptors() for _ in range(3)])
-    stats, sums = world.stats(), world.metrics()  # by connections that the server may not yet have closed
-    point = {"rss_kib": world.rss_kib(), "descriptors": descriptors, "outward": outward, "wakes": wakes,
+    wakes = await slept_wakes(setup)
+    descriptors, outward = min([setup.descriptors() for _ in range(3)])
+    stats, sums = setup.stats(), setup.metrics()  # on connections that the server may not have closed yet
+    point = {"rss_kib": setup.rss_kib(), "descriptors": descriptors, "outward": outward, "wakes": wakes,
              "connections": stats["connections"]["active"], "open": sums["websocket_connections_active"],
              "queued": sums["websocket_send_queue_bytes"], "accounted": sums["server_accounted_bytes"],
              "opened": sums["websocket_connections_total"], "closed": sums["websocket_closes_total"],
-             "lived": sums["websocket_connection_duration_seconds_count"],
-             "turned away": sums["accept_errors_total"]}
-    world.points.append(point)
-    print(f"# {world.name}, round {number + 1} of {ROUNDS}: "
+             "timed": sums["websocket_connection_duration_seconds_count"],
+             "accept errors": sums["accept_errors_total"]}
+    setup.points.append(point)
+    print(f"# {setup.name}, round {number + 1} of {ROUNDS}: "
           + ", ".join(f"{name} {value:.0f}" for name, value in point.items()), flush=True)
 
 
-async def slept_wakes(world):
-    """Wake-ups in 3 s. For a minute after its last viewer an informer comes back to its API server
-    when a pause of up to 30 s is over, which takes 5 to 20 of them; a timer that stays is due in the
-    next 3 s as well."""
+async def slept_wakes(setup):
+    """Wake-ups in 3 s. For a minute after its last viewer an informer still retries its API server, after
+    pauses of up to 30 s; a retry takes 5 to 20 wake-ups. So it takes 3 s without a request: a leaked
+    timer fires in those as well."""
     for _ in range(4):
-        asked, wakes = len(world.api.asked), world.wakes()
+        requests, wakes = len(setup.api.requests), setup.wakes()
         await asyncio.sleep(3)
-        wakes, asked = world.wakes() - wakes, len(world.api.asked) - asked
-        if asked == 0:
+        wakes, requests = setup.wakes() - wakes, len(setup.api.requests) - requests
+        if requests == 0:
             break
-        print(f"# {world.name}: {wakes} wake-ups in 3 s for {asked} requests of the informer", flush=True)
+        print(f"# {setup.name}: {wakes} wake-ups in 3 s for {requests} requests of the informer", flush=True)
     return wakes
 
 
-async def comes_back(world):
-    """After all that: echoes, Deployments and the gateway are as they were."""
+async def comes_back(setup):
+    """At the end: echoes, Deployments and the gateway work as before."""
     rng = random.Random(SEED)
     for kind in (soak_parts.comes_and_goes, soak_parts.is_pushed_to, soak_parts.browses):
-        await judged(world, kind, rng)
-    await within_a_minute(f"{world.name}: Deployments are in step again", sees_deployments, world, rng)
-    await within_a_minute(f"{world.name}: the gateway answers again", is_answered, world, rng)
+        await run_client(setup, kind, rng)
+    await within_a_minute(f"{setup.name}: Deployments are up to date again", sees_deployments, setup, rng)
+    await within_a_minute(f"{setup.name}: the gateway answers again", is_answered, setup, rng)
 
 
-async def within_a_minute(what, kind, world, rng):
-    """Pauses between tries grow to half a minute; a connection ends for its age meanwhile."""
+async def within_a_minute(what, kind, setup, rng):
+    """Retries for up to a minute: pauses between attempts grow to half a minute, and --max-age may close
+    a connection meanwhile."""
     began = time.monotonic()
-    while not (done := await kind(world, rng)) and time.monotonic() - began < 60:
+    while not (done := await kind(setup, rng)) and time.monotonic() - began < 60:
         await asyncio.sleep(1)
     check(f"{what}, after {time.monotonic() - began:.1f} s", done)
 
 
-async def sees_deployments(world, rng):
-    said = []
+async def sees_deployments(setup, rng):
+    types = []
     with contextlib.suppress(soak_parts.ConnectionClosed):
-        async with soak_parts.client(world, "/api/wds/logs?format=json", rng) as viewer:
-            while "synced" not in said:
-                said.append(json.loads(await soak_parts.heard(viewer, 45))["type"])
-    return said.count("added") >= 20 and "synced" in said
+        async with soak_parts.client(setup, "/api/wds/logs?format=json", rng) as viewer:
+            while "synced" not in types:
+                types.append(json.loads(await soak_parts.receive(viewer, 45))["type"])
+    return types.count("added") >= 20 and "synced" in types
 
 
-async def is_answered(world, rng):
+async def is_answered(setup, rng):
     with contextlib.suppress(soak_parts.InvalidStatus, soak_parts.ConnectionClosed):
-        async with soak_parts.client(world, "/gateway/prod", rng) as peer:
+        async with soak_parts.client(setup, "/gateway/prod", rng) as peer:
             await peer.send("at last")
-            return await soak_parts.heard(peer, 45) == "Got message:at last"
+            return await soak_parts.receive(peer, 45) == "Got message:at last"
 
 
 # ---- verdicts ---------------------------------------------------------------------------------------
 
-def judge(world):
-    name, points, log = world.name, world.points, world.server.log_text()
+def judge(setup):
+    name, points, log = setup.name, setup.points, setup.server.log_text()
     warm, later, last = points[WARM - 1], points[WARM:], points[-1]
-    print(f"# {name}: " + ", ".join(f"{what} {n}" for what, n in sorted(world.tally.items())))
-    equal(f"{name}: {sum(world.tally.values()) - world.tally['bytes echoed']} things done, "
-          f"{world.tally['echoes']} echoes of {world.tally['bytes echoed'] >> 20} MiB right to the byte, no failure",
-          world.failures[:5], [])
-    came = all(world.tally[kind.__name__] for kind, _ in soak_parts.KINDS)
-    check(f"{name}: each kind of client came", came, world.tally)
-    for what in ("connections", "open", "queued", "turned away"):
+    print(f"# {name}: " + ", ".join(f"{what} {n}" for what, n in sorted(setup.tally.items())))
+    equal(f"{name}: {sum(setup.tally.values()) - setup.tally['bytes echoed']} operations, "
+          f"{setup.tally['echoes']} echoes of {setup.tally['bytes echoed'] >> 20} MiB correct to the byte, no failure",
+          setup.failures[:5], [])
+    came = all(setup.tally[kind.__name__] for kind, _ in soak_parts.KINDS)
+    check(f"{name}: each kind of client ran", came, setup.tally)
+    for what in ("connections", "open", "queued", "accept errors"):
         equal(f"{name}: {what} 0 at each of {len(points)} quiet points", [point[what] for point in points],
               [0] * len(points))
     most = [max(point["accounted"] for point in points), last["accounted"] if LONG else 0]
-    check(f"{name}: accounted memory at most {most[0]:.0f} B (bound {ACCOUNTED}), 0 once nobody asks for Deployments",
+    check(f"{name}: accounted memory at most {most[0]:.0f} B (bound {ACCOUNTED}), 0 without viewers of Deployments",
           most[0] <= ACCOUNTED and most[1] == 0, most)
     equal(f"{name}: all {last['opened']:.0f} WebSockets were opened, closed and timed once",
-          [(point["opened"], point["lived"]) for point in points], [(point["closed"],) * 2 for point in points])
-    equal(f"{name}: {warm['descriptors']} descriptors after the warm-up, and ever after",
+          [(point["opened"], point["timed"]) for point in points], [(point["closed"],) * 2 for point in points])
+    equal(f"{name}: {warm['descriptors']} descriptors after the warm-up, and at all later points",
           {point["descriptors"] for point in later}, {warm["descriptors"]})
     check(f"{name}: at most 1 + 16 idle connections to the API server and the backend",
           all(point["outward"] <= 17 for point in points), points)
     wakes = sorted(point["wakes"] for point in points)
-    check(f"{name}: no timer stays: {statistics.median(wakes)} wake-ups in 3 s, once {wakes[-1]} "
+    check(f"{name}: no leaked timer: {statistics.median(wakes)} wake-ups in 3 s (median), at most {wakes[-1]} "
           f"(bounds {WAKES_IN_3_S} and 20)", statistics.median(wakes) <= WAKES_IN_3_S and wakes[-1] <= 20, wakes)
     grown = last["rss_kib"] - warm["rss_kib"]
     check(f"{name}: RSS {warm['rss_kib']} KiB after the warm-up, {last['rss_kib']} at the end: {grown:+} KiB "
@@ -297,47 +298,47 @@ def judge(world):
         level = [statistics.median(point["rss_kib"] for point in some) for some in (later[:third], later[-third:])]
         check(f"{name}: no trend: first third {level[0]:.0f} KiB, last third {level[1]:.0f} "
               f"(bound +{RSS_TREND_KIB})", level[1] - level[0] <= RSS_TREND_KIB, points)
-    times_ms = sorted(world.health_ms)
+    times_ms = sorted(setup.health_ms)
     p99 = times_ms[int(0.99 * len(times_ms))]
     check(f"{name}: health, n {len(times_ms)}, p50 {statistics.median(times_ms):.1f} ms, p99 {p99:.1f} ms, "
           f"max {times_ms[-1]:.1f} ms (p99 bound {HEALTH_P99_MS})", p99 <= HEALTH_P99_MS)
     lines(name, log, last)
-    for backend in world.backend.logs:
-        told = [r for r in records(backend.log_text()) if r["level"] == "error"]
-        if told or "panicked" in backend.log_text():
-            check(f"{name}: a backend without errors", False, told)
+    for backend in setup.backend.logs:
+        errors = [r for r in records(backend.log_text()) if r["level"] == "error"]
+        if errors or "panicked" in backend.log_text():
+            check(f"{name}: a backend without errors", False, errors)
 
 
 def lines(name, log, last):
-    """What the log says is known to the last line."""
-    told = list(records(log))
+    """Every line of the log is accounted for."""
+    entries = list(records(log))
     strays = [line for line in log.splitlines() if not line.startswith("{")]
-    equal(f"{name}: {len(told)} log lines, no panic, nothing that is no line of the log", strays, [])
-    equal(f"{name}: no line at error level", [r for r in told if r["level"] == "error"][:3], [])
-    warned = [r for r in told if r["level"] == "warn"]
-    strange = [r for r in warned if not re.search(EXPECTED_WARNINGS.get(r["event"], r"(?!)"), r["message"])]
+    equal(f"{name}: {len(entries)} log lines, no panic, no other output", strays, [])
+    equal(f"{name}: no line at error level", [r for r in entries if r["level"] == "error"][:3], [])
+    warned = [r for r in entries if r["level"] == "warn"]
+    unexpected = [r for r in warned if not re.search(EXPECTED_WARNINGS.get(r["event"], r"(?!)"), r["message"])]
     kinds = Counter(r["event"] for r in warned)
-    equal(f"{name}: each warning is of a kind that belongs here: {dict(kinds)}", strange[:5], [])
-    missing = sum(int(r["message"].split(" ")[1]) for r in told if r["message"].startswith("suppressed ")
+    equal(f"{name}: each warning is expected: {dict(kinds)}", unexpected[:5], [])
+    missing = sum(int(r["message"].split(" ")[1]) for r in entries if r["message"].startswith("suppressed ")
                   and r.get("kind") == "close")
-    written = sum(r["event"] == "close" for r in told)
-    equal(f"{name}: a line for each WebSocket's end, {written} written and {missing} counted",
+    written = sum(r["event"] == "close" for r in entries)
+    equal(f"{name}: a close line for each WebSocket, {written} written and {missing} suppressed",
           written + missing, int(last["closed"]))
 
 
-async def soak(worlds):
-    for world in worlds:
-        print(f"# {world.name}, just started: RSS {world.rss_kib()} KiB, descriptors {world.descriptors()[0]}")
-    prober = Prober(worlds)
+async def soak(setups):
+    for setup in setups:
+        print(f"# {setup.name}, just started: RSS {setup.rss_kib()} KiB, descriptors {setup.descriptors()[0]}")
+    prober = Prober(setups)
     for number in range(ROUNDS):
-        await asyncio.gather(*(traffic(world, number) for world in worlds))
+        await asyncio.gather(*(traffic(setup, number) for setup in setups))
         if number == ROUNDS - 1:
-            for world in worlds:
-                world.api.calm = False
-                await comes_back(world)
-                world.api.calm = True
+            for setup in setups:
+                setup.api.calm = False
+                await comes_back(setup)
+                setup.api.calm = True
         prober.paused = True
-        await asyncio.gather(*(quiet(world, number) for world in worlds))
+        await asyncio.gather(*(quiet(setup, number) for setup in setups))
         prober.paused = False
     prober.over.set()
     prober.join()
@@ -346,21 +347,21 @@ async def soak(worlds):
 def main():
     harness.require_binary()
     harness.raise_descriptor_limit()
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # who writes to what is gone does so on purpose
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # clients write to closed connections on purpose
     authority("ca")
     names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
     vouch("shown", "/CN=localhost", names)
     vouch("api", "/CN=localhost", names)
     print(f"# seed {SEED}, {ROUNDS} rounds of {ROUND_S:.0f} s, the first {WARM} to warm up", flush=True)
-    worlds = [World("plain", tls=False), World("tls", tls=True)]
+    setups = [Setup("plain", tls=False), Setup("tls", tls=True)]
     began = time.monotonic()
-    # A server that dies on the way is a failed check, and what the others did still counts.
-    section(lambda: asyncio.run(soak(worlds)))
-    for world in worlds:
+    # A server that dies is a failed check, and the other results still count.
+    section(lambda: asyncio.run(soak(setups)))
+    for setup in setups:
         since = time.monotonic()
-        code = world.server.stop()
-        check(f"{world.name}: SIGTERM ends it with 0 after {time.monotonic() - since:.1f} s", code == 0, code)
-        section(judge, world)
+        code = setup.server.stop()
+        check(f"{setup.name}: SIGTERM ends it with 0 after {time.monotonic() - since:.1f} s", code == 0, code)
+        section(judge, setup)
     print(f"# {(time.monotonic() - began) / 60:.1f} minutes")
 
 

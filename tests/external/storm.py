@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -B
-"""A reconnect storm, a drain under load, kills and hurried stops against `wspulse`.
+"""A reconnect storm, a drain under load, kill -9 and repeated SIGTERM against `wspulse`.
 
     tests/external/storm.py             10 000 connections at once
     tests/external/storm.py 2000        a smaller storm
@@ -22,7 +22,7 @@ WINDOW_S, HARD_STOP_S = 3, 8  # plain profile
 
 
 class Prober(threading.Thread):
-    """A kubelet: asks for /healthz all the while, remembers the slowest answer."""
+    """Acts as a kubelet: requests /healthz continuously, records the slowest answer."""
 
     def __init__(self, server):
         super().__init__(daemon=True)
@@ -53,12 +53,12 @@ def storm():
         crowd.run_until(answered, 30)
         took_s = time.monotonic() - since
         print(f"# {STORM} dialled in {dialled_s:.2f} s, all answered after {took_s:.2f} s", flush=True)
-        equal(f"{STORM} at once: none refused, none reset, each 101 and its echo",
+        equal(f"{STORM} at once: none refused, none reset, each gets 101 and its echo",
               crowd.count("stage", "end"), {("echoed", None): STORM})
         check("the storm is over within 10 s", took_s < 10, f"{took_s:.1f} s")
         prober.stop = True
         prober.join()
-        check("admin /healthz answers within 1 s all the while", prober.worst_s < 1 and not prober.failed,
+        check("admin /healthz answers within 1 s during the storm", prober.worst_s < 1 and not prober.failed,
               f"worst {prober.worst_s:.2f} s of {prober.count}, {prober.failed[:3]}")
         drain(server, crowd)
 
@@ -69,21 +69,21 @@ def drain(server, crowd):
     crowd.run_until(lambda peer: peer.end, HARD_STOP_S + 2)
     code = server.wait(5)
     took_s = time.monotonic() - since
-    equal("SIGTERM: every client is told 1001", crowd.count("close_code"), {1001: STORM})
+    equal("SIGTERM: every client is closed with 1001", crowd.count("close_code"), {1001: STORM})
     equal("… and every connection ends with a FIN, none with a reset", crowd.count("end"), {"eof": STORM})
     equal("… exit code", code, 0)
     check(f"… exit within {HARD_STOP_S} s", took_s < HARD_STOP_S, f"{took_s:.2f} s")
-    told = Counter(int(peer.closed_at - since) for peer in crowd.peers.values() if peer.closed_at)
-    print(f"# exit after {took_s:.2f} s; told in each second {dict(sorted(told.items()))}", flush=True)
+    closed = Counter(int(peer.closed_at - since) for peer in crowd.peers.values() if peer.closed_at)
+    print(f"# exit after {took_s:.2f} s; closed in each second {dict(sorted(closed.items()))}", flush=True)
     check(f"… spread over {WINDOW_S} s: each second between 20 % and 50 %",
-          all(0.2 < told[second] / STORM < 0.5 for second in range(WINDOW_S)), dict(told))
-    said = server.record("drained") or {}
-    equal("… and the log says so", (said.get("clean"), said.get("forced")), (STORM, 0))
+          all(0.2 < closed[second] / STORM < 0.5 for second in range(WINDOW_S)), dict(closed))
+    record = server.record("drained") or {}
+    equal("… and the log has the counts", (record.get("clean"), record.get("forced")), (STORM, 0))
     crowd.leave()
 
 
 def kills(rounds=20):
-    """kill -9 with clients connected: the next one must have the same address at once."""
+    """kill -9 with clients connected: the next server can bind the same address at once."""
     port, worst_ms = harness.free_port(), 0
     for number in range(rounds):
         with Server(main=f"127.0.0.1:{port}") as server:
@@ -116,7 +116,7 @@ def hurry():
         equal("SIGTERM 1.3 s after the first: exit code", code, 0)
         check("… within 200 ms", took_ms <= 200, f"{took_ms:.0f} ms")
         crowd.run_until(lambda peer: peer.end, 2)
-        equal("… and each was told 1001", crowd.count("close_code"), {1001: 100})
+        equal("… and each client got 1001", crowd.count("close_code"), {1001: 100})
         crowd.leave()
 
 
@@ -148,7 +148,7 @@ def frozen(rounds=4):
             ("messages in flight: echoed, then 1001, then FIN", {("message", 2, 1001, "eof")}),
             ("requests on kept-alive connections: answered, then FIN",
              {("kept alive", "200", None, "eof"), ("kept alive", "503", None, "eof")}),
-            # The first of the queue may be accepted before the signal is seen.
+            # The first in the queue may be accepted before the server sees the signal.
             ("requests in the accept queue: 503 or answered, then FIN",
              {("request", "503", None, "eof"), ("request", "200", None, "eof")}),
             ("upgrades in the accept queue: 503, or 101 and then 1001",
@@ -162,7 +162,7 @@ def frozen(rounds=4):
 def idle_stop():
     with Server() as server:
         since = time.monotonic()
-        equal("SIGTERM with nobody connected: exit code", server.stop(), 0)
+        equal("SIGTERM without connections: exit code", server.stop(), 0)
         took_ms = (time.monotonic() - since) * 1000
         check("… at once (< 200 ms)", took_ms < 200, f"{took_ms:.0f} ms")
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env -S python3 -B
-"""What a new user does wrong with `wspulse`: every mistake gets one line that helps.
+"""Mistakes of a new user of `wspulse`: each gets one helpful line.
 
     tests/external/stranger.py
 
 A usage error exits with 2 before any socket opens, a run-time failure with 1. The line names the
-flag, the value and what would be right; a second line may begin with `try:`.
+flag, the value and a valid form; a second line may begin with `try:`.
 """
 
 import os
@@ -21,8 +21,8 @@ from harness import BINARY, ROOT, SCRATCH, Server, check, equal, section, wspuls
 NOBODY = 65534
 FREE = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
 
-# What was typed, and what the line has to contain: the flag, the value, what would be right.
-# "a|b" means that either will do.
+# The arguments, and what the line must contain: the flag, the value, a valid form.
+# "a|b" means either.
 USAGE = [
     (["--frobnicate"], ["--frobnicate", "--help"]),
     (["--drain-windw", "5s"], ["--drain-windw", "--drain-window|--help"]),
@@ -93,16 +93,16 @@ KUBERNETES = {  # what a Service named wspulse makes the kubelet inject
 
 
 def mistake(what, result, code, words):
-    """One check for one mistake; everything that is wrong with its answer goes into the detail."""
+    """One check per mistake; all faults of the answer go into the detail."""
     got, out, err = result
     lines = [line for line in err.splitlines() if line.strip()]
     faults = [] if got == code else [f"exit code {got}, expected {code}"]
     if not (len(lines) == 1 or len(lines) == 2 and lines[1].lstrip().startswith("try:")):
         faults.append(f"{len(lines)} lines on stderr")
-    faults += [f"does not say {word!r}" for word in words if not re.search(spoken(word), err)]
+    faults += [f"does not contain {word!r}" for word in words if not re.search(spoken(word), err)]
     if "panicked" in err or out:
         faults.append("a panic" if "panicked" in err else "something on stdout")
-    check(what, not faults, f"{'; '.join(faults)}; said {err[:300]!r}")
+    check(what, not faults, f"{'; '.join(faults)}; stderr {err[:300]!r}")
 
 
 def spoken(word):
@@ -141,10 +141,10 @@ def run_time():
 def unix_sockets():
     plain_file, socket_file = SCRATCH / "plain", SCRATCH / "live.sock"
     plain_file.write_text("hello")
-    mistake("--listen: a file that is no socket", wspulse("--listen", f"unix:{plain_file}", "--admin-listen", "off"),
+    mistake("--listen: a file that is not a socket", wspulse("--listen", f"unix:{plain_file}", "--admin-listen", "off"),
             1, ["--listen", str(plain_file), "move the file away"])
-    equal("and it is left alone", plain_file.read_text(), "hello")
-    mistake("--listen: a socket in no directory", wspulse("--listen", "unix:/nowhere/x", "--admin-listen", "off"),
+    equal("… and the file is unchanged", plain_file.read_text(), "hello")
+    mistake("--listen: a socket in a missing directory", wspulse("--listen", "unix:/nowhere/x", "--admin-listen", "off"),
             1, ["--listen", "/nowhere/x", "directory"])
     with socket.socket(socket.AF_UNIX) as live:
         live.bind(str(socket_file))
@@ -152,17 +152,17 @@ def unix_sockets():
         mistake("--listen: a socket in use", wspulse("--listen", f"unix:{socket_file}", "--admin-listen", "off"),
                 1, ["--listen", str(socket_file), "in use"])
     with Server(main=f"unix:{socket_file}") as server:
-        check("a socket that nobody listens on is replaced", True)
+        check("a stale socket file is replaced", True)
         equal("Ctrl-C: exit code with it", (server.signal(signal.SIGINT), server.wait(3))[1], 0)
-    check("and it goes with the server", not socket_file.exists())
+    check("the server removes its socket file", not socket_file.exists())
 
 
 def healthcheck():
-    """Always one line on stdout, whatever happened."""
+    """Always one line on stdout, for any result."""
     def asks(what, code, line, *args, env=None):
         got, out, err = wspulse("healthcheck", *args, env=env)
-        said = out.count("\n") == 1 and re.search(line, out) and not err
-        check(f"healthcheck: {what}", got == code and said, f"exit code {got}, {out!r}, {err[:200]!r}")
+        one_line = out.count("\n") == 1 and re.search(line, out) and not err
+        check(f"healthcheck: {what}", got == code and one_line, f"exit code {got}, {out!r}, {err[:200]!r}")
 
     with Server("--profile", "kubernetes") as server:
         here = server.url("")
@@ -171,20 +171,20 @@ def healthcheck():
              env={"WSPULSE_ADMIN_LISTEN": "{}:{}".format(*server.admin)})
         asks("no admin side, the port by PORT", 0, "localhost:.*200 OK",
              env={"WSPULSE_ADMIN_LISTEN": "off", "PORT": str(server.main[1])})
-        asks("a path that is not there", 1, "404 no such path", here + "/nope")
+        asks("an unknown path", 1, "404 no such path", here + "/nope")
         with socket.create_connection(server.main):
             server.signal()
             asks("a draining server is alive", 0, "200 OK", here)
             asks("a draining server is not ready", 1, "503 draining", "--ready", here)
         server.signal(signal.SIGSTOP)
         asks("a frozen server", 1, "timed out after 200ms", "--timeout", "200ms", here)
-    asks("nobody there", 1, "refused", here)
-    asks("no such name", 1, "cannot be looked up|cannot connect", "--timeout", "300ms", "http://no.invalid")
-    asks("no such socket", 1, "address unreachable", f"unix:{SCRATCH}/nobody")
+    asks("no server", 1, "refused", here)
+    asks("an unknown host name", 1, "cannot be looked up|cannot connect", "--timeout", "300ms", "http://no.invalid")
+    asks("a missing Unix socket", 1, "address unreachable", f"unix:{SCRATCH}/nobody")
 
 
 def unreadable():
-    """Root reads everything, so root starts the server as nobody, from a copy within its reach."""
+    """Root can read every file, so root runs a copy of the server as the user nobody."""
     home = SCRATCH / "for-nobody"
     home.mkdir()
     os.chmod(SCRATCH, 0o755)
@@ -220,7 +220,7 @@ def answers():
                              env={"WSPULSE_MAX_MESSAGE": "2MiB", "WSPULSE_LISTEN": "127.0.0.1:7070", "PORT": "7171"})
     check("--print-config: exit code 0", code == 0, f"{code}, {err[:200]}")
     for what, words in {
-            "a flag and that it was one": ["window", "2s", "flag|--drain-window"],
+            "a flag and its source": ["window", "2s", "flag|--drain-window"],
             "flag beats environment": ["message", "3MiB", "flag|--max-message"],
             "WSPULSE_LISTEN beats PORT": ["listen", "127.0.0.1:7070", "env|WSPULSE_LISTEN"],
             "a default": ["head", "10s", "default"]}.items():
@@ -235,17 +235,17 @@ def around():
     port = harness.free_port()
     serve = f'exec "$0" --listen 127.0.0.1:{port} --admin-listen off'
     for what, redirect in (("stdout closed", ">&-"), ("stdin, stdout and stderr closed", "<&- >&- 2>&-"),
-                           ("both full", ">/dev/full 2>/dev/full")):
-        serves_anyway(what, f"{serve} {redirect}", port)
+                           ("stdout and stderr full", ">/dev/full 2>/dev/full")):
+        serves(what, f"{serve} {redirect}", port)
     for flag in ("--help", "--version", "--print-config"):
-        for what, redirect in (("stdout closed", ">&-"), ("a full disk", ">/dev/full"), ("a reader that left", "| true")):
+        for what, redirect in (("stdout closed", ">&-"), ("a full disk", ">/dev/full"), ("a closed pipe", "| true")):
             run = subprocess.run(["bash", "-c", f'set -o pipefail; "$0" {flag} {redirect}', BINARY], timeout=5,
                                  env=harness.clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             check(f"{flag} with {what}: no panic", run.returncode in (0, 1) and "panicked" not in run.stderr,
                   f"exit code {run.returncode}, {run.stderr[:200]!r}")
 
 
-def serves_anyway(what, command, port):
+def serves(what, command, port):
     process = harness.launch(["bash", "-c", command, BINARY], env=harness.clean_environment(),
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -1,10 +1,10 @@
 #!/usr/bin/env -S python3 -B
-"""systemd's side of the agreement: sockets passed by its own tool, news received as it does.
+"""systemd's protocols: sockets passed by systemd's own tool, and sd_notify messages.
 
     tests/external/systemd_run.py
 
 `systemd-socket-activate` (apt package systemd) passes the sockets; a service manager is not needed,
-the socket of NOTIFY_SOCKET is ours. Where the tool cannot be had, that is said.
+the script binds NOTIFY_SOCKET itself. Without the tool the checks are reported as not run.
 """
 
 import os
@@ -21,7 +21,7 @@ ACTIVATE = shutil.which("systemd-socket-activate")
 
 
 def install():
-    """The tool, from the package that has it, if this user may and the network lets us."""
+    """Installs the package with the tool, if this user may and the network works."""
     global ACTIVATE
     if ACTIVATE or os.getuid() != 0 or not shutil.which("apt-get"):
         return
@@ -65,30 +65,30 @@ def stop(process):
 
 def activation():
     if not ACTIVATE:
-        return not_run("socket activation", "systemd-socket-activate is not there: apt install systemd")
+        return not_run("socket activation", "systemd-socket-activate is missing: apt install systemd")
     port, path = harness.free_port(), str(SCRATCH / "activated.sock")
     process, log = activated([f"127.0.0.1:{port}", path], "main:admin")
     equal("the first client of a passed TCP socket", curl(f"http://127.0.0.1:{port}/healthz"), "OK\n")
     equal("a passed Unix socket named admin", curl("--unix-socket", path, "http://localhost/readyz"), "OK\n")
-    check("it is the admin side: no /whoami", "no such path" in
+    check("it is an admin listener: no /whoami", "no such path" in
           curl("--unix-socket", path, "http://localhost/whoami"))
     banner = harness.records(log_text(log))
-    equal("the banner says that they win", sum(r.get("event") == "passed" for r in banner), 1)
-    equal("only these sockets", sum(r.get("event") == "listening" for r in harness.records(log_text(log))), 2)
+    equal("the log says that passed sockets are used", sum(r.get("event") == "passed" for r in banner), 1)
+    equal("no other listeners", sum(r.get("event") == "listening" for r in harness.records(log_text(log))), 2)
     equal("SIGTERM: exit code", stop(process), 0)
-    check("the socket's file stays: it is systemd's", os.path.exists(path))
+    check("the socket's file stays, since systemd owns it", os.path.exists(path))
     port, other = harness.free_port(), harness.free_port()
     process, log = activated([f"127.0.0.1:{port}", f"127.0.0.1:{other}"], "web:web2",
                              "--admin-listen", "off")
-    equal("an unknown name is a main socket", curl(f"http://127.0.0.1:{port}/healthz"), "OK\n")
-    check("and so is another one", '"peer"' in curl(f"http://127.0.0.1:{other}/whoami"))
+    equal("a socket with an unknown name is a main listener", curl(f"http://127.0.0.1:{port}/healthz"), "OK\n")
+    check("… and so is a second one", '"peer"' in curl(f"http://127.0.0.1:{other}/whoami"))
     equal("SIGTERM: exit code again", stop(process), 0)
 
 
 def accept_yes():
-    """With Accept=yes the descriptor is a connection: said, not served."""
+    """With Accept=yes the descriptor is a connection: refused with a message."""
     if not ACTIVATE:
-        return not_run("Accept=yes", "systemd-socket-activate is not there: apt install systemd")
+        return not_run("Accept=yes", "systemd-socket-activate is missing: apt install systemd")
     port = harness.free_port()
     log = open(SCRATCH / "accept.log", "w+b")
     process = launch([ACTIVATE, "--accept", "-l", f"127.0.0.1:{port}", str(BINARY), "--log-format", "text"],
@@ -104,24 +104,24 @@ def accept_yes():
     process.wait()
 
 
-def news():
-    """What a service manager hears over a service's life."""
+def notifications():
+    """The sd_notify messages from start to stop."""
     path = SCRATCH / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
         manager.settimeout(6)
-        hear = lambda: manager.recv(4096).decode().splitlines()
+        receive = lambda: manager.recv(4096).decode().splitlines()
         with Server(env={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "10000000"}) as server:
-            equal("ready", hear(), ["READY=1", "STATUS=0 connections, 0 WebSockets", "WATCHDOG=1"])
+            equal("ready", receive(), ["READY=1", "STATUS=0 connections, 0 WebSockets", "WATCHDOG=1"])
             client = socket.create_connection(server.main)
-            equal("a changed status, not at once", hear(), ["STATUS=1 connection, 0 WebSockets"])
-            equal("the watchdog at half its time", hear(), ["WATCHDOG=1"])
+            equal("a changed status, not at once", receive(), ["STATUS=1 connection, 0 WebSockets"])
+            equal("the watchdog at half its time", receive(), ["WATCHDOG=1"])
             server.signal(signal.SIGHUP)
-            check("reloading, with the clock", hear()[0] == "RELOADING=1")
-            equal("ready again", hear(), ["READY=1"])
+            check("reloading, with the clock", receive()[0] == "RELOADING=1")
+            equal("ready again", receive(), ["READY=1"])
             server.signal()
-            lines = hear()
-            check("stopping, with the time that it takes",
+            lines = receive()
+            check("stopping, with the expected duration",
                   lines[0] == "STOPPING=1" and lines[1].startswith("EXTEND_TIMEOUT_USEC="), lines)
             client.close()
             equal("exit code", server.wait(), 0)
@@ -134,7 +134,7 @@ def news():
 
 
 def idle():
-    """With a service manager, and without news for it, nothing wakes the process."""
+    """With a service manager an idle server does not wake up."""
     path = SCRATCH / "quiet"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
@@ -147,7 +147,7 @@ def idle():
 
 
 def switches(pid):
-    """How often the process' first thread has gone to sleep so far."""
+    """Voluntary context switches of the main thread."""
     status = open(f"/proc/{pid}/task/{pid}/status").read()
     return int(status.split("voluntary_ctxt_switches:")[1].split()[0])
 
@@ -159,7 +159,7 @@ def health():
               (0, f"unix:{path} /healthz: 200 OK\n", ""))
         equal("curl of a Unix socket", curl("--unix-socket", str(path), "http://localhost/healthz"), "OK\n")
         equal("SIGTERM: exit code of a server on a Unix socket", server.stop(), 0)
-        check("its socket is gone", not path.exists())
+        check("its socket file is removed", not path.exists())
     with Server() as server:
         best_ms = 1000.0
         for _ in range(20):
@@ -174,7 +174,7 @@ def main():
     install()
     if "--install" in os.sys.argv:
         return
-    for group in (activation, accept_yes, news, idle, health):
+    for group in (activation, accept_yes, notifications, idle, health):
         section(group)
     harness.finish()
 

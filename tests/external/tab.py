@@ -1,4 +1,4 @@
-"""The page of wspulse in a tab: how a check reads it, and what no tab may ever do."""
+"""The page of wspulse in a tab: how checks read it, and what must hold for every tab."""
 
 import json
 import re
@@ -8,12 +8,12 @@ from harness import check
 
 ISO = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 NETWORK = re.compile(r"WebSocket connection to .* failed|Failed to load resource|closed before the connection")
-# A page whose waits are as long as they can be: what is on show between two tries can be read.
+# Makes the page's waits as long as possible, so that checks can read what it shows between attempts.
 PATIENT = "Math.random = () => 0.999;"
 
 
 class Tab:
-    """One tab with the page; `page` is the browser's side of it."""
+    """One tab with the page; `page` is its `browser.Page`."""
 
     def __init__(self, page, url):
         self.page, self.hosts = page, {urlsplit(url).netloc}
@@ -30,11 +30,11 @@ class Tab:
         return self.until(f"$('hero').dataset.phase === '{phase}'", budget_s)
 
     def shows(self, name, text, budget_s=5):
-        """Whether this text comes to stand in the element with this id."""
+        """Whether the element with this id contains the text in time."""
         return self.until(f"$('{name}').textContent.includes({json.dumps(text)})", budget_s)
 
     async def served(self, budget_s=5):
-        """Whether it is connected and has been told by whom."""
+        """Whether it is connected and shows the pod that serves it."""
         return await self.until("link.phase === 'open' && link.served && link.served.pod === "
                                 "document.querySelector('#trail li:last-child .chip')?.textContent", budget_s)
 
@@ -42,17 +42,17 @@ class Tab:
         """The log's lines as they are shown."""
         return self.run("[...document.querySelectorAll('#log > div:not([hidden])')].map((row) => row.textContent)")
 
-    async def said(self):
-        """The same without their times."""
+    async def texts(self):
+        """The log's lines without times."""
         return [re.sub(f"^{ISO} ", "", row) for row in await self.rows()]
 
     async def says(self, text, budget_s=5):
-        """Whether such a line comes in time."""
+        """Whether the log gets a line that ends with the text in time."""
         return await self.until("[...document.querySelectorAll('#log > div')].some((row) => "
                                 f"row.textContent.endsWith({json.dumps(text)}))", budget_s)
 
     def went(self, pattern, budget_s=15):
-        """Whether the trail comes to read like this."""
+        """Whether the trail matches the pattern in time."""
         return self.until(f"/^{pattern}$/.test($('trail').textContent)", budget_s)
 
     async def send(self, text):
@@ -64,12 +64,12 @@ class Tab:
         await self.click("#target button.primary")
 
     async def behaved(self, what, may_fail=False):
-        """No error, no word on the console but of a network that is down, and nobody else asked."""
+        """No error, no console output except network errors if `may_fail`, no request to another host."""
         seen = await self.ask("seen")
         check(f"{what}: no script error, no dialog", not seen["errors"] and not seen["dialogs"], seen["errors"] or "a dialog")
-        said = [line for line in seen["console"] if not (may_fail and NETWORK.search(line))]
-        check(f"{what}: nothing on the console", not said, said)
+        lines = [line for line in seen["console"] if not (may_fail and NETWORK.search(line))]
+        check(f"{what}: nothing on the console", not lines, lines)
         foreign = [url for url in seen["requests"]
                    if not url.startswith(("data:", "blob:")) and urlsplit(url).netloc not in self.hosts]
-        check(f"{what}: nobody else is asked", not foreign and seen["requests"], foreign)
+        check(f"{what}: no request to another host", not foreign and seen["requests"], foreign)
         await self.close()

@@ -1,4 +1,4 @@
-"""A program at a terminal of its own: it knows how to type and to read, and no program."""
+"""Runs a program in a pseudo-terminal, to type into it and read its output."""
 
 import os
 import pty
@@ -10,7 +10,7 @@ import harness
 
 
 class Terminal:
-    """A client at a terminal, typed to and read as a person would."""
+    """A program in its own pseudo-terminal."""
 
     def __init__(self, *command):
         self.seen = ""

@@ -1,10 +1,10 @@
 #!/usr/bin/env -S python3 -B
-"""`wspulse` with a certificate, as others see it: curl, openssl, Python's ssl and websockets, browsers'
-versions and ciphers, a flood of handshakes, a thousand idle connections.
+"""`wspulse` with a certificate: curl, openssl, Python's ssl and websockets, TLS versions, a flood of
+handshakes, a thousand idle connections.
 
     tests/external/tls.py
 
-The certificates are made by openssl(1), in a folder that goes away.
+The certificates are made by openssl(1), in a temporary folder.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def authority(name):
 
 
 def certificate(name, *kind, begin="20200101000000Z", end="20990101000000Z"):
-    """A certificate by `ca` for localhost: NAME.pem and NAME.key."""
+    """A certificate for localhost signed by `ca`: NAME.pem and NAME.key."""
     kind = kind or ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
     openssl("req", "-newkey", *kind, "-nodes", "-subj", f"/CN={name}",
             "-keyout", SCRATCH / f"{name}.key", "-out", SCRATCH / f"{name}.csr")
@@ -55,14 +55,14 @@ def certificate(name, *kind, begin="20200101000000Z", end="20990101000000Z"):
     openssl("x509", "-req", "-in", SCRATCH / f"{name}.csr", "-CA", SCRATCH / "ca.pem", "-CAkey", SCRATCH / "ca.key",
             "-CAcreateserial", "-not_before", begin, "-not_after", end, "-extfile", extensions,
             "-out", SCRATCH / f"{name}.pem")
-    if not (SCRATCH / f"{name}.pem").exists():  # an openssl(1) before 3.4 has no such dates
+    if not (SCRATCH / f"{name}.pem").exists():  # openssl(1) before 3.4 has no -not_before
         days = "3650" if end > "2090" else "0"
         openssl("x509", "-req", "-in", SCRATCH / f"{name}.csr", "-CA", SCRATCH / "ca.pem", "-CAkey",
                 SCRATCH / "ca.key", "-CAcreateserial", "-days", days, "-extfile", extensions,
                 "-out", SCRATCH / f"{name}.pem")
 
 
-def shows(name, *more, **options):
+def serve(name, *more, **options):
     return Server("--tls-cert", str(SCRATCH / f"{name}.pem"), "--tls-key", str(SCRATCH / f"{name}.key"),
                   *more, **options)
 
@@ -78,7 +78,7 @@ def context(ca="ca"):
 
 
 def serial(server):
-    """The serial number of what the server shows to a newcomer."""
+    """The serial number of the certificate on a new connection."""
     with socket.create_connection(server.main, 5) as plain:
         with context().wrap_socket(plain, server_hostname="localhost") as secured:
             return secured.getpeercert()["serialNumber"]
@@ -90,27 +90,27 @@ def clients(server):
     for version in ("1.2", "1.3"):
         answer = curl(server, "/healthz", f"--tlsv{version}", "--tls-max", version)
         check(f"curl, TLS {version}", answer[:2] == (0, "OK\n"), answer)
-    code, said, _ = curl(server, "/healthz", "--http2", "-w", "%{http_version}")
-    check("curl --http2 is offered http/1.1 and takes it", (code, said) == (0, "OK\n1.1"), said)
-    code, _, said = curl(server, ca="other")
-    check("curl with another CA: exit code 60", code == 60, said)
-    code, said, _ = curl(server, scheme="http")
-    check("curl http:// on the TLS port reads why it does not work", code == 0 and "https://" in said, said)
-    code, _, said = curl(server, "/healthz", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0")
-    check("TLS 1.1 is refused", code == 35, said)
+    code, output, _ = curl(server, "/healthz", "--http2", "-w", "%{http_version}")
+    check("curl --http2 is offered http/1.1 and takes it", (code, output) == (0, "OK\n1.1"), output)
+    code, _, output = curl(server, ca="other")
+    check("curl with another CA: exit code 60", code == 60, output)
+    code, output, _ = curl(server, scheme="http")
+    check("curl http:// on the TLS port gets an answer that names https://", code == 0 and "https://" in output, output)
+    code, _, output = curl(server, "/healthz", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0")
+    check("TLS 1.1 is refused", code == 35, output)
     big, size = curl(server, "/"), len(curl(server, "/", "--tls-max", "1.2")[1])
     check("the page arrives whole", big[0] == 0 and len(big[1]) == size > 10_000, size)
     again = f"https://localhost:{server.main[1]}/healthz"
-    code, said, _ = curl(server, "/healthz", "-w", "%{num_connects} ", again)
-    check("two requests, one connection", (code, said) == (0, "OK\n1 OK\n0 "), said)
+    code, output, _ = curl(server, "/healthz", "-w", "%{num_connects} ", again)
+    check("two requests, one connection", (code, output) == (0, "OK\n1 OK\n0 "), output)
     run = openssl("s_client", "-connect", f"localhost:{server.main[1]}", "-CAfile", SCRATCH / "ca.pem",
                   "-brief", "-ign_eof", "-alpn", "h2,http/1.1", text="GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-    check("openssl s_client: verified, answered, ended well",
+    check("openssl s_client: verified, answered, closed with close_notify",
           "Verification: OK" in run.stderr and "OK" in run.stdout, run.stderr)
 
 
 def resumed(server):
-    """A second handshake with a ticket is a short one."""
+    """A session ticket makes the second handshake an abbreviated one."""
     options = context()
     options.maximum_version = ssl.TLSVersion.TLSv1_2
     with socket.create_connection(server.main, 5) as plain:
@@ -118,7 +118,7 @@ def resumed(server):
             session = first.session
     with socket.create_connection(server.main, 5) as plain:
         with options.wrap_socket(plain, server_hostname="localhost", session=session) as second:
-            check("a ticket makes the second handshake short", second.session_reused)
+            check("the second handshake resumes the session", second.session_reused)
 
 
 async def websockets_client(server):
@@ -137,29 +137,29 @@ async def websockets_client(server):
 
 def cannot_start():
     certificate("second")
-    for what, cert, key, said in (
-            ("a file that is not there", "none", "shown", "--tls-cert: cannot read"),
-            ("another one's key", "shown", "second", "does not belong to the certificate"),
-            ("a key for a certificate", "ca", "none", "--tls-key: cannot read")):
+    for what, cert, key, wanted in (
+            ("a missing file", "none", "shown", "--tls-cert: cannot read"),
+            ("the key of another certificate", "shown", "second", "does not belong to the certificate"),
+            ("a missing key file", "ca", "none", "--tls-key: cannot read")):
         code, _, err = wspulse("--listen", "127.0.0.1:0", "--admin-listen", "off", "--log-format", "text",
                                "--tls-cert", SCRATCH / f"{cert}.pem", "--tls-key", SCRATCH / f"{key}.key")
-        check(f"{what}: exit code 1 and one line", code == 1 and said in err and err.count("\n") == 1, err)
+        check(f"{what}: exit code 1 and one line", code == 1 and wanted in err and err.count("\n") == 1, err)
 
 
 def expired():
     certificate("gone", end="20210101000000Z")
-    with shows("gone") as server:
-        curl(server)  # the warning follows the banner
+    with serve("gone") as server:
+        curl(server)  # the warning is logged after the banner
         record = next((r for r in records(server.log_text()) if r.get("event") == "tls"), {})
         check("an expired certificate is an error in the log", record.get("level") == "error", server.log_text())
-        code, _, said = curl(server)
-        check("… and curl refuses it", code == 60, said)
+        code, _, output = curl(server)
+        check("… and curl refuses it", code == 60, output)
 
 
 def reloads():
     for suffix in ("pem", "key"):
         shutil.copy(SCRATCH / f"shown.{suffix}", SCRATCH / f"live.{suffix}")
-    with shows("live") as server:
+    with serve("live") as server:
         kept = http.client.HTTPSConnection("localhost", server.main[1], context=context(), timeout=5)
         kept.request("GET", "/healthz")
         kept.getresponse().read()
@@ -169,15 +169,15 @@ def reloads():
         server.signal(signal.SIGHUP)
         time.sleep(0.3)
         second = serial(server)
-        check("SIGHUP: newcomers see the new certificate", second != first)
+        check("SIGHUP: new connections get the new certificate", second != first)
         for suffix in ("pem", "key"):
             shutil.copy(SCRATCH / f"shown.{suffix}", SCRATCH / f"live.{suffix}")
         end = time.monotonic() + 8
         while serial(server) != first and time.monotonic() < end:
             time.sleep(0.2)
-        check("… and without it within seconds", serial(server) == first)
+        check("… and without SIGHUP within seconds", serial(server) == first)
         kept.request("GET", "/healthz")
-        check("… while connections stay", kept.getresponse().read() == b"OK\n")
+        check("… while open connections stay", kept.getresponse().read() == b"OK\n")
 
 
 # ---- floods -------------------------------------------------------------------------------------
@@ -197,19 +197,19 @@ def probe(server, times_ms, stop):
         time.sleep(0.01)
 
 
-def shaker(server, shaken, stop):
+def handshakes(server, done, stop):
     options = context()
     while not stop.is_set():
         try:
             with socket.create_connection(server.main, 5) as plain:
                 with options.wrap_socket(plain, server_hostname="localhost"):
-                    shaken.append(1)
+                    done.append(1)
         except OSError:
-            shaken.append(0)
+            done.append(0)
 
 
 def hello_bytes():
-    """A ClientHello of Python's, to be sent again and again."""
+    """A ClientHello of Python's ssl."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     secured = context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     try:
@@ -220,7 +220,7 @@ def hello_bytes():
 
 
 def hellos(server, sent, stop):
-    """The cheapest attack: a hello, and never a word again."""
+    """The cheapest attack: a ClientHello, then nothing."""
     hello, held = hello_bytes(), []
     while not stop.is_set():
         try:
@@ -242,11 +242,11 @@ def cpu_s(server):
 
 
 def flood(name):
-    with shows(name, "--head-timeout", "2s") as server:
-        stop, times_ms, shaken, sent = threading.Event(), [], [], []
+    with serve(name, "--head-timeout", "2s") as server:
+        stop, times_ms, done, sent = threading.Event(), [], [], []
         began_s = cpu_s(server)
         threads = [threading.Thread(target=run, args=(server, into, stop)) for run, into in
-                   [(probe, times_ms)] + [(shaker, shaken)] * 2 + [(hellos, sent)] * 4]
+                   [(probe, times_ms)] + [(handshakes, done)] * 2 + [(hellos, sent)] * 4]
         for thread in threads:
             thread.start()
         time.sleep(FLOOD_S)
@@ -255,14 +255,14 @@ def flood(name):
             thread.join()
         spent_s = cpu_s(server) - began_s
         p99 = sorted(times_ms)[max(0, int(len(times_ms) * 0.99) - 1)]
-        total = sum(shaken) + sum(sent)
-        print(f"# {name}: {sum(shaken)} handshakes and {sum(sent)} bare hellos in {FLOOD_S} s, "
+        total = sum(done) + sum(sent)
+        print(f"# {name}: {sum(done)} handshakes and {sum(sent)} bare hellos in {FLOOD_S} s, "
               f"{spent_s / max(1, total) * 1e6:.0f} us CPU each; {len(times_ms)} probes, "
               f"median {statistics.median(times_ms):.1f} ms, p99 {p99:.1f} ms, max {max(times_ms):.1f} ms")
         check(f"{name}: probes during a flood of handshakes, p99 at most 250 ms", p99 <= 250, p99)
-        check("… and whoever shakes hands is served meanwhile", sum(shaken) >= 3, sum(shaken))
+        check("… and complete handshakes succeed meanwhile", sum(done) >= 3, sum(done))
         time.sleep(5)
-        check("half-open handshakes are gone after the head timeout", descriptors(server) < 30, descriptors(server))
+        check("unfinished handshakes are closed after the head timeout", descriptors(server) < 30, descriptors(server))
 
 
 def descriptors(server):
@@ -275,7 +275,7 @@ def rss(server):
 
 
 async def idle():
-    with shows("shown") as server:
+    with serve("shown") as server:
         url, options = f"wss://localhost:{server.main[1]}/echo", context()
         async with connect(url, ssl=options) as first:
             await first.send("warm")
@@ -301,7 +301,7 @@ async def idle():
 def main():
     harness.require_binary()
     if wspulse("--check", "--tls-cert", "x", "--tls-key", "y")[0] != 0:
-        harness.not_run("TLS", "this build has none")
+        harness.not_run("TLS", "this build has no TLS")
         check("a build without TLS says so", True)
         return
     harness.raise_descriptor_limit()
@@ -309,11 +309,11 @@ def main():
         authority(name)
     certificate("shown")
     certificate("rsa", "rsa:2048")
-    with shows("shown") as server:
+    with serve("shown") as server:
         for group in (clients, resumed, websockets_client):
             section(group, server)
-        equal("it still stops at once", server.stop(), 0)
-    with shows("rsa") as server:
+        equal("SIGTERM: exit code", server.stop(), 0)
+    with serve("rsa") as server:
         check("an RSA certificate works as well", curl(server)[:2] == (0, "OK\n"))
     for group in (cannot_start, expired, reloads, idle):
         section(group)

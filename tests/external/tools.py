@@ -1,6 +1,6 @@
 """Tools that an external check needs, installed by package name, once, outside the tree.
 
-Everything lies under $WSPULSE_TOOLS, else ~/.cache/wspulse-tools; remove that folder to start anew.
+All are under $WSPULSE_TOOLS or ~/.cache/wspulse-tools; remove that folder to reinstall.
 """
 
 import fcntl
@@ -14,10 +14,10 @@ TOOLS = Path(os.environ.get("WSPULSE_TOOLS") or Path.home() / ".cache" / "wspuls
 
 
 def install(name, recipe, steps):
-    """Runs `steps` unless this very recipe was carried out before; returns the tool's folder.
+    """Runs `steps` unless the same recipe was installed before; returns the tool's folder.
 
-    The stamp is written last, so a broken install is done anew; the lock lets scripts that
-    run side by side share one install.
+    The stamp is written last, so a failed install is repeated; the lock lets parallel
+    scripts share one install.
     """
     home, stamp = TOOLS / name, TOOLS / f"{name}.installed"
     TOOLS.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def install(name, recipe, steps):
 
 
 def carry_out(command, budget_s=300):
-    """One step of an install. Without its tool a script has nothing to say, so it ends here."""
+    """One step of an install. Without its tool a script cannot run, so a failure ends it."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, timeout=budget_s)
@@ -47,7 +47,7 @@ def carry_out(command, budget_s=300):
 
 
 def venv(name, packages):
-    """A Python environment of our own; returns its interpreter."""
+    """A Python virtual environment; returns its interpreter."""
     def steps(home):
         yield [sys.executable, "-m", "venv", str(home)]
         yield [str(home / "bin" / "pip"), "install", "--quiet", *packages]
@@ -55,7 +55,7 @@ def venv(name, packages):
 
 
 def rerun_inside(python):
-    """Goes on in that environment, so that a script can simply import its clients."""
+    """Re-executes the script in that environment, so that it can import its packages."""
     if Path(sys.prefix).resolve() != python.parent.parent.resolve():
         os.execv(python, [str(python), "-B", *sys.argv])
 
@@ -69,7 +69,7 @@ def npm(packages, name="npm"):
 
 
 def apt(program, *packages):
-    """Debian packages, unless the program is there already; returns where it is."""
+    """Debian packages, unless the program is installed already; returns its path."""
     if shutil.which(program) is None:
         wait = ["-o", "DPkg::Lock::Timeout=120"]
         carry_out(["apt-get", *wait, "update"])
@@ -78,6 +78,6 @@ def apt(program, *packages):
 
 
 def install_only():
-    """`--install` fetches the tools and stops here: CI does so while the compiler works."""
+    """With `--install` the script ends here: CI installs the tools while the compiler runs."""
     if "--install" in sys.argv:
         sys.exit(0)

@@ -1,10 +1,10 @@
 #!/usr/bin/env -S python3 -B
-"""deploy/systemd: the units as systemd reads them, and at work under a systemd of their own.
+"""deploy/systemd: the units checked by systemd-analyze, and run by a systemd in a container.
 
     tests/external/units.py
 
-PID 1 of such a machine is not systemd, so a container runs the machine's own systemd as its PID 1,
-with the units and nothing else: readiness, watchdog, sandbox, socket activation, stop.
+PID 1 of this machine may not be systemd, so a container runs the machine's systemd as its PID 1,
+with these units only: readiness, watchdog, sandbox, socket activation, stop.
 """
 
 import re
@@ -33,13 +33,13 @@ WATCHDOG_S = 5
 HERE = ["127.0.0.1"]
 PROCESS = {f"process_{what}" for what in ("open_fds", "max_fds", "resident_memory_bytes",
                                           "cpu_seconds_total", "start_time_seconds")}
-# Only what is under test: none of the services that would set up a machine, which is not ours.
+# Only the units under test, without the services that set up a machine.
 ALONE = "[Unit]\nDefaultDependencies=no\n"
 LOG = "append:/run/wspulse.log"
 LOGGED = f"[Service]\nStandardOutput={LOG}\nStandardError={LOG}\n"
 
 
-# ---- as systemd reads them -----------------------------------------------------------------------
+# ---- checked -------------------------------------------------------------------------------------
 
 def units():
     folder = SCRATCH / "units"
@@ -47,15 +47,15 @@ def units():
     for name in UNITS:
         text = (FOLDER / name).read_text()
         (folder / name).write_text(text.replace("/usr/local/bin/wspulse", str(BINARY)))
-        code, said = analyze("verify", folder / name)
-        check(f"systemd-analyze verify {name} prints nothing", code == 0 and not said, said)
+        code, output = analyze("verify", folder / name)
+        check(f"systemd-analyze verify {name} prints nothing", code == 0 and not output, output)
     wrong = folder / "wrong.service"
     wrong.write_text((folder / "wspulse.service").read_text().replace("UMask", "UMasks"))
-    check("… and would: a misspelt key", "UMasks" in analyze("verify", wrong)[1])
-    code, said = analyze("security", "--offline=true", folder / "wspulse.service")
-    level = re.search(r"exposure level for \S+: (\d+\.\d)", said)
+    check("… but reports a misspelt key", "UMasks" in analyze("verify", wrong)[1])
+    code, output = analyze("security", "--offline=true", folder / "wspulse.service")
+    level = re.search(r"exposure level for \S+: (\d+\.\d)", output)
     check(f"systemd-analyze security: exposed {level and level[1]}, at most {MOST_EXPOSED}",
-          level and float(level[1]) <= MOST_EXPOSED, said)
+          level and float(level[1]) <= MOST_EXPOSED, output)
 
 
 def analyze(*args):
@@ -65,7 +65,7 @@ def analyze(*args):
 
 
 def variables():
-    """Each line of wspulse.env, those that are commented out as well, is one that wspulse knows."""
+    """wspulse accepts each line of wspulse.env, also those commented out."""
     text = (FOLDER / "wspulse.env").read_text()
     lines = re.findall(r"^#?(WSPULSE_\w+)=(.*)$", text, re.MULTILINE)
     code, _, err = harness.wspulse("--check", env=dict(lines))
@@ -74,7 +74,7 @@ def variables():
 
 
 def activation():
-    """systemd-socket-activate hands over a socket, by the name that the unit gives it."""
+    """systemd-socket-activate passes a socket with the name from the unit."""
     name = re.search(r"^FileDescriptorName=(.*)$", (FOLDER / "wspulse.socket").read_text(), re.M)[1]
     port = harness.free_port()
     log = SCRATCH / "activated.log"
@@ -86,7 +86,7 @@ def activation():
     until(lambda: "Listening on" in log.read_text(), 5)
     crowd = Crowd(10, ("127.0.0.1", port))
     crowd.run_until(lambda peer: peer.end or peer.echoes, 5)
-    equal(f"socket activation as {name!r}: the first connections start it, and are served",
+    equal(f"socket activation as {name!r}: the first connections start the server and are served",
           crowd.count("stage", "end"), {("echoed", None): 10})
     process.send_signal(signal.SIGTERM)
     crowd.run_until(lambda peer: peer.end, 5)
@@ -95,7 +95,7 @@ def activation():
     crowd.leave()
 
 
-# ---- at work -------------------------------------------------------------------------------------
+# ---- run -----------------------------------------------------------------------------------------
 
 class Machine:
     """A container whose PID 1 is systemd, with our units in it and the machine's /usr."""
@@ -132,9 +132,9 @@ class Machine:
                                "--publish", f"127.0.0.1:{self.port}:8080",
                                "--network", podman.NETWORK,
                                "--volume", "/usr:/usr:ro", self.name, "/lib/systemd/systemd")]
-        for code, said in steps:
+        for code, output in steps:
             if code:
-                raise RuntimeError(said)
+                raise RuntimeError(output)
         if not until(lambda: self.run("systemctl", "is-active", "default.target")[0] == 0, 20):
             raise RuntimeError(podman.podman("logs", self.name)[1])
 
@@ -156,7 +156,7 @@ class Machine:
         return crowd
 
     def is_up(self, but="0"):
-        """Ready, and another process than that one."""
+        """Whether it is ready and its process is not `but`."""
         up = self.show("ActiveState") == "active" and self.show("SubState") == "running"
         return up and self.show("MainPID") not in ("0", but)
 
@@ -164,7 +164,7 @@ class Machine:
         return self.systemctl("status", "wspulse.service")[1]
 
     def launch(self, *command):
-        """A `systemctl` that takes its time."""
+        """Starts a `systemctl` command without waiting for it."""
         command = [*podman.BASE, "exec", self.name, "systemctl", *command]
         return harness.launch([str(part) for part in command])
 
@@ -176,33 +176,33 @@ class Machine:
 
 
 def at_work(machine):
-    code, said = machine.systemctl("start", "wspulse.service")
-    if not check("systemctl start: ready by its own word (Type=notify)",
-                 code == 0 and machine.is_up(), f"{said} {machine.status()} {machine.log()}"):
+    code, output = machine.systemctl("start", "wspulse.service")
+    if not check("systemctl start: ready by notification (Type=notify)",
+                 code == 0 and machine.is_up(), f"{output} {machine.status()} {machine.log()}"):
         return
     crowd = machine.crowd()
     equal("20 clients get their echo", crowd.count("stage", "end"), {("echoed", None): 20})
-    check("STATUS tells the connections", until(lambda: "20" in machine.show("StatusText"), 10),
+    check("STATUS has the connections", until(lambda: "20" in machine.show("StatusText"), 10),
           machine.show("StatusText"))
     sandbox(machine)
     since = time.monotonic()
     stopping = machine.launch("stop", "wspulse.service")
     crowd.run_until(lambda peer: peer.end, 10)
     stopping.wait(20)
-    equal("systemctl stop: all are told 1001",
+    equal("systemctl stop: all are closed with 1001",
           crowd.count("close_code", "end"), {(1001, "eof"): 20})
-    equal("… and it left by itself, with 0",
+    equal("… and the server exits with 0",
           (machine.show("Result"), machine.show("ExecMainStatus")), ("success", "0"))
     print(f"# systemctl stop took {time.monotonic() - since:.1f} s", flush=True)
     crowd.leave()
 
 
 def sandbox(machine):
-    """What the kernel says of the process, and what the process says of its sandbox."""
+    """The process's sandbox as the kernel reports it, and the server's view from inside."""
     pid = machine.show("MainPID")
     status = dict(line.split(":\t", 1) for line in
                   machine.run("cat", f"/proc/{pid}/status")[1].splitlines() if ":\t" in line)
-    check("sandbox: a user that exists only now", 61184 <= int(status["Uid"].split()[0]) <= 65519,
+    check("sandbox: a dynamic user", 61184 <= int(status["Uid"].split()[0]) <= 65519,
           status["Uid"])
     equal("sandbox: no capabilities", {int(status[f"Cap{kind}"], 16) for kind in
                                        ("Inh", "Prm", "Eff", "Bnd", "Amb")}, {0})
@@ -210,42 +210,42 @@ def sandbox(machine):
           (status["Seccomp"], status["NoNewPrivs"]), ("2", "1"))
     mounts = machine.run("cat", f"/proc/{pid}/mounts")[1].splitlines()
     roots = [line.split()[3] for line in mounts if line.split()[1] == "/"]
-    check("sandbox: nothing can be written to", roots and roots[-1].startswith("ro"), mounts[:5])
+    check("sandbox: the file system is read-only", roots and roots[-1].startswith("ro"), mounts[:5])
     errors = [line for line in machine.log().splitlines() if '"level":"error"' in line]
-    check("sandbox: the server has no error to tell of", not errors, errors)
+    check("sandbox: the server logs no error", not errors, errors)
     who = machine.run("curl", "--silent", "http://127.0.0.1:8080/whoami")[1]
     host = machine.run("cat", "/proc/sys/kernel/hostname")[1].strip()
-    check(f"sandbox: it knows the name of its host, {host}", f'"pod":"{host}"' in who, who)
+    check(f"sandbox: the server knows its host's name, {host}", f'"pod":"{host}"' in who, who)
     metrics = machine.run("curl", "--silent", "http://127.0.0.1:8081/metrics")[1]
     known = set(re.findall(r"^process_\w+", metrics, re.MULTILINE))
-    equal("sandbox: it can still measure itself", PROCESS - known, set())
+    equal("sandbox: the metrics of the process work", PROCESS - known, set())
 
 
 def watchdog(machine):
-    """A loop that does not turn is killed and started again."""
+    """A frozen server is killed and restarted."""
     machine.systemctl("start", "wspulse.service")
     pid = machine.show("MainPID")
     since = time.monotonic()
     machine.run("kill", "-STOP", pid)
     back = until(lambda: machine.is_up(but=pid), 3 * WATCHDOG_S)
     took_s = time.monotonic() - since
-    check(f"a frozen server is started anew within {2 * WATCHDOG_S} s",
+    check(f"a frozen server is restarted within {2 * WATCHDOG_S} s",
           back and took_s < 2 * WATCHDOG_S, f"{took_s:.1f} s, {machine.status()}")
     print(f"# the watchdog took {took_s:.1f} s", flush=True)
     pid = machine.show("MainPID")
     machine.run("kill", "-KILL", pid)
-    check("a killed server is started anew", until(lambda: machine.is_up(but=pid), 5))
+    check("a killed server is restarted", until(lambda: machine.is_up(but=pid), 5))
     machine.systemctl("stop", "wspulse.service")
 
 
 def by_socket(machine):
-    """The port is systemd's: it starts the server, and keeps callers waiting while it restarts."""
+    """systemd owns the port: a connection starts the server, and connections wait while it restarts."""
     machine.systemctl("start", "wspulse.socket")
-    equal("socket: the server is not there yet", machine.show("ActiveState"), "inactive")
+    equal("socket: the server is not started yet", machine.show("ActiveState"), "inactive")
     crowd = machine.crowd()
-    equal("socket: 20 connections start it, and are served",
+    equal("socket: 20 connections start it and are served",
           crowd.count("stage", "end"), {("echoed", None): 20})
-    check("socket: started by it", machine.is_up(), machine.status())
+    check("socket: started by the socket unit", machine.is_up(), machine.status())
     restarting = machine.launch("restart", "wspulse.service")
     refused, asked = 0, time.monotonic()
     while restarting.poll() is None or time.monotonic() - asked < 1:
@@ -254,9 +254,9 @@ def by_socket(machine):
         except OSError:
             refused += 1
         crowd.run_until(lambda peer: peer.end, 0.02)
-    equal("socket: a restart refuses nobody", refused, 0)
+    equal("socket: a restart refuses no connection", refused, 0)
     again = machine.crowd(5)
-    equal("socket: and serves again", again.count("stage", "end"), {("echoed", None): 5})
+    equal("socket: the new process serves", again.count("stage", "end"), {("echoed", None): 5})
     for each in (crowd, again):
         each.leave()
 

@@ -50,7 +50,7 @@ impl ApiServer {
 
     /// Requests since the last call.
     pub(crate) fn requests(&mut self, net: &Network) -> Vec<String> {
-        let mut said = Vec::new();
+        let mut requests = Vec::new();
         let outgoing = net.state().outgoing.clone();
         for wire in outgoing.iter().skip(self.seen) {
             let fresh = net.take_output(*wire);
@@ -61,11 +61,11 @@ impl ApiServer {
                 let lines = head
                     .lines()
                     .filter(|line| line.starts_with("GET ") || line.starts_with("Authorization"));
-                said.push(lines.collect::<Vec<_>>().join(" | "));
+                requests.push(lines.collect::<Vec<_>>().join(" | "));
             }
         }
         self.seen = outgoing.len().saturating_sub(1);
-        said
+        requests
     }
 }
 

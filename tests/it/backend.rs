@@ -50,7 +50,7 @@ impl Backend {
 
     /// Requests since the last call.
     pub(crate) fn requests(&mut self, net: &Network) -> Vec<String> {
-        let mut said = Vec::new();
+        let mut requests = Vec::new();
         let outgoing = net.state().outgoing.clone();
         for wire in outgoing {
             let fresh = net.take_output(wire);
@@ -61,11 +61,11 @@ impl Backend {
                     net.send(wire, answer);
                 } else {
                     self.open.push_back(wire);
-                    said.push(request);
+                    requests.push(request);
                 }
             }
         }
-        said
+        requests
     }
 }
 

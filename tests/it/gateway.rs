@@ -64,8 +64,8 @@ impl Backend {
                     continue;
                 }
                 let asked: Value = serde_json::from_slice(&body).unwrap();
-                let said = asked["myBody"].as_str().unwrap();
-                let (client, number) = said.split_once(' ').unwrap();
+                let message = asked["myBody"].as_str().unwrap();
+                let (client, number) = message.split_once(' ').unwrap();
                 let row = self.arrived.entry(client.to_owned()).or_default();
                 row.push((number.parse().unwrap(), now_ms));
                 let (after_ms, fate) = self.fate();

@@ -138,13 +138,13 @@ fn play(row: &Row, arguments: &[&str], upgraded: bool, cut: bool) -> Option<Stri
     for part in bytes.chunks(if cut { 1 } else { bytes.len() }) {
         harness.send(client.wire, part);
     }
-    let mut said = client.receive(&mut harness);
-    said.push(end(&harness, client.wire).to_owned());
+    let mut output = client.receive(&mut harness);
+    output.push(end(&harness, client.wire).to_owned());
     let same =
-        said.len() == want.len() && said.iter().zip(&want).all(|(said, want)| fits(said, want));
+        output.len() == want.len() && output.iter().zip(&want).all(|(line, want)| fits(line, want));
     let how = if cut { "in single bytes" } else { "whole" };
     if !same {
-        return Some(format!("row {}, {how}:\n  want {want:?}\n  said {said:?}", row.name));
+        return Some(format!("row {}, {how}:\n  want {want:?}\n  got {output:?}", row.name));
     }
     // Nothing is left when the client has gone.
     harness.net.fin(client.wire);

@@ -35,7 +35,7 @@ use tungstenite::{Message, WebSocket};
 
 use crate::peer::{close, frame, text};
 use crate::unique_keys;
-use running::{Client, DOORS, PROGRAM, Server};
+use running::{Client, LISTENERS, PROGRAM, Server};
 
 #[test]
 fn serves_on_both_listeners() {
@@ -60,7 +60,7 @@ fn echoes_up_to_a_mebibyte() {
     assert_eq!(client.line(), "binary (1048576 bytes)");
     client.send(&close(1000, "bye"));
     assert_eq!(client.line(), "close 1000 \"bye\"");
-    client.hears_the_end();
+    client.expect_end();
 }
 
 /// TCP urgent data is not part of the byte stream.
@@ -107,7 +107,7 @@ fn a_signal_drains() {
         server.signal(signal);
         assert_eq!(client.line(), "close 1001 \"draining\"");
         client.send(&close(1001, ""));
-        client.hears_the_end();
+        client.expect_end();
         drop(client);
         assert_eq!(server.exit(), Some(0));
         let drained = server.log.last().unwrap();
@@ -120,7 +120,7 @@ fn a_signal_drains() {
 fn a_signal_right_after_the_banner_stops_cleanly() {
     for _ in 0..20 {
         let mut command = Command::new(PROGRAM);
-        command.args(DOORS);
+        command.args(LISTENERS);
         let mut server = Server::spawn(command);
         // A shell that is already running: starting one would give the server milliseconds.
         let kill = format!("read go; kill -TERM {}", server.child.id());
@@ -421,7 +421,7 @@ fn cpu_ns(pid: u32) -> u64 {
 fn without_descriptors() -> (Server, Vec<Client>) {
     let mut command = Command::new("/bin/sh");
     let limited = "ulimit -n 40; exec \"$0\" \"$@\" --max-connections 1000";
-    command.args(["-c", limited, PROGRAM]).args(DOORS);
+    command.args(["-c", limited, PROGRAM]).args(LISTENERS);
     let server = Server::run(command);
     let mut clients = vec![Client::connect(server.main)];
     // Once it answers, it has opened all files of its own.
@@ -444,12 +444,12 @@ fn descriptors_run_out() {
         let mut refused = Client::connect(server.main);
         let line = refused.line();
         assert!(line.starts_with("503 ") && line.contains("retry-after="), "{line}");
-        refused.hears_the_end();
+        refused.expect_end();
     }
     clients.iter_mut().for_each(is_answered);
     for mut gone in clients.drain(..5) {
         gone.stream.shutdown(Shutdown::Write).unwrap();
-        gone.hears_the_end();
+        gone.expect_end();
     }
     let mut freed: Vec<Client> = (0..5).map(|_| Client::connect(server.main)).collect();
     freed.iter_mut().for_each(is_answered);
@@ -480,7 +480,7 @@ fn without_descriptors_it_still_sleeps() {
 #[test]
 fn few_descriptors_leave_some_for_the_admin_side() {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM]).args(DOORS);
+    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM]).args(LISTENERS);
     let server = Server::run(command);
     let clients: Vec<Client> = (0..100).map(|_| Client::connect(server.main)).collect();
     let mut probes: Vec<Client> = (0..8).map(|_| Client::connect(server.admin)).collect();

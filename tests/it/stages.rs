@@ -150,8 +150,8 @@ fn outcome(stage: &Stage, (_, input): &Input) -> String {
     seen = state(&harness, &client);
     while harness.exit.is_none() && harness.now_ns() - start_ns < PATIENCE_NS {
         harness.pass(STEP_MS);
-        let said = harness.net.has_output(client.wire);
-        if state(&harness, &client) != seen || said {
+        let has_output = harness.net.has_output(client.wire);
+        if state(&harness, &client) != seen || has_output {
             let tenths = (harness.now_ns() - start_ns + 50_000_000) / 100_000_000;
             let then = now(&mut harness, &mut client, seen.1);
             write!(line, ", {}.{} s: {then}", tenths / 10, tenths % 10).unwrap();
@@ -168,15 +168,15 @@ fn state(harness: &Harness, client: &Client) -> (&'static str, &'static str) {
 
 /// The stage, with new output and how the connection ended in brackets.
 fn now(harness: &mut Harness, client: &mut Client, end_before: &str) -> String {
-    let mut said: Vec<String> = client.receive(harness).iter().map(|line| short(line)).collect();
+    let mut output: Vec<String> = client.receive(harness).iter().map(|line| short(line)).collect();
     let (stage, end) = state(harness, client);
     if end != end_before {
-        said.push(end.to_owned());
+        output.push(end.to_owned());
     }
     if let Some(code) = harness.exit {
-        said.push(format!("exit {code}"));
+        output.push(format!("exit {code}"));
     }
-    if said.is_empty() { stage.to_owned() } else { format!("{stage} [{}]", said.join(", ")) }
+    if output.is_empty() { stage.to_owned() } else { format!("{stage} [{}]", output.join(", ")) }
 }
 
 /// The status and whether the connection closes after it, or a frame.

@@ -13,8 +13,8 @@ fn pinged(harness: &mut Harness, clients: usize) -> Vec<(Client, Vec<u8>)> {
     for _ in 0..400 {
         harness.pass(1);
         for at in (0..waiting.len()).rev() {
-            let said = harness.output(waiting[at].wire);
-            if let [0x89, 8, payload @ ..] = &said[..] {
+            let output = harness.output(waiting[at].wire);
+            if let [0x89, 8, payload @ ..] = &output[..] {
                 pinged.push((waiting.swap_remove(at), payload.to_vec()));
             }
         }

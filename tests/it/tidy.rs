@@ -313,7 +313,7 @@ fn each_status_and_close_code_has_a_test() {
     let is_tried = |code: &&String| {
         [format!(" {code} "), format!("\"{code}"), format!("close {code}")]
             .iter()
-            .any(|said| tried.contains(said))
+            .any(|form| tried.contains(form))
     };
     let untried = statuses.iter().chain(&closes).filter(|code| !is_tried(code));
     judge(&untried.map(|code| format!("no test for {code}")).collect::<Vec<_>>());

@@ -1,5 +1,5 @@
-//! The server, watched: every id that it gives is used only while it lives, and ends once; and what
-//! it allocates is in its account, after every call.
+//! Checks on every call to the server: each id is used only while its connection lives, and ends
+//! once; and all allocations are in its account.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,27 +14,27 @@ use wspulse::engine::{
 };
 use wspulse::server::{Server, TRANSITIONS};
 
-/// What the server may have allocated beside its tables and what connections own.
+/// The allowance for allocations besides its tables and its connections.
 const BASE_BYTES: i64 = 64 * 1024;
-/// What a process uses that owns nothing for a connection.
+/// Memory of a process without connections.
 pub(crate) const PROCESS_BYTES: u64 = 5_900 * 1024;
-/// What a connection may have allocated beside what its account says: its place in each table, at
-/// the most crowded moment so far.
+/// The allowance for a connection besides its account: its entries in the tables, at the maximum
+/// number of connections so far.
 const PLACE_BYTES: i64 = 256;
 
-/// A server whose driver is watched.
+/// A server with checks around every call.
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) server: Server,
     living: BTreeSet<Id>,
     ended: BTreeSet<Id>,
     pub(crate) accepted: usize,
-    /// What it was told that streams keep, each time.
+    /// The held bytes that streams have reported, by id.
     pub(crate) held: Vec<usize>,
     /// Bytes that its calls have allocated and not freed.
     allocated: i64,
     most_connections: usize,
-    /// What a kernel would say that the process uses.
+    /// The process' memory as a kernel would report it.
     pub(crate) used: Rc<Cell<u64>>,
     /// The stage of each connection after the last call.
     stages: BTreeMap<Id, &'static str>,
@@ -42,10 +42,10 @@ pub(crate) struct Watched {
     pub(crate) transitions: BTreeSet<Transition>,
 }
 
-/// From which stage, by what, to which stage.
+/// A stage, the cause of a change, the next stage.
 pub(crate) type Transition = (&'static str, &'static str, &'static str);
 
-/// Beyond so many connections only the one that a call is about is looked at.
+/// With more connections than this only the connection of a call is checked.
 const ALL_MAX: usize = 64;
 
 impl Watched {
@@ -64,7 +64,7 @@ impl Watched {
         }
     }
 
-    /// Takes down what the call has changed: of the connection that it was about, and of others.
+    /// Records the stage changes of a call, of its connection and of others.
     fn note(&mut self, about: Option<Id>, cause: &'static str) {
         if let Some(id) = about {
             self.note_one(id, cause);
@@ -80,7 +80,7 @@ impl Watched {
         let Some(to) = self.server.stage(id) else { return };
         let Some(from) = self.stages.insert(id, to).filter(|from| *from != to) else { return };
         let is_known = |cause| TRANSITIONS.contains(&(from, cause, to));
-        // The guard may close any connection, also the one that the call is about.
+        // The memory guard may close any connection, also that of the call.
         let cause = if is_known(cause) { cause } else { "memory" };
         let may_be = cause != "memory" || self.server.memory_limit().is_some();
         assert!(may_be && is_known(cause), "from {from} by {cause} to {to}");
@@ -88,10 +88,10 @@ impl Watched {
     }
 
     fn lives(&self, id: Id) {
-        assert!(self.living.contains(&id), "{id} is used, and does not live");
+        assert!(self.living.contains(&id), "{id} is used after its end");
     }
 
-    /// Whatever the call allocates is the server's, and so has to be in its account.
+    /// All allocations of the call belong to the server and must be in its account.
     fn call<T>(&mut self, call: impl FnOnce(&mut Server) -> T) -> T {
         let (server, mut result) = (&mut self.server, None);
         let counted = measure(|| result = Some(call(server)));
@@ -100,17 +100,17 @@ impl Watched {
         result.expect("it was called")
     }
 
-    /// The same for a call that says something: what it is said with is the driver's.
-    fn say(&mut self, out: &mut Out, call: impl FnOnce(&mut Server, &mut Out)) {
+    /// The same for a call with output, whose buffer belongs to the driver.
+    fn call_with_output(&mut self, out: &mut Out, call: impl FnOnce(&mut Server, &mut Out)) {
         let before = out.bytes.capacity();
         let server = &mut self.server;
         let counted = measure(|| call(server, out));
-        let said = i64::try_from(out.bytes.capacity()).unwrap() - i64::try_from(before).unwrap();
-        self.allocated += counted.bytes_current - said;
+        let grown = i64::try_from(out.bytes.capacity()).unwrap() - i64::try_from(before).unwrap();
+        self.allocated += counted.bytes_current - grown;
         self.judge();
     }
 
-    /// The account covers four fifths of what is allocated above the base.
+    /// The account covers at least 80 % of the allocations above the base.
     fn judge(&mut self) {
         self.used.set(PROCESS_BYTES + self.server.memory() as u64);
         self.most_connections = self.most_connections.max(self.server.connections());
@@ -138,8 +138,8 @@ impl Deref for Watched {
 impl Engine for Watched {
     fn accepted(&mut self, now: Now, side: Side, peer: Peer) -> Option<Id> {
         let id = self.call(|server| server.accepted(now, side, peer))?;
-        assert!(self.living.insert(id), "{id} is given twice");
-        assert!(!self.ended.contains(&id), "{id} is given again");
+        assert!(self.living.insert(id), "{id} is assigned twice");
+        assert!(!self.ended.contains(&id), "{id} is assigned again");
         self.accepted += 1;
         self.note(Some(id), "accepted");
         Some(id)
@@ -160,7 +160,7 @@ impl Engine for Watched {
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         self.lives(id);
-        self.say(out, |server, out| server.connected(now, id, how, out));
+        self.call_with_output(out, |server, out| server.connected(now, id, how, out));
         self.note(Some(id), "connected");
     }
 
@@ -170,38 +170,38 @@ impl Engine for Watched {
 
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
         self.lives(id);
-        // Whatever an earlier connection left here must not be read as this one's.
+        // An earlier connection's bytes must not be read as this one's.
         shared.fill(0xee);
         self.server.room(id, shared)
     }
 
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
         self.lives(id);
-        self.say(out, |server, out| server.received(now, id, n, shared, out));
+        self.call_with_output(out, |server, out| server.received(now, id, n, shared, out));
         self.note(Some(id), "input");
     }
 
     fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out) {
         self.lives(id);
-        self.say(out, |server, out| server.resume(now, id, shared, out));
+        self.call_with_output(out, |server, out| server.resume(now, id, shared, out));
         self.note(Some(id), "input");
     }
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
         self.lives(id);
-        self.say(out, |server, out| server.ended(now, id, how, out));
+        self.call_with_output(out, |server, out| server.ended(now, id, how, out));
         self.note(Some(id), "end");
     }
 
     fn hung_up(&mut self, now: Now, id: Id, out: &mut Out) {
         self.lives(id);
-        self.say(out, |server, out| server.hung_up(now, id, out));
+        self.call_with_output(out, |server, out| server.hung_up(now, id, out));
         self.note(Some(id), "end");
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
         self.lives(id);
-        self.say(out, |server, out| server.keep(now, id, shared, out, taken));
+        self.call_with_output(out, |server, out| server.keep(now, id, shared, out, taken));
         self.note(Some(id), "overload");
     }
 
@@ -216,12 +216,12 @@ impl Engine for Watched {
     }
 
     fn render(&mut self, now: Now, id: Id, out: &mut Out) {
-        self.say(out, |server, out| server.render(now, id, out));
+        self.call_with_output(out, |server, out| server.render(now, id, out));
         self.note(Some(id), "wake");
     }
 
     fn closed(&mut self, now: Now, id: Id) {
-        assert!(self.living.remove(&id), "{id} ends, and does not live");
+        assert!(self.living.remove(&id), "{id} ends without a start");
         assert!(self.ended.insert(id), "{id} ends twice");
         self.stages.remove(&id);
         self.call(|server| server.closed(now, id));
@@ -247,7 +247,7 @@ impl Engine for Watched {
     }
 
     fn fetched(&mut self, now: Now, source: Source, files: Vec<File>) {
-        // What is handed over was allocated elsewhere, and files belong to no connection.
+        // The argument was allocated elsewhere, and files belong to no connection.
         self.server.fetched(now, source, files);
     }
 
@@ -271,12 +271,12 @@ impl Engine for Watched {
 
     fn poll(&mut self) -> Option<Action> {
         let action = self.call(Server::poll);
-        // What it owns leaves the server with it.
+        // The action's own memory leaves the server with it.
         let (mut copy, owned) = (None, &action);
         let counted = measure(|| copy.clone_from(owned));
         self.allocated -= counted.bytes_current;
         if let Some(Action::Connect(id, _)) = &action {
-            assert!(self.living.insert(*id), "{id} is given twice");
+            assert!(self.living.insert(*id), "{id} is assigned twice");
         }
         action
     }

@@ -2,8 +2,8 @@
 //! processes are killed, drained and restarted at the same address, replicas are cut off from each
 //! other, wires break, clocks differ and step, and keys are rotated. A seed draws all of it.
 //!
-//! `SEEDS=100000 cargo test --release fleets` for a long run, `FIRST=` for where it begins;
-//! `SEED=…` repeats one.
+//! `SEEDS=100000 cargo test --release fleets` runs longer, `FIRST=` sets the first seed, `SEED=…`
+//! repeats one.
 
 mod net;
 
@@ -35,11 +35,11 @@ use net::{Net, System, address};
 
 const SEEDS: u64 = 150;
 const KEY_FILE: &str = "keys";
-/// How long a play is.
+/// The duration of a play.
 const PLAY_MS: u64 = 150_000;
-/// The longest that an answer may take: two connections, each with its timeouts.
+/// The longest time to an answer: two connections, each with its timeouts.
 const ANSWER_MS: u64 = 26_500;
-/// Steps after which something spins.
+/// More steps than this are an endless loop.
 const STEPS_MAX: usize = 2_000_000;
 
 struct Client {
@@ -48,11 +48,11 @@ struct Client {
     run: u64,
     id: String,
     reader: Reader,
-    /// Messages that it got.
+    /// Messages that it received.
     got: Vec<String>,
-    /// Closed by itself, by a callback or by its server.
+    /// Closed by the client, by a callback or by its server.
     is_over: bool,
-    /// A callback asked for its end.
+    /// A callback has closed it.
     is_deleted: bool,
 }
 
@@ -67,12 +67,12 @@ struct Callback {
     wire: usize,
     host: usize,
     run: u64,
-    /// `None`: an id that nobody minted.
+    /// `None`: a forged id.
     client: Option<usize>,
     verb: Verb,
     began_ns: u64,
     reader: Reader,
-    /// The client was open when it began, and its owner could be reached.
+    /// The client was open at the start, and its owner reachable.
     was_reachable: bool,
     status: Option<u16>,
     is_lost: bool,
@@ -83,12 +83,12 @@ struct Fleet {
     rng: Rng,
     net: net::Shared,
     drivers: Vec<Option<Driver<Watched, System>>>,
-    /// Hosts that were asked to stop.
+    /// Hosts that are draining.
     stopping: Vec<bool>,
     keys: Vec<Vec<u8>>,
     clients: Vec<Client>,
     callbacks: Vec<Callback>,
-    /// What the backend has read.
+    /// Bytes that the backend has received.
     input: BTreeMap<usize, Vec<u8>>,
     last_id: Option<String>,
     ids: BTreeSet<String>,
@@ -99,15 +99,15 @@ struct Fleet {
 
 thread_local! {
     /// Ids and boots must differ between processes, and be the same for the same seed.
-    static DICE: RefCell<Rng> = RefCell::new(Rng::new(0));
+    static RANDOM: RefCell<Rng> = RefCell::new(Rng::new(0));
 }
 
 fn draw(_: u64) -> Option<[u8; 16]> {
-    DICE.with(|dice| {
-        let mut dice = dice.borrow_mut();
+    RANDOM.with(|rng| {
+        let mut rng = rng.borrow_mut();
         let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&dice.below(u64::MAX).to_be_bytes());
-        bytes[8..].copy_from_slice(&dice.below(u64::MAX).to_be_bytes());
+        bytes[..8].copy_from_slice(&rng.below(u64::MAX).to_be_bytes());
+        bytes[8..].copy_from_slice(&rng.below(u64::MAX).to_be_bytes());
         Some(bytes)
     })
 }
@@ -148,7 +148,7 @@ fn key(byte: u64) -> String {
 impl Fleet {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        DICE.with(|dice| *dice.borrow_mut() = Rng::new(seed ^ 0xd1ce));
+        RANDOM.with(|rng| *rng.borrow_mut() = Rng::new(seed ^ 0xd1ce));
         let hosts = 2 + rng.below(3) as usize;
         let mut net = Net::new(seed, hosts);
         net.cut = [0, 0, 300][rng.below(3) as usize];
@@ -190,7 +190,7 @@ impl Fleet {
     }
 
     fn kill(&mut self, host: usize) {
-        // As the kernel does it: all at once, and not one orderly end.
+        // Like the kernel: all connections at once, each with a reset.
         self.net.borrow_mut().kill(host);
         self.drivers[host] = None;
         let run = self.net.borrow().hosts[host].run;
@@ -199,7 +199,7 @@ impl Fleet {
         }
     }
 
-    /// Everything that can happen now, and then time passes, up to `until_ns`.
+    /// Runs everything that can happen now, then advances the time, up to `until_ns`.
     fn step(&mut self, until_ns: u64) {
         self.steps += 1;
         assert!(self.steps < STEPS_MAX, "it spins");
@@ -227,7 +227,7 @@ impl Fleet {
         }
     }
 
-    /// Every request is answered by 200.
+    /// Answers every request with 200.
     fn backend(&mut self) {
         let wires = self.net.borrow().to_backend.clone();
         for wire in wires {
@@ -235,7 +235,7 @@ impl Fleet {
             let input = self.input.entry(wire).or_default();
             input.extend(bytes);
             while let Some((_, _, id)) = taken(input) {
-                // `$disconnect` names its id as well.
+                // `$disconnect` has its id as well.
                 if let Some(id) = id.filter(|id| self.ids.insert(id.clone())) {
                     self.last_id = Some(id);
                 }
@@ -247,7 +247,7 @@ impl Fleet {
         }
     }
 
-    /// Clients and callers read.
+    /// Clients and callers read their sockets.
     fn listen(&mut self) {
         for client in &mut self.clients {
             let (bytes, is_over) = self.net.borrow_mut().take(client.wire);
@@ -280,7 +280,7 @@ impl Fleet {
         let net = self.net.borrow();
         let pair = (from.min(client.host), from.max(client.host));
         let healed_ns = self.healed_ns.get(&pair).copied();
-        // An attempt may have begun before the end of a partition: 2 s, and then a pause of 8 s.
+        // An attempt may have begun before the end of a partition: 2 s, then a pause of 8 s.
         let is_fresh = healed_ns.is_some_and(|ns| net.now_ns < ns + time::ms(10_100));
         net.hosts[client.host].run == client.run
             && net.hosts[client.host].is_up
@@ -298,14 +298,14 @@ impl Fleet {
         let known = [fine, 410, 429, 502, 503];
         assert!(known.contains(&status), "{:?} {status}", callback.verb);
         if status == 503 && self.stopping[callback.host] {
-            // The request came while its connection was being closed.
+            // The request arrived while its connection was being closed.
             return;
         }
         let Some(client) = callback.client.map(|client| &self.clients[client]) else {
             assert_eq!((status, says_gone), (410, false), "a forged id");
             return;
         };
-        // Whether or not the owner can be reached.
+        // Also if the owner cannot be reached.
         let is_open = !client.is_over && !client.is_deleted && !self.stopping[client.host];
         assert!(!(says_gone && is_open), "gone, but {} holds {}", client.host, client.id);
         let is_certain = callback.was_reachable && self.is_reachable(callback.host, client);
@@ -333,7 +333,7 @@ impl Fleet {
             self.step(until_ns);
             let (bytes, is_over) = self.net.borrow_mut().take(wire);
             if reader.read(&bytes).iter().any(|line| line.starts_with("101")) {
-                let id = self.last_id.clone().expect("the backend was asked");
+                let id = self.last_id.clone().expect("the backend received a request");
                 assert_eq!(id.len(), 63);
                 let client = Client {
                     wire,
@@ -476,7 +476,7 @@ impl Fleet {
             let ended = callback.status.is_some() || callback.is_lost;
             let is_same_run = self.net.borrow().hosts[callback.host].run == callback.run;
             assert!(ended, "callback {number} has no answer");
-            // Only the death of the replica that was asked takes the answer away.
+            // Only a kill of the called replica may lose the answer.
             let runs_on = is_same_run && self.drivers[callback.host].is_some();
             assert!(
                 !(callback.is_lost && runs_on && !self.stopping[callback.host]),
@@ -503,7 +503,7 @@ impl Fleet {
     }
 }
 
-/// Path, body, and the id that a request names.
+/// The path, body and connection id of a request.
 fn taken(input: &mut Vec<u8>) -> Option<(String, Vec<u8>, Option<String>)> {
     let text = String::from_utf8_lossy(input).into_owned();
     let id = text.split("ConnectionId: ").nth(1).and_then(|rest| rest.split('\r').next());
@@ -542,10 +542,10 @@ fn fleets() {
     }
 }
 
-/// Strangers that fill the peer listener, and stay: replicas still reach each other, and each
-/// stranger is gone after 2 s without a byte.
+/// Clients without the key fill the peer listener: replicas still reach each other, and each such
+/// client is closed after 2 s without a byte.
 #[test]
-fn strangers_do_not_keep_replicas_out() {
+fn clients_without_the_key_do_not_lock_replicas_out() {
     let mut fleet = Fleet::new(3);
     {
         let mut net = fleet.net.borrow_mut();
@@ -579,39 +579,41 @@ fn strangers_do_not_keep_replicas_out() {
     }
 }
 
-/// A replica that asks and does not take the answers: it is not read any more, so that little of
-/// its answers waits; when it takes them, each of them comes.
+/// A replica that does not read its answers is not read either, so that few answers are pending;
+/// once it reads, every answer arrives.
 #[test]
-fn a_replica_that_takes_no_answers_is_not_read() {
+fn a_replica_that_does_not_read_its_answers_is_not_read() {
     const REQUESTS: u32 = 20_000;
-    DICE.with(|dice| *dice.borrow_mut() = Rng::new(1));
+    RANDOM.with(|rng| *rng.borrow_mut() = Rng::new(1));
     let file = key(1);
     let (server, side) = server(0, file.as_bytes(), 1);
     let net = Network::new();
     net.state().part = Some(side);
     let driver = Driver::new(Watched::new(server), FakeOs::new(Node::Server, &net));
     let mut harness = Harness { driver, net, exit: None };
-    // The boot is drawn first: see `DICE`.
-    let mut dice = Rng::new(1);
-    let boot = Boot(dice.below(u64::MAX).to_be_bytes());
+    // The boot is drawn first: see `RANDOM`.
+    let mut rng = Rng::new(1);
+    let boot = Boot(rng.below(u64::MAX).to_be_bytes());
     let keys = PeerKeys::parse(file.as_bytes()).unwrap();
     let mut dialler = Dialler::new(keys.first().clone(), boot, [9; 16]);
     let wire = harness.net.connect(2);
-    let mut said = Vec::new();
-    dialler.hello(&mut said);
-    harness.send(wire, &said);
-    dialler.received(&harness.output(wire), &mut |_| panic!("an answer to nothing")).unwrap();
+    let mut bytes = Vec::new();
+    dialler.hello(&mut bytes);
+    harness.send(wire, &bytes);
+    dialler
+        .received(&harness.output(wire), &mut |_| panic!("an answer without a request"))
+        .unwrap();
     assert!(dialler.is_open());
     harness.net.window(wire, 0);
-    let mut said = Vec::new();
-    dialler.confirm(&mut said);
+    let mut bytes = Vec::new();
+    dialler.confirm(&mut bytes);
     for number in 0..REQUESTS {
         let connection = ConnectionId([7; 16]);
         let callback = CallbackRequest::Get;
         let request = Request { number, connection, callback, trace: None };
-        dialler.seal(&[&request.pieces().0], &mut said);
+        dialler.seal(&[&request.pieces().0], &mut bytes);
     }
-    harness.send(wire, &said);
+    harness.send(wire, &bytes);
     let memory = harness.driver.engine().memory();
     assert!((64 * 1024..256 * 1024).contains(&memory), "{memory} bytes");
     harness.net.window(wire, usize::MAX);
@@ -633,13 +635,13 @@ fn a_replica_that_takes_no_answers_is_not_read() {
 
 const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Ten thousand ids that nobody minted: all of them are 410, and none causes a packet.
+/// Ten thousand forged ids: all get 410, and none causes a packet.
 #[test]
 fn random_ids_cause_no_packet() {
     let mut fleet = Fleet::new(3);
     fleet.net.borrow_mut().latency_ms = 0;
     fleet.join(0);
-    // Each tries its own address first.
+    // Each connects to its own address first.
     fleet.pass(1_000);
     let syns = fleet.net.borrow().peer_syns;
     let minted = fleet.clients[0].id.clone();

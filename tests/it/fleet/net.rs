@@ -1,6 +1,6 @@
-//! A network of several hosts in virtual time: addresses that are recycled, partitions that swallow
-//! SYNs, wires that are cut, clocks that differ. Each host runs one process; the test plays the
-//! clients, the callers and the backend.
+//! A network of several hosts in virtual time: recycled addresses, partitions that drop SYNs, wires
+//! that are cut, clocks that differ. Each host runs one process; the test is the clients, the
+//! callers and the backend.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,7 +16,7 @@ use wspulse::time;
 
 /// 21 November 2026, 03:00 UTC.
 const WALL_MS: i64 = 1_795_230_000_000;
-/// Everything that is no host: clients, callers, backends.
+/// Everything outside the hosts: clients, callers, backends.
 pub(crate) const OUTSIDE: usize = usize::MAX;
 
 /// One direction of a wire.
@@ -30,24 +30,24 @@ struct Way {
 
 #[derive(Debug)]
 struct Wire {
-    /// Which process has each end: the host that dialled, the host that was dialled.
+    /// The process at each end: the host that dialled, the host that was dialled.
     ends: [usize; 2],
     ids: [Option<(Id, Side)>; 2],
-    /// To each end.
+    /// Data to each end.
     ways: [Way; 2],
     is_closed: [bool; 2],
     is_reset: bool,
     reset_told: [bool; 2],
-    /// The end that is accepted knows of it.
+    /// The accepting end has been notified.
     is_established: bool,
-    /// Nobody answers the SYN.
+    /// The SYN is not answered.
     is_lost: bool,
-    /// Between replicas, it is cut after so many bytes.
+    /// Between replicas: cut after this many bytes.
     cut_after: Option<usize>,
     moved: usize,
 }
 
-/// A host as the network sees it.
+/// The network's state of a host.
 #[derive(Debug, Default)]
 pub(crate) struct Host {
     /// Whether a process runs there.
@@ -70,11 +70,11 @@ pub(crate) struct Net {
     pub(crate) rng: Rng,
     pub(crate) hosts: Vec<Host>,
     wires: Vec<Wire>,
-    /// Pairs of hosts between which nothing passes, and since when.
+    /// Partitioned pairs of hosts, and since when.
     pub(crate) partitions: BTreeMap<(usize, usize), u64>,
-    /// Of wires between replicas, in parts of a thousand, those that will be cut.
+    /// Wires between replicas that will be cut, per thousand.
     pub(crate) cut: u64,
-    /// Of reads and writes, in parts of a thousand, those that move one byte.
+    /// Reads and writes that move only one byte, per thousand.
     pub(crate) short: u64,
     pub(crate) latency_ms: u64,
     /// Connections to the backend, for the test to serve.
@@ -134,18 +134,18 @@ impl Net {
         self.wires.len() - 1
     }
 
-    /// Somebody outside connects to a listener of a host: 0 main, 1 admin, 2 peers.
+    /// The test connects to a listener of a host: 0 main, 1 admin, 2 peers.
     pub(crate) fn connect(&mut self, host: usize, listener: usize) -> Option<usize> {
         let at = &self.hosts[host];
         if !at.is_up || (listener == 0 && at.main_closed) {
             return None;
         }
         let wire = self.open(OUTSIDE, host);
-        self.knock(wire, host, listener);
+        self.enqueue(wire, host, listener);
         Some(wire)
     }
 
-    fn knock(&mut self, wire: usize, host: usize, listener: usize) {
+    fn enqueue(&mut self, wire: usize, host: usize, listener: usize) {
         self.wires[wire].is_established = true;
         self.hosts[host].knocking[listener].push_back(wire);
         self.hosts[host].events.push_back(Event::Accept(listener));
@@ -157,7 +157,7 @@ impl Net {
         self.push(wire, side, bytes);
     }
 
-    /// What has arrived at the test's side; and whether no more follows.
+    /// Takes the bytes at the test's side; and whether the other side has closed.
     pub(crate) fn take(&mut self, wire: usize) -> (Vec<u8>, bool) {
         let wire = &mut self.wires[wire];
         let side = usize::from(wire.ends[0] != OUTSIDE);
@@ -206,7 +206,7 @@ impl Net {
         way.fin_ns.get_or_insert(last_ns);
     }
 
-    fn tell(&mut self, wire: usize, side: usize, readable: bool, writable: bool) {
+    fn report(&mut self, wire: usize, side: usize, readable: bool, writable: bool) {
         let w = &self.wires[wire];
         let (host, Some((id, _))) = (w.ends[side], w.ids[side]) else { return };
         let event = Event::Stream {
@@ -219,7 +219,7 @@ impl Net {
         self.hosts[host].events.push_back(event);
     }
 
-    /// What is due arrives; returns when the next thing is.
+    /// Delivers data that is due; returns the time of the next delivery.
     pub(crate) fn arrive(&mut self) -> u64 {
         let mut next_ns = u64::MAX;
         for wire in 0..self.wires.len() {
@@ -248,14 +248,14 @@ impl Net {
                     has_news = true;
                 }
                 if has_news {
-                    self.tell(wire, side, true, false);
+                    self.report(wire, side, true, false);
                 }
             }
         }
         next_ns
     }
 
-    /// When a host wants to be woken: at once if it has news.
+    /// When to wake a host: at once if it has events.
     pub(crate) fn wake_ns(&self) -> u64 {
         let of = |host: &Host| {
             let is_ready = host.is_busy || !host.events.is_empty();
@@ -264,7 +264,7 @@ impl Net {
         self.hosts.iter().filter(|host| host.is_up).map(of).min().unwrap_or(u64::MAX)
     }
 
-    /// A process is there from now on.
+    /// Starts a process.
     pub(crate) fn start(&mut self, host: usize) {
         let at = &mut self.hosts[host];
         at.is_up = true;
@@ -273,7 +273,7 @@ impl Net {
         at.events.clear();
     }
 
-    /// The process is gone: the kernel resets what it left open.
+    /// Kills the process: the kernel resets its connections.
     pub(crate) fn kill(&mut self, host: usize) {
         self.hosts[host].is_up = false;
         self.hosts[host].knocking = Default::default();
@@ -321,7 +321,7 @@ impl Read for Stream {
             *to = byte;
         }
         if !way.arrived.is_empty() {
-            net.tell(self.wire, self.side, true, false);
+            net.report(self.wire, self.side, true, false);
         }
         Ok(n)
     }
@@ -341,7 +341,7 @@ impl Write for Stream {
         let is_short = net.happens(net.short);
         let n = if is_short { bytes.len().min(1) } else { bytes.len() };
         if n < bytes.len() {
-            net.tell(self.wire, self.side, false, true);
+            net.report(self.wire, self.side, false, true);
         }
         net.push(self.wire, self.side, &bytes[..n]);
         Ok(n)
@@ -359,7 +359,7 @@ impl Write for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let net = &mut *self.net.borrow_mut();
-        // No event for it must reach a later process at this host.
+        // Its events must not reach a later process at this host.
         net.wires[self.wire].ids[self.side] = None;
         net.close(self.wire, self.side);
     }
@@ -396,7 +396,7 @@ impl Os for System {
     }
 
     fn sleep(&mut self, _: Duration, _: &mut Vec<Event>) -> io::Result<()> {
-        unreachable!("nobody here may freeze a process")
+        unreachable!("no test here freezes a process")
     }
 
     fn poll_admin(&mut self, _events: &mut Vec<Event>) -> io::Result<()> {
@@ -433,14 +433,14 @@ impl Os for System {
         }
         net.peer_syns += 1;
         let host = (0..net.hosts.len()).find(|host| address(*host) == *to);
-        let host = host.expect("an address that was advertised");
+        let host = host.expect("an advertised address");
         let wire = net.open(self.host, host);
         if net.are_parted(self.host, host) {
             net.wires[wire].is_lost = true;
         } else if !net.hosts[host].is_up {
             return Err(io::ErrorKind::ConnectionRefused.into());
         } else {
-            net.knock(wire, host, 2);
+            net.enqueue(wire, host, 2);
         }
         Ok(stream(wire, &self.net))
     }
@@ -457,7 +457,7 @@ impl Os for System {
     fn watch(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
         let net = &mut *self.net.borrow_mut();
         net.wires[stream.wire].ids[stream.side] = Some((id, side));
-        net.tell(stream.wire, stream.side, true, true);
+        net.report(stream.wire, stream.side, true, true);
         Ok(())
     }
 

@@ -23,22 +23,22 @@ fn agreed(harness: &mut Harness) -> Client {
 fn answer(wire: &[u8]) -> (Vec<String>, &'static str) {
     let mut harness = Harness::new(&[]);
     let mut client = agreed(&mut harness);
-    let said = client.exchange(&mut harness, &frame(0xc2, wire));
+    let output = client.exchange(&mut harness, &frame(0xc2, wire));
     let how = end(&harness, client.wire);
     assert_eq!(harness.driver.engine().memory(), 0, "memory is left behind");
     others_are_served(&mut harness);
-    (said, how)
+    (output, how)
 }
 
 fn refused(wire: &[u8], close: &str) {
-    let (said, how) = answer(wire);
-    assert!(said.len() == 1 && said[0].starts_with(close) && how == "fin", "{said:?} {how}");
+    let (output, how) = answer(wire);
+    assert!(output.len() == 1 && output[0].starts_with(close) && how == "fin", "{output:?} {how}");
 }
 
 fn echoed(wire: &[u8], length: usize) {
-    let (said, how) = answer(wire);
-    let fits = |said: &str| said.ends_with(&format!("binary ({length} bytes)"));
-    assert!(said.len() == 1 && fits(&said[0]) && how == "open", "{said:?} {how}");
+    let (output, how) = answer(wire);
+    let fits = |line: &str| line.ends_with(&format!("binary ({length} bytes)"));
+    assert!(output.len() == 1 && fits(&output[0]) && how == "open", "{output:?} {how}");
 }
 
 /// Complete blocks, with the empty block of the flush left in, so that more can follow.
@@ -86,8 +86,8 @@ fn a_fragmented_bomb_is_stored_compressed() {
         let memory = harness.driver.engine().memory();
         assert!(memory <= 2 * bomb.len() + 8 * KIB, "{memory} bytes for {}", (at + 1) * 1000);
     }
-    let said = client.exchange(&mut harness, &frame(0x80, b""));
-    assert_eq!(said, ["close 1009 \"message too big\""]);
+    let output = client.exchange(&mut harness, &frame(0x80, b""));
+    assert_eq!(output, ["close 1009 \"message too big\""]);
     others_are_served(&mut harness);
 }
 
@@ -119,8 +119,8 @@ fn streams_that_end_too_often() {
 }
 
 fn echoed_short(wire: &[u8], message: &str) {
-    let (said, how) = answer(wire);
-    assert_eq!((said, how), (vec![format!("binary {message:?}")], "open"));
+    let (output, how) = answer(wire);
+    assert_eq!((output, how), (vec![format!("binary {message:?}")], "open"));
 }
 
 #[test]
@@ -142,11 +142,11 @@ fn a_damaged_message_does_not_affect_later_ones() {
     let message = "all is well ".repeat(100);
     for damage in [&b"\x06"[..], b"\xf2\x48\xcd", &bomb(), &flushed(&noise(70 * KIB))[..KIB]] {
         let mut harmful = agreed(&mut harness);
-        let said = harmful.exchange(&mut harness, &frame(0xc1, damage));
-        assert!(said[0].starts_with("close 100"), "{said:?}");
-        let said =
+        let output = harmful.exchange(&mut harness, &frame(0xc1, damage));
+        assert!(output[0].starts_with("close 100"), "{output:?}");
+        let output =
             harmless.exchange(&mut harness, &peer::compressed(Kind::Text, message.as_bytes()));
-        assert_eq!(said, [format!("compressed text ({} bytes)", message.len())]);
+        assert_eq!(output, [format!("compressed text ({} bytes)", message.len())]);
     }
 }
 
@@ -156,12 +156,12 @@ fn utf8_is_checked_across_inflate_steps() {
     let mut client = agreed(&mut harness);
     // Characters of three bytes: one spans the end of each step of 64 KiB.
     let text = "€".repeat(100_000);
-    let said = client.exchange(&mut harness, &peer::compressed(Kind::Text, text.as_bytes()));
+    let output = client.exchange(&mut harness, &peer::compressed(Kind::Text, text.as_bytes()));
     // The echo is too long to be compressed in one step.
-    assert_eq!(said, ["text (300000 bytes)"]);
+    assert_eq!(output, ["text (300000 bytes)"]);
     let cut = &text.as_bytes()[..text.len() - 1];
-    let said = client.exchange(&mut harness, &peer::compressed(Kind::Text, cut));
-    assert_eq!(said, ["close 1007 \"text is not UTF-8\""]);
+    let output = client.exchange(&mut harness, &peer::compressed(Kind::Text, cut));
+    assert_eq!(output, ["close 1007 \"text is not UTF-8\""]);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn incompressible_messages_are_sent_uncompressed() {
     let mut harness = Harness::new(&[]);
     let mut client = agreed(&mut harness);
     for length in [511, 512, 10_000, 200_000] {
-        let said = client.exchange(&mut harness, &frame(0x82, &noise(length)));
-        assert_eq!(said, [format!("binary ({length} bytes)")]);
+        let output = client.exchange(&mut harness, &frame(0x82, &noise(length)));
+        assert_eq!(output, [format!("binary ({length} bytes)")]);
     }
 }

@@ -1,5 +1,5 @@
 //! Floods: the memory that a client can make the server hold is bounded, and other clients are
-//! served meanwhile. The floods are as small as shows the bound.
+//! served meanwhile. The floods are just large enough to show the bound.
 
 use super::{Client, REQUEST, end, get, others_are_served};
 use crate::harness::Harness;
@@ -37,9 +37,10 @@ fn a_thousand_requests_in_one_piece() {
     let turns = turns_until_output(&mut harness, other.wire);
     assert!(turns <= TURNS, "another client is answered after {turns} turns");
     harness.settle();
-    let said = flood.receive(&mut harness);
-    assert_eq!(said.len(), 1_000);
-    let in_order = said.chunks(2).all(|two| two[0].starts_with("200") && two[1].starts_with("404"));
+    let output = flood.receive(&mut harness);
+    assert_eq!(output.len(), 1_000);
+    let in_order =
+        output.chunks(2).all(|two| two[0].starts_with("200") && two[1].starts_with("404"));
     assert!(in_order, "the answers are in the order of the requests");
     assert_eq!(held(&harness), 0);
 }
@@ -129,9 +130,9 @@ fn responses_are_read_late() {
     harness.pass(20_000);
     harness.net.window(client.wire, usize::MAX);
     harness.settle();
-    let said = client.receive(&mut harness);
-    assert_eq!(said.len(), 5_000, "each is answered once");
-    assert!(said.iter().all(|line| line.starts_with("200 ")));
+    let output = client.receive(&mut harness);
+    assert_eq!(output.len(), 5_000, "each is answered once");
+    assert!(output.iter().all(|line| line.starts_with("200 ")));
 }
 
 #[test]
@@ -180,8 +181,10 @@ fn pings_of_a_peer_that_reads() {
     let pong = [&[0x8a, 125][..], &[b'p'; 125]].concat();
     for _ in 0..100 {
         harness.send(client.wire, &pings);
-        let said = harness.output(client.wire);
-        assert!(said.len() == 500 * pong.len() && said.chunks(pong.len()).all(|one| one == pong));
+        let output = harness.output(client.wire);
+        assert!(
+            output.len() == 500 * pong.len() && output.chunks(pong.len()).all(|one| one == pong)
+        );
         assert_eq!(held(&harness), 0);
     }
 }

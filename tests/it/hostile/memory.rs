@@ -84,8 +84,8 @@ impl Attack {
 
     fn end(mut self) {
         self.harness.send(self.bystander, &text("unharmed"));
-        let said = self.harness.output(self.bystander);
-        assert!(said.ends_with(b"unharmed"), "the idle client is closed: {said:?}");
+        let output = self.harness.output(self.bystander);
+        assert!(output.ends_with(b"unharmed"), "the idle client is closed: {output:?}");
         assert_eq!(self.harness.end(self.bystander), None);
         for wire in &self.wires {
             self.harness.net.reset(*wire);

@@ -25,19 +25,19 @@ fn a_head_of_a_byte_a_second() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::connect(&mut harness);
     let head = get("X: never ends");
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     for (second, byte) in head.iter().enumerate().take(12) {
-        said.extend(client.exchange(&mut harness, &[*byte]));
-        assert_eq!(said.is_empty(), second < 10, "after {second} s: {said:?}");
+        output.extend(client.exchange(&mut harness, &[*byte]));
+        assert_eq!(output.is_empty(), second < 10, "after {second} s: {output:?}");
         harness.pass(1_000);
-        said.extend(client.receive(&mut harness));
+        output.extend(client.receive(&mut harness));
         if second == 9 {
             harness.pass(16);
-            said.extend(client.receive(&mut harness));
+            output.extend(client.receive(&mut harness));
         }
     }
-    assert!(said.len() == 1 && said[0].starts_with("408 "), "{said:?}");
-    assert!(said[0].contains("connection=\"close\""), "{said:?}");
+    assert!(output.len() == 1 && output[0].starts_with("408 "), "{output:?}");
+    assert!(output[0].contains("connection=\"close\""), "{output:?}");
 }
 
 #[test]
@@ -50,8 +50,8 @@ fn the_head_timeout_of_a_later_request_starts_at_its_first_byte() {
     harness.pass(9_900);
     assert_eq!(end(&harness, client.wire), "open");
     harness.pass(200);
-    let said = client.receive(&mut harness);
-    assert!(said.len() == 1 && said[0].starts_with("408 "), "{said:?}");
+    let output = client.receive(&mut harness);
+    assert!(output.len() == 1 && output[0].starts_with("408 "), "{output:?}");
 }
 
 #[test]
@@ -128,13 +128,13 @@ fn a_byte_a_second_of_a_declared_mebibyte() {
 fn a_message_of_the_maximum_size() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::upgraded(&mut harness, "/echo");
-    let said = client.exchange(&mut harness, &frame(0x82, &vec![b'x'; 1 << 20]));
-    assert_eq!(said, ["binary (1048576 bytes)"]);
-    let said = client.exchange(&mut harness, &frame(0x02, &vec![b'x'; 1 << 20]));
-    assert_eq!(said, [""; 0]);
+    let output = client.exchange(&mut harness, &frame(0x82, &vec![b'x'; 1 << 20]));
+    assert_eq!(output, ["binary (1048576 bytes)"]);
+    let output = client.exchange(&mut harness, &frame(0x02, &vec![b'x'; 1 << 20]));
+    assert_eq!(output, [""; 0]);
     // Refused at the header, before any payload.
-    let said = client.exchange(&mut harness, &frame(0x80, b"x")[..6]);
-    assert!(said.len() == 1 && said[0].starts_with("close 1009 "), "{said:?}");
+    let output = client.exchange(&mut harness, &frame(0x80, b"x")[..6]);
+    assert!(output.len() == 1 && output[0].starts_with("close 1009 "), "{output:?}");
     assert_eq!(harness.driver.engine().memory(), 0);
 }
 
@@ -154,10 +154,13 @@ fn invalid_utf8_is_refused_at_the_first_bad_byte() {
         let sent = [good, &[bad], &[b' '; 100]].concat();
         // The first of three frames, most of which is never sent.
         let first = frame(0x01, &sent);
-        let said = client.exchange(&mut harness, &first[..6 + good.len()]);
-        assert_eq!(said, [""; 0], "{good:02x?} is the beginning of something");
-        let said = client.exchange(&mut harness, &first[6 + good.len()..=6 + good.len()]);
-        assert!(said.len() == 1 && said[0].starts_with("close 1007 "), "{good:02x?}: {said:?}");
+        let output = client.exchange(&mut harness, &first[..6 + good.len()]);
+        assert_eq!(output, [""; 0], "{good:02x?} is the beginning of something");
+        let output = client.exchange(&mut harness, &first[6 + good.len()..=6 + good.len()]);
+        assert!(
+            output.len() == 1 && output[0].starts_with("close 1007 "),
+            "{good:02x?}: {output:?}"
+        );
         assert_eq!(end(&harness, client.wire), "fin");
     }
 }
@@ -167,8 +170,8 @@ fn invalid_utf8_is_refused_at_the_first_bad_byte() {
 fn a_close_without_a_fin() {
     let mut harness = Harness::new(&[]);
     let mut client = Client::upgraded(&mut harness, "/echo");
-    let said = client.exchange(&mut harness, &close(1000, ""));
-    assert_eq!(said, ["close 1000 \"\""]);
+    let output = client.exchange(&mut harness, &close(1000, ""));
+    assert_eq!(output, ["close 1000 \"\""]);
     assert_eq!(end(&harness, client.wire), "fin");
     harness.pass(1_950);
     assert_eq!(end(&harness, client.wire), "fin");
@@ -275,8 +278,8 @@ fn half_closed_while_echoes_wait() {
         assert_eq!(end(&harness, client.wire), "open", "{n} echoes wait");
         harness.net.window(client.wire, usize::MAX);
         harness.settle();
-        let said = client.receive(&mut harness);
-        let (last, echoes) = said.split_last().unwrap();
+        let output = client.receive(&mut harness);
+        let (last, echoes) = output.split_last().unwrap();
         assert_eq!(echoes.len(), n, "of {n}, then {last}");
         assert!(echoes.iter().all(|echo| echo == "binary (1000 bytes)"));
         assert_eq!(last, "close 1002 \"ended without a close frame\"");
@@ -291,8 +294,8 @@ fn the_same_key_from_one_address() {
     let upgrade = peer::upgrade("/echo", &[]);
     for n in 0..1_010 {
         let mut client = Client::connect(&mut harness);
-        let said = client.exchange(&mut harness, &upgrade);
+        let output = client.exchange(&mut harness, &upgrade);
         let want = if n < 1_000 { "101 " } else { "503 " };
-        assert!(said.len() == 1 && said[0].starts_with(want), "connection {n}: {said:?}");
+        assert!(output.len() == 1 && output[0].starts_with(want), "connection {n}: {output:?}");
     }
 }

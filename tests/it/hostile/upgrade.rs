@@ -192,9 +192,9 @@ fn at_the_connection_limit() {
     let mut first = Client::upgraded(&mut harness, "/echo");
     let _second = Client::upgraded(&mut harness, "/echo");
     let mut third = Client::connect(&mut harness);
-    let said = third.exchange(&mut harness, &peer::upgrade("/echo", &[]));
-    assert!(said.len() == 1 && said[0].starts_with("503 "), "{said:?}");
-    assert!(said[0].contains("retry-after=") && said[0].contains("connection=\"close\""));
+    let output = third.exchange(&mut harness, &peer::upgrade("/echo", &[]));
+    assert!(output.len() == 1 && output[0].starts_with("503 "), "{output:?}");
+    assert!(output[0].contains("retry-after=") && output[0].contains("connection=\"close\""));
     assert_eq!(end(&harness, third.wire), "fin");
     assert_eq!(first.exchange(&mut harness, &peer::text("unharmed")), ["text \"unharmed\""]);
 }
@@ -212,7 +212,7 @@ fn while_draining() {
     harness.pass(5_000);
     let rest = peer::upgrade("/echo", &[]);
     let rest = &rest[b"GET /echo HTTP/1.1\r\n".len()..];
-    let said = half.exchange(&mut harness, rest);
-    assert!(said.len() == 1 && said[0].starts_with("503 "), "{said:?}");
-    assert!(said[0].contains("retry-after=") && said[0].contains("connection=\"close\""));
+    let output = half.exchange(&mut harness, rest);
+    assert!(output.len() == 1 && output[0].starts_with("503 "), "{output:?}");
+    assert!(output[0].contains("retry-after=") && output[0].contains("connection=\"close\""));
 }

@@ -200,7 +200,7 @@ impl Run {
             }
             let most = if all { usize::MAX } else { self.rng.below(6) as usize };
             let (now, Self { viewers, api, informer, .. }) = (self.now(), &mut *self);
-            let mut said = 0;
+            let mut sent = 0;
             let then = informer.feed.speak(now, viewer, &mut |encoded: &Encoded| {
                 for payload in encoded.payloads() {
                     match at {
@@ -208,8 +208,8 @@ impl Run {
                         _ => viewers[at].read(payload, api),
                     }
                 }
-                said += 1;
-                most.saturating_sub(said)
+                sent += 1;
+                most.saturating_sub(sent)
             });
             assert_eq!(then, Then::Wait, "no viewer is that slow");
             if !all {
@@ -255,13 +255,13 @@ fn play(seed: u64) -> Run {
     run.pass(700 * SECOND_NS);
     // All viewers are woken, the slow one as well.
     for key in 0..3 {
-        let mut said: Vec<Vec<u8>> = Vec::new();
+        let mut payloads: Vec<Vec<u8>> = Vec::new();
         let now = run.now();
         run.informer.feed.speak(now, id(key), &mut |encoded| {
-            said.extend(encoded.payloads().map(<[u8]>::to_vec));
+            payloads.extend(encoded.payloads().map(<[u8]>::to_vec));
             1
         });
-        for payload in said {
+        for payload in payloads {
             match key {
                 2 => run.viewers[key].line(&payload),
                 _ => run.viewers[key].read(&payload, &run.api),
@@ -292,7 +292,7 @@ fn judge(run: &Run) {
         };
         let wanted: Vec<_> = run.api.objects.values().map(real).collect();
         assert_eq!(shown, wanted, "a viewer differs from the server");
-        assert!(viewer.synced, "a viewer was not told that it is synced");
+        assert!(viewer.synced, "a viewer received no `synced`");
         assert!(viewer.deleted <= run.api.deletions, "more deletions than happened");
     }
     let names: Vec<&String> = run.viewers[2].objects.keys().collect();

@@ -15,11 +15,11 @@ fn after_list(answer: &[u8]) -> String {
     let mut scripted = Scripted::new(Format::Json);
     scripted.receive(answer, 4096);
     scripted.end(HangUp::Eof);
-    let stale = scripted.output.iter().find(|said| said.starts_with("{\"type\":\"stale\""));
-    let reason = stale.map(|said| said.split("\"reason\":\"").nth(1).unwrap().to_owned());
+    let stale = scripted.output.iter().find(|line| line.starts_with("{\"type\":\"stale\""));
+    let reason = stale.map(|line| line.split("\"reason\":\"").nth(1).unwrap().to_owned());
     if reason.is_some() {
         assert!(
-            !scripted.output.iter().any(|said| said.contains("synced")),
+            !scripted.output.iter().any(|line| line.contains("synced")),
             "{:?}",
             scripted.output
         );
@@ -72,9 +72,9 @@ fn invalid_lists() {
         (b"HTTP/1.1 200".to_vec(), "is lost"),
         (Vec::new(), "is lost"),
     ] {
-        let said = after_list(&bytes);
+        let got = after_list(&bytes);
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(120)]).into_owned();
-        assert!(said.contains(reason), "{said:?} instead of {reason:?}: {shown}");
+        assert!(got.contains(reason), "{got:?} instead of {reason:?}: {shown}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The informer against an API server of our own: recordings, random histories, hostile answers,
+//! The informer against our own API server: recordings, random histories, hostile answers,
 //! and the whole server with its viewers.
 
 mod history;

@@ -32,13 +32,13 @@ fn recorded_watches_read_the_same_wherever_they_are_cut() {
                 assert_eq!(watch(name, size, format).output, whole, "{name} in pieces of {size}");
             }
         }
-        let said = watch(name, usize::MAX, Format::Text).output.join("\n");
+        let output = watch(name, usize::MAX, Format::Text).output.join("\n");
         for sentence in [
             "Successfully processed deployment: hello",
             "updated - Replicas changed: ",
             "Deployment hello deleted\nDeployment default/hello has been deleted",
         ] {
-            assert!(said.contains(sentence), "{name}: no {sentence:?} in {said}");
+            assert!(output.contains(sentence), "{name}: no {sentence:?} in {output}");
         }
         let scripted = watch(name, 4096, Format::Json);
         assert!(scripted.informer.feed.contents().is_empty(), "it was deleted at the end");

@@ -52,9 +52,9 @@ impl Scripted {
             }
         }
         let (now, output) = (self.now(), &mut self.output);
-        self.informer.feed.speak(now, VIEWER, &mut |said| {
+        self.informer.feed.speak(now, VIEWER, &mut |encoded| {
             output.extend(
-                said.payloads().map(|payload| String::from_utf8(payload.to_vec()).unwrap()),
+                encoded.payloads().map(|payload| String::from_utf8(payload.to_vec()).unwrap()),
             );
             1
         });

@@ -77,12 +77,12 @@ fn one_list_and_one_watch_for_all() {
 #[test]
 fn five_thousand_deployments_are_ten_megabytes_at_most() {
     let (mut harness, _, mut viewer) = synced(5000, "?format=json");
-    let mut said = 0;
+    let mut received = 0;
     for _ in 0..1000 {
         harness.settle();
-        said += viewer.read(&mut harness).len();
+        received += viewer.read(&mut harness).len();
     }
-    assert_eq!(said, 5001, "each Deployment, and `synced`");
+    assert_eq!(received, 5001, "each Deployment, and `synced`");
     let cost = harness.driver.engine().memory();
     assert!(cost < 5000 * 2048, "{} bytes a Deployment", cost / 5000);
     assert!(cost > 5000 * 100, "Deployments are not accounted for");
@@ -111,24 +111,24 @@ fn a_slow_viewer_gets_the_last_state_of_each() {
     harness.send(api, &line("DELETED", "d8", 3001));
     harness.send(api, &line("ADDED", "d8", 3002));
     assert_eq!(output + fast.read(&mut harness).len(), 1998 + 3, "the others get every change");
-    let mut said = [Vec::new(), Vec::new()];
-    for (viewer, said) in [&mut slow, &mut text].into_iter().zip(&mut said) {
+    let mut outputs = [Vec::new(), Vec::new()];
+    for (viewer, lines) in [&mut slow, &mut text].into_iter().zip(&mut outputs) {
         harness.net.window(viewer.wire, usize::MAX);
         harness.settle();
-        said.extend(viewer.read(&mut harness));
+        lines.extend(viewer.read(&mut harness));
     }
-    let [json, text] = said;
+    let [json, text] = outputs;
     assert!(json.len() < 1500, "{} of 2001 changes", json.len());
-    let ends = json.iter().filter(|said| said.contains("\\\"deleted\\\"")).count();
+    let ends = json.iter().filter(|line| line.contains("\\\"deleted\\\"")).count();
     assert_eq!(ends, 2, "each deletion is reported once");
     let last = |name: &str| {
         let name = format!("\\\"name\\\":\\\"{name}\\\"");
-        json.iter().rev().find(|said| said.contains(&name)).unwrap()
+        json.iter().rev().find(|line| line.contains(&name)).unwrap()
     };
     assert!(last("d19").contains("\\\"resourceVersion\\\":\\\"1999\\\""), "{}", last("d19"));
     assert!(last("d8").contains("\\\"added\\\""), "{}", last("d8"));
     assert!(text.last().unwrap().contains("Successfully processed deployment: d8"));
-    assert!(text.iter().filter(|said| said.contains("deployment: d3\"")).count() < 100);
+    assert!(text.iter().filter(|line| line.contains("deployment: d3\"")).count() < 100);
 }
 
 /// Random histories through the whole server, the loop and the network.

@@ -1,5 +1,5 @@
 //! The operating system of all tests that drive the real loop: a node's view of the `network`.
-//! It promises what Linux and epoll promise, and no more.
+//! Its guarantees are those of Linux and epoll, no stronger ones.
 
 mod network;
 
@@ -69,7 +69,7 @@ impl Read for Stream {
         let more = n < buffer.len() && !end.received.is_empty();
         let writer_waits = std::mem::take(&mut end.writer_waits);
         if more {
-            // A kernel that gives less than it has reports the rest as something new.
+            // After a short read the kernel reports the rest as a new event.
             net.report(self.wire, self.node, true, false);
         }
         if writer_waits {
@@ -121,7 +121,7 @@ impl Write for Stream {
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        // As a kernel takes them: one after the other, not only the first.
+        // Like a kernel, it writes all pieces, not only the first.
         self.write(&pieces.iter().flat_map(|piece| piece.iter().copied()).collect::<Vec<u8>>())
     }
 
@@ -172,7 +172,7 @@ impl Os for FakeOs {
         events.extend(process.events.drain(..taken).map(|(_, event)| event));
         process.busy |= taken > 0;
         if net.happens(net.odds.stale_events) {
-            // Spurious for a stream that exists, stale for one that has existed.
+            // Spurious for an existing stream, stale for a closed one.
             let key = net.rng.below(20) as u32;
             let generation = net.rng.below(3) as u32;
             let id = Id { key, generation };
@@ -210,7 +210,7 @@ impl Os for FakeOs {
         if net.now_ns >= net.exhausted_until_ns && net.happens(net.odds.exhausted) {
             net.exhausted_until_ns = net.now_ns + time::ms(net.rng.below(300));
         }
-        // As Linux does: first whether there is a descriptor, then whether a connection waits.
+        // Like Linux, it checks for a free descriptor before it checks the queue.
         if net.descriptors == 0 || net.now_ns < net.exhausted_until_ns {
             net.accepts_without_descriptor += 1;
             return Err(io::Error::from_raw_os_error(EMFILE));
@@ -221,7 +221,7 @@ impl Os for FakeOs {
         net.accepts += 1;
         net.accepts_in_a_row += 1;
         net.most_accepts_in_a_row = net.most_accepts_in_a_row.max(net.accepts_in_a_row);
-        assert!(net.accepts < 100_000, "it accepts without end");
+        assert!(net.accepts < 100_000, "it accepts in an endless loop");
         if net.reconnects && listener == 0 {
             let wire = net.open();
             net.accept_queues[0].push_back(wire);
@@ -311,7 +311,7 @@ impl Os for FakeOs {
     }
 
     fn reset(&mut self, stream: Stream) {
-        // The stream is dropped behind this, when its end is closed already.
+        // The stream is dropped afterwards, when its end is already closed.
         let mut net = self.net.state();
         net.wires[stream.wire].ends[self.node as usize].end = Some(End::Reset);
         net.destroy(stream.wire);

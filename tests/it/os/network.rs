@@ -1,5 +1,5 @@
 //! Wires with two ends in virtual time. A node holds an end as a stream; an end that no node holds
-//! is the test's, which reads at once whatever its window admits. Readiness is edge-triggered, as
+//! is the test's, which reads at once as far as its window allows. Readiness is edge-triggered, as
 //! with epoll: a change is reported once. All faults are off unless a test plans or draws them.
 
 use std::cell::{Cell, RefCell, RefMut};
@@ -17,7 +17,7 @@ use wspulse::time;
 pub(crate) enum Node {
     /// The server under test.
     Server,
-    /// Clients on a loop of their own in the simulation; everywhere else the test.
+    /// The clients with their own loop in the simulation; in other tests the test itself.
     Peer,
 }
 
@@ -27,7 +27,7 @@ impl Node {
     }
 }
 
-/// How often each fault strikes, per thousand calls or wires, and what all wires are like.
+/// The odds of each fault, per thousand calls or wires, and properties of all wires.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Odds {
     pub(crate) short: u64,
@@ -36,12 +36,12 @@ pub(crate) struct Odds {
     pub(crate) stale_events: u64,
     pub(crate) exhausted: u64,
     pub(crate) clock_gap: u64,
-    /// Per thousand wires: cut after some byte, half closed by the client, or stalled for long.
+    /// Per thousand wires: cut after some byte, half-closed by the client, or stalled for long.
     pub(crate) cut: u64,
     pub(crate) half_closed: u64,
     pub(crate) stalled: u64,
     pub(crate) latency_ms: u64,
-    /// Bytes that a wire takes before its reader has read them.
+    /// Bytes that a wire holds before its reader has read them.
     pub(crate) capacity: usize,
 }
 
@@ -74,13 +74,13 @@ pub(crate) enum Fault {
     Reset,
 }
 
-/// What becomes of connections that the server opens.
+/// The result of connections that the server opens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnConnect {
     #[default]
     Refuse,
     Accept,
-    /// No answer ever, as behind a firewall that drops packets.
+    /// No answer, as behind a firewall that drops packets.
     Drop,
 }
 
@@ -89,23 +89,23 @@ pub(crate) enum OnConnect {
 pub(crate) enum End {
     Fin,
     Closed,
-    /// Closed with so many bytes unread: the kernel sends an RST.
+    /// Closed with this many bytes unread: the kernel sends an RST.
     ClosedUnread(usize),
     Reset,
 }
 
-/// One end of a wire, and what is on its way to it.
+/// One end of a wire, and the data in flight to it.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) id: Option<(Id, Side)>,
-    /// When it arrives, and what.
+    /// Data in flight with its arrival times.
     in_flight: VecDeque<(u64, Vec<u8>)>,
     pub(super) received: VecDeque<u8>,
     /// When the other end's FIN arrives.
     fin_ns: Option<u64>,
     pub(super) fin_received: bool,
     reset_reported: bool,
-    /// Bytes that it takes before its reader reads more.
+    /// Bytes that it accepts before its reader reads more.
     pub(super) window: usize,
     /// The other end waits for room in the window.
     pub(super) writer_waits: bool,
@@ -137,42 +137,42 @@ pub(super) struct Wire {
     /// By node.
     pub(super) ends: [Endpoint; 2],
     pub(super) reset: bool,
-    /// What the test has read and not taken.
+    /// Bytes that the test's end has received and the test has not taken.
     output: Vec<u8>,
     pub(super) held_bytes: usize,
-    /// The server opened it, and nobody answers.
+    /// The server opened it, and the SYN is unanswered.
     pub(super) unanswered: bool,
-    /// Drawn: bytes from the client after which it is cut, or half closed.
+    /// Drawn: bytes from the client after which it is cut or half-closed.
     cut_after: Option<usize>,
     half_closed_after: Option<usize>,
     /// Drawn: how long the first bytes from the client are delayed.
     stall_ns: u64,
     client_bytes: usize,
-    /// A fault struck this wire, so its client may fail; those of other wires may not.
+    /// A fault struck this wire, so its client may fail.
     pub(super) harmed: bool,
 }
 
-/// What the network knows of a node's process.
+/// The network's state of a node's process.
 #[derive(Debug)]
 pub(super) struct Process {
-    /// With the side of the listener or stream: the admin side can be polled alone.
+    /// Events with the side of their listener or stream, since the admin side can be polled alone.
     pub(super) events: VecDeque<(Side, Event)>,
     wake_ns: u64,
-    /// It did something in its last turn, so what it waits for is not known yet.
+    /// It was active in its last turn, so its next deadline is not known yet.
     pub(super) busy: bool,
-    /// It sleeps and sees only signals.
+    /// It sleeps and receives only signals.
     frozen: bool,
 }
 
 impl Process {
-    /// It waits for its next event, at most until a moment.
+    /// Waits for its next event, until a timeout.
     pub(super) fn wait(&mut self, now_ns: u64, timeout_ns: u64, frozen: bool) {
         self.busy = timeout_ns == 0 || self.wake_ns <= now_ns;
         self.wake_ns = now_ns.saturating_add(timeout_ns);
         self.frozen = frozen;
     }
 
-    /// Moves the events that are wanted, in order.
+    /// Moves the wanted events, in order.
     pub(super) fn take_events(&mut self, wanted: fn((Side, Event)) -> bool, to: &mut Vec<Event>) {
         let (wanted, left) = self.events.drain(..).partition::<VecDeque<_>, _>(|one| wanted(*one));
         self.events = left;
@@ -185,7 +185,7 @@ impl Process {
     }
 }
 
-/// The network and its clock; what tests plan and count is public.
+/// The network and its clock; tests set and read the public fields.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) now_ns: u64,
@@ -196,11 +196,11 @@ pub(crate) struct State {
     /// The side of a third listener, of a part.
     pub(crate) part: Option<Side>,
     pub(super) processes: [Process; 2],
-    /// No process is at the peer's ends: they are the test's.
+    /// The peer's ends belong to the test, not to a process.
     peer_is_test: bool,
     pub(crate) accepting_stopped: bool,
     pub(super) exhausted_until_ns: u64,
-    /// Reads and writes so far, and the one that a fault strikes.
+    /// Reads and writes so far, and the one with a planned fault.
     pub(crate) calls: u64,
     pub(crate) fault: Option<(u64, Fault)>,
     /// Events that one wait returns at most.
@@ -210,13 +210,13 @@ pub(crate) struct State {
     /// Each connection that the main listener accepts is followed by another.
     pub(crate) reconnects: bool,
     pub(crate) accepts: usize,
-    /// Accepts since the admin side's events were last taken, and the most that this has been.
+    /// Accepts since the admin side's events were last taken, and the maximum of this count.
     pub(super) accepts_in_a_row: usize,
     pub(crate) most_accepts_in_a_row: usize,
     /// Descriptors left, and accepts that found none.
     pub(crate) descriptors: usize,
     pub(crate) accepts_without_descriptor: u64,
-    /// Connections that the server has opened, and what becomes of further ones.
+    /// Connections that the server has opened, and the result of further ones.
     pub(crate) outgoing: Vec<usize>,
     pub(crate) on_connect: OnConnect,
     /// The same for single addresses.
@@ -228,7 +228,7 @@ pub(crate) struct State {
     /// Names that the server is to be told of.
     pub(super) resolved: VecDeque<Box<str>>,
     pub(crate) files: Option<Vec<(String, Vec<u8>)>>,
-    /// What the kernel reports as the server's memory, where a test limits it.
+    /// The kernel's figure of the server's memory, if a test sets it.
     pub(crate) memory_used: Option<Rc<Cell<u64>>>,
 }
 
@@ -237,7 +237,7 @@ impl State {
         self.rng.below(1000) < per_mille
     }
 
-    /// Whether the present call is the one that a test has planned this fault for.
+    /// Whether the test has planned this fault for the current call.
     pub(super) fn is_planned(&self, fault: Fault) -> bool {
         self.fault == Some((self.calls, fault))
     }
@@ -258,7 +258,7 @@ impl State {
         self.wires.len() - 1
     }
 
-    /// Draws whether a wire is cut, half closed or stalled.
+    /// Draws whether a wire is cut, half-closed or stalled.
     pub(super) fn harm(&mut self, wire: usize) {
         let (mut cut_after, mut half_closed_after, mut stall_ns) = (None, None, 0);
         if self.happens(self.odds.cut) {
@@ -282,7 +282,7 @@ impl State {
         self.processes[Node::Server as usize].events.push_back((side, Event::Accept(listener)));
     }
 
-    /// Reports a change to the node at an end, if it watches it.
+    /// Reports a change to the node at an end, if the node watches it.
     pub(super) fn report(&mut self, wire: usize, node: Node, readable: bool, writable: bool) {
         let reset = self.wires[wire].reset;
         let end = &self.wires[wire].ends[node as usize];
@@ -297,7 +297,7 @@ impl State {
         self.processes[node as usize].events.push_back((side, event));
     }
 
-    /// What is due at one end arrives; returns when the next thing is.
+    /// Delivers data that is due at one end; returns the time of the next delivery.
     fn deliver(&mut self, wire: usize, node: Node) -> u64 {
         let (now_ns, reset) = (self.now_ns, self.wires[wire].reset);
         let end = &mut self.wires[wire].ends[node as usize];
@@ -319,7 +319,7 @@ impl State {
     }
 
     /// Moves the clock to the next moment at which something happens, at most to the limit, unless
-    /// a node has something to do now. Returns false when nothing is left to do until the limit.
+    /// a node has something to do now. Returns false if nothing happens until the limit.
     pub(crate) fn advance(&mut self, limit_ns: u64) -> bool {
         let mut next_ns = u64::MAX;
         for wire in 0..self.wires.len() {
@@ -344,7 +344,7 @@ impl State {
         true
     }
 
-    /// The connection is reset, and what was on its way is lost.
+    /// Resets the connection; data in flight is lost.
     pub(super) fn destroy(&mut self, wire: usize) {
         self.wires[wire].reset = true;
         for end in &mut self.wires[wire].ends {
@@ -378,7 +378,7 @@ impl State {
         let wire_state = &mut self.wires[wire];
         let to = &mut wire_state.ends[from.other() as usize];
         if to.fin_ns.is_some() {
-            // Bytes behind a FIN that a fault has sent are lost.
+            // Bytes after a FIN that a fault has sent are lost.
             return;
         }
         to.window = to.window.saturating_sub(bytes.len());
@@ -422,7 +422,7 @@ impl State {
 const IDLE: Process =
     Process { events: VecDeque::new(), wake_ns: u64::MAX, busy: false, frozen: false };
 
-/// The network as the streams and the test share it. Wires are named by their numbers.
+/// A handle to the network, shared by the streams and the test. Wires are numbered.
 #[derive(Clone, Debug)]
 pub(crate) struct Network(Rc<RefCell<State>>);
 
@@ -507,7 +507,7 @@ impl Network {
         state.deliver(wire, Node::Server);
     }
 
-    /// Connections that the server opened and that nobody has answered are refused.
+    /// Refuses the connections that the server opened and whose SYN is unanswered.
     pub(crate) fn refuse_unanswered(&self) {
         let state = self.state();
         let wires = state.wires.iter().enumerate();
@@ -519,7 +519,7 @@ impl Network {
         }
     }
 
-    /// The test takes so many bytes from now on.
+    /// The test reads this many further bytes.
     pub(crate) fn window(&self, wire: usize, bytes: usize) {
         let mut state = self.state();
         let end = &mut state.wires[wire].ends[Node::Peer as usize];
@@ -552,7 +552,7 @@ impl Network {
         self.state().wires[wire].ends[Node::Server as usize].end
     }
 
-    /// What the server's stream says that it holds back.
+    /// Sets the bytes that the server's stream reports as held.
     pub(crate) fn hold(&self, wire: usize, bytes: usize) {
         self.state().wires[wire].held_bytes = bytes;
     }

@@ -36,10 +36,10 @@ fn files_are_found_however_a_client_spells_them() {
         "/a%20b.txt",
         "/d/x.txt",
     ] {
-        let said = client.get(&format!("/base{path}"));
+        let response = client.get(&format!("/base{path}"));
         assert!(
-            said.starts_with("200 ") && said.contains("content-length=\"5\""),
-            "{path}: {said}"
+            response.starts_with("200 ") && response.contains("content-length=\"5\""),
+            "{path}: {response}"
         );
     }
     for path in [
@@ -52,8 +52,8 @@ fn files_are_found_however_a_client_spells_them() {
         "/d/../a+b.txt",
         "/d/%2e%2e/a+b.txt",
     ] {
-        let said = client.get(&format!("/base{path}"));
-        assert!(said.starts_with("404 "), "{path}: {said}");
+        let response = client.get(&format!("/base{path}"));
+        assert!(response.starts_with("404 "), "{path}: {response}");
     }
 }
 
@@ -64,11 +64,15 @@ fn no_gzip_for_clients_that_refuse_it() {
     let server = Server::start(&["--assets", folder.0.to_str().unwrap()]);
     let mut client = Client::connect(server.main);
     for weights in ["gzip;Q=0", "gzip; q = 0", "br, gzip;Q=0.0", "*;q=0", "identity;q=1, *;q=0"] {
-        let said = asked(&mut client, "/page.html", &format!("Accept-Encoding: {weights}"));
-        assert!(said.contains("content-length=\"1200\""), "{weights}: {said}");
+        let response = asked(&mut client, "/page.html", &format!("Accept-Encoding: {weights}"));
+        assert!(response.contains("content-length=\"1200\""), "{weights}: {response}");
     }
-    let said = asked(&mut client, "/page.html", "Accept-Encoding: *;q=0, gzip;Q=0.1");
-    assert_eq!(said.contains("content-encoding=\"gzip\""), cfg!(feature = "deflate"), "{said}");
+    let response = asked(&mut client, "/page.html", "Accept-Encoding: *;q=0, gzip;Q=0.1");
+    assert_eq!(
+        response.contains("content-encoding=\"gzip\""),
+        cfg!(feature = "deflate"),
+        "{response}"
+    );
 }
 
 /// As the kubelet mounts a `ConfigMap`: links to a link to a hidden directory, all inside.
@@ -106,13 +110,13 @@ fn links_stay_inside_of_the_directory() {
         let link = mount.join(name);
         symlink(target, &link).unwrap();
         let arguments = ["--listen", "127.0.0.1:0", "--log-format", "text", "--assets"];
-        let said = output(&[&arguments[..], &[mount.to_str().unwrap()]].concat(), &[]);
+        let outcome = output(&[&arguments[..], &[mount.to_str().unwrap()]].concat(), &[]);
         let refusal = format!(
             "wspulse: --assets: cannot serve {} is a link that leads out of the directory: \
              replace it by a copy\n",
             link.display()
         );
-        assert_eq!(said, (1, String::new(), refusal));
+        assert_eq!(outcome, (1, String::new(), refusal));
         server.signal("HUP");
         assert_eq!(server.wait_for("reload")["level"], "warn");
         fs::remove_file(&link).unwrap();
@@ -124,8 +128,8 @@ fn links_stay_inside_of_the_directory() {
 fn no_time_of_a_mount_is_longer_than_a_day() {
     for name in ["delay", "randping", "every", "ping", "work", "close_after"] {
         let mount = format!("/x=echo?{name}=10000h");
-        let (code, _, said) = output(&["--mount", &mount], &[]);
-        assert!(said.contains(&format!("parameter {name}: ")) && said.contains("24h"), "{said}");
+        let (code, _, err) = output(&["--mount", &mount], &[]);
+        assert!(err.contains(&format!("parameter {name}: ")) && err.contains("24h"), "{err}");
         assert_eq!(code, 2, "{mount}");
         assert_eq!(output(&["--check", "--mount", &format!("/x=echo?{name}=24h")], &[]).0, 0);
     }
@@ -135,8 +139,11 @@ fn no_time_of_a_mount_is_longer_than_a_day() {
     assert_eq!(client.line(), "text \"still here\"");
     let mut refused = Client::connect(server.main);
     refused.send(&crate::peer::upgrade("/echo?close_after=25h", &[]));
-    let said = refused.line();
-    assert!(said.starts_with("400 ") && said.contains("close_after: must be a duration up to 24h"));
+    let response = refused.line();
+    assert!(
+        response.starts_with("400 ")
+            && response.contains("close_after: must be a duration up to 24h")
+    );
     server.signal("TERM");
     assert_eq!(client.line(), "close 1001 \"draining\"");
     drop(client);
@@ -153,10 +160,10 @@ fn callbacks_from_other_machines_need_a_token_or_a_flag() {
         assert_eq!(code(&[near]), 0, "{near}");
     }
     for far in ["[::]:8081", "0.0.0.0:8081", "192.0.2.1:8081"] {
-        let (code_without, _, said) = output(&[&gateway[..], &[far]].concat(), &[]);
+        let (code_without, _, err) = output(&[&gateway[..], &[far]].concat(), &[]);
         assert_eq!(code_without, 2, "{far}");
         for name in ["--admin-listen", "-token-file", "-credentials-file", "--gateway-open", far] {
-            assert!(said.contains(name), "{name} in {said}");
+            assert!(err.contains(name), "{name} in {err}");
         }
         assert_eq!(code(&[far, "--gateway-open"]), 0);
         assert_eq!(code(&[far, "--gateway-token-file", "/t"]), 0);
@@ -191,18 +198,18 @@ fn kube_auto_uses_a_kubeconfig_on_loopback_only() {
         command.args(arguments);
         Server::run_in(command, &[("KUBECONFIG", &path)])
     };
-    let server = run(&DOORS);
+    let server = run(&LISTENERS);
     let _viewer = Client::upgraded(server.main, "/api/wds/logs", &[]);
     // It is asked for Deployments.
     drop(api.accept().unwrap());
     assert_eq!(server.logged("kube").len(), 0, "{:?}", server.log);
     // One address that other machines can reach is enough. This one cannot be bound: exit 1.
     let far = ["--listen", "127.0.0.1:0", "--listen", "192.0.2.1:0", "--admin-listen", "off"];
-    let (code, _, said) = output(&far, &[("KUBECONFIG", &path)]);
-    assert_eq!(code, 1, "{said}");
-    let told: Vec<&str> = said.lines().filter(|line| line.contains("\"kube\"")).collect();
-    assert!(told.len() == 1 && told[0].contains("--kube kubeconfig"), "{said}");
+    let (code, _, err) = output(&far, &[("KUBECONFIG", &path)]);
+    assert_eq!(code, 1, "{err}");
+    let lines: Vec<&str> = err.lines().filter(|line| line.contains("\"kube\"")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("--kube kubeconfig"), "{err}");
     let asked_for = [&far[..], &["--kube", "kubeconfig"]].concat();
-    let (_, _, said) = output(&asked_for, &[("KUBECONFIG", &path)]);
-    assert!(!said.contains("\"kube\""), "{said}");
+    let (_, _, err) = output(&asked_for, &[("KUBECONFIG", &path)]);
+    assert!(!err.contains("\"kube\""), "{err}");
 }

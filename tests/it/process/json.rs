@@ -76,9 +76,9 @@ fn no_duplicate_keys_in_the_backend() {
     command.args(["backend", "--listen", "127.0.0.1:0"]);
     let mut server = Server::spawn(command);
     server.wait_for("start");
-    let said = server.logged("listening")[0]["address"].as_str().unwrap().parse().unwrap();
+    let address = server.logged("listening")[0]["address"].as_str().unwrap().parse().unwrap();
     let all = |place: &str| {
         place == "both" || place.contains("wspulse backend") || place == "admin, backend"
     };
-    assert_eq!(answer_json(&mut Client::connect(said), "", all), ["/stats"]);
+    assert_eq!(answer_json(&mut Client::connect(address), "", all), ["/stats"]);
 }

@@ -133,23 +133,23 @@ fn sockets_passed_to_another_process_or_of_another_kind() {
     };
     // Variables that were meant for a parent process.
     for variables in ["LISTEN_PID=1 LISTEN_FDS=2", "LISTEN_FDS=2", "LISTEN_PID=$$ LISTEN_FDS=no"] {
-        let mut server = passed(pair(), variables, &DOORS);
+        let mut server = passed(pair(), variables, &LISTENERS);
         server.wait_for("start");
         assert_eq!(server.logged("passed").len(), 0, "{variables}");
     }
-    for (variables, said) in [
+    for (variables, want) in [
         ("LISTEN_PID=$$ LISTEN_FDS=2", "descriptor 3 is not a listening TCP or Unix stream socket"),
         ("LISTEN_PID=$$ LISTEN_FDS=65", "65 sockets were passed"),
     ] {
-        let mut server = passed(pair(), variables, &DOORS);
+        let mut server = passed(pair(), variables, &LISTENERS);
         let why = server.wait_for("exit");
-        assert!(why["message"].as_str().unwrap().contains(said), "{why}");
+        assert!(why["message"].as_str().unwrap().contains(want), "{why}");
         assert_eq!(server.exit(), Some(1));
     }
 }
 
 /// The next notification.
-fn told(manager: &UnixDatagram) -> String {
+fn notification(manager: &UnixDatagram) -> String {
     let mut news = [0; 4096];
     let n = loop {
         match manager.recv(&mut news) {
@@ -169,8 +169,8 @@ fn the_service_manager_is_notified() {
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let (one, two) = UnixStream::pair().unwrap();
     let variables = format!("NOTIFY_SOCKET={}", path.display());
-    let mut server = passed([one.into(), two.into()], &variables, &DOORS);
-    assert_eq!(told(&manager), "READY=1\nSTATUS=0 connections, 0 WebSockets\n");
+    let mut server = passed([one.into(), two.into()], &variables, &LISTENERS);
+    assert_eq!(notification(&manager), "READY=1\nSTATUS=0 connections, 0 WebSockets\n");
     server.wait_for("start");
     let address = |side: usize| {
         server.logged("listening")[side]["address"].as_str().unwrap().parse().unwrap()
@@ -178,24 +178,24 @@ fn the_service_manager_is_notified() {
     let (main, admin) = (address(0), address(1));
     let mut client = Client::upgraded(main, "/echo", &[]);
     // Within seconds of the first notification: delayed, but sent.
-    assert_eq!(told(&manager), "STATUS=1 connection, 1 WebSocket\n");
+    assert_eq!(notification(&manager), "STATUS=1 connection, 1 WebSocket\n");
     // A drain announced by a hook can be cancelled, so it is not reported as STOPPING.
     let mut hook = Client::connect(admin);
     hook.send(b"POST /drain HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(hook.line().starts_with("200 "));
     server.signal("HUP");
-    let reloading = told(&manager);
+    let reloading = notification(&manager);
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
-    assert_eq!(told(&manager), "READY=1\n");
+    assert_eq!(notification(&manager), "READY=1\n");
     server.signal("TERM");
-    let stopping = told(&manager);
+    let stopping = notification(&manager);
     let lines: Vec<&str> = stopping.lines().collect();
     assert_eq!((lines[0], lines[2]), ("STOPPING=1", "STATUS=draining, 1 connection, 1 WebSocket"));
     let extended_us: u64 = lines[1].strip_prefix("EXTEND_TIMEOUT_USEC=").unwrap().parse().unwrap();
     assert!((9_000_000..=10_000_000).contains(&extended_us), "{extended_us}");
     assert_eq!(client.line(), "close 1001 \"draining\"");
     client.send(&close(1001, ""));
-    client.hears_the_end();
+    client.expect_end();
     drop(client);
     assert_eq!(server.exit(), Some(0));
 }
@@ -212,9 +212,9 @@ fn the_loop_pings_the_watchdog() {
         [one.into(), two.into()]
     };
     let variables = format!("NOTIFY_SOCKET=@{name} WATCHDOG_USEC=100000");
-    let mut server = passed(pair(), &format!("{variables} WATCHDOG_PID=$$"), &DOORS);
-    assert!(told(&manager).ends_with("WATCHDOG=1\n"));
-    assert_eq!(told(&manager), "WATCHDOG=1\n");
+    let mut server = passed(pair(), &format!("{variables} WATCHDOG_PID=$$"), &LISTENERS);
+    assert!(notification(&manager).ends_with("WATCHDOG=1\n"));
+    assert_eq!(notification(&manager), "WATCHDOG=1\n");
     // A stopped loop sends no ping.
     server.signal("STOP");
     manager.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
@@ -222,13 +222,13 @@ fn the_loop_pings_the_watchdog() {
     assert!((0..4).any(|_| manager.recv(&mut [0; 64]).is_err()), "pings from a stopped process");
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     server.signal("CONT");
-    assert_eq!(told(&manager), "WATCHDOG=1\n");
+    assert_eq!(notification(&manager), "WATCHDOG=1\n");
     server.child.kill().unwrap();
     server.exit();
-    let server = passed(pair(), &format!("{variables} WATCHDOG_PID=1"), &DOORS);
-    let mut first = told(&manager);
+    let server = passed(pair(), &format!("{variables} WATCHDOG_PID=1"), &LISTENERS);
+    let mut first = notification(&manager);
     while first == "WATCHDOG=1\n" {
-        first = told(&manager);
+        first = notification(&manager);
     }
     assert_eq!(first, "READY=1\nSTATUS=0 connections, 0 WebSockets\n", "not meant for us");
     drop(server);

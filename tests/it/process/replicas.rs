@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::Folder;
 use super::running::{Client, PATIENCE, Server};
 
-/// A backend that answers 200; the ids that it is told arrive at the receiver.
+/// A backend that answers 200, and the connection ids that it receives.
 fn backend() -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -78,7 +78,7 @@ fn any_replica_takes_a_callback() {
     assert_eq!(owner.wait_for("callback")["trace"], TRACEPARENT);
     assert_eq!(post(&owner, &id, "through its own"), "200");
     assert_eq!(client.line(), "text \"through its own\"");
-    // A process that is killed refuses connections at once: its ids are gone.
+    // The address of a killed process refuses connections at once: its ids are gone.
     owner.child.kill().unwrap();
     owner.child.wait().unwrap();
     assert_eq!(post(&other, &id, "too late"), "410");

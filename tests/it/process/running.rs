@@ -14,7 +14,8 @@ use crate::unique_keys;
 /// Anything slower has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_wspulse");
-pub(crate) const DOORS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+pub(crate) const LISTENERS: [&str; 4] =
+    ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
 
 /// A running server; dropping it kills it.
 pub(crate) struct Server {
@@ -29,7 +30,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
-        command.args(DOORS).args(arguments);
+        command.args(LISTENERS).args(arguments);
         Self::run(command)
     }
 
@@ -43,8 +44,8 @@ impl Server {
         let mut server = Self::spawn_in(command, variables);
         server.wait_for("start");
         let address = |side: &str| {
-            let said = |line: &&Value| line["event"] == "listening" && line["listener"] == side;
-            server.log.iter().find(said).unwrap()["address"].as_str().unwrap().parse().unwrap()
+            let listens = |line: &&Value| line["event"] == "listening" && line["listener"] == side;
+            server.log.iter().find(listens).unwrap()["address"].as_str().unwrap().parse().unwrap()
         };
         (server.main, server.admin) = (address("main"), address("admin"));
         server
@@ -170,7 +171,7 @@ impl Client {
     }
 
     /// Nothing follows but the FIN.
-    pub(crate) fn hears_the_end(&mut self) {
+    pub(crate) fn expect_end(&mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty() && self.lines.is_empty(), "{rest:?}");

@@ -134,9 +134,9 @@ impl Secured {
         self.lines.pop().unwrap()
     }
 
-    fn echoes(&mut self, said: &str) {
-        self.send(&text(said));
-        assert_eq!(self.line(), format!("text {said:?}"));
+    fn echoes(&mut self, message: &str) {
+        self.send(&text(message));
+        assert_eq!(self.line(), format!("text {message:?}"));
     }
 
     /// Reads without flushing writes.
@@ -231,7 +231,7 @@ fn unusable_certificates() {
     let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     fs::write(folder.0.join("junk"), junk).unwrap();
     let file = |name: &str| path(&folder, name);
-    for (cert, key, said) in [
+    for (cert, key, want) in [
         ("no", "a.key", format!("--tls-cert: cannot read {}: No such file or", file("no"))),
         ("a.pem", "no", format!("--tls-key: cannot read {}: No such file or", file("no"))),
         ("empty", "a.key", format!("--tls-cert: {} has no certificate in PEM", file("empty"))),
@@ -252,9 +252,9 @@ fn unusable_certificates() {
     ] {
         let (cert, key) = (file(cert), file(key));
         let arguments = ["--tls-cert", &cert, "--tls-key", &key, "--log-format", "text"];
-        let (code, stdout, stderr) = output(&[&DOORS[..], &arguments].concat(), &[]);
+        let (code, stdout, stderr) = output(&[&LISTENERS[..], &arguments].concat(), &[]);
         assert_eq!((code, &*stdout, stderr.lines().count()), (1, "", 1), "{stderr}");
-        assert!(stderr.starts_with(&format!("wspulse: {said}")), "{stderr} is not {said}");
+        assert!(stderr.starts_with(&format!("wspulse: {want}")), "{stderr} is not {want}");
     }
     let (code, _, stderr) = output(&["--tls-cert", "x"], &[]);
     assert_eq!(code, 2);
@@ -314,9 +314,9 @@ fn an_expired_certificate_is_logged() {
     let (folder, authority) = (Folder::new("tls-end"), Authority::new());
     authority.issue(&folder, "gone", 2021);
     let mut server = start(&folder, "gone", &[]);
-    let said = server.wait_for("tls");
-    assert_eq!(said["level"], "error");
-    assert_eq!(said["message"], "the certificate has expired: clients will reject it");
+    let record = server.wait_for("tls");
+    assert_eq!(record["level"], "error");
+    assert_eq!(record["message"], "the certificate has expired: clients will reject it");
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn plain_http_gets_a_400_that_names_tls() {
     client.send(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
     let line = client.line();
     assert!(line.starts_with("400 ") && line.contains("https:// or wss://"), "{line}");
-    client.hears_the_end();
+    client.expect_end();
     // Neither TLS nor HTTP: an alert, or nothing.
     let mut stream = TcpStream::connect(server.main).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

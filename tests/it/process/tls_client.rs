@@ -103,8 +103,8 @@ fn only_trusted_servers_are_accepted() {
     let secured = at(&plain).secured("localhost", pem(&authority));
     assert_eq!(outcome(secured), without_tls(TlsFault::NotTls));
     assert_eq!(outcome(at(&server)), Outcome::Refused(400), "plain HTTP to a TLS port");
-    let said = HangUp::Tls(TlsFault::WrongName).to_string();
-    assert_eq!(said, "its certificate is for another name");
+    let text = HangUp::Tls(TlsFault::WrongName).to_string();
+    assert_eq!(text, "its certificate is for another name");
 }
 
 /// An echo server that requires a client certificate.

@@ -152,7 +152,7 @@ fn kubeconfig(folder: &Folder, api: &Api, host: &str, cluster: &[&str], user: &[
 
 fn start(arguments: &[&str], config: &str) -> Server {
     let mut command = Command::new(PROGRAM);
-    command.args(DOORS).args(arguments);
+    command.args(LISTENERS).args(arguments);
     Server::run_in(command, &[("KUBECONFIG", config)])
 }
 
@@ -165,8 +165,8 @@ fn news(viewer: &mut Client) -> String {
     let line = viewer.line();
     let json = line.strip_prefix("text ").unwrap_or_else(|| panic!("{line}"));
     let json: String = serde_json::from_str(json).unwrap();
-    let said: Value = serde_json::from_str(&json).unwrap();
-    let word = |name: &str| said[name].as_str().unwrap_or("").to_owned();
+    let event: Value = serde_json::from_str(&json).unwrap();
+    let word = |name: &str| event[name].as_str().unwrap_or("").to_owned();
     format!("{} {}{}", word("type"), word("name"), word("reason"))
 }
 
@@ -206,11 +206,11 @@ fn a_token_that_changes() {
     // The old token is rejected; the file is read before the next attempt. Whether the closed
     // connection is reported depends on where it was cut.
     assert_eq!(api.asked(), "watch first");
-    let mut said = news(&mut viewer);
-    if said == "stale the connection to the API server is lost" {
-        said = news(&mut viewer);
+    let mut got = news(&mut viewer);
+    if got == "stale the connection to the API server is lost" {
+        got = news(&mut viewer);
     }
-    assert_eq!(said, "stale the API server does not accept the token");
+    assert_eq!(got, "stale the API server does not accept the token");
     assert_eq!(api.asked(), "watch second");
     assert_eq!(news(&mut viewer), "synced ");
 }
@@ -223,9 +223,9 @@ fn a_wrong_authority_is_reported_and_the_right_one_is_loaded() {
     let mut server = start(&[], &config);
     let mut viewer = viewer(&server);
     assert_eq!(news(&mut viewer), format!("stale {NOT_TRUSTED}"));
-    let said = server.wait_for("informer");
-    assert_eq!((&said["level"], &said["message"]), (&"warn".into(), &NOT_TRUSTED.into()));
-    assert_eq!(said["host"], format!("localhost:{}", api.address.port()));
+    let record = server.wait_for("informer");
+    assert_eq!((&record["level"], &record["message"]), (&"warn".into(), &NOT_TRUSTED.into()));
+    assert_eq!(record["host"], format!("localhost:{}", api.address.port()));
     // An incomplete file changes nothing.
     let pem = authority.certificate.pem();
     fs::write(folder.0.join("ca.pem"), &pem[..pem.len() / 2]).unwrap();
@@ -280,13 +280,13 @@ fn sighup_follows_the_kubeconfig_to_another_cluster() {
     assert_eq!([news(&mut viewer), news(&mut viewer)], ["added web", "synced "]);
     fs::write(&config, "contexts: 7").unwrap();
     server.signal("HUP");
-    let said = loop {
-        let said = server.wait_for("informer");
-        if said["level"] == "warn" {
-            break said;
+    let record = loop {
+        let record = server.wait_for("informer");
+        if record["level"] == "warn" {
+            break record;
         }
     };
-    assert_eq!(said["message"], "cannot use the new kubeconfig, keeping the old one");
+    assert_eq!(record["message"], "cannot use the new kubeconfig, keeping the old one");
     kubeconfig(&folder, &other, "localhost", &ca, &["token: two"]);
     server.signal("HUP");
     assert_eq!(other.asked(), "list two");
@@ -306,10 +306,10 @@ fn an_unusable_kubeconfig_is_reported_at_start() {
     let mut viewer = Client::upgraded(server.main, "/api/wds/logs", &[]);
     assert_eq!(viewer.line(), "text \"Error getting Kubernetes client\"");
     assert_eq!(viewer.line(), "close 1011 \"the kubeconfig has no context \\\"x\\\"\"");
-    let asked = [&DOORS[..], &["--kube", "kubeconfig", "--log-format", "text"]].concat();
+    let asked = [&LISTENERS[..], &["--kube", "kubeconfig", "--log-format", "text"]].concat();
     let (code, _, stderr) = output(&asked, &[("KUBECONFIG", config)]);
     assert_eq!((code, &*stderr), (1, "wspulse: --kube: the kubeconfig has no context \"x\"\n"));
     let (code, _, stderr) = output(&asked, &[("KUBECONFIG", "/no/such:/neither")]);
-    let said = "wspulse: --kube: no kubeconfig found: looked for /no/such, /neither\n";
-    assert_eq!((code, &*stderr), (1, said));
+    let want = "wspulse: --kube: no kubeconfig found: looked for /no/such, /neither\n";
+    assert_eq!((code, &*stderr), (1, want));
 }

@@ -38,8 +38,8 @@ fn tools_trust_the_given_authorities() {
             assert_eq!((code, err), (1, format!("Failed to connect to {url}: {why}.\n")));
         }
         let (code, out, err) = run(&[&["healthcheck", &site], flags].concat());
-        let said = if why.is_empty() { "200 OK" } else { why };
-        let line = format!("{site}/healthz: {said}\n");
+        let result = if why.is_empty() { "200 OK" } else { why };
+        let line = format!("{site}/healthz: {result}\n");
         assert_eq!((code, out + &err), (i32::from(!why.is_empty()), line));
         let load = ["load", &url, "--clients", "3", "--messages", "5", "--verify", "--json"];
         let (code, out, _) = run(&[&load[..], flags].concat());
@@ -52,11 +52,11 @@ fn tools_trust_the_given_authorities() {
     }
     for tool in [&["connect", &url][..], &["load", &url], &["healthcheck", &site]] {
         let (code, out, err) = run(&[tool, &["--ca-file", &none]].concat());
-        let said = format!("--ca-file: cannot read {none}: No such file");
-        assert!(code == 1 && (out + &err).contains(&said), "{err}");
+        let want = format!("--ca-file: cannot read {none}: No such file");
+        assert!(code == 1 && (out + &err).contains(&want), "{err}");
         let (code, _, err) = run(&[tool, &["--insecure", "--ca-file", &ca]].concat());
-        let said = "wspulse: --insecure and --ca-file exclude each other: leave one out\n";
-        assert!(code == 2 && err.starts_with(said), "{err}");
+        let want = "wspulse: --insecure and --ca-file exclude each other: leave one out\n";
+        assert!(code == 2 && err.starts_with(want), "{err}");
     }
     // The name is that of the URL, whatever address is connected to.
     let elsewhere = format!("127.0.0.1:{port}");
@@ -88,8 +88,9 @@ fn the_healthcheck_of_a_tls_server_uses_its_variables() {
     let server = start(&folder, "a", &[]);
     let port = server.main.port().to_string();
     let cert = ("WSPULSE_TLS_CERT", "/tls.crt");
-    let told = [("WSPULSE_ADMIN_LISTEN", "off"), ("PORT", &*port), cert, ("WSPULSE_TLS_KEY", "k")];
-    let (code, out, err) = output(&["healthcheck"], &told);
+    let variables =
+        [("WSPULSE_ADMIN_LISTEN", "off"), ("PORT", &*port), cert, ("WSPULSE_TLS_KEY", "k")];
+    let (code, out, err) = output(&["healthcheck"], &variables);
     let line = format!("https://localhost:{port}/healthz: 200 OK\n");
     assert_eq!((code, out + &err), (0, line));
 }

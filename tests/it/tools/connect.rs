@@ -11,12 +11,12 @@ fn piped(url: &str, flags: &[&str], input: &[u8]) -> (i32, String, String) {
 fn lines_from_a_pipe_and_their_answers() {
     let server = Server::start(&[]);
     let url = format!("ws://{}/echo", server.main);
-    let (code, said, err) =
+    let (code, out, err) =
         piped(&url, &["-H", "X-Any: thing"], b"hello\r\n\xff\xfe\n\nlast \x1b[2J");
     assert_eq!((code, &*err), (0, ""));
-    let lines: Vec<&str> = said.lines().collect();
+    let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[0], format!("Connected to {url}."));
-    assert!(lines[1].starts_with("Served by "), "{said}");
+    assert!(lines[1].starts_with("Served by "), "{out}");
     let want = ["< hello", "< (binary) fffe", "< ", "< last \\u{1b}[2J"];
     assert_eq!(lines[2..6], want);
     assert_eq!(lines[6..], ["Connection closed: 1000 (OK)."]);
@@ -29,15 +29,15 @@ fn lines_are_typed_and_ended_with_ctrl_d() {
     let mut connect = Running::start(&["connect", &url, "--ping", "20ms"]);
     assert_eq!(connect.line(), format!("Connected to {url}."));
     assert!(connect.line().starts_with("Served by "));
-    let mut said = Vec::new();
-    while said.len() < 2 {
+    let mut lines = Vec::new();
+    while lines.len() < 2 {
         // The round trip is printed between the lines.
         connect.types("abc\n");
         let line = connect.line();
         match line.strip_prefix("(ping) ") {
             Some(time) => {
                 assert!(time.ends_with("µs") || time.ends_with("ms"), "{line}");
-                said.push(line);
+                lines.push(line);
             }
             None => assert_eq!(line, "< abc"),
         }
@@ -83,12 +83,12 @@ fn exit_codes_follow_the_close() {
             "Connection closed: 1001 (going away).",
         ),
     ] {
-        let (got, said, _) = piped(&url(path), flags, b"");
-        assert_eq!((got, said.lines().last()), (code, Some(last)), "{path}");
+        let (got, out, _) = piped(&url(path), flags, b"");
+        assert_eq!((got, out.lines().last()), (code, Some(last)), "{path}");
     }
-    let (code, said, _) = piped(&url("/echo?fault=rst"), &["--wait", "10s"], b"x\n");
+    let (code, out, _) = piped(&url("/echo?fault=rst"), &["--wait", "10s"], b"x\n");
     assert_eq!(code, 1);
-    assert_eq!(said.lines().last(), Some("Connection closed: 1006 (broken without a Close)."));
+    assert_eq!(out.lines().last(), Some("Connection closed: 1006 (broken without a Close)."));
 }
 
 /// epoll rejects a file and `/dev/null`.
@@ -99,11 +99,11 @@ fn input_may_be_a_file_or_nothing() {
     for (from, want) in [("/dev/null", None), ("/proc/self/comm", Some("< wspulse"))] {
         let shell = format!("exec \"$0\" connect {url} --subprotocol a < {from}");
         let done = Command::new("/bin/sh").args(["-c", &shell, PROGRAM]).output().unwrap();
-        let said = String::from_utf8(done.stdout).unwrap();
-        assert_eq!(done.status.code(), Some(0), "{said}");
-        assert!(said.contains("Subprotocol a.\n"), "{said}");
-        assert!(said.ends_with("Connection closed: 1000 (OK).\n"), "{said}");
-        assert!(want.is_none_or(|line| said.contains(line)), "{said}");
+        let out = String::from_utf8(done.stdout).unwrap();
+        assert_eq!(done.status.code(), Some(0), "{out}");
+        assert!(out.contains("Subprotocol a.\n"), "{out}");
+        assert!(out.ends_with("Connection closed: 1000 (OK).\n"), "{out}");
+        assert!(want.is_none_or(|line| out.contains(line)), "{out}");
     }
     // It fails if its output cannot be written.
     let shell = format!("echo hi | \"$0\" connect {url} > /dev/full; echo $?");
