@@ -6,8 +6,8 @@
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
+use super::call::{Class, Lane};
 use super::circuit::Circuit;
-use super::pool::{Class, Lane};
 use crate::engine::{HangUp, NameFault, Now, Target};
 use crate::{heap, time};
 

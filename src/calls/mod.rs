@@ -2,6 +2,7 @@
 //! What is asked and why is not known here. `A` is what the part remembers a request by.
 
 mod balancer;
+mod call;
 mod circuit;
 pub mod pool;
 

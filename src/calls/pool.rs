@@ -3,7 +3,6 @@
 //! outcomes out. `balancer` chooses the address. A request is repeated only if no byte of it can
 //! have been sent, or once if it is safe to repeat (RFC 9110 §9.2.2).
 
-mod call;
 mod connecting;
 mod reply;
 mod waiting;
@@ -12,6 +11,7 @@ use core::net::IpAddr;
 use std::collections::VecDeque;
 
 use super::balancer::{AddressId, Balancer, Choice, Outage};
+pub use super::call::{Call, Class, Failure, Full, Lane, Order, Rules};
 use crate::engine::{HangUp, Id, NameFault, Now, Target};
 use crate::heap;
 use crate::proto::http::Persistence;
@@ -19,7 +19,6 @@ use crate::proto::http_client::{Answer, Event, Fault};
 use crate::slab::Slab;
 use crate::time;
 use crate::timers::Timers;
-pub use call::{Call, Class, Failure, Full, Order, Rules};
 pub use reply::Reply;
 use waiting::Waiting;
 
@@ -39,10 +38,6 @@ const LIFE_REQUESTS: u32 = 1_000;
 /// Identifies a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(pub(super) Id);
-
-/// Identifies a connection of the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Lane(Id);
 
 /// Identifies a target that was registered with [`Pool::target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use mio::{Registry, Token};
 
 use super::names::Resolver;
-use super::stream::{Socket, Stream};
+use super::socket::Socket;
 use super::tls::{Tls, Trusts};
 use crate::engine::{Id, Now, Target, Trust};
 
@@ -42,30 +42,29 @@ enum Step {
     Done,
 }
 
-/// Starts to open a connection. One to an address without TLS needs no [`Connecting`].
-pub(super) fn connect(target: &Target) -> io::Result<Stream> {
-    let (to, secured) = match target {
-        Target::Tls(tls) => (&tls.to, Some((tls.name.clone(), tls.trust.clone()))),
-        Target::Tcp(_) | Target::Name { .. } | Target::Unix(_) | Target::Terminal => (target, None),
-    };
-    let socket = match to {
-        Target::Tcp(address) => Socket::connect_tcp(*address)?,
-        Target::Unix(path) => Socket::connect_unix(path)?,
-        Target::Terminal => Socket::terminal(),
-        Target::Name { host, port } => {
-            let step = Step::Resolving { host: host.clone(), port: *port };
-            return Ok(Stream::Connecting(Box::new(Connecting { step, secured, token: None })));
-        }
-        Target::Tls(_) => return Err(io::Error::other("TLS in TLS")),
-    };
-    if secured.is_none() {
-        return Ok(Stream::Plain(socket));
-    }
-    let step = Step::Connecting { socket, others: VecDeque::new() };
-    Ok(Stream::Connecting(Box::new(Connecting { step, secured, token: None })))
+#[derive(Debug)]
+pub(super) enum Established {
+    Plain(Socket),
+    Tls(Box<Tls>),
 }
 
 impl Connecting {
+    pub(super) fn start(target: &Target) -> io::Result<Self> {
+        let (to, secured) = match target {
+            Target::Tls(tls) => (&tls.to, Some((tls.name.clone(), tls.trust.clone()))),
+            Target::Tcp(_) | Target::Name { .. } | Target::Unix(_) | Target::Terminal => {
+                (target, None)
+            }
+        };
+        let step = match to {
+            Target::Name { host, port } => Step::Resolving { host: host.clone(), port: *port },
+            Target::Tcp(_) | Target::Unix(_) | Target::Terminal | Target::Tls(_) => {
+                Step::Connecting { socket: Socket::connect(to)?, others: VecDeque::new() }
+            }
+        };
+        Ok(Self { step, secured, token: None })
+    }
+
     pub(super) fn socket(&mut self) -> Option<&mut Socket> {
         match &mut self.step {
             Step::Connecting { socket, .. } => Some(socket),
@@ -86,12 +85,12 @@ impl Connecting {
         }
     }
 
-    /// Advances as far as possible; returns the stream once established, an error if it failed.
+    /// Advances as far as possible; returns the connection once established, an error if it failed.
     pub(super) fn advance(
         &mut self,
         outbound: &mut Outbound,
         registry: &Registry,
-    ) -> io::Result<Option<Stream>> {
+    ) -> io::Result<Option<Established>> {
         loop {
             self.step = match std::mem::replace(&mut self.step, Step::Done) {
                 Step::Resolving { host, port } => {
@@ -109,7 +108,7 @@ impl Connecting {
                         return Ok(None);
                     }
                     Ok(true) => match &self.secured {
-                        None => return Ok(Some(Stream::Plain(socket))),
+                        None => return Ok(Some(Established::Plain(socket))),
                         Some((name, trust)) => {
                             Step::Handshaking(Box::new(outbound.trusts.begin(trust, name, socket)?))
                         }
@@ -118,7 +117,7 @@ impl Connecting {
                 },
                 Step::Handshaking(mut tls) => {
                     if tls.handshake()? {
-                        return Ok(Some(Stream::Tls(tls)));
+                        return Ok(Some(Established::Tls(tls)));
                     }
                     self.step = Step::Handshaking(tls);
                     return Ok(None);

@@ -16,11 +16,12 @@ use rustix::time::{
 };
 
 use super::assets::AssetReader;
-use super::connecting::{self, Outbound};
+use super::connecting::Outbound;
 use super::memory::Gauge;
 use super::notify::Supervisor;
 use super::os::{Event, Os, Resolved};
-use super::stream::{Listener, Stream};
+use super::socket::Listener;
+use super::stream::Stream;
 use super::tls::Certificate;
 use super::{clock, files, process};
 use crate::engine::{File, Id, NameFault, Now, Peer, Side, Signal, Source, Status, Target};
@@ -310,7 +311,7 @@ impl Os for Kernel {
     }
 
     fn connect(&mut self, target: &Target) -> io::Result<Stream> {
-        connecting::connect(target)
+        Stream::connect(target)
     }
 
     fn connected(&mut self, stream: &mut Stream) -> io::Result<bool> {
@@ -323,7 +324,7 @@ impl Os for Kernel {
         else {
             return Ok(false);
         };
-        *stream = established;
+        *stream = established.into();
         Ok(true)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::stream::Listener;
+use super::socket::Listener;
 use super::unix;
 use crate::limits;
 use crate::listen::Listen;
@@ -28,7 +28,10 @@ pub(crate) enum Port {
 pub(crate) fn listen(listen: &Listen, port: Port) -> io::Result<(Listener, String)> {
     match listen {
         Listen::At(address) => bind(*address, port),
-        Listen::Unix(path) => Ok((unix::listen(path)?, listen.to_string())),
+        Listen::Unix(path) => {
+            let (file, listener) = unix::listen(path)?;
+            Ok((Listener::Unix { file: Some(file), listener }, listen.to_string()))
+        }
         Listen::Default { port: number } => {
             let dual_stack = SocketAddr::from((Ipv6Addr::UNSPECIFIED, *number));
             bind(dual_stack, port).or_else(|error| {

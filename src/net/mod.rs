@@ -18,6 +18,7 @@ pub mod passed;
 pub mod process;
 mod proxied;
 pub(crate) mod signals;
+pub(crate) mod socket;
 pub(crate) mod stream;
 mod terminal;
 pub mod tls;

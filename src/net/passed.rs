@@ -11,7 +11,7 @@ use mio::net::{TcpListener, UnixListener};
 use rustix::net::sockopt::socket_acceptconn;
 
 use super::listen;
-use super::stream::Listener;
+use super::socket::Listener;
 use crate::engine::Side;
 
 /// More listeners than anyone needs.

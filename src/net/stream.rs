@@ -1,22 +1,13 @@
-//! Streams and listeners of the kernel: TCP or Unix, plain or with TLS.
+//! Connections of the kernel: plain, with TLS, or not established yet.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use mio::event::Source;
-use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use mio::{Interest, Registry, Token};
-use socket2::SockRef;
-
-use super::connecting::Connecting;
+use super::connecting::{Connecting, Established};
 use super::os::Channel;
-use super::proxied::Proxied;
-use super::terminal::Terminal;
+use super::socket::Socket;
 use super::tls::Tls;
-use super::unix::SocketFile;
-use crate::engine::Peer;
-use crate::proto::forwarded::Range;
+use crate::engine::Target;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -26,7 +17,29 @@ pub(crate) enum Stream {
     Connecting(Box<Connecting>),
 }
 
+impl From<Established> for Stream {
+    fn from(established: Established) -> Self {
+        match established {
+            Established::Plain(socket) => Self::Plain(socket),
+            Established::Tls(tls) => Self::Tls(tls),
+        }
+    }
+}
+
 impl Stream {
+    /// Starts to open a connection. Without a name to resolve and without TLS, the socket is all of
+    /// it.
+    pub(super) fn connect(target: &Target) -> io::Result<Self> {
+        match target {
+            Target::Tcp(_) | Target::Unix(_) | Target::Terminal => {
+                Socket::connect(target).map(Self::Plain)
+            }
+            Target::Name { .. } | Target::Tls(_) => {
+                Ok(Self::Connecting(Box::new(Connecting::start(target)?)))
+            }
+        }
+    }
+
     /// The socket; `None` while a name is resolved.
     pub(super) fn socket(&mut self) -> Option<&mut Socket> {
         match self {
@@ -118,172 +131,6 @@ impl Write for Stream {
         match self {
             Self::Plain(_) | Self::Connecting(_) => Ok(()),
             Self::Tls(tls) => tls.flush(),
-        }
-    }
-}
-
-/// A socket, or standard input and output.
-#[derive(Debug)]
-pub(crate) enum Socket {
-    Tcp(TcpStream),
-    /// From a trusted proxy that speaks the PROXY protocol.
-    Proxied(Box<Proxied>),
-    Unix(UnixStream),
-    Terminal(Terminal),
-}
-
-impl Socket {
-    pub(super) fn connect_tcp(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        Ok(Self::Tcp(stream))
-    }
-
-    pub(super) fn connect_unix(path: &str) -> io::Result<Self> {
-        UnixStream::connect(path).map(Self::Unix)
-    }
-
-    pub(super) fn terminal() -> Self {
-        Self::Terminal(Terminal::default())
-    }
-
-    /// The client that a proxy named, once.
-    pub(super) fn take_client(&mut self) -> Option<SocketAddr> {
-        match self {
-            Self::Proxied(proxied) => proxied.take_client(),
-            Self::Tcp(_) | Self::Unix(_) | Self::Terminal(_) => None,
-        }
-    }
-
-    /// Whether a connection is established by now; an error if it failed.
-    pub(super) fn is_connected(&self) -> io::Result<bool> {
-        let (error, peer) = match self {
-            Self::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
-            Self::Proxied(proxied) => {
-                (proxied.stream.take_error()?, proxied.stream.peer_addr().map(drop))
-            }
-            Self::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
-            Self::Terminal(_) => return Ok(true),
-        };
-        if let Some(error) = error {
-            return Err(error);
-        }
-        // Writable events can come early; only a peer address proves that it is connected.
-        match peer {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Registers it. Returns true if epoll cannot watch it, as a file: then it is always ready.
-    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<bool> {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        match self {
-            Self::Tcp(stream) => registry.register(stream, token, both).map(|()| false),
-            Self::Proxied(proxied) => {
-                registry.register(&mut proxied.stream, token, both).map(|()| false)
-            }
-            Self::Unix(stream) => registry.register(stream, token, both).map(|()| false),
-            Self::Terminal(terminal) => terminal.watch(registry, token),
-        }
-    }
-
-    /// Makes the next close send RST.
-    fn reset(&self) {
-        let linger = match self {
-            Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
-            Self::Proxied(proxied) => {
-                SockRef::from(&proxied.stream).set_linger(Some(Duration::ZERO))
-            }
-            Self::Unix(_) | Self::Terminal(_) => Ok(()),
-        };
-        drop(linger);
-    }
-
-    pub(super) fn finish(&self) {
-        let shut = match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Self::Proxied(proxied) => proxied.stream.shutdown(Shutdown::Write),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
-            Self::Terminal(_) => Ok(()),
-        };
-        // It fails if the peer has reset the connection, which needs no shutdown.
-        drop(shut);
-    }
-}
-
-impl Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Proxied(proxied) => proxied.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
-            Self::Terminal(terminal) => terminal.read(buffer),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Proxied(proxied) => proxied.stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-            Self::Terminal(terminal) => terminal.write(bytes),
-        }
-    }
-
-    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write_vectored(pieces),
-            Self::Proxied(proxied) => proxied.stream.write_vectored(pieces),
-            Self::Unix(stream) => stream.write_vectored(pieces),
-            Self::Terminal(terminal) => terminal.write_vectored(pieces),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-pub(crate) enum Listener {
-    Tcp(TcpListener),
-    Unix {
-        /// Dropped before the listener: while the socket listens, the file is surely ours.
-        #[expect(dead_code, reason = "its drop removes the file")]
-        file: Option<SocketFile>,
-        listener: UnixListener,
-    },
-}
-
-impl Listener {
-    pub(super) fn source(&mut self) -> &mut dyn Source {
-        match self {
-            Self::Tcp(listener) => listener,
-            Self::Unix { listener, .. } => listener,
-        }
-    }
-
-    /// Accepts a connection. One from these proxies names its client first.
-    pub(super) fn accept(&self, proxies: &[Range]) -> io::Result<(Socket, Peer)> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = listener.accept()?;
-                let is_proxy = proxies.iter().any(|range| range.contains(address.ip()));
-                let socket = if is_proxy {
-                    Socket::Proxied(Box::new(Proxied::new(stream)))
-                } else {
-                    Socket::Tcp(stream)
-                };
-                Ok((socket, Peer::new(address)))
-            }
-            Self::Unix { listener, .. } => {
-                let (stream, _) = listener.accept()?;
-                Ok((Socket::Unix(stream), Peer::Unix))
-            }
         }
     }
 }

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use mio::net::UnixListener;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::stream::Listener;
 use crate::limits;
 
 #[derive(Debug)]
@@ -41,7 +40,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Binds and listens.
-pub(super) fn listen(path: &Path) -> io::Result<Listener> {
+pub(super) fn listen(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     if let Err(error) = socket.bind(&address) {
@@ -54,8 +53,7 @@ pub(super) fn listen(path: &Path) -> io::Result<Listener> {
     let file = SocketFile::at(path)?;
     socket.listen(limits::BACKLOG)?;
     socket.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(socket.into());
-    Ok(Listener::Unix { file: Some(file), listener })
+    Ok((file, UnixListener::from_std(socket.into())))
 }
 
 /// Removes a stale socket, or returns why it cannot.

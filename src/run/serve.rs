@@ -17,7 +17,7 @@ use crate::net::logs::{self, Shape};
 use crate::net::memory::Gauge;
 use crate::net::notify::Supervisor;
 use crate::net::passed::{Passed, PassedError};
-use crate::net::stream::Listener;
+use crate::net::socket::Listener;
 use crate::net::tls::{self, Certificate, CertificateError};
 use crate::net::{clock, files, process, signals, unix};
 use crate::options::{LogFormat, LogStyle, Reach, Serve};

@@ -14,7 +14,8 @@ use rustls::server::ProducesTickets;
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ServerConfig};
 
-use super::super::stream::{Socket, Stream};
+use super::super::socket::Socket;
+use super::super::stream::Stream;
 use super::channel::Tls;
 use super::{CertificateError, Files, expiry};
 use crate::engine::Now;

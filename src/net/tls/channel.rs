@@ -11,7 +11,7 @@ use rustls::{
     ServerConnection,
 };
 
-use super::super::stream::Socket;
+use super::super::socket::Socket;
 use crate::engine::TlsFault;
 use crate::limits::HANDSHAKE_BYTES;
 

@@ -2,7 +2,8 @@
 
 use std::io::{self, IoSlice};
 
-use super::super::stream::{Socket, Stream};
+use super::super::socket::Socket;
+use super::super::stream::Stream;
 use super::{CertificateError, Files};
 use crate::engine::{Now, TlsFault, Trust};
 

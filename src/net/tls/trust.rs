@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::super::stream::Socket;
+use super::super::socket::Socket;
 use super::channel::Tls;
 use crate::engine::{Roots, TlsFault, Trust};
 

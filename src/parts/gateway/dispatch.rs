@@ -2,7 +2,8 @@
 //! callbacks.
 
 use super::connection_id::ConnectionId;
-use super::request::{self, BackendEvent, Route};
+use super::plan::Route;
+use super::request::{self, BackendEvent};
 use super::session::{InFlight, Session, State};
 use super::{
     Asker, CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, PUSHED_BEFORE_NEXT, Step, Verdict,

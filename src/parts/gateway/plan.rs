@@ -89,6 +89,26 @@ pub struct PeerPlan {
     pub identity: Option<(Owner, u64)>,
 }
 
+/// The route of a request; a key is an index into [`Plan::routes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Connect,
+    Disconnect,
+    Default,
+    Key(usize),
+}
+
+impl Route {
+    pub(super) fn label(self, plan: &Plan) -> &str {
+        match self {
+            Self::Connect => "$connect",
+            Self::Disconnect => "$disconnect",
+            Self::Default => "$default",
+            Self::Key(at) => plan.routes.get(at).map_or("$default", |(key, _)| key),
+        }
+    }
+}
+
 impl Plan {
     /// The setup of peers, if there are several replicas.
     pub(super) fn setup(&self) -> Option<Setup> {
@@ -134,6 +154,16 @@ impl Plan {
     /// The default backend, then those of the routes.
     pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
         [&self.backend].into_iter().chain(self.routes.iter().filter_map(|(_, own)| own.as_ref()))
+    }
+
+    /// The backend of a route, as an index into [`Self::backends`].
+    pub(super) fn backend(&self, route: &Route) -> usize {
+        match route {
+            Route::Key(at) if self.routes.get(*at).is_some_and(|(_, own)| own.is_some()) => {
+                1 + self.routes[..*at].iter().filter(|(_, own)| own.is_some()).count()
+            }
+            Route::Connect | Route::Disconnect | Route::Default | Route::Key(_) => 0,
+        }
     }
 }
 

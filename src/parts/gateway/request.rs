@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::connect::{self, ConnectRequest};
 use super::connection_id::ConnectionId;
-use super::plan::{Format, Plan};
+use super::plan::{Format, Plan, Route};
 use super::session::Session;
 use super::{MESSAGE_BYTES, TIMEOUT_MS, Why};
 use crate::calls::pool::{Call, Class, Failure, Reply};
@@ -25,26 +25,6 @@ use crate::time;
 
 /// Maximum response head; the body may be as long as a message.
 const HEAD_BYTES: usize = 16 * 1024;
-
-/// The route of a request; a key is an index into [`Plan::routes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
-    Connect,
-    Disconnect,
-    Default,
-    Key(usize),
-}
-
-impl Route {
-    pub(super) fn label(self, plan: &Plan) -> &str {
-        match self {
-            Self::Connect => "$connect",
-            Self::Disconnect => "$disconnect",
-            Self::Default => "$default",
-            Self::Key(at) => plan.routes.get(at).map_or("$default", |(key, _)| key),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) enum BackendEvent<'a> {
@@ -71,18 +51,6 @@ impl BackendEvent<'_> {
                 let place = key.and_then(|key| plan.routes.iter().position(|(k, _)| *k == key));
                 place.map_or(Route::Default, Route::Key)
             }
-        }
-    }
-}
-
-impl Plan {
-    /// The backend of a route, as an index into [`Plan::backends`].
-    pub(super) fn backend(&self, route: &Route) -> usize {
-        match route {
-            Route::Key(at) if self.routes.get(*at).is_some_and(|(_, own)| own.is_some()) => {
-                1 + self.routes[..*at].iter().filter(|(_, own)| own.is_some()).count()
-            }
-            Route::Connect | Route::Disconnect | Route::Default | Route::Key(_) => 0,
         }
     }
 }

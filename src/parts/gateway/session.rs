@@ -1,7 +1,7 @@
 //! The state of one connection: its queues, timestamps and request in flight.
 
 use super::connection_id::ConnectionId;
-use super::request::Route;
+use super::plan::Route;
 use super::{
     ConnectRequest, MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES,
 };

@@ -2,10 +2,13 @@
 
 use core::fmt;
 
-use super::Lane;
-use crate::engine::{HangUp, Target};
+use crate::engine::{HangUp, Id, Target};
 use crate::outbox::Block;
 use crate::proto::http_client::{Asked, Fault, Limits};
+
+/// Identifies a connection of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lane(pub(super) Id);
 
 /// Limits of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +38,8 @@ pub enum Class {
 }
 
 impl Class {
-    pub(in crate::calls) const COUNT: usize = 2;
-    pub(in crate::calls) const ALL: [Self; Self::COUNT] = [Self::Bulk, Self::Control];
+    pub(super) const COUNT: usize = 2;
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Bulk, Self::Control];
 }
 
 /// A request, with limits for its response.
@@ -76,13 +79,13 @@ impl fmt::Debug for Call {
 /// What the owner must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Open a connection, then call [`Pool::connected`](super::Pool::connected).
+    /// Open a connection, then call [`Pool::connected`](super::pool::Pool::connected).
     Connect(Lane, Target),
-    /// Write the output of [`Pool::render`](super::Pool::render).
+    /// Write the output of [`Pool::render`](super::pool::Pool::render).
     Write(Lane),
-    /// Close the connection, then call [`Pool::closed`](super::Pool::closed).
+    /// Close the connection, then call [`Pool::closed`](super::pool::Pool::closed).
     Close(Lane),
-    /// Resolve this name, then call [`Pool::resolved`](super::Pool::resolved).
+    /// Resolve this name, then call [`Pool::resolved`](super::pool::Pool::resolved).
     Resolve(Box<str>),
 }
 
