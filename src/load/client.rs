@@ -42,6 +42,7 @@ pub(super) struct Client {
     stage: Stage,
     outcome: Outcome,
     sent: u64,
+    /// Messages that were answered, or that a gateway reported as failed.
     answered: u64,
     /// With `Pace::Closed`: when each unanswered message was sent.
     sent_ns: VecDeque<u64>,

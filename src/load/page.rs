@@ -274,13 +274,15 @@ fn errors(page: &mut String, plan: &Plan, report: &Report) {
         line(page, label, &format!("{count} × {outcome}"));
         label = "";
     }
-    if report.lost > 0 {
-        line(
-            page,
-            label,
-            &format!("{} × message lost: its connection ended before the answer", report.lost),
-        );
-    } else if !label.is_empty() {
+    let messages = [
+        (report.failed, "message failed: the gateway sent an error"),
+        (report.lost, "message lost: its connection ended before the answer"),
+    ];
+    for (count, text) in messages.iter().filter(|(count, _)| *count > 0) {
+        line(page, label, &format!("{count} × {text}"));
+        label = "";
+    }
+    if !label.is_empty() {
         line(page, label, "none");
     }
 }
@@ -370,6 +372,7 @@ pub fn json(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> Str
         "opened": report.opened,
         "sent": report.sent,
         "answered": report.answered,
+        "failed": report.failed,
         "unasked": report.unasked,
         "lost": report.lost,
         "elapsed_ms": ms(took_ns),

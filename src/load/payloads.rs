@@ -12,8 +12,15 @@ const ID_MAX: usize = 41;
 const UNASKED: [&[u8]; 5] =
     [b"randping", b"Welcome!", b"Connection is alive", b"tick ", b"{\"pod\""];
 
-/// The length of the longest of these.
-const PREFIX_MAX: usize = 19;
+/// What a gateway sends if the backend did not answer a message: AWS' texts, in a frame that names
+/// the connection and the request.
+const FAILURE: &[u8] = br#"{"message":""#;
+const FAILURE_TEXTS: [&str; 4] =
+    ["Internal server error", "Endpoint request timed out", "Forbidden", "Limit Exceeded"];
+const FAILURE_REST: &[u8] = br#"","connectionId":"#;
+
+/// The bytes that tell all of these apart.
+const PREFIX_MAX: usize = 64;
 
 /// JSON records, which compress about as well as real traffic.
 #[must_use]
@@ -112,10 +119,16 @@ impl Payloads {
 }
 
 /// The first bytes of a message: enough to recognize an unsolicited one.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Prefix {
     bytes: [u8; PREFIX_MAX],
     length: usize,
+}
+
+impl Default for Prefix {
+    fn default() -> Self {
+        Self { bytes: [0; PREFIX_MAX], length: 0 }
+    }
 }
 
 impl Prefix {
@@ -136,11 +149,34 @@ impl Prefix {
     pub(super) fn is_unasked(&self) -> bool {
         UNASKED.iter().any(|unasked| self.bytes[..self.length].starts_with(unasked))
     }
+
+    /// Whether this is the prefix of a gateway's error frame.
+    pub(super) fn is_failure(&self) -> bool {
+        let Some(text) = self.bytes[..self.length].strip_prefix(FAILURE) else { return false };
+        FAILURE_TEXTS
+            .iter()
+            .filter_map(|known| text.strip_prefix(known.as_bytes()))
+            .any(|rest| rest.starts_with(FAILURE_REST))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn error_frames_of_gateways_are_recognized() {
+        let whole = |text: &str, after: &str| format!("{{\"message\":\"{text}\"{after}");
+        for text in FAILURE_TEXTS {
+            let frame = whole(text, ",\"connectionId\":\"ZGVmZ2hpamtsbW4=\",\"requestId\":\"x\"}");
+            assert!(Prefix::of(frame.as_bytes()).is_failure(), "{frame}");
+        }
+        for other in
+            [whole("Forbidden", "}"), whole("Hello", ",\"connectionId\":\"x\"}"), "{}".into()]
+        {
+            assert!(!Prefix::of(other.as_bytes()).is_failure(), "{other}");
+        }
+    }
 
     #[test]
     fn any_part_of_a_message_is_that_part() {

@@ -170,6 +170,8 @@ pub struct Report {
     pub sent: u64,
     /// Answers received.
     pub answered: u64,
+    /// Messages to which a gateway sent an error instead of the backend's answer.
+    pub failed: u64,
     /// Unsolicited messages: pushes and greetings.
     pub unasked: u64,
     /// Messages whose connection ended before their answer, unless the client closed it.
@@ -240,10 +242,11 @@ impl Report {
         bad.map(|(outcome, count)| (*outcome, *count)).collect()
     }
 
-    /// Clients that never connected, connections that ended with an error, and lost messages.
+    /// Clients that never connected, connections that ended with an error, messages that failed,
+    /// and lost ones.
     #[must_use]
     pub fn errors(&self, plan: &Plan) -> u64 {
-        self.causes(plan).iter().map(|(_, count)| count).sum::<u64>() + self.lost
+        self.causes(plan).iter().map(|(_, count)| count).sum::<u64>() + self.failed + self.lost
     }
 
     /// The thresholds that were exceeded.

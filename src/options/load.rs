@@ -148,7 +148,7 @@ const THRESHOLDS: &[Flag<Draft>] = &[
         "max-errors",
         Takes::One("N"),
         Fallback::Off,
-        "limit of failed connections, lost connections and lost messages together",
+        "limit of connections and messages that failed or were lost, together",
         |d, v| {
             let errors = v.parse().ok().filter(|_| v.bytes().all(|b| b.is_ascii_digit()));
             d.thresholds.errors = Some(errors.ok_or("must be a number, such as 0")?);

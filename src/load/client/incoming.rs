@@ -147,6 +147,11 @@ impl Client {
     fn classify(&mut self, unasked: Option<Prefix>, cx: &mut Cx<'_>) -> Result<(), Failure> {
         match (unasked, cx.shared.plan.answers) {
             (Some(prefix), _) if prefix.is_unasked() => cx.shared.report.unasked += 1,
+            (Some(prefix), _) if prefix.is_failure() && self.in_flight() > 0 => {
+                cx.shared.report.failed += 1;
+                self.sent_ns.pop_front();
+                self.next_message(cx);
+            }
             (Some(_), Answers::Same) => return Err(Failure::Answer),
             (None, Answers::Same) if self.in_flight() == 0 => return Err(Failure::Answer),
             (_, Answers::Any) if self.in_flight() == 0 => cx.shared.report.unasked += 1,
@@ -161,9 +166,14 @@ impl Client {
             Pace::Closed { .. } => self.sent_ns.pop_front().unwrap_or(now_ns),
             Pace::Open { interval_ns } => self.due(self.answered, interval_ns),
         };
-        self.answered += 1;
-        self.waiting_ns = (self.in_flight() > 0).then_some(now_ns);
         cx.shared.report.count_answer(self.server, now_ns.saturating_sub(start_ns), now_ns);
+        self.next_message(cx);
+    }
+
+    /// A message is not in flight any more: sends the next one, or closes after the last.
+    fn next_message(&mut self, cx: &mut Cx<'_>) {
+        self.answered += 1;
+        self.waiting_ns = (self.in_flight() > 0).then_some(cx.now.mono_ns);
         match cx.shared.plan.pace {
             Pace::Closed { .. } => self.send_next(cx),
             Pace::Open { .. } if self.due_ns.is_none() => self.send_due(cx),

@@ -145,6 +145,28 @@ fn broken_connections_and_wrong_answers_are_counted() {
     assert_eq!((code, &report["answered"], &report["unasked"]), (0, &6.into(), &2.into()));
 }
 
+/// A backend accepts clients and fails on their messages: the gateway's error frames are no answers.
+#[test]
+#[cfg(feature = "gateway")]
+fn error_frames_of_a_gateway_are_errors() {
+    let backend = answering_by(|asked| {
+        if asked.starts_with(b"POST /connect") {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        } else {
+            b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"
+        }
+    });
+    let gateway = Server::start(&["--gateway-backend", &format!("http://{backend}")]);
+    let url = format!("ws://{}/gateway/prod", gateway.main);
+    for flags in ["", "--verify", "--rate 100/s --duration 200ms"] {
+        let count = if flags.contains("--rate") { "" } else { "--messages 3" };
+        let (code, report) = load(&url, &format!("--clients 2 {count} {flags} --max-errors 0"));
+        assert_eq!((code, &report["answered"]), (3, &0.into()), "{flags}");
+        assert_eq!(report["failed"], report["sent"], "{flags}");
+        assert_eq!(report["errors"], report["failed"], "{flags}");
+    }
+}
+
 /// The first address of a name may refuse connections.
 #[test]
 fn every_address_of_a_name_is_tried() {

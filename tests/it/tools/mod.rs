@@ -85,21 +85,28 @@ impl Running {
 
 /// A listener that answers each request with these bytes.
 fn answering(bytes: &'static [u8]) -> SocketAddr {
+    answering_by(move |_| bytes)
+}
+
+/// Each request gets what `choose` returns for it.
+fn answering_by(choose: impl Fn(&[u8]) -> &'static [u8] + Copy + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || answer(stream, bytes));
+            std::thread::spawn(move || answer(stream, choose));
         }
     });
     address
 }
 
-fn answer(mut stream: TcpStream, bytes: &[u8]) {
+fn answer(mut stream: TcpStream, choose: impl Fn(&[u8]) -> &'static [u8]) {
     let mut asked = [0; 4096];
-    if stream.read(&mut asked).is_ok_and(|n| n > 0) && stream.write_all(bytes).is_ok() {
-        // Reads to the end, since a reset would discard the response.
-        while stream.read(&mut asked).is_ok_and(|n| n > 0) {}
+    // Reads to the end, since a reset would discard the response.
+    while let Ok(n @ 1..) = stream.read(&mut asked) {
+        if stream.write_all(choose(&asked[..n])).is_err() {
+            return;
+        }
     }
 }
 
