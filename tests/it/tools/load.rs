@@ -145,7 +145,7 @@ fn broken_connections_and_wrong_answers_are_counted() {
     assert_eq!((code, &report["answered"], &report["unasked"]), (0, &6.into(), &2.into()));
 }
 
-/// A backend accepts clients and fails on their messages: the gateway's error frames are no answers.
+/// A backend accepts clients and fails on their messages: error frames are no answers.
 #[test]
 #[cfg(feature = "gateway")]
 fn error_frames_of_a_gateway_are_errors() {
