@@ -22,6 +22,9 @@ pub struct Route {
     pub(super) methods: &'static [Method],
     /// Maximum body; `None` if it takes none.
     pub(super) body_bytes: Option<u64>,
+    /// Requests with this header field come from a gateway with the fields of its client, so their
+    /// `Origin` is not the sender's. A page cannot add it to requests to other sites.
+    pub(super) forwarded_with: Option<&'static str>,
 }
 
 impl Route {
@@ -34,7 +37,15 @@ impl Route {
         methods: &'static [Method],
         body_bytes: u64,
     ) -> Self {
-        Self { path, served_on, condition, about, methods, body_bytes: Some(body_bytes) }
+        let body_bytes = Some(body_bytes);
+        Self { path, served_on, condition, about, methods, body_bytes, forwarded_with: None }
+    }
+
+    /// The same; requests with this header field may have the `Origin` of a gateway's client.
+    #[must_use]
+    pub const fn forwarded_with(mut self, field: &'static str) -> Self {
+        self.forwarded_with = Some(field);
+        self
     }
 
     /// Listener and condition, for documents.

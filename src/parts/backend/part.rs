@@ -39,7 +39,8 @@ pub const ROUTES: &[Route] = &[
         "200 `connect`; `$disconnect` deletes the session",
         &[Method::Post],
         EVENT_BYTES,
-    ),
+    )
+    .forwarded_with("EventType"),
 ];
 
 const fn counter(name: &'static str, labels: &'static str, about: &'static str) -> Metric {

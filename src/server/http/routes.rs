@@ -51,7 +51,18 @@ const fn route(
     methods: &'static [Method],
     handler: Handler,
 ) -> Row {
-    (Route { path, served_on, condition: "", about, methods, body_bytes: None }, handler)
+    (
+        Route {
+            path,
+            served_on,
+            condition: "",
+            about,
+            methods,
+            body_bytes: None,
+            forwarded_with: None,
+        },
+        handler,
+    )
 }
 
 #[rustfmt::skip]
@@ -173,7 +184,7 @@ pub(crate) fn dispatch(
         {
             return forbidden(browser::USE_POST.to_owned());
         }
-        Side::Main if is_foreign(request) => return forbidden(browser::FOREIGN.to_owned()),
+        Side::Main if is_foreign(request, route) => return forbidden(browser::FOREIGN.to_owned()),
         Side::Admin | Side::Main | Side::Part(_) => {}
     }
     match (handler, owner) {
@@ -185,7 +196,10 @@ pub(crate) fn dispatch(
 
 /// A page of another origin must not be able to stop the server. On the admin listener
 /// [`browser::check`] is stricter.
-fn is_foreign(request: &Request<'_, '_>) -> bool {
+fn is_foreign(request: &Request<'_, '_>, route: &Route) -> bool {
+    if route.forwarded_with.is_some_and(|field| request.values(field).next().is_some()) {
+        return false;
+    }
     let from_elsewhere = request.values("sec-fetch-site").any(|site| site == b"cross-site");
     from_elsewhere || !matches!(handshake::origin(request), Ok(Origin::Absent | Origin::Same))
 }
