@@ -261,10 +261,13 @@ impl Balancer {
             return if is_full { Choice::Full } else { Choice::Down };
         };
         self.turn = at + 1;
+        let is_single = self.is_single();
         let address = &mut self.addresses[at];
         address.in_flight[class as usize] += 1;
-        // The latest is least likely to be stale.
-        if let Some(lane) = address.idle.pop_back() {
+        // The latest is least likely to be stale. But connections to a virtual address lead to
+        // different servers, so all of them are used.
+        let lane = if is_single { address.idle.pop_front() } else { address.idle.pop_back() };
+        if let Some(lane) = lane {
             return Choice::Idle(lane);
         }
         address.lanes += 1;

@@ -64,16 +64,16 @@ impl Bench {
 
     /// The orders, as text: `connect 0 10.0.0.1:80`.
     fn orders(&mut self) -> Vec<String> {
-        let mut said = Vec::new();
+        let mut orders = Vec::new();
         while let Some(order) = self.pool.poll(self.now) {
-            said.push(match order {
+            orders.push(match order {
                 Order::Connect(lane, target) => format!("connect {} {target}", lane.0.key),
                 Order::Write(lane) => format!("write {}", lane.0.key),
                 Order::Close(lane) => format!("close {}", lane.0.key),
                 Order::Resolve(host) => format!("resolve {host}"),
             });
         }
-        said
+        orders
     }
 
     fn lane(&self, key: u32) -> Lane {
@@ -124,6 +124,27 @@ impl Bench {
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const UNREACHABLE: Failure = Failure::NotConnected(HangUp::Refused);
+
+/// A virtual address hides its servers: each connection leads to one of them.
+#[test]
+fn all_connections_to_a_single_address_are_used() {
+    let mut bench = Bench::new(RULES, "10.0.0.1");
+    for number in 0..2 {
+        bench.ask(number, call("/", 10_000));
+        bench.connected(number, Ok(()));
+    }
+    bench.orders();
+    for lane in 0..2 {
+        bench.write(lane);
+        bench.answer(lane, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    }
+    for (number, lane) in [(2, 0), (3, 1), (4, 0), (5, 1)] {
+        bench.ask(number, call("/", 10_000));
+        assert_eq!(bench.orders(), [format!("write {lane}")]);
+        bench.write(lane);
+        bench.answer(lane, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    }
+}
 
 #[test]
 fn a_connection_is_reused_until_it_has_been_idle_too_long() {
