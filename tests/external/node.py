@@ -56,9 +56,9 @@ def deploy():
             if name == "gateway":
                 container["args"].append("--gateway-hold=30s")
     objects = [one for one in objects if one["apiVersion"] in served]
-    subprocess.run([*KUBECTL, "create", "namespace", NAMESPACE], capture_output=True, check=False)
+    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
+    kubectl("create", "namespace", NAMESPACE)
     for name, key in (("gateway", "token"), ("peers", "keys")):
-        kubectl("delete", "secret", name, "--ignore-not-found")
         kubectl("create", "secret", "generic", name, f"--from-literal={key}={os.urandom(32).hex()}")
     kubectl("apply", "--validate=false", "-f", "-", stdin=yaml.safe_dump_all(objects))
     for name in ("backend", "gateway"):
@@ -250,8 +250,6 @@ def gateway_killed():
 
 def token_replaced():
     def disturb():
-        kubectl("create", "secret", "generic", "gateway", f"--from-literal=token={os.urandom(32).hex()}",
-                "--dry-run=client", "-o", "yaml")
         secret = json.loads(kubectl("create", "secret", "generic", "gateway", "--dry-run=client", "-o", "json",
                                     f"--from-literal=token={os.urandom(32).hex()}"))
         kubectl("apply", "-f", "-", stdin=json.dumps(secret))
@@ -260,18 +258,16 @@ def token_replaced():
     report, counts = under_load("the token replaced", 215, disturb)
     check_told("the token replaced", report, counts)
     equal("the token replaced: no message failed", report["failed"], 0)
-    refused = re.findall(r"gateway_callbacks_total\{[^}]*code=\"403\"[^}]*\} (\d+)", "")
-    equal("the token replaced: no callback was refused", refused, [])
 
 
 def main():
     require_binary()
-    section(deploy)
+    deploy()
     chosen = sys.argv[1:]
     for run in (scaling, backends_rolled_out, gateways_rolled_out, gateway_killed, token_replaced):
         if not chosen or run.__name__ in chosen:
             section(run)
-    kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    kubectl("delete", "namespace", NAMESPACE)
     finish()
 
 
