@@ -65,8 +65,11 @@ impl Block {
         Blocks::without_idle().with(bytes)
     }
 
-    fn heap() -> Self {
-        Self { store: Store::Heap(vec![0; HEADROOM]), start: HEADROOM, end: HEADROOM }
+    /// With room for so many bytes.
+    fn heap(room: usize) -> Self {
+        let mut bytes = Vec::with_capacity(HEADROOM + room);
+        bytes.resize(HEADROOM, 0);
+        Self { store: Store::Heap(bytes), start: HEADROOM, end: HEADROOM }
     }
 
     fn map(map: Map) -> Self {
@@ -182,7 +185,7 @@ impl Blocks {
 
     /// An empty block for about `size` bytes.
     pub fn take(&mut self, size: usize) -> Block {
-        if size + HEADROOM < MAP_MIN { Block::heap() } else { self.map(size, size) }
+        if size + HEADROOM < MAP_MIN { Block::heap(0) } else { self.map(size, size) }
     }
 
     /// A map with space for `size` bytes, of which `expected` will be used.
@@ -197,18 +200,23 @@ impl Blocks {
         // If the kernel refuses a map (too many maps, no address space), the heap does as well: it
         // grows with the bytes that arrive and only costs a copy.
         MmapMut::map_anon(size.next_multiple_of(4096))
-            .map_or_else(|_| Block::heap(), |bytes| Block::map(Map { bytes, touched: 0 }))
+            .map_or_else(|_| Block::heap(0), |bytes| Block::map(Map { bytes, touched: 0 }))
     }
 
     /// A block with a copy of these bytes.
     pub fn with(&mut self, bytes: &[u8]) -> Block {
-        let mut block = if bytes.len() > HEAP_MAX - HEADROOM {
-            self.map(bytes.len().max(MAP_MIN), bytes.len())
-        } else {
-            Block::heap()
-        };
+        let mut block = self.sized(bytes.len());
         self.append(&mut block, bytes);
         block
+    }
+
+    /// An empty block in which so many bytes fit.
+    pub fn sized(&mut self, bytes: usize) -> Block {
+        if bytes > HEAP_MAX - HEADROOM {
+            self.map(bytes.max(MAP_MIN), bytes)
+        } else {
+            Block::heap(bytes)
+        }
     }
 
     /// Appends bytes to a block, and moves it to a larger one if it is full.

@@ -64,7 +64,8 @@ impl Queue {
         header[8..16].copy_from_slice(&turn.to_le_bytes());
         header[16..20].copy_from_slice(&(message.payload.len() as u32).to_le_bytes());
         header[20] = u8::from(message.kind == Kind::Binary);
-        let memory = self.memory.get_or_insert_with(|| blocks.with(&[]));
+        let memory =
+            self.memory.get_or_insert_with(|| blocks.sized(HEADER + message.payload.len()));
         blocks.append(memory, &header);
         blocks.append(memory, message.payload);
         self.messages += 1;

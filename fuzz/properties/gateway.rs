@@ -182,9 +182,11 @@ mod model {
 
         /// Reads pushes: each answer is the reply or an error frame.
         fn collect(&mut self, place: u32) {
-            while let Some((_, bytes)) = self.gateway.take_push(self.now, self.id(place)) {
-                let client = &mut self.clients[place as usize];
-                client.answered += u32::from(bytes.bytes() != b"push");
+            let (now, id) = (self.now, self.id(place));
+            let client = &mut self.clients[place as usize];
+            while self.gateway.take_push(now, id, |_, bytes| {
+                client.answered += u32::from(bytes != b"push");
+            }) {
                 assert!(client.answered <= client.sent, "answered twice");
             }
         }

@@ -1,13 +1,27 @@
 //! Connection ids of the callback API: 128 random bits in base64url.
 
+use core::cmp::Ordering;
 use core::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// Unguessable, unlike [`Id`](crate::engine::Id).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(pub [u8; 16]);
+
+/// As one number, since comparing bytes costs several times as much.
+impl Ord for ConnectionId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        u128::from_ne_bytes(self.0).cmp(&u128::from_ne_bytes(other.0))
+    }
+}
+
+impl PartialOrd for ConnectionId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl ConnectionId {
     /// Parses an id from a request, with or without padding; `None` if it is invalid.

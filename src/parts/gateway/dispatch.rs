@@ -4,11 +4,9 @@
 use super::connection_id::ConnectionId;
 use super::plan::Route;
 use super::request::{self, BackendEvent};
+use super::request_id::RequestId;
 use super::session::{InFlight, Session, State};
-use super::{
-    Asker, CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, PUSHED_BEFORE_NEXT, Step, Verdict,
-    Why,
-};
+use super::{Asker, CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, Step, Verdict, Why};
 use crate::behaviours::Close;
 use crate::calls::pool::{CallId, Failure, Reply};
 use crate::engine::Now;
@@ -21,17 +19,18 @@ impl Gateway {
     pub(super) fn send_next(&mut self, now: Now, connection: ConnectionId) {
         loop {
             let Some(session) = self.sessions.get_mut(&connection) else { return };
-            if session.in_flight.is_some() || session.pushed.bytes() >= PUSHED_BEFORE_NEXT {
+            if !session.may_send() {
                 return;
             }
             let was_full = session.is_full();
             let Some(first) = session.waiting.first() else { break };
             let (kind, payload) = (first.kind, self.blocks.with(first.payload));
-            self.bytes -= session.cost();
+            self.bytes -= session.waiting.cost();
             session.waiting.pop(&mut self.blocks, now);
-            self.bytes += session.cost();
-            if was_full && !session.is_full() {
-                self.steps.push_back(Step::Wake(session.id));
+            self.bytes += session.waiting.cost();
+            let (id, has_room) = (session.id, was_full && !session.is_full());
+            if has_room {
+                self.wake(id);
             }
             self.send_request(now, connection, &BackendEvent::Message(kind, payload.bytes()));
             self.blocks.give_back(payload, now.mono_ns);
@@ -63,7 +62,7 @@ impl Gateway {
         let backend = self.plan.backend(&route);
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let request = request::id(&mut self.rng);
+        let request = RequestId::new(&mut self.rng);
         let began_ns = now.mono_ns;
         let mut in_flight =
             InFlight { ticket, call: None, route, backend, request, bytes: 0, began_ns };
@@ -116,7 +115,7 @@ impl Gateway {
             took_ms = now.mono_ns.saturating_sub(in_flight.began_ns) / 1_000_000;
             "request completed"
         );
-        *self.figures.requests.entry((route.to_owned(), outcome)).or_default() += 1;
+        *self.figures.requests.entry((in_flight.route, outcome)).or_default() += 1;
         self.figures.took_ns.push(now.mono_ns.saturating_sub(in_flight.began_ns));
         if outcome != "ok" {
             log::warn!(
@@ -126,7 +125,7 @@ impl Gateway {
             );
         }
         match in_flight.route {
-            Route::Connect => self.decide(connection, &how, &in_flight.request),
+            Route::Connect => self.decide(connection, &how, in_flight.request),
             Route::Disconnect => self.remove(connection),
             Route::Default | Route::Key(_) => {
                 let pushed = match how {
@@ -137,7 +136,7 @@ impl Gateway {
                     how => {
                         let public_id = session.public_id(connection);
                         let message = request::error_message(&how);
-                        Some(request::error_frame(message, &public_id, &in_flight.request))
+                        Some(request::error_frame(message, &public_id, in_flight.request))
                     }
                 };
                 if let Some(bytes) = pushed {
@@ -149,7 +148,7 @@ impl Gateway {
         }
     }
 
-    fn decide(&mut self, connection: ConnectionId, how: &Result<Reply, Why>, request: &str) {
+    fn decide(&mut self, connection: ConnectionId, how: &Result<Reply, Why>, request: RequestId) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         let verdict = match how {
             Ok(reply) if matches!(reply.status, 200..=299) => {
@@ -183,11 +182,12 @@ impl Gateway {
         if let Some(session) = self.sessions.get_mut(&connection)
             && matches!(session.state, State::Open)
         {
-            self.bytes -= session.cost();
+            self.bytes -= session.pushed.cost();
             let message = Waiting { due_ns: 0, turn: None, kind, payload: bytes };
             session.pushed.push(message, &mut self.blocks);
-            self.bytes += session.cost();
-            self.steps.push_back(Step::Wake(session.id));
+            self.bytes += session.pushed.cost();
+            let id = session.id;
+            self.wake(id);
         }
     }
 

@@ -11,6 +11,7 @@ pub mod part;
 pub mod peers;
 pub mod plan;
 mod request;
+mod request_id;
 mod select;
 mod session;
 pub mod traceparent;
@@ -18,13 +19,13 @@ pub mod traceparent;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Manifest;
-use crate::behaviours::Close;
+use crate::behaviours::{Close, State as SocketState};
 use crate::calls::pool::{Call, CallId, Failure};
 use crate::engine::{Id, Now};
 use crate::heap;
 use crate::options::read::{Environment, Filled};
 use crate::options::{Usage, serve as options};
-use crate::outbox::{Block, Blocks};
+use crate::outbox::Blocks;
 use crate::proto::frame::Kind;
 use crate::queue::{Queue, Waiting};
 use crate::rng::Rng;
@@ -32,6 +33,7 @@ use crate::time;
 pub use connect::ConnectRequest;
 use connection_id::ConnectionId;
 pub(crate) use flags::Settings as Draft;
+use plan::Route;
 pub use plan::{Format, Plan};
 use request::BackendEvent;
 pub use select::Expression;
@@ -163,7 +165,7 @@ pub enum CallbackRequest<'b> {
 #[derive(Debug, Default)]
 pub struct Figures {
     /// Completed requests by route and outcome.
-    pub requests: BTreeMap<(String, &'static str), u64>,
+    requests: BTreeMap<(Route, &'static str), u64>,
     /// Durations since they were last drained.
     pub took_ns: Vec<u64>,
     /// `$disconnect` events that were not sent.
@@ -324,48 +326,53 @@ impl Gateway {
         }
     }
 
-    /// Queues a message of a client.
+    /// A message of a client: sends it, or queues it behind others.
     pub fn message(&mut self, now: Now, id: Id, kind: Kind, payload: &[u8]) {
         let Some(connection) = self.connections.get(&id).copied() else { return };
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         session.active(now);
-        self.bytes -= session.cost();
+        if session.is_next() {
+            return self.send_request(now, connection, &BackendEvent::Message(kind, payload));
+        }
+        self.bytes -= session.waiting.cost();
         let message = Waiting { due_ns: 0, turn: None, kind, payload };
         session.waiting.push(message, &mut self.blocks);
-        self.bytes += session.cost();
-        self.send_next(now, connection);
+        self.bytes += session.waiting.cost();
     }
 
-    /// Whether to stop reading from the client.
+    /// When the connection times out, whether to stop reading from it, and whether a message of it
+    /// is queued or in flight.
     #[must_use]
-    pub fn is_full(&self, id: Id) -> bool {
-        self.find(id).is_some_and(Session::is_full)
+    pub fn socket_state(&self, id: Id) -> SocketState {
+        let Some(session) = self.find(id) else { return SocketState::default() };
+        let idle_ns = session.active_ns + self.scaled_ns(IDLE_MS);
+        let life_ns = session.opened_ns + self.scaled_ns(LIFE_MS);
+        SocketState {
+            due_ns: Some(idle_ns.min(life_ns)),
+            is_full: session.is_full(),
+            is_busy: session.in_flight.is_some() || !session.waiting.is_empty(),
+        }
     }
 
-    /// Whether a message of the client is queued or in flight.
-    #[must_use]
-    pub fn is_busy(&self, id: Id) -> bool {
-        self.find(id)
-            .is_some_and(|session| session.in_flight.is_some() || !session.waiting.is_empty())
-    }
-
-    /// The next push, if there is one.
-    pub fn take_push(&mut self, now: Now, id: Id) -> Option<(Kind, Block)> {
-        let connection = self.connections.get(&id).copied()?;
-        let session = self.sessions.get_mut(&connection)?;
-        let first = session.pushed.first()?;
-        let (kind, bytes) = (first.kind, self.blocks.with(first.payload));
-        self.bytes -= session.cost();
+    /// Sends the next push with `send`; false if there is none.
+    pub fn take_push(&mut self, now: Now, id: Id, send: impl FnOnce(Kind, &[u8])) -> bool {
+        let Some(connection) = self.connections.get(&id).copied() else { return false };
+        let Some(session) = self.sessions.get_mut(&connection) else { return false };
+        let Some(first) = session.pushed.first() else { return false };
+        send(first.kind, first.payload);
+        self.bytes -= session.pushed.cost();
         session.pushed.pop(&mut self.blocks, now);
-        self.bytes += session.cost();
+        self.bytes += session.pushed.cost();
         session.active(now);
         self.send_next(now, connection);
-        Some((kind, bytes))
+        true
     }
 
-    /// Requests another wake-up, since there are more pushes than fit now.
+    /// Requests another wake-up, unless there will be one.
     pub fn wake(&mut self, id: Id) {
-        self.steps.push_back(Step::Wake(id));
+        if !matches!(self.steps.back(), Some(Step::Wake(last)) if *last == id) {
+            self.steps.push_back(Step::Wake(id));
+        }
     }
 
     /// The Close frame to send, after a callback or a timeout.
@@ -379,14 +386,6 @@ impl Gateway {
             && (now.mono_ns >= session.active_ns + idle_ns
                 || now.mono_ns >= session.opened_ns + life_ns);
         over.then(|| Close { code: 1001, reason: "Going away".to_owned() })
-    }
-
-    /// When the connection times out.
-    #[must_use]
-    pub fn deadline_ns(&self, id: Id) -> Option<u64> {
-        let session = self.find(id)?;
-        let idle_ns = session.active_ns + self.scaled_ns(IDLE_MS);
-        Some(idle_ns.min(session.opened_ns + self.scaled_ns(LIFE_MS)))
     }
 
     fn scaled_ns(&self, ms: u64) -> u64 {

@@ -207,8 +207,10 @@ impl Front {
     /// Sends what was pushed, as far as it goes; true when that was all.
     fn flush(&mut self, ctx: &mut Ctx<'_>, most: usize) -> bool {
         while ctx.out.len() < most {
-            let Some((kind, bytes)) = self.gateway.take_push(ctx.now, ctx.id) else { return true };
-            ctx.send(kind, bytes.bytes());
+            let (now, id) = (ctx.now, ctx.id);
+            if !self.gateway.take_push(now, id, |kind, bytes| ctx.send(kind, bytes)) {
+                return true;
+            }
         }
         false
     }
@@ -240,12 +242,7 @@ impl Sockets for Front {
     }
 
     fn state(&self, id: Id) -> State {
-        let is_full = self.gateway.is_full(id);
-        State {
-            due_ns: self.gateway.deadline_ns(id),
-            is_full,
-            is_busy: is_full || self.gateway.is_busy(id),
-        }
+        self.gateway.socket_state(id)
     }
 }
 
@@ -305,6 +302,7 @@ impl Part for Front {
         match metric {
             "gateway_requests_total" => {
                 for ((route, outcome), count) in &figures.requests {
+                    let route = route.label(self.gateway.plan());
                     page.row(&[("route", route), ("outcome", outcome)], count);
                 }
             }

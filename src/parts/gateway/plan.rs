@@ -90,11 +90,11 @@ pub struct PeerPlan {
 }
 
 /// The route of a request; a key is an index into [`Plan::routes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Route {
     Connect,
-    Disconnect,
     Default,
+    Disconnect,
     Key(usize),
 }
 

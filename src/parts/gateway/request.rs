@@ -5,13 +5,14 @@
 use std::borrow::Cow;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::connect::{self, ConnectRequest};
 use super::connection_id::ConnectionId;
 use super::plan::{Format, Plan, Route};
+use super::request_id::RequestId;
 use super::session::Session;
 use super::{MESSAGE_BYTES, TIMEOUT_MS, Why};
 use crate::calls::pool::{Call, Class, Failure, Reply};
@@ -20,7 +21,6 @@ use crate::outbox::Block;
 use crate::proto::frame::Kind;
 use crate::proto::http::visible_ascii;
 use crate::proto::http_client::{Asked, Limits, Request, Unsendable};
-use crate::rng::Rng;
 use crate::time;
 
 /// Maximum response head; the body may be as long as a message.
@@ -55,14 +55,6 @@ impl BackendEvent<'_> {
     }
 }
 
-/// A request id; unique, but not secret.
-pub(super) fn id(rng: &mut Rng) -> String {
-    let mut bytes = [0; 11];
-    bytes[..8].copy_from_slice(&rng.below(u64::MAX).to_be_bytes());
-    bytes[8..].copy_from_slice(&rng.below(1 << 24).to_be_bytes()[5..]);
-    URL_SAFE.encode(bytes)
-}
-
 /// The body of the response to a handshake about which the backend was not asked, or not in time.
 pub(super) const NOT_ASKED: &[u8] = br#"{"message":"Internal server error"}"#;
 
@@ -79,8 +71,8 @@ pub(super) fn error_message(how: &Result<Reply, Why>) -> &'static str {
 }
 
 /// The message to a client whose request failed, or the body of the response to its handshake.
-pub(super) fn error_frame(message: &str, connection_id: &str, request: &str) -> Vec<u8> {
-    let frame = Frame { message, connection_id, request_id: request };
+pub(super) fn error_frame(message: &str, connection_id: &str, request: RequestId) -> Vec<u8> {
+    let frame = Frame { message, connection_id, request_id: &request.text() };
     // Strings always serialize.
     serde_json::to_vec(&frame).unwrap_or_default()
 }
@@ -201,7 +193,7 @@ impl RequestBuilder<'_> {
 
     /// The event in the format of AWS.
     fn event(&self, event: &BackendEvent<'_>) -> Vec<u8> {
-        let request = &*self.in_flight.request;
+        let request = &*self.in_flight.request.text();
         let (client, message) = match event {
             BackendEvent::Connect(client) => (Some(*client), None),
             BackendEvent::Message(kind, payload) => (None, Some((*kind, *payload))),

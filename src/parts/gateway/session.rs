@@ -2,8 +2,10 @@
 
 use super::connection_id::ConnectionId;
 use super::plan::Route;
+use super::request_id::RequestId;
 use super::{
-    ConnectRequest, MESSAGE_BYTES, PUSHED_BYTES, Verdict, WAITING_BYTES, WAITING_MESSAGES,
+    ConnectRequest, MESSAGE_BYTES, PUSHED_BEFORE_NEXT, PUSHED_BYTES, Verdict, WAITING_BYTES,
+    WAITING_MESSAGES,
 };
 use crate::behaviours::Close;
 use crate::calls::pool::CallId;
@@ -31,7 +33,7 @@ pub(super) struct InFlight {
     pub(super) call: Option<CallId>,
     pub(super) route: Route,
     pub(super) backend: usize,
-    pub(super) request: String,
+    pub(super) request: RequestId,
     pub(super) bytes: usize,
     pub(super) began_ns: u64,
 }
@@ -85,10 +87,8 @@ impl Session {
 
     /// Memory, including table entries.
     pub(super) fn cost(&self) -> usize {
-        // The id of the request in flight.
         heap::tree_entry::<(ConnectionId, Self)>()
             + heap::tree_entry::<(Id, ConnectionId)>()
-            + heap::cost(16)
             + self.sealed_id.as_ref().map_or(0, |text| heap::cost(text.len()))
             + heap::cost(self.domain.len())
             + heap::cost(self.source_ip.len())
@@ -101,6 +101,17 @@ impl Session {
     pub(super) fn active(&mut self, now: Now) {
         self.active_ns = now.mono_ns;
         self.active_at_ms = now.wall_ms;
+    }
+
+    /// Whether the next message may be sent: one at a time, and not while its reply would have to
+    /// wait.
+    pub(super) fn may_send(&self) -> bool {
+        self.in_flight.is_none() && self.pushed.bytes() < PUSHED_BEFORE_NEXT
+    }
+
+    /// Whether a message that arrives now is the next one to send.
+    pub(super) fn is_next(&self) -> bool {
+        self.may_send() && self.waiting.is_empty()
     }
 
     /// Whether to stop reading; leaves room for the messages of one read.
