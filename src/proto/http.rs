@@ -329,9 +329,25 @@ pub(super) fn has_token(list: &[u8], token: &str) -> bool {
 /// Whether this is a token (RFC 9110 §5.6.2): the name of a field, a method, a subprotocol.
 #[must_use]
 pub fn is_token(text: &[u8]) -> bool {
-    !text.is_empty()
-        && text.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    !text.is_empty() && text.iter().all(|&byte| IS_TOKEN[usize::from(byte)])
 }
+
+/// Which bytes a token may have.
+const IS_TOKEN: [bool; 256] = {
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// Whether a field value may contain this byte (RFC 9110 §5.5).
 pub(super) fn is_text(byte: u8) -> bool {

@@ -28,6 +28,9 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
+/// More than a request has besides its parts.
+const FIXED_BYTES: usize = 80;
+
 impl Request<'_> {
     /// Appends the request, or nothing if a part of it is invalid.
     ///
@@ -35,21 +38,21 @@ impl Request<'_> {
     /// Which part is invalid.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), Unsendable> {
         self.check()?;
+        let field = |(name, value): &(&str, &str)| name.len() + value.len() + ": \r\n".len();
+        let fields: usize = self.fields.iter().map(field).sum();
+        out.reserve(FIXED_BYTES + self.target.len() + self.host.len() + fields + self.body.len());
         let mut line = |parts: &[&str]| {
-            for part in parts.iter().chain(&["\r\n"]) {
-                out.extend_from_slice(part.as_bytes());
-            }
+            parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         };
-        line(&[self.method, " ", self.target, " HTTP/1.1"]);
-        line(&["Host: ", self.host]);
+        line(&[self.method, " ", self.target, " HTTP/1.1\r\nHost: ", self.host, "\r\n"]);
         for (name, value) in self.fields {
-            line(&[name, ": ", value]);
+            line(&[name, ": ", value, "\r\n"]);
         }
         // A server may expect a body with a method that usually has one (RFC 9110 §8.6).
         if !self.body.is_empty() || matches!(self.method, "POST" | "PUT" | "PATCH") {
-            line(&["Content-Length: ", &self.body.len().to_string()]);
+            line(&["Content-Length: ", &self.body.len().to_string(), "\r\n"]);
         }
-        line(&[]);
+        line(&["\r\n"]);
         out.extend_from_slice(self.body);
         Ok(())
     }

@@ -99,9 +99,9 @@ impl RequestBuilder<'_> {
         let backend =
             self.plan.backends().nth(self.in_flight.backend).unwrap_or(&self.plan.backend);
         let path = match event {
-            BackendEvent::Message(..) => backend.path.clone(),
-            BackendEvent::Connect(client) => client.target(backend.connect_path()),
-            BackendEvent::Disconnect(..) => backend.connect_path(),
+            BackendEvent::Message(..) => Cow::Borrowed(&*backend.path),
+            BackendEvent::Connect(client) => client.target(backend.connect_path()).into(),
+            BackendEvent::Disconnect(..) => backend.connect_path().into(),
         };
         let (kind, body) = self.body(event);
         let named = self.named(event);
@@ -122,7 +122,7 @@ impl RequestBuilder<'_> {
             fields: &fields,
             body: &body,
         };
-        let mut bytes = Vec::with_capacity(body.len() + 256);
+        let mut bytes = Vec::new();
         request.write(&mut bytes)?;
         let is_message = matches!(event, BackendEvent::Message(..));
         let wants_body = is_message && self.plan.reply;
@@ -163,20 +163,20 @@ impl RequestBuilder<'_> {
         named
     }
 
-    fn body(&self, event: &BackendEvent<'_>) -> (&'static str, Vec<u8>) {
+    fn body<'e>(&self, event: &BackendEvent<'e>) -> (&'static str, Cow<'e, [u8]>) {
         const JSON: &str = "application/json";
         match (self.plan.format, event) {
-            (Format::Event, _) => (JSON, self.event(event)),
+            (Format::Event, _) => (JSON, self.event(event).into()),
             (
                 Format::Template | Format::Proxy,
                 BackendEvent::Connect(_) | BackendEvent::Disconnect(..),
-            ) => (JSON, Vec::new()),
+            ) => (JSON, Cow::default()),
             (Format::Proxy, BackendEvent::Message(Kind::Binary, payload)) => {
-                ("application/octet-stream", payload.to_vec())
+                ("application/octet-stream", Cow::Borrowed(payload))
             }
             (Format::Proxy, BackendEvent::Message(Kind::Text, payload)) => {
                 let json = serde_json::from_slice::<&RawValue>(payload).is_ok();
-                (if json { JSON } else { "text/plain; charset=utf-8" }, payload.to_vec())
+                (if json { JSON } else { "text/plain; charset=utf-8" }, Cow::Borrowed(payload))
             }
             (Format::Template, BackendEvent::Message(kind, payload)) => {
                 let template = Template {
@@ -186,7 +186,7 @@ impl RequestBuilder<'_> {
                     stage: &self.plan.stage,
                     is_base64_encoded: *kind == Kind::Binary,
                 };
-                (JSON, serde_json::to_vec(&template).unwrap_or_default())
+                (JSON, serde_json::to_vec(&template).unwrap_or_default().into())
             }
         }
     }
