@@ -14,8 +14,8 @@
 //! * [`target`]: where an outgoing connection goes and which certificates it trusts.
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
 //! * [`run`]: composition: builds a command from options, an engine and `net`.
-//! * [`outbox`], [`timers`], [`slab`], [`time`], [`rng`], [`units`], [`limits`], [`listen`],
-//!   [`heap`], [`queue`]: small building blocks that know nothing of the rest.
+//! * [`outbox`], [`timers`], [`slab`], [`id_map`], [`time`], [`rng`], [`units`], [`limits`],
+//!   [`listen`], [`heap`], [`queue`]: small building blocks that know nothing of the rest.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux sockets inherit");
@@ -28,6 +28,7 @@ pub mod connect;
 pub mod engine;
 pub mod healthcheck;
 pub mod heap;
+pub mod id_map;
 pub mod limits;
 pub mod listen;
 pub mod load;

@@ -7,19 +7,19 @@ mod circuit;
 pub mod pool;
 
 use core::net::IpAddr;
-use std::collections::BTreeMap;
 
 use crate::engine::{HangUp, Id, NameFault, Now, Target};
+use crate::id_map::IdMap;
+use crate::limits;
 use crate::server::part::{Connections, Order};
-use crate::{heap, limits};
 use pool::{Call, CallId, Failure, Full, Lane, Pool, Reply, Rules, TargetId};
 
 /// Requests that are under way, and the connections that carry them.
 #[derive(Debug)]
 pub struct Calls<A> {
     pool: Pool<A>,
-    lanes: BTreeMap<Id, Lane>,
-    ids: BTreeMap<Lane, Id>,
+    lanes: IdMap<Lane>,
+    ids: IdMap<Id>,
     /// The lane whose connection was asked for and has no id yet.
     connecting: Option<Lane>,
 }
@@ -38,7 +38,7 @@ impl<A: Copy> Calls<A> {
     /// No request, and no connection.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        let (lanes, ids) = (BTreeMap::new(), BTreeMap::new());
+        let (lanes, ids) = (IdMap::default(), IdMap::default());
         Self { pool: Pool::new(rules), lanes, ids, connecting: None }
     }
 
@@ -102,7 +102,7 @@ impl<A: Copy> Calls<A> {
                 pool::Order::Write(lane) => (lane, Order::Write),
                 pool::Order::Close(lane) => (lane, Order::Close),
             };
-            if let Some(id) = self.ids.get(&lane) {
+            if let Some(id) = self.ids.get(lane.0) {
                 return Some(order(*id));
             }
         }
@@ -118,8 +118,7 @@ impl<A: Copy> Calls<A> {
     /// Bytes of the tables of connections.
     #[must_use]
     pub fn table_cost(&self) -> usize {
-        let names = heap::tree_entry::<(Id, Lane)>() + heap::tree_entry::<(Lane, Id)>();
-        self.pool.table_cost() + self.lanes.len() * names
+        self.pool.table_cost() + self.lanes.cost() + self.ids.cost()
     }
 
     /// When [`Calls::fire`] is to be called.
@@ -142,9 +141,9 @@ impl<A: Copy> Calls<A> {
 
     /// The connection is closed.
     pub fn closed(&mut self, now: Now, id: Id) {
-        if let Some(lane) = self.lanes.remove(&id) {
+        if let Some(lane) = self.lanes.remove(id) {
             self.pool.ended(now, lane, HangUp::Reset);
-            self.ids.remove(&lane);
+            self.ids.remove(lane.0);
             self.pool.closed(now, lane);
         }
     }
@@ -155,7 +154,7 @@ impl<A: Copy> Connections for Calls<A> {
         let Some(lane) = self.connecting.take() else { return };
         if let Some(id) = id {
             self.lanes.insert(id, lane);
-            self.ids.insert(lane, id);
+            self.ids.insert(lane.0, id);
         } else {
             self.pool.connected(now, lane, Err(HangUp::Exhausted));
             self.pool.closed(now, lane);
@@ -163,37 +162,37 @@ impl<A: Copy> Connections for Calls<A> {
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, _: &mut Vec<u8>) {
-        if let Some(&lane) = self.lanes.get(&id) {
+        if let Some(&lane) = self.lanes.get(id) {
             self.pool.connected(now, lane, how);
         }
     }
 
     fn received(&mut self, now: Now, id: Id, bytes: &[u8], _: &mut Vec<u8>) {
-        if let Some(&lane) = self.lanes.get(&id) {
+        if let Some(&lane) = self.lanes.get(id) {
             self.pool.received(now, lane, bytes);
         }
     }
 
     fn render(&mut self, id: Id, out: &mut Vec<u8>) {
-        if let Some(&lane) = self.lanes.get(&id) {
+        if let Some(&lane) = self.lanes.get(id) {
             self.pool.render(lane, out);
         }
     }
 
     fn kept(&mut self, id: Id, taken: usize) {
-        if let Some(&lane) = self.lanes.get(&id).filter(|_| taken == 0) {
+        if let Some(&lane) = self.lanes.get(id).filter(|_| taken == 0) {
             self.pool.held(lane);
         }
     }
 
     fn sent(&mut self, id: Id) {
-        if let Some(&lane) = self.lanes.get(&id) {
+        if let Some(&lane) = self.lanes.get(id) {
             self.pool.sent(lane);
         }
     }
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp) {
-        if let Some(&lane) = self.lanes.get(&id) {
+        if let Some(&lane) = self.lanes.get(id) {
             self.pool.ended(now, lane, how);
         }
     }

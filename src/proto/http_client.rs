@@ -42,7 +42,9 @@ impl Request<'_> {
         let fields: usize = self.fields.iter().map(field).sum();
         out.reserve(FIXED_BYTES + self.target.len() + self.host.len() + fields + self.body.len());
         let mut line = |parts: &[&str]| {
-            parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+            for part in parts {
+                out.extend_from_slice(part.as_bytes());
+            }
         };
         line(&[self.method, " ", self.target, " HTTP/1.1\r\nHost: ", self.host, "\r\n"]);
         for (name, value) in self.fields {

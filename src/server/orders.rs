@@ -23,7 +23,6 @@ impl Server {
             let Shared { parts, account, .. } = &mut self.shared;
             parts.update_account(part, account);
         }
-        self.shared.parts.update_deadline();
         if self.shared.drain.phase == Phase::Closing {
             self.exit_if_empty(now);
         }

@@ -12,8 +12,6 @@ pub(super) struct Parts {
     all: Vec<Slot>,
     /// Whether a part was called since the last poll.
     is_dirty: bool,
-    /// The earliest deadline of all parts.
-    next_deadline: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -28,7 +26,6 @@ impl Parts {
         let slot = |part| Slot { part, counted: Account::default() };
         let mut parts = Self { all: parts.into_iter().map(slot).collect(), ..Self::default() };
         parts.is_dirty = !parts.all.is_empty();
-        parts.update_deadline();
         parts
     }
 
@@ -67,19 +64,13 @@ impl Parts {
         self.all.iter().any(|slot| slot.part.is_busy())
     }
 
+    /// Not cached: it is asked once a turn of the loop, in which many messages may change it.
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        self.next_deadline
-    }
-
-    pub(super) fn update_deadline(&mut self) {
-        self.next_deadline = self.all.iter().filter_map(|slot| slot.part.next_deadline()).min();
+        self.all.iter().filter_map(|slot| slot.part.next_deadline()).min()
     }
 
     /// Calls the parts whose deadline has passed.
     pub(super) fn fire(&mut self, now: Now) {
-        if self.next_deadline.is_none_or(|due_ns| due_ns > now.mono_ns) {
-            return;
-        }
         for slot in &mut self.all {
             if slot.part.next_deadline().is_some_and(|due_ns| due_ns <= now.mono_ns) {
                 slot.part.fire(now);

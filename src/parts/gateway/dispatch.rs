@@ -263,7 +263,7 @@ impl Gateway {
 
     pub(super) fn remove(&mut self, connection: ConnectionId) {
         let Some(session) = self.sessions.remove(&connection) else { return };
-        self.connections.remove(&session.id);
+        self.connections.remove(session.id);
         self.bytes -= session.cost();
         if session.sealed_id.is_none() {
             if self.ended.len() == ENDED_MAX {

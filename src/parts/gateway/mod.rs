@@ -23,6 +23,7 @@ use crate::behaviours::{Close, State as SocketState};
 use crate::calls::pool::{Call, CallId, Failure};
 use crate::engine::{Id, Now};
 use crate::heap;
+use crate::id_map::IdMap;
 use crate::options::read::{Environment, Filled};
 use crate::options::{Usage, serve as options};
 use crate::outbox::Blocks;
@@ -186,7 +187,7 @@ pub struct Gateway {
     plan: Plan,
     rng: Rng,
     sessions: BTreeMap<ConnectionId, Session>,
-    connections: BTreeMap<Id, ConnectionId>,
+    connections: IdMap<ConnectionId>,
     /// Requests in flight or waiting for a connection.
     in_flight: usize,
     steps: VecDeque<Step>,
@@ -210,7 +211,7 @@ impl Gateway {
             plan,
             rng: Rng::new(seed),
             sessions: BTreeMap::new(),
-            connections: BTreeMap::new(),
+            connections: IdMap::default(),
             in_flight: 0,
             steps: VecDeque::new(),
             next_ticket: 0,
@@ -238,7 +239,7 @@ impl Gateway {
     /// Memory of tables, which stay allocated.
     #[must_use]
     pub fn table_cost(&self) -> usize {
-        heap::table::<ConnectionId>(self.ended.capacity())
+        heap::table::<ConnectionId>(self.ended.capacity()) + self.connections.cost()
     }
 
     /// While memory is short, messages of callbacks are refused.
@@ -308,7 +309,7 @@ impl Gateway {
     /// decision has not come yet, is removed.
     pub fn verdict(&mut self, now: Now, id: Id) -> Verdict {
         let refused = Verdict::Refused(502, request::NOT_ASKED.to_vec());
-        let Some(connection) = self.connections.get(&id).copied() else { return refused };
+        let Some(connection) = self.connections.get(id).copied() else { return refused };
         let Some(session) = self.sessions.get_mut(&connection) else { return refused };
         match std::mem::replace(&mut session.state, State::Open) {
             State::Decided(Verdict::Welcome(protocol)) => {
@@ -328,7 +329,7 @@ impl Gateway {
 
     /// A message of a client: sends it, or queues it behind others.
     pub fn message(&mut self, now: Now, id: Id, kind: Kind, payload: &[u8]) {
-        let Some(connection) = self.connections.get(&id).copied() else { return };
+        let Some(connection) = self.connections.get(id).copied() else { return };
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         session.active(now);
         if session.is_next() {
@@ -356,7 +357,7 @@ impl Gateway {
 
     /// Sends the next push with `send`; false if there is none.
     pub fn take_push(&mut self, now: Now, id: Id, send: impl FnOnce(Kind, &[u8])) -> bool {
-        let Some(connection) = self.connections.get(&id).copied() else { return false };
+        let Some(connection) = self.connections.get(id).copied() else { return false };
         let Some(session) = self.sessions.get_mut(&connection) else { return false };
         let Some(first) = session.pushed.first() else { return false };
         send(first.kind, first.payload);
@@ -404,7 +405,7 @@ impl Gateway {
     /// The WebSocket is closed. Queued messages are still sent, unless the connection broke; then
     /// `$disconnect`.
     pub fn left(&mut self, now: Now, id: Id, code: u16, is_broken: bool) {
-        let Some(connection) = self.connections.remove(&id) else { return };
+        let Some(connection) = self.connections.remove(id) else { return };
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         let reason = match &mut session.state {
             State::Closing(_, reason) => std::mem::take(reason),
@@ -427,7 +428,7 @@ impl Gateway {
 
     /// The connection is gone, possibly before it became a WebSocket.
     pub fn gone(&mut self, now: Now, id: Id) {
-        if let Some(connection) = self.connections.get(&id).copied() {
+        if let Some(connection) = self.connections.get(id).copied() {
             self.abandon(now, connection);
         }
     }
@@ -436,7 +437,7 @@ impl Gateway {
     /// `$disconnect`.
     fn abandon(&mut self, now: Now, connection: ConnectionId) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        self.connections.remove(&session.id);
+        self.connections.remove(session.id);
         let welcome = matches!(session.state, State::Decided(Verdict::Welcome(_)));
         if session.in_flight.is_none() && !welcome {
             return self.remove(connection);
@@ -466,10 +467,10 @@ impl Gateway {
     }
 
     fn find(&self, id: Id) -> Option<&Session> {
-        self.sessions.get(self.connections.get(&id)?)
+        self.sessions.get(self.connections.get(id)?)
     }
 
     fn find_mut(&mut self, id: Id) -> Option<&mut Session> {
-        self.sessions.get_mut(self.connections.get(&id)?)
+        self.sessions.get_mut(self.connections.get(id)?)
     }
 }

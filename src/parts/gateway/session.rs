@@ -88,7 +88,6 @@ impl Session {
     /// Memory, including table entries.
     pub(super) fn cost(&self) -> usize {
         heap::tree_entry::<(ConnectionId, Self)>()
-            + heap::tree_entry::<(Id, ConnectionId)>()
             + self.sealed_id.as_ref().map_or(0, |text| heap::cost(text.len()))
             + heap::cost(self.domain.len())
             + heap::cost(self.source_ip.len())
