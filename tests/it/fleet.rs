@@ -214,6 +214,7 @@ impl Fleet {
     fn step(&mut self, until_ns: u64) {
         self.steps += 1;
         assert!(self.steps < STEPS_MAX, "it spins");
+        self.net.state().deliver_due();
         for host in 0..self.drivers.len() {
             let Some(driver) = &mut self.drivers[host] else { continue };
             if driver.turn().unwrap().is_some() {
@@ -340,7 +341,7 @@ impl Fleet {
         self.net.send(wire, &upgrade("/gateway/prod", &[]));
         let run = self.runs[host];
         self.last_id = None;
-        let mut reader = Reader::default();
+        let mut reader = Reader::of_pieces();
         let until_ns = self.now_ns() + time::ms(5_000);
         while self.now_ns() < until_ns {
             self.step(until_ns);
@@ -405,7 +406,7 @@ impl Fleet {
             client: (!is_forged).then_some(number),
             verb,
             began_ns: self.now_ns(),
-            reader: Reader::default(),
+            reader: Reader::of_pieces(),
             was_reachable,
             status: None,
             is_lost: false,
@@ -655,7 +656,7 @@ fn random_ids_cause_no_packet() {
     let syns = fleet.net.state().syns_between_hosts;
     let minted = fleet.clients[0].id.clone();
     let wire = fleet.net.state().connect(1, 1);
-    let mut reader = Reader::default();
+    let mut reader = Reader::of_pieces();
     for number in 0..10_000 {
         let chars = [22, 63, 79, fleet.rng.below(200) as usize][number % 4];
         let digit = |rng: &mut Rng| char::from(DIGITS[rng.below(64) as usize]);

@@ -394,15 +394,16 @@ impl State {
         bytes_ns.or_else(|| fin_ns.filter(|at_ns| *at_ns > now_ns)).unwrap_or(u64::MAX)
     }
 
+    /// Delivers all data that is due; returns the time of the next delivery.
+    pub(crate) fn deliver_due(&mut self) -> u64 {
+        let ends = (0..self.wires.len()).flat_map(|wire| [(wire, NEAR), (wire, FAR)]);
+        ends.fold(u64::MAX, |next_ns, (wire, end)| next_ns.min(self.deliver(wire, end)))
+    }
+
     /// Moves the clock to the next moment at which something happens, at most to the limit, unless
     /// a host has something to do now. Returns false if nothing happens until the limit.
     pub(crate) fn advance(&mut self, limit_ns: u64) -> bool {
-        let mut next_ns = u64::MAX;
-        for wire in 0..self.wires.len() {
-            for end in [NEAR, FAR] {
-                next_ns = next_ns.min(self.deliver(wire, end));
-            }
-        }
+        let mut next_ns = self.deliver_due();
         if self.hosts.iter().any(Host::has_news) {
             return true;
         }
