@@ -41,7 +41,7 @@ fn a_connection_flood_delays_neither_admin_requests_nor_the_shutdown() {
     let since_ns = harness.now_ns();
     let waited_ns = ns_until_output(&mut harness, probe, 3);
     assert!(waited_ns <= SECOND_NS, "the admin side waits {waited_ns} ns");
-    while !harness.net.server().accepting_stopped {
+    while !harness.net.server().accepting_stopped() {
         harness.driver.turn().unwrap();
     }
     let accepting_ns = harness.now_ns() - since_ns;
@@ -57,7 +57,7 @@ fn connections_queued_at_shutdown_are_answered() {
     let queue: Vec<usize> = (0..500).map(|_| harness.net.connect(0)).collect();
     harness.net.signal(Signal::Stop);
     harness.settle();
-    assert!(harness.net.server().accepting_stopped);
+    assert!(harness.net.server().accepting_stopped());
     for wire in queue {
         assert!(harness.output(wire).starts_with(b"HTTP/1.1 503 "));
         assert_eq!(harness.end(wire), Some(End::Fin));
@@ -90,7 +90,7 @@ fn listeners_keep_their_indices_when_others_are_closed() {
     }
     harness.net.signal(Signal::Stop);
     harness.pass(1_500);
-    assert!(harness.net.server().accepting_stopped);
+    assert!(harness.net.server().accepting_stopped());
     harness.net.server().descriptors = 10;
     let probe = harness.net.connect(1);
     harness.net.send(probe, REQUEST);

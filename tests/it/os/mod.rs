@@ -235,8 +235,8 @@ impl Os for FakeOs {
         assert!(host.accepts < 100_000, "it accepts in an endless loop");
         net.now_ns += net.accept_ns;
         if net.reconnects && listener == 0 {
-            let next = net.open(self.host, None);
-            net.hosts[self.host].listeners[0].queue.push_back(next);
+            let another = net.open(self.host, None);
+            net.hosts[self.host].listeners[0].queue.push_back(another);
         }
         let ip = net.wires[wire].ends[FAR].host.map_or([192, 0, 2, 1], ip);
         let port = 50_000 + u16::try_from(wire % 10_000).unwrap();
@@ -327,9 +327,9 @@ impl Os for FakeOs {
 
     fn close_listeners(&mut self) {
         let net = &mut *self.net.state();
-        let host = &mut net.hosts[self.host];
-        host.accepting_stopped = true;
-        for wire in std::mem::take(&mut host.listeners[0].queue) {
+        let main = &mut net.hosts[self.host].listeners[0];
+        main.is_closed = true;
+        for wire in std::mem::take(&mut main.queue) {
             net.wires[wire].harmed = true;
             net.wires[wire].ends[NEAR].end = Some(End::Reset);
             net.destroy(wire);

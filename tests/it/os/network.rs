@@ -106,7 +106,7 @@ pub(crate) enum End {
 }
 
 /// One end of a wire, and the data in flight to it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Endpoint {
     /// Its host. `None`: the test's.
     pub(super) host: Option<usize>,
@@ -129,18 +129,7 @@ pub(super) struct Endpoint {
 impl Endpoint {
     fn new(host: Option<usize>, capacity: usize) -> Self {
         let window = if host.is_some() { capacity } else { usize::MAX };
-        Self {
-            host,
-            id: None,
-            in_flight: VecDeque::new(),
-            received: VecDeque::new(),
-            fin_ns: None,
-            fin_received: false,
-            reset_reported: false,
-            window,
-            writer_waits: false,
-            end: None,
-        }
+        Self { host, window, ..Self::default() }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -148,7 +137,7 @@ impl Endpoint {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Wire {
     /// `NEAR` and `FAR`.
     pub(super) ends: [Endpoint; 2],
@@ -171,15 +160,15 @@ pub(super) struct Listener {
     pub(super) side: Side,
     /// Wires to be accepted.
     pub(super) queue: VecDeque<usize>,
+    pub(super) is_closed: bool,
 }
 
 /// A host, which runs one process at a time. Tests set and read the public fields.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Host {
     pub(super) is_up: bool,
     /// By index. Those that the process opens when it starts.
     pub(super) listeners: Vec<Listener>,
-    pub(crate) accepting_stopped: bool,
     /// Events with the side of their listener or stream, since the admin side can be polled alone.
     pub(super) events: VecDeque<(Side, Event)>,
     wake_ns: u64,
@@ -206,30 +195,17 @@ pub(crate) struct Host {
 
 impl Host {
     fn new() -> Self {
-        Self {
-            is_up: false,
-            listeners: Vec::new(),
-            accepting_stopped: false,
-            events: VecDeque::new(),
-            wake_ns: u64::MAX,
-            busy: false,
-            frozen: false,
-            skew_ms: 0,
-            accepts: 0,
-            accepts_in_a_row: 0,
-            most_accepts_in_a_row: 0,
-            descriptors: 1000,
-            accepts_without_descriptor: 0,
-            exhausted_until_ns: 0,
-            resolved: VecDeque::new(),
-            files: None,
-            memory_used: None,
-        }
+        Self { wake_ns: u64::MAX, descriptors: 1000, ..Self::default() }
     }
 
     /// Whether it answers a SYN to a listener.
     fn accepts_at(&self, listener: usize) -> bool {
-        self.is_up && listener < self.listeners.len() && !(listener == 0 && self.accepting_stopped)
+        self.listeners.get(listener).is_some_and(|listener| !listener.is_closed)
+    }
+
+    /// Whether the main listener is closed.
+    pub(crate) fn accepting_stopped(&self) -> bool {
+        !self.accepts_at(0)
     }
 
     /// Its process waits for the next event, until a timeout.
@@ -293,18 +269,8 @@ impl State {
     }
 
     pub(super) fn open(&mut self, near: usize, far: Option<usize>) -> usize {
-        let capacity = self.odds.capacity;
-        self.wires.push(Wire {
-            ends: [Endpoint::new(Some(near), capacity), Endpoint::new(far, capacity)],
-            reset: false,
-            held_bytes: 0,
-            unanswered: false,
-            cut_after: None,
-            half_closed_after: None,
-            stall_ns: 0,
-            counted_bytes: 0,
-            harmed: false,
-        });
+        let ends = [Some(near), far].map(|host| Endpoint::new(host, self.odds.capacity));
+        self.wires.push(Wire { ends, ..Wire::default() });
         self.wires.len() - 1
     }
 
@@ -481,8 +447,8 @@ impl State {
     pub(super) fn start(&mut self, host: usize, listeners: &[Side]) {
         let host = &mut self.hosts[host];
         assert!(!std::mem::replace(&mut host.is_up, true), "one process a host");
-        host.accepting_stopped = false;
-        let listener = |side: &Side| Listener { side: *side, queue: VecDeque::new() };
+        let listener =
+            |side: &Side| Listener { side: *side, queue: VecDeque::new(), is_closed: false };
         host.listeners = listeners.iter().map(listener).collect();
     }
 
