@@ -601,6 +601,7 @@ impl Network {
     }
 
     /// Whether the test will receive nothing further.
+    #[cfg(feature = "gateway")]
     pub(crate) fn is_over(&self, wire: usize) -> bool {
         let wire = &self.state().wires[wire];
         wire.reset || wire.ends[FAR].fin_received
