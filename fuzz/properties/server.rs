@@ -165,7 +165,7 @@ impl Play {
 
     /// Descriptors run out, or are available again.
     fn descriptors(&mut self, source: &mut Source<'_>) {
-        self.harness.net.state().descriptors = if source.byte() & 1 == 0 { 1000 } else { 0 };
+        self.harness.net.server().descriptors = if source.byte() & 1 == 0 { 1000 } else { 0 };
     }
 
     fn upgrade(&mut self, wire: usize, source: &mut Source<'_>) {

@@ -6,7 +6,7 @@ use wspulse::net::driver::Driver;
 
 use crate::harness::{self, Harness};
 use crate::hostile::Client;
-use crate::os::{End, FakeOs, Network, Node};
+use crate::os::{End, FakeOs, Network};
 use crate::peer;
 use crate::watched::Watched;
 
@@ -41,12 +41,12 @@ fn a_connection_flood_delays_neither_admin_requests_nor_the_shutdown() {
     let since_ns = harness.now_ns();
     let waited_ns = ns_until_output(&mut harness, probe, 3);
     assert!(waited_ns <= SECOND_NS, "the admin side waits {waited_ns} ns");
-    while !harness.net.state().accepting_stopped {
+    while !harness.net.server().accepting_stopped() {
         harness.driver.turn().unwrap();
     }
     let accepting_ns = harness.now_ns() - since_ns;
     assert!(accepting_ns < 2 * SECOND_NS, "accepting goes on for {accepting_ns} ns");
-    assert!(harness.net.state().accepts > 100, "queued connections are accepted first");
+    assert!(harness.net.server().accepts > 100, "queued connections are accepted first");
     harness.pass(8_000);
     assert_eq!(harness.exit, Some(0), "the hard stop happens");
 }
@@ -57,7 +57,7 @@ fn connections_queued_at_shutdown_are_answered() {
     let queue: Vec<usize> = (0..500).map(|_| harness.net.connect(0)).collect();
     harness.net.signal(Signal::Stop);
     harness.settle();
-    assert!(harness.net.state().accepting_stopped);
+    assert!(harness.net.server().accepting_stopped());
     for wire in queue {
         assert!(harness.output(wire).starts_with(b"HTTP/1.1 503 "));
         assert_eq!(harness.end(wire), Some(End::Fin));
@@ -72,7 +72,7 @@ fn the_admin_side_is_polled_while_accepting() {
     }
     harness.settle();
     let (accepts, most) = {
-        let net = harness.net.state();
+        let net = harness.net.server();
         (net.accepts, net.most_accepts_in_a_row)
     };
     assert_eq!(accepts, 64);
@@ -84,14 +84,14 @@ fn the_admin_side_is_polled_while_accepting() {
 fn listeners_keep_their_indices_when_others_are_closed() {
     let mut harness = Harness::new(&["--profile", "plain"]);
     let keeps_it_open = Client::upgraded(&mut harness, "/echo");
-    harness.net.state().descriptors = 0;
+    harness.net.server().descriptors = 0;
     for _ in 0..100 {
         harness.net.connect(0);
     }
     harness.net.signal(Signal::Stop);
     harness.pass(1_500);
-    assert!(harness.net.state().accepting_stopped);
-    harness.net.state().descriptors = 10;
+    assert!(harness.net.server().accepting_stopped());
+    harness.net.server().descriptors = 10;
     let probe = harness.net.connect(1);
     harness.net.send(probe, REQUEST);
     harness.settle();
@@ -103,8 +103,7 @@ fn listeners_keep_their_indices_when_others_are_closed() {
 #[test]
 fn held_bytes_of_a_stream_are_reported_when_they_change() {
     let net = Network::new();
-    let mut driver =
-        Driver::new(Watched::new(harness::server(&[], 1)), FakeOs::new(Node::Server, &net));
+    let mut driver = Driver::new(Watched::new(harness::server(&[], 1)), FakeOs::new(&net));
     let wire = net.connect(0);
     for held in [0, 5_000, 5_000, 9_000, 0] {
         net.hold(wire, held);

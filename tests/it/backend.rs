@@ -37,7 +37,7 @@ impl Backend {
                 let (host, addresses) = rest.split_once(' ').unwrap_or((rest, ""));
                 let addresses = addresses.split(',').filter(|ip| !ip.is_empty());
                 let addresses = addresses.map(|ip| ip.parse().expect("an address")).collect();
-                net.state().names.insert(host.to_owned(), Some(addresses));
+                net.state().names.insert(host.to_owned(), addresses);
             }
             "refuse" => net.refuse_unanswered(),
             "always" => self.always = Some(answer(rest, raw)),

@@ -122,7 +122,7 @@ fn play(seed: u64, connections: usize, messages: usize) {
     let args: Vec<&str> = args.split(' ').collect();
     let mut harness = Harness::seeded(&args, seed);
     harness.net.state().on_connect = OnConnect::Accept;
-    harness.net.state().descriptors = 10_000;
+    harness.net.server().descriptors = 10_000;
     let mut rng = Rng::new(seed);
     let mut backend = Backend {
         rng: Rng::new(seed ^ 0xd1ce),
@@ -219,7 +219,7 @@ fn a_slow_backend_and_many_clients() {
     let args: Vec<&str> = args.split_whitespace().collect();
     let mut harness = Harness::new(&args);
     harness.net.state().on_connect = OnConnect::Accept;
-    harness.net.state().descriptors = 10_000;
+    harness.net.server().descriptors = 10_000;
     let wires: Vec<usize> = (0..CLIENTS).map(|_| harness.connect()).collect();
     let (mut input, mut due) = (BTreeMap::<usize, Vec<u8>>::new(), Vec::new());
     for wire in &wires {
@@ -403,7 +403,7 @@ fn callbacks_are_refused_while_memory_is_short() {
     let mut harness = Harness::new(&args.split(' ').collect::<Vec<_>>());
     harness.net.state().on_connect = OnConnect::Accept;
     let used = Rc::new(Cell::new(8 << 20));
-    harness.net.state().memory_used = Some(used.clone());
+    harness.net.server().memory_used = Some(used.clone());
     let client = harness.connect();
     harness.send(client, &upgrade("/gateway/prod", &[]));
     let backend = *harness.net.state().outgoing.last().expect("a request");

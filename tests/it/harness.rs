@@ -8,7 +8,7 @@ use wspulse::options::{self, Command, Surroundings};
 use wspulse::server::{Assets, Server};
 use wspulse::time::Now;
 
-use crate::os::{End, FakeOs, Network, Node};
+use crate::os::{End, FakeOs, Network};
 use crate::watched::Watched;
 
 /// More turns than this without a pause are an endless loop.
@@ -43,7 +43,7 @@ impl Harness {
     pub(crate) fn seeded(args: &[&str], seed: u64) -> Self {
         let net = Network::new();
         let server = server(args, seed);
-        let driver = Driver::new(Watched::new(server), FakeOs::new(Node::Server, &net));
+        let driver = Driver::new(Watched::new(server), FakeOs::new(&net));
         Self { driver, net, exit: None }
     }
 

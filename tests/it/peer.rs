@@ -56,6 +56,8 @@ pub(crate) fn close(code: u16, reason: &str) -> Vec<u8> {
 pub(crate) struct Reader {
     bytes: Vec<u8>,
     speaks_websocket: bool,
+    /// No request is a HEAD: a response without its body is incomplete.
+    waits_for_bodies: bool,
 }
 
 /// Header fields that are shown.
@@ -77,6 +79,12 @@ const SHOWN: [&str; 14] = [
 ];
 
 impl Reader {
+    /// For responses that arrive in pieces, none of them to a HEAD.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn of_pieces() -> Self {
+        Self { waits_for_bodies: true, ..Self::default() }
+    }
+
     /// Adds bytes; returns a line for each complete response or frame.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Vec<String> {
         self.bytes.extend_from_slice(bytes);
@@ -109,9 +117,13 @@ impl Reader {
                 write!(line, " {name}={value:?}").unwrap();
             }
         }
-        self.speaks_websocket = response.code == Some(101);
         // A response to HEAD has no body: the next response follows.
-        let body = self.bytes.get(head..head + length).unwrap_or_default();
+        let body = self.bytes.get(head..head + length);
+        if body.is_none() && self.waits_for_bodies {
+            return None;
+        }
+        self.speaks_websocket = response.code == Some(101);
+        let body = body.unwrap_or_default();
         let body = if body.starts_with(b"HTTP/1.1") { &[] } else { body };
         if line.contains("application/json") {
             unique_keys::check(body);

@@ -160,8 +160,8 @@ impl Scenario {
             }
             "file" => {
                 let (path, text) = what.split_once(' ').unwrap();
-                let mut net = self.harness.net.state();
-                let files = net.files.get_or_insert_default();
+                let mut server = self.harness.net.server();
+                let files = server.files.get_or_insert_default();
                 files.retain(|(known, _)| known != path);
                 files.push((path.to_owned(), unquoted(text)));
             }

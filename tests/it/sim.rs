@@ -16,9 +16,11 @@ use wspulse::server::Server;
 use wspulse::time;
 
 use crate::harness;
-use crate::os::{FakeOs, Network, Node, Odds};
+use crate::os::{FakeOs, Network, Odds, SERVER, address};
 use crate::watched::{PROCESS_BYTES, Watched};
 
+/// The host of the clients.
+const CLIENTS: usize = 1;
 const SEEDS: u64 = 1_000;
 /// Found in longer runs: a stream that broke during a write, before a message for the worker; a
 /// little output in a mapping of which an earlier message had touched many pages.
@@ -79,6 +81,7 @@ impl Draw {
             stalled: draw(200),
             latency_ms: draw(200),
             capacity: [300, 5_000, 60_000, 1_000_000][rng.below(4) as usize],
+            ..Odds::NONE
         };
         let mut pick = |of: &[usize]| of[rng.below(of.len() as u64) as usize];
         let size = pick(&[0, 0, 5, 125, 126, 1_000, 9_000, 20_000, 66_000, 150_000]);
@@ -86,7 +89,7 @@ impl Draw {
         odds.capacity = odds.capacity.max(size / 10);
         let path = PATHS[pick(&[0, 1, 2, 3, 4, 5, 6, 7])];
         let mut plan = Plan {
-            targets: vec![Target::Tcp(([192, 0, 2, 2], 80).into())],
+            targets: vec![Target::Tcp(address(SERVER, 0))],
             ask: Ask {
                 host: "sim".to_owned(),
                 path: path.to_owned(),
@@ -165,12 +168,12 @@ fn run(seed: u64) {
     let draw = Draw::new(seed);
     let args: Vec<&str> = draw.args.iter().map(String::as_str).collect();
     let server = Watched::new(harness::server(&args, seed));
-    let net = Network::faulty(seed, draw.odds);
-    net.state().memory_used = draw.limit_mib.map(|_| server.used.clone());
+    let net = Network::faulty(2, seed, draw.odds);
+    net.server().memory_used = draw.limit_mib.map(|_| server.used.clone());
     let load = Load::new(draw.plan.clone(), seed);
     let mut simulation = Simulation {
-        server: Driver::new(server, FakeOs::new(Node::Server, &net)),
-        clients: Driver::new(load, FakeOs::new(Node::Peer, &net)),
+        server: Driver::new(server, FakeOs::new(&net)),
+        clients: Driver::new(load, FakeOs::on(CLIENTS, &net, &[])),
         net,
         server_exit: None,
         clients_exit: None,
@@ -194,13 +197,13 @@ impl Simulation {
                 self.server_exit = self.server.turn().unwrap();
                 self.check(draw);
                 if self.server_exit.is_some() {
-                    self.net.state().exit(Node::Server);
+                    self.net.state().exit(SERVER);
                 }
             }
             if self.clients_exit.is_none() {
                 self.clients_exit = self.clients.turn().unwrap();
                 if self.clients_exit.is_some() {
-                    self.net.state().exit(Node::Peer);
+                    self.net.state().exit(CLIENTS);
                 }
             }
             let clients_done = self.clients_exit.is_some();

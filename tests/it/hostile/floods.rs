@@ -63,7 +63,7 @@ fn new_connections_do_not_wait_behind_a_flood() {
 #[test]
 fn connections_without_descriptors_are_refused_in_batches() {
     let mut harness = Harness::new(&[]);
-    harness.net.state().descriptors = 0;
+    harness.net.server().descriptors = 0;
     let waiting: Vec<usize> = (0..500)
         .map(|_| {
             harness.pass(2);
@@ -72,7 +72,7 @@ fn connections_without_descriptors_are_refused_in_batches() {
         .collect();
     harness.pass(100);
     assert!(waiting.iter().all(|wire| harness.output(*wire).starts_with(b"HTTP/1.1 503 ")));
-    let errors = harness.net.state().accepts_without_descriptor;
+    let errors = harness.net.server().accepts_without_descriptor;
     assert!((1..=15).contains(&errors), "{errors} errors in a second");
 }
 
@@ -138,7 +138,7 @@ fn responses_are_read_late() {
 #[test]
 fn ten_thousand_connections_at_once() {
     let mut harness = Harness::new(&[]);
-    harness.net.state().descriptors = 20_000;
+    harness.net.server().descriptors = 20_000;
     for _ in 0..10_000 {
         let wire = harness.net.connect(0);
         harness.net.fin(wire);
@@ -153,7 +153,7 @@ fn ten_thousand_connections_at_once() {
     harness.net.reset(probe);
     harness.settle();
     assert_eq!((harness.driver.engine().connections(), held(&harness)), (0, 0));
-    assert_eq!(harness.net.state().descriptors, 20_000);
+    assert_eq!(harness.net.server().descriptors, 20_000);
     others_are_served(&mut harness);
 }
 

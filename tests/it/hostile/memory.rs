@@ -25,7 +25,7 @@ impl Attack {
         let mut harness =
             Harness::seeded(&["--memory-limit", "16MiB", "--ping-interval", "0"], seed);
         let used = harness.driver.engine().used.clone();
-        harness.net.state().memory_used = Some(used);
+        harness.net.server().memory_used = Some(used);
         let bystander = harness.connect();
         harness.send(bystander, &peer::upgrade("/echo", &[]));
         harness.output(bystander);

@@ -290,7 +290,7 @@ fn half_closed_while_echoes_wait() {
 #[test]
 fn the_same_key_from_one_address() {
     let mut harness = Harness::new(&["--max-connections", "1000"]);
-    harness.net.state().descriptors = 20_000;
+    harness.net.server().descriptors = 20_000;
     let upgrade = peer::upgrade("/echo", &[]);
     for n in 0..1_010 {
         let mut client = Client::connect(&mut harness);

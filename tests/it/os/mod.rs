@@ -1,4 +1,4 @@
-//! The operating system of all tests that drive the real loop: a node's view of the `network`.
+//! The operating system of all tests that drive the real loop: a process's view of the `network`.
 //! Its guarantees are those of Linux and epoll, no stronger ones.
 
 mod network;
@@ -11,7 +11,8 @@ use wspulse::engine::{File, Id, NameFault, Now, Peer, Side, Source, Target};
 use wspulse::net::os::{Channel, Event, Os, Resolved};
 use wspulse::time;
 
-pub(crate) use network::{End, Fault, Network, Node, Odds, OnConnect};
+pub(crate) use network::{End, Fault, Network, Odds, OnConnect, SERVER, address};
+use network::{FAR, NEAR, ip};
 
 /// The wall clock at start: 21 November 2026, 03:00 UTC.
 const WALL_MS: i64 = 1_795_230_000_000;
@@ -19,11 +20,11 @@ const EMFILE: i32 = 24;
 /// Names without an entry have this address.
 const SOME_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 80));
 
-/// An end of a wire that a node holds.
+/// An end of a wire that a process holds.
 #[derive(Debug)]
 pub(crate) struct Stream {
     wire: usize,
-    node: Node,
+    end: usize,
     net: Network,
 }
 
@@ -47,11 +48,11 @@ impl Read for Stream {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if net.happens(net.odds.spurious) || net.is_planned(Fault::Spurious) {
-            net.report(self.wire, self.node, true, false);
+            net.report(self.wire, self.end, true, false);
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let short = net.happens(net.odds.short);
-        let end = &mut net.wires[self.wire].ends[self.node as usize];
+        let end = &mut net.wires[self.wire].ends[self.end];
         if end.received.is_empty() {
             return if end.fin_received { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
@@ -61,7 +62,7 @@ impl Read for Stream {
         } else if net.is_planned(Fault::Short) {
             n = 1;
         }
-        let end = &mut net.wires[self.wire].ends[self.node as usize];
+        let end = &mut net.wires[self.wire].ends[self.end];
         for (to, byte) in buffer.iter_mut().zip(end.received.drain(..n)) {
             *to = byte;
         }
@@ -70,10 +71,10 @@ impl Read for Stream {
         let writer_waits = std::mem::take(&mut end.writer_waits);
         if more {
             // After a short read the kernel reports the rest as a new event.
-            net.report(self.wire, self.node, true, false);
+            net.report(self.wire, self.end, true, false);
         }
         if writer_waits {
-            net.report(self.wire, self.node.other(), false, true);
+            net.report(self.wire, 1 - self.end, false, true);
         }
         Ok(n)
     }
@@ -86,7 +87,7 @@ impl Write for Stream {
         if net.happens(net.odds.interrupted) || net.is_planned(Fault::Interrupted) {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let peer_gone = net.wires[self.wire].ends[self.node.other() as usize].is_closed();
+        let peer_gone = net.wires[self.wire].ends[1 - self.end].is_closed();
         if peer_gone || net.is_planned(Fault::Reset) {
             // Bytes for a peer that has closed are answered with an RST.
             net.destroy(self.wire);
@@ -95,12 +96,12 @@ impl Write for Stream {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if net.is_planned(Fault::Spurious) {
-            net.report(self.wire, self.node, false, true);
+            net.report(self.wire, self.end, false, true);
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let drawn = net.happens(net.odds.short);
         let short = drawn || net.is_planned(Fault::Short);
-        let to = &mut net.wires[self.wire].ends[self.node.other() as usize];
+        let to = &mut net.wires[self.wire].ends[1 - self.end];
         let mut n = bytes.len().min(to.window);
         if n == 0 {
             to.writer_waits = true;
@@ -112,11 +113,11 @@ impl Write for Stream {
             n = 1;
         }
         if n < bytes.len() && short {
-            net.report(self.wire, self.node, false, true);
+            net.report(self.wire, self.end, false, true);
         } else if n < bytes.len() {
-            net.wires[self.wire].ends[self.node.other() as usize].writer_waits = true;
+            net.wires[self.wire].ends[1 - self.end].writer_waits = true;
         }
-        net.push(self.wire, self.node, &bytes[..n]);
+        net.push(self.wire, self.end, &bytes[..n]);
         Ok(n)
     }
 
@@ -133,25 +134,33 @@ impl Write for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let mut net = self.net.state();
-        net.descriptors += 1;
-        net.close(self.wire, self.node);
+        let host = net.wires[self.wire].ends[self.end].host.expect("a stream is a host's");
+        net.hosts[host].descriptors += 1;
+        net.close(self.wire, self.end);
     }
 }
 
-/// The operating system as one node sees it.
+/// The operating system as one process sees it.
 #[derive(Debug)]
 pub(crate) struct FakeOs {
-    node: Node,
+    host: usize,
     net: Network,
 }
 
 impl FakeOs {
-    pub(crate) fn new(node: Node, net: &Network) -> Self {
-        Self { node, net: net.clone() }
+    /// Starts the process of the server under test.
+    pub(crate) fn new(net: &Network) -> Self {
+        Self::on(SERVER, net, &[Side::Main, Side::Admin])
     }
 
-    fn stream(&self, wire: usize) -> Stream {
-        Stream { wire, node: self.node, net: self.net.clone() }
+    /// Starts a process on a host, with these listeners.
+    pub(crate) fn on(host: usize, net: &Network, listeners: &[Side]) -> Self {
+        net.state().start(host, listeners);
+        Self { host, net: net.clone() }
+    }
+
+    fn stream(&self, wire: usize, end: usize) -> Stream {
+        Stream { wire, end, net: self.net.clone() }
     }
 }
 
@@ -159,18 +168,19 @@ impl Os for FakeOs {
     type Stream = Stream;
 
     fn now(&mut self) -> Now {
-        let mono_ns = self.net.state().now_ns;
-        Now { mono_ns, wall_ms: WALL_MS + i64::try_from(mono_ns / 1_000_000).unwrap() }
+        let net = self.net.state();
+        let ms = i64::try_from(net.now_ns / 1_000_000).unwrap();
+        Now { mono_ns: net.now_ns, wall_ms: WALL_MS + ms + net.hosts[self.host].skew_ms }
     }
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         let net = &mut *self.net.state();
-        net.accepts_in_a_row = 0;
-        let process = &mut net.processes[self.node as usize];
-        process.wait(net.now_ns, timeout.map_or(u64::MAX, nanos), false);
-        let taken = process.events.len().min(net.batch);
-        events.extend(process.events.drain(..taken).map(|(_, event)| event));
-        process.busy |= taken > 0;
+        let host = &mut net.hosts[self.host];
+        host.accepts_in_a_row = 0;
+        host.wait(net.now_ns, timeout.map_or(u64::MAX, nanos), false);
+        let taken = host.events.len().min(net.batch);
+        events.extend(host.events.drain(..taken).map(|(_, event)| event));
+        host.busy |= taken > 0;
         if net.happens(net.odds.stale_events) {
             // Spurious for an existing stream, stale for a closed one.
             let key = net.rng.below(20) as u32;
@@ -184,108 +194,106 @@ impl Os for FakeOs {
 
     fn sleep(&mut self, time: Duration, events: &mut Vec<Event>) -> io::Result<()> {
         let net = &mut *self.net.state();
-        let process = &mut net.processes[self.node as usize];
-        process.wait(net.now_ns, nanos(time), true);
-        let is_signal = |(_, event): (Side, Event)| matches!(event, Event::Signal(_));
-        process.take_events(is_signal, events);
-        process.busy |= !events.is_empty();
+        let host = &mut net.hosts[self.host];
+        host.wait(net.now_ns, nanos(time), true);
+        host.take_events(|(_, event)| matches!(event, Event::Signal(_)), events);
+        host.busy |= !events.is_empty();
         Ok(())
     }
 
     fn poll_admin(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
-        let net = &mut *self.net.state();
-        net.accepts_in_a_row = 0;
-        net.processes[self.node as usize].take_events(|(side, _)| side == Side::Admin, events);
+        let host = &mut self.net.state().hosts[self.host];
+        host.accepts_in_a_row = 0;
+        host.take_events(|(side, _)| side == Side::Admin, events);
         Ok(())
     }
 
     fn listeners(&self) -> Vec<Side> {
-        let part = self.net.state().part;
-        let sides = [Side::Main, Side::Admin].into_iter().chain(part);
-        sides.filter(|_| self.node == Node::Server).collect()
+        let net = self.net.state();
+        net.hosts[self.host].listeners.iter().map(|listener| listener.side).collect()
     }
 
     fn accept(&mut self, listener: usize) -> io::Result<(Stream, Peer)> {
         let net = &mut *self.net.state();
-        if net.now_ns >= net.exhausted_until_ns && net.happens(net.odds.exhausted) {
-            net.exhausted_until_ns = net.now_ns + time::ms(net.rng.below(300));
+        let may_run_out = net.now_ns >= net.hosts[self.host].exhausted_until_ns;
+        if may_run_out && net.happens(net.odds.exhausted) {
+            let until_ns = net.now_ns + time::ms(net.rng.below(300));
+            net.hosts[self.host].exhausted_until_ns = until_ns;
         }
+        let host = &mut net.hosts[self.host];
         // Like Linux, it checks for a free descriptor before it checks the queue.
-        if net.descriptors == 0 || net.now_ns < net.exhausted_until_ns {
-            net.accepts_without_descriptor += 1;
+        if host.descriptors == 0 || net.now_ns < host.exhausted_until_ns {
+            host.accepts_without_descriptor += 1;
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
-        let wire = net.accept_queues[listener].pop_front().ok_or(io::ErrorKind::WouldBlock)?;
-        net.descriptors -= 1;
+        let queue = &mut host.listeners[listener].queue;
+        let wire = queue.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        host.descriptors -= 1;
+        host.accepts += 1;
+        host.accepts_in_a_row += 1;
+        host.most_accepts_in_a_row = host.most_accepts_in_a_row.max(host.accepts_in_a_row);
+        assert!(host.accepts < 100_000, "it accepts in an endless loop");
         net.now_ns += net.accept_ns;
-        net.accepts += 1;
-        net.accepts_in_a_row += 1;
-        net.most_accepts_in_a_row = net.most_accepts_in_a_row.max(net.accepts_in_a_row);
-        assert!(net.accepts < 100_000, "it accepts in an endless loop");
         if net.reconnects && listener == 0 {
-            let wire = net.open();
-            net.accept_queues[0].push_back(wire);
+            let another = net.open(self.host, None);
+            net.hosts[self.host].listeners[0].queue.push_back(another);
         }
+        let ip = net.wires[wire].ends[FAR].host.map_or([192, 0, 2, 1], ip);
         let port = 50_000 + u16::try_from(wire % 10_000).unwrap();
-        Ok((self.stream(wire), Peer::new(([192, 0, 2, 1], port).into())))
+        Ok((self.stream(wire, NEAR), Peer::new((ip, port).into())))
     }
 
     fn refuse_one(&mut self, listener: usize, response: &[u8]) -> io::Result<()> {
         let net = &mut *self.net.state();
-        let wire = net.accept_queues[listener].pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        let queue = &mut net.hosts[self.host].listeners[listener].queue;
+        let wire = queue.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
         net.wires[wire].harmed = true;
-        net.push(wire, Node::Server, response);
-        net.close(wire, Node::Server);
+        net.push(wire, NEAR, response);
+        net.close(wire, NEAR);
         Ok(())
     }
 
-    fn resolve(&mut self, host: &str) -> bool {
-        let net = &mut *self.net.state();
-        if net.names.get(host).is_none_or(Option::is_some) {
-            net.resolved.push_back(host.into());
-            let news = (Side::Main, Event::Resolved);
-            net.processes[self.node as usize].events.push_back(news);
-        }
+    fn resolve(&mut self, name: &str) -> bool {
+        let host = &mut self.net.state().hosts[self.host];
+        host.resolved.push_back(name.into());
+        host.events.push_back((Side::Main, Event::Resolved));
         true
     }
 
     fn take_resolved(&mut self) -> Option<Resolved> {
         let net = &mut *self.net.state();
-        let host = net.resolved.pop_front()?;
-        let found = match net.names.get(&*host) {
-            Some(Some(addresses)) if addresses.is_empty() => Err(NameFault::NotFound),
-            Some(Some(addresses)) => Ok(addresses.clone()),
-            Some(None) => Err(NameFault::Unanswered),
+        let name = net.hosts[self.host].resolved.pop_front()?;
+        let found = match net.names.get(&*name) {
+            Some(addresses) if addresses.is_empty() => Err(NameFault::NotFound),
+            Some(addresses) => Ok(addresses.clone()),
             None => Ok(vec![SOME_ADDRESS]),
         };
-        Some((host, found))
+        Some((name, found))
     }
 
     fn connect(&mut self, target: &Target) -> io::Result<Stream> {
         let net = &mut *self.net.state();
-        let to = address(target);
-        let on_connect = net.on_connect_to.get(&to).copied().unwrap_or(net.on_connect);
-        let refused = match self.node {
-            Node::Server => on_connect == OnConnect::Refuse,
-            Node::Peer => net.accepting_stopped,
-        };
-        if refused {
+        let (listener, result) = net.route(self.host, target_address(target));
+        net.syns_between_hosts += usize::from(listener.is_some());
+        if result == OnConnect::Refuse {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        if net.descriptors == 0 {
-            return Err(io::Error::from_raw_os_error(EMFILE));
-        }
-        net.descriptors -= 1;
-        let wire = net.open();
-        if self.node == Node::Server {
-            net.wires[wire].unanswered = on_connect == OnConnect::Drop;
-            net.outgoing.push(wire);
-            net.outgoing_to.push(to);
-        } else {
+        let descriptors = &mut net.hosts[self.host].descriptors;
+        let left = descriptors.checked_sub(1);
+        *descriptors = left.ok_or_else(|| io::Error::from_raw_os_error(EMFILE))?;
+        if let (Some((host, listener)), OnConnect::Accept) = (listener, result) {
+            let wire = net.open(host, Some(self.host));
             net.harm(wire);
-            net.enqueue(0, wire);
+            net.enqueue(host, listener, wire);
+            return Ok(self.stream(wire, FAR));
         }
-        Ok(self.stream(wire))
+        // The host that an unanswered SYN was sent to never sees it.
+        let wire = net.open(self.host, None);
+        net.wires[wire].unanswered = result == OnConnect::Drop;
+        if listener.is_none() {
+            net.outgoing.push(wire);
+        }
+        Ok(self.stream(wire, NEAR))
     }
 
     fn connected(&mut self, stream: &mut Stream) -> io::Result<bool> {
@@ -299,57 +307,61 @@ impl Os for FakeOs {
 
     fn watch(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
         let mut net = self.net.state();
-        net.wires[stream.wire].ends[self.node as usize].id = Some((id, side));
-        net.report(stream.wire, self.node, true, true);
+        net.wires[stream.wire].ends[stream.end].id = Some((id, side));
+        net.report(stream.wire, stream.end, true, true);
         Ok(())
     }
 
     fn finish(&mut self, stream: &mut Stream) {
         let mut net = self.net.state();
-        net.wires[stream.wire].ends[self.node as usize].end = Some(End::Fin);
-        net.fin(stream.wire, self.node);
+        net.wires[stream.wire].ends[stream.end].end = Some(End::Fin);
+        net.fin(stream.wire, stream.end);
     }
 
     fn reset(&mut self, stream: Stream) {
         // The stream is dropped afterwards, when its end is already closed.
         let mut net = self.net.state();
-        net.wires[stream.wire].ends[self.node as usize].end = Some(End::Reset);
+        net.wires[stream.wire].ends[stream.end].end = Some(End::Reset);
         net.destroy(stream.wire);
     }
 
     fn close_listeners(&mut self) {
         let net = &mut *self.net.state();
-        net.accepting_stopped = true;
-        while let Some(wire) = net.accept_queues[0].pop_front() {
+        let main = &mut net.hosts[self.host].listeners[0];
+        main.is_closed = true;
+        for wire in std::mem::take(&mut main.queue) {
             net.wires[wire].harmed = true;
-            net.wires[wire].ends[Node::Server as usize].end = Some(End::Reset);
+            net.wires[wire].ends[NEAR].end = Some(End::Reset);
             net.destroy(wire);
         }
     }
 
     fn memory_used(&mut self) -> Option<u64> {
-        let net = self.net.state();
-        net.memory_used.as_ref().filter(|_| self.node == Node::Server).map(|used| used.get())
+        self.net.state().hosts[self.host].memory_used.as_ref().map(|used| used.get())
     }
 
-    fn fetch(&mut self, _source: &Source) -> io::Result<Vec<File>> {
+    fn fetch(&mut self, source: &Source) -> io::Result<Vec<File>> {
         let net = self.net.state();
-        let files = net.files.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let files = net.hosts[self.host].files.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let is_wanted = |(name, _): &&(String, Vec<u8>)| match source {
+            Source::Files(paths) => paths.contains(name),
+            Source::Assets | Source::Process => true,
+        };
         let file = |(name, bytes): &(String, Vec<u8>)| File {
             name: name.clone(),
             bytes: bytes.clone(),
             modified_ms: WALL_MS,
             prepared: None,
         };
-        Ok(files.iter().map(file).collect())
+        Ok(files.iter().filter(is_wanted).map(file).collect())
     }
 }
 
 /// The address that is connected to; any, if it is a name.
-fn address(target: &Target) -> SocketAddr {
+fn target_address(target: &Target) -> SocketAddr {
     match target {
         Target::Tcp(address) => *address,
-        Target::Tls(secured) => address(&secured.to),
+        Target::Tls(secured) => target_address(&secured.to),
         Target::Name { port, .. } => SocketAddr::new(SOME_ADDRESS, *port),
         Target::Unix(_) | Target::Terminal => SocketAddr::new(SOME_ADDRESS, 0),
     }

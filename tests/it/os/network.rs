@@ -1,9 +1,10 @@
-//! Wires with two ends in virtual time. A node holds an end as a stream; an end that no node holds
-//! is the test's, which reads at once as far as its window allows. Readiness is edge-triggered, as
-//! with epoll: a change is reported once. All faults are off unless a test plans or draws them.
+//! The network of all tests: hosts and the wires between them, in virtual time. Usually one host
+//! runs the server, and the test is at the other end of each wire: it reads at once as far as its
+//! window allows. Readiness is edge-triggered, as with epoll: a change is reported once. All faults
+//! are off unless a test plans or draws them.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -12,19 +13,23 @@ use wspulse::net::os::Event;
 use wspulse::rng::Rng;
 use wspulse::time;
 
-/// Who holds an end of a wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Node {
-    /// The server under test.
-    Server,
-    /// The clients with their own loop in the simulation; in other tests the test itself.
-    Peer,
+/// The host of the server under test.
+pub(crate) const SERVER: usize = 0;
+/// The end of a wire that is always a host's: of the one that accepts, or that connects to the
+/// test.
+pub(super) const NEAR: usize = 0;
+/// The other end: of the host that connects, or the test's.
+pub(super) const FAR: usize = 1;
+/// The ports of a host's listeners: main, admin, of a part.
+const PORTS: [u16; 3] = [8080, 8081, 8082];
+
+/// The address of a listener.
+pub(crate) fn address(host: usize, listener: usize) -> SocketAddr {
+    (ip(host), PORTS[listener]).into()
 }
 
-impl Node {
-    pub(super) fn other(self) -> Self {
-        if self == Self::Server { Self::Peer } else { Self::Server }
-    }
+pub(super) fn ip(host: usize) -> [u8; 4] {
+    [172, 16, 0, u8::try_from(host).unwrap()]
 }
 
 /// The odds of each fault, per thousand calls or wires, and properties of all wires.
@@ -36,17 +41,21 @@ pub(crate) struct Odds {
     pub(crate) stale_events: u64,
     pub(crate) exhausted: u64,
     pub(crate) clock_gap: u64,
-    /// Per thousand wires: cut after some byte, half-closed by the client, or stalled for long.
+    /// Per thousand wires between hosts: cut after some byte, half-closed by the client, or stalled
+    /// for long.
     pub(crate) cut: u64,
     pub(crate) half_closed: u64,
     pub(crate) stalled: u64,
+    /// The first two happen within this many bytes of the client, or of both ends.
+    pub(crate) cut_within: u64,
+    pub(crate) counts_both_ends: bool,
     pub(crate) latency_ms: u64,
     /// Bytes that a wire holds before its reader has read them.
     pub(crate) capacity: usize,
 }
 
 impl Odds {
-    const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         short: 0,
         interrupted: 0,
         spurious: 0,
@@ -56,6 +65,8 @@ impl Odds {
         cut: 0,
         half_closed: 0,
         stalled: 0,
+        cut_within: 3000,
+        counts_both_ends: false,
         latency_ms: 0,
         capacity: usize::MAX,
     };
@@ -74,7 +85,7 @@ pub(crate) enum Fault {
     Reset,
 }
 
-/// The result of connections that the server opens.
+/// The result of connections to addresses outside the hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnConnect {
     #[default]
@@ -84,7 +95,7 @@ pub(crate) enum OnConnect {
     Drop,
 }
 
-/// How the server ended its side of a connection.
+/// How a host ended its side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Fin,
@@ -95,11 +106,14 @@ pub(crate) enum End {
 }
 
 /// One end of a wire, and the data in flight to it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Endpoint {
+    /// Its host. `None`: the test's.
+    pub(super) host: Option<usize>,
     pub(super) id: Option<(Id, Side)>,
     /// Data in flight with its arrival times.
     in_flight: VecDeque<(u64, Vec<u8>)>,
+    /// Bytes that its reader has not read; the test takes them.
     pub(super) received: VecDeque<u8>,
     /// When the other end's FIN arrives.
     fin_ns: Option<u64>,
@@ -113,18 +127,9 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(window: usize) -> Self {
-        Self {
-            id: None,
-            in_flight: VecDeque::new(),
-            received: VecDeque::new(),
-            fin_ns: None,
-            fin_received: false,
-            reset_reported: false,
-            window,
-            writer_waits: false,
-            end: None,
-        }
+    fn new(host: Option<usize>, capacity: usize) -> Self {
+        let window = if host.is_some() { capacity } else { usize::MAX };
+        Self { host, window, ..Self::default() }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -132,29 +137,38 @@ impl Endpoint {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Wire {
-    /// By node.
+    /// `NEAR` and `FAR`.
     pub(super) ends: [Endpoint; 2],
     pub(super) reset: bool,
-    /// Bytes that the test's end has received and the test has not taken.
-    output: Vec<u8>,
     pub(super) held_bytes: usize,
-    /// The server opened it, and the SYN is unanswered.
+    /// The near end's SYN is unanswered.
     pub(super) unanswered: bool,
-    /// Drawn: bytes from the client after which it is cut or half-closed.
+    /// Drawn: bytes after which it is cut or half-closed.
     cut_after: Option<usize>,
     half_closed_after: Option<usize>,
     /// Drawn: how long the first bytes from the client are delayed.
     stall_ns: u64,
-    client_bytes: usize,
+    counted_bytes: usize,
     /// A fault struck this wire, so its client may fail.
     pub(super) harmed: bool,
 }
 
-/// The network's state of a node's process.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct Listener {
+    pub(super) side: Side,
+    /// Wires to be accepted.
+    pub(super) queue: VecDeque<usize>,
+    pub(super) is_closed: bool,
+}
+
+/// A host, which runs one process at a time. Tests set and read the public fields.
+#[derive(Debug, Default)]
+pub(crate) struct Host {
+    pub(super) is_up: bool,
+    /// By index. Those that the process opens when it starts.
+    pub(super) listeners: Vec<Listener>,
     /// Events with the side of their listener or stream, since the admin side can be polled alone.
     pub(super) events: VecDeque<(Side, Event)>,
     wake_ns: u64,
@@ -162,10 +176,39 @@ pub(super) struct Process {
     pub(super) busy: bool,
     /// It sleeps and receives only signals.
     frozen: bool,
+    /// How far its wall clock is ahead.
+    pub(crate) skew_ms: i64,
+    pub(crate) accepts: usize,
+    /// Accepts since the admin side's events were last taken, and the maximum of this count.
+    pub(super) accepts_in_a_row: usize,
+    pub(crate) most_accepts_in_a_row: usize,
+    /// Descriptors left, and accepts that found none.
+    pub(crate) descriptors: usize,
+    pub(crate) accepts_without_descriptor: u64,
+    pub(super) exhausted_until_ns: u64,
+    /// Names that its process has not taken.
+    pub(super) resolved: VecDeque<Box<str>>,
+    pub(crate) files: Option<Vec<(String, Vec<u8>)>>,
+    /// The kernel's figure of its memory, if a test sets it.
+    pub(crate) memory_used: Option<Rc<Cell<u64>>>,
 }
 
-impl Process {
-    /// Waits for its next event, until a timeout.
+impl Host {
+    fn new() -> Self {
+        Self { wake_ns: u64::MAX, descriptors: 1000, ..Self::default() }
+    }
+
+    /// Whether it answers a SYN to a listener.
+    fn accepts_at(&self, listener: usize) -> bool {
+        self.listeners.get(listener).is_some_and(|listener| !listener.is_closed)
+    }
+
+    /// Whether the main listener is closed.
+    pub(crate) fn accepting_stopped(&self) -> bool {
+        !self.accepts_at(0)
+    }
+
+    /// Its process waits for the next event, until a timeout.
     pub(super) fn wait(&mut self, now_ns: u64, timeout_ns: u64, frozen: bool) {
         self.busy = timeout_ns == 0 || self.wake_ns <= now_ns;
         self.wake_ns = now_ns.saturating_add(timeout_ns);
@@ -191,15 +234,10 @@ pub(crate) struct State {
     pub(crate) now_ns: u64,
     pub(super) rng: Rng,
     pub(super) odds: Odds,
+    pub(crate) hosts: Vec<Host>,
     pub(super) wires: Vec<Wire>,
-    pub(super) accept_queues: [VecDeque<usize>; 3],
-    /// The side of a third listener, of a part.
-    pub(crate) part: Option<Side>,
-    pub(super) processes: [Process; 2],
-    /// The peer's ends belong to the test, not to a process.
-    peer_is_test: bool,
-    pub(crate) accepting_stopped: bool,
-    pub(super) exhausted_until_ns: u64,
+    /// Pairs of hosts, the lower number first, between which nothing arrives.
+    pub(crate) partitions: BTreeSet<(usize, usize)>,
     /// Reads and writes so far, and the one with a planned fault.
     pub(crate) calls: u64,
     pub(crate) fault: Option<(u64, Fault)>,
@@ -207,29 +245,17 @@ pub(crate) struct State {
     pub(crate) batch: usize,
     /// How long an accept takes.
     pub(crate) accept_ns: u64,
-    /// Each connection that the main listener accepts is followed by another.
+    /// Each connection that a main listener accepts is followed by another.
     pub(crate) reconnects: bool,
-    pub(crate) accepts: usize,
-    /// Accepts since the admin side's events were last taken, and the maximum of this count.
-    pub(super) accepts_in_a_row: usize,
-    pub(crate) most_accepts_in_a_row: usize,
-    /// Descriptors left, and accepts that found none.
-    pub(crate) descriptors: usize,
-    pub(crate) accepts_without_descriptor: u64,
-    /// Connections that the server has opened, and the result of further ones.
+    /// Connections that hosts have opened to the test, and the result of further ones.
     pub(crate) outgoing: Vec<usize>,
     pub(crate) on_connect: OnConnect,
     /// The same for single addresses.
     pub(crate) on_connect_to: BTreeMap<SocketAddr, OnConnect>,
-    /// Where each of the connections goes.
-    pub(crate) outgoing_to: Vec<SocketAddr>,
-    /// What names resolve to; others to one address. `None`: the resolver does not answer.
-    pub(crate) names: BTreeMap<String, Option<Vec<IpAddr>>>,
-    /// Names that the server is to be told of.
-    pub(super) resolved: VecDeque<Box<str>>,
-    pub(crate) files: Option<Vec<(String, Vec<u8>)>>,
-    /// The kernel's figure of the server's memory, if a test sets it.
-    pub(crate) memory_used: Option<Rc<Cell<u64>>>,
+    /// SYNs from hosts to hosts.
+    pub(crate) syns_between_hosts: usize,
+    /// What names resolve to; others to one address.
+    pub(crate) names: BTreeMap<String, Vec<IpAddr>>,
 }
 
 impl State {
@@ -242,29 +268,40 @@ impl State {
         self.fault == Some((self.calls, fault))
     }
 
-    pub(super) fn open(&mut self) -> usize {
-        self.wires.push(Wire {
-            ends: [Endpoint::new(self.odds.capacity), Endpoint::new(self.odds.capacity)],
-            reset: false,
-            output: Vec::new(),
-            held_bytes: 0,
-            unanswered: false,
-            cut_after: None,
-            half_closed_after: None,
-            stall_ns: 0,
-            client_bytes: 0,
-            harmed: false,
-        });
+    pub(super) fn open(&mut self, near: usize, far: Option<usize>) -> usize {
+        let ends = [Some(near), far].map(|host| Endpoint::new(host, self.odds.capacity));
+        self.wires.push(Wire { ends, ..Wire::default() });
         self.wires.len() - 1
+    }
+
+    /// The listener at an address, and what a SYN from a host to this address leads to.
+    pub(super) fn route(&self, from: usize, to: SocketAddr) -> (Option<(usize, usize)>, OnConnect) {
+        let listeners = |host| (0..PORTS.len()).map(move |listener| (host, listener));
+        let mut all = (0..self.hosts.len()).flat_map(listeners);
+        let Some((host, listener)) = all.find(|(host, at)| address(*host, *at) == to) else {
+            return (None, self.on_connect_to.get(&to).copied().unwrap_or(self.on_connect));
+        };
+        let result = if self.are_parted(from, host) {
+            OnConnect::Drop
+        } else if self.hosts[host].accepts_at(listener) {
+            OnConnect::Accept
+        } else {
+            OnConnect::Refuse
+        };
+        (Some((host, listener)), result)
+    }
+
+    fn are_parted(&self, one: usize, other: usize) -> bool {
+        self.partitions.contains(&(one.min(other), one.max(other)))
     }
 
     /// Draws whether a wire is cut, half-closed or stalled.
     pub(super) fn harm(&mut self, wire: usize) {
         let (mut cut_after, mut half_closed_after, mut stall_ns) = (None, None, 0);
         if self.happens(self.odds.cut) {
-            cut_after = Some(self.rng.below(3000) as usize);
+            cut_after = Some(self.rng.below(self.odds.cut_within) as usize);
         } else if self.happens(self.odds.half_closed) {
-            half_closed_after = Some(self.rng.below(3000) as usize);
+            half_closed_after = Some(self.rng.below(self.odds.cut_within) as usize);
         } else if self.happens(self.odds.stalled) {
             stall_ns = time::ms(self.rng.below(100_000));
         }
@@ -274,19 +311,19 @@ impl State {
             (cut_after, half_closed_after, stall_ns);
     }
 
-    /// A wire waits to be accepted.
-    pub(super) fn enqueue(&mut self, listener: usize, wire: usize) {
-        self.accept_queues[listener].push_back(wire);
-        let sides = [Some(Side::Main), Some(Side::Admin), self.part];
-        let side = sides[listener].expect("a listener");
-        self.processes[Node::Server as usize].events.push_back((side, Event::Accept(listener)));
+    /// The near end of a wire waits to be accepted.
+    pub(super) fn enqueue(&mut self, host: usize, listener: usize, wire: usize) {
+        let host = &mut self.hosts[host];
+        let at = &mut host.listeners[listener];
+        at.queue.push_back(wire);
+        host.events.push_back((at.side, Event::Accept(listener)));
     }
 
-    /// Reports a change to the node at an end, if the node watches it.
-    pub(super) fn report(&mut self, wire: usize, node: Node, readable: bool, writable: bool) {
+    /// Reports a change to the process at an end, if it watches the end.
+    pub(super) fn report(&mut self, wire: usize, end: usize, readable: bool, writable: bool) {
         let reset = self.wires[wire].reset;
-        let end = &self.wires[wire].ends[node as usize];
-        let Some((id, side)) = end.id else { return };
+        let end = &self.wires[wire].ends[end];
+        let (Some(host), Some((id, side))) = (end.host, end.id) else { return };
         let event = Event::Stream {
             id,
             readable: readable || reset,
@@ -294,13 +331,18 @@ impl State {
             ended: end.fin_received || reset,
             broken: reset,
         };
-        self.processes[node as usize].events.push_back((side, event));
+        self.hosts[host].events.push_back((side, event));
     }
 
     /// Delivers data that is due at one end; returns the time of the next delivery.
-    fn deliver(&mut self, wire: usize, node: Node) -> u64 {
+    fn deliver(&mut self, wire: usize, number: usize) -> u64 {
+        if let [Some(one), Some(other)] = self.wires[wire].ends.each_ref().map(|end| end.host)
+            && self.are_parted(one, other)
+        {
+            return u64::MAX;
+        }
         let (now_ns, reset) = (self.now_ns, self.wires[wire].reset);
-        let end = &mut self.wires[wire].ends[node as usize];
+        let end = &mut self.wires[wire].ends[number];
         let mut news = reset && !std::mem::replace(&mut end.reset_reported, true);
         while end.in_flight.front().is_some_and(|(at_ns, _)| *at_ns <= now_ns) {
             end.received.extend(end.in_flight.pop_front().unwrap().1);
@@ -313,24 +355,25 @@ impl State {
             news = true;
         }
         if news {
-            self.report(wire, node, true, false);
+            self.report(wire, number, true, false);
         }
         bytes_ns.or_else(|| fin_ns.filter(|at_ns| *at_ns > now_ns)).unwrap_or(u64::MAX)
     }
 
+    /// Delivers all data that is due; returns the time of the next delivery.
+    pub(crate) fn deliver_due(&mut self) -> u64 {
+        let ends = (0..self.wires.len()).flat_map(|wire| [(wire, NEAR), (wire, FAR)]);
+        ends.fold(u64::MAX, |next_ns, (wire, end)| next_ns.min(self.deliver(wire, end)))
+    }
+
     /// Moves the clock to the next moment at which something happens, at most to the limit, unless
-    /// a node has something to do now. Returns false if nothing happens until the limit.
+    /// a host has something to do now. Returns false if nothing happens until the limit.
     pub(crate) fn advance(&mut self, limit_ns: u64) -> bool {
-        let mut next_ns = u64::MAX;
-        for wire in 0..self.wires.len() {
-            for node in [Node::Server, Node::Peer] {
-                next_ns = next_ns.min(self.deliver(wire, node));
-            }
-        }
-        if self.processes.iter().any(Process::has_news) {
+        let mut next_ns = self.deliver_due();
+        if self.hosts.iter().any(Host::has_news) {
             return true;
         }
-        next_ns = self.processes.iter().fold(next_ns, |next, process| next.min(process.wake_ns));
+        next_ns = self.hosts.iter().fold(next_ns, |next, host| next.min(host.wake_ns));
         if self.now_ns >= limit_ns && next_ns > limit_ns {
             return false;
         }
@@ -352,65 +395,98 @@ impl State {
         }
     }
 
-    pub(super) fn close(&mut self, wire: usize, node: Node) {
-        let end = &mut self.wires[wire].ends[node as usize];
+    pub(super) fn close(&mut self, wire: usize, number: usize) {
+        let end = &mut self.wires[wire].ends[number];
         if end.is_closed() {
             return;
         }
         if end.received.is_empty() && end.in_flight.is_empty() {
             end.end = Some(End::Closed);
-            self.fin(wire, node);
+            self.fin(wire, number);
         } else {
             end.end = Some(End::ClosedUnread(end.received.len()));
             self.destroy(wire);
         }
     }
 
-    pub(super) fn fin(&mut self, wire: usize, from: Node) {
-        let to = &mut self.wires[wire].ends[from.other() as usize];
+    pub(super) fn fin(&mut self, wire: usize, from: usize) {
+        let to = &mut self.wires[wire].ends[1 - from];
         let last_ns = to.in_flight.back().map_or(self.now_ns, |(at_ns, _)| *at_ns);
         to.fin_ns.get_or_insert(last_ns);
     }
 
     /// Sends bytes that the window has room for.
-    pub(super) fn push(&mut self, wire: usize, from: Node, bytes: &[u8]) {
+    pub(super) fn push(&mut self, wire: usize, from: usize, bytes: &[u8]) {
         let latency_ns = time::ms(self.rng.below(self.odds.latency_ms + 1));
-        let wire_state = &mut self.wires[wire];
-        let to = &mut wire_state.ends[from.other() as usize];
+        let state = &mut self.wires[wire];
+        let to = &mut state.ends[1 - from];
         if to.fin_ns.is_some() {
             // Bytes after a FIN that a fault has sent are lost.
             return;
         }
         to.window = to.window.saturating_sub(bytes.len());
-        if from == Node::Server {
-            if self.peer_is_test {
-                wire_state.output.extend_from_slice(bytes);
-                return;
-            }
-        } else {
-            wire_state.client_bytes += bytes.len();
-        }
-        let stall_ns =
-            if from == Node::Peer { std::mem::take(&mut wire_state.stall_ns) } else { 0 };
+        let stall_ns = if from == FAR { std::mem::take(&mut state.stall_ns) } else { 0 };
         let last_ns = to.in_flight.back().map_or(0, |(at_ns, _)| *at_ns);
         let at_ns = (self.now_ns + latency_ns + stall_ns).max(last_ns);
         to.in_flight.push_back((at_ns, bytes.to_vec()));
-        let sent = wire_state.client_bytes;
-        let is_beyond = |after: Option<usize>| after.is_some_and(|after| sent > after);
-        if from == Node::Peer && is_beyond(wire_state.cut_after) {
-            self.destroy(wire);
-        } else if from == Node::Peer && is_beyond(wire_state.half_closed_after) {
-            self.fin(wire, Node::Peer);
+        if to.host.is_none() {
+            self.deliver(wire, FAR);
+        } else if from == FAR || self.odds.counts_both_ends {
+            state.counted_bytes += bytes.len();
+            let counted = state.counted_bytes;
+            let is_beyond = |after: Option<usize>| after.is_some_and(|after| counted > after);
+            if is_beyond(state.cut_after) {
+                self.destroy(wire);
+            } else if is_beyond(state.half_closed_after) {
+                self.fin(wire, FAR);
+            }
         }
     }
 
-    /// A node's process has ended: the kernel closes what it left open.
-    pub(crate) fn exit(&mut self, node: Node) {
+    /// A process starts: it opens its listeners.
+    pub(super) fn start(&mut self, host: usize, listeners: &[Side]) {
+        let host = &mut self.hosts[host];
+        assert!(!std::mem::replace(&mut host.is_up, true), "one process a host");
+        let listener =
+            |side: &Side| Listener { side: *side, queue: VecDeque::new(), is_closed: false };
+        host.listeners = listeners.iter().map(listener).collect();
+    }
+
+    /// A process has ended: the kernel closes what it left open.
+    pub(crate) fn exit(&mut self, host: usize) {
         for wire in 0..self.wires.len() {
-            self.close(wire, node);
-            self.wires[wire].ends[node as usize].id = None;
+            for end in [NEAR, FAR] {
+                if self.wires[wire].ends[end].host == Some(host) {
+                    self.close(wire, end);
+                    // Its events must not reach a later process at this host.
+                    self.wires[wire].ends[end].id = None;
+                }
+            }
         }
-        self.processes[node as usize] = IDLE;
+        let host = &mut self.hosts[host];
+        host.is_up = false;
+        host.listeners.clear();
+        host.events.clear();
+        host.resolved.clear();
+        (host.wake_ns, host.busy, host.frozen) = (u64::MAX, false, false);
+    }
+
+    /// The test connects to a listener.
+    pub(crate) fn connect(&mut self, host: usize, listener: usize) -> usize {
+        let wire = self.open(host, None);
+        if self.hosts[host].accepts_at(listener) {
+            self.enqueue(host, listener, wire);
+        } else {
+            self.wires[wire].ends[NEAR].end = Some(End::Reset);
+            self.destroy(wire);
+        }
+        wire
+    }
+
+    pub(crate) fn signal(&mut self, host: usize, signal: Signal) {
+        if self.hosts[host].is_up {
+            self.hosts[host].events.push_back((Side::Main, Event::Signal(signal)));
+        }
     }
 
     /// Wires that a fault struck: their clients may fail.
@@ -419,54 +495,35 @@ impl State {
     }
 }
 
-const IDLE: Process =
-    Process { events: VecDeque::new(), wake_ns: u64::MAX, busy: false, frozen: false };
-
 /// A handle to the network, shared by the streams and the test. Wires are numbered.
 #[derive(Clone, Debug)]
 pub(crate) struct Network(Rc<RefCell<State>>);
 
 impl Network {
-    /// Without faults, and with the test at the peer's ends.
+    /// One host, without faults.
     pub(crate) fn new() -> Self {
-        Self::with(0, Odds::NONE, true)
+        Self::faulty(1, 0, Odds::NONE)
     }
 
-    /// With faults from a seed, between two nodes.
-    pub(crate) fn faulty(seed: u64, odds: Odds) -> Self {
-        Self::with(seed, odds, false)
-    }
-
-    fn with(seed: u64, odds: Odds, peer_is_test: bool) -> Self {
+    /// Several hosts, with faults from a seed.
+    pub(crate) fn faulty(hosts: usize, seed: u64, odds: Odds) -> Self {
         Self(Rc::new(RefCell::new(State {
             now_ns: 1_000_000_000,
             rng: Rng::new(seed),
             odds,
+            hosts: (0..hosts).map(|_| Host::new()).collect(),
             wires: Vec::new(),
-            accept_queues: Default::default(),
-            part: None,
-            processes: [IDLE, IDLE],
-            peer_is_test,
-            accepting_stopped: false,
-            exhausted_until_ns: 0,
+            partitions: BTreeSet::new(),
             calls: 0,
             fault: None,
             batch: usize::MAX,
             accept_ns: 0,
             reconnects: false,
-            accepts: 0,
-            accepts_in_a_row: 0,
-            most_accepts_in_a_row: 0,
-            descriptors: 1000,
-            accepts_without_descriptor: 0,
             outgoing: Vec::new(),
             on_connect: OnConnect::default(),
             on_connect_to: BTreeMap::new(),
-            outgoing_to: Vec::new(),
+            syns_between_hosts: 0,
             names: BTreeMap::new(),
-            resolved: VecDeque::new(),
-            files: None,
-            memory_used: None,
         })))
     }
 
@@ -474,37 +531,38 @@ impl Network {
         self.0.borrow_mut()
     }
 
-    /// The test connects to a listener.
-    pub(crate) fn connect(&self, listener: usize) -> usize {
-        let mut state = self.state();
-        let wire = state.open();
-        if listener == 0 && state.accepting_stopped {
-            state.wires[wire].ends[Node::Server as usize].end = Some(End::Reset);
-        } else {
-            state.enqueue(listener, wire);
-        }
-        wire
+    pub(crate) fn server(&self) -> RefMut<'_, Host> {
+        RefMut::map(self.state(), |state| &mut state.hosts[SERVER])
     }
 
-    /// The test sends bytes; they arrive at once.
+    /// The test connects to a listener of the server.
+    pub(crate) fn connect(&self, listener: usize) -> usize {
+        self.state().connect(SERVER, listener)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.state().signal(SERVER, signal);
+    }
+
+    /// The test sends bytes; without latency they arrive at once.
     pub(crate) fn send(&self, wire: usize, bytes: &[u8]) {
         let mut state = self.state();
-        state.push(wire, Node::Peer, bytes);
-        state.deliver(wire, Node::Server);
+        state.push(wire, FAR, bytes);
+        state.deliver(wire, NEAR);
     }
 
     /// The test sends no more.
     pub(crate) fn fin(&self, wire: usize) {
         let mut state = self.state();
-        state.fin(wire, Node::Peer);
-        state.deliver(wire, Node::Server);
+        state.fin(wire, FAR);
+        state.deliver(wire, NEAR);
     }
 
     /// The test's end is gone.
     pub(crate) fn reset(&self, wire: usize) {
         let mut state = self.state();
         state.destroy(wire);
-        state.deliver(wire, Node::Server);
+        state.deliver(wire, NEAR);
     }
 
     /// Refuses the connections that the server opened and whose SYN is unanswered.
@@ -522,34 +580,36 @@ impl Network {
     /// The test reads this many further bytes.
     pub(crate) fn window(&self, wire: usize, bytes: usize) {
         let mut state = self.state();
-        let end = &mut state.wires[wire].ends[Node::Peer as usize];
+        let end = &mut state.wires[wire].ends[FAR];
         end.window = bytes;
         if bytes > 0 && std::mem::take(&mut end.writer_waits) {
-            state.report(wire, Node::Server, false, true);
+            state.report(wire, NEAR, false, true);
         }
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        let event = (Side::Main, Event::Signal(signal));
-        self.state().processes[Node::Server as usize].events.push_back(event);
     }
 
     /// Reports a change that has not happened, as epoll may.
     pub(crate) fn spurious_event(&self, wire: usize) {
-        self.state().report(wire, Node::Server, true, true);
+        self.state().report(wire, NEAR, true, true);
     }
 
     pub(crate) fn take_output(&self, wire: usize) -> Vec<u8> {
-        std::mem::take(&mut self.state().wires[wire].output)
+        std::mem::take(&mut self.state().wires[wire].ends[FAR].received).into()
     }
 
     pub(crate) fn has_output(&self, wire: usize) -> bool {
-        !self.state().wires[wire].output.is_empty()
+        !self.state().wires[wire].ends[FAR].received.is_empty()
+    }
+
+    /// Whether the test will receive nothing further.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn is_over(&self, wire: usize) -> bool {
+        let wire = &self.state().wires[wire];
+        wire.reset || wire.ends[FAR].fin_received
     }
 
     /// How the server ended its side.
     pub(crate) fn end(&self, wire: usize) -> Option<End> {
-        self.state().wires[wire].ends[Node::Server as usize].end
+        self.state().wires[wire].ends[NEAR].end
     }
 
     /// Sets the bytes that the server's stream reports as held.

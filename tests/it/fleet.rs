@@ -5,12 +5,9 @@
 //! `SEEDS=100000 cargo test --release fleets` runs longer, `FIRST=` sets the first seed, `SEED=…`
 //! repeats one.
 
-mod net;
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::rc::Rc;
 
 use wspulse::aws::callbacks::UNKNOWN_CONNECTION;
 use wspulse::engine::{File, Side, Signal};
@@ -28,10 +25,9 @@ use wspulse::time::{self, Now};
 
 use crate::gateway::take;
 use crate::harness::Harness;
-use crate::os::{FakeOs, Network, Node};
+use crate::os::{FakeOs, Network, Odds, OnConnect, SERVER, address};
 use crate::peer::{Reader, close, upgrade};
 use crate::watched::Watched;
-use net::{Net, System, address};
 
 const SEEDS: u64 = 150;
 const KEY_FILE: &str = "keys";
@@ -81,8 +77,10 @@ struct Callback {
 struct Fleet {
     seed: u64,
     rng: Rng,
-    net: net::Shared,
-    drivers: Vec<Option<Driver<Watched, System>>>,
+    net: Network,
+    drivers: Vec<Option<Driver<Watched, FakeOs>>>,
+    /// Processes that each host has started.
+    runs: Vec<u64>,
     /// Hosts that are draining.
     stopping: Vec<bool>,
     keys: Vec<Vec<u8>>,
@@ -133,7 +131,7 @@ fn server(host: usize, key_file: &[u8], seed: u64) -> (Server, Side) {
         };
         plan.resolve(&[file], options::Reach::Open).unwrap();
         plan.draw_from(draw);
-        let own = plan.listener().map(|_| address(host).to_string());
+        let own = plan.listener().map(|_| address(host, 2).to_string());
         side = if own.is_some() { Side::Part(at) } else { side };
         plan.bound(own.as_deref(), Some("0.0.0.0:8081")).unwrap();
     }
@@ -150,15 +148,31 @@ impl Fleet {
         let mut rng = Rng::new(seed);
         RANDOM.with(|rng| *rng.borrow_mut() = Rng::new(seed ^ 0xd1ce));
         let hosts = 2 + rng.below(3) as usize;
-        let mut net = Net::new(seed, hosts);
-        net.cut = [0, 0, 300][rng.below(3) as usize];
-        net.short = [0, 0, 200][rng.below(3) as usize];
-        net.latency_ms = [0, 3, 40, 400][rng.below(4) as usize];
+        let mut draw = |of: &[u64]| of[rng.below(of.len() as u64) as usize];
+        let odds = Odds {
+            cut: draw(&[0, 0, 300]),
+            cut_within: 600,
+            counts_both_ends: true,
+            short: draw(&[0, 0, 200]),
+            latency_ms: draw(&[0, 3, 40, 400]),
+            interrupted: draw(&[0, 0, 50]),
+            spurious: draw(&[0, 0, 50]),
+            stale_events: draw(&[0, 0, 50]),
+            capacity: draw(&[100, 5_000, u64::MAX]) as usize,
+            ..Odds::NONE
+        };
+        Self::with(seed, rng, hosts, odds)
+    }
+
+    fn with(seed: u64, rng: Rng, hosts: usize, odds: Odds) -> Self {
+        let net = Network::faulty(hosts, seed, odds);
+        net.state().on_connect = OnConnect::Accept;
         let mut fleet = Self {
             seed,
             rng,
-            net: Rc::new(RefCell::new(net)),
+            net,
             drivers: (0..hosts).map(|_| None).collect(),
+            runs: vec![0; hosts],
             stopping: vec![false; hosts],
             keys: vec![key(1).into_bytes(); hosts],
             clients: Vec::new(),
@@ -174,28 +188,25 @@ impl Fleet {
     }
 
     fn now_ns(&self) -> u64 {
-        self.net.borrow().now_ns
+        self.net.state().now_ns
     }
 
     fn start(&mut self, host: usize) {
         let (server, peers) = server(host, &self.keys[host], self.seed ^ host as u64);
-        {
-            let mut net = self.net.borrow_mut();
-            net.hosts[host].files = vec![(KEY_FILE.to_owned(), self.keys[host].clone())];
-            net.start(host);
-        }
-        let system = System { host, net: self.net.clone(), peers };
-        self.drivers[host] = Some(Driver::new(Watched::new(server), system));
+        self.net.state().hosts[host].files =
+            Some(vec![(KEY_FILE.to_owned(), self.keys[host].clone())]);
+        let os = FakeOs::on(host, &self.net, &[Side::Main, Side::Admin, peers]);
+        self.drivers[host] = Some(Driver::new(Watched::new(server), os));
+        self.runs[host] += 1;
         self.stopping[host] = false;
     }
 
     fn kill(&mut self, host: usize) {
-        // Like the kernel: all connections at once, each with a reset.
-        self.net.borrow_mut().kill(host);
+        // Like the kernel: all connections at once.
+        self.net.state().exit(host);
         self.drivers[host] = None;
-        let run = self.net.borrow().hosts[host].run;
         for client in &mut self.clients {
-            client.is_over |= client.host == host && client.run == run;
+            client.is_over |= client.host == host && client.run == self.runs[host];
         }
     }
 
@@ -203,7 +214,7 @@ impl Fleet {
     fn step(&mut self, until_ns: u64) {
         self.steps += 1;
         assert!(self.steps < STEPS_MAX, "it spins");
-        self.net.borrow_mut().arrive();
+        self.net.state().deliver_due();
         for host in 0..self.drivers.len() {
             let Some(driver) = &mut self.drivers[host] else { continue };
             if driver.turn().unwrap().is_some() {
@@ -215,9 +226,7 @@ impl Fleet {
         }
         self.backend();
         self.listen();
-        let mut net = self.net.borrow_mut();
-        let due_ns = net.arrive().min(net.wake_ns()).min(until_ns);
-        net.now_ns = net.now_ns.max(due_ns);
+        self.net.state().advance(until_ns);
     }
 
     fn pass(&mut self, ms: u64) {
@@ -227,11 +236,16 @@ impl Fleet {
         }
     }
 
+    /// The test's end of a wire: its bytes, and whether nothing follows.
+    fn take(&self, wire: usize) -> (Vec<u8>, bool) {
+        (self.net.take_output(wire), self.net.is_over(wire))
+    }
+
     /// Answers every request with 200.
     fn backend(&mut self) {
-        let wires = self.net.borrow().to_backend.clone();
+        let wires = self.net.state().outgoing.clone();
         for wire in wires {
-            let (bytes, is_over) = self.net.borrow_mut().take(wire);
+            let (bytes, is_over) = self.take(wire);
             let input = self.input.entry(wire).or_default();
             input.extend(bytes);
             while let Some((_, _, id)) = taken(input) {
@@ -239,10 +253,10 @@ impl Fleet {
                 if let Some(id) = id.filter(|id| self.ids.insert(id.clone())) {
                     self.last_id = Some(id);
                 }
-                self.net.borrow_mut().send(wire, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                self.net.send(wire, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
             }
             if is_over {
-                self.net.borrow_mut().to_backend.retain(|open| *open != wire);
+                self.net.state().outgoing.retain(|open| *open != wire);
             }
         }
     }
@@ -250,7 +264,8 @@ impl Fleet {
     /// Clients and callers read their sockets.
     fn listen(&mut self) {
         for client in &mut self.clients {
-            let (bytes, is_over) = self.net.borrow_mut().take(client.wire);
+            let (bytes, is_over) =
+                (self.net.take_output(client.wire), self.net.is_over(client.wire));
             for line in client.reader.read(&bytes) {
                 if let Some(text) = line.strip_prefix("text ") {
                     client.got.push(text.trim_matches('"').to_owned());
@@ -261,7 +276,7 @@ impl Fleet {
         }
         for at in 0..self.callbacks.len() {
             if self.callbacks[at].status.is_none() && !self.callbacks[at].is_lost {
-                let (bytes, is_over) = self.net.borrow_mut().take(self.callbacks[at].wire);
+                let (bytes, is_over) = self.take(self.callbacks[at].wire);
                 let lines = self.callbacks[at].reader.read(&bytes);
                 if let Some(line) = lines.first() {
                     let status = line.split(' ').next().unwrap().parse().unwrap();
@@ -277,17 +292,17 @@ impl Fleet {
 
     /// The owner runs, its client is connected, and the replica can reach it.
     fn is_reachable(&self, from: usize, client: &Client) -> bool {
-        let net = self.net.borrow();
+        let net = self.net.state();
         let pair = (from.min(client.host), from.max(client.host));
         let healed_ns = self.healed_ns.get(&pair).copied();
         // An attempt may have begun before the end of a partition: 2 s, then a pause of 8 s.
         let is_fresh = healed_ns.is_some_and(|ns| net.now_ns < ns + time::ms(10_100));
-        net.hosts[client.host].run == client.run
-            && net.hosts[client.host].is_up
+        self.runs[client.host] == client.run
+            && self.drivers[client.host].is_some()
             && !self.stopping[client.host]
             && !client.is_over
             && !client.is_deleted
-            && (from == client.host || !(net.partitions.contains_key(&pair) || is_fresh))
+            && (from == client.host || !(net.partitions.contains(&pair) || is_fresh))
     }
 
     fn judge(&self, at: usize, status: u16, says_gone: bool) {
@@ -322,16 +337,15 @@ impl Fleet {
         if self.drivers[host].is_none() || self.stopping[host] {
             return;
         }
-        let wire = self.net.borrow_mut().connect(host, 0);
-        let Some(wire) = wire else { return };
-        self.net.borrow_mut().send(wire, &upgrade("/gateway/prod", &[]));
-        let run = self.net.borrow().hosts[host].run;
+        let wire = self.net.state().connect(host, 0);
+        self.net.send(wire, &upgrade("/gateway/prod", &[]));
+        let run = self.runs[host];
         self.last_id = None;
-        let mut reader = Reader::default();
+        let mut reader = Reader::of_pieces();
         let until_ns = self.now_ns() + time::ms(5_000);
         while self.now_ns() < until_ns {
             self.step(until_ns);
-            let (bytes, is_over) = self.net.borrow_mut().take(wire);
+            let (bytes, is_over) = self.take(wire);
             if reader.read(&bytes).iter().any(|line| line.starts_with("101")) {
                 let id = self.last_id.clone().expect("the backend received a request");
                 assert_eq!(id.len(), 63);
@@ -354,8 +368,10 @@ impl Fleet {
     }
 
     fn call_back(&mut self, host: usize) {
-        let wire = self.net.borrow_mut().connect(host, 1);
-        let (Some(wire), false) = (wire, self.clients.is_empty()) else { return };
+        if self.drivers[host].is_none() || self.clients.is_empty() {
+            return;
+        }
+        let wire = self.net.state().connect(host, 1);
         let number = self.rng.below(self.clients.len() as u64) as usize;
         let is_forged = self.rng.below(10) == 0;
         let mut id = self.clients[number].id.clone();
@@ -381,8 +397,8 @@ impl Fleet {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        self.net.borrow_mut().send(wire, head.as_bytes());
-        let run = self.net.borrow().hosts[host].run;
+        self.net.send(wire, head.as_bytes());
+        let run = self.runs[host];
         self.callbacks.push(Callback {
             wire,
             host,
@@ -390,7 +406,7 @@ impl Fleet {
             client: (!is_forged).then_some(number),
             verb,
             began_ns: self.now_ns(),
-            reader: Reader::default(),
+            reader: Reader::of_pieces(),
             was_reachable,
             status: None,
             is_lost: false,
@@ -401,12 +417,11 @@ impl Fleet {
         let hosts = self.drivers.len() as u64;
         let (one, other) = (self.rng.below(hosts) as usize, self.rng.below(hosts) as usize);
         let pair = (one.min(other), one.max(other));
-        let mut net = self.net.borrow_mut();
-        let now_ns = net.now_ns;
-        if net.partitions.remove(&pair).is_some() {
-            self.healed_ns.insert(pair, now_ns);
+        let mut net = self.net.state();
+        if net.partitions.remove(&pair) {
+            self.healed_ns.insert(pair, net.now_ns);
         } else if one != other {
-            net.partitions.insert(pair, now_ns);
+            net.partitions.insert(pair);
         }
     }
 
@@ -414,9 +429,9 @@ impl Fleet {
     fn give_keys(&mut self, text: &str) {
         for host in 0..self.drivers.len() {
             self.keys[host] = text.as_bytes().to_vec();
-            self.net.borrow_mut().hosts[host].files =
-                vec![(KEY_FILE.to_owned(), self.keys[host].clone())];
-            self.net.borrow_mut().signal(host, Signal::Reload);
+            self.net.state().hosts[host].files =
+                Some(vec![(KEY_FILE.to_owned(), self.keys[host].clone())]);
+            self.net.state().signal(host, Signal::Reload);
             let pause_ms = self.rng.below(500);
             self.pass(pause_ms);
         }
@@ -436,12 +451,12 @@ impl Fleet {
                 7..15 if self.drivers[host].is_none() => self.start(host),
                 15..17 if self.drivers[host].is_some() => {
                     self.stopping[host] = true;
-                    self.net.borrow_mut().signal(host, Signal::Stop);
+                    self.net.state().signal(host, Signal::Stop);
                 }
                 17..21 => self.part(),
                 21..23 => {
                     let skew_ms = self.rng.below(3_000_000).cast_signed() - 1_500_000;
-                    self.net.borrow_mut().hosts[host].skew_ms = skew_ms;
+                    self.net.state().hosts[host].skew_ms = skew_ms;
                 }
                 // The new key is appended; later it is in front; the old one stays for the ids.
                 23..25 if rotation < 2 => {
@@ -453,7 +468,7 @@ impl Fleet {
                     let client = self.rng.below(self.clients.len() as u64) as usize;
                     self.clients[client].is_over = true;
                     let wire = self.clients[client].wire;
-                    self.net.borrow_mut().send(wire, &close(1000, ""));
+                    self.net.send(wire, &close(1000, ""));
                 }
                 _ => self.call_back(host),
             }
@@ -461,7 +476,7 @@ impl Fleet {
             let pause_ms = self.rng.below(pause_ms);
             self.pass(pause_ms);
         }
-        self.net.borrow_mut().partitions.clear();
+        self.net.state().partitions.clear();
         self.pass(ANSWER_MS + 5_000);
     }
 
@@ -474,7 +489,7 @@ impl Fleet {
         }
         for (number, callback) in self.callbacks.iter().enumerate() {
             let ended = callback.status.is_some() || callback.is_lost;
-            let is_same_run = self.net.borrow().hosts[callback.host].run == callback.run;
+            let is_same_run = self.runs[callback.host] == callback.run;
             assert!(ended, "callback {number} has no answer");
             // Only a kill of the called replica may lose the answer.
             let runs_on = is_same_run && self.drivers[callback.host].is_some();
@@ -546,18 +561,14 @@ fn fleets() {
 /// client is closed after 2 s without a byte.
 #[test]
 fn clients_without_the_key_do_not_lock_replicas_out() {
-    let mut fleet = Fleet::new(3);
-    {
-        let mut net = fleet.net.borrow_mut();
-        (net.latency_ms, net.cut, net.short) = (0, 0, 0);
-    }
+    let mut fleet = Fleet::with(3, Rng::new(3), 2, Odds::NONE);
     fleet.join(0);
     fleet.pass(1_000);
     let mut strangers = Vec::new();
     for number in 0..600 {
-        let wire = fleet.net.borrow_mut().connect(0, 2).unwrap();
+        let wire = fleet.net.state().connect(0, 2);
         if number % 2 == 0 {
-            fleet.net.borrow_mut().send(wire, &[1; 20]);
+            fleet.net.send(wire, &[1; 20]);
         }
         strangers.push(wire);
         fleet.pass(1);
@@ -566,16 +577,16 @@ fn clients_without_the_key_do_not_lock_replicas_out() {
     }
     let client = fleet.clients[0].id.clone();
     for host in [1, 0] {
-        let wire = fleet.net.borrow_mut().connect(host, 1).unwrap();
+        let wire = fleet.net.state().connect(host, 1);
         let head = format!("GET /@connections/{client} HTTP/1.1\r\nHost: h\r\n\r\n");
-        fleet.net.borrow_mut().send(wire, head.as_bytes());
+        fleet.net.send(wire, head.as_bytes());
         fleet.pass(50);
-        let answer = fleet.net.borrow_mut().take(wire).0;
+        let answer = fleet.take(wire).0;
         assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", answer.escape_ascii());
     }
     fleet.pass(2_100);
     for wire in strangers {
-        assert_eq!(fleet.net.borrow_mut().take(wire), (Vec::new(), true));
+        assert_eq!(fleet.take(wire), (Vec::new(), true));
     }
 }
 
@@ -588,8 +599,8 @@ fn a_replica_that_does_not_read_its_answers_is_not_read() {
     let file = key(1);
     let (server, side) = server(0, file.as_bytes(), 1);
     let net = Network::new();
-    net.state().part = Some(side);
-    let driver = Driver::new(Watched::new(server), FakeOs::new(Node::Server, &net));
+    let os = FakeOs::on(SERVER, &net, &[Side::Main, Side::Admin, side]);
+    let driver = Driver::new(Watched::new(server), os);
     let mut harness = Harness { driver, net, exit: None };
     // The boot is drawn first: see `RANDOM`.
     let mut rng = Rng::new(1);
@@ -638,15 +649,14 @@ const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 /// Ten thousand forged ids: all get 410, and none causes a packet.
 #[test]
 fn random_ids_cause_no_packet() {
-    let mut fleet = Fleet::new(3);
-    fleet.net.borrow_mut().latency_ms = 0;
+    let mut fleet = Fleet::with(3, Rng::new(3), 2, Odds::NONE);
     fleet.join(0);
     // Each connects to its own address first.
     fleet.pass(1_000);
-    let syns = fleet.net.borrow().peer_syns;
+    let syns = fleet.net.state().syns_between_hosts;
     let minted = fleet.clients[0].id.clone();
-    let wire = fleet.net.borrow_mut().connect(1, 1).unwrap();
-    let mut reader = Reader::default();
+    let wire = fleet.net.state().connect(1, 1);
+    let mut reader = Reader::of_pieces();
     for number in 0..10_000 {
         let chars = [22, 63, 79, fleet.rng.below(200) as usize][number % 4];
         let digit = |rng: &mut Rng| char::from(DIGITS[rng.below(64) as usize]);
@@ -657,11 +667,11 @@ fn random_ids_cause_no_packet() {
         }
         let head = format!("GET /@connections/{id}x HTTP/1.1\r\nHost: h\r\n\r\n");
         let head = if number % 5 == 0 { head } else { head.replace("x HTTP", " HTTP") };
-        fleet.net.borrow_mut().send(wire, head.as_bytes());
+        fleet.net.send(wire, head.as_bytes());
         let mut lines = Vec::new();
         for _ in 0..10 {
             fleet.step(fleet.now_ns() + 1_000_000);
-            lines.extend(reader.read(&fleet.net.borrow_mut().take(wire).0));
+            lines.extend(reader.read(&fleet.take(wire).0));
             if !lines.is_empty() {
                 break;
             }
@@ -669,5 +679,5 @@ fn random_ids_cause_no_packet() {
         let status = lines.first().map(|line| line[..3].to_owned()).unwrap_or_default();
         assert!(status == "410" || (chars <= 1 && status == "404"), "{id}: {lines:?}");
     }
-    assert_eq!(fleet.net.borrow().peer_syns, syns);
+    assert_eq!(fleet.net.state().syns_between_hosts, syns);
 }
