@@ -342,10 +342,23 @@ impl Answer {
     /// Finds the end of the head in these bytes. Examines each byte once.
     fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let before = self.head.len();
+        let most = self.limits.head_bytes.saturating_sub(before);
         let mut last = self.head.last().copied();
-        for (at, &byte) in bytes.iter().enumerate() {
-            if before + at >= self.limits.head_bytes {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            if at >= most {
                 return Err(Fault::HeadTooLarge);
+            }
+            if before + at > head::START.len() && last != Some(b'\r') {
+                // Nothing but a line end matters.
+                let rest = &bytes[at..bytes.len().min(most)];
+                let run = rest.iter().take_while(|&&b| b != b'\r' && b != b'\n').count();
+                if run > 0 {
+                    at += run;
+                    self.line_bytes += run;
+                    last = Some(bytes[at - 1]);
+                    continue;
+                }
             }
             head::check_start(before + at, byte)?;
             // Parsers disagree on whether a bare CR or LF ends a line.
@@ -357,6 +370,7 @@ impl Answer {
             }
             self.line_bytes = if byte == b'\n' { 0 } else { self.line_bytes + 1 };
             last = Some(byte);
+            at += 1;
         }
         Ok(None)
     }

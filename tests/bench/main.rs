@@ -11,6 +11,8 @@ mod counts;
 mod deflate;
 #[cfg(feature = "gateway")]
 mod gateway;
+#[cfg(feature = "gateway")]
+mod gateway_counts;
 mod measure;
 mod raw;
 mod servers;
@@ -57,7 +59,7 @@ fn compression(_: &[&str]) -> std::io::Result<()> {
 
 #[cfg(feature = "gateway")]
 fn through_gateway() -> std::io::Result<()> {
-    gateway::table()
+    gateway::table().and_then(|()| gateway_counts::table())
 }
 
 #[cfg(not(feature = "gateway"))]

@@ -64,9 +64,11 @@ pub(super) struct Verdict {
     pub(super) persistence: Persistence,
 }
 
+/// How each response begins; a digit follows.
+pub(super) const START: &[u8] = b"HTTP/1.";
+
 /// Checks the first bytes early: a peer of another protocol may never send a blank line.
 pub(super) fn check_start(at: usize, byte: u8) -> Result<(), Fault> {
-    const START: &[u8] = b"HTTP/1.";
     match START.get(at) {
         Some(&wanted) if wanted == byte => Ok(()),
         Some(b'1') if byte.is_ascii_digit() => Err(Fault::Version),
