@@ -43,3 +43,65 @@ fn an_address_that_is_gone_is_no_reason_to_try_again() {
     }
     assert!(woken < 10, "{woken} times in half a second");
 }
+
+/// Connections that became idle are no use to other targets while they are kept.
+#[test]
+fn an_idle_connection_gives_way_to_another_target() {
+    let mut bench = Bench::new(Rules { connections: 2, idle_ms: 4_000, ..RULES }, "10.0.0.1");
+    let first = bench.target;
+    for number in 0..2 {
+        bench.ask(number, call("/", 10_000));
+    }
+    bench.orders();
+    for key in 0..2 {
+        bench.connected(key, Ok(()));
+        bench.write(key);
+    }
+    bench.orders();
+    bench.target = bench.pool.target(&Target::host("10.0.0.2", 80));
+    bench.ask(2, call("/", 10_000));
+    assert_eq!(bench.orders(), [""; 0]);
+    bench.to(100);
+    bench.answer(0, OK);
+    assert_eq!(bench.outcomes(), [(0, Ok(200))]);
+    assert_eq!(bench.orders(), ["close 0"]);
+    bench.closed(0);
+    assert_eq!(bench.orders(), ["connect 0 10.0.0.2:80"]);
+    // It keeps its only one, even while the other target has more to send.
+    bench.connected(0, Ok(()));
+    bench.write(0);
+    bench.target = first;
+    bench.ask(3, call("/", 10_000));
+    bench.answer(0, OK);
+    assert_eq!(
+        (bench.orders(), bench.outcomes()),
+        (vec!["write 0".to_owned()], vec![(2, Ok(200))])
+    );
+    bench.answer(1, OK);
+    assert_eq!(bench.orders(), ["write 1"]);
+}
+
+/// A target that was served late takes its turn before one that has more connections.
+#[test]
+fn a_free_connection_goes_to_the_target_with_the_fewest() {
+    let mut bench = Bench::new(Rules { connections: 2, ..RULES }, "10.0.0.1");
+    for number in 0..4 {
+        bench.ask(number, call("/", 10_000));
+    }
+    bench.orders();
+    for key in 0..2 {
+        bench.connected(key, Ok(()));
+        bench.write(key);
+    }
+    bench.orders();
+    bench.target = bench.pool.target(&Target::host("10.0.0.2", 80));
+    bench.ask(4, call("/", 10_000));
+    bench.answer(0, OK);
+    assert_eq!(bench.orders(), ["close 0"]);
+    bench.closed(0);
+    assert_eq!(bench.orders(), ["connect 0 10.0.0.2:80"]);
+    bench.connected(0, Ok(()));
+    bench.write(0);
+    bench.answer(1, OK);
+    assert_eq!(bench.orders(), ["write 0", "write 1"]);
+}
