@@ -278,6 +278,13 @@ impl<A: Copy> Pool<A> {
         }
     }
 
+    /// Cancels a request that is not being sent; false if it is, or is over.
+    pub fn withdraw(&mut self, id: CallId) -> bool {
+        let request = self.requests.find(id.0);
+        let is_unsent = request.is_some_and(|request| !matches!(request.place, Place::Sent(_)));
+        is_unsent && self.remove(id).is_some()
+    }
+
     /// What happened next to one of the requests. Each is reported once.
     pub fn outcome(&mut self) -> Option<(A, Result<Reply, Failure>)> {
         self.outcomes.pop_front()
