@@ -168,8 +168,9 @@ mod model {
             let (id, now) = (self.id(place), self.now);
             self.gateway.ask_to_connect(now, id, &client);
             self.follow();
-            // Answered at once: a pending `$connect` is another operation.
+            // Some leave before the answer; the others get it at once.
             let own = self.asked.keys().max_by_key(|asker| asker.ticket()).copied();
+            let own = own.filter(|asker| asker.ticket() % 4 != 3);
             if let Some(asker) = own.filter(|_| !self.gateway.has_verdict(id)) {
                 self.answer(asker, 200);
             }
@@ -224,6 +225,12 @@ mod model {
                         self.asked.insert(asker, (name, call.bytes.bytes().to_vec()));
                     }
                     Step::Forget(asker, _) => drop(self.asked.remove(&asker)),
+                    Step::Withdraw(asker) => {
+                        let is_unsent = asker.ticket() % 8 == 3;
+                        if is_unsent && self.asked.remove(&asker).is_some() {
+                            self.gateway.withdrawn(asker);
+                        }
+                    }
                     Step::Wake(_) => {}
                 }
             }

@@ -139,7 +139,8 @@ impl Balancer {
 
     /// When to try an address again, while none can be reached.
     pub(super) fn retry_ns(&self, now: Now) -> Option<u64> {
-        let opens = self.addresses.iter().filter_map(|address| address.circuit.opens_ns());
+        let known = self.addresses.iter().filter(|address| !address.is_gone);
+        let opens = known.filter_map(|address| address.circuit.opens_ns());
         opens.min().map(|at_ns| at_ns.max(now.mono_ns + 1))
     }
 

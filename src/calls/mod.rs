@@ -67,6 +67,11 @@ impl<A: Copy> Calls<A> {
         self.pool.forget(id);
     }
 
+    /// The same for a request that was not sent; false if it was.
+    pub fn withdraw(&mut self, id: CallId) -> bool {
+        self.pool.withdraw(id)
+    }
+
     /// The result of one of the requests; each is reported once.
     pub fn outcome(&mut self) -> Option<(A, Result<Reply, Failure>)> {
         self.pool.outcome()

@@ -70,6 +70,8 @@ struct Group {
     queues: [Waiting; Class::COUNT],
     /// Requests and connections.
     users: usize,
+    /// Connections.
+    lanes: usize,
     /// When to try again, while requests wait and no address can be reached.
     retry_ns: Option<u64>,
 }
@@ -185,6 +187,7 @@ impl<A: Copy> Pool<A> {
                 balancer,
                 queues: Default::default(),
                 users: 0,
+                lanes: 0,
                 retry_ns: None,
             });
             self.targets.len() - 1
@@ -273,6 +276,13 @@ impl<A: Copy> Pool<A> {
         {
             self.close(lane);
         }
+    }
+
+    /// Cancels a request that is not being sent; false if it is, or is over.
+    pub fn withdraw(&mut self, id: CallId) -> bool {
+        let request = self.requests.find(id.0);
+        let is_unsent = request.is_some_and(|request| !matches!(request.place, Place::Sent(_)));
+        is_unsent && self.remove(id).is_some()
     }
 
     /// What happened next to one of the requests. Each is reported once.
@@ -379,7 +389,7 @@ impl<A: Copy> Pool<A> {
         if persistence == Persistence::KeepAlive && whole {
             self.targets[target.0].balancer.done(address, class);
             self.rest(now, lane);
-            self.start_more(now, target);
+            self.start_next(now, target);
         } else {
             self.close(lane);
         }
@@ -429,12 +439,11 @@ impl<A: Copy> Pool<A> {
         self.lane_timers.cancel(lane.0.key);
         let group = &mut self.targets[connection.target.0];
         group.users -= 1;
+        group.lanes -= 1;
         group.balancer.closed(connection.address);
         if self.unsent > 0 {
             // Others may wait for any connection at all.
-            for at in 0..self.targets.len() {
-                self.start_more(now, TargetId(at));
-            }
+            self.start_all(now, None);
         }
     }
 
@@ -529,8 +538,7 @@ impl<A: Copy> Pool<A> {
             Choice::Connect(address, is_trial) if self.lanes.len() >= self.rules.connections => {
                 balancer.withdraw(address, class, is_trial);
                 // The slot is free after `closed`.
-                let idle = self.targets.iter().find_map(|group| group.balancer.oldest_idle());
-                if let Some(lane) = idle {
+                if let Some(lane) = self.idle_for(target) {
                     self.close(lane);
                 }
                 None
@@ -538,6 +546,18 @@ impl<A: Copy> Pool<A> {
             choice @ (Choice::Idle(..) | Choice::Connect(..)) => Some(choice),
             Choice::Full | Choice::Unresolved | Choice::Down => None,
         }
+    }
+
+    /// The idle connection to close for one to this target. The last one of another target stays,
+    /// unless this one has none.
+    fn idle_for(&self, target: TargetId) -> Option<Lane> {
+        let has_none = self.targets[target.0].lanes == 0;
+        let may = |at: usize, group: &Group| at == target.0 || group.lanes > 1 || has_none;
+        let groups = self.targets.iter().enumerate().filter(|(at, group)| may(*at, group));
+        let idle = groups
+            .filter_map(|(_, group)| Some((group.lanes, group.balancer.oldest_idle()?)))
+            .max_by_key(|(lanes, _)| *lanes);
+        idle.map(|(_, lane)| lane)
     }
 
     /// A connection for a request. The error says why it fails, or that it waits.

@@ -29,7 +29,8 @@ const STALE_MS: u64 = 60_000;
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     waker: Option<Arc<Waker>>,
-    /// Names to resolve; those in the front have threads.
+    /// Names to resolve; those in the front have threads. Names that were found before come next:
+    /// many that DNS does not answer must not keep the others from being refreshed.
     asked: Vec<Asked>,
     known: Vec<Known>,
     /// Events for streams whose name was resolved.
@@ -158,8 +159,18 @@ impl Resolver {
         if self.asked.len() >= NAMES_MAX {
             return self.finish(asked, Err(passing("too many names to resolve")), now);
         }
-        self.asked.push(asked);
+        let at = self
+            .asked
+            .iter()
+            .position(|other| other.thread.is_none() && !self.is_good(&other.host));
+        let at = at.filter(|_| self.is_good(host)).unwrap_or(self.asked.len());
+        self.asked.insert(at, asked);
         self.begin(now);
+    }
+
+    /// Whether it was found when it was last resolved.
+    fn is_good(&self, host: &str) -> bool {
+        self.known.iter().any(|known| *known.host == *host && known.found.is_ok())
     }
 
     fn begin(&mut self, now: Now) {
@@ -272,4 +283,23 @@ fn addresses(host: &str) -> Found {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
     Err(Fault { why: "this build resolves no names, only localhost".to_owned(), is_certain: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_were_found_are_resolved_first() {
+        let now = Now { mono_ns: 0, wall_ms: 0 };
+        let mut resolver = Resolver::default();
+        for host in ["good", "fine"] {
+            resolver.learn(host.into(), Ok(vec![[127, 0, 0, 1].into()]), now);
+        }
+        for host in ["bad", "new", "good", "worse", "fine", "good"] {
+            resolver.look_up(host, now);
+        }
+        let order: Vec<&str> = resolver.asked.iter().map(|asked| &*asked.host).collect();
+        assert_eq!(order, ["good", "fine", "bad", "new", "worse"]);
+    }
 }

@@ -21,6 +21,7 @@ impl<A: Copy> Pool<A> {
             return self.end(id, Err(Failure::NotConnected(HangUp::Exhausted)));
         };
         group.users += 1;
+        group.lanes += 1;
         self.orders.push_back(Order::Connect(Lane(lane), group.balancer.target_of(address)));
     }
 
@@ -38,7 +39,7 @@ impl<A: Copy> Pool<A> {
                     self.targets[target.0].balancer.done(address, attempt.class);
                     self.rest(now, lane);
                 }
-                self.start_more(now, target);
+                self.start_next(now, target);
             }
             Err(how) => {
                 self.close(lane);

@@ -1,5 +1,7 @@
 //! Single cases, then a simulation in virtual time with faults from a seed.
 
+mod scarce;
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -71,6 +71,30 @@ impl<A: Copy> Pool<A> {
         }
     }
 
+    /// Starts requests after a connection of this target became idle. If there are no more
+    /// connections, it may be closed for a target that has fewer.
+    pub(super) fn start_next(&mut self, now: Now, target: TargetId) {
+        if self.unsent > 0 && self.lanes.len() >= self.rules.connections {
+            self.start_all(now, Some(target));
+        } else {
+            self.start_more(now, target);
+        }
+    }
+
+    /// Starts requests of all targets, first those of targets with the fewest connections; the
+    /// idle one of `target` does not count.
+    pub(super) fn start_all(&mut self, now: Now, target: Option<TargetId>) {
+        let mut order: Vec<(usize, bool, usize)> = Vec::with_capacity(self.targets.len());
+        for (at, group) in self.targets.iter().enumerate() {
+            let is_own = target == Some(TargetId(at));
+            order.push((group.lanes.saturating_sub(usize::from(is_own)), !is_own, at));
+        }
+        order.sort_unstable();
+        for (_, _, at) in order {
+            self.start_more(now, TargetId(at));
+        }
+    }
+
     /// A request has waited for as long as it may, either at all or for a target that cannot be
     /// reached.
     pub(super) fn request_expired(&mut self, now: Now, id: CallId) {

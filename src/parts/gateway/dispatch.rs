@@ -91,6 +91,19 @@ impl Gateway {
         }
     }
 
+    /// The request in the pool of connections.
+    pub fn call_of(&mut self, asker: Asker) -> Option<CallId> {
+        self.in_flight_of(asker)?.call
+    }
+
+    /// A `$connect` was cancelled before it was sent, since its client has left.
+    pub fn withdrawn(&mut self, asker: Asker) {
+        if self.in_flight_of(asker).is_some() {
+            self.in_flight -= 1;
+            self.remove(asker.connection);
+        }
+    }
+
     fn in_flight_of(&mut self, asker: Asker) -> Option<&mut InFlight> {
         let in_flight = self.sessions.get_mut(&asker.connection)?.in_flight.as_mut();
         in_flight.filter(|in_flight| in_flight.ticket == asker.ticket)

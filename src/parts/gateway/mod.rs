@@ -84,6 +84,8 @@ pub enum Step {
     Ask(Asker, usize, Call),
     /// Cancel this request, which is this call once it is in the pool of connections.
     Forget(Asker, Option<CallId>),
+    /// Cancel this request unless it was sent; then call [`Gateway::withdrawn`].
+    Withdraw(Asker),
     /// Wake this connection: for a verdict, a push, or room for more messages.
     Wake(Id),
 }
@@ -434,12 +436,13 @@ impl Gateway {
     }
 
     /// The client left during `$connect`. If the backend accepts it or has done so, it gets a
-    /// `$disconnect`.
+    /// `$disconnect`; if it was not asked yet, it learns of nothing.
     fn abandon(&mut self, now: Now, connection: ConnectionId) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         self.connections.remove(session.id);
         let welcome = matches!(session.state, State::Decided(Verdict::Welcome(_)));
-        if session.in_flight.is_none() && !welcome {
+        let ticket = session.in_flight.as_ref().map(|in_flight| in_flight.ticket);
+        if ticket.is_none() && !welcome {
             return self.remove(connection);
         }
         session.state = State::Ending(1006, String::new());
@@ -448,6 +451,8 @@ impl Gateway {
             self.drop_disconnect(connection);
         } else if welcome {
             self.send_disconnect(now, connection);
+        } else if let Some(ticket) = ticket {
+            self.steps.push_back(Step::Withdraw(Asker { connection, ticket }));
         }
     }
 

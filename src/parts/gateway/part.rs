@@ -166,6 +166,12 @@ impl Front {
                 }
                 Step::Forget(_, Some(call)) => self.calls.forget(call),
                 Step::Forget(_, None) => {}
+                Step::Withdraw(asker) => {
+                    let call = self.gateway.call_of(asker);
+                    if call.is_some_and(|call| self.calls.withdraw(call)) {
+                        self.gateway.withdrawn(asker);
+                    }
+                }
                 Step::Wake(id) => self.orders.push_back(Order::Write(id)),
             }
         }

@@ -20,7 +20,8 @@ pub(crate) struct Pending {
 
 impl Pending {
     pub(crate) fn offers(&self, subprotocol: &str) -> bool {
-        self.offered.split(',').any(|offered| offered == subprotocol)
+        // Without an offer, an empty name would be one of the list.
+        !subprotocol.is_empty() && self.offered.split(',').any(|offered| offered == subprotocol)
     }
 
     /// Memory owned, including its entry in the table.
