@@ -6,6 +6,7 @@ It builds, runs and cleans up, and checks whether this machine can run container
 import atexit
 import json
 import os
+import shlex
 import shutil
 import subprocess
 
@@ -98,6 +99,24 @@ def inspect(name, template):
     return podman("inspect", "--format", template, name)[1].strip()
 
 
+def remove_rules(network):
+    """Netavark leaves the rules of a container that was restarted. They would redirect its port of this
+    machine, which any other process may get later, to an address that nobody has."""
+    def iptables(*args):
+        subprocess.run(["iptables", "-w", "-t", "nat", *args], check=False, timeout=20,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    saved = subprocess.run(["iptables-save", "-t", "nat"], capture_output=True, text=True, check=False, timeout=20)
+    chains = set()
+    for line in saved.stdout.splitlines():
+        if line.startswith("-A") and f"name: {network} id:" in line:
+            rule = shlex.split(line)
+            chains.add(rule[rule.index("-j") + 1])
+            iptables("-D", *rule[1:])
+    for chain in chains:
+        iptables("-F", chain)
+        iptables("-X", chain)
+
+
 @atexit.register
 def _clean_up():
     if (HOME / "root").exists():
@@ -105,6 +124,7 @@ def _clean_up():
         podman("rm", "--all", "--force", "--time", "0")
         podman("umount", "--all")
         podman("network", "rm", "--force", NETWORK)
+        remove_rules(NETWORK)
         # The storage is bind-mounted on itself; while mounted it cannot be removed.
         subprocess.run(["umount", "--recursive", HOME / "root" / "overlay"], check=False,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20)
