@@ -533,8 +533,13 @@ impl<A: Copy> Pool<A> {
         let request = self.requests.find(id.0)?;
         let (target, class) = (request.target, request.call.class);
         let most = self.rules.per_address[class as usize];
+        let has_its_share = self.targets[target.0].lanes >= self.share();
         let balancer = &mut self.targets[target.0].balancer;
         match balancer.choose(now, class, most, &request.tried) {
+            Choice::Connect(address, is_trial) if has_its_share => {
+                balancer.withdraw(address, class, is_trial);
+                None
+            }
             Choice::Connect(address, is_trial) if self.lanes.len() >= self.rules.connections => {
                 balancer.withdraw(address, class, is_trial);
                 // The slot is free after `closed`.
@@ -545,6 +550,16 @@ impl<A: Copy> Pool<A> {
             }
             choice @ (Choice::Idle(..) | Choice::Connect(..)) => Some(choice),
             Choice::Full | Choice::Unresolved | Choice::Down => None,
+        }
+    }
+
+    /// Maximum connections of a target: servers that hang must not take those of all others.
+    fn share(&self) -> usize {
+        let most = self.rules.connections;
+        if self.targets.len() > 1 {
+            (most - most / 4).min(most.saturating_sub(1)).max(1)
+        } else {
+            most
         }
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn table() -> io::Result<()> {
     callbacks(admin, &all)?;
     let each_ns = (gateway.cpu_ns()? - cpu_ns) as f64 / all.len() as f64;
     println!(
-        "| callbacks a second of CPU, one to each of {CLIENTS} clients, over one connection | {:.0} |",
+        "| callbacks a second of CPU, to {CLIENTS} clients, over one connection | {:.0} |",
         1e9 / each_ns
     );
     finish_load(load)?;
@@ -46,8 +46,8 @@ pub(crate) fn table() -> io::Result<()> {
     let ms = rest.split(',').next().unwrap_or_default();
     let all = text.contains("\"connected\":1000");
     println!(
-        "| until 1000 clients are connected at once, {CONNECT_MS} ms of the backend each | {ms} ms{} |",
-        { if all { "" } else { " (not all were)" } }
+        "| until 1000 clients are connected, {CONNECT_MS} ms of the backend each | {ms} ms{} |",
+        if all { "" } else { " (not all were)" }
     );
     Ok(())
 }

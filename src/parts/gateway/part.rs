@@ -336,7 +336,7 @@ impl Part for Front {
         };
         let numbers = json!({
             "connections": self.gateway.sessions().0,
-            "inFlight": self.gateway.flights() - self.calls.waiting(),
+            "inFlight": self.gateway.flights().saturating_sub(self.calls.waiting()),
             "waiting": self.calls.waiting(),
             "answered": sum(true),
             "failed": sum(false),

@@ -105,3 +105,24 @@ fn a_free_connection_goes_to_the_target_with_the_fewest() {
     bench.answer(1, OK);
     assert_eq!(bench.orders(), ["write 0", "write 1"]);
 }
+
+/// A target whose servers hang does not take the connections of the others.
+#[test]
+fn a_target_has_a_share_of_the_connections() {
+    let rules = Rules { connections: 4, per_address: [8, 1], waiting: 8, ..RULES };
+    let mut bench = Bench::new(rules, "10.0.0.1");
+    let (hanging, other) = (bench.target, bench.pool.target(&Target::host("10.0.0.2", 80)));
+    for number in 0..5 {
+        bench.ask(number, call("/", 10_000));
+    }
+    assert_eq!(bench.orders().len(), 3);
+    bench.target = other;
+    bench.ask(5, call("/", 10_000));
+    assert_eq!(bench.orders(), ["connect 3 10.0.0.2:80"]);
+    // Its requests go on as soon as one of its own connections is closed.
+    bench.target = hanging;
+    bench.connected(0, Err(HangUp::Refused));
+    assert_eq!(bench.orders(), ["close 0"]);
+    bench.closed(0);
+    assert_eq!(bench.orders(), ["connect 0 10.0.0.1:80"]);
+}
