@@ -8,7 +8,6 @@ accepted, token rotation, an API server that stops and starts, 5 000 Deployments
 """
 
 import json
-import os
 import re
 import shutil
 import signal
