@@ -18,7 +18,7 @@ mod model {
     use wspulse::behaviours::Kind;
     use wspulse::calls::pool::{Failure, Reply};
     use wspulse::engine::{HangUp, Id, Now};
-    use wspulse::parts::gateway::plan::{Backend, Domain, routes};
+    use wspulse::parts::gateway::plan::{Backend, Domain, Order, routes};
     use wspulse::parts::gateway::{
         Asker, CallbackRequest, ConnectRequest, Expression, Format, Gateway, Plan, Step, Verdict,
         Why, connection_id,
@@ -58,6 +58,7 @@ mod model {
                 domain: Domain::Host,
                 pod_ip: None,
                 peers: None,
+                order: Order::Kept,
                 reply: true,
                 binary: true,
                 time_scale: 1,

@@ -2,10 +2,11 @@
 //! callbacks.
 
 use super::connection_id::ConnectionId;
+use super::in_flight::InFlight;
 use super::plan::Route;
 use super::request::{self, BackendEvent};
 use super::request_id::RequestId;
-use super::session::{InFlight, Session, State};
+use super::session::{Session, State};
 use super::{Asker, CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, Step, Verdict, Why};
 use crate::behaviours::Close;
 use crate::calls::pool::{CallId, Failure, Reply};
@@ -19,7 +20,7 @@ impl Gateway {
     pub(super) fn send_next(&mut self, now: Now, connection: ConnectionId) {
         loop {
             let Some(session) = self.sessions.get_mut(&connection) else { return };
-            if !session.may_send() {
+            if !session.may_send(self.plan.in_flight_of_one()) {
                 return;
             }
             let was_full = session.is_full();
@@ -35,7 +36,8 @@ impl Gateway {
             self.send_request(now, connection, &BackendEvent::Message(kind, payload.bytes()));
             self.blocks.give_back(payload, now.mono_ns);
         }
-        if self.sessions.get(&connection).is_some_and(|s| matches!(s.state, State::Ending(..))) {
+        let is_over = |s: &Session| matches!(s.state, State::Ending(..)) && s.in_flight.is_empty();
+        if self.sessions.get(&connection).is_some_and(is_over) {
             self.send_disconnect(now, connection);
         }
     }
@@ -75,7 +77,9 @@ impl Gateway {
         };
         let call = builder.build(event).map_err(|_| Why::Unsendable);
         in_flight.bytes = call.as_ref().map_or(0, |call| call.bytes.len());
-        session.in_flight = Some(in_flight);
+        self.bytes -= session.in_flight.cost();
+        session.in_flight.push(in_flight);
+        self.bytes += session.in_flight.cost();
         self.in_flight += 1;
         let asker = Asker { connection, ticket };
         match call {
@@ -105,8 +109,7 @@ impl Gateway {
     }
 
     fn in_flight_of(&mut self, asker: Asker) -> Option<&mut InFlight> {
-        let in_flight = self.sessions.get_mut(&asker.connection)?.in_flight.as_mut();
-        in_flight.filter(|in_flight| in_flight.ticket == asker.ticket)
+        self.sessions.get_mut(&asker.connection)?.in_flight.get_mut(asker.ticket)
     }
 
     /// The result of a request.
@@ -118,8 +121,10 @@ impl Gateway {
     fn complete(&mut self, now: Now, asker: Asker, how: Result<Reply, Why>) {
         let Asker { connection, ticket } = asker;
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        let is_current = |in_flight: &mut InFlight| in_flight.ticket == ticket;
-        let Some(in_flight) = session.in_flight.take_if(is_current) else { return };
+        self.bytes -= session.in_flight.cost();
+        let taken = session.in_flight.take(ticket);
+        self.bytes += session.in_flight.cost();
+        let Some(in_flight) = taken else { return };
         self.in_flight -= 1;
         let outcome = outcome(&how);
         let route = in_flight.route.label(&self.plan);
@@ -263,15 +268,16 @@ impl Gateway {
         }
     }
 
-    /// Cancels the request in flight.
+    /// Cancels the requests in flight.
     pub(super) fn abort(&mut self, connection: ConnectionId) {
-        if let Some(session) = self.sessions.get_mut(&connection)
-            && let Some(in_flight) = session.in_flight.take()
-        {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        self.bytes -= session.in_flight.cost();
+        while let Some(in_flight) = session.in_flight.pop() {
             self.in_flight -= 1;
             let asker = Asker { connection, ticket: in_flight.ticket };
             self.steps.push_back(Step::Forget(asker, in_flight.call));
         }
+        self.bytes += session.in_flight.cost();
     }
 
     pub(super) fn remove(&mut self, connection: ConnectionId) {

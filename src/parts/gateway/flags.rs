@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use std::borrow::Cow;
 
 use super::part::BEHAVIOUR;
-use super::plan::{Backend, Domain, PeerPlan, domain, routes, stage};
+use super::plan::{Backend, Domain, Order, PeerPlan, domain, routes, stage};
 use super::{Expression, Format, Plan, connection_id};
 use crate::behaviours::Mount;
 use crate::engine::Target;
@@ -33,6 +33,7 @@ pub(crate) struct Settings {
     routes: String,
     format: Format,
     domain: String,
+    order: Order,
     reply: bool,
     binary: bool,
     time_scale: u64,
@@ -55,6 +56,7 @@ const PEER_PORT: u16 = 8082;
 const FORMS: &[(&str, Format)] =
     &[("template", Format::Template), ("proxy", Format::Proxy), ("event", Format::Event)];
 const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false)];
+const ORDERS: &[(&str, Order)] = &[("on", Order::Kept), ("off", Order::Any)];
 
 const BACKEND: Flag<Draft> = Flag {
     name: "gateway-backend",
@@ -113,6 +115,14 @@ const FLAGS: &[Flag<Draft>] = &[
         help: "domain name sent to backends; self: the address of --admin-listen",
         take: |d, v| set(&mut d.parts.gateway.domain, checked(v, domain)),
         show: |d| shown(&d.parts.gateway.domain),
+    },
+    Flag {
+        name: "gateway-order",
+        takes: Takes::One("on|off"),
+        fallback: Fallback::Is("on"),
+        help: "a client's messages one at a time; off: several at once, as AWS",
+        take: |d, v| set(&mut d.parts.gateway.order, values::word(v, ORDERS)),
+        show: |d| named(ORDERS, d.parts.gateway.order),
     },
     Flag {
         name: "gateway-reply",
@@ -316,6 +326,7 @@ fn plan(settings: &Settings) -> Read<Plan> {
             keys: None,
             identity: None,
         }),
+        order: settings.order,
         reply: settings.reply,
         binary: settings.binary,
         time_scale: settings.time_scale,
@@ -385,6 +396,7 @@ mod tests {
         for (flag, value) in [
             ("gateway-stage", "blue"),
             ("gateway-routes", "a=http://127.0.0.1:1"),
+            ("gateway-order", "off"),
             ("gateway-reply", "on"),
             // The default value, but given explicitly.
             ("gateway-reply", "off"),

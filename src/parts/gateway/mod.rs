@@ -7,6 +7,7 @@ mod connect;
 pub mod connection_id;
 mod dispatch;
 pub mod flags;
+mod in_flight;
 pub mod part;
 pub mod peers;
 pub mod plan;
@@ -38,7 +39,7 @@ use plan::Route;
 pub use plan::{Format, Plan};
 use request::BackendEvent;
 pub use select::Expression;
-use session::{InFlight, Session, State};
+use session::{Session, State};
 
 pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: Some(&part::BEHAVIOUR),
@@ -254,8 +255,7 @@ impl Gateway {
     pub fn cost_of(&self, id: Id) -> usize {
         self.find(id).map_or(0, |session| {
             // Until the backend reads it, a request is in memory twice.
-            let in_flight = session.in_flight.as_ref().map_or(0, |in_flight| 2 * in_flight.bytes);
-            session.cost() + in_flight
+            session.cost() + 2 * session.in_flight.bytes()
         })
     }
 
@@ -334,7 +334,7 @@ impl Gateway {
         let Some(connection) = self.connections.get(id).copied() else { return };
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         session.active(now);
-        if session.is_next() {
+        if session.is_next(self.plan.in_flight_of_one()) {
             return self.send_request(now, connection, &BackendEvent::Message(kind, payload));
         }
         self.bytes -= session.waiting.cost();
@@ -353,7 +353,7 @@ impl Gateway {
         SocketState {
             due_ns: Some(idle_ns.min(life_ns)),
             is_full: session.is_full(),
-            is_busy: session.in_flight.is_some() || !session.waiting.is_empty(),
+            is_busy: !session.in_flight.is_empty() || !session.waiting.is_empty(),
         }
     }
 
@@ -441,7 +441,7 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         self.connections.remove(session.id);
         let welcome = matches!(session.state, State::Decided(Verdict::Welcome(_)));
-        let ticket = session.in_flight.as_ref().map(|in_flight| in_flight.ticket);
+        let ticket = session.in_flight.iter().next().map(|in_flight| in_flight.ticket);
         if ticket.is_none() && !welcome {
             return self.remove(connection);
         }

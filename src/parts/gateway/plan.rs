@@ -8,7 +8,7 @@ use super::peers::keys::PeerKeys;
 use super::peers::outgoing::OWNERS_MAX;
 use super::peers::sealed_id::Owner;
 use super::select::Expression;
-use super::{LIFE_MS, TIMEOUT_MS, part};
+use super::{LIFE_MS, TIMEOUT_MS, WAITING_MESSAGES, part};
 use crate::calls::RULES;
 use crate::calls::pool::Rules;
 use crate::engine::File;
@@ -50,6 +50,8 @@ pub struct Plan {
     pub pod_ip: Option<IpAddr>,
     /// Configuration for several replicas, if there are several.
     pub peers: Option<PeerPlan>,
+    /// How many messages of a client are sent at the same time.
+    pub order: Order,
     /// Whether response bodies are sent to the client.
     pub reply: bool,
     /// Whether binary messages are accepted.
@@ -123,6 +125,14 @@ impl Plan {
             life_ms: LIFE_MS / self.time_scale.max(1),
             draw: self.draw,
         })
+    }
+
+    /// Maximum requests of one connection in flight.
+    pub(super) fn in_flight_of_one(&self) -> usize {
+        match self.order {
+            Order::Kept => 1,
+            Order::Any => WAITING_MESSAGES,
+        }
     }
 
     /// Limits of the requests to backends.
@@ -310,6 +320,16 @@ impl Domain {
             Self::Host | Self::OwnAdmin => None,
         }
     }
+}
+
+/// Whether the messages of a client are answered in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Each is sent after the answer to the one before.
+    #[default]
+    Kept,
+    /// Several are sent at once, and their answers may overtake each other.
+    Any,
 }
 
 /// The format of requests.

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::connect::{self, ConnectRequest};
 use super::connection_id::ConnectionId;
+use super::in_flight::InFlight;
 use super::plan::{Format, Plan, Route};
 use super::request_id::RequestId;
 use super::session::Session;
@@ -90,7 +91,7 @@ pub(super) struct RequestBuilder<'a> {
     pub(super) now: Now,
     pub(super) connection: ConnectionId,
     pub(super) session: &'a Session,
-    pub(super) in_flight: &'a super::InFlight,
+    pub(super) in_flight: &'a InFlight,
 }
 
 impl RequestBuilder<'_> {
@@ -167,10 +168,12 @@ impl RequestBuilder<'_> {
         const JSON: &str = "application/json";
         match (self.plan.format, event) {
             (Format::Event, _) => (JSON, self.event(event).into()),
-            (
-                Format::Template | Format::Proxy,
-                BackendEvent::Connect(_) | BackendEvent::Disconnect(..),
-            ) => (JSON, Cow::default()),
+            (Format::Proxy, BackendEvent::Connect(_) | BackendEvent::Disconnect(..)) => {
+                (JSON, Cow::default())
+            }
+            (Format::Template, BackendEvent::Connect(_) | BackendEvent::Disconnect(..)) => {
+                (JSON, serde_json::to_vec(&self.template_event(event)).unwrap_or_default().into())
+            }
             (Format::Proxy, BackendEvent::Message(Kind::Binary, payload)) => {
                 ("application/octet-stream", Cow::Borrowed(payload))
             }
@@ -188,6 +191,23 @@ impl RequestBuilder<'_> {
                 };
                 (JSON, serde_json::to_vec(&template).unwrap_or_default().into())
             }
+        }
+    }
+
+    fn template_event<'a>(&'a self, event: &BackendEvent<'a>) -> TemplateEvent<'a> {
+        let (code, reason) = match event {
+            BackendEvent::Disconnect(code, reason) => (Some(*code), Some(*reason)),
+            BackendEvent::Connect(_) | BackendEvent::Message(..) => (None, None),
+        };
+        TemplateEvent {
+            connection: self.session.public_id(self.connection),
+            event_type: event.event_type(),
+            route_key: self.in_flight.route.label(self.plan),
+            domain: &self.session.domain,
+            stage: &self.plan.stage,
+            source_ip: &self.session.source_ip,
+            disconnect_status_code: code,
+            disconnect_reason: reason,
         }
     }
 
@@ -256,6 +276,23 @@ struct Template<'a> {
     stage: &'a str,
     #[serde(rename = "isBase64Encoded", skip_serializing_if = "is_false")]
     is_base64_encoded: bool,
+}
+
+/// `$connect` or `$disconnect`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TemplateEvent<'a> {
+    #[serde(rename = "myConnectionIdProperty")]
+    connection: String,
+    event_type: &'a str,
+    route_key: &'a str,
+    domain: &'a str,
+    stage: &'a str,
+    source_ip: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disconnect_status_code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disconnect_reason: Option<&'a str>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "signature required by serde")]

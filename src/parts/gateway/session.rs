@@ -1,14 +1,12 @@
 //! The state of one connection: its queues, timestamps and request in flight.
 
 use super::connection_id::ConnectionId;
-use super::plan::Route;
-use super::request_id::RequestId;
+use super::in_flight::Requests;
 use super::{
     ConnectRequest, MESSAGE_BYTES, PUSHED_BEFORE_NEXT, PUSHED_BYTES, Verdict, WAITING_BYTES,
     WAITING_MESSAGES,
 };
 use crate::behaviours::Close;
-use crate::calls::pool::CallId;
 use crate::engine::{Id, Now};
 use crate::heap;
 use crate::queue::Queue;
@@ -26,25 +24,13 @@ pub(super) enum State {
     Ending(u16, String),
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct InFlight {
-    pub(super) ticket: u64,
-    /// Known once the request is in the pool of connections.
-    pub(super) call: Option<CallId>,
-    pub(super) route: Route,
-    pub(super) backend: usize,
-    pub(super) request: RequestId,
-    pub(super) bytes: usize,
-    pub(super) began_ns: u64,
-}
-
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: Id,
     /// The public id, if it is not the [`ConnectionId`].
     pub(super) sealed_id: Option<Box<str>>,
     pub(super) state: State,
-    pub(super) in_flight: Option<InFlight>,
+    pub(super) in_flight: Requests,
     /// Messages to forward to the backend.
     pub(super) waiting: Queue,
     /// Messages to send to the client.
@@ -66,7 +52,7 @@ impl Session {
             id,
             sealed_id: None,
             state: State::Connecting,
-            in_flight: None,
+            in_flight: Requests::default(),
             waiting: Queue::default(),
             pushed: Queue::default(),
             close: None,
@@ -92,6 +78,7 @@ impl Session {
             + heap::cost(self.domain.len())
             + heap::cost(self.source_ip.len())
             + heap::cost(self.user_agent.len())
+            + self.in_flight.cost()
             + self.waiting.cost()
             + self.pushed.cost()
     }
@@ -102,15 +89,17 @@ impl Session {
         self.active_at_ms = now.wall_ms;
     }
 
-    /// Whether the next message may be sent: one at a time, and not while its reply would have to
-    /// wait.
-    pub(super) fn may_send(&self) -> bool {
-        self.in_flight.is_none() && self.pushed.bytes() < PUSHED_BEFORE_NEXT
+    /// Whether the next message may be sent: with `most` others at the same time, and not while its
+    /// reply would have to wait.
+    pub(super) fn may_send(&self, most: usize) -> bool {
+        let others = &self.in_flight;
+        let has_room = others.is_empty() || (others.len() < most && others.bytes() < WAITING_BYTES);
+        has_room && self.pushed.bytes() < PUSHED_BEFORE_NEXT
     }
 
     /// Whether a message that arrives now is the next one to send.
-    pub(super) fn is_next(&self) -> bool {
-        self.may_send() && self.waiting.is_empty()
+    pub(super) fn is_next(&self, most: usize) -> bool {
+        self.may_send(most) && self.waiting.is_empty()
     }
 
     /// Whether to stop reading; leaves room for the messages of one read.
