@@ -20,8 +20,8 @@ mod model {
     use wspulse::engine::{HangUp, Id, Now};
     use wspulse::parts::gateway::plan::{Backend, Domain, Order, routes};
     use wspulse::parts::gateway::{
-        Asker, CallbackRequest, ConnectRequest, Expression, Format, Gateway, Plan, Step, Verdict,
-        Why, connection_id,
+        Asker, CallbackRequest, ConnectRequest, Expression, Format, Gateway, NoResponse, Plan,
+        Step, Verdict, connection_id,
     };
 
     /// Connections at once.
@@ -202,7 +202,7 @@ mod model {
         fn answer(&mut self, asker: Asker, status: u16) {
             self.asked.remove(&asker);
             let how = match status {
-                0 => Err(Why::Failed(Failure::NotConnected(HangUp::Refused))),
+                0 => Err(NoResponse::Failed(Failure::NotConnected(HangUp::Refused))),
                 status => Ok(Reply::new(status, b"reply")),
             };
             self.gateway.answered(self.now, asker, how);

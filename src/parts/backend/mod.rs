@@ -135,7 +135,7 @@ pub enum Ask {
 /// What the owner must do.
 #[derive(Debug)]
 pub enum Step {
-    /// Send this call, then call [`Backend::heard`].
+    /// Send this call, then call [`Backend::received`].
     Call(Ask, Target, Box<Call>),
     /// Read [`Backend::files`], then call [`Backend::fetched`] for each and [`Backend::read`].
     Read,
@@ -147,14 +147,14 @@ pub enum Step {
 
 /// Why a call has no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
+pub enum NoResponse {
     /// Failed in the connection pool.
     Failed(Failure),
     /// Too many requests are waiting.
     Full,
 }
 
-impl Silence {
+impl NoResponse {
     /// Whether the request cannot have reached the server.
     fn was_not_sent(self) -> bool {
         match self {
@@ -164,7 +164,7 @@ impl Silence {
     }
 }
 
-impl core::fmt::Display for Silence {
+impl core::fmt::Display for NoResponse {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Full => f.write_str("too many requests are waiting"),
@@ -179,7 +179,7 @@ pub enum Taken {
     /// No message: respond immediately.
     Nothing,
     /// [`Step::Answer`] follows.
-    InHand,
+    Pending,
     /// Too many messages are in progress.
     Full,
 }
@@ -247,7 +247,7 @@ impl Backend {
 
     /// Handles `$connect` or `$disconnect`; `fields` are the header fields `ConnectionId` and
     /// `EventType`. The session of a connection that ended is deleted.
-    pub fn greeted(&mut self, now: Now, fields: (Option<&str>, Option<&str>), body: &[u8]) {
+    pub fn notified(&mut self, now: Now, fields: (Option<&str>, Option<&str>), body: &[u8]) {
         self.figures.rate.count(now);
         let Some(connection) = message::ended(fields, body) else { return };
         // A message in progress could create the session again.
@@ -277,7 +277,7 @@ impl Backend {
         let number = self.pending.begin(now, requester, &message.connection);
         self.answer_client(now, number, &message);
         self.count(now, number);
-        Ok(Taken::InHand)
+        Ok(Taken::Pending)
     }
 
     /// The next step for the owner.
@@ -336,7 +336,7 @@ impl Backend {
     }
 
     /// The result of a call.
-    pub fn heard(&mut self, now: Now, ask: Ask, how: Result<(u16, &[u8]), Silence>) {
+    pub fn received(&mut self, now: Now, ask: Ask, how: Result<(u16, &[u8]), NoResponse>) {
         match ask {
             Ask::Callback(number) => {
                 self.callback_result(now, number, how);
@@ -346,11 +346,11 @@ impl Backend {
             Ask::Table(operation) => {
                 let how = how.map_err(|silence| silence.to_string());
                 if let Store::Table(table) = &mut self.store {
-                    let event = table.heard(now, operation, how);
+                    let event = table.received(now, operation, how);
                     self.log_event(event);
                 }
             }
-            Ask::Credentials => self.heard_of_credentials(now, how),
+            Ask::Credentials => self.credentials_received(now, how),
         }
     }
 
@@ -385,7 +385,7 @@ impl Backend {
         sessions + self.pending.bytes()
     }
 
-    fn heard_of_credentials(&mut self, now: Now, how: Result<(u16, &[u8]), Silence>) {
+    fn credentials_received(&mut self, now: Now, how: Result<(u16, &[u8]), NoResponse>) {
         let Some(keyring) = &mut self.keyring else { return };
         let error = if let Ok((status, body)) = how {
             keyring.answered(now, status, body).err()

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use serde_json::json;
 
-use super::{Ask, Backend, Plan, Silence, Step, Taken};
+use super::{Ask, Backend, NoResponse, Plan, Step, Taken};
 use crate::behaviours::Sockets;
 use crate::calls::{Calls, RULES};
 use crate::engine::{File, Id, NameFault, Now};
@@ -94,8 +94,8 @@ impl Service {
         loop {
             while let Some((ask, how)) = self.calls.outcome() {
                 let how = how.as_ref().map(|reply| (reply.status, &*reply.body));
-                let how = how.map_err(|failure| Silence::Failed(*failure));
-                self.backend.heard(now, ask, how);
+                let how = how.map_err(|failure| NoResponse::Failed(*failure));
+                self.backend.received(now, ask, how);
                 self.follow_backend(now);
             }
             match self.calls.poll(now) {
@@ -113,7 +113,7 @@ impl Service {
                 Step::Call(ask, target, call) => {
                     let target = self.calls.target(&target);
                     if self.calls.ask(now, target, *call, ask).is_err() {
-                        self.backend.heard(now, ask, Err(Silence::Full));
+                        self.backend.received(now, ask, Err(NoResponse::Full));
                     }
                 }
                 Step::Read => {
@@ -138,7 +138,7 @@ impl Service {
         };
         let named = asked.request.value("connectionid");
         match self.backend.posted(asked.now, asked.id, named, body) {
-            Ok(Taken::InHand) => Reply::Later { after_ms: PATIENCE_MS, what: Deferred::Part },
+            Ok(Taken::Pending) => Reply::Later { after_ms: PATIENCE_MS, what: Deferred::Part },
             Ok(Taken::Nothing) => Reply::Now(Response::text(200, "default")),
             Ok(Taken::Full) => {
                 let response = Response::text(503, "too many messages are in hand\n");
@@ -172,7 +172,7 @@ impl Part for Service {
             _ => {
                 let field = |name| asked.request.value(name);
                 let fields = (field("connectionid"), field("eventtype"));
-                self.backend.greeted(asked.now, fields, asked.body.unwrap_or_default());
+                self.backend.notified(asked.now, fields, asked.body.unwrap_or_default());
                 Reply::Now(Response::text(200, "connect"))
             }
         }

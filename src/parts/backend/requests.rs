@@ -3,7 +3,7 @@
 use super::pending::Task;
 use super::sessions::KEEP_MS;
 use super::token::{Remedy, Which};
-use super::{Ask, Backend, Message, Silence, Step, Store};
+use super::{Ask, Backend, Message, NoResponse, Step, Store};
 use crate::aws::call::{Authorization, ServiceRequest};
 use crate::aws::callbacks;
 use crate::aws::credentials::{self, Need, ProviderRequest};
@@ -92,7 +92,7 @@ impl Backend {
         &mut self,
         now: Now,
         number: u64,
-        how: Result<(u16, &[u8]), Silence>,
+        how: Result<(u16, &[u8]), NoResponse>,
     ) {
         match how {
             Ok((200..300, _)) => {}
@@ -204,7 +204,7 @@ impl Backend {
         &mut self,
         now: Now,
         number: u64,
-        how: Result<(u16, &[u8]), Silence>,
+        how: Result<(u16, &[u8]), NoResponse>,
     ) {
         match how.map(|(status, body)| dynamodb::updated(status, body)) {
             Ok(Ok(messages)) => {
@@ -265,7 +265,7 @@ impl Backend {
         }
     }
 
-    pub(super) fn session_deleted(&mut self, how: Result<(u16, &[u8]), Silence>) {
+    pub(super) fn session_deleted(&mut self, how: Result<(u16, &[u8]), NoResponse>) {
         let why = match how.map(|(status, body)| dynamodb::done(status, body)) {
             Ok(Ok(())) => {
                 self.figures.deleted += 1;

@@ -12,8 +12,8 @@ const WALL_MS: i64 = 1_795_230_001_000;
 const THERE: &str = r#"{"Table":{"TableStatus":"ACTIVE","KeySchema":
     [{"AttributeName":"connectionId","KeyType":"HASH"}]}}"#;
 const FIRST: &str = r#"{"Attributes":{"messages":{"N":"1"}}}"#;
-const REFUSED: Silence = Silence::Failed(Failure::NotConnected(HangUp::Refused));
-const LATE: Silence = Silence::Failed(Failure::TimedOut);
+const REFUSED: NoResponse = NoResponse::Failed(Failure::NotConnected(HangUp::Refused));
+const LATE: NoResponse = NoResponse::Failed(Failure::TimedOut);
 
 fn fault(code: &str) -> String {
     format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}"}}"#)
@@ -43,7 +43,7 @@ impl Test {
             reads: 0,
             failed: None,
         };
-        test.tend();
+        test.run_steps();
         test
     }
 
@@ -74,7 +74,7 @@ impl Test {
         test
     }
 
-    fn tend(&mut self) {
+    fn run_steps(&mut self) {
         while let Some(step) = self.backend.poll(self.now) {
             match step {
                 Step::Call(ask, _, call) => {
@@ -91,17 +91,17 @@ impl Test {
     fn post(&mut self, requester: u32, connection: &str) {
         let id = Id { key: requester, generation: 0 };
         let taken = self.backend.posted(self.now, id, Some(connection), b"hi");
-        assert_eq!(taken, Ok(Taken::InHand));
-        self.tend();
+        assert_eq!(taken, Ok(Taken::Pending));
+        self.run_steps();
     }
 
     /// Responds to the first call of this kind; returns its bytes.
-    fn say(&mut self, ask: Ask, how: Result<(u16, &str), Silence>) -> String {
+    fn say(&mut self, ask: Ask, how: Result<(u16, &str), NoResponse>) -> String {
         let found = self.asked.iter().position(|(known, _)| *known == ask);
         let (ask, bytes) = self.asked.remove(found.unwrap_or_else(|| panic!("no {ask:?}")));
         let how = how.map(|(status, body)| (status, body.as_bytes()));
-        self.backend.heard(self.now, ask, how);
-        self.tend();
+        self.backend.received(self.now, ask, how);
+        self.run_steps();
         bytes
     }
 
@@ -114,7 +114,7 @@ impl Test {
         while let Some(due_ns) = self.backend.next_deadline().filter(|due_ns| *due_ns <= end_ns) {
             self.at(due_ns);
             self.backend.fire(self.now);
-            self.tend();
+            self.run_steps();
         }
         self.at(end_ns);
     }
@@ -185,21 +185,21 @@ fn an_ended_connection_loses_its_session() {
         test.post(0, connection);
         test.say(Ask::Callback(number as u64), Ok((200, "")));
     }
-    test.backend.greeted(test.now, (Some("c"), Some("CONNECT")), b"");
+    test.backend.notified(test.now, (Some("c"), Some("CONNECT")), b"");
     assert_eq!(test.backend.sessions(), Some(3));
-    test.backend.greeted(test.now, (Some("a"), Some("DISCONNECT")), b"");
-    test.backend.greeted(test.now, (None, None), event);
+    test.backend.notified(test.now, (Some("a"), Some("DISCONNECT")), b"");
+    test.backend.notified(test.now, (None, None), event);
     assert_eq!((test.backend.sessions(), test.backend.figures.deleted), (Some(1), 2));
     // In a table, a message in progress would create the item again.
     let mut test = Test::with_table();
     test.post(1, "a");
-    test.backend.greeted(test.now, (Some("a"), Some("DISCONNECT")), b"");
+    test.backend.notified(test.now, (Some("a"), Some("DISCONNECT")), b"");
     test.say(Ask::Callback(0), Ok((200, "")));
     assert_eq!(test.asks(), [Ask::Count(0)]);
     test.say(Ask::Count(0), Ok((200, FIRST)));
     test.say(Ask::Forget, Ok((200, "{}")));
-    test.backend.greeted(test.now, (Some("a"), Some("DISCONNECT")), b"");
-    test.tend();
+    test.backend.notified(test.now, (Some("a"), Some("DISCONNECT")), b"");
+    test.run_steps();
     test.say(Ask::Forget, Ok((200, "{}")));
     assert_eq!((&test.answered[..], test.backend.figures.deleted), (&[1][..], 2));
 }
@@ -208,7 +208,7 @@ fn an_ended_connection_loses_its_session() {
 fn read_token(test: &mut Test, token: &str) {
     test.backend.fetched(test.now, "/token", token.as_bytes());
     test.backend.read(test.now);
-    test.tend();
+    test.run_steps();
 }
 
 /// The token of the first callback for this message; the gateway's status is the argument.
@@ -422,7 +422,7 @@ fn without_credentials_the_table_is_not_asked() {
         },
         1,
     ));
-    test.tend();
+    test.run_steps();
     test.asked.clear();
     test.post(1, "a");
     test.say(Ask::Callback(0), Ok((200, "")));
@@ -432,7 +432,7 @@ fn without_credentials_the_table_is_not_asked() {
     let given = format!(
         r#"{{"AccessKeyId":"ASIA","SecretAccessKey":"s","Token":"t","Expiration":"{expires}"}}"#
     );
-    test.backend.heard(test.now, Ask::Credentials, Ok((200, given.as_bytes())));
+    test.backend.received(test.now, Ask::Credentials, Ok((200, given.as_bytes())));
     test.post(2, "a");
     let bytes = test.say(Ask::Count(1), Ok((200, FIRST)));
     assert!(bytes.contains("\r\nX-Amz-Security-Token: t\r\n"), "{bytes}");
@@ -449,6 +449,6 @@ fn messages_in_progress_are_bounded() {
     assert_eq!(test.backend.posted(test.now, id, Some("a"), b"hi"), Ok(Taken::Full));
     assert!(test.backend.memory() < MESSAGES_MAX * 200);
     test.say(Ask::Callback(7), Ok((200, "")));
-    assert_eq!(test.backend.posted(test.now, id, Some("a"), b"hi"), Ok(Taken::InHand));
+    assert_eq!(test.backend.posted(test.now, id, Some("a"), b"hi"), Ok(Taken::Pending));
     assert_eq!(test.backend.posted(test.now, id, None, b""), Ok(Taken::Nothing));
 }

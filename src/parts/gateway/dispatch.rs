@@ -7,7 +7,9 @@ use super::plan::Route;
 use super::request::{self, BackendEvent};
 use super::request_id::RequestId;
 use super::session::{Session, State};
-use super::{Asker, CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, Step, Verdict, Why};
+use super::{
+    Asker, CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, NoResponse, Step, Verdict,
+};
 use crate::behaviours::Close;
 use crate::calls::pool::{CallId, Failure, Reply};
 use crate::engine::Now;
@@ -75,7 +77,7 @@ impl Gateway {
             session,
             in_flight: &in_flight,
         };
-        let call = builder.build(event).map_err(|_| Why::Unsendable);
+        let call = builder.build(event).map_err(|_| NoResponse::Unsendable);
         in_flight.bytes = call.as_ref().map_or(0, |call| call.bytes.len());
         self.bytes -= session.in_flight.cost();
         session.in_flight.push(in_flight);
@@ -113,12 +115,12 @@ impl Gateway {
     }
 
     /// The result of a request.
-    pub fn answered(&mut self, now: Now, asker: Asker, how: Result<Reply, Why>) {
+    pub fn answered(&mut self, now: Now, asker: Asker, how: Result<Reply, NoResponse>) {
         self.complete(now, asker, how);
         self.send_next(now, asker.connection);
     }
 
-    fn complete(&mut self, now: Now, asker: Asker, how: Result<Reply, Why>) {
+    fn complete(&mut self, now: Now, asker: Asker, how: Result<Reply, NoResponse>) {
         let Asker { connection, ticket } = asker;
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         self.bytes -= session.in_flight.cost();
@@ -166,7 +168,12 @@ impl Gateway {
         }
     }
 
-    fn decide(&mut self, connection: ConnectionId, how: &Result<Reply, Why>, request: RequestId) {
+    fn decide(
+        &mut self,
+        connection: ConnectionId,
+        how: &Result<Reply, NoResponse>,
+        request: RequestId,
+    ) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         let verdict = match how {
             Ok(reply) if matches!(reply.status, 200..=299) => {
@@ -297,11 +304,11 @@ impl Gateway {
 }
 
 /// The metric label `outcome`.
-fn outcome(how: &Result<Reply, Why>) -> &'static str {
+fn outcome(how: &Result<Reply, NoResponse>) -> &'static str {
     match how {
         Ok(Reply { status: 200..=299, .. }) => "ok",
         Ok(_) => "status",
-        Err(Why::Failed(failure)) => match failure {
+        Err(NoResponse::Failed(failure)) => match failure {
             Failure::TimedOut => "timeout",
             Failure::Unsent => "unsent",
             Failure::NotConnected(_) | Failure::NoConnection => "unreachable",
@@ -310,17 +317,17 @@ fn outcome(how: &Result<Reply, Why>) -> &'static str {
             Failure::Answer(Fault::NoAnswer | Fault::CutOff) => "cut",
             Failure::Answer(_) => "broken",
         },
-        Err(Why::Busy) => "busy",
-        Err(Why::Unsendable) => "unsendable",
+        Err(NoResponse::Busy) => "busy",
+        Err(NoResponse::Unsendable) => "unsendable",
     }
 }
 
 /// The failure for logs.
-fn describe(how: &Result<Reply, Why>) -> String {
+fn describe(how: &Result<Reply, NoResponse>) -> String {
     match how {
         Ok(reply) => format!("status {}", reply.status),
-        Err(Why::Failed(failure)) => failure.to_string(),
-        Err(Why::Busy) => "too many requests are waiting".to_owned(),
-        Err(Why::Unsendable) => "the request is not valid HTTP".to_owned(),
+        Err(NoResponse::Failed(failure)) => failure.to_string(),
+        Err(NoResponse::Busy) => "too many requests are waiting".to_owned(),
+        Err(NoResponse::Unsendable) => "the request is not valid HTTP".to_owned(),
     }
 }

@@ -108,7 +108,7 @@ impl Asker {
 
 /// Why a request has no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum NoResponse {
     /// Failed in the connection pool.
     Failed(Failure),
     /// Too many requests are waiting.

@@ -10,7 +10,9 @@ use super::callbacks::{self, Guard};
 use super::peers::Peers;
 use super::peers::outgoing::Completed;
 use super::traceparent::Traceparent;
-use super::{Asker, ConnectRequest, FRAME_BYTES, Gateway, MESSAGE_BYTES, Plan, Step, Verdict, Why};
+use super::{
+    Asker, ConnectRequest, FRAME_BYTES, Gateway, MESSAGE_BYTES, NoResponse, Plan, Step, Verdict,
+};
 use crate::behaviours::{Answer, Close, Ctx, Entry, Kind, PartSocket, Sizes, Sockets, State};
 use crate::calls::Calls;
 use crate::calls::pool::TargetId;
@@ -145,7 +147,7 @@ impl Front {
             let mut has_outcome = false;
             while let Some((asker, how)) = self.calls.outcome() {
                 has_outcome = true;
-                self.gateway.answered(now, asker, how.map_err(Why::Failed));
+                self.gateway.answered(now, asker, how.map_err(NoResponse::Failed));
             }
             match self.calls.poll(now) {
                 Some(order) => self.order(Orderer::Calls, order),
@@ -161,7 +163,7 @@ impl Front {
                 Step::Ask(asker, backend, call) => {
                     match self.calls.ask(now, self.targets[backend], call, asker) {
                         Ok(id) => self.gateway.asked(asker, id),
-                        Err(_) => self.gateway.answered(now, asker, Err(Why::Busy)),
+                        Err(_) => self.gateway.answered(now, asker, Err(NoResponse::Busy)),
                     }
                 }
                 Step::Forget(_, Some(call)) => self.calls.forget(call),

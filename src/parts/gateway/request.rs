@@ -15,7 +15,7 @@ use super::in_flight::InFlight;
 use super::plan::{Format, Plan, Route};
 use super::request_id::RequestId;
 use super::session::Session;
-use super::{MESSAGE_BYTES, TIMEOUT_MS, Why};
+use super::{MESSAGE_BYTES, NoResponse, TIMEOUT_MS};
 use crate::calls::pool::{Call, Class, Failure, Reply};
 use crate::engine::Now;
 use crate::outbox::Block;
@@ -60,14 +60,13 @@ impl BackendEvent<'_> {
 pub(super) const NOT_ASKED: &[u8] = br#"{"message":"Internal server error"}"#;
 
 /// The error of a failed request in the words of AWS.
-pub(super) fn error_message(how: &Result<Reply, Why>) -> &'static str {
+pub(super) fn error_message(how: &Result<Reply, NoResponse>) -> &'static str {
     match how {
         Ok(Reply { status: 401 | 403, .. }) => "Forbidden",
-        Ok(Reply { status: 429, .. }) | Err(Why::Busy | Why::Failed(Failure::Unsent)) => {
-            "Limit Exceeded"
-        }
-        Err(Why::Failed(Failure::TimedOut)) => "Endpoint request timed out",
-        Ok(_) | Err(Why::Failed(_) | Why::Unsendable) => "Internal server error",
+        Ok(Reply { status: 429, .. })
+        | Err(NoResponse::Busy | NoResponse::Failed(Failure::Unsent)) => "Limit Exceeded",
+        Err(NoResponse::Failed(Failure::TimedOut)) => "Endpoint request timed out",
+        Ok(_) | Err(NoResponse::Failed(_) | NoResponse::Unsendable) => "Internal server error",
     }
 }
 

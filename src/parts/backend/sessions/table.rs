@@ -128,7 +128,7 @@ impl Table {
     }
 
     /// The response to a request of [`Table::poll`]; `Err` if there is none.
-    pub(crate) fn heard(
+    pub(crate) fn received(
         &mut self,
         now: Now,
         operation: Operation,
