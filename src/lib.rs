@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //! * [`options`]: argv and environment, one table.
-//! * [`behaviours`]: what a mount sends; `echo` is the smallest.
+//! * [`behaviours`]: how a mount handles messages; `echo` is the smallest.
 //! * [`engine`]: the contract between a program without I/O and its driver.
 //! * [`server`]: the server without I/O: bytes and `now` in, actions out.
 //! * [`proto`]: wire formats: HTTP heads, the handshake, frames, messages.

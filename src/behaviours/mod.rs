@@ -118,7 +118,7 @@ pub struct Ctx<'a> {
     pub waiting: usize,
     /// How large an answer may be.
     pub room: Room,
-    /// Counts bytes produced and copied.
+    /// Counts bytes produced and copied; `send` counts those of the message.
     pub work: &'a mut u64,
     /// The part that handles this connection, if any.
     pub part: Option<&'a mut dyn Sockets>,

@@ -145,7 +145,8 @@ pub(crate) fn parse(
     })
 }
 
-/// The draft before any flag. Fields with a default in the table are overwritten by it.
+/// The draft before any flag. The zeros are placeholders: `read::fill` sets every field that has a
+/// default in `flags.rs`.
 pub(crate) fn blank() -> Draft {
     let limits = Limits {
         max_message: 0,

@@ -165,7 +165,7 @@ impl MemoryPlan {
     }
 }
 
-/// Timing of a drain, phase by phase.
+/// Settings of a drain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainPlan {
     /// Readiness fails, everything is still served.

@@ -436,7 +436,7 @@ impl Gateway {
     }
 
     /// The client left during `$connect`. If the backend accepts it or has done so, it gets a
-    /// `$disconnect`; if it was not asked yet, it learns of nothing.
+    /// `$disconnect`; if it was not asked yet, it is not notified.
     fn abandon(&mut self, now: Now, connection: ConnectionId) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         self.connections.remove(session.id);

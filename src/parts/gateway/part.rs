@@ -1,5 +1,5 @@
 //! The gateway as a part of the server: its requests go over connections that are opened for it,
-//! its WebSockets wait for the backend's word, and callbacks reach them by `@connections`.
+//! its WebSockets open once the backend accepts them, and callbacks reach them by `@connections`.
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
@@ -27,7 +27,7 @@ use crate::server::{Histogram, Metric, MetricKind, Page, Reply, Route, ServedOn}
 
 const NAME: &str = "gateway";
 
-/// The behaviour that it speaks for.
+/// The behaviour whose WebSockets it handles.
 pub const BEHAVIOUR: Entry = Entry {
     name: "gateway",
     any_subprotocol: false,
@@ -45,7 +45,7 @@ pub const ROUTES: &[Route] = &[
     Route::for_part(
         "/{stage}/@connections/{id}",
         WHERE,
-        "POST sends to a WebSocket of the gateway, GET looks at it, DELETE closes it",
+        "POST sends to a WebSocket of the gateway, GET returns its properties, DELETE closes it",
         CALLBACK,
         CALLBACK_BYTES,
     ),
@@ -57,7 +57,7 @@ pub const METRICS: &[Metric] = &[
     Metric::new(
         "gateway_requests_total",
         "route, outcome",
-        "Requests to the gateway's backend that were answered, or were not",
+        "Completed requests to the gateway's backend, by route and outcome",
         MetricKind::Counter,
     ),
     Metric::new(
@@ -102,7 +102,7 @@ pub const METRICS: &[Metric] = &[
 #[must_use]
 pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
     let mut calls = Calls::new(plan.rules());
-    Box::new(Front {
+    Box::new(GatewayPart {
         peers: plan.setup().and_then(Peers::new),
         guard: Guard::new(&plan),
         targets: plan.backends().map(|backend| calls.target(&backend.target)).collect(),
@@ -116,7 +116,7 @@ pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
 }
 
 #[derive(Debug)]
-struct Front {
+struct GatewayPart {
     gateway: Gateway,
     /// Who may send callbacks.
     guard: Guard,
@@ -138,11 +138,11 @@ enum Orderer {
     Peers,
 }
 
-impl Front {
-    /// Carries out what the gateway and its requests want, until neither wants anything.
-    fn turn(&mut self, now: Now) {
-        self.follow_gateway(now);
-        self.follow_peers(now);
+impl GatewayPart {
+    /// Carries out what the gateway and its requests want, until neither has anything to do.
+    fn run_until_idle(&mut self, now: Now) {
+        self.carry_out_steps(now);
+        self.carry_out_peer_orders(now);
         loop {
             let mut has_outcome = false;
             while let Some((asker, how)) = self.calls.outcome() {
@@ -151,13 +151,13 @@ impl Front {
             }
             match self.calls.poll(now) {
                 Some(order) => self.order(Orderer::Calls, order),
-                None if has_outcome => self.follow_gateway(now),
+                None if has_outcome => self.carry_out_steps(now),
                 None => return,
             }
         }
     }
 
-    fn follow_gateway(&mut self, now: Now) {
+    fn carry_out_steps(&mut self, now: Now) {
         while let Some(step) = self.gateway.poll() {
             match step {
                 Step::Ask(asker, backend, call) => {
@@ -182,7 +182,7 @@ impl Front {
         }
     }
 
-    fn follow_peers(&mut self, now: Now) {
+    fn carry_out_peer_orders(&mut self, now: Now) {
         while let Some(order) = self.peers.as_mut().and_then(|peers| peers.poll(now)) {
             self.order(Orderer::Peers, order);
         }
@@ -212,7 +212,7 @@ impl Front {
         self.peers.as_mut().filter(|peers| peers.has(id))
     }
 
-    /// Sends what was pushed, as far as it goes; true when that was all.
+    /// Sends queued pushes until the output has `most` bytes; returns whether all were sent.
     fn flush(&mut self, ctx: &mut Ctx<'_>, most: usize) -> bool {
         while ctx.out.len() < most {
             let (now, id) = (ctx.now, ctx.id);
@@ -224,10 +224,10 @@ impl Front {
     }
 }
 
-impl Sockets for Front {
+impl Sockets for GatewayPart {
     fn message(&mut self, kind: Kind, payload: &[u8], ctx: &mut Ctx<'_>) -> Answer {
         if kind == Kind::Binary && !self.gateway.plan().binary {
-            return Answer::Close(1003, "binary messages are not taken");
+            return Answer::Close(1003, "binary messages are not accepted");
         }
         if payload.len() > MESSAGE_BYTES {
             return Answer::Close(1009, "message too big");
@@ -237,7 +237,7 @@ impl Sockets for Front {
     }
 
     fn woken(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
-        // What it has not taken comes first; it is woken again when it has.
+        // Output that it has not read is sent first; then it is woken again.
         if ctx.waiting < LOW_WATER_BYTES && !self.flush(ctx, HIGH_WATER_BYTES) {
             self.gateway.wake(ctx.id);
         }
@@ -254,7 +254,7 @@ impl Sockets for Front {
     }
 }
 
-impl Part for Front {
+impl Part for GatewayPart {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -327,7 +327,8 @@ impl Part for Front {
                 }
             }
             "gateway_peer_duration_seconds" => page.histogram(&self.peer_took),
-            _ => page.value(figures.dropped),
+            "gateway_disconnects_dropped_total" => page.value(figures.dropped),
+            _ => {}
         }
     }
 
@@ -430,7 +431,7 @@ impl Part for Front {
 
     fn poll(&mut self, now: Now) -> Option<Order> {
         if self.orders.is_empty() {
-            self.turn(now);
+            self.run_until_idle(now);
         }
         self.orders.pop_front()
     }
@@ -457,7 +458,7 @@ impl Part for Front {
 }
 
 /// Connections to backends, and to and from other replicas.
-impl Connections for Front {
+impl Connections for GatewayPart {
     fn opened(&mut self, now: Now, id: Option<Id>) {
         match (self.connects.pop_front(), &mut self.peers) {
             (Some(Orderer::Peers), Some(peers)) => peers.opened(now, id),

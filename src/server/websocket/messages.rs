@@ -1,5 +1,5 @@
 //! Handles a complete message in the read buffer, in its own block, or compressed in either. A
-//! large echo is sent from where it lies, without a copy.
+//! large echo is sent in place, without a copy.
 
 use crate::behaviours::{Answer, Kind, is_compressed};
 use crate::limits;
@@ -78,7 +78,7 @@ impl WebSocket {
         wire: &[u8],
         cx: &mut SocketCx<'_>,
     ) -> Result<(), Fault> {
-        let limit = cx.config.limits.max_message;
+        let limit = cx.config.limits.max_message.min(self.behaviour.sizes().message);
         // The answer may need as much again.
         let memory = cx.room().memory / 2;
         let inflated = cx.codec.inflate(kind, wire, limit.min(memory), cx.blocks);
