@@ -1,6 +1,6 @@
-//! The interface of a part: an optional component that brings its own routes, metrics, behaviours and
-//! connections, and that the server does not know by name. A part cannot change the server. It is
-//! called when an event concerns it, and requests everything else through [`Part::poll`].
+//! The interface of a part: an optional component that brings its own routes, metrics, behaviours
+//! and connections, and that the server does not know by name. A part cannot change the server. It
+//! is called when an event concerns it, and requests everything else through [`Part::poll`].
 
 use core::net::IpAddr;
 
