@@ -24,6 +24,12 @@ impl PartialOrd for ConnectionId {
 }
 
 impl ConnectionId {
+    /// An id of these random bits.
+    pub(super) fn drawn(mut bits: [u8; 16]) -> Self {
+        bits[0] = without_dash(bits[0]);
+        Self(bits)
+    }
+
     /// Parses an id from a request, with or without padding; `None` if it is invalid.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -32,6 +38,14 @@ impl ConnectionId {
         let read = URL_SAFE_NO_PAD.decode_slice(bare.get(..22)?, &mut bytes);
         (bare.len() == 22 && read == Ok(16)).then_some(Self(bytes))
     }
+}
+
+/// A first byte whose text in base64url does not begin with `-`: the `aws` command and others would
+/// take such an id for a flag.
+#[must_use]
+pub fn without_dash(first: u8) -> u8 {
+    const DASH: u8 = 62;
+    if first >> 2 == DASH { first & 0x7f } else { first }
 }
 
 impl fmt::Display for ConnectionId {
@@ -51,6 +65,14 @@ pub fn counted(count: u64) -> Option<[u8; 16]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_id_looks_like_a_flag() {
+        let texts = (0..=255).map(|first| ConnectionId::drawn([first; 16]).to_string());
+        let all: Vec<String> = texts.collect();
+        assert!(all.iter().all(|id| !id.starts_with('-')), "{all:?}");
+        assert_eq!(all.iter().filter(|id| id.starts_with('_')).count(), 4);
+    }
 
     #[test]
     fn valid_and_invalid_ids() {

@@ -278,7 +278,7 @@ impl Gateway {
 
     /// Asks the backend whether to accept a client. [`Gateway::verdict`] returns its decision.
     pub fn ask_to_connect(&mut self, now: Now, id: Id, client: &ConnectRequest<'_>) {
-        match (self.plan.draw)(self.next_ticket).map(ConnectionId) {
+        match (self.plan.draw)(self.next_ticket).map(ConnectionId::drawn) {
             Some(connection) => self.ask_to_connect_as(now, id, client, (connection, None)),
             // The kernel has no randomness: refuse rather than use a guessable id.
             None => self.wake(id),

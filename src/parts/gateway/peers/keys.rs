@@ -8,6 +8,8 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ring::{aead, hkdf};
 
+use super::super::connection_id::without_dash;
+
 /// Maximum keys in a file.
 pub const KEYS_MAX: usize = 3;
 /// Length of a key.
@@ -38,10 +40,10 @@ impl PeerKey {
         Self { prk, fingerprint }
     }
 
-    /// Its id.
+    /// Its id, with which ids of connections begin.
     #[must_use]
     pub fn id(&self) -> KeyId {
-        self.fingerprint[0]
+        without_dash(self.fingerprint[0])
     }
 
     /// Derives the key for a purpose.
@@ -183,6 +185,12 @@ mod tests {
 
     fn hex(byte: u8) -> String {
         format!("{byte:02x}").repeat(KEY_BYTES)
+    }
+
+    #[test]
+    fn no_sealed_id_looks_like_a_flag() {
+        let ids: Vec<KeyId> = (0..=255).map(|n| PeerKey::new(&[n; KEY_BYTES]).id()).collect();
+        assert!(ids.iter().all(|id| id >> 2 != 62), "{ids:?}");
     }
 
     #[test]
