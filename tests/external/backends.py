@@ -68,12 +68,18 @@ async def backend(address):
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
     await draining.wait()
     server.close()
+    seen_idle = set()
     while open_since:
         await asyncio.sleep(0.05)
         for writer, since in list(open_since.items()):
-            if since is not None and time.monotonic() - since > 0.5:
+            if since is None or time.monotonic() - since <= 0.5:
+                seen_idle.discard(writer)
+            elif writer in seen_idle:
                 writer.close()
                 open_since.pop(writer, None)
+            else:
+                # Once more: if the machine was busy, a request may have arrived that is not read yet.
+                seen_idle.add(writer)
 
 
 def start(last):
