@@ -10,6 +10,7 @@ use crate::unique_keys;
 /// ```text
 /// backend up | down | lost [ADDR]  connections (to it) are accepted, refused, or time out
 /// backend names HOST IP,…         what a name resolves to; without addresses there is no such name
+/// backend window 10               the newest connection reads 10 more bytes
 /// backend refuse                  those that have not timed out yet are refused
 /// backend 200 ["body" [| Field: value]…]   answers the oldest unanswered request
 /// backend always 200 ["body"]     answers all further requests at once and hides them
@@ -38,6 +39,10 @@ impl Backend {
                 let addresses = addresses.split(',').filter(|ip| !ip.is_empty());
                 let addresses = addresses.map(|ip| ip.parse().expect("an address")).collect();
                 net.state().names.insert(host.to_owned(), addresses);
+            }
+            "window" => {
+                let newest = *net.state().outgoing.last().expect("a connection");
+                net.window(newest, rest.parse().expect("a number of bytes"));
             }
             "refuse" => net.refuse_unanswered(),
             "always" => self.always = Some(answer(rest, raw)),

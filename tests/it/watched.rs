@@ -81,9 +81,9 @@ impl Watched {
         let Some(from) = self.stages.insert(id, to).filter(|from| *from != to) else { return };
         let is_known = |cause| TRANSITIONS.contains(&(from, cause, to));
         // The memory guard may close any connection, also that of the call.
+        let of_guard = self.server.memory_limit().is_some() && is_known("memory");
+        assert!(is_known(cause) || of_guard, "from {from} by {cause} to {to}");
         let cause = if is_known(cause) { cause } else { "memory" };
-        let may_be = cause != "memory" || self.server.memory_limit().is_some();
-        assert!(may_be && is_known(cause), "from {from} by {cause} to {to}");
         self.transitions.insert((from, cause, to));
     }
 

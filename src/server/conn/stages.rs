@@ -38,6 +38,8 @@ pub const TRANSITIONS: &[(&str, &str, &str)] = &[
     ("websocket", "memory", "leaving"),
     // Connecting failed.
     ("upstream", "connected", "leaving"),
+    // The send timeout.
+    ("upstream", "wake", "leaving"),
     ("upstream", "end", "leaving"),
     // The peer sent too much, closed its side, or the time is over.
     ("lingering", "input", "leaving"),
