@@ -19,7 +19,7 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
 pub use crate::outbox::{Out, Piece};
-pub use crate::target::{Identity, Roots, Secured, Target, TlsFault, Trust};
+pub use crate::target::{Identity, ProxyFault, Roots, Secured, Target, TlsFault, Trust, Tunnel};
 pub use crate::time::Now;
 
 /// Identifies a connection. A slot is reused after [`Engine::closed`], so a late event for an
@@ -111,6 +111,8 @@ pub enum HangUp {
     NoSuchName,
     /// The TLS handshake failed.
     Tls(TlsFault),
+    /// The proxy did not connect us to the server.
+    Proxy(ProxyFault),
 }
 
 impl fmt::Display for HangUp {
@@ -123,6 +125,7 @@ impl fmt::Display for HangUp {
             Self::Exhausted => "no local port or descriptor left",
             Self::NoSuchName => "its name cannot be looked up",
             Self::Tls(fault) => return fault.fmt(f),
+            Self::Proxy(fault) => return fault.fmt(f),
         })
     }
 }

@@ -227,7 +227,7 @@ impl Engine for Healthcheck {
             Err(how) => {
                 self.actions.push_back(Action::Close(id));
                 let is_specific = match self.failure {
-                    HangUp::Tls(_) => true,
+                    HangUp::Tls(_) | HangUp::Proxy(_) => true,
                     HangUp::Refused => !matches!(how, HangUp::Tls(_)),
                     _ => false,
                 };
@@ -259,7 +259,8 @@ impl Engine for Healthcheck {
             | HangUp::Unreachable
             | HangUp::Exhausted
             | HangUp::NoSuchName
-            | HangUp::Tls(_) => self.end(Verdict::Broken),
+            | HangUp::Tls(_)
+            | HangUp::Proxy(_) => self.end(Verdict::Broken),
         }
     }
 

@@ -15,7 +15,7 @@
 //! * [`net`]: the operating system: the loop, sockets, signals, clock, files, log writer.
 //! * [`run`]: composition: builds a command from options, an engine and `net`.
 //! * [`outbox`], [`timers`], [`slab`], [`id_map`], [`time`], [`rng`], [`units`], [`limits`],
-//!   [`listen`], [`heap`], [`queue`]: small building blocks that know nothing of the rest.
+//!   [`listen`], [`heap`], [`queue`], [`secret`]: small building blocks that know nothing else.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("wspulse runs on Linux only: it relies on epoll and on what Linux sockets inherit");
@@ -40,6 +40,7 @@ pub mod proto;
 pub mod queue;
 pub mod rng;
 pub mod run;
+pub mod secret;
 pub mod server;
 pub mod slab;
 pub mod target;

@@ -7,13 +7,14 @@ use std::error::Error;
 use std::io;
 
 use crate::proto::url::{HostPort, Scheme};
+use crate::secret::Secret;
 
 /// Where an outgoing connection goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// An address and port.
     Tcp(SocketAddr),
-    /// A host name, which is resolved; its addresses are tried in order.
+    /// A host name, which is resolved; its addresses are tried as in RFC 8305.
     Name {
         /// The name to resolve.
         host: Box<str>,
@@ -24,6 +25,8 @@ pub enum Target {
     Unix(Box<str>),
     /// Standard input and output of this process.
     Terminal,
+    /// Through an HTTP proxy.
+    Tunnel(Box<Tunnel>),
     /// TLS over one of the others.
     Tls(Box<Secured>),
 }
@@ -71,9 +74,21 @@ impl fmt::Display for Target {
             Self::Name { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{path}"),
             Self::Terminal => f.write_str("terminal"),
+            Self::Tunnel(tunnel) => write!(f, "{} through {}", tunnel.server, tunnel.proxy),
             Self::Tls(secured) => secured.to.fmt(f),
         }
     }
+}
+
+/// A connection to a server that an HTTP proxy opens (CONNECT, RFC 9110 §9.3.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The proxy; [`Target::Tcp`] or [`Target::Name`].
+    pub proxy: Target,
+    /// The server. The proxy resolves its name.
+    pub server: HostPort,
+    /// The value of `Proxy-Authorization`, if the proxy needs one.
+    pub authorization: Option<Secret>,
 }
 
 /// A TLS connection.
@@ -204,5 +219,47 @@ impl Error for TlsFault {}
 impl From<TlsFault> for io::Error {
     fn from(fault: TlsFault) -> Self {
         Self::new(io::ErrorKind::InvalidData, fault)
+    }
+}
+
+/// Why a proxy did not open a connection to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProxyFault {
+    /// The name of the proxy has no address, or the lookup failed.
+    NoSuchName,
+    /// Nothing listens at the proxy's port.
+    Refused,
+    /// The proxy cannot be connected to for another reason.
+    Unreachable,
+    /// It ended the connection without an answer.
+    CutOff,
+    /// Its answer is not a complete HTTP response head, or more follows it.
+    Invalid,
+    /// It answered with another status than 2xx.
+    Answered(u16),
+}
+
+impl fmt::Display for ProxyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSuchName => "the name of the proxy cannot be resolved",
+            Self::Refused => "the proxy's port refuses connections",
+            Self::Unreachable => "the proxy cannot be reached",
+            Self::CutOff => "the proxy ended the connection without an answer",
+            Self::Invalid => "the proxy's answer to CONNECT is not valid HTTP",
+            // Some proxies answer 401 where RFC 9110 says 407.
+            Self::Answered(status @ (401 | 407)) => {
+                return write!(f, "the proxy answered {status}: it requires other credentials");
+            }
+            Self::Answered(status) => return write!(f, "the proxy answered CONNECT with {status}"),
+        })
+    }
+}
+
+impl Error for ProxyFault {}
+
+impl From<ProxyFault> for io::Error {
+    fn from(fault: ProxyFault) -> Self {
+        Self::new(io::ErrorKind::ConnectionRefused, fault)
     }
 }

@@ -385,7 +385,7 @@ fn name_of(target: &Target) -> Option<(&str, u16)> {
     match target {
         Target::Name { host, port } => Some((host, *port)),
         Target::Tls(secured) => name_of(&secured.to),
-        Target::Tcp(_) | Target::Unix(_) | Target::Terminal => None,
+        Target::Tcp(_) | Target::Unix(_) | Target::Terminal | Target::Tunnel(_) => None,
     }
 }
 
@@ -393,9 +393,7 @@ fn name_of(target: &Target) -> Option<(&str, u16)> {
 fn at_address(target: &Target, address: SocketAddr) -> Target {
     match target {
         Target::Tls(secured) => Target::Tcp(address).secured(&secured.name, secured.trust.clone()),
-        Target::Name { .. } | Target::Tcp(_) | Target::Unix(_) | Target::Terminal => {
-            Target::Tcp(address)
-        }
+        _ => Target::Tcp(address),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::histogram::Histogram;
 use super::plan::{Plan, Thresholds, WhenLost};
-use crate::engine::{HangUp, TlsFault};
+use crate::engine::{HangUp, ProxyFault, TlsFault};
 use crate::proto::upgrade::Fault;
 use crate::time;
 
@@ -56,6 +56,8 @@ pub enum ConnectError {
     NoSuchName,
     /// The TLS handshake failed.
     Tls(TlsFault),
+    /// The proxy did not connect us to the server.
+    Proxy(ProxyFault),
 }
 
 impl From<HangUp> for ConnectError {
@@ -67,6 +69,7 @@ impl From<HangUp> for ConnectError {
             HangUp::Eof | HangUp::Reset => Self::CutOff,
             HangUp::NoSuchName => Self::NoSuchName,
             HangUp::Tls(fault) => Self::Tls(fault),
+            HangUp::Proxy(fault) => Self::Proxy(fault),
         }
     }
 }
@@ -84,6 +87,7 @@ impl fmt::Display for ConnectError {
             Self::Answer(fault) => return write!(f, "upgrade failed: {fault}"),
             Self::NoSuchName => "the host name cannot be resolved",
             Self::Tls(fault) => return fault.fmt(f),
+            Self::Proxy(fault) => return fault.fmt(f),
         })
     }
 }

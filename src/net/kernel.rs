@@ -222,8 +222,10 @@ impl Os for Kernel {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         events.append(&mut self.ready_events);
         let at_once = !events.is_empty() || self.outbound.resolver.has_events();
+        let timeout = timeout.into_iter().chain(self.outbound.timeout(clock::now)).min();
         let timeout = if at_once { Some(Duration::ZERO) } else { self.set_alarm(timeout)? };
         poll(&mut self.main, &mut self.batch, timeout)?;
+        self.outbound.collect_attempts(clock::now, events);
         if self.outbound.resolver.is_busy() {
             self.outbound.resolver.collect(clock::now(), events);
         }
@@ -320,7 +322,8 @@ impl Os for Kernel {
             Stream::Tls(_) => return Ok(true),
             Stream::Connecting(connecting) => connecting,
         };
-        let Some(established) = connecting.advance(&mut self.outbound, self.main.registry())?
+        let Some(established) =
+            connecting.advance(&mut self.outbound, self.main.registry(), clock::now())?
         else {
             return Ok(false);
         };

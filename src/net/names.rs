@@ -232,8 +232,7 @@ impl Resolver {
     }
 
     fn tell(&mut self, id: Id) {
-        let (readable, writable, ended) = (false, true, false);
-        self.events.push(Event::Stream { id, readable, writable, ended, broken: false });
+        self.events.push(Event::wake(id));
     }
 }
 

@@ -36,6 +36,14 @@ pub enum Event {
     Resolved,
 }
 
+impl Event {
+    /// Not from the kernel: the stream's name was resolved, or another address is due.
+    #[must_use]
+    pub fn wake(id: Id) -> Self {
+        Self::Stream { id, readable: false, writable: true, ended: false, broken: false }
+    }
+}
+
 /// A connection to a peer. Dropping it closes it. [`Write::flush`] sends what it has buffered.
 pub trait Channel: Read + Write {
     /// Whether a read stopped before `WouldBlock`, or bytes are buffered: no event follows.

@@ -32,7 +32,9 @@ impl Socket {
             Target::Tcp(address) => Self::connect_tcp(*address),
             Target::Unix(path) => UnixStream::connect(&**path).map(Self::Unix),
             Target::Terminal => Ok(Self::Terminal(Terminal::default())),
-            Target::Name { .. } | Target::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Target::Name { .. } | Target::Tunnel(_) | Target::Tls(_) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
         }
     }
 

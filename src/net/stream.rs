@@ -34,7 +34,7 @@ impl Stream {
             Target::Tcp(_) | Target::Unix(_) | Target::Terminal => {
                 Socket::connect(target).map(Self::Plain)
             }
-            Target::Name { .. } | Target::Tls(_) => {
+            Target::Name { .. } | Target::Tunnel(_) | Target::Tls(_) => {
                 Ok(Self::Connecting(Box::new(Connecting::start(target)?)))
             }
         }

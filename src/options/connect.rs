@@ -16,7 +16,8 @@ pub(super) const PAGE: Page = Page {
 URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…. Each line of standard input is sent as a text
 message. Ctrl-D closes with 1000.",
     foot: "Exit code: 0 if closed with 1000 or 1001, 2 for a usage error, else 1.
-Every flag has an environment variable: --wait is WSPULSE_WAIT. The flag wins.\n",
+Every flag has an environment variable: --wait is WSPULSE_WAIT. The flag wins.
+HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured.\n",
 };
 
 pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
@@ -125,7 +126,7 @@ pub(super) fn parse(
             why: why.into(),
         })?,
     };
-    let (url, goal, ask) = draft.upgrade.settle(&url)?;
+    let (url, goal, ask) = draft.upgrade.settle(&url, env)?;
     let plan = Plan {
         targets: Vec::new(),
         url: url.text,

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 
 use super::destination::{self, Goal, HasTrustFlags, Roots, Tls, TrustFlags};
 use super::help::{self, Page};
+use super::proxies::Proxies;
 use super::read::{self, Environment, Given};
 use super::serve::Listen;
 use super::table::{Fallback, Flag, Group, Table, Takes};
@@ -22,7 +23,8 @@ pub(super) const PAGE: Page = Page {
 URL is http://HOST[:PORT][/PATH], https://… or unix:PATH. Without it, the address is the one that
 the server's variables set: WSPULSE_ADMIN_LISTEN (127.0.0.1:8081) or, if that is off,
 WSPULSE_LISTEN or PORT ([::]:8080). Prints one line. Exit code: 0 for a 2xx status, else 1.",
-    foot: "In a Dockerfile: HEALTHCHECK CMD [\"/wspulse\", \"healthcheck\"]\n",
+    foot: "In a Dockerfile: HEALTHCHECK CMD [\"/wspulse\", \"healthcheck\"]
+HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured, except for this machine.\n",
 };
 
 pub(super) const FLAGS: &Table<Draft> = &Table::of(&[Group {
@@ -103,7 +105,7 @@ pub(super) fn parse(
     let empty = Draft { ready: false, timeout_ms: 0, trust: TrustFlags::default() };
     let draft = read::fill(FLAGS, given, env, empty)?.draft;
     let endpoint = match words.first() {
-        Some(url) => endpoint_of_url(url).map_err(|why| bad("URL", url, why))?,
+        Some(url) => endpoint_of_url(url, &Proxies::new(env))?,
         None => endpoint_of_server(env)?,
     };
     let base = if words.is_empty() { base_path(env)? } else { String::new() };
@@ -225,17 +227,19 @@ fn base_path(env: &Environment) -> Result<String, Usage> {
     values::base_path(text).map_err(|why| bad(NAME, text, why))
 }
 
-fn endpoint_of_url(url: &str) -> Result<Endpoint, Cow<'static, str>> {
+fn endpoint_of_url(url: &str, proxies: &Proxies) -> Result<Endpoint, Usage> {
+    let bad_url = |why| bad("URL", url, why);
     if let Some(path) = url.strip_prefix("unix:") {
-        return values::socket_path(path).map(unix);
+        return values::socket_path(path).map(unix).map_err(bad_url);
     }
     let form = "must be http://HOST[:PORT][/PATH], https://… or unix:PATH";
-    let parts = Parts::read(url, Protocol::Http).map_err(|flaw| flaw.clause(form))?;
+    let parts =
+        Parts::read(url, Protocol::Http).map_err(|flaw| bad_url(flaw.clause(form).into()))?;
     let (name, port, host) = (&parts.server.name, parts.server.port, parts.host.to_owned());
-    let endpoint = match name.parse() {
-        Ok(ip) => address(SocketAddr::new(ip, port)),
-        Err(_) if name.eq_ignore_ascii_case("localhost") => loopback(port),
-        Err(_) => Endpoint { targets: vec![Target::host(name, port)], ..loopback(port) },
+    let targets = if name.eq_ignore_ascii_case("localhost") {
+        loopback(port).targets
+    } else {
+        vec![proxies.route(&parts.server, parts.scheme)?]
     };
     let (scheme, tls_name) = match parts.scheme {
         Scheme::Plain => ("http", None),
@@ -243,7 +247,7 @@ fn endpoint_of_url(url: &str) -> Result<Endpoint, Cow<'static, str>> {
     };
     let path = (!parts.path.is_empty()).then(|| parts.target());
     let base_url = format!("{scheme}://{host}");
-    Ok(Endpoint { tls_name, host, base_url, path, ..endpoint })
+    Ok(Endpoint { targets, tls_name, host, base_url, path })
 }
 
 #[cfg(test)]

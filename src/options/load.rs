@@ -19,7 +19,8 @@ pub(super) const PAGE: Page = Page {
 URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…. Each client sends the text <client>:<i>, waits
 for the answer, and sends the next. Ctrl-C stops early and prints the report.",
     foot: "Exit code: 0; 1 if no client connected; 2 for a usage error; 3 if a --max-… is exceeded.
-Every flag has an environment variable: --max-p99 is WSPULSE_MAX_P99. The flag wins.\n",
+Every flag has an environment variable: --max-p99 is WSPULSE_MAX_P99. The flag wins.
+HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured.\n",
 };
 
 pub(super) const FLAGS: &Table<Draft> = &Table::of(&[
@@ -260,16 +261,16 @@ pub(super) fn parse(
     let url = words
         .first()
         .ok_or(Usage::Conflict("load needs a URL: wspulse load ws://localhost:8080/echo"))?;
-    settle(draft, url).map(|load| Command::Load(Box::new(load)))
+    settle(draft, url, env).map(|load| Command::Load(Box::new(load)))
 }
 
-fn settle(draft: Draft, url: &str) -> Result<Load, Usage> {
+fn settle(draft: Draft, url: &str, env: &Environment) -> Result<Load, Usage> {
     let life = life(&draft)?;
     let pace = pace(&draft)?;
     if draft.thresholds.downtime_ms.is_some() && draft.when_lost == WhenLost::Leave {
         return Err(Usage::Conflict("--max-downtime needs --reconnect"));
     }
-    let (url, goal, mut ask) = draft.upgrade.settle(url)?;
+    let (url, goal, mut ask) = draft.upgrade.settle(url, env)?;
     if draft.deflate != Compression::Off {
         ask.extensions.push_str("permessage-deflate; client_max_window_bits");
     }

@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 
 use super::Usage;
 use super::destination::{self, Goal, HasTrustFlags, Tls, TrustFlags};
+use super::proxies::Proxies;
+use super::read::Environment;
 use super::table::{Fallback, Flag, Taken, Takes, row};
 use super::values::{self, Origin};
-use crate::engine::Target;
 use crate::proto::http::{is_host, is_token, visible_ascii};
 use crate::proto::upgrade::Ask;
 use crate::proto::url::{HostPort, Scheme, Url};
@@ -109,7 +110,7 @@ fn subprotocol(flags: &mut UpgradeFlags, text: &str) -> Taken {
 }
 
 impl UpgradeFlags {
-    pub(super) fn settle(self, url: &str) -> Result<(Url, Goal, Ask), Usage> {
+    pub(super) fn settle(self, url: &str, env: &Environment) -> Result<(Url, Goal, Ask), Usage> {
         let url = Url::parse(url).map_err(|why| bad_url(url, why.into()))?;
         let mut fields = self.fields;
         if let Some(origin) = self.origin {
@@ -129,7 +130,7 @@ impl UpgradeFlags {
             }
         };
         let place = self.connect_to.as_ref().unwrap_or(&url.server);
-        let targets = vec![Target::host(&place.name, place.port)];
+        let targets = vec![Proxies::new(env).route(place, url.scheme)?];
         Ok((url, Goal { targets, tls }, ask))
     }
 }

@@ -17,5 +17,6 @@ pub mod proxy_header;
 pub mod refusal;
 pub mod response;
 pub mod talk;
+pub mod tunnel;
 pub mod upgrade;
 pub mod url;

@@ -117,7 +117,8 @@ def clean_environment(extra=None):
     """The environment without the variables that the server reads: an unknown WSPULSE_* variable is an
     error, and KUBERNETES_SERVICE_HOST would choose another drain profile."""
     dropped = ("WSPULSE", "KUBERNETES_", "POD_", "NODE_NAME", "ZONE", "PORT", "RUST_LOG",
-               "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+               "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+               "http_proxy", "https_proxy", "no_proxy")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     return kept | (extra or {})
 

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use super::marks::Marks;
 use super::{Channel, Driver, Entry, Os, find};
-use crate::engine::{Engine, HangUp, Id, Now, Shortage, Side, Target, TlsFault};
+use crate::engine::{Engine, HangUp, Id, Now, ProxyFault, Shortage, Side, Target, TlsFault};
 use crate::limits;
 use crate::time;
 
@@ -304,8 +304,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
 /// How a connection failed, from the error of a system call.
 pub(super) fn hang_up(error: &io::Error) -> HangUp {
-    if let Some(fault) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsFault>()) {
+    let inner = error.get_ref();
+    if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<TlsFault>()) {
         return HangUp::Tls(*fault);
+    }
+    if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<ProxyFault>()) {
+        return HangUp::Proxy(*fault);
     }
     match error.kind() {
         // An ENOENT of the kernel is about the path of a Unix socket.

@@ -149,6 +149,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if !more {
                     entry.marks.take(Marks::READABLE);
+                    // Set by an attempt to connect to another address of the same name.
+                    entry.marks.take(Marks::ENDED | Marks::BROKEN);
                 }
                 (0, more)
             }

@@ -313,7 +313,8 @@ impl Conn {
                 | HangUp::Unreachable
                 | HangUp::Exhausted
                 | HangUp::NoSuchName
-                | HangUp::Tls(_),
+                | HangUp::Tls(_)
+                | HangUp::Proxy(_),
             ) => {
                 self.log_end(BROKEN, (cx.now, cx.id), cx.shared);
                 self.leave(cx);

@@ -363,7 +363,7 @@ fn target_address(target: &Target) -> SocketAddr {
         Target::Tcp(address) => *address,
         Target::Tls(secured) => target_address(&secured.to),
         Target::Name { port, .. } => SocketAddr::new(SOME_ADDRESS, *port),
-        Target::Unix(_) | Target::Terminal => SocketAddr::new(SOME_ADDRESS, 0),
+        Target::Unix(_) | Target::Terminal | Target::Tunnel(_) => SocketAddr::new(SOME_ADDRESS, 0),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod connect;
 mod load;
+mod proxies;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,8 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Runs a command; returns exit code, standard output, standard error.
 fn run(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
+    run_in(&[], arguments, input)
+}
+
+/// The same with these environment variables.
+fn run_in(variables: &[(&str, &str)], arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut command = Command::new(PROGRAM);
-    command.args(arguments).env_clear().stdin(Stdio::piped());
+    command.args(arguments).env_clear().envs(variables.iter().copied()).stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // It may have exited without reading.

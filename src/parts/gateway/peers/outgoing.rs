@@ -427,7 +427,9 @@ impl Outgoing {
             Ok(None) | Err(HangUp::Exhausted) => Failure::Exhausted,
             Err(HangUp::Refused) => Failure::Refused,
             Err(HangUp::Reset | HangUp::Eof) => Failure::Broken,
-            Err(HangUp::Unreachable | HangUp::NoSuchName | HangUp::Tls(_)) => Failure::Silent,
+            Err(HangUp::Unreachable | HangUp::NoSuchName | HangUp::Tls(_) | HangUp::Proxy(_)) => {
+                Failure::Silent
+            }
         };
         self.fail(now, owner, failure);
     }
