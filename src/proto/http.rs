@@ -241,9 +241,11 @@ pub fn is_host(text: &str) -> bool {
         || port
             .strip_prefix(':')
             .is_some_and(|digits| digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()));
-    port_is_fine
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&b))
+    port_is_fine && name.bytes().all(|byte| IS_HOST[usize::from(byte)])
 }
+
+/// Which bytes a host name may have.
+const IS_HOST: [bool; 256] = with_alphanumerics(b"-._~%!$&'()*+;=");
 
 /// RFC 9112 §6: one plain number, or exactly `chunked`; never both.
 fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
@@ -333,8 +335,10 @@ pub fn is_token(text: &[u8]) -> bool {
 }
 
 /// Which bytes a token may have.
-const IS_TOKEN: [bool; 256] = {
-    let others = b"!#$%&'*+-.^_`|~";
+const IS_TOKEN: [bool; 256] = with_alphanumerics(b"!#$%&'*+-.^_`|~");
+
+/// A table of letters, digits and these bytes.
+const fn with_alphanumerics(others: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 128 {
@@ -347,7 +351,7 @@ const IS_TOKEN: [bool; 256] = {
         at += 1;
     }
     table
-};
+}
 
 /// Whether a field value may contain this byte (RFC 9110 §5.5).
 pub(super) fn is_text(byte: u8) -> bool {

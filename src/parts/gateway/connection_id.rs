@@ -30,6 +30,11 @@ impl ConnectionId {
         Self(bits)
     }
 
+    /// The id as clients and backends see it.
+    pub(super) fn text(self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+
     /// Parses an id from a request, with or without padding; `None` if it is invalid.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -50,7 +55,7 @@ pub fn without_dash(first: u8) -> u8 {
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+        f.write_str(&self.text())
     }
 }
 

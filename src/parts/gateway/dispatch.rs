@@ -21,7 +21,7 @@ impl Gateway {
     /// Sends the next queued message, if no request is in flight; `$disconnect` comes last.
     pub(super) fn send_next(&mut self, now: Now, connection: ConnectionId) {
         loop {
-            let Some(session) = self.sessions.get_mut(&connection) else { return };
+            let Some(session) = self.sessions.get_mut(connection) else { return };
             if !session.may_send(self.plan.in_flight_of_one()) {
                 return;
             }
@@ -39,14 +39,14 @@ impl Gateway {
             self.blocks.give_back(payload, now.mono_ns);
         }
         let is_over = |s: &Session| matches!(s.state, State::Ending(..)) && s.in_flight.is_empty();
-        if self.sessions.get(&connection).is_some_and(is_over) {
+        if self.sessions.get(connection).is_some_and(is_over) {
             self.send_disconnect(now, connection);
         }
     }
 
     pub(super) fn send_disconnect(&mut self, now: Now, connection: ConnectionId) {
         let Some(Session { state: State::Ending(code, reason), .. }) =
-            self.sessions.get(&connection)
+            self.sessions.get(connection)
         else {
             return;
         };
@@ -61,7 +61,7 @@ impl Gateway {
         connection: ConnectionId,
         event: &BackendEvent<'_>,
     ) {
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let Some(session) = self.sessions.get_mut(connection) else { return };
         let route = event.route(&self.plan);
         let backend = self.plan.backend(&route);
         let ticket = self.next_ticket;
@@ -111,7 +111,7 @@ impl Gateway {
     }
 
     fn in_flight_of(&mut self, asker: Asker) -> Option<&mut InFlight> {
-        self.sessions.get_mut(&asker.connection)?.in_flight.get_mut(asker.ticket)
+        self.sessions.get_mut(asker.connection)?.in_flight.get_mut(asker.ticket)
     }
 
     /// The result of a request.
@@ -122,7 +122,7 @@ impl Gateway {
 
     fn complete(&mut self, now: Now, asker: Asker, how: Result<Reply, NoResponse>) {
         let Asker { connection, ticket } = asker;
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let Some(session) = self.sessions.get_mut(connection) else { return };
         self.bytes -= session.in_flight.cost();
         let taken = session.in_flight.take(ticket);
         self.bytes += session.in_flight.cost();
@@ -174,7 +174,7 @@ impl Gateway {
         how: &Result<Reply, NoResponse>,
         request: RequestId,
     ) {
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let Some(session) = self.sessions.get_mut(connection) else { return };
         let verdict = match how {
             Ok(reply) if matches!(reply.status, 200..=299) => {
                 let chosen = reply.field("sec-websocket-protocol");
@@ -204,7 +204,7 @@ impl Gateway {
     }
 
     fn push(&mut self, connection: ConnectionId, kind: Kind, bytes: &[u8]) {
-        if let Some(session) = self.sessions.get_mut(&connection)
+        if let Some(session) = self.sessions.get_mut(connection)
             && matches!(session.state, State::Open)
         {
             self.bytes -= session.pushed.cost();
@@ -225,7 +225,7 @@ impl Gateway {
     ) -> CallbackOutcome {
         // The table key of a connection with a sealed id is not secret, so it is not accepted here.
         let is_unsealed = |connection: &ConnectionId| {
-            let session = self.sessions.get(connection);
+            let session = self.sessions.get(*connection);
             session.is_some_and(|session| session.sealed_id.is_none())
                 || self.ended.contains(connection)
         };
@@ -242,7 +242,7 @@ impl Gateway {
         connection: ConnectionId,
         asked_for: CallbackRequest<'_>,
     ) -> CallbackOutcome {
-        let Some(session) = self.sessions.get_mut(&connection) else {
+        let Some(session) = self.sessions.get_mut(connection) else {
             return CallbackOutcome::Gone;
         };
         match session.state {
@@ -277,7 +277,7 @@ impl Gateway {
 
     /// Cancels the requests in flight.
     pub(super) fn abort(&mut self, connection: ConnectionId) {
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let Some(session) = self.sessions.get_mut(connection) else { return };
         self.bytes -= session.in_flight.cost();
         while let Some(in_flight) = session.in_flight.pop() {
             self.in_flight -= 1;
@@ -288,7 +288,7 @@ impl Gateway {
     }
 
     pub(super) fn remove(&mut self, connection: ConnectionId) {
-        let Some(session) = self.sessions.remove(&connection) else { return };
+        let Some(session) = self.sessions.remove(connection) else { return };
         self.connections.remove(session.id);
         self.bytes -= session.cost();
         if session.sealed_id.is_none() {

@@ -15,6 +15,7 @@ mod request;
 mod request_id;
 mod select;
 mod session;
+mod sessions;
 pub mod traceparent;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +41,7 @@ pub use plan::{Format, Plan};
 use request::BackendEvent;
 pub use select::Expression;
 use session::{Session, State};
+use sessions::Sessions;
 
 pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: Some(&part::BEHAVIOUR),
@@ -189,7 +191,7 @@ impl Figures {
 pub struct Gateway {
     plan: Plan,
     rng: Rng,
-    sessions: BTreeMap<ConnectionId, Session>,
+    sessions: Sessions,
     connections: IdMap<ConnectionId>,
     /// Requests in flight or waiting for a connection.
     in_flight: usize,
@@ -213,7 +215,7 @@ impl Gateway {
         Self {
             plan,
             rng: Rng::new(seed),
-            sessions: BTreeMap::new(),
+            sessions: Sessions::default(),
             connections: IdMap::default(),
             in_flight: 0,
             steps: VecDeque::new(),
@@ -242,7 +244,8 @@ impl Gateway {
     /// Memory of tables, which stay allocated.
     #[must_use]
     pub fn table_cost(&self) -> usize {
-        heap::table::<ConnectionId>(self.ended.capacity()) + self.connections.cost()
+        let ended = heap::table::<ConnectionId>(self.ended.capacity());
+        ended + self.connections.cost() + self.sessions.cost()
     }
 
     /// While memory is short, messages of callbacks are refused.
@@ -312,7 +315,7 @@ impl Gateway {
     pub fn verdict(&mut self, now: Now, id: Id) -> Verdict {
         let refused = Verdict::Refused(502, request::NOT_ASKED.to_vec());
         let Some(connection) = self.connections.get(id).copied() else { return refused };
-        let Some(session) = self.sessions.get_mut(&connection) else { return refused };
+        let Some(session) = self.sessions.get_mut(connection) else { return refused };
         match std::mem::replace(&mut session.state, State::Open) {
             State::Decided(Verdict::Welcome(protocol)) => {
                 (session.opened_ns, session.active_ns) = (now.mono_ns, now.mono_ns);
@@ -332,7 +335,7 @@ impl Gateway {
     /// A message of a client: sends it, or queues it behind others.
     pub fn message(&mut self, now: Now, id: Id, kind: Kind, payload: &[u8]) {
         let Some(connection) = self.connections.get(id).copied() else { return };
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let Some(session) = self.sessions.get_mut(connection) else { return };
         session.active(now);
         if session.is_next(self.plan.in_flight_of_one()) {
             return self.send_request(now, connection, &BackendEvent::Message(kind, payload));
@@ -360,7 +363,7 @@ impl Gateway {
     /// Sends the next push with `send`; false if there is none.
     pub fn take_push(&mut self, now: Now, id: Id, send: impl FnOnce(Kind, &[u8])) -> bool {
         let Some(connection) = self.connections.get(id).copied() else { return false };
-        let Some(session) = self.sessions.get_mut(&connection) else { return false };
+        let Some(session) = self.sessions.get_mut(connection) else { return false };
         let Some(first) = session.pushed.first() else { return false };
         send(first.kind, first.payload);
         self.bytes -= session.pushed.cost();
@@ -408,7 +411,7 @@ impl Gateway {
     /// `$disconnect`.
     pub fn left(&mut self, now: Now, id: Id, code: u16, is_broken: bool) {
         let Some(connection) = self.connections.remove(id) else { return };
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let Some(session) = self.sessions.get_mut(connection) else { return };
         let reason = match &mut session.state {
             State::Closing(_, reason) => std::mem::take(reason),
             State::Connecting | State::Decided(_) | State::Open | State::Ending(..) => {
@@ -438,7 +441,7 @@ impl Gateway {
     /// The client left during `$connect`. If the backend accepts it or has done so, it gets a
     /// `$disconnect`; if it was not asked yet, it is not notified.
     fn abandon(&mut self, now: Now, connection: ConnectionId) {
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let Some(session) = self.sessions.get_mut(connection) else { return };
         self.connections.remove(session.id);
         let welcome = matches!(session.state, State::Decided(Verdict::Welcome(_)));
         let ticket = session.in_flight.iter().next().map(|in_flight| in_flight.ticket);
@@ -472,10 +475,10 @@ impl Gateway {
     }
 
     fn find(&self, id: Id) -> Option<&Session> {
-        self.sessions.get(self.connections.get(id)?)
+        self.sessions.get(*self.connections.get(id)?)
     }
 
     fn find_mut(&mut self, id: Id) -> Option<&mut Session> {
-        self.sessions.get_mut(self.connections.get(id)?)
+        self.sessions.get_mut(*self.connections.get(id)?)
     }
 }

@@ -68,12 +68,12 @@ impl Session {
 
     /// The id that backends and clients see.
     pub(super) fn public_id(&self, connection: ConnectionId) -> String {
-        self.sealed_id.as_ref().map_or_else(|| connection.to_string(), Box::to_string)
+        self.sealed_id.as_ref().map_or_else(|| connection.text(), Box::to_string)
     }
 
-    /// Memory, including table entries.
+    /// Memory, without the entry in a table.
     pub(super) fn cost(&self) -> usize {
-        heap::tree_entry::<(ConnectionId, Self)>()
+        heap::cost(size_of::<Self>())
             + self.sealed_id.as_ref().map_or(0, |text| heap::cost(text.len()))
             + heap::cost(self.domain.len())
             + heap::cost(self.source_ip.len())
