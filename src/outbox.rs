@@ -65,6 +65,25 @@ impl Block {
         Blocks::without_idle().with(bytes)
     }
 
+    /// A block with what `write` appends, about `size` bytes, without a pool.
+    ///
+    /// # Errors
+    /// That of `write`.
+    pub fn written<E>(
+        size: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut block = Self::heap(size);
+        if let Store::Heap(bytes) = &mut block.store {
+            write(bytes)?;
+            if bytes.len() > HEAP_MAX {
+                return Ok(Self::of(&bytes[HEADROOM..]));
+            }
+            block.end = bytes.len();
+        }
+        Ok(block)
+    }
+
     /// With room for so many bytes.
     fn heap(room: usize) -> Self {
         let mut bytes = Vec::with_capacity(HEADROOM + room);

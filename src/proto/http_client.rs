@@ -32,18 +32,23 @@ pub struct Request<'a> {
 const FIXED_BYTES: usize = 80;
 
 impl Request<'_> {
+    /// At least the size of the request in bytes, and not much more.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let field = |(name, value): &(&str, &str)| name.len() + value.len() + ": \r\n".len();
+        let fields: usize = self.fields.iter().map(field).sum();
+        let line = self.method.len() + self.target.len() + self.host.len();
+        FIXED_BYTES + line + fields + self.body.len()
+    }
+
     /// Appends the request, or nothing if a part of it is invalid.
     ///
     /// # Errors
     /// Which part is invalid.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), Unsendable> {
         self.check()?;
-        let field = |(name, value): &(&str, &str)| name.len() + value.len() + ": \r\n".len();
-        let fields: usize = self.fields.iter().map(field).sum();
         let start = out.len();
-        let parts = self.method.len() + self.target.len() + self.host.len() + fields;
-        let most = FIXED_BYTES + parts + self.body.len();
-        out.resize(start + most, 0);
+        out.resize(start + self.size(), 0);
         let mut end = start;
         // Cheaper than appending to a vector, which may have to grow, a dozen times.
         let mut add = |parts: &[&[u8]]| {

@@ -234,6 +234,8 @@ impl Fleet {
         while self.now_ns() < until_ns {
             self.step(until_ns);
         }
+        // What arrived in the last step.
+        self.listen();
     }
 
     /// The test's end of a wire: its bytes, and whether nothing follows.

@@ -105,7 +105,8 @@ impl RequestBuilder<'_> {
         };
         let (kind, body) = self.body(event);
         let named = self.named(event);
-        let mut fields: Vec<_> = named.iter().map(|(name, value)| (*name, &**value)).collect();
+        let mut fields = Vec::with_capacity(named.len() + 2);
+        fields.extend(named.iter().map(|(name, value)| (*name, &**value)));
         if !body.is_empty() {
             fields.push(("Content-Type", kind));
         }
@@ -122,12 +123,10 @@ impl RequestBuilder<'_> {
             fields: &fields,
             body: &body,
         };
-        let mut bytes = Vec::new();
-        request.write(&mut bytes)?;
         let is_message = matches!(event, BackendEvent::Message(..));
         let wants_body = is_message && self.plan.reply;
         Ok(Call {
-            bytes: Block::of(&bytes),
+            bytes: Block::written(request.size(), |out| request.write(out))?,
             asked: if wants_body { request.asked() } else { Asked::Status },
             limits: Limits { head_bytes: HEAD_BYTES, body_bytes: MESSAGE_BYTES as u64 },
             class: if is_message { Class::Bulk } else { Class::Control },
