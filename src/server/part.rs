@@ -83,8 +83,8 @@ pub trait Part: Sockets {
     }
 
     /// The decision on a pending admission. Called once: when it is decided or timed out.
-    fn verdict(&mut self, _now: Now, _id: Id) -> Verdict {
-        Verdict::Welcome(None)
+    fn verdict(&mut self, _now: Now, _id: Id) -> Decision {
+        Decision::Welcome(None)
     }
 
     /// A WebSocket ended. With `drops_messages`, its queued messages must not be delivered.
@@ -263,7 +263,7 @@ pub enum Admission {
 
 /// The decision on a pending admission.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Decision {
     /// Accepted, with a subprotocol if any. One that the client did not offer is ignored.
     Welcome(Option<String>),
     /// Refused with this response.

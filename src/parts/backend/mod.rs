@@ -4,7 +4,7 @@
 
 mod callback;
 pub mod command;
-mod figures;
+mod counts;
 pub mod flags;
 mod message;
 pub mod part;
@@ -14,7 +14,7 @@ pub mod sessions;
 mod token;
 
 pub use callback::{Auth, CallbackApi};
-pub use figures::{Figures, Rate};
+pub use counts::{Counts, Rate};
 pub use message::{InvalidMessage, Message};
 
 use std::collections::VecDeque;
@@ -203,7 +203,7 @@ pub struct Backend {
     pending: PendingMessages,
     steps: VecDeque<Step>,
     /// Counters for metrics.
-    pub figures: Figures,
+    pub counts: Counts,
 }
 
 impl Backend {
@@ -228,7 +228,7 @@ impl Backend {
             store,
             pending: PendingMessages::new(seed),
             steps: VecDeque::new(),
-            figures: Figures::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -248,7 +248,7 @@ impl Backend {
     /// Handles `$connect` or `$disconnect`; `fields` are the header fields `ConnectionId` and
     /// `EventType`. The session of a connection that ended is deleted.
     pub fn notified(&mut self, now: Now, fields: (Option<&str>, Option<&str>), body: &[u8]) {
-        self.figures.rate.count(now);
+        self.counts.rate.count(now);
         let Some(connection) = message::ended(fields, body) else { return };
         // A message in progress could create the session again.
         if !self.pending.mark_gone(&connection) {
@@ -267,12 +267,12 @@ impl Backend {
         named: Option<&str>,
         body: &[u8],
     ) -> Result<Taken, InvalidMessage> {
-        self.figures.rate.count(now);
+        self.counts.rate.count(now);
         let Some(message) = message::read(named, body)? else { return Ok(Taken::Nothing) };
         if self.pending.len() >= MESSAGES_MAX {
             return Ok(Taken::Full);
         }
-        self.figures.messages += 1;
+        self.counts.messages += 1;
         self.refresh_token(now);
         let number = self.pending.begin(now, requester, &message.connection);
         self.answer_client(now, number, &message);

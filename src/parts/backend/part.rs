@@ -179,12 +179,12 @@ impl Part for Service {
     }
 
     fn show(&self, metric: &str, page: &mut Page<'_>) {
-        let figures = &self.backend.figures;
+        let counts = &self.backend.counts;
         match metric {
-            "backend_messages_total" => page.value(figures.messages),
+            "backend_messages_total" => page.value(counts.messages),
             "backend_messages_in_hand" => page.value(self.backend.in_hand() as u64),
             "backend_callbacks_total" => {
-                for (status, count) in &figures.callbacks {
+                for (status, count) in &counts.callbacks {
                     let status = status.map_or_else(|| "none".to_owned(), |code| code.to_string());
                     page.row(&[("status", &status)], count);
                 }
@@ -194,11 +194,11 @@ impl Part for Service {
                     page.value(sessions as u64);
                 }
             }
-            "backend_sessions_created_total" => page.value(figures.created),
-            "backend_sessions_deleted_total" => page.value(figures.deleted),
+            "backend_sessions_created_total" => page.value(counts.created),
+            "backend_sessions_deleted_total" => page.value(counts.deleted),
             "backend_sessions_degraded" => page.value(u64::from(self.backend.is_degraded())),
             _ => {
-                for (reason, count) in &figures.errors {
+                for (reason, count) in &counts.errors {
                     page.row(&[("reason", reason)], count);
                 }
             }
@@ -206,13 +206,13 @@ impl Part for Service {
     }
 
     fn stats(&self, now: Now) -> Vec<(&'static str, serde_json::Value)> {
-        let figures = &self.backend.figures;
+        let counts = &self.backend.counts;
         let requests = json!({
-            "total": figures.rate.total(),
-            "perSecond": figures.rate.per_second(now),
+            "total": counts.rate.total(),
+            "perSecond": counts.rate.per_second(now),
         });
         let work = json!({
-            "messages": figures.messages,
+            "messages": counts.messages,
             "inHand": self.backend.in_hand(),
             "sessions": self.backend.sessions(),
             "degraded": self.backend.is_degraded(),

@@ -174,7 +174,7 @@ impl Backend {
     }
 
     fn count_callback(&mut self, status: Option<u16>) {
-        *self.figures.callbacks.entry(status).or_default() += 1;
+        *self.counts.callbacks.entry(status).or_default() += 1;
     }
 
     pub(super) fn count(&mut self, now: Now, number: u64) {
@@ -183,7 +183,7 @@ impl Backend {
         let table = match &mut self.store {
             Store::Memory(memory) => {
                 let messages = memory.count(now, name);
-                self.figures.created += u64::from(messages == 1);
+                self.counts.created += u64::from(messages == 1);
                 return self.finish(now, number, Task::Count);
             }
             Store::Table(table) => table,
@@ -208,7 +208,7 @@ impl Backend {
     ) {
         match how.map(|(status, body)| dynamodb::updated(status, body)) {
             Ok(Ok(messages)) => {
-                self.figures.created += u64::from(messages == 1);
+                self.counts.created += u64::from(messages == 1);
                 if let Store::Table(table) = &mut self.store {
                     let event = table.counted();
                     self.log_event(event);
@@ -243,7 +243,7 @@ impl Backend {
     }
 
     fn give_up_counting(&mut self, now: Now, number: u64, name: &'static str) {
-        *self.figures.errors.entry(name).or_default() += 1;
+        *self.counts.errors.entry(name).or_default() += 1;
         self.finish(now, number, Task::Count);
     }
 
@@ -252,7 +252,7 @@ impl Backend {
         let table = match &mut self.store {
             Store::Memory(memory) => {
                 memory.remove(connection);
-                self.figures.deleted += 1;
+                self.counts.deleted += 1;
                 return;
             }
             Store::Table(table) => table,
@@ -261,14 +261,14 @@ impl Backend {
         let deadline_ns = now.mono_ns + time::ms(TABLE_MS);
         let down = table.is_down();
         if down || !self.ask_table(now, Ask::Forget, Operation::DeleteItem, &body, deadline_ns) {
-            *self.figures.errors.entry("delete").or_default() += 1;
+            *self.counts.errors.entry("delete").or_default() += 1;
         }
     }
 
     pub(super) fn session_deleted(&mut self, how: Result<(u16, &[u8]), NoResponse>) {
         let why = match how.map(|(status, body)| dynamodb::done(status, body)) {
             Ok(Ok(())) => {
-                self.figures.deleted += 1;
+                self.counts.deleted += 1;
                 return;
             }
             Ok(Err(fault)) => fault.to_string(),
@@ -276,7 +276,7 @@ impl Backend {
         };
         // No retry: the session expires anyway.
         log::warn!(target: "sessions", why; "a session was not deleted");
-        *self.figures.errors.entry("delete").or_default() += 1;
+        *self.counts.errors.entry("delete").or_default() += 1;
     }
 
     fn rejected(&mut self, now: Now) {

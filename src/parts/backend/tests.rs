@@ -125,7 +125,7 @@ impl Test {
     }
 
     fn errors(&self) -> Vec<(&str, u64)> {
-        self.backend.figures.errors.iter().map(|(name, count)| (*name, *count)).collect()
+        self.backend.counts.errors.iter().map(|(name, count)| (*name, *count)).collect()
     }
 }
 
@@ -138,11 +138,11 @@ fn a_message_is_complete_when_its_client_is_answered() {
     assert!(bytes.starts_with("POST /@connections/a%3D HTTP/1.1\r\nHost: 127.0.0.1:8081\r\n"));
     assert!(bytes.ends_with("\r\n\r\nGot message:hi"), "{bytes}");
     assert_eq!((&test.answered[..], test.backend.in_hand()), (&[1][..], 0));
-    assert_eq!((test.backend.sessions(), test.backend.figures.created), (Some(1), 1));
+    assert_eq!((test.backend.sessions(), test.backend.counts.created), (Some(1), 1));
     test.post(2, "a=");
     test.say(Ask::Callback(1), Err(LATE));
-    assert_eq!((&test.answered[..], test.backend.figures.created), (&[1, 2][..], 1));
-    assert_eq!(test.backend.figures.callbacks[&None], 1);
+    assert_eq!((&test.answered[..], test.backend.counts.created), (&[1, 2][..], 1));
+    assert_eq!(test.backend.counts.callbacks[&None], 1);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn sessions_of_gone_connections_are_deleted() {
     test.say(Ask::Count(0), Ok((200, FIRST)));
     let bytes = test.say(Ask::Forget, Ok((200, "{}")));
     assert!(bytes.contains("X-Amz-Target: DynamoDB_20120810.DeleteItem\r\n"), "{bytes}");
-    assert_eq!((&test.answered[..], test.backend.figures.deleted), (&[1][..], 1));
+    assert_eq!((&test.answered[..], test.backend.counts.deleted), (&[1][..], 1));
 }
 
 /// A gateway without the key of the replicas, or one that cannot reach the owner, does not know
@@ -171,10 +171,10 @@ fn sessions_of_unknown_connections_are_kept() {
     test.post(1, "a");
     test.say(Ask::Callback(0), Ok((410, r#"{"message":"Unknown connection"}"#)));
     assert_eq!((&test.answered[..], test.backend.sessions()), (&[1][..], Some(1)));
-    assert_eq!(test.backend.figures.callbacks[&Some(410)], 1);
+    assert_eq!(test.backend.counts.callbacks[&Some(410)], 1);
     test.post(2, "a");
     test.say(Ask::Callback(1), Ok((410, r#"{"message":"Gone"}"#)));
-    assert_eq!((test.backend.sessions(), test.backend.figures.deleted), (Some(0), 1));
+    assert_eq!((test.backend.sessions(), test.backend.counts.deleted), (Some(0), 1));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn an_ended_connection_loses_its_session() {
     assert_eq!(test.backend.sessions(), Some(3));
     test.backend.notified(test.now, (Some("a"), Some("DISCONNECT")), b"");
     test.backend.notified(test.now, (None, None), event);
-    assert_eq!((test.backend.sessions(), test.backend.figures.deleted), (Some(1), 2));
+    assert_eq!((test.backend.sessions(), test.backend.counts.deleted), (Some(1), 2));
     // In a table, a message in progress would create the item again.
     let mut test = Test::with_table();
     test.post(1, "a");
@@ -201,7 +201,7 @@ fn an_ended_connection_loses_its_session() {
     test.backend.notified(test.now, (Some("a"), Some("DISCONNECT")), b"");
     test.run_steps();
     test.say(Ask::Forget, Ok((200, "{}")));
-    assert_eq!((&test.answered[..], test.backend.figures.deleted), (&[1][..], 2));
+    assert_eq!((&test.answered[..], test.backend.counts.deleted), (&[1][..], 2));
 }
 
 /// The content of the token's file is read.
@@ -270,7 +270,7 @@ fn a_rejected_answer_is_sent_once_more() {
     assert_eq!((token_sent(&mut test, 4, 403), test.reads), ("two".to_owned(), 4));
     read_token(&mut test, "two");
     assert_eq!(&test.answered[..], [1, 2, 3, 4, 5]);
-    assert_eq!(test.backend.figures.callbacks[&Some(403)], 5);
+    assert_eq!(test.backend.counts.callbacks[&Some(403)], 5);
     assert_eq!((test.backend.in_hand(), test.asked.len()), (0, 0));
 }
 
@@ -284,7 +284,7 @@ fn one_request_to_the_table_for_each_message() {
     assert!(bytes.contains("X-Amz-Target: DynamoDB_20120810.UpdateItem\r\n"), "{bytes}");
     assert!(bytes.contains("Credential=AKID/20261121/eu-west-1/dynamodb/aws4_request"));
     assert_eq!((&test.answered[..], test.asked.len()), (&[1][..], 0));
-    assert_eq!((test.backend.figures.created, test.backend.sessions()), (1, None));
+    assert_eq!((test.backend.counts.created, test.backend.sessions()), (1, None));
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn only_throttled_requests_are_retried() {
 fn messages_are_answered_while_the_table_is_unavailable() {
     let look = Ask::Table(Operation::DescribeTable);
     let mut test = Test::with_table();
-    let mut counts = 0;
+    let mut failed = 0;
     for requester in 0..20 {
         test.post(requester, "a");
         test.say(Ask::Callback(u64::from(requester)), Ok((200, "")));
@@ -337,7 +337,7 @@ fn messages_are_answered_while_the_table_is_unavailable() {
             }
             if test.asks().contains(&Ask::Count(u64::from(requester))) {
                 test.say(Ask::Count(u64::from(requester)), Err(REFUSED));
-                counts += 1;
+                failed += 1;
             } else {
                 test.pass(100);
             }
@@ -345,7 +345,7 @@ fn messages_are_answered_while_the_table_is_unavailable() {
         assert_eq!(test.answered.len(), requester as usize + 1);
     }
     // After five failed messages the table is not asked for each one.
-    assert_eq!(counts, 5 * 5);
+    assert_eq!(failed, 5 * 5);
     assert_eq!(test.errors(), [("down", 15), ("unanswered", 5)]);
     assert!(test.backend.is_degraded());
     // The table is checked periodically, without further messages.

@@ -172,13 +172,13 @@ fn carry_out(
         Some((Holder::Expired, _)) => CallbackOutcome::Gone,
         Some((Holder::Invalid, _)) => CallbackOutcome::Unknown,
         Some((Holder::Remote(id), peers)) => {
-            gateway.figures.count_callback("peer");
+            gateway.counts.count_callback("peer");
             peers.forward(now, &id, asked.id, (asked_for, trace(asked)));
             return Reply::Later { after_ms: OUTCOME_MS + LATE_MS, what: Deferred::Part };
         }
     };
     let is_gone = matches!(outcome, CallbackOutcome::Gone | CallbackOutcome::Unknown);
-    gateway.figures.count_callback(if is_gone { "gone" } else { "local" });
+    gateway.counts.count_callback(if is_gone { "gone" } else { "local" });
     Reply::Now(respond(outcome))
 }
 

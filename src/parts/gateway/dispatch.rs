@@ -135,8 +135,8 @@ impl Gateway {
             took_ms = now.mono_ns.saturating_sub(in_flight.began_ns) / 1_000_000;
             "request completed"
         );
-        *self.figures.requests.entry((in_flight.route, outcome)).or_default() += 1;
-        self.figures.took_ns.push(now.mono_ns.saturating_sub(in_flight.began_ns));
+        *self.counts.requests.entry((in_flight.route, outcome)).or_default() += 1;
+        self.counts.took_ns.push(now.mono_ns.saturating_sub(in_flight.began_ns));
         if outcome != "ok" {
             log::warn!(
                 target: "gateway-failed", route, outcome,

@@ -169,7 +169,7 @@ pub enum CallbackRequest<'b> {
 
 /// Counters for metrics.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct Counts {
     /// Completed requests by route and outcome.
     requests: BTreeMap<(Route, &'static str), u64>,
     /// Durations since they were last drained.
@@ -180,7 +180,7 @@ pub struct Figures {
     pub callbacks: BTreeMap<&'static str, u64>,
 }
 
-impl Figures {
+impl Counts {
     pub(super) fn count_callback(&mut self, place: &'static str) {
         *self.callbacks.entry(place).or_default() += 1;
     }
@@ -205,7 +205,7 @@ pub struct Gateway {
     bytes: usize,
     blocks: Blocks,
     /// Counters for metrics.
-    pub figures: Figures,
+    pub counts: Counts,
 }
 
 impl Gateway {
@@ -225,7 +225,7 @@ impl Gateway {
             memory_is_short: false,
             bytes: 0,
             blocks: Blocks::without_idle(),
-            figures: Figures::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -469,7 +469,7 @@ impl Gateway {
 
     /// Too many closed connections are waiting: this one gets no `$disconnect`.
     fn drop_disconnect(&mut self, connection: ConnectionId) {
-        self.figures.dropped += 1;
+        self.counts.dropped += 1;
         self.abort(connection);
         self.remove(connection);
     }

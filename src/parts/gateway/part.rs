@@ -21,7 +21,7 @@ use crate::limits::{self, HIGH_WATER_BYTES, LOW_WATER_BYTES};
 use crate::proto::http::Method;
 use crate::proto::response::Response;
 use crate::server::part::{
-    Admission, Connections, Order, Part, PartRequest, UpgradeRequest, Verdict as Decision,
+    Admission, Connections, Decision, Order, Part, PartRequest, UpgradeRequest,
 };
 use crate::server::{Histogram, Metric, MetricKind, Page, Reply, Route, ServedOn};
 
@@ -177,7 +177,7 @@ impl GatewayPart {
                 Step::Wake(id) => self.orders.push_back(Order::Write(id)),
             }
         }
-        for took_ns in self.gateway.figures.took_ns.drain(..) {
+        for took_ns in self.gateway.counts.took_ns.drain(..) {
             self.took.observe_ns(took_ns);
         }
     }
@@ -195,7 +195,7 @@ impl GatewayPart {
             );
             self.orders.push_back(Order::Answer(caller, callbacks::forwarded(outcome)));
         }
-        for took_ns in peers.figures.took_ns.drain(..) {
+        for took_ns in peers.counts.took_ns.drain(..) {
             self.peer_took.observe_ns(took_ns);
         }
     }
@@ -306,10 +306,10 @@ impl Part for GatewayPart {
     }
 
     fn show(&self, metric: &str, page: &mut Page<'_>) {
-        let figures = &self.gateway.figures;
+        let counts = &self.gateway.counts;
         match metric {
             "gateway_requests_total" => {
-                for ((route, outcome), count) in &figures.requests {
+                for ((route, outcome), count) in &counts.requests {
                     let route = route.label(self.gateway.plan());
                     page.row(&[("route", route), ("outcome", outcome)], count);
                 }
@@ -317,24 +317,24 @@ impl Part for GatewayPart {
             "gateway_request_duration_seconds" => page.histogram(&self.took),
             "gateway_waiting" => page.value(self.calls.waiting() as u64),
             "gateway_callbacks_total" => {
-                for (place, count) in &figures.callbacks {
+                for (place, count) in &counts.callbacks {
                     page.row(&[("where", place)], count);
                 }
             }
             "gateway_peer_requests_total" => {
-                for (outcome, count) in self.peers.iter().flat_map(|p| &p.figures.requests) {
+                for (outcome, count) in self.peers.iter().flat_map(|p| &p.counts.requests) {
                     page.row(&[("outcome", outcome)], count);
                 }
             }
             "gateway_peer_duration_seconds" => page.histogram(&self.peer_took),
-            "gateway_disconnects_dropped_total" => page.value(figures.dropped),
+            "gateway_disconnects_dropped_total" => page.value(counts.dropped),
             _ => {}
         }
     }
 
     fn stats(&self, _now: Now) -> Vec<(&'static str, serde_json::Value)> {
         let sum = |ok: bool| -> u64 {
-            let requests = self.gateway.figures.requests.iter();
+            let requests = self.gateway.counts.requests.iter();
             requests.filter(|((_, outcome), _)| (*outcome == "ok") == ok).map(|(_, n)| n).sum()
         };
         let numbers = json!({

@@ -19,7 +19,7 @@ use crate::proto::refusal::Refusal;
 use crate::proto::response::{self, Delivery, Response, Switch};
 use crate::server::ops::admin::Ops;
 use crate::server::ops::stats;
-use crate::server::part::{Admission, PartRequest, UpgradeRequest, Verdict};
+use crate::server::part::{Admission, Decision, PartRequest, UpgradeRequest};
 use crate::server::route::{Deferred, Reply};
 use crate::server::route_table::Match;
 use crate::server::shared::{Cx, PendingAnswer, Shared, View};
@@ -525,11 +525,11 @@ pub(crate) fn decide_upgrade(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'sta
         return Err(with_retry_after(Response::refusal(Refusal::Draining), cx.shared));
     }
     match cx.shared.parts.call(part).verdict(cx.now, cx.id) {
-        Verdict::Welcome(chosen) => {
+        Decision::Welcome(chosen) => {
             let chosen = chosen.filter(|chosen| pending.offers(chosen));
             Ok(open(pending, chosen.as_deref(), cx))
         }
-        Verdict::Refused(response) => Err(response),
+        Decision::Refused(response) => Err(response),
     }
 }
 

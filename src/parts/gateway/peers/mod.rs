@@ -64,7 +64,7 @@ pub enum Holder {
 
 /// Counters for metrics.
 #[derive(Debug, Default)]
-pub struct PeerFigures {
+pub struct PeerCounts {
     /// Requests to other replicas, by outcome.
     pub requests: BTreeMap<&'static str, u64>,
     /// Durations since they were last drained.
@@ -89,7 +89,7 @@ pub struct Peers {
     is_tested: bool,
     next_ns: Option<u64>,
     /// Counters for metrics.
-    pub figures: PeerFigures,
+    pub counts: PeerCounts,
 }
 
 impl Peers {
@@ -110,7 +110,7 @@ impl Peers {
             is_tested: false,
             // For the self-test.
             next_ns: Some(0),
-            figures: PeerFigures::default(),
+            counts: PeerCounts::default(),
         })
     }
 
@@ -163,8 +163,8 @@ impl Peers {
     /// The next forwarded callback that has an outcome.
     pub fn completed(&mut self) -> Option<Completed> {
         let completed = self.outgoing.completed()?;
-        *self.figures.requests.entry(completed.outcome.label()).or_default() += 1;
-        self.figures.took_ns.push(completed.took_ns);
+        *self.counts.requests.entry(completed.outcome.label()).or_default() += 1;
+        self.counts.took_ns.push(completed.took_ns);
         Some(completed)
     }
 

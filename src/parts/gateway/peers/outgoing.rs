@@ -120,7 +120,7 @@ struct Sent {
 }
 
 #[derive(Debug)]
-enum Lane {
+enum Link {
     Closed,
     /// A connection was ordered.
     Ordered,
@@ -140,7 +140,7 @@ enum Lane {
     },
 }
 
-impl Lane {
+impl Link {
     fn id(&self) -> Option<Id> {
         match self {
             Self::Closed | Self::Ordered => None,
@@ -162,7 +162,7 @@ impl Lane {
 struct Peer {
     /// The key of the last id, which the owner has.
     key: PeerKey,
-    lane: Lane,
+    link: Link,
     waiting: VecDeque<Call>,
     /// Requests without an answer, the oldest first.
     sent: VecDeque<Sent>,
@@ -182,7 +182,7 @@ impl Peer {
     fn new(key: PeerKey) -> Self {
         Self {
             key,
-            lane: Lane::Closed,
+            link: Link::Closed,
             waiting: VecDeque::new(),
             sent: VecDeque::new(),
             out: Vec::new(),
@@ -206,20 +206,20 @@ impl Peer {
     }
 
     fn is_idle(&self) -> bool {
-        matches!(self.lane, Lane::Closed) && self.requests() == 0
+        matches!(self.link, Link::Closed) && self.requests() == 0
     }
 
     fn deadline(&self) -> Option<u64> {
-        let of_lane = match &self.lane {
-            Lane::Closed | Lane::Ordered => None,
-            Lane::Connecting { until_ns, .. } | Lane::Greeting { until_ns, .. } => Some(*until_ns),
-            Lane::Open { idle_until_ns, .. } => self.sent.is_empty().then_some(*idle_until_ns),
+        let of_link = match &self.link {
+            Link::Closed | Link::Ordered => None,
+            Link::Connecting { until_ns, .. } | Link::Greeting { until_ns, .. } => Some(*until_ns),
+            Link::Open { idle_until_ns, .. } => self.sent.is_empty().then_some(*idle_until_ns),
         };
-        of_lane.into_iter().chain(self.sent.front().map(|sent| sent.until_ns)).min()
+        of_link.into_iter().chain(self.sent.front().map(|sent| sent.until_ns)).min()
     }
 
     fn cost(&self) -> usize {
-        let held = self.lane.dialler().map_or(0, |dialler| {
+        let held = self.link.dialler().map_or(0, |dialler| {
             heap::cost(size_of::<Dialler>()) + heap::cost(dialler.held_bytes())
         });
         heap::tree_entry::<(Owner, Self)>()
@@ -285,7 +285,7 @@ impl Outgoing {
             || self.request_bytes + size > REQUESTS_BYTES
         {
             self.finish(now, &call, PeerOutcome::Busy);
-        } else if matches!(peer.lane, Lane::Closed) && now.mono_ns < peer.paused_until_ns {
+        } else if matches!(peer.link, Link::Closed) && now.mono_ns < peer.paused_until_ns {
             let outcome = peer.unreachable(now, "circuit");
             self.finish(now, &call, outcome);
         } else {
@@ -336,7 +336,7 @@ impl Outgoing {
 
     fn dial(&mut self, owner: Owner) {
         if let Some(peer) = self.peers.get_mut(&owner) {
-            peer.lane = Lane::Ordered;
+            peer.link = Link::Ordered;
             self.ordered.push_back(owner);
             self.orders.push_back(Order::Connect(Target::Tcp(owner.address)));
         }
@@ -348,10 +348,10 @@ impl Outgoing {
         if peer.waiting.is_empty() {
             return;
         }
-        let (id, dialler) = match &mut peer.lane {
-            Lane::Closed => return self.dial(owner),
-            Lane::Ordered | Lane::Connecting { .. } | Lane::Greeting { .. } => return,
-            Lane::Open { id, dialler, .. } => (*id, dialler),
+        let (id, dialler) = match &mut peer.link {
+            Link::Closed => return self.dial(owner),
+            Link::Ordered | Link::Connecting { .. } | Link::Greeting { .. } => return,
+            Link::Open { id, dialler, .. } => (*id, dialler),
         };
         while let Some(mut call) = peer.waiting.pop_front() {
             let number = peer.next_number;
@@ -392,7 +392,7 @@ impl Outgoing {
         match id {
             Some(id) => {
                 let until_ns = now.mono_ns + time::ms(OUTBOUND_CONNECT_MS);
-                peer.lane = Lane::Connecting { id, until_ns };
+                peer.link = Link::Connecting { id, until_ns };
                 self.by_id.insert(id, owner);
             }
             None => self.fail(now, owner, Failure::Exhausted),
@@ -421,7 +421,7 @@ impl Outgoing {
                 let dialler = Dialler::new(peer.key.clone(), owner.boot, random);
                 dialler.hello(out);
                 let until_ns = now.mono_ns + time::ms(ANSWER_MS);
-                peer.lane = Lane::Greeting { id, dialler: Box::new(dialler), until_ns };
+                peer.link = Link::Greeting { id, dialler: Box::new(dialler), until_ns };
                 return;
             }
             Ok(None) | Err(HangUp::Exhausted) => Failure::Exhausted,
@@ -438,7 +438,7 @@ impl Outgoing {
     pub fn received(&mut self, now: Now, id: Id, bytes: &[u8]) {
         let Some(owner) = self.by_id.get(&id).copied() else { return };
         let Some(peer) = self.peers.get_mut(&owner) else { return };
-        let (Lane::Greeting { dialler, .. } | Lane::Open { dialler, .. }) = &mut peer.lane else {
+        let (Link::Greeting { dialler, .. } | Link::Open { dialler, .. }) = &mut peer.link else {
             return;
         };
         let mut answers = Vec::new();
@@ -475,10 +475,10 @@ impl Outgoing {
     fn after_input(&mut self, now: Now, owner: Owner) {
         let Some(peer) = self.peers.get_mut(&owner) else { return };
         let idle_until_ns = now.mono_ns + time::ms(IDLE_MS);
-        match std::mem::replace(&mut peer.lane, Lane::Closed) {
-            Lane::Greeting { id, mut dialler, .. } if dialler.is_open() => {
+        match std::mem::replace(&mut peer.link, Link::Closed) {
+            Link::Greeting { id, mut dialler, .. } if dialler.is_open() => {
                 dialler.confirm(&mut peer.out);
-                peer.lane = Lane::Open { id, dialler, idle_until_ns };
+                peer.link = Link::Open { id, dialler, idle_until_ns };
                 (peer.pause_ms, peer.paused_until_ns) = (PAUSE_MS, 0);
                 if std::mem::take(&mut peer.is_self_test) {
                     log::info!(
@@ -489,11 +489,11 @@ impl Outgoing {
                 self.orders.push_back(Order::Write(id));
                 self.advance(now, owner);
             }
-            Lane::Open { id, dialler, .. } => peer.lane = Lane::Open { id, dialler, idle_until_ns },
-            lane @ (Lane::Greeting { .. }
-            | Lane::Closed
-            | Lane::Ordered
-            | Lane::Connecting { .. }) => peer.lane = lane,
+            Link::Open { id, dialler, .. } => peer.link = Link::Open { id, dialler, idle_until_ns },
+            link @ (Link::Greeting { .. }
+            | Link::Closed
+            | Link::Ordered
+            | Link::Connecting { .. }) => peer.link = link,
         }
     }
 
@@ -516,11 +516,11 @@ impl Outgoing {
     /// Gives up a connection, and decides the outcome of its requests.
     fn fail(&mut self, now: Now, owner: Owner, failure: Failure) {
         let Some(peer) = self.peers.get_mut(&owner) else { return };
-        if let Some(id) = peer.lane.id() {
+        if let Some(id) = peer.link.id() {
             self.by_id.remove(&id);
             self.orders.push_back(Order::Reset(id));
         }
-        peer.lane = Lane::Closed;
+        peer.link = Link::Closed;
         peer.out = Vec::new();
         if std::mem::take(&mut peer.is_self_test) {
             log::warn!(
@@ -596,7 +596,7 @@ impl Outgoing {
     /// Resets the connections that use other keys than these.
     pub fn set_keys(&mut self, now: Now, keys: &PeerKeys) {
         let uses_other =
-            |peer: &Peer| peer.lane.dialler().is_some_and(|dialler| !keys.has(dialler.key()));
+            |peer: &Peer| peer.link.dialler().is_some_and(|dialler| !keys.has(dialler.key()));
         let stale: Vec<Owner> =
             self.peers.iter().filter(|(_, peer)| uses_other(peer)).map(|(o, _)| *o).collect();
         for owner in stale {
@@ -617,17 +617,17 @@ impl Outgoing {
             self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(o, _)| *o).collect();
         for owner in due {
             let Some(peer) = self.peers.get_mut(&owner) else { continue };
-            match &peer.lane {
-                Lane::Closed | Lane::Ordered => {}
-                Lane::Connecting { .. } => self.fail(now, owner, Failure::Silent),
-                Lane::Greeting { .. } => self.fail(now, owner, Failure::NoGreeting),
-                Lane::Open { .. } if !peer.sent.is_empty() => {
+            match &peer.link {
+                Link::Closed | Link::Ordered => {}
+                Link::Connecting { .. } => self.fail(now, owner, Failure::Silent),
+                Link::Greeting { .. } => self.fail(now, owner, Failure::NoGreeting),
+                Link::Open { .. } if !peer.sent.is_empty() => {
                     self.fail(now, owner, Failure::NoAnswer);
                 }
-                Lane::Open { id, .. } => {
+                Link::Open { id, .. } => {
                     self.by_id.remove(id);
                     self.orders.push_back(Order::Close(*id));
-                    peer.lane = Lane::Closed;
+                    peer.link = Link::Closed;
                     self.forget_if_idle(owner);
                 }
             }
@@ -644,7 +644,7 @@ impl Outgoing {
 
     /// Owners, their requests in flight, and whether the connection is open.
     pub fn owners(&self) -> impl Iterator<Item = (Owner, usize, bool)> {
-        let open = |peer: &Peer| matches!(peer.lane, Lane::Open { .. });
+        let open = |peer: &Peer| matches!(peer.link, Link::Open { .. });
         self.peers.iter().map(move |(owner, peer)| (*owner, peer.requests(), open(peer)))
     }
 }

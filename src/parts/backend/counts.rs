@@ -6,7 +6,7 @@ use crate::time::Now;
 
 /// Counters for metrics.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct Counts {
     /// Messages received.
     pub messages: u64,
     /// Callbacks by status of the gateway; `None`: no response.
