@@ -229,6 +229,10 @@ const PROXY: &[(&str, &[u8])] = &[
 
 /// After the cuts, the kind of the request: `0` any, `1` HEAD, `2` an upgrade.
 const ANSWERS: &[(&str, &[u8])] = &[
+    ("proxy_tunnel", b"2\x04\x144HTTP/1.1 200 Connected\r\nVia: 1.1 p\r\n\r\n"),
+    ("proxy_refusal", b"04HTTP/1.0 407 No\r\nProxy-Authenticate: Basic\r\n\r\nno"),
+    ("proxy_early_bytes", b"04HTTP/1.1 200\r\n\r\n\x81\x00"),
+    ("proxy_ssh", b"04SSH-2.0-OpenSSH_9.6\r\n"),
     ("length", b"00HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1"),
     ("no_content", b"00HTTP/1.1 204 No Content\r\n\r\n"),
     ("not_modified", b"00HTTP/1.1 304\r\nContent-Length: 99999\r\n\r\n"),

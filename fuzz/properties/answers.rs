@@ -1,8 +1,10 @@
 //! Answers that arrive in parts: cuts change neither their content nor their end, limits hold, and
 //! `httparse` and a reference parser read the same.
 
+use wspulse::engine::ProxyFault;
 use wspulse::proto::http::Persistence;
 use wspulse::proto::http_client::{Answer, Asked, Event, Fault, Limits};
+use wspulse::proto::tunnel;
 
 use super::input::{self, Cuts};
 
@@ -18,6 +20,7 @@ pub fn answers(data: &[u8]) {
         Some((b'1', rest)) => (Asked::Head, rest),
         Some((b'2', rest)) => (Asked::Upgrade, rest),
         Some((b'3', rest)) => (Asked::Status, rest),
+        Some((b'4', rest)) => return of_proxy(rest, &cuts),
         Some((_, rest)) => (Asked::Ordinary, rest),
         None => (Asked::Ordinary, rest),
     };
@@ -27,6 +30,22 @@ pub fn answers(data: &[u8]) {
         assert_eq!(read(asked, &bytes, cuts), whole, "cut at {cuts:?}");
     }
     check(asked, &bytes, &whole);
+}
+
+/// An answer to CONNECT: its end is the same however it is cut, but for bytes behind it, which a
+/// cut may leave unread.
+fn of_proxy(bytes: &[u8], cuts: &Cuts) {
+    let read = |cuts: &Cuts| {
+        let mut answer = tunnel::Answer::default();
+        let ends = cuts.parts(bytes).map(|part| answer.read(part));
+        ends.into_iter().find(|end| *end != Ok(false))
+    };
+    let whole = read(&Cuts::none());
+    for cuts in [cuts, &Cuts::everywhere()] {
+        let end = read(cuts);
+        let is_short = whole == Some(Err(ProxyFault::Invalid)) && end == Some(Ok(true));
+        assert!(end == whole || is_short, "{whole:?}, {end:?} cut at {cuts:?}");
+    }
 }
 
 /// The parsed answer.
