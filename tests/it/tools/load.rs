@@ -193,17 +193,29 @@ fn too_few_descriptors_are_reported_at_start() {
 
 #[test]
 fn an_interrupt_prints_the_report() {
-    let mut server = Server::start(&[]);
+    let server = Server::start(&[]);
     let url = format!("ws://{}/echo", server.main);
-    let load = Running::start(&["load", &url, "--clients", "4", "--hold", "1h"]);
-    // Clients are counted once they are answered, and none ends on its own.
-    while !server_has(&mut server, 4) {}
+    let hold = ["--messages", "2", "--hold", "1h"];
+    let load = Running::start(&[&["load", &url, "--clients", "4"], &hold[..]].concat());
+    // A client sends its second message when it has read the first answer. None ends on its own.
+    while received(&server) < 8 {}
     load.signal("INT");
     let (code, page) = load.end();
     assert_eq!(code, 0);
     let page = page.join("\n");
     assert!(page.contains("connected   4 of 4 clients"), "{page}");
     assert!(page.contains("closed      1000 OK"), "{page}");
+}
+
+/// Messages that the server has received.
+fn received(server: &Server) -> u64 {
+    let mut stream = TcpStream::connect(server.admin).unwrap();
+    stream.write_all(b"GET /stats HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let body = response.split_once("\r\n\r\n").unwrap().1;
+    let stats: Value = serde_json::from_str(body).unwrap();
+    stats["messages"]["received"].as_u64().unwrap()
 }
 
 fn server_has(server: &mut Server, clients: u64) -> bool {
