@@ -95,13 +95,14 @@ fn per_second(count: u64, ns: u64) -> String {
 }
 
 fn messages(page: &mut String, report: &Report) {
-    let took_ns = report.last_ns.saturating_sub(report.began_ns);
-    let rate = per_second(report.answered, took_ns);
-    let left = report.sent.saturating_sub(report.answered + report.lost);
-    let left = if left == 0 { String::new() } else { format!(", {left} still in flight") };
-    let (sent, answered) = (report.sent, report.answered);
-    let took = show_time(took_ns);
-    line(page, "messages", &format!("{sent} sent, {answered} answered{left} in {took}: {rate}/s"));
+    let took_ns = report.until_ns.saturating_sub(report.began_ns);
+    let (rate, took) = (per_second(report.answered, took_ns), show_time(took_ns));
+    let Report { due, sent, answered, .. } = *report;
+    let due = if due == sent { String::new() } else { format!("{due} due, ") };
+    line(page, "messages", &format!("{due}{sent} sent, {answered} answered in {took}: {rate}/s"));
+    if report.repeated > 0 {
+        line(page, "", &format!("{} sent again after a reconnect", report.repeated));
+    }
     if report.unasked > 0 {
         line(page, "", &format!("{} unsolicited", report.unasked));
     }
@@ -130,7 +131,7 @@ fn ideal<'r>(plan: &Plan, report: &'r Report) -> Option<Ideal<'r>> {
     (counted && crowded && serial).then(|| Ideal {
         least_ns: report.answered.saturating_mul(each_ns) / servers,
         busiest_ns: busiest.answers.saturating_mul(each_ns),
-        took_ns: report.last_ns.saturating_sub(report.began_ns),
+        took_ns: report.until_ns.saturating_sub(report.began_ns),
         each_ns,
         report,
         busiest,
@@ -277,6 +278,8 @@ fn errors(page: &mut String, plan: &Plan, report: &Report) {
     let messages = [
         (report.failed, "message failed: the gateway sent an error"),
         (report.lost, "message lost: its connection ended before the answer"),
+        (report.unanswered, "message unanswered when the client gave up"),
+        (report.unsent, "message due and never sent: too many were unanswered, or no connection"),
     ];
     for (count, text) in messages.iter().filter(|(count, _)| *count > 0) {
         line(page, label, &format!("{count} × {text}"));
@@ -362,7 +365,7 @@ pub fn json(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> Str
         causes.extend(list.map(|(outcome, count)| (outcome.to_string(), json!(count))));
         causes.into()
     };
-    let took_ns = report.last_ns.saturating_sub(report.began_ns);
+    let took_ns = report.until_ns.saturating_sub(report.began_ns);
     let ideal = ideal(plan, report);
     let value = json!({
         "url": title,
@@ -370,8 +373,12 @@ pub fn json(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> Str
         "connected": report.connected,
         "connect_ms": ms(report.opened_ns.saturating_sub(report.began_ns)),
         "opened": report.opened,
+        "due": report.due,
         "sent": report.sent,
+        "repeated": report.repeated,
         "answered": report.answered,
+        "unsent": report.unsent,
+        "unanswered": report.unanswered,
         "failed": report.failed,
         "unasked": report.unasked,
         "lost": report.lost,

@@ -128,10 +128,12 @@ impl Outcome {
         }
     }
 
-    /// Whether this is not an error. With `--reconnect`, the server may close.
-    fn is_clean(self, when_lost: WhenLost) -> bool {
+    /// Whether this is not an error. With `--reconnect`, the server may close. A client that was
+    /// interrupted while it was connecting says nothing about the server.
+    fn is_clean(self, when_lost: WhenLost, interrupted: bool) -> bool {
         match self {
-            Self::Closed(_) | Self::NotConnected(ConnectError::Stopped) => true,
+            Self::Closed(_) => true,
+            Self::NotConnected(ConnectError::Stopped) => interrupted,
             Self::ClosedEarly(1000 | 1001 | 1012) => when_lost == WhenLost::Reconnect,
             Self::ClosedEarly(_)
             | Self::Broken
@@ -166,22 +168,33 @@ pub struct Report {
     pub connected: u64,
     /// Upgrades answered with 101, reconnects included.
     pub opened: u64,
-    /// Messages sent.
+    /// Messages that were due, by the plan or because the answer before them had arrived.
+    pub due: u64,
+    /// Messages sent, those included that were sent again after a reconnect.
     pub sent: u64,
+    /// Messages that were sent again.
+    pub repeated: u64,
+    /// Messages that were due and never sent.
+    pub unsent: u64,
+    /// Messages without an answer when the client gave up: after `--timeout`, or at the end.
+    pub unanswered: u64,
     /// Answers received.
     pub answered: u64,
     /// Messages to which a gateway sent an error instead of the backend's answer.
     pub failed: u64,
     /// Unsolicited messages: pushes and greetings.
     pub unasked: u64,
-    /// Messages whose connection ended before their answer, unless the client closed it.
+    /// Messages whose connection was ended by the server, or broke, before their answer.
     pub lost: u64,
     /// How connections ended, and why clients never had one.
     pub ends: BTreeMap<Outcome, u64>,
     /// Failed attempts to reconnect.
     pub attempts: BTreeMap<Outcome, u64>,
-    /// Time from message to answer.
+    /// Time from message to answer. A message that was never sent or answered is in it with its age
+    /// at the end.
     pub latency: Histogram,
+    /// How late messages were sent that were due and that the server did not hold up.
+    pub lag: Histogram,
     /// Time between two successive answers of a server, to any client.
     pub(super) gaps: Histogram,
     /// Time from the end of a connection to the client's next one.
@@ -198,6 +211,12 @@ pub struct Report {
     pub opened_ns: u64,
     /// When the last answer arrived or the last connection was opened.
     pub last_ns: u64,
+    /// The end of the time that the rate is relative to.
+    pub until_ns: u64,
+    /// When the last message was due that was never sent or answered.
+    pub(super) due_ns: u64,
+    /// Whether a signal ended the test.
+    pub interrupted: bool,
 }
 
 impl Report {
@@ -238,7 +257,8 @@ impl Report {
 
     /// Errors by cause.
     pub(super) fn causes(&self, plan: &Plan) -> Vec<(Outcome, u64)> {
-        let bad = self.ends.iter().filter(|(outcome, _)| !outcome.is_clean(plan.when_lost));
+        let clean = |outcome: &Outcome| outcome.is_clean(plan.when_lost, self.interrupted);
+        let bad = self.ends.iter().filter(|(outcome, _)| !clean(outcome));
         bad.map(|(outcome, count)| (*outcome, *count)).collect()
     }
 
@@ -246,7 +266,8 @@ impl Report {
     /// and lost ones.
     #[must_use]
     pub fn errors(&self, plan: &Plan) -> u64 {
-        self.causes(plan).iter().map(|(_, count)| count).sum::<u64>() + self.failed + self.lost
+        let messages = self.failed + self.lost + self.unsent + self.unanswered;
+        self.causes(plan).iter().map(|(_, count)| count).sum::<u64>() + messages
     }
 
     /// The thresholds that were exceeded.

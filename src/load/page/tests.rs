@@ -29,6 +29,8 @@ fn plan() -> Plan {
 fn report() -> Report {
     let mut report = Report {
         begun: 40,
+        due: 41,
+        until_ns: ms(4_000),
         connected: 39,
         opened: 78,
         sent: 41,

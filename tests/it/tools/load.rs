@@ -70,6 +70,41 @@ fn an_open_loop_counts_from_when_a_message_was_due() {
     assert!(report["latency"]["max_ms"].as_f64().unwrap() < 600.0, "{report}");
 }
 
+/// A server that is stopped during the run: what was due counts, with its age.
+#[test]
+fn a_stopped_server_is_in_the_report() {
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/echo", server.main);
+    let flags = "--clients 4 --rate 100/s --duration 3s --timeout 300ms --json --max-p99 50ms";
+    let words = ["load", &url].into_iter().chain(flags.split(' '));
+    let load = Running::start(&words.collect::<Vec<_>>());
+    while received(&server) < 20 {}
+    server.signal("STOP");
+    let (code, lines) = load.end();
+    let report: Value = serde_json::from_str(&lines[0]).unwrap();
+    let count = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!(code, 3, "{report}");
+    assert!(count("unanswered") > 0 && count("errors") >= count("unanswered"), "{report}");
+    assert_eq!(count("due"), count("sent") + count("unsent"));
+    assert_eq!(count("due"), count("answered") + count("unanswered") + count("unsent"));
+    assert!(report["latency"]["p99_ms"].as_f64().unwrap() >= 100.0, "{report}");
+    assert_eq!(report["latency"]["count"], report["due"]);
+}
+
+/// A server that is too slow: what was never sent counts, and the rate is that of the plan's time.
+#[test]
+fn an_overloaded_server_is_in_the_report() {
+    let server = Server::start(&["--mount", "/work=echo?work=100ms"]);
+    let url = format!("ws://{}/work", server.main);
+    let flags = "--clients 2 --rate 4000/s --duration 500ms --timeout 300ms --max-errors 0";
+    let (code, report) = load(&url, &format!("{flags} --max-p99 50ms"));
+    let count = |name: &str| report[name].as_u64().unwrap();
+    assert!(code == 3 && (3_000..=4_000).contains(&count("due")), "{report}");
+    assert!(count("unsent") >= 1_000 && count("unanswered") >= 1_000, "{report}");
+    assert!((499.0..501.0).contains(&report["elapsed_ms"].as_f64().unwrap()), "{report}");
+    assert_eq!(report["missed"].as_array().unwrap().len(), 2, "{report}");
+}
+
 #[test]
 fn failures_are_reported_with_their_causes() {
     let server = Server::start(&["--origin", "https://app.example"]);
