@@ -3,11 +3,14 @@
 
 use core::fmt;
 
+use super::hdr::COUNT_MAX;
+
 /// log2 of the buckets per octave.
 const OCTAVE_BITS: u32 = 7;
 const OCTAVE: usize = 1 << OCTAVE_BITS;
 /// Up to 2^47 ns (39 hours); longer times are counted in the last bucket.
-const OCTAVES: usize = 47 - OCTAVE_BITS as usize;
+const OCTAVES: usize = END.trailing_zeros() as usize - OCTAVE_BITS as usize;
+pub(super) const END: u64 = 1 << 47;
 
 /// Counts of values in nanoseconds.
 #[derive(Clone)]
@@ -84,6 +87,51 @@ impl Histogram {
         }
     }
 
+    /// Adds the values of another one.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+        self.least = self.least.min(other.least);
+        self.most = self.most.max(other.most);
+    }
+
+    /// The number of values in each bucket.
+    pub(super) fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Adds the count of a bucket of an encoded histogram. The error is a clause.
+    pub(super) fn put(&mut self, bucket: u64, count: u64) -> Result<(), &'static str> {
+        let at = usize::try_from(bucket).ok().filter(|at| *at < self.counts.len());
+        let at = at.ok_or("has more buckets than there are")?;
+        self.total = self.total.saturating_add(count);
+        if self.total > COUNT_MAX {
+            return Err("has an absurd number of values");
+        }
+        if count > 0 {
+            self.counts[at] += count;
+            self.least = self.least.min(low(at));
+            self.most = self.most.max(low(at + 1) - 1);
+        }
+        Ok(())
+    }
+
+    /// Sets the exact minimum and maximum. The error is a clause.
+    pub(super) fn set_range(&mut self, least: u64, most: u64) -> Result<(), &'static str> {
+        let end = self.counts.len() - 1;
+        let same = |one: u64, other: u64| bucket(one).min(end) == bucket(other).min(end);
+        if self.total > 0 {
+            let sound = least <= most && most <= COUNT_MAX;
+            if !sound || !same(least, self.least) || !same(most, self.most) {
+                return Err("contradicts its minimum or maximum");
+            }
+            (self.least, self.most) = (least, most);
+        }
+        Ok(())
+    }
+
     /// The number of values.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -105,7 +153,8 @@ impl Histogram {
     /// The value that `per_mille` of all values do not exceed; 0 if there is none.
     #[must_use]
     pub fn quantile(&self, per_mille: u64) -> u64 {
-        let rank = (self.total * per_mille).div_ceil(1000).max(1);
+        let rank = (u128::from(self.total) * u128::from(per_mille)).div_ceil(1000).max(1);
+        let rank = rank as u64;
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {
             seen += count;

@@ -5,18 +5,25 @@
 mod backlog;
 mod client;
 mod deflate;
+mod hdr;
 mod histogram;
+mod json;
+mod merge;
+mod outcome;
 mod page;
 mod payloads;
 mod plan;
 mod reconnect;
 mod report;
+mod summary;
 
 pub use histogram::Histogram;
-pub use page::{json, page};
+pub use merge::{NoReport, merge};
+pub use outcome::{ConnectError, Outcome};
 pub use payloads::padding;
 pub use plan::{Answers, Life, Pace, Plan, ServerKind, Thresholds, WhenLost};
-pub use report::{ConnectError, Missed, Outcome, Report, ServerStats};
+pub use report::{Report, ServerStats, Usage};
+pub use summary::Summary;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -60,6 +67,10 @@ pub struct Load {
 enum Phase {
     /// No input yet, so the time is unknown.
     New,
+    /// The start is at a given time.
+    Waiting {
+        start_ns: u64,
+    },
     Going {
         began_ns: u64,
         /// When the last client was started: time limits count from then on.
@@ -186,7 +197,7 @@ impl Load {
         self.shared.timers.armed()
     }
 
-    /// Whether the end of the test is still to come.
+    /// Whether the test has begun, and its end is still to come.
     #[must_use]
     pub fn is_sending(&self) -> bool {
         matches!(self.phase, Phase::Going { .. })
@@ -219,7 +230,7 @@ impl Load {
         while self.shared.connecting < CONNECTING_MAX
             && self.clients.len() < self.shared.plan.clients
             && self.next_number < begun
-            && !self.is_ending()
+            && self.is_sending()
         {
             let target = self.shared.target;
             if !self.connect(now, Client::new(self.next_number, target, Backlog::default())) {
@@ -366,14 +377,21 @@ impl Load {
         self.shared.actions.push_back(Action::Show(text));
     }
 
-    /// The first turn: the run starts.
+    /// The first turn, or the time to start: the test begins.
     fn begin(&mut self, now: Now) {
-        if self.phase == Phase::New {
-            self.phase = Phase::Going { began_ns: now.mono_ns, all_ns: None };
-            let report = &mut self.shared.report;
-            (report.began_ns, report.opened_ns) = (now.mono_ns, now.mono_ns);
-            report.last_ns = now.mono_ns;
-        }
+        let wait_ms = match (self.phase, self.shared.plan.start_ms) {
+            (Phase::New, Some(start_ms)) => start_ms.saturating_sub(now.wall_ms),
+            (Phase::New, None) => 0,
+            (Phase::Waiting { start_ns }, _) if start_ns <= now.mono_ns => 0,
+            _ => return,
+        };
+        let report = &mut self.shared.report;
+        (report.began_ns, report.began_ms) = (now.mono_ns, now.wall_ms);
+        (report.opened_ns, report.last_ns) = (now.mono_ns, now.mono_ns);
+        self.phase = match u64::try_from(wait_ms) {
+            Ok(ms @ 1..) => Phase::Waiting { start_ns: now.mono_ns.saturating_add(time::ms(ms)) },
+            _ => Phase::Going { began_ns: now.mono_ns, all_ns: None },
+        };
     }
 }
 
@@ -427,7 +445,7 @@ impl Engine for Load {
         let phase = self.phase;
         if let Some((client, mut cx)) = self.with(now, id, out) {
             match phase {
-                Phase::New | Phase::Going { .. } => {}
+                Phase::New | Phase::Waiting { .. } | Phase::Going { .. } => {}
                 Phase::Concluding { .. } => client.conclude(&mut cx),
                 Phase::Stopping | Phase::Ended => client.close(&mut cx),
             }
@@ -458,6 +476,7 @@ impl Engine for Load {
                 self.conclude(now);
             }
             Phase::New
+            | Phase::Waiting { .. }
             | Phase::Going { .. }
             | Phase::Concluding { .. }
             | Phase::Stopping
@@ -508,6 +527,7 @@ impl Engine for Load {
         let (began_ns, end_ns) = match self.phase {
             Phase::Going { began_ns, .. } => (began_ns, self.end()),
             Phase::New => return Some(0),
+            Phase::Waiting { start_ns } => return Some(start_ns),
             Phase::Concluding { until_ns } => {
                 return self.shared.timers.next_deadline().into_iter().chain([until_ns]).min();
             }

@@ -9,12 +9,15 @@ use crate::time::ms;
 
 const FOREVER: u64 = u64::MAX;
 
+/// When it is answered, its number, its client and its bytes.
+type Received = (u64, u64, Id, Vec<u8>);
+
 /// A plain echo, which needs no handshake, and the driver of its clients.
 struct Run {
     load: Load,
     now_ns: u64,
     /// Frames that the server has, and when it answers them.
-    server: BinaryHeap<Reverse<(u64, u64, Id, Vec<u8>)>>,
+    server: BinaryHeap<Reverse<Received>>,
     received: u64,
     /// The server answers after this time.
     delay_ns: u64,
@@ -28,13 +31,15 @@ struct Run {
     /// The clients' process gets no CPU.
     starved: std::ops::Range<u64>,
     interrupts: Vec<u64>,
+    /// The server accepts connections and reads nothing.
+    deaf: bool,
     exited: bool,
 }
 
-fn plan(life: Life, pace: Pace, clients: usize) -> Plan {
+pub(super) fn plan(life: Life, pace: Pace, clients: usize) -> Plan {
     Plan {
         targets: vec![Target::Tcp(([127, 0, 0, 1], 1).into())],
-        ask: Ask::default(),
+        ask: Ask { host: "h".to_owned(), path: "/".to_owned(), ..Ask::default() },
         clients,
         ramp: None,
         life,
@@ -47,6 +52,7 @@ fn plan(life: Life, pace: Pace, clients: usize) -> Plan {
         answers: Answers::Any,
         patience_ms: 60_000,
         progress_ms: None,
+        start_ms: None,
     }
 }
 
@@ -73,12 +79,13 @@ impl Run {
             away: 0..0,
             starved: 0..0,
             interrupts: Vec::new(),
+            deaf: false,
             exited: false,
         }
     }
 
     fn now(&self) -> Now {
-        Now { mono_ns: self.now_ns, wall_ms: 0 }
+        Now { mono_ns: self.now_ns, wall_ms: (self.now_ns / 1_000_000) as i64 }
     }
 
     fn report(mut self) -> Report {
@@ -142,7 +149,7 @@ impl Run {
 
     /// The server receives short frames, with their masks.
     fn receive(&mut self, id: Id, out: &Out) {
-        let mut bytes = &out.bytes[..];
+        let mut bytes = if self.deaf { &[][..] } else { &out.bytes[..] };
         while let [_, length, ..] = bytes {
             let (frame, rest) = bytes.split_at(2 + 4 + usize::from(length & 0x7f));
             let start_ns = self.free_ns.max(self.now_ns);
@@ -209,7 +216,7 @@ fn a_healthy_server_leaves_nothing_unanswered() {
 /// The server is stopped (SIGSTOP) for the second half, and does not come back.
 #[test]
 fn a_stopped_server_cannot_hide_what_was_due() {
-    let limits = Thresholds { p99_ms: Some(50), errors: Some(0), downtime_ms: None };
+    let limits = Thresholds { p99_ns: Some(ms(50)), errors: Some(0), downtime_ns: None };
     for pace in [rate(100), Pace::Closed { depth: 2 }] {
         let plan = Plan { patience_ms: 3_000, ..plan(for_ms(1_000), pace, 4) };
         let mut run = Run::of(plan.clone());
@@ -217,9 +224,12 @@ fn a_stopped_server_cannot_hide_what_was_due() {
         let report = run.report();
         check(&report);
         assert!(report.unanswered > 0 && report.unsent == 0, "{report:?}");
-        assert_eq!(report.errors(&plan), report.unanswered + 4, "the connections failed as well");
+        let mut summary = Summary::new("", &plan, &report);
+        assert_eq!(summary.errors, report.unanswered + 4, "the connections failed as well");
         assert!(report.latency.most() >= ms(3_000), "{:?}", report.latency);
-        let missed = report.missed(&plan, &limits);
+        assert_eq!(summary.judge(&limits), 3);
+        assert_eq!(summary.limited, 0);
+        let missed = summary.missed;
         if pace == rate(100) {
             assert!((report.due, report.sent) == (400, 400), "{report:?}");
             assert!(report.latency.quantile(990) > ms(2_900), "{:?}", report.latency);
@@ -227,7 +237,7 @@ fn a_stopped_server_cannot_hide_what_was_due() {
         } else {
             // A closed loop waits, so that few messages were due. They count as errors.
             assert_eq!(report.unanswered, 8);
-            assert!(missed.iter().any(|missed| matches!(missed, Missed::Errors { .. })));
+            assert!(missed.iter().any(|missed| missed == "--max-errors 0: was 12 errors"));
         }
     }
 }
@@ -256,7 +266,9 @@ fn an_overloaded_server_cannot_hide_what_was_never_sent() {
     assert!(report.unsent > 25_000 && report.unanswered > 9_000, "{report:?}");
     assert_eq!(report.until_ns - report.began_ns, ms(4_000));
     assert!(report.latency.quantile(500) > ms(10_000), "{}", report.latency.quantile(500));
-    assert!(report.errors(&plan) >= report.unsent + report.unanswered);
+    let summary = Summary::new("", &plan, &report);
+    assert!(summary.errors >= report.unsent + report.unanswered);
+    assert_eq!(summary.limited, 0);
     assert!(report.lag.most() == 0, "the server held messages up, not the generator");
 }
 
@@ -312,6 +324,9 @@ fn interrupts() {
         let report = run.report();
         check(&report);
         assert!(report.interrupted);
+        let mut summary = Summary::new("", &plan(for_ms(60_000), rate(100), 4), &report);
+        assert_eq!(summary.judge(&Thresholds { p99_ns: Some(1), ..Thresholds::default() }), 4);
+        assert_eq!(summary.missed.len(), 1, "thresholds are still compared");
         assert_eq!((report.due, report.unsent), (200, 0));
         assert_eq!(report.unanswered > 0, cut, "{report:?}");
         assert!(report.latency.most() < ms(300));
@@ -327,4 +342,78 @@ fn a_starved_generator_says_so() {
     check(&report);
     assert_eq!((report.due, report.answered), (400, 400));
     assert!(report.lag.most() > ms(480) && report.lag.total() == 400, "{:?}", report.lag.most());
+    let summary = Summary::new("", &plan(for_ms(1_000), rate(100), 4), &report);
+    assert_eq!(summary.limited, 1);
+    assert!(summary.page().contains(
+        "\n            the generator, not the server, was the limit: more CPU or more generators\n"
+    ));
+}
+
+/// Clients that are interrupted while they connect say nothing about the server, unless the test
+/// was long enough.
+#[test]
+fn clients_that_never_connected() {
+    for interrupts in [vec![ms(1_300)], vec![]] {
+        let plan = Plan { server_kind: ServerKind::WebSocket, ..plan(for_ms(500), rate(9), 4) };
+        let mut run = Run::of(plan.clone());
+        run.deaf = true;
+        run.interrupts = interrupts.clone();
+        let report = run.report();
+        let mut summary = Summary::new("", &plan, &report);
+        let code = summary.judge(&Thresholds::default());
+        let page = summary.page();
+        if interrupts.is_empty() {
+            assert_eq!((code, summary.errors, summary.not_yet_connected), (1, 4, 0), "{page}");
+            assert!(page.contains("\nfailed      4 clients never connected\n"), "{page}");
+        } else {
+            assert_eq!((code, summary.errors, summary.not_yet_connected), (4, 0, 4), "{page}");
+            assert!(
+                page.contains("\n            4 clients still connecting at the end\n"),
+                "{page}"
+            );
+            assert!(!page.contains("failed"), "{page}");
+        }
+    }
+}
+
+/// Several generators start together.
+#[test]
+fn a_start_at_a_given_time() {
+    for (start_ms, began_ms) in [(2_500, 2_500), (-1_000, 1_000)] {
+        let plan = Plan { start_ms: Some(start_ms), ..plan(for_ms(500), rate(100), 4) };
+        let report = Run::of(plan).report();
+        check(&report);
+        assert_eq!((report.began_ns, report.due), (ms(began_ms), 200));
+    }
+    let plan = Plan { start_ms: Some(60_000), ..plan(for_ms(500), rate(100), 4) };
+    let mut run = Run::of(plan.clone());
+    run.interrupts = vec![ms(1_300)];
+    let report = run.report();
+    assert_eq!((report.begun, report.due, report.interrupted), (0, 0, true));
+    assert!(Summary::new("", &plan, &report).page().contains("connected   none\n"));
+}
+
+fn used(cpu: u64, waiting: u64, wall_ms: u64) -> Usage {
+    let part = |percent: u64| ms(wall_ms) / 100 * percent;
+    Usage { cpu_ns: part(cpu), waiting_ns: Some(part(waiting)), wall_ns: ms(wall_ms) }
+}
+
+/// In a closed loop, a generator that never waits for answers is the limit.
+#[test]
+fn a_busy_generator_says_so() {
+    for (usage, limited, starved) in [
+        (used(98, 1, 5_000), 1, 0),
+        (used(90, 2, 5_000), 0, 0),
+        (used(50, 48, 5_000), 0, 1),
+        (used(99, 0, 900), 0, 0),
+    ] {
+        let plan = plan(for_ms(1_000), Pace::Closed { depth: 1 }, 4);
+        let report = Report { usage: Some(usage), ..Run::of(plan.clone()).report() };
+        let summary = Summary::new("", &plan, &report);
+        assert_eq!((summary.limited, summary.starved), (limited, starved), "{usage:?}");
+    }
+    // An open loop that keeps up is no limit, however busy it is.
+    let plan = plan(for_ms(1_000), rate(100), 4);
+    let report = Report { usage: Some(used(99, 0, 5_000)), ..Run::of(plan.clone()).report() };
+    assert_eq!(Summary::new("", &plan, &report).limited, 0);
 }

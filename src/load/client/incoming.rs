@@ -1,8 +1,8 @@
 //! Incoming frames of a client, the messages that they form, and their classification.
 
+use super::super::outcome::Outcome;
 use super::super::payloads::{MessageId, Prefix};
 use super::super::plan::{Answers, Pace, ServerKind};
-use super::super::report::Outcome;
 use super::{Client, Cx, Failure, Stage, masked};
 use crate::engine::Action;
 use crate::proto::frame::{self, Opcode};

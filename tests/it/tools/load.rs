@@ -38,6 +38,7 @@ fn the_report_is_readable() {
         "█",
         "closed      1000 OK                      by us                 3\n",
         "errors      none\n",
+        "\ngenerator   ",
         "served by   ",
     ] {
         assert!(rest.contains(part), "{part} in\n{page}");
@@ -112,47 +113,55 @@ fn failures_are_reported_with_their_causes() {
     let nowhere = closed();
     let wrong_key = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n";
-    for (url, flags, cause) in [
-        (format!("ws://{nowhere}/"), "", "connection refused"),
+    for (url, flags, code, text) in [
+        (format!("ws://{nowhere}/"), "", "refused", "connection refused"),
         (
             format!("ws://{main}/nothing"),
             "",
+            "status_404",
             "upgrade answered with 404: no WebSocket at that path",
         ),
         (
             format!("ws://{main}/echo"),
             "--origin https://evil.example",
+            "status_403",
             "upgrade answered with 403: not allowed; it may need an Origin or credentials",
         ),
         (
             format!("ws://{}/", answering(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")),
             "",
+            "status_503",
             "upgrade answered with 503: unavailable, draining or full",
         ),
         (
             format!("ws://{}/", answering(b"\x15\x03\x01\x00\x02\x02\x46")),
             "",
+            "upgrade_tls",
             "upgrade failed: the port requires TLS",
         ),
         (
             format!("ws://{}/", answering(b"SSH-2.0-x\r\n")),
             "",
+            "upgrade_http_not_http",
             "upgrade failed: the response is not HTTP",
         ),
         (
             format!("ws://{}/", answering(wrong_key)),
             "",
+            "upgrade_wrong_key",
             "upgrade failed: the accept key is wrong: this is not a WebSocket server",
         ),
         (
             format!("ws://{}/", answering(b"")),
             "--timeout 100ms",
+            "no_upgrade_response",
             "connected, but no upgrade response in time",
         ),
     ] {
-        let (code, report) = load(&url, &format!("--clients 3 --messages 1 {flags}"));
-        assert_eq!((code, &report["connected"]), (1, &0.into()), "{url}");
-        assert_eq!(report["causes"], serde_json::json!({ cause: 3 }), "{url}");
+        let (exit, report) = load(&url, &format!("--clients 3 --messages 1 {flags}"));
+        assert_eq!((exit, &report["connected"]), (1, &0.into()), "{url}");
+        let causes = serde_json::json!({ code: { "count": 3, "text": text } });
+        assert_eq!(report["causes"], causes, "{url}");
         assert_eq!(report["errors"], 3);
     }
 }
@@ -161,22 +170,24 @@ fn failures_are_reported_with_their_causes() {
 fn broken_connections_and_wrong_answers_are_counted() {
     let server = Server::start(&["--faults"]);
     for (path, flags, cause) in [
-        ("/echo?fault=rst", "", "broken without a Close (1006)"),
-        ("/echo?fault=stall-read", "--timeout 200ms", "connected, but no answer in time"),
-        (
-            "/echo?close_after=50ms&code=1013&reason=full",
-            "--hold 10s",
-            "closed early by the server: 1013",
-        ),
-        ("/socket", "--verify", "an answer differs from its message"),
+        ("/echo?fault=rst", "", "broken"),
+        ("/echo?fault=stall-read", "--timeout 200ms", "no_answer"),
+        ("/echo?close_after=50ms&code=1013&reason=full", "--hold 10s", "closed_early_1013"),
+        ("/socket", "--verify", "wrong_answer"),
     ] {
         let url = format!("ws://{}{path}", server.main);
         let hold = if flags.contains("--hold") { "" } else { "--messages 2" };
         let (code, report) = load(&url, &format!("--clients 2 {hold} {flags} --max-errors 0"));
-        assert_eq!((code, &report["causes"]), (3, &serde_json::json!({ cause: 2 })), "{path}");
+        assert_eq!((code, &report["causes"][cause]["count"]), (3, &2.into()), "{path}");
     }
+    // Someone who asks for a check does not accept a wrong answer.
+    let socket = format!("ws://{}/socket", server.main);
+    let (code, report) = load(&socket, "--clients 2 --messages 2 --verify");
+    assert_eq!((code, &report["missed"][0]), (3, &"--verify: was 4 errors".into()), "{report}");
+    let (code, _) = load(&socket, "--clients 2 --messages 2 --verify --max-errors 4");
+    assert_eq!(code, 0);
     // Without --verify any message counts as an answer, except unsolicited ones.
-    let (code, report) = load(&format!("ws://{}/socket", server.main), "--clients 2 --messages 3");
+    let (code, report) = load(&socket, "--clients 2 --messages 3");
     assert_eq!((code, &report["answered"], &report["unasked"]), (0, &6.into(), &2.into()));
 }
 
@@ -211,8 +222,7 @@ fn every_address_of_a_name_is_tried() {
     let (code, report) = load("ws://pulse.invalid/echo?x=1", &flags);
     assert_eq!((code, &report["connected"]), (0, &2.into()));
     let (code, report) = load("ws://a..b/", "--clients 2");
-    let cause = "the host name cannot be resolved";
-    assert_eq!((code, &report["causes"]), (1, &serde_json::json!({ cause: 2 })));
+    assert_eq!((code, &report["causes"]["no_such_name"]["count"]), (1, &2.into()));
 }
 
 #[test]
@@ -236,8 +246,9 @@ fn an_interrupt_prints_the_report() {
     while received(&server) < 8 {}
     load.signal("INT");
     let (code, page) = load.end();
-    assert_eq!(code, 0);
+    assert_eq!(code, 4);
     let page = page.join("\n");
+    assert!(page.contains("interrupted a signal ended the test before its time"), "{page}");
     assert!(page.contains("connected   4 of 4 clients"), "{page}");
     assert!(page.contains("closed      1000 OK"), "{page}");
 }
@@ -271,9 +282,57 @@ fn a_second_interrupt_ends_at_once() {
         load.signal("TERM");
     }
     let (code, page) = load.end();
-    assert_eq!(code, 0);
+    assert_eq!(code, 4);
     // The server has accepted both; the second client may not have read its 101 yet.
     assert!(page.join("\n").contains(" of 2 clients"), "{page:?}");
+    assert!(!page.join("\n").contains("failed"), "{page:?}");
+}
+
+/// Reports of two generators become one, with the thresholds of the last step.
+#[test]
+fn reports_are_merged() {
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/echo", server.main);
+    let folder = std::env::temp_dir().join(format!("wspulse-merge-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let files = ["one", "other"].map(|name| folder.join(name).to_string_lossy().into_owned());
+    let start = wspulse::time::rfc3339(wspulse::net::clock::now().wall_ms + 300);
+    let generators = files.each_ref().map(|_| {
+        let words = ["load", &url, "--json", "--messages", "200", "--start-at", &start];
+        Running::start(&words)
+    });
+    for (generator, file) in generators.into_iter().zip(&files) {
+        let (code, lines) = generator.end();
+        assert_eq!(code, 0);
+        std::fs::write(file, lines.join("\n")).unwrap();
+    }
+    let merge = |flags: &[&str]| {
+        let words = [&["load", "--merge", &files[0], &files[1]], flags].concat();
+        run(&words, b"")
+    };
+    let (code, page, err) = merge(&[]);
+    assert_eq!((code, &*err), (0, ""));
+    for part in [
+        "   2 generators with 10 clients, 200 messages each\n",
+        "\nconnected   20 of 20 clients",
+        "\nmessages    4000 sent, 4000 answered in ",
+        "\nclosed      1000 OK                      by us                20\n",
+    ] {
+        assert!(page.contains(part), "{part} in\n{page}");
+    }
+    let (code, json, _) = merge(&["--json", "--max-p99", "1us"]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &report["latency"]["count"]), (3, &4_000.into()));
+    std::fs::write(&files[1], &json[..json.len() / 2]).unwrap();
+    let (code, out, err) = merge(&[]);
+    assert_eq!((code, &*out), (1, ""));
+    assert!(
+        err.starts_with(&format!("wspulse: --merge: {}, line 1: it is not a", files[1])),
+        "{err}"
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+    let (code, _, err) = merge(&[]);
+    assert!(code == 1 && err.starts_with("wspulse: --merge: cannot read /"), "{err}");
 }
 
 #[test]
