@@ -21,6 +21,7 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let watches = watches().into_iter().map(|(name, bytes)| ("watch", name, bytes));
     let gateways = GATEWAYS.iter().map(|(name, bytes)| ("gateway", *name, bytes.to_vec()));
     let peers = PEERS.iter().map(|(name, bytes)| ("peers", *name, bytes.to_vec()));
+    let reports = reports().into_iter().map(|(name, bytes)| ("reports", name, bytes));
     let services = services().into_iter().map(|(name, bytes)| ("aws", name, bytes));
     texts
         .chain(frames)
@@ -29,7 +30,40 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         .chain(gateways)
         .chain(peers)
         .chain(services)
+        .chain(reports)
         .collect()
+}
+
+/// A report of `load --json`.
+const REPORT: &str = "\
+    {\"answered\":1988,\"apart_ms\":0.0,\"began_ms\":1795946273485.0,\"busiest_ms\":null,\"cau\
+    ses\":{\"refused\":{\"count\":3,\"text\":\"connection refused\"}},\"clients\":10,\"closed_\
+    by_server\":{\"1012\":2},\"closes\":{\"1000\":9,\"1006\":1,\"1012\":2},\"connect_ms\":6.13\
+    7047,\"connected\":10,\"cpu_share\":0.09406098128038401,\"downtime\":{\"histogram\":\"HIST\
+    FAAAADN4AQEoANf/HISTEwAAAAAAAAAAAAAAAgAAAAAAAAABAAB///////8/8AAAAAAAAHe7B/M=\",\"min_ms\":\
+    0.0,\"max_ms\":0.0},\"due\":1988,\"elapsed_ms\":1000.0,\"failed\":0,\"failed_attempts\":{}\
+    ,\"generators\":1,\"ideal_ms\":null,\"interrupted\":false,\"lag\":{\"histogram\":\"HISTFAA\
+    AADN4AQEoANf/HISTEwAAAAAAAAAAAAAAAgAAAAAAAAABAAB///////8/8AAAAAAAAHe7B/M=\",\"min_ms\":0.0\
+    ,\"max_ms\":0.0},\"latency\":{\"histogram\":\"HISTEwAAAAQAAAAAAAAAAgAAAAAAAAABAAB///////8/\
+    8AAAAAAAAAECBQQ=\",\"min_ms\":1e-06,\"max_ms\":5e-06},\"limited\":1,\"lost\":0,\"not_yet_c\
+    onnected\":0,\"opened\":10,\"reconnect\":true,\"repeated\":0,\"schema\":2,\"sent\":1988,\"\
+    servers\":[{\"answers\":1988,\"connections\":10,\"name\":\"pod-0\"}],\"starved\":0,\"still\
+    _down\":0,\"storm_peak\":0,\"task\":\"10 clients, messages for 1s, 200/s a client\",\"unan\
+    swered\":0,\"unasked\":0,\"unsent\":0,\"url\":\"ws://h/\",\"verify\":false,\"waiting_share\
+    \":0.050315982932392936}";
+/// Reports, see `properties/reports.rs`.
+fn reports() -> Vec<(&'static str, Vec<u8>)> {
+    let changed = |from: &str, to: &str| REPORT.replacen(from, to, 1).into_bytes();
+    vec![
+        ("whole", REPORT.into()),
+        ("two_lines", format!("{REPORT}\n{REPORT}\n").into_bytes()),
+        ("cut_off", REPORT[..REPORT.len() / 2].into()),
+        ("no_schema", b"{}".to_vec()),
+        ("another_schema", changed("\"schema\":2", "\"schema\":1")),
+        ("absurd_count", changed("\"sent\":", "\"sent\":1844674407370955")),
+        ("control_characters", changed("ws://h/", "ws://\\u001b[2J")),
+        ("damaged_histogram", changed("\"HISTF", "\"HISTG")),
+    ]
 }
 
 /// Answers of services, files, variables, see `properties/aws.rs`.

@@ -32,6 +32,11 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         },
         #[cfg(feature = "tools")]
+        Ok(Command::Merge(merge)) => match run::merge(*merge) {
+            Ok((code, report)) => code.max(print(&report)),
+            Err(error) => fail(&error),
+        },
+        #[cfg(feature = "tools")]
         Ok(Command::Connect(connect)) => match run::connect(*connect) {
             Ok(code) => code,
             Err(error) => fail(&error),

@@ -6,6 +6,41 @@ pub fn duration_ms(text: &str) -> Option<u64> {
     scaled(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)])
 }
 
+/// Parses a duration into nanoseconds, with decimals and also in microseconds: `1.5ms`, `500us`.
+#[must_use]
+pub fn duration_ns(text: &str) -> Option<u64> {
+    let units = [
+        ("us", 1_000),
+        ("µs", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    if text == "0" {
+        return Some(0);
+    }
+    let split = |(unit, scale): &(&str, u64)| Some((text.strip_suffix(unit)?, *scale));
+    let (number, scale) = units.iter().find_map(split)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if !(is_digits(whole) && is_digits(fraction) && (1..=9).contains(&fraction.len())) {
+        return None;
+    }
+    // At most 9 digits, so the product fits.
+    let fraction = fraction.parse::<u64>().ok()? * scale / 10_u64.pow(fraction.len() as u32);
+    whole.parse::<u64>().ok()?.checked_mul(scale)?.checked_add(fraction)
+}
+
+/// Formats nanoseconds as [`duration_ns`] reads them.
+#[must_use]
+pub fn show_span(ns: u64) -> String {
+    match ns {
+        _ if ns.is_multiple_of(1_000_000) => show_duration(ns / 1_000_000),
+        0..1_000_000 => format!("{}us", ns as f64 / 1e3),
+        _ => format!("{}ms", ns as f64 / 1e6),
+    }
+}
+
 /// Parses a size into bytes; a number without a unit is bytes.
 #[must_use]
 pub fn size(text: &str) -> Option<u64> {
@@ -88,6 +123,30 @@ mod tests {
             "9999999999999999h",
         ] {
             assert_eq!(duration_ms(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn spans() {
+        for (text, ns) in [
+            ("500us", 500_000),
+            ("1.5ms", 1_500_000),
+            ("0.5us", 500),
+            ("10s", 10_000_000_000),
+            ("2h", 7_200_000_000_000),
+        ] {
+            assert_eq!((duration_ns(text), show_span(ns)), (Some(ns), text.to_owned()));
+        }
+        for (text, ns) in
+            [("20µs", 20_000), ("1.50s", 1_500_000_000), ("0", 0), ("0.25m", 15_000_000_000)]
+        {
+            assert_eq!(duration_ns(text), Some(ns), "{text}");
+        }
+        for text in ["", "s", ".5s", "5.s", "1.2.3s", "-1s", "+1s", "1e3s", "1.5", "5", "1 ms"] {
+            assert_eq!(duration_ns(text), None, "{text}");
+        }
+        for text in ["1.0000000001s", "99999999999999999999h", "9999999999h", "1nm"] {
+            assert_eq!(duration_ns(text), None, "{text}");
         }
     }
 

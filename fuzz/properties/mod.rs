@@ -16,6 +16,7 @@ mod output;
 mod peers;
 mod proxy;
 mod puff;
+mod reports;
 mod server;
 mod session;
 mod utf8;
@@ -30,6 +31,7 @@ pub use handshake::handshake;
 pub use head::head;
 pub use peers::peers;
 pub use proxy::proxy;
+pub use reports::reports;
 pub use server::server;
 pub use utf8::utf8;
 pub use watch::watch;
@@ -38,7 +40,7 @@ pub use watch::watch;
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const PROPERTIES: [Property; 12] = [
+pub const PROPERTIES: [Property; 13] = [
     ("answers", answers),
     ("aws", aws),
     ("head", head),
@@ -51,4 +53,5 @@ pub const PROPERTIES: [Property; 12] = [
     ("gateway", gateway),
     ("peers", peers),
     ("proxy", proxy),
+    ("reports", reports),
 ];

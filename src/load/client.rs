@@ -6,10 +6,11 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use super::Shared;
+use super::backlog::Backlog;
 use super::deflate;
+use super::outcome::{ConnectError, Outcome};
 use super::payloads::{MessageId, Payloads};
 use super::plan::{Pace, ServerKind};
-use super::report::{ConnectError, Outcome};
 use crate::behaviours::Kind;
 use crate::engine::{Action, HangUp, Id, Now, Out};
 use crate::outbox::{Blocks, Outbox};
@@ -25,6 +26,10 @@ const HANDSHAKE_MS: u64 = 10_000;
 /// Unanswered messages of a client with `Pace::Open`. Further ones are sent late, but their latency
 /// counts from when they were due.
 const IN_FLIGHT_MAX: u64 = 1_024;
+/// Bytes of messages that were due together and are written at once.
+const OUT_MAX: usize = 256 * 1024;
+/// For `Client::free_ns`.
+const BLOCKED: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(super) struct Cx<'a> {
@@ -44,12 +49,16 @@ pub(super) struct Client {
     sent: u64,
     /// Messages that were answered, or that a gateway reported as failed.
     answered: u64,
-    /// With `Pace::Closed`: when each unanswered message was sent.
+    /// With `Pace::Closed`: when each unanswered message was first sent.
     sent_ns: VecDeque<u64>,
-    /// With `Pace::Open`: the first message of this connection, and when it was due.
-    first: (u64, u64),
+    /// What earlier connections left; its `sent_ns` are those of messages not yet repeated.
+    earlier: Backlog,
     /// When the next message is due; `None` while too many are unanswered.
     due_ns: Option<u64>,
+    /// With `Pace::Open`: since when the server has not kept us from sending.
+    free_ns: u64,
+    /// Whether we began to close an open connection.
+    closes: bool,
     /// Since when an answer, or the end of a handshake, has been awaited.
     waiting_ns: Option<u64>,
     /// When the end of the connection was first noticed.
@@ -94,18 +103,19 @@ impl From<Failure> for Outcome {
 }
 
 impl Client {
-    /// `answered`: messages that were answered on earlier connections.
-    pub(super) fn new(number: u64, target: usize, answered: u64) -> Self {
+    pub(super) fn new(number: u64, target: usize, earlier: Backlog) -> Self {
         Self {
             number,
             target,
             stage: Stage::Connecting,
             outcome: Outcome::NotConnected(ConnectError::CutOff),
-            sent: answered,
-            answered,
+            sent: earlier.answered,
+            answered: earlier.answered,
             sent_ns: VecDeque::new(),
-            first: (answered, 0),
+            earlier,
             due_ns: None,
+            free_ns: BLOCKED,
+            closes: false,
             waiting_ns: None,
             ended_ns: None,
             server: 0,
@@ -129,29 +139,34 @@ impl Client {
         self.outcome
     }
 
-    pub(super) fn answered(&self) -> u64 {
-        self.answered
-    }
-
     pub(super) fn ended_ns(&self) -> Option<u64> {
         self.ended_ns
     }
 
-    fn in_flight(&self) -> u64 {
+    pub(super) fn in_flight(&self) -> u64 {
         self.sent - self.answered
     }
 
-    /// Messages whose answers will not come, unless we closed the connection.
-    pub(super) fn lost(&self) -> u64 {
-        match self.outcome {
-            Outcome::Closed(_) => 0,
-            Outcome::ClosedEarly(_)
-            | Outcome::Broken
-            | Outcome::NotConnected(_)
-            | Outcome::Refused(_)
-            | Outcome::Wrong
-            | Outcome::InvalidFrame
-            | Outcome::Silent => self.in_flight(),
+    /// Messages whose answers will not come: lost with their connection, and unanswered although
+    /// we waited before we gave it up.
+    pub(super) fn missing(&self) -> (u64, u64) {
+        let waited = self.closes || self.outcome == Outcome::Silent;
+        if waited { (0, self.in_flight()) } else { (self.in_flight(), 0) }
+    }
+
+    /// Messages that an earlier connection had sent already.
+    pub(super) fn repeated(&self) -> u64 {
+        self.sent.min(self.earlier.sent) - self.earlier.answered
+    }
+
+    /// What is left for the next connection, or for the report.
+    pub(super) fn backlog(&self) -> Backlog {
+        let times = self.sent_ns.iter().chain(&self.earlier.sent_ns);
+        Backlog {
+            answered: self.answered,
+            sent: self.sent.max(self.earlier.sent),
+            sent_ns: times.copied().collect(),
+            first_ns: self.earlier.first_ns,
         }
     }
 
@@ -159,8 +174,10 @@ impl Client {
         self.outbox.unsent()
     }
 
-    pub(super) fn sent(&mut self, n: usize) {
+    /// Returns whether messages that are due waited for this.
+    pub(super) fn sent(&mut self, n: usize) -> bool {
         self.outbox.sent(n, &mut Blocks::default(), 0);
+        self.free_ns == BLOCKED && self.outbox.is_empty() && self.stage == Stage::Open
     }
 
     pub(super) fn keep(&mut self, shared: &[u8], taken: usize, cx: &mut Cx<'_>) {
@@ -206,32 +223,37 @@ impl Client {
             Pace::Closed { depth } => (0..depth).for_each(|_| self.send_next(cx)),
             Pace::Open { interval_ns } => {
                 // A random phase: clients that start together must not send together.
-                let first_ns = now_ns + cx.shared.rng.below(interval_ns);
-                self.first = (self.sent, first_ns);
+                let phase_ns = cx.shared.rng.below(interval_ns);
+                self.earlier.first_ns.get_or_insert(now_ns + phase_ns);
                 self.send_due(cx);
             }
         }
     }
 
-    /// When a message is due, whether earlier ones were answered or not.
-    fn due(&self, index: u64, interval_ns: u64) -> u64 {
-        let (first, first_ns) = self.first;
-        first_ns.saturating_add((index - first).saturating_mul(interval_ns))
-    }
-
     /// Sends all messages that are due, and schedules the next.
     fn send_due(&mut self, cx: &mut Cx<'_>) {
         let Pace::Open { interval_ns } = cx.shared.plan.pace else { return };
+        let now_ns = cx.now.mono_ns;
         self.due_ns = None;
-        while self.stage == Stage::Open && self.sent < cx.shared.plan.messages() {
-            let due_ns = self.due(self.sent, interval_ns);
-            if due_ns > cx.now.mono_ns {
+        while self.stage == Stage::Open && self.sent < cx.shared.messages {
+            let due_ns = self.earlier.due(self.sent, interval_ns);
+            if due_ns >= cx.shared.until_ns {
+                return;
+            }
+            if due_ns > now_ns || cx.out.bytes.len() >= OUT_MAX {
                 self.due_ns = Some(due_ns);
                 cx.shared.schedule.push(Reverse((due_ns, cx.id)));
                 return;
             }
-            if self.in_flight() >= IN_FLIGHT_MAX {
+            if self.in_flight() >= IN_FLIGHT_MAX || !self.outbox.is_empty() {
+                self.free_ns = BLOCKED;
                 return;
+            }
+            if self.free_ns == BLOCKED {
+                self.free_ns = now_ns;
+            }
+            if due_ns >= self.free_ns {
+                cx.shared.report.lag.record(now_ns - due_ns);
             }
             self.send_next(cx);
         }
@@ -284,7 +306,7 @@ impl Client {
 
     /// Sends the next message, if any is left.
     fn send_next(&mut self, cx: &mut Cx<'_>) {
-        if self.stage != Stage::Open || self.sent >= cx.shared.plan.messages() {
+        if self.stage != Stage::Open || self.sent >= cx.shared.messages {
             return;
         }
         let id = MessageId::new(self.number, self.sent);
@@ -313,7 +335,8 @@ impl Client {
         self.sent += 1;
         cx.shared.report.sent += 1;
         if matches!(cx.shared.plan.pace, Pace::Closed { .. }) {
-            self.sent_ns.push_back(cx.now.mono_ns);
+            let first_ns = self.earlier.sent_ns.pop_front();
+            self.sent_ns.push_back(first_ns.unwrap_or(cx.now.mono_ns));
         }
         if self.waiting_ns.is_none() {
             self.wait(cx);
@@ -326,6 +349,7 @@ impl Client {
             Stage::Open => {
                 masked(cx, 0x88, 2, |out, _| out.extend_from_slice(&1000_u16.to_be_bytes()));
                 self.stage = Stage::Closing;
+                self.closes = true;
                 self.wait(cx);
             }
             Stage::Connecting | Stage::Upgrading => {
@@ -333,6 +357,13 @@ impl Client {
                 self.finish(Action::Reset(cx.id), cx);
             }
             Stage::Closing | Stage::Ended => {}
+        }
+    }
+
+    /// No message is sent any more: closes unless an answer is still to come.
+    pub(super) fn conclude(&mut self, cx: &mut Cx<'_>) {
+        if self.stage != Stage::Open || self.in_flight() == 0 {
+            self.close(cx);
         }
     }
 
@@ -355,7 +386,8 @@ impl Client {
             Some(since_ns) => cx.shared.timers.set(cx.id.key, since_ns + timeout_ns),
             None => {}
         }
-        if self.due_ns.is_some_and(|due_ns| due_ns <= cx.now.mono_ns) {
+        let blocked = self.free_ns == BLOCKED && self.due_ns.is_none();
+        if blocked || self.due_ns.is_some_and(|due_ns| due_ns <= cx.now.mono_ns) {
             self.send_due(cx);
         }
     }

@@ -2,20 +2,28 @@
 //! messages, check the answers, and close. Also used by the benchmark and the simulation. It knows
 //! no socket and no clock.
 
+mod backlog;
 mod client;
 mod deflate;
+mod hdr;
 mod histogram;
+mod json;
+mod merge;
+mod outcome;
 mod page;
 mod payloads;
 mod plan;
 mod reconnect;
 mod report;
+mod summary;
 
 pub use histogram::Histogram;
-pub use page::{json, page};
+pub use merge::{NoReport, merge};
+pub use outcome::{ConnectError, Outcome};
 pub use payloads::padding;
 pub use plan::{Answers, Life, Pace, Plan, ServerKind, Thresholds, WhenLost};
-pub use report::{ConnectError, Missed, Outcome, Report, ServerStats};
+pub use report::{Report, ServerStats, Usage};
+pub use summary::Summary;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -27,6 +35,7 @@ use crate::rng::Rng;
 use crate::slab::Slab;
 use crate::time;
 use crate::timers::Timers;
+use backlog::Backlog;
 use client::{Client, Cx};
 use payloads::Payloads;
 use reconnect::Reconnects;
@@ -36,6 +45,12 @@ const CONNECTING_MAX: usize = 64;
 
 /// How long a client that still has messages to send tries to reconnect, without a time limit.
 const RECONNECT_MS: u64 = 60_000;
+
+/// How long answers are awaited after the last message; less if `--timeout` is shorter.
+const LAST_ANSWERS_MS: u64 = 10_000;
+
+/// How long after the end messages are sent that were due before it and are late.
+const LATE_MS: u64 = 1_000;
 
 /// The load generator.
 #[derive(Debug)]
@@ -52,13 +67,23 @@ pub struct Load {
 enum Phase {
     /// No input yet, so the time is unknown.
     New,
+    /// The start is at a given time.
+    Waiting {
+        start_ns: u64,
+    },
     Going {
         began_ns: u64,
         /// When the last client was started: time limits count from then on.
         all_ns: Option<u64>,
     },
+    /// No further messages; clients close once they have all answers.
+    Concluding {
+        /// Then all of them close.
+        until_ns: u64,
+    },
     /// All clients close.
     Stopping,
+    Ended,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +103,15 @@ struct Shared {
     timers: Timers,
     /// When messages are due with `Pace::Open`: the ticks of the timer wheel are too long for it.
     schedule: BinaryHeap<Reverse<(u64, Id)>>,
+    /// When the test ends and no message is due any more, as far as that is known.
+    until_ns: u64,
+    /// Messages of each client; 0 once the test has ended.
+    messages: u64,
+    /// Whether a client closes when all of its messages are answered.
+    ends_with_answers: bool,
     reconnects: Reconnects,
+    /// What clients left that will not reconnect.
+    left: Vec<Backlog>,
     /// Connection attempts in progress.
     connecting: usize,
     /// The index of the target that accepted a connection last.
@@ -115,6 +148,10 @@ impl Load {
             WhenLost::Reconnect => Reconnects::new(plan.clients, time::ms(patience_ms)),
         };
         let shared = Shared {
+            until_ns: u64::MAX,
+            messages: plan.messages(),
+            ends_with_answers: plan.ends_with_the_last_answer(),
+            left: Vec::new(),
             plan,
             payloads,
             codec: Codec::default(),
@@ -160,8 +197,15 @@ impl Load {
         self.shared.timers.armed()
     }
 
-    fn is_stopping(&self) -> bool {
-        self.phase == Phase::Stopping
+    /// Whether the test has begun, and its end is still to come.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        matches!(self.phase, Phase::Going { .. })
+    }
+
+    /// Whether the test has ended, and clients only finish.
+    fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Concluding { .. } | Phase::Stopping | Phase::Ended)
     }
 
     /// The number of clients that should have started by now, and when the next one should.
@@ -186,10 +230,10 @@ impl Load {
         while self.shared.connecting < CONNECTING_MAX
             && self.clients.len() < self.shared.plan.clients
             && self.next_number < begun
-            && !self.is_stopping()
+            && self.is_sending()
         {
             let target = self.shared.target;
-            if !self.connect(now, Client::new(self.next_number, target, 0)) {
+            if !self.connect(now, Client::new(self.next_number, target, Backlog::default())) {
                 return;
             }
             self.next_number += 1;
@@ -197,8 +241,10 @@ impl Load {
         }
         if let Phase::Going { all_ns, .. } = &mut self.phase
             && self.next_number >= self.shared.plan.connections()
+            && all_ns.is_none()
         {
-            all_ns.get_or_insert(now.mono_ns);
+            *all_ns = Some(now.mono_ns);
+            self.shared.until_ns = self.end().unwrap_or(u64::MAX);
         }
     }
 
@@ -223,9 +269,17 @@ impl Load {
         Some((client, Cx { now, id, shared: &mut self.shared, out }))
     }
 
-    /// The time limit is reached: all clients close.
-    fn stop(&mut self, now: Now) {
-        self.phase = Phase::Stopping;
+    /// The test ends: no further messages, and the last answers have a while to arrive.
+    fn conclude(&mut self, now: Now) {
+        let wait_ms = self.shared.plan.patience_ms.min(LAST_ANSWERS_MS);
+        self.shared.until_ns = self.shared.until_ns.min(now.mono_ns);
+        (self.shared.messages, self.shared.ends_with_answers) = (0, true);
+        self.wake_all(now, Phase::Concluding { until_ns: now.mono_ns + time::ms(wait_ms) });
+    }
+
+    /// Each client acts as the next phase requires.
+    fn wake_all(&mut self, now: Now, phase: Phase) {
+        self.phase = phase;
         for (id, _) in self.clients.iter() {
             self.shared.actions.push_back(Action::Write(id));
         }
@@ -235,13 +289,34 @@ impl Load {
     fn exit_if_done(&mut self, now: Now) {
         let all_begun = self.next_number >= self.shared.plan.connections();
         let all_back = self.shared.reconnects.waiting() == 0;
-        if self.clients.is_empty() && (self.is_stopping() || all_begun && all_back) {
+        if self.clients.is_empty() && (self.is_ending() || all_begun && all_back) {
             self.exit(now);
         }
     }
 
     fn exit(&mut self, now: Now) {
-        let Shared { report, reconnects, .. } = &mut self.shared;
+        if self.phase == Phase::Ended {
+            return;
+        }
+        self.phase = Phase::Ended;
+        let Shared { report, reconnects, left, plan, until_ns, .. } = &mut self.shared;
+        for (_, client) in self.clients.iter() {
+            report.unanswered += client.in_flight();
+            report.repeated += client.repeated();
+            left.push(client.backlog());
+        }
+        left.extend(reconnects.backlogs());
+        *until_ns = (*until_ns).min(now.mono_ns);
+        for backlog in left.drain(..) {
+            backlog.settle(plan.pace, plan.messages(), *until_ns, now.mono_ns, report);
+        }
+        report.due = report.sent - report.repeated + report.unsent;
+        report.until_ns = match plan.life {
+            Life::Time { .. } => *until_ns,
+            Life::Messages(_) | Life::Hold { .. } | Life::Churn { .. } => {
+                report.last_ns.max(report.due_ns)
+            }
+        };
         report.storm_peak = reconnects.peak();
         report.still_down = 0;
         for since_ns in reconnects.still_down() {
@@ -252,7 +327,7 @@ impl Load {
     }
 
     /// A connection has ended: the client tries the next target, reconnects, or is done.
-    fn conclude(&mut self, now: Now, client: &Client) {
+    fn count(&mut self, now: Now, client: &Client) {
         let (number, outcome) = (client.number(), client.outcome());
         let not_accepted = matches!(
             outcome,
@@ -264,19 +339,23 @@ impl Load {
             )
         );
         let next = client.target() + 1;
-        if not_accepted && !self.is_stopping() && next < self.shared.plan.targets.len() {
-            self.connect(now, Client::new(number, next, client.answered()));
+        if not_accepted && !self.is_ending() && next < self.shared.plan.targets.len() {
+            self.connect(now, Client::new(number, next, client.backlog()));
             return;
         }
-        let Shared { report, reconnects, rng, plan, .. } = &mut self.shared;
-        report.lost += client.lost();
+        let Shared { report, reconnects, rng, plan, left, .. } = &mut self.shared;
+        let ((lost, unanswered), backlog) = (client.missing(), client.backlog());
+        report.lost += lost;
+        report.unanswered += unanswered;
+        report.repeated += client.repeated();
         let is_retry = reconnects.is_down(number);
-        let all_answered = client.answered() >= plan.messages() && plan.ends_with_the_last_answer();
+        let all_answered = backlog.answered >= plan.messages() && plan.ends_with_the_last_answer();
         if all_answered || matches!(outcome, Outcome::Closed(_)) {
             reconnects.done(number);
+            left.extend(Some(backlog).filter(|_| !all_answered));
         } else {
             let since_ns = client.ended_ns().unwrap_or(now.mono_ns);
-            reconnects.lost(number, client.answered(), since_ns, now, rng);
+            left.extend(reconnects.lost(number, backlog, since_ns, now, rng));
         }
         if is_retry && outcome.code().is_none() {
             report.count_attempt(outcome);
@@ -298,14 +377,21 @@ impl Load {
         self.shared.actions.push_back(Action::Show(text));
     }
 
-    /// The first turn: the run starts.
+    /// The first turn, or the time to start: the test begins.
     fn begin(&mut self, now: Now) {
-        if self.phase == Phase::New {
-            self.phase = Phase::Going { began_ns: now.mono_ns, all_ns: None };
-            let report = &mut self.shared.report;
-            (report.began_ns, report.opened_ns) = (now.mono_ns, now.mono_ns);
-            report.last_ns = now.mono_ns;
-        }
+        let wait_ms = match (self.phase, self.shared.plan.start_ms) {
+            (Phase::New, Some(start_ms)) => start_ms.saturating_sub(now.wall_ms),
+            (Phase::New, None) => 0,
+            (Phase::Waiting { start_ns }, _) if start_ns <= now.mono_ns => 0,
+            _ => return,
+        };
+        let report = &mut self.shared.report;
+        (report.began_ns, report.began_ms) = (now.mono_ns, now.wall_ms);
+        (report.opened_ns, report.last_ns) = (now.mono_ns, now.mono_ns);
+        self.phase = match u64::try_from(wait_ms) {
+            Ok(ms @ 1..) => Phase::Waiting { start_ns: now.mono_ns.saturating_add(time::ms(ms)) },
+            _ => Phase::Going { began_ns: now.mono_ns, all_ns: None },
+        };
     }
 }
 
@@ -324,7 +410,7 @@ impl Engine for Load {
     }
 
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
-        let stopped = self.is_stopping();
+        let stopped = self.phase == Phase::Stopping;
         if let Some((client, mut cx)) = self.with(now, id, out) {
             client.received(n, shared, &mut cx);
             if stopped {
@@ -350,16 +436,18 @@ impl Engine for Load {
     }
 
     fn sent(&mut self, _: Now, id: Id, n: usize) {
-        if let Some(client) = self.clients.find_mut(id) {
-            client.sent(n);
+        if self.clients.find_mut(id).is_some_and(|client| client.sent(n)) {
+            self.shared.actions.push_back(Action::Write(id));
         }
     }
 
     fn render(&mut self, now: Now, id: Id, out: &mut Out) {
-        let stopped = self.is_stopping();
+        let phase = self.phase;
         if let Some((client, mut cx)) = self.with(now, id, out) {
-            if stopped {
-                client.close(&mut cx);
+            match phase {
+                Phase::New | Phase::Waiting { .. } | Phase::Going { .. } => {}
+                Phase::Concluding { .. } => client.conclude(&mut cx),
+                Phase::Stopping | Phase::Ended => client.close(&mut cx),
             }
             client.wake(&mut cx);
         }
@@ -373,15 +461,26 @@ impl Engine for Load {
             at_ms = now.mono_ms();
             "ended"
         );
-        self.conclude(now, &client);
+        self.count(now, &client);
         self.connect_more(now);
         self.exit_if_done(now);
     }
 
     fn fire(&mut self, now: Now) {
         self.begin(now);
-        if self.deadline().is_some_and(|due| due <= now.mono_ns) {
-            self.stop(now);
+        match self.phase {
+            Phase::Concluding { until_ns } if until_ns <= now.mono_ns => {
+                self.wake_all(now, Phase::Stopping);
+            }
+            Phase::Going { .. } if self.end().is_some_and(|end_ns| self.is_over(end_ns, now)) => {
+                self.conclude(now);
+            }
+            Phase::New
+            | Phase::Waiting { .. }
+            | Phase::Going { .. }
+            | Phase::Concluding { .. }
+            | Phase::Stopping
+            | Phase::Ended => {}
         }
         for _ in 0..limits::TIMERS_AT_ONCE {
             let Some(key) = self.shared.timers.expire(now.mono_ns) else { break };
@@ -399,9 +498,9 @@ impl Engine for Load {
         }
         for _ in 0..limits::TIMERS_AT_ONCE {
             let Some(number) = self.shared.reconnects.due(now) else { break };
-            if !self.is_stopping() {
-                let answered = self.shared.reconnects.answered(number);
-                self.connect(now, Client::new(number, self.shared.target, answered));
+            if !self.is_ending() {
+                let earlier = self.shared.reconnects.take_backlog(number);
+                self.connect(now, Client::new(number, self.shared.target, earlier));
             }
         }
         self.connect_more(now);
@@ -411,23 +510,34 @@ impl Engine for Load {
 
     fn signal(&mut self, now: Now, signal: Signal) {
         match signal {
-            // The second signal does not wait for close handshakes.
-            Signal::Stop if self.is_stopping() => self.exit(now),
-            Signal::Stop => self.stop(now),
+            Signal::Stop => {
+                self.shared.report.interrupted = true;
+                if self.is_ending() {
+                    // The second signal does not wait for answers and close handshakes.
+                    self.exit(now);
+                } else {
+                    self.conclude(now);
+                }
+            }
             Signal::Report | Signal::Reload => {}
         }
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let Phase::Going { began_ns, .. } = self.phase else {
-            let first = if self.phase == Phase::New { Some(0) } else { None };
-            return first.into_iter().chain(self.shared.timers.next_deadline()).min();
+        let (began_ns, end_ns) = match self.phase {
+            Phase::Going { began_ns, .. } => (began_ns, self.end()),
+            Phase::New => return Some(0),
+            Phase::Waiting { start_ns } => return Some(start_ns),
+            Phase::Concluding { until_ns } => {
+                return self.shared.timers.next_deadline().into_iter().chain([until_ns]).min();
+            }
+            Phase::Stopping | Phase::Ended => return self.shared.timers.next_deadline(),
         };
         let room = self.shared.connecting < CONNECTING_MAX
             && self.clients.len() < self.shared.plan.clients;
         let ramp = self.ramp(began_ns).1.filter(|_| room);
         let due = self.shared.schedule.peek().map(|Reverse((due_ns, _))| *due_ns);
-        let others = [self.deadline(), self.shared.reconnects.next_deadline(), ramp, due];
+        let others = [end_ns, self.shared.reconnects.next_deadline(), ramp, due];
         let others = others.into_iter().chain([self.progress.due_ns]).flatten();
         others.chain(self.shared.timers.next_deadline()).min()
     }
@@ -442,9 +552,18 @@ impl Engine for Load {
 }
 
 impl Load {
-    /// When all clients close.
-    fn deadline(&self) -> Option<u64> {
+    /// When the test ends.
+    fn end(&self) -> Option<u64> {
         let Phase::Going { all_ns, .. } = self.phase else { return None };
         Some(all_ns? + time::ms(self.shared.plan.time_limit_ms()?))
     }
+
+    /// Whether the end has come, and what was due before it was sent, unless that takes too long.
+    fn is_over(&self, end_ns: u64, now: Now) -> bool {
+        let late = self.shared.schedule.peek().is_some_and(|Reverse((due_ns, _))| *due_ns < end_ns);
+        end_ns + if late { time::ms(LATE_MS) } else { 0 } <= now.mono_ns
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,10 @@
-//! The report as text and as JSON.
+//! The report as text.
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
-
 use super::histogram::Histogram;
-use super::plan::{Life, Pace, Plan, WhenLost};
-use super::report::{Missed, Report, ServerStats};
+use super::report::{Report, ServerStats};
+use super::summary::Summary;
 use crate::proto::frame::close_name;
 use crate::units::{show_duration, show_time};
 
@@ -18,30 +16,35 @@ const ROWS_MAX: usize = 14;
 const SERVERS_SHOWN: usize = 20;
 /// Bounds of the histogram's rows within a power of ten: coarse and fine.
 const STEPS: [&[u64]; 2] = [&[10, 20, 50], &[10, 12, 15, 20, 25, 30, 40, 50, 60, 80]];
-/// Shorter processing times cannot be told from the network's.
-const WORK_MIN_NS: u64 = 1_000_000;
+/// Generators that started within this time, or within a tenth of the test, ran together.
+const TOGETHER_MS: f64 = 1_000.0;
 
-/// The report as text.
-#[must_use]
-pub fn page(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> String {
-    let mut page = String::new();
-    let _ = writeln!(page, "{title}   {}\n", task(plan));
-    connections(&mut page, report);
-    if report.connected > 0 {
-        messages(&mut page, report);
+impl Summary {
+    /// The report as text.
+    #[must_use]
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        let Self { url, task, generators, .. } = self;
+        let several = format!("{} with ", counted(*generators, "generator"));
+        let several = if *generators > 1 { &several } else { "" };
+        let _ = writeln!(page, "{url}   {several}{task}\n");
+        started(&mut page, self);
+        connections(&mut page, self);
+        if self.connected > 0 {
+            messages(&mut page, self);
+        }
+        ideal(&mut page, self);
+        latency(&mut page, &self.latency);
+        generator(&mut page, self);
+        downtime(&mut page, self);
+        closes(&mut page, self);
+        errors(&mut page, self);
+        servers(&mut page, self);
+        for missed in &self.missed {
+            line(&mut page, "missed", missed);
+        }
+        page
     }
-    if let Some(ideal) = ideal(plan, report) {
-        line(&mut page, "ideal", &ideal.text());
-    }
-    latency(&mut page, &report.latency);
-    downtime(&mut page, plan, report);
-    closes(&mut page, report);
-    errors(&mut page, plan, report);
-    servers(&mut page, &report.servers);
-    for missed in missed {
-        line(&mut page, "missed", &sentence(missed));
-    }
-    page
 }
 
 /// Appends a labelled line; writing to a String cannot fail.
@@ -49,119 +52,91 @@ fn line(page: &mut String, label: &str, text: &str) {
     let _ = writeln!(page, "{label:<12}{text}");
 }
 
-fn connections(page: &mut String, report: &Report) {
-    let Report { connected, begun, opened, .. } = *report;
-    let took = show_time(report.opened_ns.saturating_sub(report.began_ns));
-    let how = match (connected, opened - connected.min(opened)) {
-        (0, _) => "none".to_owned(),
-        (_, 0) => format!("{connected} of {begun} clients, the last after {took}"),
-        (_, again) => {
-            format!("{connected} of {begun} clients, and {}", counted(again, "reconnect"))
+#[expect(clippy::cast_sign_loss, reason = "times are not negative")]
+fn show_ms(ms: f64) -> String {
+    show_time((ms * 1e6).round() as u64)
+}
+
+/// Whether it was the whole test, and whether generators ran together.
+fn started(page: &mut String, summary: &Summary) {
+    let Summary { interrupted, generators, apart_ms, elapsed_ms, .. } = *summary;
+    if interrupted {
+        line(page, "interrupted", "a signal ended the test before its time");
+    }
+    if generators > 1 {
+        line(page, "started", &format!("within {} of each other", show_ms(apart_ms)));
+        if apart_ms > TOGETHER_MS.max(elapsed_ms / 10.0) {
+            line(
+                page,
+                "",
+                "they did not run together: the rate is that of the time from the first",
+            );
+            line(page, "", "start to the last end, and each may have had the server to itself");
         }
-    };
-    line(page, "connected", &how);
-    if connected < begun {
-        line(page, "failed", &format!("{} never connected", counted(begun - connected, "client")));
     }
 }
 
-fn task(plan: &Plan) -> String {
-    let each = match plan.life {
-        Life::Messages(messages) => format!("{} each", counted(messages, "message")),
-        Life::Time { ms } => format!("messages for {}", show_duration(ms)),
-        Life::Hold { messages, ms } => {
-            let held = show_duration(ms);
-            format!("{} each, then held for {held}", counted(messages, "message"))
+fn connections(page: &mut String, summary: &Summary) {
+    let Summary { connected, clients, opened, connect_ms, not_yet_connected, .. } = *summary;
+    let took = show_ms(connect_ms);
+    let how = match (connected, opened.saturating_sub(connected)) {
+        (0, _) => "none".to_owned(),
+        (_, 0) => format!("{connected} of {clients} clients, the last after {took}"),
+        (_, again) => {
+            format!("{connected} of {clients} clients, and {}", counted(again, "reconnect"))
         }
-        Life::Churn { connections } => format!("{connections} in total, one message each"),
     };
-    let pace = match plan.pace {
-        Pace::Closed { depth: 1 } => String::new(),
-        Pace::Closed { depth } => format!(", {depth} in flight"),
-        Pace::Open { interval_ns } => format!(", {}/s a client", per_second(1, interval_ns)),
-    };
-    format!("{}, {each}{pace}", counted(plan.clients as u64, "client"))
+    line(page, "connected", &how);
+    if not_yet_connected > 0 {
+        let text = format!("{} still connecting at the end", counted(not_yet_connected, "client"));
+        line(page, "", &text);
+    }
+    let failed = clients.saturating_sub(connected.saturating_add(not_yet_connected));
+    if failed > 0 {
+        line(page, "failed", &format!("{} never connected", counted(failed, "client")));
+    }
 }
 
 /// `1 message`, `2 messages`.
-fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A rate, with a decimal only below 100.
-fn per_second(count: u64, ns: u64) -> String {
-    let rate = count as f64 * 1e9 / ns.max(1) as f64;
+pub(super) fn per_second(rate: f64) -> String {
     if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
-fn messages(page: &mut String, report: &Report) {
-    let took_ns = report.last_ns.saturating_sub(report.began_ns);
-    let rate = per_second(report.answered, took_ns);
-    let left = report.sent.saturating_sub(report.answered + report.lost);
-    let left = if left == 0 { String::new() } else { format!(", {left} still in flight") };
-    let (sent, answered) = (report.sent, report.answered);
-    let took = show_time(took_ns);
-    line(page, "messages", &format!("{sent} sent, {answered} answered{left} in {took}: {rate}/s"));
-    if report.unasked > 0 {
-        line(page, "", &format!("{} unsolicited", report.unasked));
+fn messages(page: &mut String, summary: &Summary) {
+    let Summary { due, sent, answered, repeated, unasked, .. } = *summary;
+    let (rate, took) = (per_second(summary.rate), show_ms(summary.elapsed_ms));
+    let due = if due == sent { String::new() } else { format!("{due} due, ") };
+    line(page, "messages", &format!("{due}{sent} sent, {answered} answered in {took}: {rate}/s"));
+    if repeated > 0 {
+        line(page, "", &format!("{repeated} of them sent again after a reconnect"));
+    }
+    if unasked > 0 {
+        line(page, "", &format!("{unasked} unsolicited"));
     }
 }
 
 /// The time that servers would need that process one message at a time and are never idle.
-struct Ideal<'r> {
-    least_ns: u64,
-    busiest_ns: u64,
-    took_ns: u64,
-    each_ns: u64,
-    report: &'r Report,
-    busiest: &'r ServerStats,
-}
-
-/// Servers process serially if the time between two answers is about the latency of the first
-/// message, which did not have to wait.
-fn ideal<'r>(plan: &Plan, report: &'r Report) -> Option<Ideal<'r>> {
-    let busiest = report.servers.iter().max_by_key(|server| server.answers)?;
-    let servers = report.servers.len() as u64;
-    let (first_ns, gap_ns) = (report.latency.least(), report.gaps.quantile(500));
-    let serial = gap_ns >= WORK_MIN_NS && (gap_ns * 4 / 5..=gap_ns * 2).contains(&first_ns);
-    let counted = matches!((plan.life, plan.pace), (Life::Messages(_), Pace::Closed { .. }));
-    let crowded = plan.clients as u64 >= 3 * servers;
-    let each_ns = first_ns.min(gap_ns);
-    (counted && crowded && serial).then(|| Ideal {
-        least_ns: report.answered.saturating_mul(each_ns) / servers,
-        busiest_ns: busiest.answers.saturating_mul(each_ns),
-        took_ns: report.last_ns.saturating_sub(report.began_ns),
-        each_ns,
-        report,
-        busiest,
-    })
-}
-
-impl Ideal<'_> {
-    fn ratio(&self) -> f64 {
-        self.took_ns as f64 / self.least_ns.max(1) as f64
-    }
-
-    fn text(&self) -> String {
-        let (ideal, took) = (show_time(self.least_ns), show_time(self.took_ns));
-        let (each, count) = (show_time(self.each_ns), self.report.answered);
-        let servers = self.report.servers.len();
-        let over = if servers == 1 { String::new() } else { format!(" over {servers} servers") };
-        let mut text = format!(
-            "{ideal} for {count} messages{over}, one at a time, {each} each; actual {took}, \
-             {:.2} ×",
-            self.ratio()
-        );
-        if servers > 1 {
-            let ServerStats { name, connections, answers, .. } = self.busiest;
-            let busiest = show_time(self.busiest_ns);
-            let _ = write!(
-                text,
-                "\n            {busiest} for the busiest server: {name} has {connections} clients \
-                 and {answers} messages"
-            );
-        }
-        text
+fn ideal(page: &mut String, summary: &Summary) {
+    let Summary { ideal_ms: Some(ideal_ms), busiest_ms: Some(busiest_ms), .. } = *summary else {
+        return;
+    };
+    let (count, servers, took_ms) = (summary.answered, summary.servers.len(), summary.elapsed_ms);
+    let each = show_ms(ideal_ms * servers as f64 / count.max(1) as f64);
+    let over = if servers == 1 { String::new() } else { format!(" over {servers} servers") };
+    let (ideal, took, ratio) = (show_ms(ideal_ms), show_ms(took_ms), took_ms / ideal_ms.max(1e-6));
+    let what = format!("{count} messages{over}, one at a time, {each} each");
+    line(page, "ideal", &format!("{ideal} for {what}; actual {took}, {ratio:.2} ×"));
+    if let Some(busiest) = summary.servers.iter().max_by_key(|server| server.answers)
+        && servers > 1
+    {
+        let ServerStats { name, connections, answers, .. } = busiest;
+        let with = format!("{name} has {connections} clients and {answers} messages");
+        line(page, "", &format!("{} for the busiest server: {with}", show_ms(busiest_ms)));
     }
 }
 
@@ -217,7 +192,7 @@ fn rows_by(times: &Histogram, steps: &[u64]) -> Vec<(u64, u64, u64)> {
             if to > times.least() {
                 rows.push((from, to, times.below(to) - times.below(from)));
             }
-            if to > times.most() || scale >= 1_000_000_000_000 {
+            if to > times.most() || scale >= 100_000_000_000_000 {
                 return rows;
             }
             from = to;
@@ -226,12 +201,46 @@ fn rows_by(times: &Histogram, steps: &[u64]) -> Vec<(u64, u64, u64)> {
     }
 }
 
-fn downtime(page: &mut String, plan: &Plan, report: &Report) {
-    if plan.when_lost == WhenLost::Leave {
+/// Whether the generator kept up: otherwise the report is about it, and not about the server.
+fn generator(page: &mut String, summary: &Summary) {
+    let mut parts = Vec::new();
+    let busiest = if summary.generators > 1 { "the busiest " } else { "" };
+    if let Some(share) = summary.cpu_share {
+        parts.push(format!("{busiest}{:.0} % of a core", share * 100.0));
+    }
+    if let Some(share) = summary.waiting_share {
+        parts.push(format!("waited for one {:.0} % of the time", share * 100.0));
+    }
+    if summary.lag.total() > 0 {
+        let (p99, most) = (show_time(summary.lag.quantile(990)), summary.lag.most());
+        parts.push(format!("sent late by p99 {p99}, max {}", show_time(most)));
+    }
+    if parts.is_empty() {
         return;
     }
-    let times = &report.downtime;
-    let gone = match report.still_down {
+    line(page, "generator", &parts.join(", "));
+    let of = |count: u64, what: &str| match summary.generators {
+        0 | 1 => format!("the generator{what}"),
+        all => format!("{count} of {all} generators{what}"),
+    };
+    if summary.limited > 0 {
+        line(
+            page,
+            "",
+            &of(summary.limited, ", not the server, was the limit: more CPU or more generators"),
+        );
+    }
+    if summary.starved > 0 {
+        line(page, "", &of(summary.starved, " lacked a core, and may have been the limit"));
+    }
+}
+
+fn downtime(page: &mut String, summary: &Summary) {
+    if !summary.reconnect {
+        return;
+    }
+    let times = &summary.downtime;
+    let gone = match summary.still_down {
         0 => String::new(),
         gone => format!("; {gone} not back"),
     };
@@ -246,39 +255,39 @@ fn downtime(page: &mut String, plan: &Plan, report: &Report) {
         ),
     };
     line(page, "downtime", &text);
-    let peak = report.storm_peak;
-    line(page, "", &format!("at most {} to reconnect within a second", counted(peak, "attempt")));
-    for (outcome, count) in &report.attempts {
-        line(page, "", &format!("{} failed: {outcome}", counted(*count, "attempt")));
+    let peak = counted(summary.storm_peak, "attempt");
+    line(page, "", &format!("at most {peak} to reconnect within a second"));
+    for cause in summary.failed_attempts.values() {
+        line(page, "", &format!("{} failed: {}", counted(cause.count, "attempt"), cause.text));
     }
-    line(page, "lost", &counted(report.lost, "message"));
 }
 
-fn closes(page: &mut String, report: &Report) {
+fn closes(page: &mut String, summary: &Summary) {
     let mut label = "closed";
-    for (outcome, count) in &report.ends {
-        let Some(code) = outcome.code() else { continue };
-        let who = match outcome {
-            super::Outcome::Closed(_) => "by us",
-            super::Outcome::ClosedEarly(_) => "by the server",
-            _ => "no Close",
-        };
-        line(page, label, &format!("{code} {:<24}{who:<14}{count:>9}", close_name(code)));
-        label = "";
+    for (code, all) in &summary.closes {
+        let server = summary.closed_by_server.get(code).copied().unwrap_or(0);
+        let ours = if *code == 1006 { "no Close" } else { "by us" };
+        for (who, count) in [(ours, all.saturating_sub(server)), ("by the server", server)] {
+            if count > 0 {
+                line(page, label, &format!("{code} {:<24}{who:<14}{count:>9}", close_name(*code)));
+                label = "";
+            }
+        }
     }
 }
 
-fn errors(page: &mut String, plan: &Plan, report: &Report) {
+fn errors(page: &mut String, summary: &Summary) {
+    let mut causes: Vec<(u64, &str)> =
+        summary.causes.values().map(|cause| (cause.count, &*cause.text)).collect();
+    causes.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    causes.extend([
+        (summary.failed, "message failed: the gateway sent an error"),
+        (summary.lost, "message lost: its connection ended before the answer"),
+        (summary.unanswered, "message unanswered when the client gave up"),
+        (summary.unsent, "message due and never sent: too many unanswered, or no connection"),
+    ]);
     let mut label = "errors";
-    for (outcome, count) in report.causes(plan) {
-        line(page, label, &format!("{count} × {outcome}"));
-        label = "";
-    }
-    let messages = [
-        (report.failed, "message failed: the gateway sent an error"),
-        (report.lost, "message lost: its connection ended before the answer"),
-    ];
-    for (count, text) in messages.iter().filter(|(count, _)| *count > 0) {
+    for (count, text) in causes.into_iter().filter(|(count, _)| *count > 0) {
         line(page, label, &format!("{count} × {text}"));
         label = "";
     }
@@ -287,17 +296,18 @@ fn errors(page: &mut String, plan: &Plan, report: &Report) {
     }
 }
 
-fn servers(page: &mut String, servers: &[ServerStats]) {
-    let mut servers: Vec<&ServerStats> = servers.iter().collect();
+fn servers(page: &mut String, summary: &Summary) {
+    let mut servers: Vec<&ServerStats> = summary.servers.iter().collect();
     servers.sort_unstable_by(|one, other| {
         let rank = |server: &ServerStats| (server.connections, server.answers);
         rank(other).cmp(&rank(one)).then_with(|| one.name.cmp(&other.name))
     });
-    let all: u64 = servers.iter().map(|server| server.connections).sum();
+    let all = summary.connections();
     let width = servers.iter().map(|server| server.name.len()).max().unwrap_or(0).min(40);
     let mut label = "served by";
     for ServerStats { name, connections, answers, .. } in servers.iter().take(SERVERS_SHOWN) {
-        let (bar, percent) = (bar(*connections, all), *connections as f64 * 100.0 / all as f64);
+        let percent = *connections as f64 * 100.0 / all.max(1) as f64;
+        let bar = bar(*connections, all);
         let text =
             format!("{name:<width$} {connections:>6} {percent:>5.1} % {answers:>9} answers  {bar}");
         line(page, label, text.trim_end());
@@ -307,93 +317,9 @@ fn servers(page: &mut String, servers: &[ServerStats]) {
         line(page, "", &format!("and {} others", servers.len() - SERVERS_SHOWN));
     }
     if servers.len() > 1 {
-        let text = format!("the busiest server has {:.2} × its even share", imbalance(&servers));
-        line(page, "imbalance", &text);
+        let times = summary.imbalance;
+        line(page, "imbalance", &format!("the busiest server has {times:.2} × its even share"));
     }
-}
-
-/// The busiest server's connections relative to an even share.
-fn imbalance(servers: &[&ServerStats]) -> f64 {
-    let all: u64 = servers.iter().map(|server| server.connections).sum();
-    let most = servers.iter().map(|server| server.connections).max().unwrap_or(0);
-    most as f64 * servers.len() as f64 / all.max(1) as f64
-}
-
-fn sentence(missed: &Missed) -> String {
-    match *missed {
-        Missed::P99 { limit_ms, was_ns: 0 } => {
-            format!("--max-p99 {}: no answers", show_duration(limit_ms))
-        }
-        Missed::P99 { limit_ms, was_ns } => {
-            format!("--max-p99 {}: was {}", show_duration(limit_ms), show_time(was_ns))
-        }
-        Missed::Errors { limit, was } => format!("--max-errors {limit}: was {was}"),
-        Missed::Downtime { limit_ms, was_ns } => {
-            format!("--max-downtime {}: was {}", show_duration(limit_ms), show_time(was_ns))
-        }
-    }
-}
-
-/// The report as one line of JSON; times are in milliseconds.
-#[must_use]
-pub fn json(title: &str, plan: &Plan, report: &Report, missed: &[Missed]) -> String {
-    let ms = |ns: u64| ns as f64 / 1e6;
-    let times = |times: &Histogram| {
-        json!({
-            "count": times.total(),
-            "min_ms": ms(times.least()),
-            "p50_ms": ms(times.quantile(500)),
-            "p90_ms": ms(times.quantile(900)),
-            "p99_ms": ms(times.quantile(990)),
-            "p999_ms": ms(times.quantile(999)),
-            "max_ms": ms(times.most()),
-        })
-    };
-    let servers: Vec<&ServerStats> = report.servers.iter().collect();
-    let mut closes = serde_json::Map::new();
-    for (outcome, count) in &report.ends {
-        if let Some(code) = outcome.code() {
-            let before = closes.get(&code.to_string()).and_then(Value::as_u64).unwrap_or(0);
-            closes.insert(code.to_string(), json!(before + count));
-        }
-    }
-    let causes = |list: &mut dyn Iterator<Item = (super::Outcome, u64)>| -> Value {
-        let mut causes = serde_json::Map::new();
-        causes.extend(list.map(|(outcome, count)| (outcome.to_string(), json!(count))));
-        causes.into()
-    };
-    let took_ns = report.last_ns.saturating_sub(report.began_ns);
-    let ideal = ideal(plan, report);
-    let value = json!({
-        "url": title,
-        "clients": report.begun,
-        "connected": report.connected,
-        "connect_ms": ms(report.opened_ns.saturating_sub(report.began_ns)),
-        "opened": report.opened,
-        "sent": report.sent,
-        "answered": report.answered,
-        "failed": report.failed,
-        "unasked": report.unasked,
-        "lost": report.lost,
-        "elapsed_ms": ms(took_ns),
-        "rate": report.answered as f64 * 1e9 / took_ns.max(1) as f64,
-        "ideal_ms": ideal.as_ref().map(|ideal| ms(ideal.least_ns)),
-        "busiest_ms": ideal.as_ref().map(|ideal| ms(ideal.busiest_ns)),
-        "latency": times(&report.latency),
-        "downtime": times(&report.downtime),
-        "still_down": report.still_down,
-        "storm_peak": report.storm_peak,
-        "closes": closes,
-        "errors": report.errors(plan),
-        "causes": causes(&mut report.causes(plan).into_iter()),
-        "failed_attempts": causes(&mut report.attempts.iter().map(|(o, n)| (*o, *n))),
-        "servers": servers.iter().map(|server| json!({
-            "name": server.name, "connections": server.connections, "answers": server.answers,
-        })).collect::<Vec<Value>>(),
-        "imbalance": imbalance(&servers),
-        "missed": missed.iter().map(sentence).collect::<Vec<String>>(),
-    });
-    format!("{value}\n")
 }
 
 /// The progress line.

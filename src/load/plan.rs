@@ -31,6 +31,8 @@ pub struct Plan {
     pub server_kind: ServerKind,
     /// How answers are checked.
     pub answers: Answers,
+    /// When the first client is started, in milliseconds since 1970; `None`: at once.
+    pub start_ms: Option<i64>,
     /// Time limit for an answer; also for each handshake, there at most 10 s.
     pub patience_ms: u64,
     /// Interval of the progress line; `None`: no such line.
@@ -109,11 +111,11 @@ pub enum Life {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thresholds {
     /// 99th percentile of the latency.
-    pub p99_ms: Option<u64>,
-    /// Failed and lost connections, and lost messages.
+    pub p99_ns: Option<u64>,
+    /// Failed connections, and messages that failed, were lost, unanswered or never sent.
     pub errors: Option<u64>,
     /// The longest time of a client without a connection.
-    pub downtime_ms: Option<u64>,
+    pub downtime_ns: Option<u64>,
 }
 
 impl Plan {

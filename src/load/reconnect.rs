@@ -1,6 +1,7 @@
 //! Clients that reconnect: when each tries again, how long it was disconnected, and the highest
 //! rate of attempts of all clients.
 
+use super::backlog::Backlog;
 use crate::engine::Now;
 use crate::rng::Rng;
 use crate::time;
@@ -22,12 +23,12 @@ pub(super) struct Reconnects {
     rate: AttemptRate,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Record {
     state: State,
     attempts: u32,
-    /// Messages answered so far: the next connection continues there.
-    answered: u64,
+    /// Where the next connection continues.
+    backlog: Backlog,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,31 +64,37 @@ impl Reconnects {
         }
     }
 
-    /// Messages of this client that were answered on earlier connections.
-    pub(super) fn answered(&self, number: u64) -> u64 {
-        let record = usize::try_from(number).ok().and_then(|number| self.clients.get(number));
-        record.map_or(0, |record| record.answered)
+    /// What earlier connections of this client left.
+    pub(super) fn take_backlog(&mut self, number: u64) -> Backlog {
+        self.record(number).map_or_else(Backlog::default, |r| std::mem::take(&mut r.backlog))
     }
 
-    /// A connection ended or an attempt failed. Schedules the next attempt and returns true, unless
-    /// the client was never connected, is done, or gives up.
+    /// What the clients left that wait for their next attempt.
+    pub(super) fn backlogs(&mut self) -> impl Iterator<Item = Backlog> {
+        self.clients.iter_mut().map(|record| std::mem::take(&mut record.backlog))
+    }
+
+    /// A connection ended or an attempt failed. Schedules the next attempt, unless the client was
+    /// never connected, is done, or gives up: then it returns the backlog.
     pub(super) fn lost(
         &mut self,
         number: u64,
-        answered: u64,
+        backlog: Backlog,
         since_ns: u64,
         now: Now,
         rng: &mut Rng,
-    ) -> bool {
+    ) -> Option<Backlog> {
         let patience_ns = self.patience_ns;
-        let Some(record) = self.record(number) else { return false };
+        let Some(record) = self.record(number) else { return Some(backlog) };
         match record.state {
-            State::New | State::Done => return false,
+            State::New | State::Done => return Some(backlog),
             State::Up => record.state = State::Down { since_ns },
-            State::Down { since_ns } if now.mono_ns - since_ns > patience_ns => return false,
+            State::Down { since_ns } if now.mono_ns - since_ns > patience_ns => {
+                return Some(backlog);
+            }
             State::Down { .. } => {}
         }
-        record.answered = answered;
+        record.backlog = backlog;
         let within_ms = (BACKOFF_MIN_MS << record.attempts.min(10)).min(BACKOFF_MAX_MS);
         record.attempts += 1;
         let at_ns = now.mono_ns + time::ms(rng.below(within_ms));
@@ -96,7 +103,7 @@ impl Reconnects {
             self.timers.set(key, at_ns);
             self.waiting += 1;
         }
-        true
+        None
     }
 
     /// Whether the client was connected and is not now.
@@ -174,16 +181,17 @@ mod tests {
         let mut reconnects = Reconnects::new(200, u64::MAX);
         let mut rng = Rng::new(1);
         let mut now_ms = 1_000;
-        assert!(
-            !reconnects.lost(0, 0, time::ms(now_ms), at(now_ms), &mut rng),
-            "it was never connected"
-        );
+        let backlog = || Backlog { answered: 3, ..Backlog::default() };
+        let new = reconnects.lost(0, backlog(), time::ms(now_ms), at(now_ms), &mut rng);
+        assert!(new.is_some(), "it was never connected");
         for number in 0..200 {
             assert_eq!(reconnects.opened(number, at(now_ms)), None);
         }
         for within_ms in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000] {
             for number in 0..200 {
-                assert!(reconnects.lost(number, 3, time::ms(now_ms), at(now_ms), &mut rng));
+                let since_ns = time::ms(now_ms);
+                let kept = reconnects.lost(number, backlog(), since_ns, at(now_ms), &mut rng);
+                assert!(kept.is_none());
             }
             let early = std::iter::from_fn(|| reconnects.due(at(now_ms + within_ms / 2))).count();
             assert!((60..140).contains(&early), "{early} of 200 in half of {within_ms} ms");
@@ -191,11 +199,13 @@ mod tests {
             let late = std::iter::from_fn(|| reconnects.due(at(now_ms))).count();
             assert_eq!((early + late, reconnects.waiting()), (200, 0));
         }
-        assert_eq!((reconnects.answered(7), reconnects.still_down().count()), (3, 200));
+        let left = (reconnects.take_backlog(7).answered, reconnects.still_down().count());
+        assert_eq!(left, (3, 200));
         assert_eq!(reconnects.opened(7, at(now_ms)), Some(time::ms(now_ms - 1_000)));
         assert_eq!(reconnects.still_down().count(), 199);
         reconnects.done(7);
-        assert!(!reconnects.lost(7, 3, 0, at(now_ms), &mut rng), "it is done");
+        let done = reconnects.lost(7, backlog(), 0, at(now_ms), &mut rng);
+        assert!(done.is_some(), "it is done");
     }
 
     #[test]

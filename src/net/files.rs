@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use crate::engine::File;
 use crate::limits;
+use crate::units::show_size;
 
 /// Most nested folders; deeper than this it is a loop of links.
 const DEPTH: usize = 16;
@@ -98,6 +99,17 @@ pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let file = fs::File::open(path).map_err(|error| named(path, &error))?;
     let mut bytes = Vec::new();
     file.take(limits::ASSET_BYTES).read_to_end(&mut bytes).map_err(|error| named(path, &error))?;
+    Ok(bytes)
+}
+
+/// Reads a file of at most this many bytes, to its end.
+pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path).map_err(|error| named(path, &error))?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| named(path, &error))?;
+    if bytes.len() as u64 > most {
+        return Err(wrong(path, &format!("is longer than {}", show_size(most))));
+    }
     Ok(bytes)
 }
 

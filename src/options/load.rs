@@ -11,14 +11,17 @@ use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::behaviours::Kind;
 use crate::load::{Answers, Life, Pace, Plan, ServerKind, Thresholds, WhenLost};
 use crate::proto::deflate::Compression;
+use crate::time;
 use crate::units;
 
 pub(super) const PAGE: Page = Page {
     about: "load-test a WebSocket server",
     synopsis: "usage: wspulse load URL [OPTIONS]
+       wspulse load --merge FILE… [--max-…] [--json]
 URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…. Each client sends the text <client>:<i>, waits
 for the answer, and sends the next. Ctrl-C stops early and prints the report.",
-    foot: "Exit code: 0; 1 if no client connected; 2 for a usage error; 3 if a --max-… is exceeded.
+    foot: "Exit code: 0; 4 if interrupted, else 1 if no client connected, or 3 if a --max-… is
+exceeded; 2 for a usage error.
 Every flag has an environment variable: --max-p99 is WSPULSE_MAX_P99. The flag wins.
 HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured.\n",
 };
@@ -64,6 +67,17 @@ const WORK: &[Flag<Draft>] = &[
             Ok(())
         },
     ),
+    row(
+        "start-at",
+        Takes::One("TIME"),
+        Fallback::Off,
+        "wait until then, such as 2026-11-21T09:41:00Z: for several generators",
+        |d, v| {
+            let time = time::from_rfc3339(v);
+            d.start_ms = Some(time.ok_or("must be a time in UTC such as 2026-11-21T09:41:00Z")?);
+            Ok(())
+        },
+    ),
     row("ramp", Takes::One("N/s"), Fallback::Off, "clients started per second", |d, v| {
         d.ramp = Some(values::count(v.strip_suffix("/s").unwrap_or(v), 1_000_000)?);
         Ok(())
@@ -106,7 +120,7 @@ const WORK: &[Flag<Draft>] = &[
         "verify",
         Takes::Nothing,
         Fallback::Off,
-        "check that each answer equals its message",
+        "check that each answer equals its message; implies --max-errors 0",
         |d, v| {
             d.answers = if values::switch(v)? { Answers::Same } else { Answers::Any };
             Ok(())
@@ -126,7 +140,7 @@ const WORK: &[Flag<Draft>] = &[
         "timeout",
         Takes::One("TIME"),
         Fallback::Is("60s"),
-        "for an answer; at most 10s for connecting and closing",
+        "for an answer; at most 10s to connect and to finish",
         |d, v| {
             d.patience_ms = values::time(v)?;
             Ok(())
@@ -141,7 +155,8 @@ const THRESHOLDS: &[Flag<Draft>] = &[
         Fallback::Off,
         "limit of the 99th percentile of the latency",
         |d, v| {
-            d.thresholds.p99_ms = Some(values::time(v)?);
+            let ns = values::span_or_zero(v)?;
+            d.thresholds.p99_ns = Some(if ns == 0 { Err("must be longer than 0")? } else { ns });
             Ok(())
         },
     ),
@@ -149,7 +164,7 @@ const THRESHOLDS: &[Flag<Draft>] = &[
         "max-errors",
         Takes::One("N"),
         Fallback::Off,
-        "limit of connections and messages that failed or were lost, together",
+        "limit of failed connections, and of messages without an answer, together",
         |d, v| {
             let errors = v.parse().ok().filter(|_| v.bytes().all(|b| b.is_ascii_digit()));
             d.thresholds.errors = Some(errors.ok_or("must be a number, such as 0")?);
@@ -162,7 +177,7 @@ const THRESHOLDS: &[Flag<Draft>] = &[
         Fallback::Off,
         "limit of a client's time without a connection, with --reconnect",
         |d, v| {
-            d.thresholds.downtime_ms = Some(values::time_or_zero(v)?);
+            d.thresholds.downtime_ns = Some(values::span_or_zero(v)?);
             Ok(())
         },
     ),
@@ -170,7 +185,20 @@ const THRESHOLDS: &[Flag<Draft>] = &[
         d.form = if values::switch(v)? { Form::Json } else { Form::Page };
         Ok(())
     }),
+    row(
+        "merge",
+        Takes::Nothing,
+        Fallback::Off,
+        "add the reports that --json wrote to these files, and print them as one",
+        |d, v| {
+            d.merge = values::switch(v)?;
+            Ok(())
+        },
+    ),
 ];
+
+/// The flags that `--merge` leaves a meaning.
+const MERGE_FLAGS: [&str; 5] = ["merge", "json", "max-p99", "max-errors", "max-downtime"];
 
 /// The options of `wspulse load`.
 #[derive(Clone, Debug)]
@@ -181,6 +209,17 @@ pub struct Load {
     pub goal: Goal,
     /// The load; its `targets` are empty.
     pub plan: Plan,
+    /// The `--max-…` flags.
+    pub thresholds: Thresholds,
+    /// The format of the report.
+    pub form: Form,
+}
+
+/// The options of `wspulse load --merge`.
+#[derive(Clone, Debug)]
+pub struct Merge {
+    /// Files with reports.
+    pub files: Vec<String>,
     /// The `--max-…` flags.
     pub thresholds: Thresholds,
     /// The format of the report.
@@ -202,6 +241,7 @@ pub(super) struct Draft {
     messages: Option<u64>,
     duration_ms: Option<u64>,
     hold_ms: Option<u64>,
+    start_ms: Option<i64>,
     ramp: Option<u64>,
     interval_ns: Option<u64>,
     depth: Option<usize>,
@@ -212,6 +252,7 @@ pub(super) struct Draft {
     patience_ms: u64,
     thresholds: Thresholds,
     form: Form,
+    merge: bool,
 }
 
 impl HasUpgradeFlags for Draft {
@@ -234,7 +275,7 @@ pub(super) fn parse(
     env: &Environment,
     _: &Surroundings,
 ) -> Result<Command, Usage> {
-    let (given, words) = match read::args(&read::known(FLAGS), args, 1)? {
+    let (given, words) = match read::args(&read::known(FLAGS), args, usize::MAX)? {
         Given::Help => return Ok(Command::Print(help::screen(&PAGE, FLAGS))),
         Given::Version => return Ok(Command::Print(help::version())),
         Given::Values { flags, words } => (flags, words),
@@ -246,6 +287,7 @@ pub(super) fn parse(
         messages: None,
         duration_ms: None,
         hold_ms: None,
+        start_ms: None,
         ramp: None,
         interval_ns: None,
         depth: None,
@@ -256,18 +298,31 @@ pub(super) fn parse(
         patience_ms: 0,
         thresholds: Thresholds::default(),
         form: Form::Page,
+        merge: false,
     };
+    let others = given.keys().any(|name| !MERGE_FLAGS.contains(name));
     let draft = read::fill(FLAGS, given, env, draft)?.draft;
-    let url = words
-        .first()
-        .ok_or(Usage::Conflict("load needs a URL: wspulse load ws://localhost:8080/echo"))?;
-    settle(draft, url, env).map(|load| Command::Load(Box::new(load)))
+    if draft.merge {
+        if others {
+            return Err(Usage::Conflict("--merge takes only files, --max-… and --json"));
+        }
+        if words.is_empty() {
+            return Err(Usage::Conflict("--merge needs files: wspulse load --merge a.json b.json"));
+        }
+        let Draft { thresholds, form, .. } = draft;
+        return Ok(Command::Merge(Box::new(Merge { files: words, thresholds, form })));
+    }
+    match &words[..] {
+        [] => Err(Usage::Conflict("load needs a URL: wspulse load ws://localhost:8080/echo")),
+        [url] => settle(draft, url, env).map(|load| Command::Load(Box::new(load))),
+        [_, other, ..] => Err(Usage::Unexpected(other.clone())),
+    }
 }
 
 fn settle(draft: Draft, url: &str, env: &Environment) -> Result<Load, Usage> {
     let life = life(&draft)?;
     let pace = pace(&draft)?;
-    if draft.thresholds.downtime_ms.is_some() && draft.when_lost == WhenLost::Leave {
+    if draft.thresholds.downtime_ns.is_some() && draft.when_lost == WhenLost::Leave {
         return Err(Usage::Conflict("--max-downtime needs --reconnect"));
     }
     let (url, goal, mut ask) = draft.upgrade.settle(url, env)?;
@@ -289,6 +344,7 @@ fn settle(draft: Draft, url: &str, env: &Environment) -> Result<Load, Usage> {
         answers: draft.answers,
         patience_ms: draft.patience_ms,
         progress_ms: None,
+        start_ms: draft.start_ms,
     };
     let (thresholds, form) = (draft.thresholds, draft.form);
     Ok(Load { url: url.text, goal, plan, thresholds, form })
@@ -367,11 +423,53 @@ mod tests {
     }
 
     #[test]
+    fn thresholds_in_microseconds() {
+        let load = loaded("ws://h --max-p99 500us --reconnect --max-downtime 1.5s", &[]).unwrap();
+        let Thresholds { p99_ns, downtime_ns, .. } = load.thresholds;
+        assert_eq!((p99_ns, downtime_ns), (Some(500_000), Some(1_500_000_000)));
+        let load = loaded("ws://h --start-at 1970-01-01T00:00:02.5Z", &[]).unwrap();
+        assert_eq!(load.plan.start_ms, Some(2_500));
+    }
+
+    #[test]
+    fn files_to_merge() {
+        let merged = |args: &str| {
+            let args = ["load"].into_iter().chain(args.split_whitespace()).map(OsString::from);
+            parse(args, vec![("WSPULSE_CLIENTS".into(), "3".into())], &Surroundings::default())
+        };
+        match merged("a --merge b --max-p99 1ms --json c") {
+            Ok(Command::Merge(merge)) => {
+                assert_eq!(
+                    (&merge.files[..], merge.form),
+                    (&["a", "b", "c"].map(String::from)[..], Form::Json)
+                );
+                assert_eq!(merge.thresholds.p99_ns, Some(1_000_000));
+            }
+            other => panic!("{other:?}"),
+        }
+        for (args, why) in [
+            ("--merge", "--merge needs files: wspulse load --merge a.json b.json"),
+            ("--merge a --clients 3", "--merge takes only files, --max-… and --json"),
+        ] {
+            assert_eq!(merged(args).unwrap_err().to_string(), why);
+        }
+    }
+
+    #[test]
     fn invalid_flags_and_values() {
         for (args, why) in [
             ("", "load needs a URL: wspulse load ws://localhost:8080/echo"),
             ("ws://h ws://i", "unexpected argument \"ws://i\""),
             ("ws://h --clients 0", "--clients \"0\": must be a number from 1 to 1000000"),
+            (
+                "ws://h --max-p99 1.5",
+                "--max-p99 \"1.5\": must be a time such as 500us, 1.5ms or 10s",
+            ),
+            ("ws://h --max-p99 0us", "--max-p99 \"0us\": must be longer than 0"),
+            (
+                "ws://h --start-at 10:00",
+                "--start-at \"10:00\": must be a time in UTC such as 2026-11-21T09:41:00Z",
+            ),
             ("ws://h --rate 0", "--rate \"0\": must be a rate from 0.001/s to 1000000/s"),
             ("ws://h --rate inf", "--rate \"inf\": must be a rate from 0.001/s to 1000000/s"),
             (

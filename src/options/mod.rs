@@ -37,7 +37,7 @@ use crate::parts;
 pub use connect::Connect;
 pub use destination::{Goal, Roots, Tls};
 pub use healthcheck::Healthcheck;
-pub use load::{Form, Load};
+pub use load::{Form, Load, Merge};
 use read::Environment;
 pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve, TlsFiles};
 pub use usage::Usage;
@@ -54,6 +54,9 @@ pub enum Command {
     /// Load-test a server.
     #[cfg(feature = "tools")]
     Load(Box<Load>),
+    /// Print the reports of several load tests as one.
+    #[cfg(feature = "tools")]
+    Merge(Box<Merge>),
     /// Run the interactive client.
     #[cfg(feature = "tools")]
     Connect(Box<Connect>),

@@ -114,6 +114,15 @@ pub(crate) fn time_or_zero(text: &str) -> Read<u64> {
     }
 }
 
+/// A time that is kept in nanoseconds.
+pub(crate) fn span_or_zero(text: &str) -> Read<u64> {
+    match units::duration_ns(text) {
+        Some(ns) if ns <= TIME_MS_MAX * 1_000_000 => Ok(ns),
+        Some(_) => Err("must be at most 24h".into()),
+        None => Err("must be a time such as 500us, 1.5ms or 10s".into()),
+    }
+}
+
 /// A message's size: at least that of a control frame; above 1 GiB it is a typing error.
 pub(crate) fn message_size(text: &str) -> Read<usize> {
     let size = units::size(text).ok_or("must be a size such as 64KiB or 1MiB")?;

@@ -4,12 +4,13 @@
 
 use core::fmt;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 
 use super::seed;
 use crate::connect::Connect;
 use crate::engine::{Engine, Target};
 use crate::healthcheck::{Healthcheck, Plan as Question};
-use crate::load::{self, Load, Pace, Plan, Report};
+use crate::load::{self, Load, NoReport, Pace, Plan, Report, Summary, Thresholds, Usage};
 use crate::net::driver::Driver;
 use crate::net::kernel::{Duties, Kernel};
 use crate::net::process::raise_descriptor_limit;
@@ -18,6 +19,8 @@ use crate::options::{self, Form, Goal};
 
 /// Interval of the progress line.
 const PROGRESS_MS: u64 = 1_000;
+/// Longest file of reports: thousands of them.
+const REPORTS_BYTES: u64 = 256 << 20;
 
 /// Why a client could not start.
 #[derive(Debug)]
@@ -33,6 +36,10 @@ pub enum ToolError {
         /// Descriptors that are open already.
         used: u64,
     },
+    /// A file of `--merge` cannot be read.
+    Reports(io::Error),
+    /// A file of `--merge` is no report.
+    NoReport(NoReport),
     /// A system call that every client needs failed.
     Kernel(io::Error),
 }
@@ -54,6 +61,8 @@ impl fmt::Display for ToolError {
                 limit.saturating_sub(*used),
                 *clients as u64 + used,
             ),
+            Self::Reports(error) => write!(f, "--merge: cannot read {error}"),
+            Self::NoReport(error) => write!(f, "--merge: {error}"),
             Self::Kernel(error) => write!(f, "a system call failed: {error}"),
         }
     }
@@ -95,8 +104,37 @@ pub fn load(plan: Plan) -> Result<Report, ToolError> {
         return Err(ToolError::Descriptors { clients, limit, used });
     }
     let mut driver = Driver::new(Load::new(plan, seed()), kernel);
-    driver.run()?;
-    Ok(driver.engine().report().clone())
+    let (mut began, mut usage) = (None, None);
+    loop {
+        let ended = driver.turn()?.is_some();
+        if driver.engine().is_sending() {
+            began.get_or_insert_with(clocks);
+        } else if let (Some(began), None) = (&began, &usage) {
+            usage = Some(used_since(began));
+        }
+        if ended {
+            let mut report = driver.engine().report().clone();
+            report.usage = usage;
+            return Ok(report);
+        }
+    }
+}
+
+/// The clocks of this process.
+fn clocks() -> Usage {
+    let (cpu_ns, waiting_ns) = process::core_use();
+    Usage { cpu_ns, waiting_ns, wall_ns: clock::now().mono_ns }
+}
+
+/// How much of a core was used since then.
+fn used_since(then: &Usage) -> Usage {
+    let now = clocks();
+    let waiting = now.waiting_ns.zip(then.waiting_ns);
+    Usage {
+        cpu_ns: now.cpu_ns.saturating_sub(then.cpu_ns),
+        waiting_ns: waiting.map(|(now, then)| now.saturating_sub(then)),
+        wall_ns: now.wall_ns.saturating_sub(then.wall_ns),
+    }
 }
 
 /// `wspulse load`: runs the plan; returns the exit code and the report.
@@ -113,13 +151,34 @@ pub fn measure(options: options::Load) -> Result<(u8, String), ToolError> {
         // The report replaces the progress line.
         eprint!("\r\x1b[K");
     }
-    let report = report?;
-    let missed = report.missed(&plan, &thresholds);
+    Ok(verdict(Summary::new(&url, &plan, &report?), &thresholds, form))
+}
+
+/// The exit code and the report.
+fn verdict(mut summary: Summary, thresholds: &Thresholds, form: Form) -> (u8, String) {
+    let code = summary.judge(thresholds);
     let text = match form {
-        Form::Page => load::page(&url, &plan, &report, &missed),
-        Form::Json => load::json(&url, &plan, &report, &missed),
+        Form::Page => summary.page(),
+        Form::Json => summary.json(),
     };
-    Ok((report.exit_code(&missed), text))
+    (code, text)
+}
+
+/// `wspulse load --merge`: reads the reports of several generators; returns the exit code and the
+/// report of all of them.
+///
+/// # Errors
+/// When a file cannot be read, or is no report.
+pub fn merge(options: options::Merge) -> Result<(u8, String), ToolError> {
+    let options::Merge { files, thresholds, form } = options;
+    let mut reports = Vec::new();
+    for name in &files {
+        let read = files::read_whole(Path::new(name), REPORTS_BYTES);
+        reports.push((name.as_str(), read.map_err(ToolError::Reports)?));
+    }
+    let reports = reports.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
+    let summary = load::merge(reports).map_err(ToolError::NoReport)?;
+    Ok(verdict(summary, &thresholds, form))
 }
 
 /// `wspulse connect`: returns the exit code. Messages go through standard input and output.

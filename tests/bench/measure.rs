@@ -51,6 +51,7 @@ pub(crate) fn load(spec: &[&str]) -> io::Result<()> {
         answers: Answers::Same,
         patience_ms: 10_000,
         progress_ms: None,
+        start_ms: None,
         life: match spec.get(5) {
             Some(&"time") => Life::Time { ms: number(6) as u64 },
             Some(&"idle") => Life::Hold { messages: 1, ms: number(6) as u64 },

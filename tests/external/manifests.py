@@ -4,7 +4,9 @@
     tests/external/manifests.py
 """
 
+import datetime
 import re
+import subprocess
 import tomllib
 
 import kube  # first: it goes on in an environment that has what the others import
@@ -19,6 +21,8 @@ CHART = ROOT / "deploy" / "chart"
 GUIDES = ("gowebsockettest", "ws-test", "websockets-test", "websocket-informer")
 # Manifests whose pods need each other: they are started together.
 TOGETHER = ("websocket-eks", "websocket-eks-keda", "websocket-eks-aws")
+# Generators, which serve nothing.
+LOAD = "load-job"
 KUSTOMIZATIONS = ("base", "overlays/public")
 # A probe's defaults.
 DEFAULTS = {"timeoutSeconds": 1, "failureThreshold": 3}
@@ -27,7 +31,7 @@ DEFAULTS = {"timeoutSeconds": 1, "failureThreshold": 3}
 def manifests():
     """Every file and every kustomization, as `kubectl -n ws apply` would send it."""
     found = {path.stem: objects(path.read_text()) for path in FOLDER.glob("*.yaml")}
-    equal("each guide has its manifest", set(found), {*GUIDES, *TOGETHER})
+    equal("each guide has its manifest", set(found), {*GUIDES, *TOGETHER, LOAD})
     for name in KUSTOMIZATIONS:
         code, output = run(KUBECTL, "kustomize", FOLDER / name)
         if check(f"kubectl kustomize {name}", code == 0, output):
@@ -148,6 +152,35 @@ def informer(found):
           kube.viewer_lines("websocket-informer", found["websocket-informer"]), shown)
 
 
+def load_job(found):
+    """Generators that start together: their arguments, and the commands of the guide."""
+    job = one(found[LOAD], "Job")
+    pod = job["spec"]["template"]
+    faults = restricted([{"kind": "Pod", "metadata": pod["metadata"] | {"name": LOAD}, "spec": pod["spec"]}])
+    check("load-job: a restricted pod", not faults, faults)
+    equal("load-job: indexed, all at once, never twice",
+          [job["spec"][key] for key in ("completionMode", "completions", "backoffLimit")]
+          + [job["spec"]["parallelism"], pod["spec"]["restartPolicy"]], ["Indexed", 4, 0, 4, "Never"])
+    own = pod["spec"]["containers"][0]
+    services = {document["metadata"]["name"] for document in of_kind(found["base"], "Service")}
+    check("load-job: the server is the base's", own["args"][1].split("/")[2] in services, own["args"])
+    text = (FOLDER / f"{LOAD}.yaml").read_text()
+    check("load-job: its guide starts, collects and merges",
+          all(part in text for part in ("s/START_AT/", "job-name=wspulse-load --tail=-1", "--merge reports.json")))
+    start = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1)).strftime("%FT%TZ")
+    shorter = {"1m": "1s", "250": "5"}
+    with harness.Server() as server:
+        args = [server.ws() if arg.startswith("ws:") else shorter.get(arg, arg) for arg in own["args"]]
+        env = harness.clean_environment() | {own["env"][0]["name"]: start}
+        generators = [harness.launch([str(harness.BINARY), *args], env=env, text=True,
+                                     stdout=subprocess.PIPE) for _ in range(2)]
+        reports = harness.SCRATCH / "reports.json"
+        reports.write_text("".join(generator.communicate(timeout=30)[0] for generator in generators))
+    code, page, err = harness.wspulse("load", "--merge", str(reports), "--max-errors", "0")
+    check("load-job: its generators, one report", code == 0 and "2 generators" in page
+          and "10 of 10 clients" in page, (code, page, err))
+
+
 def same_as_chart(found):
     """The base has the same values as the chart's defaults."""
     code, output = run(HELM, "template", "wspulse", CHART, "--namespace", "ws")
@@ -192,7 +225,7 @@ def without(document):
 def main():
     harness.require_binary()
     found = manifests()
-    for group in (validated, commands, guides, informer, rest, same_as_chart, readme_install):
+    for group in (validated, commands, guides, informer, rest, load_job, same_as_chart, readme_install):
         section(group, found)
     for name in (*GUIDES, "base"):
         section(lifecycle, name, next(pods(found[name]))[2])

@@ -88,6 +88,11 @@ fn corpora_of_proxy_hold() {
 }
 
 #[test]
+fn corpora_of_reports_hold() {
+    replay("reports");
+}
+
+#[test]
 fn corpora_of_utf8_hold() {
     replay("utf8");
 }

@@ -111,6 +111,7 @@ impl Draw {
             answers: Answers::Same,
             patience_ms: 60_000,
             progress_ms: None,
+            start_ms: None,
         };
         let stop_ms = (rng.below(3) == 0).then(|| rng.below(3_000));
         if matches!(plan.life, Life::Messages(_)) && rng.below(2) == 0 {

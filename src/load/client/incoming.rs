@@ -1,8 +1,8 @@
 //! Incoming frames of a client, the messages that they form, and their classification.
 
+use super::super::outcome::Outcome;
 use super::super::payloads::{MessageId, Prefix};
 use super::super::plan::{Answers, Pace, ServerKind};
-use super::super::report::Outcome;
 use super::{Client, Cx, Failure, Stage, masked};
 use crate::engine::Action;
 use crate::proto::frame::{self, Opcode};
@@ -120,8 +120,9 @@ impl Client {
         }
         match &mut incoming.unasked {
             Some(prefix) => prefix.extend(bytes),
-            // A slow answer is not a missing one.
-            None => self.waiting_ns = self.waiting_ns.map(|_| cx.now.mono_ns),
+            // A slow answer is not a missing one. It does not extend the close handshake.
+            None if self.stage == Stage::Open => self.waiting_ns = Some(cx.now.mono_ns),
+            None => {}
         }
         incoming.left -= used as u64;
         incoming.offset += used;
@@ -164,7 +165,7 @@ impl Client {
         let now_ns = cx.now.mono_ns;
         let start_ns = match cx.shared.plan.pace {
             Pace::Closed { .. } => self.sent_ns.pop_front().unwrap_or(now_ns),
-            Pace::Open { interval_ns } => self.due(self.answered, interval_ns),
+            Pace::Open { interval_ns } => self.earlier.due(self.answered, interval_ns),
         };
         cx.shared.report.count_answer(self.server, now_ns.saturating_sub(start_ns), now_ns);
         self.next_message(cx);
@@ -173,14 +174,15 @@ impl Client {
     /// A message is not in flight any more: sends the next one, or closes after the last.
     fn next_message(&mut self, cx: &mut Cx<'_>) {
         self.answered += 1;
-        self.waiting_ns = (self.in_flight() > 0).then_some(cx.now.mono_ns);
+        if self.stage == Stage::Open {
+            self.waiting_ns = (self.in_flight() > 0).then_some(cx.now.mono_ns);
+        }
         match cx.shared.plan.pace {
             Pace::Closed { .. } => self.send_next(cx),
             Pace::Open { .. } if self.due_ns.is_none() => self.send_due(cx),
             Pace::Open { .. } => {}
         }
-        let plan = &cx.shared.plan;
-        if self.answered >= plan.messages() && plan.ends_with_the_last_answer() {
+        if cx.shared.ends_with_answers && self.in_flight() == 0 && self.sent >= cx.shared.messages {
             self.close(cx);
         }
     }

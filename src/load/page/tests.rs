@@ -1,6 +1,10 @@
 //! The report as text and as JSON.
 
-use super::super::{Answers, ConnectError, Outcome, ServerKind};
+use serde_json::{Value, json};
+
+use super::super::{
+    Answers, ConnectError, Life, Outcome, Pace, Plan, ServerKind, Thresholds, WhenLost,
+};
 use super::*;
 use crate::behaviours::Kind;
 use crate::proto::upgrade::Ask;
@@ -22,6 +26,7 @@ fn plan() -> Plan {
         answers: Answers::Any,
         patience_ms: 1_000,
         progress_ms: None,
+        start_ms: None,
     }
 }
 
@@ -29,6 +34,8 @@ fn plan() -> Plan {
 fn report() -> Report {
     let mut report = Report {
         begun: 40,
+        due: 41,
+        until_ns: ms(4_000),
         connected: 39,
         opened: 78,
         sent: 41,
@@ -59,10 +66,10 @@ fn report() -> Report {
 
 #[test]
 fn text_of_a_rollout() {
-    let wanted =
-        super::super::Thresholds { p99_ms: Some(5), errors: Some(0), downtime_ms: Some(1) };
-    let missed = report().missed(&plan(), &wanted);
-    let page = page("ws://h/", &plan(), &report(), &missed);
+    let wanted = Thresholds { p99_ns: Some(1_500_000), errors: Some(0), downtime_ns: Some(ms(1)) };
+    let mut summary = Summary::new("ws://h/", &plan(), &report());
+    assert_eq!(summary.judge(&wanted), 3);
+    let page = summary.page();
     let want = "\
 ws://h/   40 clients, 1 message each, then held for 1m
 
@@ -76,27 +83,30 @@ latency     p50 21.0 ms   p90 37.1 ms   p99 40.0 ms   p99.9 40.0 ms   max 40.0 m
         "downtime    2 times: p50 80.0 ms   p99 200 ms   max 200 ms; 1 not back",
         "            at most 17 attempts to reconnect within a second",
         "            1 attempt failed: upgrade answered with 503: unavailable, draining or full",
-        "lost        2 messages",
         "closed      1000 OK                      by us                38",
         "            1001 going away              by the server        37",
         "            1006 broken without a Close  no Close              2",
         "errors      2 × broken without a Close (1006)",
         "            1 × connection refused",
         "            2 × message lost: its connection ended before the answer",
-        "missed      --max-p99 5ms: was 40.0 ms",
-        "missed      --max-errors 0: was 5",
+        "missed      --max-p99 1.5ms: was 40.0 ms",
+        "missed      --max-errors 0: was 5 errors",
         "missed      --max-downtime 1ms: was 200 ms",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
     }
-    assert_eq!(report().exit_code(&missed), 3);
     let bars = page.lines().filter(|line| line.contains('█')).count();
     assert!(bars >= 4, "{page}");
 }
 
 #[test]
 fn json_of_a_rollout() {
-    let json: Value = serde_json::from_str(&json("ws://h/", &plan(), &report(), &[])).unwrap();
+    let json = Summary::new("ws://h/", &plan(), &report()).json();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["schema"], &json["errors"]), (&json!(2), &json!(5)));
+    let refused = json!({ "count": 1, "text": "connection refused" });
+    assert_eq!(json["causes"]["refused"], refused);
+    assert_eq!(json["closed_by_server"], json!({ "1001": 37 }));
     assert_eq!(json["closes"], json!({ "1000": 38, "1001": 37, "1006": 2 }));
     assert_eq!((&json["lost"], &json["still_down"]), (&json!(2), &json!(1)));
     assert_eq!(json["downtime"]["max_ms"], 200.0);
@@ -106,7 +116,8 @@ fn json_of_a_rollout() {
 #[test]
 fn no_client_connected() {
     let report = Report { begun: 2, ..Report::default() };
-    assert_eq!(report.exit_code(&[]), 1);
-    let page = page("ws://h/", &plan(), &report, &[]);
+    let mut summary = Summary::new("ws://h/", &plan(), &report);
+    assert_eq!(summary.judge(&Thresholds::default()), 1);
+    let page = summary.page();
     assert!(page.contains("connected   none\n") && !page.contains("latency"), "{page}");
 }

@@ -40,6 +40,7 @@ fn run(target: Target, clients: usize, server_kind: ServerKind) -> Report {
         answers: Answers::Same,
         patience_ms: 3_000,
         progress_ms: None,
+        start_ms: None,
     };
     let (code, load) = run::drive(Load::new(plan, 1), SignalMode::Default).unwrap();
     assert_eq!(code, 0);

@@ -38,6 +38,7 @@ fn the_report_is_readable() {
         "█",
         "closed      1000 OK                      by us                 3\n",
         "errors      none\n",
+        "\ngenerator   ",
         "served by   ",
     ] {
         assert!(rest.contains(part), "{part} in\n{page}");
@@ -70,6 +71,41 @@ fn an_open_loop_counts_from_when_a_message_was_due() {
     assert!(report["latency"]["max_ms"].as_f64().unwrap() < 600.0, "{report}");
 }
 
+/// A server that is stopped during the run: what was due counts, with its age.
+#[test]
+fn a_stopped_server_is_in_the_report() {
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/echo", server.main);
+    let flags = "--clients 4 --rate 100/s --duration 3s --timeout 300ms --json --max-p99 50ms";
+    let words = ["load", &url].into_iter().chain(flags.split(' '));
+    let load = Running::start(&words.collect::<Vec<_>>());
+    while received(&server) < 20 {}
+    server.signal("STOP");
+    let (code, lines) = load.end();
+    let report: Value = serde_json::from_str(&lines[0]).unwrap();
+    let count = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!(code, 3, "{report}");
+    assert!(count("unanswered") > 0 && count("errors") >= count("unanswered"), "{report}");
+    assert_eq!(count("due"), count("sent") + count("unsent"));
+    assert_eq!(count("due"), count("answered") + count("unanswered") + count("unsent"));
+    assert!(report["latency"]["p99_ms"].as_f64().unwrap() >= 100.0, "{report}");
+    assert_eq!(report["latency"]["count"], report["due"]);
+}
+
+/// A server that is too slow: what was never sent counts, and the rate is that of the plan's time.
+#[test]
+fn an_overloaded_server_is_in_the_report() {
+    let server = Server::start(&["--mount", "/work=echo?work=100ms"]);
+    let url = format!("ws://{}/work", server.main);
+    let flags = "--clients 2 --rate 4000/s --duration 500ms --timeout 300ms --max-errors 0";
+    let (code, report) = load(&url, &format!("{flags} --max-p99 50ms"));
+    let count = |name: &str| report[name].as_u64().unwrap();
+    assert!(code == 3 && (3_000..=4_000).contains(&count("due")), "{report}");
+    assert!(count("unsent") >= 1_000 && count("unanswered") >= 1_000, "{report}");
+    assert!((499.0..501.0).contains(&report["elapsed_ms"].as_f64().unwrap()), "{report}");
+    assert_eq!(report["missed"].as_array().unwrap().len(), 2, "{report}");
+}
+
 #[test]
 fn failures_are_reported_with_their_causes() {
     let server = Server::start(&["--origin", "https://app.example"]);
@@ -77,47 +113,55 @@ fn failures_are_reported_with_their_causes() {
     let nowhere = closed();
     let wrong_key = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n";
-    for (url, flags, cause) in [
-        (format!("ws://{nowhere}/"), "", "connection refused"),
+    for (url, flags, code, text) in [
+        (format!("ws://{nowhere}/"), "", "refused", "connection refused"),
         (
             format!("ws://{main}/nothing"),
             "",
+            "status_404",
             "upgrade answered with 404: no WebSocket at that path",
         ),
         (
             format!("ws://{main}/echo"),
             "--origin https://evil.example",
+            "status_403",
             "upgrade answered with 403: not allowed; it may need an Origin or credentials",
         ),
         (
             format!("ws://{}/", answering(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")),
             "",
+            "status_503",
             "upgrade answered with 503: unavailable, draining or full",
         ),
         (
             format!("ws://{}/", answering(b"\x15\x03\x01\x00\x02\x02\x46")),
             "",
+            "upgrade_tls",
             "upgrade failed: the port requires TLS",
         ),
         (
             format!("ws://{}/", answering(b"SSH-2.0-x\r\n")),
             "",
+            "upgrade_http_not_http",
             "upgrade failed: the response is not HTTP",
         ),
         (
             format!("ws://{}/", answering(wrong_key)),
             "",
+            "upgrade_wrong_key",
             "upgrade failed: the accept key is wrong: this is not a WebSocket server",
         ),
         (
             format!("ws://{}/", answering(b"")),
             "--timeout 100ms",
+            "no_upgrade_response",
             "connected, but no upgrade response in time",
         ),
     ] {
-        let (code, report) = load(&url, &format!("--clients 3 --messages 1 {flags}"));
-        assert_eq!((code, &report["connected"]), (1, &0.into()), "{url}");
-        assert_eq!(report["causes"], serde_json::json!({ cause: 3 }), "{url}");
+        let (exit, report) = load(&url, &format!("--clients 3 --messages 1 {flags}"));
+        assert_eq!((exit, &report["connected"]), (1, &0.into()), "{url}");
+        let causes = serde_json::json!({ code: { "count": 3, "text": text } });
+        assert_eq!(report["causes"], causes, "{url}");
         assert_eq!(report["errors"], 3);
     }
 }
@@ -126,22 +170,24 @@ fn failures_are_reported_with_their_causes() {
 fn broken_connections_and_wrong_answers_are_counted() {
     let server = Server::start(&["--faults"]);
     for (path, flags, cause) in [
-        ("/echo?fault=rst", "", "broken without a Close (1006)"),
-        ("/echo?fault=stall-read", "--timeout 200ms", "connected, but no answer in time"),
-        (
-            "/echo?close_after=50ms&code=1013&reason=full",
-            "--hold 10s",
-            "closed early by the server: 1013",
-        ),
-        ("/socket", "--verify", "an answer differs from its message"),
+        ("/echo?fault=rst", "", "broken"),
+        ("/echo?fault=stall-read", "--timeout 200ms", "no_answer"),
+        ("/echo?close_after=50ms&code=1013&reason=full", "--hold 10s", "closed_early_1013"),
+        ("/socket", "--verify", "wrong_answer"),
     ] {
         let url = format!("ws://{}{path}", server.main);
         let hold = if flags.contains("--hold") { "" } else { "--messages 2" };
         let (code, report) = load(&url, &format!("--clients 2 {hold} {flags} --max-errors 0"));
-        assert_eq!((code, &report["causes"]), (3, &serde_json::json!({ cause: 2 })), "{path}");
+        assert_eq!((code, &report["causes"][cause]["count"]), (3, &2.into()), "{path}");
     }
+    // Someone who asks for a check does not accept a wrong answer.
+    let socket = format!("ws://{}/socket", server.main);
+    let (code, report) = load(&socket, "--clients 2 --messages 2 --verify");
+    assert_eq!((code, &report["missed"][0]), (3, &"--verify: was 4 errors".into()), "{report}");
+    let (code, _) = load(&socket, "--clients 2 --messages 2 --verify --max-errors 4");
+    assert_eq!(code, 0);
     // Without --verify any message counts as an answer, except unsolicited ones.
-    let (code, report) = load(&format!("ws://{}/socket", server.main), "--clients 2 --messages 3");
+    let (code, report) = load(&socket, "--clients 2 --messages 3");
     assert_eq!((code, &report["answered"], &report["unasked"]), (0, &6.into(), &2.into()));
 }
 
@@ -176,8 +222,7 @@ fn every_address_of_a_name_is_tried() {
     let (code, report) = load("ws://pulse.invalid/echo?x=1", &flags);
     assert_eq!((code, &report["connected"]), (0, &2.into()));
     let (code, report) = load("ws://a..b/", "--clients 2");
-    let cause = "the host name cannot be resolved";
-    assert_eq!((code, &report["causes"]), (1, &serde_json::json!({ cause: 2 })));
+    assert_eq!((code, &report["causes"]["no_such_name"]["count"]), (1, &2.into()));
 }
 
 #[test]
@@ -193,17 +238,30 @@ fn too_few_descriptors_are_reported_at_start() {
 
 #[test]
 fn an_interrupt_prints_the_report() {
-    let mut server = Server::start(&[]);
+    let server = Server::start(&[]);
     let url = format!("ws://{}/echo", server.main);
-    let load = Running::start(&["load", &url, "--clients", "4", "--hold", "1h"]);
-    // Clients are counted once they are answered, and none ends on its own.
-    while !server_has(&mut server, 4) {}
+    let hold = ["--messages", "2", "--hold", "1h"];
+    let load = Running::start(&[&["load", &url, "--clients", "4"], &hold[..]].concat());
+    // A client sends its second message when it has read the first answer. None ends on its own.
+    while received(&server) < 8 {}
     load.signal("INT");
     let (code, page) = load.end();
-    assert_eq!(code, 0);
+    assert_eq!(code, 4);
     let page = page.join("\n");
+    assert!(page.contains("interrupted a signal ended the test before its time"), "{page}");
     assert!(page.contains("connected   4 of 4 clients"), "{page}");
     assert!(page.contains("closed      1000 OK"), "{page}");
+}
+
+/// Messages that the server has received.
+fn received(server: &Server) -> u64 {
+    let mut stream = TcpStream::connect(server.admin).unwrap();
+    stream.write_all(b"GET /stats HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let body = response.split_once("\r\n\r\n").unwrap().1;
+    let stats: Value = serde_json::from_str(body).unwrap();
+    stats["messages"]["received"].as_u64().unwrap()
 }
 
 fn server_has(server: &mut Server, clients: u64) -> bool {
@@ -224,9 +282,57 @@ fn a_second_interrupt_ends_at_once() {
         load.signal("TERM");
     }
     let (code, page) = load.end();
-    assert_eq!(code, 0);
+    assert_eq!(code, 4);
     // The server has accepted both; the second client may not have read its 101 yet.
     assert!(page.join("\n").contains(" of 2 clients"), "{page:?}");
+    assert!(!page.join("\n").contains("failed"), "{page:?}");
+}
+
+/// Reports of two generators become one, with the thresholds of the last step.
+#[test]
+fn reports_are_merged() {
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/echo", server.main);
+    let folder = std::env::temp_dir().join(format!("wspulse-merge-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let files = ["one", "other"].map(|name| folder.join(name).to_string_lossy().into_owned());
+    let start = wspulse::time::rfc3339(wspulse::net::clock::now().wall_ms + 300);
+    let generators = files.each_ref().map(|_| {
+        let words = ["load", &url, "--json", "--messages", "200", "--start-at", &start];
+        Running::start(&words)
+    });
+    for (generator, file) in generators.into_iter().zip(&files) {
+        let (code, lines) = generator.end();
+        assert_eq!(code, 0);
+        std::fs::write(file, lines.join("\n")).unwrap();
+    }
+    let merge = |flags: &[&str]| {
+        let words = [&["load", "--merge", &files[0], &files[1]], flags].concat();
+        run(&words, b"")
+    };
+    let (code, page, err) = merge(&[]);
+    assert_eq!((code, &*err), (0, ""));
+    for part in [
+        "   2 generators with 10 clients, 200 messages each\n",
+        "\nconnected   20 of 20 clients",
+        "\nmessages    4000 sent, 4000 answered in ",
+        "\nclosed      1000 OK                      by us                20\n",
+    ] {
+        assert!(page.contains(part), "{part} in\n{page}");
+    }
+    let (code, json, _) = merge(&["--json", "--max-p99", "1us"]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &report["latency"]["count"]), (3, &4_000.into()));
+    std::fs::write(&files[1], &json[..json.len() / 2]).unwrap();
+    let (code, out, err) = merge(&[]);
+    assert_eq!((code, &*out), (1, ""));
+    assert!(
+        err.starts_with(&format!("wspulse: --merge: {}, line 1: it is not a", files[1])),
+        "{err}"
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+    let (code, _, err) = merge(&[]);
+    assert!(code == 1 && err.starts_with("wspulse: --merge: cannot read /"), "{err}");
 }
 
 #[test]
