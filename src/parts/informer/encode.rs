@@ -1,5 +1,7 @@
 //! Encodes messages for viewers: text, whose wording is fixed to the byte, and JSON.
 
+use core::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::deployment::{Deployment, Key, Replicas};
@@ -55,6 +57,22 @@ impl Encoded {
         let end = self.bytes.len();
         // Messages are at most a few KiB, so the casts are lossless.
         self.payloads.push(((end - payload.len()) as u32, end as u32));
+    }
+
+    /// As Go's `encoding/json` writes it, which is also safe within HTML.
+    fn go_json(&mut self, value: &impl Serialize) {
+        let json = serde_json::to_string(value).unwrap_or_default();
+        let mut escaped = String::with_capacity(json.len());
+        for c in json.chars() {
+            // Outside of strings there are none of these.
+            if matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}') {
+                // Writing to a String cannot fail.
+                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            } else {
+                escaped.push(c);
+            }
+        }
+        self.push(escaped.as_bytes());
     }
 
     fn json(&mut self, value: &impl Serialize) {
@@ -134,7 +152,7 @@ fn text(out: &mut Encoded, event: ChangeEvent<'_>) {
             let timestamp = format!("{}Z", &timestamp[..19]);
             let mut change = |kind: &str, now: &str| {
                 let message = format!("Deployment {name} updated - {kind} changed: {now}");
-                out.json(&TextChange { timestamp: &timestamp, message });
+                out.go_json(&TextChange { timestamp: &timestamp, message });
             };
             let desired = event.state.replicas.desired;
             if before.replicas.desired != desired {

@@ -31,6 +31,8 @@ pub(super) enum Error {
     Status(u16),
     /// An ERROR event with this code.
     Event(u16),
+    /// Watches end at once, without an event.
+    ShortWatch,
     /// The response is not a valid list.
     NotAList,
 }
@@ -51,8 +53,17 @@ impl Error {
             | Self::Redirect
             | Self::Status(_)
             | Self::Event(_)
+            | Self::ShortWatch
             | Self::NotAList => false,
         }
+    }
+}
+
+impl Error {
+    /// Whether it may be due to the resource version of a watch, such as one that the server does
+    /// not know since its database was restored.
+    pub(super) fn may_be_version(self) -> bool {
+        matches!(self, Self::Status(500..) | Self::Event(_) | Self::ShortWatch)
     }
 }
 
@@ -82,6 +93,7 @@ impl fmt::Display for Error {
             Self::Redirect => "the API server sends us elsewhere",
             Self::Status(status) => return write!(f, "the API server answers {status}"),
             Self::Event(code) => return write!(f, "the API server ends the watch with {code}"),
+            Self::ShortWatch => "the API server ends the watch at once",
             Self::NotAList => "the API server's answer is no list of Deployments",
         })
     }

@@ -340,6 +340,7 @@ impl Feed {
             self.delete(now, &key, None);
         }
         self.complete = true;
+        self.mark_all_due();
     }
 
     /// The store is complete up to this resource version.

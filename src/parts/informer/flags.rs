@@ -192,6 +192,13 @@ impl Plan for Setup {
         self.kube = found;
         Ok(())
     }
+
+    fn check(&mut self, files: &[File], reach: Reach) -> Result<(), String> {
+        if self.settings.choice == Choice::InCluster {
+            return Ok(());
+        }
+        self.resolve(files, reach)
+    }
 }
 
 fn at(url: &str, settings: &Settings) -> Kube {

@@ -6,8 +6,8 @@ pub(super) const PAGE: u32 = 50;
 pub(super) const OBJECT_BYTES: usize = 2 * 1024 * 1024;
 /// The metadata of a list.
 pub(super) const FIELD_BYTES: usize = 64 * 1024;
-/// A whole page.
-pub(super) const PAGE_BYTES: u64 = 128 * 1024 * 1024;
+/// A whole page, or a list without pages.
+pub(super) const LIST_BYTES: u64 = 1024 * 1024 * 1024;
 pub(super) const HEAD_BYTES: usize = 32 * 1024;
 /// Pages of a list: more than [`DEPLOYMENTS`] needs.
 pub(super) const PAGES: u32 = 2_000;
@@ -30,8 +30,19 @@ pub(super) const OUTPUT_BYTES: usize = 16 * 1024;
 pub(super) const WOKEN_PER_TURN: usize = 128;
 
 pub(super) const CONNECT_MS: u64 = 10_000;
-/// Timeout of a page.
+/// Timeout of a page, and of the head of any response.
 pub(super) const ANSWER_MS: u64 = 60_000;
+/// Timeout of a list without pages.
+pub(super) const WHOLE_LIST_MS: u64 = 300_000;
+/// A streamed list that adds no object for this long, and has not ended either, is none: servers
+/// before 1.19 ignore the parameter and send an ordinary watch.
+pub(super) const STREAM_IDLE_MS: u64 = 10_000;
+/// An open watch without events counts as working after this time.
+pub(super) const PROOF_MS: u64 = 1_000;
+/// A watch that ends within this time of its timeout has run to its end.
+pub(super) const WATCH_END_MS: u64 = 10_000;
+/// Errors of watches in a row until a new list is taken.
+pub(super) const ERRORS_UNTIL_LIST: u32 = 2;
 /// The server ends each watch after a random time in this range.
 pub(super) const WATCH_S_MIN: u64 = 300;
 pub(super) const WATCH_S_MAX: u64 = 600;

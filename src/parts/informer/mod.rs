@@ -36,7 +36,7 @@ use crate::time;
 use access::{Access, Secrets};
 use backoff::Backoff;
 use error::Error;
-use exchange::{Exchange, RequestKind, Summary};
+use exchange::{Body, Course, Exchange, RequestKind};
 
 pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: Some(&part::BEHAVIOUR),
@@ -111,7 +111,6 @@ pub struct Informer {
     /// Counters for metrics.
     pub figures: Figures,
     phase: Phase,
-    next: RequestKind,
     progress: Progress,
     secrets: Secrets,
     reread_ns: u64,
@@ -123,8 +122,10 @@ pub struct Informer {
 }
 
 /// How far lists and watches have come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
+    next: NextRequest,
+    streams: Streams,
     /// The resource version up to which the store is complete.
     version: String,
     /// The continue token of the list's next page.
@@ -132,8 +133,44 @@ struct Progress {
     /// The resource version of the list; empty until its first page is complete.
     list_version: String,
     pages: u32,
+    /// The pages of the last list expired while they were read: take the next one as a whole.
+    unpaged: bool,
     /// An event could not be parsed, so the store may lack a change: list again after this watch.
     incomplete: bool,
+    /// Errors of watches since the last event.
+    errors: u32,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            next: NextRequest::List,
+            streams: Streams::Try,
+            version: String::new(),
+            page: String::new(),
+            list_version: String::new(),
+            pages: 0,
+            unpaged: false,
+            incomplete: false,
+            errors: 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextRequest {
+    List,
+    Watch,
+}
+
+/// Whether to ask for a list as a stream (`WatchList`), which takes one request instead of many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Streams {
+    Try,
+    /// The last one did not reach its end: take this list in pages.
+    Failed,
+    /// The server does not offer them.
+    Unsupported,
 }
 
 #[derive(Debug)]
@@ -160,7 +197,6 @@ impl Informer {
             feed: Feed::default(),
             figures: Figures::default(),
             phase: Phase::Idle,
-            next: RequestKind::List,
             progress: Progress::default(),
             reread_ns: 0,
             backoff: Backoff::default(),
@@ -208,9 +244,7 @@ impl Informer {
 
     fn begin(&mut self, now: Now) {
         self.unwatched_ns = None;
-        self.next = RequestKind::List;
-        self.progress.page.clear();
-        self.progress.incomplete = false;
+        self.progress = Progress { streams: self.progress.streams, ..Progress::default() };
         if self.reread(now) {
             // Connect in the next turn, after the files have been read.
             self.phase = Phase::Waiting { until_ns: now.mono_ns };
@@ -269,8 +303,9 @@ impl Informer {
             Phase::Idle | Phase::Waiting { .. } => {}
             Phase::Connecting { .. } => self.fail(now, Error::NotConnected(how), None),
             Phase::Exchanging(exchange) => {
-                let (ended, summary) = (exchange.answer.ended(), exchange.summary());
-                self.cut_off(now, summary, ended, how);
+                let (ended, whole) = (exchange.answer.ended(), exchange.is_whole());
+                let course = exchange.course;
+                self.cut_off(now, course, whole, ended, how);
             }
         }
     }
@@ -281,7 +316,7 @@ impl Informer {
         let phase = match &self.phase {
             Phase::Idle => self.plan.always.then_some(0),
             Phase::Waiting { until_ns } | Phase::Connecting { until_ns } => Some(*until_ns),
-            Phase::Exchanging(exchange) => Some(exchange.until_ns),
+            Phase::Exchanging(exchange) => Some(exchange.course.due_ns()),
         };
         let linger = self.unwatched_ns.map(|since_ns| since_ns + time::ms(limits::LINGER_MS));
         phase.into_iter().chain(linger).chain(self.secrets_due_ns()).min()
@@ -298,16 +333,24 @@ impl Informer {
             self.reread(now);
             return;
         }
-        match &self.phase {
+        match &mut self.phase {
             Phase::Waiting { until_ns } if due(*until_ns) => self.connect(now),
             Phase::Connecting { until_ns } if due(*until_ns) => {
                 self.steps.push_back(Step::HangUp);
                 self.fail(now, Error::Silent, None);
             }
-            Phase::Exchanging(exchange) if due(exchange.until_ns) => {
-                let summary = exchange.summary();
+            Phase::Exchanging(exchange) if due(exchange.course.due_ns()) => {
+                if exchange.course.proven_ns.take().is_some_and(due) {
+                    return self.feed.synced(&self.progress.version);
+                }
+                let (course, body) = (exchange.course, &exchange.body);
+                let is_open = matches!(body, Body::Watch(_));
                 self.steps.push_back(Step::HangUp);
-                self.note_health(now, summary);
+                self.note_health(now, course);
+                if course.kind == RequestKind::Stream && is_open {
+                    self.progress.streams = Streams::Unsupported;
+                    return self.connect(now);
+                }
                 self.fail(now, Error::Silent, None);
             }
             Phase::Idle
@@ -319,11 +362,12 @@ impl Informer {
 
     /// Pauses with backoff, and reports the error to viewers immediately.
     fn fail(&mut self, now: Now, error: Error, retry_after_s: Option<u64>) {
-        if self.next == RequestKind::Watch {
+        if self.progress.next == NextRequest::Watch {
             self.figures.watch_errors += 1;
-        }
-        if self.next == RequestKind::Watch && self.progress.incomplete {
-            self.list_again();
+            self.progress.errors += u32::from(error.may_be_version());
+            if self.progress.incomplete || self.progress.errors >= limits::ERRORS_UNTIL_LIST {
+                self.list_again();
+            }
         }
         let pause_ms = self.backoff.pause_ms(&mut self.rng);
         let pause_ms = pause_ms.max(retry_after_s.unwrap_or(0) * 1000);
@@ -343,12 +387,13 @@ impl Informer {
 
     /// The watch cannot be resumed without missing changes.
     fn list_again(&mut self) {
-        self.next = RequestKind::List;
+        self.progress.next = NextRequest::List;
+        self.progress.errors = 0;
         self.figures.relists += 1;
     }
 
     /// Resets the backoff after a watch that lasted.
-    fn note_health(&mut self, now: Now, exchange: Summary) {
+    fn note_health(&mut self, now: Now, exchange: Course) {
         let lasted_ns = now.mono_ns.saturating_sub(exchange.since_ns);
         if exchange.kind == RequestKind::Watch && lasted_ns >= time::ms(limits::HEALTHY_MS) {
             self.backoff.reset();

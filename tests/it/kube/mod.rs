@@ -6,4 +6,5 @@ mod hostile;
 mod random_api;
 mod recorded;
 mod scripted;
+mod truth;
 mod viewers;
