@@ -9,7 +9,7 @@ use wspulse::engine::{HangUp, Id, Now};
 #[cfg(feature = "informer")]
 use wspulse::parts::informer::access::Access;
 #[cfg(feature = "informer")]
-use wspulse::parts::informer::{Filter, Format, Informer, Plan, Step};
+use wspulse::parts::informer::{Filter, Format, Informer, Plan, Resource, Step};
 
 #[cfg(feature = "informer")]
 use super::input::{self, Cuts};
@@ -62,7 +62,8 @@ enum Extent {
 #[cfg(feature = "informer")]
 fn read(answers: &[u8], cuts: &Cuts) -> (Vec<String>, Extent) {
     let access = Access::from_url("http://127.0.0.1:8001").expect("a URL");
-    let plan = Plan { access, namespace: String::new(), always: false, origin: None };
+    let resource = Resource::ALL[answers.len() % 4];
+    let plan = Plan { access, resource, namespace: String::new(), always: false, origin: None };
     let mut informer = Informer::new(plan, 7);
     let mut now = Now { mono_ns: 1_000_000_000, wall_ms: 1_795_230_000_000 };
     let viewer = Id { key: 0, generation: 0 };

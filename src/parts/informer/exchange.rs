@@ -7,11 +7,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::access::Access;
-use super::deployment;
 use super::error::Error;
 use super::limits;
 use super::lines::Lines;
 use super::list_parser::ListParser;
+use super::object;
+use super::resource::Resource;
 use crate::proto::http_client::{Answer, Asked, Head, Limits, Request, Unsendable};
 use crate::time;
 
@@ -133,6 +134,7 @@ impl Exchange {
 pub(super) fn write(
     out: &mut Vec<u8>,
     access: &Access,
+    resource: Resource,
     namespace: &str,
     query: &str,
     token: Option<&str>,
@@ -142,7 +144,8 @@ pub(super) fn write(
     } else {
         format!("/namespaces/{}", escaped(namespace))
     };
-    let target = format!("{}/apis/apps/v1{within}/deployments?{query}", access.prefix);
+    let (api, name) = (resource.api(), resource.name());
+    let target = format!("{}{api}{within}/{name}?{query}", access.prefix);
     let authorization = token.map(|token| format!("Bearer {token}"));
     let mut fields = vec![
         ("Accept", "application/json"),
@@ -235,7 +238,7 @@ pub(super) fn event(line: &[u8]) -> Event<'_> {
                 return Event::Unknown;
             };
             let end = metadata.annotations.and_then(|annotations| annotations.initial_events_end);
-            if deployment::is_version(&metadata.version) {
+            if object::is_version(&metadata.version) {
                 Event::Bookmark(metadata.version.into_owned(), end.as_deref() == Some("true"))
             } else {
                 Event::Unknown

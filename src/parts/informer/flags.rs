@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::part::{self, BEHAVIOUR};
-use super::{Kube, access::Access};
+use super::{Kube, Resource, access::Access};
 use crate::engine::File;
 use crate::options::flags::{named, set, visible};
 use crate::options::read::Environment;
@@ -14,7 +14,7 @@ use crate::parts::Plan;
 use crate::server::part::Part;
 
 pub(super) const GROUPS: &[Group<Draft>] = &[
-    Group { title: "Deployments of a cluster", flags: &[WHERE], brief: false },
+    Group { title: "Objects of a cluster", flags: &[WHERE], brief: false },
     Group { title: "", flags: HOW, brief: true },
 ];
 
@@ -43,6 +43,14 @@ const HOW: &[Flag<Draft>] = &[
         help: "watch only this namespace",
         take: |d, v| set(&mut d.parts.informer.namespace, namespace(v)),
         show: |d| visible(&d.parts.informer.namespace),
+    },
+    Flag {
+        name: "kube-resources",
+        takes: Takes::One("LIST"),
+        fallback: Fallback::Is("deployments"),
+        help: "kinds: deployments, statefulsets, daemonsets, pods",
+        take: |d, v| set(&mut d.parts.informer.resources, resources(v)),
+        show: |d| Resource::names(&d.parts.informer.resources),
     },
     Flag {
         name: "kube-watch",
@@ -86,6 +94,8 @@ pub struct Settings {
     pub context: String,
     /// The namespace; empty: all.
     pub namespace: String,
+    /// What to watch.
+    pub resources: Vec<Resource>,
     /// Whether to watch even without viewers.
     pub always: bool,
     /// Host and port of the API server, from the environment of a pod.
@@ -125,6 +135,13 @@ fn show(choice: &Choice) -> String {
         Choice::Url(url) => url,
     }
     .to_owned()
+}
+
+fn resources(text: &str) -> Read<Vec<Resource>> {
+    Resource::list(text).ok_or_else(|| {
+        let all = Resource::names(&Resource::ALL);
+        format!("must be some of {all}").into()
+    })
 }
 
 /// An empty namespace means all.
@@ -187,7 +204,7 @@ impl Plan for Setup {
         if let Kube::Nothing(why) = &found
             && why != NOTHING
         {
-            log::warn!(target: "kube", error = why.as_str(); "cannot watch Deployments");
+            log::warn!(target: "kube", error = why.as_str(); "cannot watch the cluster");
         }
         self.kube = found;
         Ok(())
@@ -203,7 +220,7 @@ impl Plan for Setup {
 
 fn at(url: &str, settings: &Settings) -> Kube {
     match Access::from_url(url) {
-        Ok(access) => Kube::Watch(Box::new(settings.plan(access, Vec::new()))),
+        Ok(access) => Kube::Watch(settings.plans(access, Vec::new())),
         Err(bad) => Kube::Nothing(bad.to_owned()),
     }
 }
@@ -233,7 +250,7 @@ impl Settings {
         let in_pod = self.in_cluster.is_some() && files.iter().any(|file| file.name == account);
         let others = files.iter().filter(|file| file.name != account);
         let configs: Vec<_> = others.map(|file| (file.name.clone(), file.bytes.clone())).collect();
-        let watch = |access, from| Ok(Kube::Watch(Box::new(self.plan(access, from))));
+        let watch = |access, from| Ok(Kube::Watch(self.plans(access, from)));
         match (&self.choice, self.account()) {
             (Choice::InCluster, Some(access)) => watch(access, Vec::new()),
             (Choice::InCluster, None) => Err("in-cluster, but not in a pod: \
@@ -269,12 +286,15 @@ impl Settings {
         Some(Access { place, prefix: String::new(), tls, token })
     }
 
-    /// The plan for this API server; `files` are the kubeconfigs that it came from.
-    fn plan(&self, access: Access, files: Vec<String>) -> super::Plan {
+    /// The plans for this API server; `files` are the kubeconfigs that it came from.
+    fn plans(&self, access: Access, files: Vec<String>) -> Vec<super::Plan> {
         let kubeconfig = super::Kubeconfig { files, context: self.context.clone() };
         let origin = Some(kubeconfig).filter(|kubeconfig| !kubeconfig.files.is_empty());
         let (namespace, always) = (self.namespace.clone(), self.always);
-        super::Plan { access, namespace, always, origin }
+        let resource = Resource::Deployments;
+        let plan = super::Plan { access, resource, namespace, always, origin };
+        let of = |resource: &Resource| super::Plan { resource: *resource, ..plan.clone() };
+        self.resources.iter().map(of).collect()
     }
 }
 

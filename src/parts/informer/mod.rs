@@ -1,10 +1,9 @@
-//! Watches the Deployments of a cluster: list, watch, and list again if a watch cannot be resumed.
-//! A state machine without I/O: bytes and `now` in, requests and steps out. It uses one connection
-//! to one API server for any number of viewers ([`Feed`]).
+//! Watches objects of a cluster: list, watch, and list again if a watch cannot be resumed. A state
+//! machine without I/O: bytes and `now` in, requests and steps out. One of them watches one kind of
+//! objects ([`Resource`]), on one connection for any number of viewers ([`Feed`]).
 
 pub mod access;
 mod backoff;
-mod deployment;
 mod encode;
 mod error;
 mod exchange;
@@ -14,7 +13,9 @@ pub mod kubeconfig;
 mod limits;
 mod lines;
 mod list_parser;
+mod object;
 pub mod part;
+pub mod resource;
 mod responses;
 mod secrets;
 mod store;
@@ -24,6 +25,7 @@ pub use encode::{Encoded, Format};
 pub use feed::{Feed, Filter, Then};
 pub(crate) use flags::Settings as Draft;
 pub use part::Kube;
+pub use resource::Resource;
 
 use std::collections::VecDeque;
 
@@ -35,7 +37,7 @@ use crate::rng::Rng;
 use crate::time;
 use access::{Access, Secrets};
 use backoff::Backoff;
-use error::Error;
+use error::{Error, Told};
 use exchange::{Body, Course, Exchange, RequestKind};
 
 pub(super) const MANIFEST: Manifest = Manifest {
@@ -63,6 +65,8 @@ pub const OUTPUT_BYTES: usize = limits::OUTPUT_BYTES;
 pub struct Plan {
     /// The API server.
     pub access: Access,
+    /// The kind of objects.
+    pub resource: Resource,
     /// The namespace; empty: all.
     pub namespace: String,
     /// Whether to watch even without viewers.
@@ -106,7 +110,7 @@ pub struct Figures {
 #[derive(Debug)]
 pub struct Informer {
     plan: Plan,
-    /// The known Deployments and the viewers.
+    /// The known objects and the viewers.
     pub feed: Feed,
     /// Counters for metrics.
     pub figures: Figures,
@@ -193,8 +197,8 @@ impl Informer {
     pub fn new(plan: Plan, seed: u64) -> Self {
         Self {
             secrets: Secrets::new(&plan.access),
+            feed: Feed::new(plan.resource),
             plan,
-            feed: Feed::default(),
             figures: Figures::default(),
             phase: Phase::Idle,
             progress: Progress::default(),
@@ -256,7 +260,8 @@ impl Informer {
     /// There have been no viewers for a while: disconnects and frees the store.
     fn end(&mut self) {
         log::info!(
-            target: "informer", deployments = self.feed.deployments();
+            target: "informer",
+            kind = self.plan.resource.name(), objects = self.feed.objects();
             "no viewers, watch stopped"
         );
         if !matches!(self.phase, Phase::Idle | Phase::Waiting { .. }) {
@@ -341,7 +346,7 @@ impl Informer {
             }
             Phase::Exchanging(exchange) if due(exchange.course.due_ns()) => {
                 if exchange.course.proven_ns.take().is_some_and(due) {
-                    return self.feed.synced(&self.progress.version);
+                    return self.feed.synced();
                 }
                 let (course, body) = (exchange.course, &exchange.body);
                 let is_open = matches!(body, Body::Watch(_));
@@ -371,11 +376,13 @@ impl Informer {
         }
         let pause_ms = self.backoff.pause_ms(&mut self.rng);
         let pause_ms = pause_ms.max(retry_after_s.unwrap_or(0) * 1000);
+        let (kind, reason) = (self.plan.resource, Told(error, self.plan.resource).to_string());
         log::warn!(
-            target: "informer", host = self.plan.access.authority(), pause_ms;
-            "{error}"
+            target: "informer",
+            kind = kind.name(), host = self.plan.access.authority(), pause_ms;
+            "{reason}"
         );
-        self.feed.stale(now, &error.to_string());
+        self.feed.stale(now, &reason);
         // Start over: pages of two lists cannot be combined.
         self.progress.page.clear();
         let until_ns = now.mono_ns + time::ms(pause_ms);

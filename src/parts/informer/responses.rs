@@ -1,12 +1,13 @@
 //! Sends requests to the API server, reads the responses, and decides which request comes next.
 
-use super::deployment;
 use super::error::Error;
 use super::exchange::{self, Body, Course, Event, Exchange, HeadStatus, ListMetadata, RequestKind};
 use super::limits;
 use super::lines::{Line, Lines};
 use super::list_parser::{Broken, ListParser, ListPart};
-use super::{Feed, Figures, Informer, NextRequest, Phase, Progress, Step, Streams};
+use super::object::{self, Key, Object};
+use super::resource::Resource;
+use super::{Feed, Figures, Informer, NextRequest, Phase, Plan, Progress, Step, Streams};
 use crate::engine::{HangUp, Now};
 use crate::proto::http::Persistence;
 use crate::proto::http_client::{self, Fault, Head};
@@ -24,7 +25,7 @@ impl Informer {
     pub(super) fn ask(&mut self, now: Now, reused: bool, out: &mut Vec<u8>) {
         let (kind, query, most_ms) = self.request();
         self.figures.requests += 1;
-        let (access, namespace) = (&self.plan.access, &self.plan.namespace);
+        let Plan { access, namespace, resource, .. } = &self.plan;
         let token = match self.secrets.token(access) {
             Ok(token) => token,
             Err(missing) => {
@@ -32,7 +33,7 @@ impl Informer {
                 return self.fail(now, Error::MissingFile(missing), None);
             }
         };
-        if exchange::write(out, access, namespace, &query, token).is_err() {
+        if exchange::write(out, access, *resource, namespace, &query, token).is_err() {
             // Namespace and token are validated, so this cannot happen unless a check is missing.
             self.steps.push_back(Step::HangUp);
             return self.fail(now, Error::InvalidRequest, None);
@@ -79,10 +80,13 @@ impl Informer {
 
     /// Reads bytes of a response. When it is complete, appends the next request to `out`.
     pub(super) fn read_response(&mut self, now: Now, mut bytes: &[u8], out: &mut Vec<u8>) {
-        let Self { phase: Phase::Exchanging(exchange), feed, figures, progress, .. } = self else {
+        let Self { phase: Phase::Exchanging(exchange), plan, feed, figures, progress, .. } = self
+        else {
             return;
         };
-        let result = Reader { now, feed, figures, progress }.read(exchange, &mut bytes);
+        let resource = plan.resource;
+        let mut reader = Reader { now, resource, feed, figures, progress };
+        let result = reader.read(exchange, &mut bytes);
         let (course, whole) = (exchange.course, exchange.is_whole());
         match result {
             Ok(None) => {}
@@ -142,7 +146,8 @@ impl Informer {
                 // Servers send a bookmark before they end a watch. One that has sent nothing may
                 // not know the resource version, as after its database was restored.
                 let ran_out = now.mono_ns + time::ms(limits::WATCH_END_MS) >= exchange.ends_ns;
-                if self.progress.incomplete || exchange.events == 0 && ran_out {
+                let lacks = self.progress.incomplete || self.feed.has_room_again();
+                if lacks || exchange.events == 0 && ran_out {
                     self.list_again();
                 }
             }
@@ -184,6 +189,7 @@ impl Informer {
 /// Applies the parts of a response.
 struct Reader<'i> {
     now: Now,
+    resource: Resource,
     feed: &'i mut Feed,
     figures: &'i mut Figures,
     progress: &'i mut Progress,
@@ -263,7 +269,7 @@ impl Reader<'_> {
                             log::warn!(target: "informer", "watch event too long, listing again");
                             return Err(Stop::Expired);
                         }
-                        (Line::TooLong, _) => self.note_unread("object of the list too long"),
+                        (Line::TooLong, _) => self.note_omitted("object of the list too long"),
                     }
                 }
                 Ok(())
@@ -273,17 +279,17 @@ impl Reader<'_> {
 
     fn list_part(&mut self, part: &ListPart<'_>) -> Result<(), Stop> {
         match part {
-            ListPart::Item(item) => match deployment::read(item) {
+            ListPart::Item(item) => match self.object(item) {
                 Some((key, state)) => self.feed.put(self.now, key, state),
-                None => self.note_unread("cannot parse an object of the list"),
+                None => self.note_omitted("cannot parse an object of the list"),
             },
-            ListPart::TooLong => self.note_unread("object of the list too long"),
+            ListPart::TooLong => self.note_omitted("object of the list too long"),
             ListPart::Metadata(metadata) => {
                 let metadata: ListMetadata<'_> = serde_json::from_slice(metadata)
                     .map_err(|_| Stop::Error(Error::NotAList, None))?;
                 let Progress { page, list_version, .. } = &mut *self.progress;
                 *page = metadata.more.map(std::borrow::Cow::into_owned).unwrap_or_default();
-                if list_version.is_empty() && deployment::is_version(&metadata.version) {
+                if list_version.is_empty() && object::is_version(&metadata.version) {
                     // The version of the first page: the watch repeats all later changes.
                     *list_version = metadata.version.into_owned();
                 }
@@ -291,6 +297,16 @@ impl Reader<'_> {
             ListPart::End => {}
         }
         Ok(())
+    }
+
+    fn object(&self, json: &[u8]) -> Option<(Key, Object)> {
+        object::read(self.resource, json)
+    }
+
+    /// An object of the list cannot be shown.
+    fn note_omitted(&mut self, what: &str) {
+        self.note_unread(what);
+        self.feed.note_omitted();
     }
 
     fn note_unread(&mut self, what: &str) {
@@ -310,13 +326,14 @@ impl Reader<'_> {
             Event::Added(object) => {
                 let idle_until_ns = self.now.mono_ns + time::ms(limits::STREAM_IDLE_MS);
                 course.until_ns = course.ends_ns.min(idle_until_ns);
-                deployment::read(object).map(|(key, state)| self.feed.put(self.now, key, state))
+                self.object(object).map(|(key, state)| self.feed.put(self.now, key, state))
             }
             Event::Modified(object) => {
-                deployment::read(object).map(|(key, state)| self.feed.put(self.now, key, state))
+                self.object(object).map(|(key, state)| self.feed.put(self.now, key, state))
             }
-            Event::Deleted(object) => deployment::read(object)
-                .map(|(key, last)| self.feed.delete(self.now, &key, Some(last))),
+            Event::Deleted(object) => {
+                self.object(object).map(|(key, last)| self.feed.delete(self.now, &key, Some(last)))
+            }
             Event::Bookmark(version, true) => {
                 self.progress.streams = Streams::Try;
                 self.progress.listed(self.now, version, self.feed);
@@ -331,7 +348,7 @@ impl Reader<'_> {
             Event::Unknown => None,
         };
         if parsed.is_none() {
-            self.note_unread("cannot parse an object of the list");
+            self.note_omitted("cannot parse an object of the list");
         }
         Ok(())
     }
@@ -339,12 +356,12 @@ impl Reader<'_> {
     fn change(&mut self, line: &[u8], course: &mut Course) -> Result<(), Stop> {
         let parsed = match exchange::event(line) {
             Event::Added(object) | Event::Modified(object) => {
-                deployment::read(object).map(|(key, state)| {
+                self.object(object).map(|(key, state)| {
                     state.version[..].clone_into(&mut self.progress.version);
                     self.feed.put(self.now, key, state);
                 })
             }
-            Event::Deleted(object) => deployment::read(object).map(|(key, last)| {
+            Event::Deleted(object) => self.object(object).map(|(key, last)| {
                 last.version[..].clone_into(&mut self.progress.version);
                 self.feed.delete(self.now, &key, Some(last));
             }),
@@ -368,13 +385,14 @@ impl Reader<'_> {
         course.events += 1;
         course.proven_ns = None;
         self.progress.errors = 0;
-        self.feed.synced(&self.progress.version);
+        self.feed.synced();
     }
 }
 
 impl Progress {
     /// A list is complete; the watch begins at this resource version.
     fn listed(&mut self, now: Now, version: String, feed: &mut Feed) {
+        feed.end_list(now, &version);
         self.version = version;
         self.next = NextRequest::Watch;
         self.incomplete = false;
@@ -382,7 +400,7 @@ impl Progress {
         if self.streams == Streams::Failed {
             self.streams = Streams::Try;
         }
-        feed.end_list(now);
-        log::info!(target: "informer", deployments = feed.deployments(); "listed");
+        let (kind, objects) = (feed.resource().name(), feed.objects());
+        log::info!(target: "informer", kind, objects; "listed");
     }
 }

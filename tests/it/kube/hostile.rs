@@ -114,7 +114,10 @@ fn invalid_objects_are_skipped() {
         scripted.receive(&list(body.as_bytes()), 3);
         scripted.receive(WATCH, 3);
         scripted.wait();
-        assert_eq!(scripted.output, ["{\"type\":\"synced\",\"resourceVersion\":\"7\"}"]);
+        assert_eq!(
+            scripted.output,
+            ["{\"type\":\"synced\",\"kind\":\"deployments\",\"resourceVersion\":\"7\"}"]
+        );
     }
 }
 

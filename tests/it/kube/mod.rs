@@ -3,6 +3,7 @@
 
 mod history;
 mod hostile;
+mod kinds;
 mod random_api;
 mod recorded;
 mod scripted;

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use wspulse::parts::informer::Resource;
 use wspulse::rng::Rng;
 
-/// A Deployment.
+/// An object of any kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Object {
     pub(super) name: String,
@@ -16,15 +17,31 @@ pub(super) struct Object {
 }
 
 impl Object {
-    pub(super) fn json(&self) -> String {
+    /// What is called replicas here are the scheduled pods of daemonsets, the restarts of pods.
+    pub(super) fn json(&self, resource: Resource) -> String {
         let Self { name, uid, version, replicas, image } = self;
-        let containers = format!("[{{\"name\":\"c\",\"image\":\"i:{image}\"}}]");
+        let spec = format!("{{\"containers\":[{{\"name\":\"c\",\"image\":\"i:{image}\"}}]}}");
+        let (spec, status) = match resource {
+            Resource::Deployments | Resource::StatefulSets => (
+                format!("{{\"replicas\":{replicas},\"template\":{{\"spec\":{spec}}}}}"),
+                "{\"readyReplicas\":1}".to_owned(),
+            ),
+            Resource::DaemonSets => (
+                format!("{{\"template\":{{\"spec\":{spec}}}}}"),
+                format!("{{\"desiredNumberScheduled\":{replicas},\"numberReady\":1}}"),
+            ),
+            Resource::Pods => (
+                spec,
+                format!(
+                    "{{\"phase\":\"Running\",\"containerStatuses\":[{{\"ready\":true,\
+                     \"restartCount\":{replicas},\"state\":{{\"running\":{{}}}}}}]}}"
+                ),
+            ),
+        };
         format!(
-            "{{\"kind\":\"Deployment\",\"metadata\":{{\"name\":\"{name}\",\
+            "{{\"kind\":\"K\",\"metadata\":{{\"name\":\"{name}\",\
              \"namespace\":\"n\",\"uid\":\"{uid}\",\"resourceVersion\":\"{version}\",\
-             \"labels\":{{\"a\":\"}}]\\\"\"}}}},\"spec\":{{\"replicas\":{replicas},\
-             \"template\":{{\"spec\":{{\"containers\":{containers}}}}}}},\
-             \"status\":{{\"readyReplicas\":1}}}}"
+             \"labels\":{{\"a\":\"}}]\\\"\"}}}},\"spec\":{spec},\"status\":{status}}}"
         )
     }
 }
@@ -86,6 +103,7 @@ impl Talk {
 pub(super) struct Api {
     pub(super) rng: Rng,
     pub(super) odds: Odds,
+    pub(super) resource: Resource,
     pub(super) streams: Streams,
     pub(super) objects: BTreeMap<String, Object>,
     pub(super) version: u64,
@@ -110,6 +128,7 @@ impl Api {
         Self {
             rng,
             odds: Odds::default(),
+            resource: Resource::Deployments,
             streams,
             objects: BTreeMap::new(),
             version: 100,
@@ -230,7 +249,13 @@ impl Api {
         }
         let target = line.split(' ').nth(1).unwrap();
         let (path, query) = target.split_once('?').unwrap();
-        assert_eq!(path, "/apis/apps/v1/deployments");
+        let wanted = match self.resource {
+            Resource::Deployments => "/apis/apps/v1/deployments",
+            Resource::StatefulSets => "/apis/apps/v1/statefulsets",
+            Resource::DaemonSets => "/apis/apps/v1/daemonsets",
+            Resource::Pods => "/api/v1/pods",
+        };
+        assert_eq!(path, wanted);
         let query: BTreeMap<&str, &str> =
             query.split('&').map(|pair| pair.split_once('=').unwrap()).collect();
         if query.contains_key("watch") {
@@ -257,7 +282,8 @@ impl Api {
         let Some(list) = self.lists.get(&version) else {
             return whole(410, "", "{\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\"}");
         };
-        let page: Vec<String> = list.iter().skip(from).take(limit).map(Object::json).collect();
+        let page: Vec<String> =
+            list.iter().skip(from).take(limit).map(|one| one.json(self.resource)).collect();
         let more = if from + limit < list.len() {
             format!(",\"continue\":\"{version}.{}\"", from + limit)
         } else {
@@ -325,7 +351,8 @@ impl Api {
         let ends = watch.until_ns <= now_ns;
         if let Some((objects, ends)) = watch.initial.take() {
             for object in objects {
-                lines.push(format!("{{\"type\":\"ADDED\",\"object\":{}}}\n", object.json()));
+                let object = object.json(self.resource);
+                lines.push(format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n"));
             }
             if ends {
                 lines.push(format!(
@@ -336,7 +363,8 @@ impl Api {
         }
         for (version, what, object) in &self.history {
             if *version > from {
-                lines.push(format!("{{\"type\":\"{what}\",\"object\":{}}}\n", object.json()));
+                let object = object.json(self.resource);
+                lines.push(format!("{{\"type\":\"{what}\",\"object\":{object}}}\n"));
             }
         }
         if self.happens(100) {

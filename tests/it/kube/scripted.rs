@@ -2,7 +2,7 @@
 
 use wspulse::engine::{HangUp, Id, Now};
 use wspulse::parts::informer::access::Access;
-use wspulse::parts::informer::{Filter, Format, Informer, Plan, Step};
+use wspulse::parts::informer::{Filter, Format, Informer, Plan, Resource, Step};
 
 /// An informer, its one viewer, and the clock.
 pub(super) struct Scripted {
@@ -27,7 +27,8 @@ impl Scripted {
     /// With a viewer and an established connection, on which a streamed list is asked for.
     pub(super) fn streaming(format: Format) -> Self {
         let access = Access::from_url("http://127.0.0.1:8001").unwrap();
-        let plan = Plan { access, namespace: String::new(), always: false, origin: None };
+        let (resource, namespace) = (Resource::Deployments, String::new());
+        let plan = Plan { access, resource, namespace, always: false, origin: None };
         let mut informer = Informer::new(plan, 1);
         informer.feed.join(VIEWER, Filter { format, ..Filter::default() });
         let mut scripted = Self {

@@ -10,6 +10,7 @@ use super::scripted::{NO_STREAM, Scripted, WATCH, chunk, list, status};
 const LIST: &[u8] =
     b"{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[{\"metadata\":{\"name\":\"a\",\
     \"namespace\":\"n\",\"uid\":\"u\",\"resourceVersion\":\"5\"}}]}";
+const TRUNCATED: &str = ",\"truncated\":true}";
 const SYNCED: &str = "{\"type\":\"synced\"";
 
 fn object(name: &str, version: &str) -> String {
@@ -173,6 +174,71 @@ fn a_watch_that_says_nothing_to_its_end_leads_to_a_list() {
         scripted.receive(&[&last_words[..], b"0\r\n\r\n"].concat(), usize::MAX);
         assert_eq!(scripted.informer.figures.relists, u64::from(lists));
     }
+}
+
+/// Objects beyond the limit were dropped without a word.
+#[test]
+fn more_objects_than_are_stored_are_reported() {
+    const LIMIT: usize = 50_000;
+    let body = |objects: usize| {
+        let items: Vec<String> = (0..objects).map(|at| object(&format!("d{at}"), "5")).collect();
+        let items = items.join(",");
+        list(
+            format!("{{\"metadata\":{{\"resourceVersion\":\"7\"}},\"items\":[{items}]}}")
+                .as_bytes(),
+        )
+    };
+    let mut scripted = Scripted::new(Format::Json);
+    scripted.receive(&body(LIMIT + 1), 1 << 20);
+    scripted.receive(&[WATCH, &bookmark("7", false)].concat(), usize::MAX);
+    let last = scripted.output.last().unwrap();
+    assert!(last.starts_with(SYNCED) && last.ends_with(TRUNCATED), "{last}");
+    assert!(scripted.informer.feed.is_truncated());
+    // With room again, a list shows the others.
+    scripted.receive(&event("DELETED", &object("d0", "9")), usize::MAX);
+    scripted.receive(b"0\r\n\r\n", usize::MAX);
+    assert!(is_paged(scripted.last_asked()), "{:?}", scripted.asked);
+    scripted.output.clear();
+    scripted.receive(&body(LIMIT), 1 << 20);
+    scripted.receive(&[WATCH, &bookmark("7", false)].concat(), usize::MAX);
+    let synced = scripted.output.last().unwrap();
+    assert!(synced.starts_with(SYNCED) && !synced.contains("truncated"), "{synced}");
+    // One more while watching.
+    scripted.receive(&event("ADDED", &object("more", "10")), usize::MAX);
+    let last = scripted.output.last().unwrap();
+    assert!(last.starts_with(SYNCED) && last.ends_with(TRUNCATED), "{last}");
+    assert_eq!(scripted.informer.feed.objects(), LIMIT);
+}
+
+/// So are objects that cannot be read.
+#[test]
+fn objects_that_are_skipped_are_reported() {
+    let body = b"{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[{\"metadata\":{}}]}";
+    let mut scripted = Scripted::new(Format::Json);
+    scripted.receive(&list(body), usize::MAX);
+    scripted.receive(&[WATCH, &bookmark("7", false)].concat(), usize::MAX);
+    assert!(scripted.output[0].contains("\"truncated\":true"), "{:?}", scripted.output);
+}
+
+/// Images that are too many or too long are cut; the cut is marked, and changes beyond it count.
+#[test]
+fn images_that_are_cut_are_marked() {
+    let with = |last: &str, version: &str| {
+        let long = "i".repeat(100);
+        let mut images: Vec<String> =
+            (0..12).map(|_| format!("{{\"image\":\"{long}\"}}")).collect();
+        images.push(format!("{{\"image\":\"{last}\"}}"));
+        let spec = format!(
+            ",\"spec\":{{\"template\":{{\"spec\":{{\"containers\":[{}]}}}}}}}}",
+            images.join(",")
+        );
+        format!("{}{spec}", object("a", version).strip_suffix('}').unwrap())
+    };
+    let mut scripted = listed();
+    scripted.receive(&[WATCH, &event("ADDED", &with("x:1", "8"))].concat(), usize::MAX);
+    scripted.receive(&event("MODIFIED", &with("x:2", "9")), usize::MAX);
+    let last = scripted.output.last().unwrap();
+    assert!(last.contains("\"imagesTruncated\":true,\"changed\":[\"image\"]"), "{last}");
 }
 
 // ---- lists as streams ----
