@@ -18,6 +18,13 @@ use super::input::{self, Cuts};
 #[cfg(feature = "informer")]
 const NEXT: &[u8] = b"\x02\x02";
 
+/// Before the first answer: that is for the streamed list. Else the server does not offer it.
+#[cfg(feature = "informer")]
+const STREAM: &[u8] = b"\x03";
+
+#[cfg(feature = "informer")]
+const NO_STREAM: &[u8] = b"HTTP/1.1 422 X\r\nContent-Length: 0\r\n\r\n";
+
 /// A build without the informer has none of this.
 #[cfg(not(feature = "informer"))]
 pub fn watch(_: &[u8]) {}
@@ -69,7 +76,11 @@ fn read(answers: &[u8], cuts: &Cuts) -> (Vec<String>, Extent) {
     let viewer = Id { key: 0, generation: 0 };
     informer.feed.join(viewer, Filter { format: Format::Json, ..Filter::default() });
     let mut events = Vec::new();
-    let mut rest = answers;
+    let mut rest = answers.strip_prefix(STREAM).unwrap_or(answers);
+    if rest.len() == answers.len() {
+        settle(&mut informer, now, &mut events);
+        informer.received(now, NO_STREAM, &mut Vec::new());
+    }
     while !rest.is_empty() {
         let end = rest.windows(2).position(|two| two == NEXT);
         let (answer, behind) = match end {

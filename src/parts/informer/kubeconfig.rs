@@ -299,7 +299,9 @@ users:
     fn unusable_contexts() {
         let plugin = one("plugin").unwrap_err();
         assert_eq!(plugin, KubeconfigError::Unsupported("an exec plugin"));
-        assert!(plugin.to_string().contains("kubectl proxy"));
+        let remedy = "the kubeconfig wants an exec plugin: run kubectl proxy, and use --kube \
+                      http://127.0.0.1:8001";
+        assert_eq!(plugin.to_string(), remedy);
         assert_eq!(one("lost"), Err(KubeconfigError::Missing("cluster", "nowhere".to_owned())));
         assert_eq!(one("x"), Err(KubeconfigError::Missing("context", "x".to_owned())));
         let bomb = "a: &a [x,x]\nb: &b [*a,*a]\n";

@@ -113,9 +113,12 @@ pub enum Kube {
 /// The part. The seed is for jitter.
 #[must_use]
 pub fn new(kube: Kube, seed: u64) -> Box<dyn Part> {
-    let watch = |plan| Watch { informer: Informer::new(plan, seed), connection: None };
+    // Each has its own jitter, so that they do not all retry at the same moments.
+    let watch = |(plan, seed)| Watch { informer: Informer::new(plan, seed), connection: None };
     let source = match kube {
-        Kube::Watch(plans) => Ok(plans.into_iter().map(watch).collect()),
+        Kube::Watch(plans) => {
+            Ok(plans.into_iter().zip((0..).map(|at| seed ^ at)).map(watch).collect())
+        }
         Kube::Nothing(why) => Err(why),
     };
     Box::new(Informers { source, opening: None, orders: VecDeque::new(), due_ns: None })
