@@ -722,6 +722,16 @@ fn watches() -> Vec<(&'static str, Vec<u8>)> {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         format!("0{listed}\x02\x02{head}{:x}\r\n{lines}\r\n{end}", lines.len())
     };
+    let stream = |lines: &str, end: &str| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("0\x03{head}{:x}\r\n{lines}\r\n{end}", lines.len())
+    };
+    let annotations = "\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}";
+    let annotated = format!("\"metadata\":{{\"resourceVersion\":\"7\",{annotations}}}");
+    let end = line("BOOKMARK", &format!("{{{annotated}}}"));
+    let added = line("ADDED", &object("a", 5));
+    let gone = whole("410 X", "") + "\x02\x02";
+    let stream_end = stream(&end, "0\r\n\r\n").split_off(2);
     let page = "{\"metadata\":{\"resourceVersion\":\"7\",\"continue\":\"x\"},\"items\":[]}";
     let (a, b) = (line("MODIFIED", &object("a", 8)), line("DELETED", &object("a", 9)));
     let seeds = [
@@ -741,6 +751,9 @@ fn watches() -> Vec<(&'static str, Vec<u8>)> {
             format!("0{}\x02\x02{}", whole("200 OK", page), whole("410 X", "")),
         ),
         ("two_answers_at_once", format!("0{listed}{listed}")),
+        ("stream", stream(&(added.clone() + &end + &b), "0\r\n\r\n")),
+        ("stream_without_an_end", stream(&added, "0\r\n\r\n")),
+        ("stream_that_lacks_an_object", stream(&(added + &end), "\x02\x02") + &gone + &stream_end),
     ];
     seeds.into_iter().map(|(name, text)| (name, text.into_bytes())).collect()
 }

@@ -236,6 +236,9 @@ pub enum Action {
 pub trait Engine {
     /// Whether it measures latency: then the clock is read for each stream, not once a turn.
     const MEASURES: bool = false;
+    /// Whether the kernel probes the peers of its outgoing connections: some are silent for
+    /// minutes, and a peer that vanished sends no FIN.
+    const PROBES_PEERS: bool = false;
 
     /// A stream was accepted. `None`: refuse it, with [`Engine::refused_at_accept`].
     fn accepted(&mut self, _now: Now, _side: Side, _peer: Peer) -> Option<Id> {

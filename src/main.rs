@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let args = env::args_os().skip(1);
     let code = match options::parse(args, env::vars_os().collect(), &surroundings) {
         Ok(Command::Serve(serve)) => serve_until_exit(*serve),
-        Ok(Command::Check(_)) => print("the settings can be used\n"),
+        Ok(Command::Check(serve)) => check(*serve),
         Ok(Command::Healthcheck(asked)) => match run::healthcheck(asked) {
             Ok((code, line)) => code.max(print(&format!("{line}\n"))),
             Err(error) => print(&format!("a system call failed: {error}\n")).max(FAILED),
@@ -59,6 +59,22 @@ fn serve_until_exit(serve: Serve) -> u8 {
             logs::flush(FLUSH_TIMEOUT);
             code
         }
+        Err(error) => {
+            logs::fatal(&error.to_string(), FLUSH_TIMEOUT);
+            FAILED
+        }
+    }
+}
+
+/// `--check`: the flags are valid; checks what they refer to.
+fn check(serve: Serve) -> u8 {
+    if run::start_logs(&serve.log).is_err() {
+        return FAILED;
+    }
+    let checked = run::check(serve);
+    logs::flush(FLUSH_TIMEOUT);
+    match checked {
+        Ok(()) => print("the settings can be used\n"),
         Err(error) => {
             logs::fatal(&error.to_string(), FLUSH_TIMEOUT);
             FAILED

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 #[cfg(feature = "informer")]
 use wspulse::engine::{HangUp, Id, Now};
 #[cfg(feature = "informer")]
+use wspulse::options::proxies::Proxies;
 use wspulse::parts::informer::access::Access;
 #[cfg(feature = "informer")]
-use wspulse::parts::informer::{Filter, Format, Informer, Plan, Step};
+use wspulse::parts::informer::{Filter, Format, Informer, Plan, Resource, Step};
 
 #[cfg(feature = "informer")]
 use super::input::{self, Cuts};
@@ -17,6 +18,13 @@ use super::input::{self, Cuts};
 /// Separates two answers: the second one is delivered after the next request.
 #[cfg(feature = "informer")]
 const NEXT: &[u8] = b"\x02\x02";
+
+/// Before the first answer: that is for the streamed list. Else the server does not offer it.
+#[cfg(feature = "informer")]
+const STREAM: &[u8] = b"\x03";
+
+#[cfg(feature = "informer")]
+const NO_STREAM: &[u8] = b"HTTP/1.1 422 X\r\nContent-Length: 0\r\n\r\n";
 
 /// A build without the informer has none of this.
 #[cfg(not(feature = "informer"))]
@@ -62,13 +70,19 @@ enum Extent {
 #[cfg(feature = "informer")]
 fn read(answers: &[u8], cuts: &Cuts) -> (Vec<String>, Extent) {
     let access = Access::from_url("http://127.0.0.1:8001").expect("a URL");
-    let plan = Plan { access, namespace: String::new(), always: false, origin: None };
+    let resource = Resource::ALL[answers.len() % 4];
+    let (namespace, origin, proxies) = (String::new(), None, Proxies::default());
+    let plan = Plan { access, resource, namespace, always: false, origin, proxies };
     let mut informer = Informer::new(plan, 7);
     let mut now = Now { mono_ns: 1_000_000_000, wall_ms: 1_795_230_000_000 };
     let viewer = Id { key: 0, generation: 0 };
     informer.feed.join(viewer, Filter { format: Format::Json, ..Filter::default() });
     let mut events = Vec::new();
-    let mut rest = answers;
+    let mut rest = answers.strip_prefix(STREAM).unwrap_or(answers);
+    if rest.len() == answers.len() {
+        settle(&mut informer, now, &mut events);
+        informer.received(now, NO_STREAM, &mut Vec::new());
+    }
     while !rest.is_empty() {
         let end = rest.windows(2).position(|two| two == NEXT);
         let (answer, behind) = match end {

@@ -331,6 +331,12 @@ impl Os for Kernel {
         Ok(true)
     }
 
+    fn probe_peer(&mut self, stream: &mut Stream) {
+        if let Some(socket) = stream.socket() {
+            socket.probe_peer();
+        }
+    }
+
     fn watch(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
         let token = Token(id.key as usize | (id.generation as usize) << 32);
         if let Stream::Connecting(connecting) = stream {

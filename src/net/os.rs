@@ -111,6 +111,10 @@ pub trait Os {
     /// Whether a connection is established by now; an error if it failed.
     fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<bool>;
 
+    /// Probes the peer of this stream whenever it is silent, so that a dead one is noticed. By
+    /// default there is nothing to probe.
+    fn probe_peer(&mut self, _stream: &mut Self::Stream) {}
+
     /// Reports events of this stream from now on, beginning with its present state.
     fn watch(&mut self, stream: &mut Self::Stream, side: Side, id: Id) -> io::Result<()>;
 

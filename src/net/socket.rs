@@ -7,13 +7,20 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::proxied::Proxied;
 use super::terminal::Terminal;
 use super::unix::SocketFile;
 use crate::engine::{Peer, Target};
 use crate::proto::forwarded::Range;
+
+/// A peer that is silent for [`PROBE_AFTER`] is probed at each [`PROBE_GAP`], and the connection
+/// ends at the first probe after [`PEER_TIMEOUT`] of silence: after 35 s. The same timeout is for
+/// bytes that the peer does not acknowledge, while which the kernel sends no probes.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+const PROBE_GAP: Duration = Duration::from_secs(10);
+const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A socket, or standard input and output.
 #[derive(Debug)]
@@ -42,6 +49,16 @@ impl Socket {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))
+    }
+
+    /// Lets the kernel notice a peer that vanished.
+    pub(super) fn probe_peer(&self) {
+        let Self::Tcp(stream) = self else { return };
+        let (socket, probes) = (SockRef::from(stream), TcpKeepalive::new());
+        let probes = probes.with_time(PROBE_AFTER).with_interval(PROBE_GAP);
+        // Without them a dead peer is noticed by the timeouts of its user.
+        drop(socket.set_tcp_keepalive(&probes));
+        drop(socket.set_tcp_user_timeout(Some(PEER_TIMEOUT)));
     }
 
     /// The client that a proxy named, once.

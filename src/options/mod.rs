@@ -18,7 +18,7 @@ pub(crate) mod help;
 )]
 mod load;
 pub mod manual;
-pub(crate) mod proxies;
+pub mod proxies;
 pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod show;

@@ -19,7 +19,7 @@ const FORM: &str = "must be http://[USER:PASSWORD@]HOST[:PORT]";
 
 /// Which outgoing connections use a proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Proxies {
+pub struct Proxies {
     /// For servers without TLS.
     plain: Option<Variable>,
     /// For servers with TLS.
@@ -51,7 +51,10 @@ impl Proxies {
 
     /// How to connect to a server: directly, or through the proxy for this scheme. TLS is not
     /// included.
-    pub(crate) fn route(&self, server: &HostPort, scheme: Scheme) -> Result<Target, Usage> {
+    ///
+    /// # Errors
+    /// The variable that names the proxy is invalid.
+    pub fn route(&self, server: &HostPort, scheme: Scheme) -> Result<Target, Usage> {
         let variable = match scheme {
             Scheme::Plain => &self.plain,
             Scheme::Secured => &self.secured,

@@ -86,6 +86,15 @@ pub trait Plan {
         Ok(())
     }
 
+    /// Checks settings that are in files, for `--check`. It may run on another machine than the
+    /// server, so missing secrets and surroundings are no errors.
+    ///
+    /// # Errors
+    /// Why the configuration cannot be used.
+    fn check(&mut self, _files: &[File], _reach: Reach) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Checks that the part may be exposed on an admin listener that other machines can reach.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ mod clients;
 mod serve;
 
 pub use clients::{SignalMode, ToolError, connect, drive, healthcheck, load, measure, merge};
-pub use serve::{StartError, serve, start_logs};
+pub use serve::{StartError, check, serve, start_logs};
 
 use crate::net::clock;
 

@@ -154,6 +154,18 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
 }
 
+/// Reads the settings of parts that are in files, such as a kubeconfig.
+///
+/// # Errors
+/// Why [`serve`] could not use them.
+pub fn check(mut serve: Serve) -> Result<(), StartError> {
+    let reach = reach(&serve, &[]);
+    for plan in &mut serve.parts {
+        plan.check(&files::present(&plan.paths()), reach).map_err(StartError::Part)?;
+    }
+    Ok(())
+}
+
 /// Whether other hosts can connect to the main listeners. Passed sockets win over flags.
 fn reach(serve: &Serve, passed: &[Passed]) -> Reach {
     let mut mains = passed.iter().filter(|passed| passed.side == Side::Main).peekable();

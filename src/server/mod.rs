@@ -203,6 +203,8 @@ impl Server {
 }
 
 impl Engine for Server {
+    const PROBES_PEERS: bool = true;
+
     fn accepted(&mut self, now: Now, side: Side, peer: Peer) -> Option<Id> {
         if let Side::Part(part) = side {
             return self.accept_for_part(now, PartId(part), peer);

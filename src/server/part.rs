@@ -259,6 +259,8 @@ pub enum Admission {
         /// When the server stops waiting for it, which is after the part's own timeouts.
         within_ms: u64,
     },
+    /// No: this response.
+    Refused(Response<'static>),
 }
 
 /// The decision on a pending admission.

@@ -7,12 +7,13 @@ import queue
 import re
 import subprocess
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from harness import BINARY, clean_environment, launch
 
-PATH = re.compile(r"/apis/(?P<group>[^/]+)/v1(/namespaces/(?P<namespace>[^/]+))?"
+PATH = re.compile(r"/(?:apis/(?P<group>[^/]+)|api)/v1(/namespaces/(?P<namespace>[^/]+))?"
                   r"/(?P<resource>[a-z]+)(/(?P<name>[^/]+))?")
 
 
@@ -26,11 +27,22 @@ def deployment(namespace, name, version, image, replicas):
             "status": {}}
 
 
+def pod(namespace, name, version, image, restarts):
+    state = {"waiting": {"reason": "CrashLoopBackOff"}}
+    return {"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": namespace, "name": name, "uid": f"uid-{name}",
+                         "resourceVersion": str(version)},
+            "spec": {"nodeName": "n1", "containers": [{"name": name, "image": image}]},
+            "status": {"phase": "Running",
+                       "containerStatuses": [{"ready": True, "restartCount": restarts, "state": state}]}}
+
+
 class ApiServer:
-    """`with` starts and stops it; `send` sends one event to the watch."""
+    """`with` starts and stops it; `send` sends one event to the watch of the first kind. `others` has the
+    items of other kinds, which do not change."""
 
     def __init__(self, *items):
-        self.items, self.events = list(items), queue.Queue()
+        self.items, self.events, self.others = list(items), queue.Queue(), {}
         self.requests, self.watched = [], threading.Event()
         handler = type("Handler", (Handler,), {"api": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -57,29 +69,35 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         address = urlsplit(self.path)
         options, found = parse_qs(address.query), PATH.fullmatch(address.path)
+        if "sendInitialEvents" in options:  # as Kubernetes 1.20 does
+            return self.send_error(422)
         watches = options.get("watch", ["false"])[0] in ("true", "1")
         verb = "watch" if watches else "list"
-        self.api.requests.append((verb, *found.group("group", "resource", "namespace"))
-                                 if found else ("get", address.path))
         if not found:
+            self.api.requests.append(("get", address.path))
             return self.send_error(404)
-        return self.watch() if watches else self.list()
+        group, resource, namespace = found.group("group", "resource", "namespace")
+        self.api.requests.append((verb, group or "", resource, namespace))
+        other = self.api.others.get(resource)
+        return self.watch(other is None) if watches else self.list(self.api.items if other is None else other)
 
-    def list(self):
+    def list(self, items):
         body = json.dumps({"apiVersion": "apps/v1", "kind": "DeploymentList",
-                           "metadata": {"resourceVersion": "100"}, "items": self.api.items})
+                           "metadata": {"resourceVersion": "100"}, "items": items})
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
 
-    def watch(self):
+    def watch(self, changes):
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.api.watched.set()
+        if not changes:
+            time.sleep(60)
         while (event := self.api.events.get()) is not None:
             line = json.dumps(event).encode() + b"\n"
             self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")

@@ -41,7 +41,7 @@ REFUSED = {
     "env[0].name=WSPULSE_FAULTS,env[0].value=1": "env: WSPULSE_FAULTS: set wspulse's options",
     "deployments.enabled=true,ingress.enabled=true": "deployments.open=true if this is intended",
     "deployments.enabled=true,serviceAccount.create=false": "to the service account `default`",
-    "deployments.enabled=true,config.kube=off": "the chart sets --kube and --kube-namespace",
+    "deployments.enabled=true,config.kube=off": "the chart sets --kube, --kube-namespace",
     "gateway.enabled=true": "gateway.backend=URL, or backend.enabled=true",
     "gateway.enabled=true,backend.enabled=true,replicaCount=2": "set gateway.replicaCount",
     "gateway.enabled=true,backend.enabled=true,config.gateway-peer-listen=x": "sets it from gateway.…",

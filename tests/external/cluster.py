@@ -1,6 +1,7 @@
 #!/usr/bin/env -S python3 -B
 """The informer against an API server with TLS, by kubeconfig and in a pod: which certificates are
-accepted, token rotation, an API server that stops and starts, 5 000 Deployments, 1 000 viewers.
+accepted, token rotation, an API server that stops and starts or vanishes, WatchList, viewers that come
+back, 5 000 Deployments, 1 000 viewers.
 
     tests/external/cluster.py           against an API server in Python
     tests/external/cluster.py --real    also against etcd and kube-apiserver, built from Debian's
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import tools
 
@@ -147,7 +149,83 @@ def comes_back():
         viewer.until("synced")
         took_s = time.monotonic() - back
         print(f"# synced {took_s:.2f} s after it started; pauses so far: {pauses} ms")
-        check("… and synced within the pause plus a second", took_s <= pauses[-1] / 1000 + 1, took_s)
+        # A watch without events proves itself in a second.
+        check("… and synced within the pause plus two seconds", took_s <= pauses[-1] / 1000 + 2, took_s)
+
+
+def streams():
+    with Api(count=120, tls=context(), streams=True) as api:
+        with Server(env={"KUBECONFIG": kubeconfig(api.url())}) as server:
+            began = time.monotonic()
+            got = [event["type"] for event in Viewer(server).until("synced")]
+            took_s = time.monotonic() - began
+            equal("a server with WatchList: one request, and synced at its end",
+                  (len(got), got[-1], [watch for watch, _ in api.requests]), (121, "synced", [True]))
+            check("… without waiting for an event", took_s < 0.9, took_s)
+
+
+def comes_again():
+    """A viewer continues where it left."""
+    with Api(count=3, rate=20, tls=context(), streams=True) as api:
+        with Server(env={"KUBECONFIG": kubeconfig(api.url())}) as server:
+            viewer = Viewer(server)
+            viewer.until("synced")
+            last = viewer.until("modified")[-1]
+            viewer.socket.close()
+            time.sleep(1)
+            again = Viewer(server, f"?format=json&since={last['resourceVersion']}").until("synced")[:-1]
+            versions = [int(event["resourceVersion"]) for event in again]
+            first = int(last["resourceVersion"]) + 1
+            equal("?since=: every change since then, once", versions,
+                  list(range(first, first + len(versions))))
+            check("… and only changes", len(again) > 10 and {e["type"] for e in again} == {"modified"}, again)
+            anew = [event["type"] for event in Viewer(server, "?format=json&since=1").until("synced")]
+            equal("… an unknown version: a gap, and everything", anew, ["gap", *["added"] * 3, "synced"])
+
+
+def kinds():
+    with Api(tls=context()) as api:
+        arguments = ("--kube-resources", "deployments,pods")
+        with Server(*arguments, env={"KUBECONFIG": kubeconfig(api.url())}) as server:
+            try:
+                Viewer(server, "?kind=daemonsets")
+                check("a kind that is not watched is refused", False)
+            except websocket.WebSocketBadStatusException as error:
+                equal("a kind that is not watched is refused", (error.status_code, error.resp_body),
+                      (404, b"daemonsets are not watched: --kube-resources is deployments,pods\n"))
+
+
+VANISHED = '''
+import subprocess, sys, time
+sys.path.insert(0, sys.argv[1])
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+from cluster_api import Api
+from harness import Server, records
+api = Api().start()
+with Server("--kube", api.url("127.0.0.1"), "--kube-watch", "always") as server:
+    while not [r for r in records(server.log_text()) if r.get("message") == "listed"]:
+        time.sleep(0.1)
+    time.sleep(2)
+    subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
+    began = time.monotonic()
+    while not [r for r in records(server.log_text()) if r.get("event") == "informer" and r["level"] == "warn"]:
+        if time.monotonic() - began > 60:
+            break
+        time.sleep(0.2)
+    print(time.monotonic() - began)
+'''
+
+
+def vanished():
+    """In a network namespace whose loopback goes down: no FIN and no RST arrives."""
+    tried = subprocess.run(["unshare", "--net", "ip", "link"], capture_output=True, text=True, timeout=10)
+    if tried.returncode:
+        return not_run("an API server that vanishes", tried.stderr or "no network namespaces here")
+    here = str(Path(__file__).resolve().parent)
+    ran = subprocess.run(["unshare", "--net", sys.executable, "-B", "-c", VANISHED, here],
+                         capture_output=True, text=True, timeout=100)
+    took_s = float(ran.stdout.split()[-1]) if ran.stdout.split() else 999
+    check("an API server that vanishes is noticed within 45 s", took_s <= 45, (took_s, ran.stderr[-500:]))
 
 
 def stays_away():
@@ -240,7 +318,8 @@ def main():
     vouch("api", "/CN=kube-apiserver", "subjectAltName=DNS:localhost,DNS:kubernetes,IP:127.0.0.1")
     vouch("me", "/O=shop/CN=me", "extendedKeyUsage=clientAuth")
     vouch("other", "/CN=other", "extendedKeyUsage=clientAuth", ca="other-ca")
-    for group in (by_certificate, wrong_authority, in_a_pod, comes_back, stays_away):
+    for group in (by_certificate, wrong_authority, in_a_pod, comes_back, streams, comes_again, kinds, stays_away,
+                  vanished):
         section(group)
     for group in (many, crowd):
         timed_section(group)

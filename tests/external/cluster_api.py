@@ -59,9 +59,11 @@ def context(client_ca=None):
 
 
 class Api:
-    """`with` starts and stops it. `rate`: changes per second on each watch."""
+    """`with` starts and stops it. `rate`: changes per second on each watch. `streams`: whether it offers
+    WatchList."""
 
-    def __init__(self, count=1, rate=0, token=None, tls=None):
+    def __init__(self, count=1, rate=0, token=None, tls=None, streams=False):
+        self.streams = streams
         self.count, self.rate, self.token, self.tls = count, rate, token, tls
         self.version, self.port = 100, 0
         self.requests, self.subjects = [], set()
@@ -107,11 +109,15 @@ class Api:
             while line := stream.readline():
                 fields = dict(field.split(b": ", 1) for field in iter(stream.readline, b"\r\n"))
                 token = fields.get(b"Authorization", b"").removeprefix(b"Bearer ").strip().decode()
+                if b"sendInitialEvents" in line and not self.streams:  # as Kubernetes 1.20 does
+                    stream.write(b"HTTP/1.1 422 Unprocessable Entity\r\nContent-Length: 2\r\n\r\n{}")
+                    stream.flush()
+                    continue
                 self.requests.append((b"watch=true" in line, token))
                 if self.token is not None and token != self.token:
                     stream.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}")
                 elif b"watch=true" in line:
-                    self.watch(stream)
+                    self.watch(stream, b"sendInitialEvents" in line)
                 else:
                     self.page(stream, line)
                 stream.flush()
@@ -128,8 +134,13 @@ class Api:
                            "items": [deployment(name, 1) for name in names]}).encode()
         stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    def watch(self, stream):
+    def watch(self, stream, initial):
         stream.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        if initial:
+            for n in range(self.count):
+                self.event(stream, "ADDED", deployment(f"d{n}", 1))
+            end = {"annotations": {"k8s.io/initial-events-end": "true"}, "resourceVersion": str(self.version)}
+            self.event(stream, "BOOKMARK", {"metadata": end})
         stream.flush()
         began, sent = time.monotonic(), 0
         while True:
@@ -139,9 +150,13 @@ class Api:
                 continue
             sent, self.version = sent + 1, self.version + 1
             changed = deployment(f"d{sent % self.count}", self.version, self.version)
-            line = json.dumps({"type": "MODIFIED", "object": changed}).encode() + b"\n"
-            stream.write(b"%x\r\n%s\r\n" % (len(line), line))
+            self.event(stream, "MODIFIED", changed)
             stream.flush()
+
+    @staticmethod
+    def event(stream, kind, changed):
+        line = json.dumps({"type": kind, "object": changed}).encode() + b"\n"
+        stream.write(b"%x\r\n%s\r\n" % (len(line), line))
 
     def __enter__(self):
         return self.start()

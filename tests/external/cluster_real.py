@@ -45,7 +45,9 @@ ROLE = """
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: watcher}
-rules: [{apiGroups: [apps], resources: [deployments], verbs: [list, watch]}]
+rules:
+- {apiGroups: [apps], resources: [deployments, statefulsets, daemonsets], verbs: [list, watch]}
+- {apiGroups: [""], resources: [pods], verbs: [list, watch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -141,6 +143,61 @@ class Cluster:
         return json.loads(made.stdout)["status"]["token"]
 
 
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME}
+spec: {nodeName: n1, containers: [{name: c, image: "c:1"}, {name: d, image: "d:1"}]}
+"""
+SETS = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 2
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c, image: "db:1"}]}}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template: {metadata: {labels: {app: agent}}, spec: {containers: [{name: c, image: "agent:1"}]}}
+"""
+
+
+def other_kinds(cluster, config, viewer):
+    """Kubernetes 1.20 has no WatchList (422), so these are lists in pages."""
+    names = "deployments,statefulsets,daemonsets,pods"
+    with Server("--kube-resources", names, env={"KUBECONFIG": config}) as server:
+        pods, all_of_them = viewer(server, "?format=json&kind=pods"), viewer(server, "?format=json&kind=*")
+        pods.until("synced")
+        cluster.kubectl("apply", "-f", "-", text=SETS + "---" + POD.replace("NAME", "one"), check=True)
+        got = pods.until("added")[-1]
+        equal("1.20: a Pod", (got["name"], got["node"], got["containers"], got["images"], got["restarts"]),
+              ("one", "n1", {"ready": 0, "total": 2}, ["c:1", "d:1"], 0))
+        status = {"status": {"phase": "Failed", "reason": "Evicted"}}
+        patched = cluster.kubectl("get", "--raw", "/api/v1/namespaces/default/pods/one")
+        document = {**json.loads(patched.stdout), **status}
+        cluster.kubectl("replace", "--raw", "/api/v1/namespaces/default/pods/one/status", "-f", "-",
+                        text=json.dumps(document), check=True)
+        got = pods.until("modified")[-1]
+        equal("… its status", (got["phase"], got["reason"]), ("Failed", "Evicted"))
+        seen = set()
+        while not {"statefulsets db", "daemonsets agent", "pods one"} <= seen:
+            event = all_of_them.until("added")[-1]
+            seen.add(f"{event['kind']} {event['name']}")
+        check("… kind=*: all kinds", True)
+        version = got["resourceVersion"]
+        cluster.kubectl("delete", "pod", "one", "--grace-period=0", "--force", check=True)
+        pods.until("deleted")
+        again = viewer(server, f"?format=json&kind=pods&since={version}").until("synced")
+        equal("… ?since=: only the deletion", [e["type"] for e in again if e["type"] != "modified"],
+              ["deleted", "synced"])
+
+
 def check_all(kubeconfig, viewer):
     with Cluster() as cluster:
         cluster.kubectl("apply", "-f", "-", text=ROLE, check=True)
@@ -176,6 +233,7 @@ def check_all(kubeconfig, viewer):
             check("… the API server restarted: no event twice, none lost",
                   [event["type"] for event in got] in (["synced", "deleted"], ["deleted"],
                                                         ["stale", "synced", "deleted"]), got)
+        other_kinds(cluster, config, viewer)
         (SCRATCH / "sa.token").write_text(cluster.token())
         cluster.kubectl(*make, "late", check=True)
         config = kubeconfig(cluster.url, "tokenFile: sa.token")

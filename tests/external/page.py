@@ -64,7 +64,7 @@ async def everything(shots):
             await asyncio.gather(group(page_parts.many, browser, server), group(page_looks.motion, browser, server),
                                  group(page_parts.commands, browser, server))
             await asyncio.gather(group(page_feed.deployments, browser, shots), group(page_feed.stale, browser, shots),
-                                 group(page_feed.unavailable, browser))
+                                 group(page_feed.unavailable, browser), group(page_feed.kinds, browser, shots))
             await asyncio.gather(group(page_gateway.gateway, browser, shots), group(page_gateway.none, browser, server))
             await group(page_looks.views, browser, server, shots)
             equal("the server is still up", server.process.poll(), None)

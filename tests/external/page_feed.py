@@ -1,6 +1,6 @@
 """The page's view of Deployments: changes, and how it shows stale data."""
 
-from apiserver import ApiServer, deployment
+from apiserver import ApiServer, deployment, pod
 from cluster_api import Api
 from harness import Server, check, equal
 from page_looks import OVERFLOW
@@ -34,7 +34,7 @@ async def deployments(browser, shots):
         check("… a change", await tab.until(f"{ROWS}[0][4].endsWith(' replicas, image')"), await tab.run(ROWS))
         api.send("ADDED", deployment("shop", "new", 10, "new:1", 1))
         api.send("DELETED", deployment("shop", "db", 11, HARM, 1))
-        await tab.until("$('feed-count').textContent === '2 in all' && feed.rows.has('shop/new')")
+        await tab.until("$('feed-count').textContent === '2 in all' && feed.rows.has('deployments/shop/new')")
         equal("… one added, one deleted", await shown(tab),
               [["shop", "new", "0 of 1", "new:1"], ["shop", "web", "0 of 4", "web:2"]])
         await looks(tab, "Deployments", shots)
@@ -78,6 +78,27 @@ async def stale(browser, shots):
                   await tab.until("$('feed-count').textContent === '1 in all' && $('feed-word').textContent === 'Up to date'", 15),
                   await tab.text("feed"))
         await tab.behaved("stale Deployments", may_fail=True)
+
+
+async def kinds(browser, shots):
+    """The kinds that the server watches are offered, each with its own columns' texts."""
+    items = [deployment("shop", "web", 7, "web:1", 3)]
+    with ApiServer(*items) as api, Server("--kube", api.url, "--kube-resources", "deployments,pods") as server:
+        api.others["pods"] = [pod("shop", "web-1", 8, "web:1", 5)]
+        tab = await view(browser, server.url("/"))
+        equal("several kinds: they are offered", await tab.run(
+            "[...document.querySelectorAll('#feed-kinds button')].map((button) => button.textContent)"),
+            ["deployments", "pods", "*"])
+        check("… the first is shown", await tab.until("$('feed-count').textContent === '1 in all'"), await tab.text("feed"))
+        await tab.click("#feed-kinds button:nth-of-type(2)")
+        await tab.shows("feed-word", "Up to date")
+        equal("… pods: ready containers, reason, restarts, node", await shown(tab),
+              [["shop", "web-1", "1 of 1, CrashLoopBackOff, 5 restarts, n1", "web:1"]])
+        await tab.click("#feed-kinds button:nth-of-type(3)")
+        await tab.until("feed.rows.size === 2")
+        equal("… all: names with their kind", sorted(row[1] for row in await shown(tab)), ["deployments/web", "pods/web-1"])
+        await looks(tab, "several kinds", shots)
+        await tab.behaved("several kinds")
 
 
 async def unavailable(browser):

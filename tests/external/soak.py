@@ -57,7 +57,7 @@ FLAGS = ("--head-timeout", "3s", "--send-timeout", "4s", "--ping-interval", "3s"
 # The warnings that this traffic causes, and their messages. Any other fails.
 EXPECTED_WARNINGS = {
     "faults": r"^--faults is on",
-    "informer": r"refuses connections$|connection to the API server is lost|answers 500$|ends the watch with 410|"
+    "informer": r"refuses connections$|connection to the API server is lost|answers 500$|ends the watch with 410|ends the watch at once|"
                 r"cannot be reached|no TLS with the API server: it (does not|violates)",
     "gateway-failed": r"request to the backend failed",
     "suppressed": r"suppressed \d+",

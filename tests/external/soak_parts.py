@@ -51,7 +51,7 @@ class FlakyApi(Api):
         else:
             super().page(stream, line)
 
-    def watch(self, stream):
+    def watch(self, stream, initial):
         stream.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
             stream.flush()

@@ -10,6 +10,7 @@ use crate::os::{Network, OnConnect};
 /// api page 7 TOKEN n/web=…      the same with a continue token
 /// api watch                     the head of a watch
 /// api added n/web=3,web:1@8     an event of it; also modified, deleted, bookmark 9, gone
+/// api listed 7                  the bookmark that ends the initial events of a streamed list
 /// api end                       the end of the watch; also status 403, raw "…", fin, reset
 /// ```
 #[derive(Debug, Default)]
@@ -38,7 +39,8 @@ impl ApiServer {
                 list(&format!("{version} {rest}"), &format!(",\"continue\":\"{token}\""))
             }
             "watch" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
-            "bookmark" => line("BOOKMARK", &metadata(rest)),
+            "bookmark" => line("BOOKMARK", &metadata(rest, "")),
+            "listed" => line("BOOKMARK", &metadata(rest, LISTED)),
             "gone" => line("ERROR", "{\"code\":410}"),
             "end" => b"0\r\n\r\n".to_vec(),
             "status" => format!("HTTP/1.1 {rest} X\r\nContent-Length: 2\r\n\r\n{{}}").into_bytes(),
@@ -69,8 +71,10 @@ impl ApiServer {
     }
 }
 
-fn metadata(version: &str) -> String {
-    format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\"}}}}")
+const LISTED: &str = ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}";
+
+fn metadata(version: &str, more: &str) -> String {
+    format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\"{more}}}}}")
 }
 
 fn line(kind: &str, object: &str) -> Vec<u8> {

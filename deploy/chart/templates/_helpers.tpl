@@ -95,6 +95,7 @@ its default of 5 s, which must fit as well. */}}
 - --drain-ready={{ .Values.drain.ready }}
 {{- if .Values.deployments.enabled }}
 - --kube=in-cluster
+- --kube-resources={{ join "," .Values.deployments.resources }}
 {{- with .Values.deployments.namespace }}
 - --kube-namespace={{ . }}
 {{- end }}
@@ -227,9 +228,11 @@ scaleDown:
       "the pod, and an ingress, a route or a load balancer is enabled: set "
       "deployments.tokenSecret, or deployments.open=true if this is intended") -}}
 {{- end -}}
-{{- if or (hasKey $.Values.config "kube") (hasKey $.Values.config "kube-namespace") -}}
-{{- fail (print "config.kube…: with deployments.enabled the chart sets --kube and --kube-namespace, "
-      "since the role depends on them: set deployments.namespace") -}}
+{{- if or (hasKey $.Values.config "kube") (hasKey $.Values.config "kube-namespace")
+      (hasKey $.Values.config "kube-resources") -}}
+{{- fail (print "config.kube…: with deployments.enabled the chart sets --kube, --kube-namespace "
+      "and --kube-resources, since the role depends on them: set deployments.namespace and "
+      "deployments.resources") -}}
 {{- end -}}
 {{- if not (or $.Values.serviceAccount.create $.Values.serviceAccount.name) -}}
 {{- fail (print "deployments.enabled would give its role to the service account `default`, which all "

@@ -218,7 +218,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let Some(entry) = find(&mut self.streams, id) else { return false };
         let how = match self.os.connected(&mut entry.stream) {
             Ok(false) => return false,
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                if E::PROBES_PEERS {
+                    self.os.probe_peer(&mut entry.stream);
+                }
+                Ok(())
+            }
             Err(error) => Err(hang_up(&error)),
         };
         entry.marks.take(Marks::CONNECTING);

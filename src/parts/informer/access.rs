@@ -81,16 +81,20 @@ impl Access {
     /// Value of the `Host` field.
     #[must_use]
     pub fn authority(&self) -> String {
-        let scheme = if self.tls.is_some() { Scheme::Secured } else { Scheme::Plain };
-        self.place.shown(scheme.port())
+        self.place.shown(self.scheme().port())
     }
 
-    /// The address to connect to, with the TLS settings.
+    /// Whether it uses TLS.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Secured } else { Scheme::Plain }
+    }
+
+    /// `to`, which leads to the place, with the TLS settings.
     ///
     /// # Errors
     /// The file that is missing or invalid.
-    pub fn target(&self, read: &Secrets) -> Result<Target, MissingFile> {
-        let to = Target::host(&self.place.name, self.place.port);
+    pub fn target(&self, to: Target, read: &Secrets) -> Result<Target, MissingFile> {
         let Some(tls) = &self.tls else { return Ok(to) };
         let roots = if tls.insecure {
             Roots::Unverified
@@ -264,6 +268,7 @@ mod tests {
         let mut access = Access::from_url("https://k8s.example").unwrap();
         access.token = Token::File("token".into());
         let file = |path: &str| Pem::File(path.into());
+        let to = || Target::host("k8s.example", 443);
         let client = Some((file("crt"), file("key")));
         let server_name = Some("kubernetes".to_owned());
         access.tls = Some(Tls { authority: file("ca"), client, server_name, insecure: false });
@@ -273,9 +278,9 @@ mod tests {
         for (path, missing) in
             [("ca", "certificate-authority"), ("crt", "client-certificate"), ("key", "client-key")]
         {
-            assert_eq!(access.target(&read), Err(missing));
+            assert_eq!(access.target(to(), &read), Err(missing));
             read.fetched(&access, path, &pem[..pem.len() - 2]);
-            assert_eq!(access.target(&read), Err(missing), "half of {path}");
+            assert_eq!(access.target(to(), &read), Err(missing), "half of {path}");
             read.fetched(&access, path, pem);
         }
         assert_eq!(read.token(&access), Err("token"));
@@ -287,15 +292,15 @@ mod tests {
         assert_eq!(read, whole, "half-written files keep the old content");
         assert_eq!(read.token(&access), Ok(Some("abc")));
         let trust = Trust::pem(pem).with_identity(pem, pem);
-        let target = Target::host("k8s.example", 443).secured("kubernetes", trust);
-        assert_eq!(access.target(&read), Ok(target));
+        let target = to().secured("kubernetes", trust);
+        assert_eq!(access.target(to(), &read), Ok(target));
         access.tls.as_mut().unwrap().insecure = true;
-        let target = Target::host("k8s.example", 443);
-        let target = target.secured("kubernetes", Trust::unverified().with_identity(pem, pem));
-        assert_eq!(access.target(&read), Ok(target));
+        let trust = Trust::unverified().with_identity(pem, pem);
+        let target = to().secured("kubernetes", trust);
+        assert_eq!(access.target(to(), &read), Ok(target));
         access.tls = Some(Tls::default());
-        let target = Target::host("k8s.example", 443).secured("k8s.example", Trust::public());
-        assert_eq!(access.target(&read), Ok(target));
+        let target = to().secured("k8s.example", Trust::public());
+        assert_eq!(access.target(to(), &read), Ok(target));
     }
 
     #[test]

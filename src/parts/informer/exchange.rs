@@ -7,17 +7,21 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::access::Access;
-use super::deployment;
 use super::error::Error;
 use super::limits;
 use super::lines::Lines;
 use super::list_parser::ListParser;
+use super::object;
+use super::resource::Resource;
 use crate::proto::http_client::{Answer, Asked, Head, Limits, Request, Unsendable};
+use crate::time;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
-    /// A page of the Deployments.
+    /// A page of the objects, or all of them.
     List,
+    /// All objects as events, up to a marked bookmark; then it is a [`RequestKind::Watch`].
+    Stream,
     /// Changes after a resource version.
     Watch,
 }
@@ -25,27 +29,33 @@ pub(super) enum RequestKind {
 /// A request that was sent, and the response so far.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) kind: RequestKind,
     pub(super) answer: Answer,
     pub(super) body: Body,
+    pub(super) course: Course,
+}
+
+/// How far an exchange has come, which decides what comes next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Course {
+    pub(super) kind: RequestKind,
+    pub(super) since_ns: u64,
     /// When the exchange times out.
     pub(super) until_ns: u64,
-    pub(super) since_ns: u64,
+    /// When the server must have ended the response.
+    pub(super) ends_ns: u64,
+    /// An open watch without events: from then on it counts as working.
+    pub(super) proven_ns: Option<u64>,
     /// Whether the connection was idle before, so that the server may just be closing it.
     pub(super) reused: bool,
     /// Valid events of a watch.
     pub(super) events: u64,
 }
 
-/// The facts about an exchange that decide what comes next.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Summary {
-    pub(super) kind: RequestKind,
-    pub(super) since_ns: u64,
-    pub(super) reused: bool,
-    pub(super) events: u64,
-    /// Whether a list is complete.
-    pub(super) is_whole: bool,
+impl Course {
+    /// When there is something to do for it.
+    pub(super) fn due_ns(&self) -> u64 {
+        self.proven_ns.map_or(self.until_ns, |proven_ns| proven_ns.min(self.until_ns))
+    }
 }
 
 #[derive(Debug)]
@@ -87,27 +97,29 @@ pub(super) fn check_head(head: &Head<'_>) -> HeadStatus {
 }
 
 impl Exchange {
-    pub(super) fn new(kind: RequestKind, since_ns: u64, reused: bool) -> Self {
+    /// The server has `most_ms` for the response, and for its head no longer than
+    /// [`limits::ANSWER_MS`].
+    pub(super) fn new(kind: RequestKind, since_ns: u64, most_ms: u64, reused: bool) -> Self {
         let body_bytes = match kind {
-            RequestKind::List => limits::PAGE_BYTES,
-            RequestKind::Watch => u64::MAX,
+            RequestKind::List => limits::LIST_BYTES,
+            RequestKind::Stream | RequestKind::Watch => u64::MAX,
         };
         let limits = Limits { head_bytes: limits::HEAD_BYTES, body_bytes };
-        Self {
+        let course = Course {
             kind,
-            answer: Answer::new(Asked::Ordinary, limits),
-            body: Body::Unknown,
-            until_ns: since_ns + crate::time::ms(limits::ANSWER_MS),
             since_ns,
+            until_ns: since_ns + time::ms(limits::ANSWER_MS),
+            ends_ns: since_ns + time::ms(most_ms),
+            proven_ns: None,
             reused,
             events: 0,
-        }
+        };
+        Self { answer: Answer::new(Asked::Ordinary, limits), body: Body::Unknown, course }
     }
 
-    pub(super) fn summary(&self) -> Summary {
-        let is_whole = matches!(&self.body, Body::List(parser) if parser.is_over());
-        let Self { kind, since_ns, reused, events, .. } = *self;
-        Summary { kind, since_ns, reused, events, is_whole }
+    /// Whether a list is complete.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(&self.body, Body::List(parser) if parser.is_over())
     }
 
     pub(super) fn cost(&self) -> usize {
@@ -122,6 +134,7 @@ impl Exchange {
 pub(super) fn write(
     out: &mut Vec<u8>,
     access: &Access,
+    resource: Resource,
     namespace: &str,
     query: &str,
     token: Option<&str>,
@@ -131,7 +144,8 @@ pub(super) fn write(
     } else {
         format!("/namespaces/{}", escaped(namespace))
     };
-    let target = format!("{}/apis/apps/v1{within}/deployments?{query}", access.prefix);
+    let (api, name) = (resource.api(), resource.name());
+    let target = format!("{}{api}{within}/{name}?{query}", access.prefix);
     let authorization = token.map(|token| format!("Bearer {token}"));
     let mut fields = vec![
         ("Accept", "application/json"),
@@ -161,10 +175,11 @@ pub(super) fn escaped(text: &str) -> String {
 /// An event of a watch.
 #[derive(Debug)]
 pub(super) enum Event<'a> {
-    /// ADDED or MODIFIED.
-    Put(&'a [u8]),
+    Added(&'a [u8]),
+    Modified(&'a [u8]),
     Deleted(&'a [u8]),
-    Bookmark(String),
+    /// With its resource version, and whether it ends the initial events of a streamed list.
+    Bookmark(String, bool),
     /// With its code; 0 if it has none.
     Error(u16),
     /// Invalid or of an unknown type.
@@ -192,6 +207,14 @@ pub(super) struct ListMetadata<'a> {
     pub(super) version: Cow<'a, str>,
     #[serde(borrow, default, rename = "continue")]
     pub(super) more: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    annotations: Option<Annotations<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Annotations<'a> {
+    #[serde(borrow, default, rename = "k8s.io/initial-events-end")]
+    initial_events_end: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -207,14 +230,19 @@ pub(super) fn event(line: &[u8]) -> Event<'_> {
     let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(line) else { return Event::Unknown };
     let object = envelope.object.get();
     match &*envelope.r#type {
-        "ADDED" | "MODIFIED" => Event::Put(object.as_bytes()),
+        "ADDED" => Event::Added(object.as_bytes()),
+        "MODIFIED" => Event::Modified(object.as_bytes()),
         "DELETED" => Event::Deleted(object.as_bytes()),
         "BOOKMARK" => {
-            let version = serde_json::from_str::<OnlyMetadata<'_>>(object)
-                .ok()
-                .map(|object| object.metadata.version)
-                .filter(|version| deployment::is_version(version));
-            version.map_or(Event::Unknown, |version| Event::Bookmark(version.into_owned()))
+            let Ok(OnlyMetadata { metadata }) = serde_json::from_str(object) else {
+                return Event::Unknown;
+            };
+            let end = metadata.annotations.and_then(|annotations| annotations.initial_events_end);
+            if object::is_version(&metadata.version) {
+                Event::Bookmark(metadata.version.into_owned(), end.as_deref() == Some("true"))
+            } else {
+                Event::Unknown
+            }
         }
         "ERROR" => {
             let failure = serde_json::from_str::<Failure<'_>>(object).ok();

@@ -1,13 +1,15 @@
 //! Distributes changes to viewers: one store, one ring of encoded changes, and a cursor for each
 //! viewer. A viewer that is new or has fallen out of the ring gets the latest state of each object
 //! from the store instead, once, however often it changed. So a slow viewer costs a cursor and a
-//! bit per object, and delays no other viewer.
+//! bit per object, and delays no other viewer. A viewer that comes back continues in the ring, if
+//! it knows a version that is still there.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::deployment::{Deployment, Key};
 use super::encode::{self, ChangeEvent, Encoded, Format};
 use super::limits;
+use super::object::{Key, Object};
+use super::resource::Resource;
 use super::store::{Change, ChangeKind, Store};
 use crate::engine::{Id, Now};
 use crate::heap;
@@ -43,6 +45,8 @@ pub enum Then {
 struct Viewer {
     filter: Filter,
     position: Position,
+    /// It must be told that it may have missed changes, before the objects.
+    gap: bool,
     /// The value of [`Feed::sync_changes`] that it was told.
     seen_sync: u64,
     /// Whether it is in [`Feed::due`].
@@ -77,13 +81,18 @@ enum Position {
 struct RingEntry {
     number: u64,
     key: Key,
+    version: Box<str>,
     text: Encoded,
     json: Encoded,
 }
 
 impl RingEntry {
     fn cost(&self) -> usize {
-        size_of::<Self>() + heap::cost(self.key.text().len()) + self.text.cost() + self.json.cost()
+        size_of::<Self>()
+            + heap::cost(self.key.text().len())
+            + heap::cost(self.version.len())
+            + self.text.cost()
+            + self.json.cost()
     }
 }
 
@@ -91,13 +100,14 @@ impl RingEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum SyncState {
     Unknown,
-    Synced { version: String },
+    Synced,
     Stale { since_ms: i64, reason: String },
 }
 
-/// The Deployments and their viewers.
+/// The objects of one kind and their viewers.
 #[derive(Debug)]
 pub struct Feed {
+    resource: Resource,
     store: Store,
     ring: VecDeque<RingEntry>,
     ring_bytes: usize,
@@ -109,12 +119,21 @@ pub struct Feed {
     sync_changes: u64,
     /// Whether a list was ever complete.
     complete: bool,
+    /// The resource version of the latest change, or of the latest list if that is newer.
+    version: Box<str>,
+    /// The versions of the latest lists, and the numbers of the changes before their ends.
+    lists: VecDeque<(Box<str>, u64)>,
+    /// Whether there are objects that are not stored.
+    truncated: bool,
+    /// The same of the list that is being read, if there is one.
+    list_truncated: Option<bool>,
     scratch: Encoded,
 }
 
-impl Default for Feed {
-    fn default() -> Self {
+impl Feed {
+    pub(super) fn new(resource: Resource) -> Self {
         Self {
+            resource,
             store: Store::default(),
             ring: VecDeque::new(),
             ring_bytes: 0,
@@ -124,6 +143,10 @@ impl Default for Feed {
             sync_state: SyncState::Unknown,
             sync_changes: 0,
             complete: false,
+            version: Box::default(),
+            lists: VecDeque::new(),
+            truncated: false,
+            list_truncated: None,
             scratch: Encoded::default(),
         }
     }
@@ -134,7 +157,38 @@ impl Feed {
     /// Adds a viewer, which is due immediately.
     pub fn join(&mut self, id: Id, filter: Filter) {
         let position = self.initial_position();
-        let viewer = Viewer { filter, position, seen_sync: 0, due: false };
+        self.add(id, Viewer { filter, position, gap: false, seen_sync: 0, due: false });
+    }
+
+    /// Adds a viewer that knows everything up to this resource version. If that is not in the ring,
+    /// it is told so, and begins anew.
+    pub fn join_since(&mut self, id: Id, filter: Filter, version: &str) {
+        let found = self.find(version).map(|cursor| Position::Following { cursor });
+        let gap = found.is_none();
+        let position = found.unwrap_or_else(|| self.initial_position());
+        self.add(id, Viewer { filter, position, gap, seen_sync: 0, due: false });
+    }
+
+    /// The number of the change that had this version. The same version at different numbers, as
+    /// after a new list, says nothing.
+    fn find(&self, version: &str) -> Option<u64> {
+        let oldest = self.oldest();
+        let changes = self.ring.iter().map(|entry| (&entry.version, entry.number));
+        let lists = self.lists.iter().map(|(version, number)| (version, *number));
+        let mut numbers = changes
+            .chain(lists)
+            .filter(|(known, number)| ***known == *version && *number + 1 >= oldest)
+            .map(|(_, number)| number);
+        let first = numbers.next()?;
+        numbers.all(|number| number == first).then_some(first)
+    }
+
+    /// The number of the oldest change in the ring, or of the next one.
+    fn oldest(&self) -> u64 {
+        self.ring.front().map_or_else(|| self.store.latest() + 1, |entry| entry.number)
+    }
+
+    fn add(&mut self, id: Id, viewer: Viewer) {
         self.viewers_bytes += viewer.cost();
         self.viewers.insert(id, viewer);
         self.mark_due(id);
@@ -145,11 +199,16 @@ impl Feed {
         let Some(viewer) = self.viewers.remove(&id) else { return };
         self.viewers_bytes -= viewer.cost();
         if self.viewers.is_empty() {
-            self.ring.clear();
-            self.ring_bytes = 0;
             self.due.clear();
-            self.store.forget(u64::MAX);
+            self.trim();
+            self.store.forget(self.forgettable());
         }
+    }
+
+    /// Whether this is a viewer.
+    #[must_use]
+    pub fn has(&self, id: Id) -> bool {
+        self.viewers.contains_key(&id)
     }
 
     /// The number of viewers.
@@ -204,7 +263,14 @@ impl Feed {
         {
             viewer.seen_sync = self.sync_changes;
             self.scratch.clear();
-            encode::stale(&mut self.scratch, *since_ms, reason);
+            encode::stale(&mut self.scratch, self.resource, *since_ms, reason);
+            if send(&self.scratch) == 0 {
+                return None;
+            }
+        }
+        if std::mem::take(&mut viewer.gap) {
+            self.scratch.clear();
+            encode::gap(&mut self.scratch, self.resource);
             if send(&self.scratch) == 0 {
                 return None;
             }
@@ -230,8 +296,7 @@ impl Feed {
                 }
                 Position::Following { cursor } if *cursor == self.store.latest() => break,
                 Position::Following { cursor } => {
-                    let first = self.ring.front().map_or(u64::MAX, |entry| entry.number);
-                    let Some(at) = (*cursor + 1).checked_sub(first) else {
+                    let Some(at) = (*cursor + 1).checked_sub(self.oldest()) else {
                         let (cursor, known) = (*cursor, self.store.known_at(*cursor));
                         viewer.position = Position::CatchingUp { cursor, known };
                         continue;
@@ -245,13 +310,10 @@ impl Feed {
                 }
             }
         }
-        if let SyncState::Synced { version } = &self.sync_state
-            && json
-            && viewer.seen_sync != self.sync_changes
-        {
+        if self.is_synced() && json && viewer.seen_sync != self.sync_changes {
             viewer.seen_sync = self.sync_changes;
             self.scratch.clear();
-            encode::synced(&mut self.scratch, version);
+            encode::synced(&mut self.scratch, self.resource, &self.version, self.truncated);
             send(&self.scratch);
         }
         Some(Then::Wait)
@@ -282,8 +344,9 @@ impl Feed {
             (true, true) => ChangeKind::Modified(object.state.clone()),
         };
         if filter.covers(&object.key) {
+            let (resource, wall_ms) = (self.resource, now.wall_ms);
             let (key, state) = (&object.key, &object.state);
-            let event = ChangeEvent { key, state, kind: &kind, wall_ms: now.wall_ms };
+            let event = ChangeEvent { resource, key, state, kind: &kind, wall_ms };
             encode::write(&mut self.scratch, filter.format, event);
         }
         Some(object.number)
@@ -318,35 +381,73 @@ impl Feed {
 impl Feed {
     pub(super) fn begin_list(&mut self) {
         self.store.begin_round();
+        self.list_truncated = Some(false);
     }
 
-    pub(super) fn put(&mut self, now: Now, key: Key, state: Deployment) {
+    /// There is an object that is not stored.
+    pub(super) fn note_omitted(&mut self) {
+        match &mut self.list_truncated {
+            Some(truncated) => *truncated = true,
+            None => self.set_truncated(true),
+        }
+    }
+
+    pub(super) fn put(&mut self, now: Now, key: Key, state: Object) {
         let mut changes = Vec::new();
         self.store.put(key, state, |_, change| changes.push(change));
         for change in changes {
             self.publish(now, &change);
         }
+        if self.store.has_overflowed() {
+            self.note_omitted();
+        }
     }
 
-    pub(super) fn delete(&mut self, now: Now, key: &Key, last: Option<Deployment>) {
+    fn set_truncated(&mut self, truncated: bool) {
+        if std::mem::replace(&mut self.truncated, truncated) == truncated {
+            return;
+        }
+        self.sync_changes += 1;
+        self.mark_all_due();
+        if truncated {
+            log::warn!(
+                target: "informer", kind = self.resource.name(), objects = self.store.len();
+                "there are objects that are not shown: too many, too long, or invalid"
+            );
+        }
+    }
+
+    /// Whether a new list would show objects for which there was no room before.
+    pub(super) fn has_room_again(&self) -> bool {
+        self.store.has_room_again()
+    }
+
+    pub(super) fn delete(&mut self, now: Now, key: &Key, last: Option<Object>) {
         if let Some(change) = self.store.delete(key, last) {
             self.publish(now, &change);
         }
     }
 
-    /// The list is complete: objects that are not in it were deleted.
-    pub(super) fn end_list(&mut self, now: Now) {
+    /// The list of this resource version is complete: objects that are not in it were deleted.
+    pub(super) fn end_list(&mut self, now: Now, version: &str) {
         for key in self.store.missing() {
             self.delete(now, &key, None);
         }
         self.complete = true;
+        self.version = version.into();
+        self.lists.push_back((version.into(), self.store.latest()));
+        if self.lists.len() > limits::LIST_MARKS {
+            self.lists.pop_front();
+        }
+        let truncated = self.list_truncated.take().unwrap_or_default();
+        self.set_truncated(truncated);
+        self.mark_all_due();
     }
 
-    /// The store is complete up to this resource version.
-    pub(super) fn synced(&mut self, version: &str) {
-        let was_synced = self.is_synced();
-        self.sync_state = SyncState::Synced { version: version.to_owned() };
-        if !was_synced {
+    /// The store is up to date.
+    pub(super) fn synced(&mut self) {
+        if !self.is_synced() {
+            self.sync_state = SyncState::Synced;
             self.sync_changes += 1;
             self.mark_all_due();
         }
@@ -357,7 +458,7 @@ impl Feed {
         let since_ms = match &self.sync_state {
             SyncState::Stale { reason: known, .. } if known == reason => return,
             SyncState::Stale { since_ms, .. } => *since_ms,
-            SyncState::Unknown | SyncState::Synced { .. } => now.wall_ms,
+            SyncState::Unknown | SyncState::Synced => now.wall_ms,
         };
         self.sync_state = SyncState::Stale { since_ms, reason: reason.to_owned() };
         self.sync_changes += 1;
@@ -367,50 +468,64 @@ impl Feed {
     /// Frees everything; there must be no viewers.
     pub(super) fn clear(&mut self) {
         debug_assert!(self.viewers.is_empty(), "there are viewers");
-        *self = Self { sync_changes: self.sync_changes + 1, ..Self::default() };
+        *self = Self { sync_changes: self.sync_changes + 1, ..Self::new(self.resource) };
     }
 
     /// Whether the store is up to date.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        matches!(self.sync_state, SyncState::Synced { .. })
+        self.sync_state == SyncState::Synced
     }
 
-    /// The number of Deployments.
+    /// Their kind.
     #[must_use]
-    pub fn deployments(&self) -> usize {
+    pub fn resource(&self) -> Resource {
+        self.resource
+    }
+
+    /// The number of objects.
+    #[must_use]
+    pub fn objects(&self) -> usize {
         self.store.len()
+    }
+
+    /// Whether there are objects that are not stored.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.truncated
     }
 
     /// Approximate memory.
     #[must_use]
     pub fn cost(&self) -> usize {
-        self.store.cost() + self.ring_bytes + self.viewers_bytes
+        let lists = self.lists.iter().map(|(version, _)| heap::cost(version.len()));
+        self.store.cost()
+            + self.ring_bytes
+            + self.viewers_bytes
+            + heap::table::<(Box<str>, u64)>(self.lists.capacity())
+            + lists.sum::<usize>()
     }
 
-    /// Key, uid and resource version of each Deployment, for tests.
+    /// Key, uid and resource version of each object, for tests.
     #[must_use]
     pub fn contents(&self) -> Vec<(String, String, String)> {
         let shown = self.store.living().map(|slot| {
-            let Deployment { uid, version, .. } = &slot.state;
+            let Object { uid, version, .. } = &slot.state;
             (slot.key.text().to_owned(), uid.to_string(), version.to_string())
         });
         shown.collect()
     }
 
-    /// Encodes a change once for all viewers that follow the ring.
+    /// Encodes a change once for all viewers that follow the ring, and those that come back.
     fn publish(&mut self, now: Now, change: &Change) {
-        if self.viewers.is_empty() || !self.complete {
-            // New viewers read the store.
-            self.ring.clear();
-            self.ring_bytes = 0;
-            if self.viewers.is_empty() {
-                self.store.forget(u64::MAX);
-            }
+        if !self.complete {
+            // All viewers will read the store.
             return;
         }
         let Some(slot) = self.store.slot(change.slot) else { return };
+        self.version.clone_from(&slot.state.version);
         let event = ChangeEvent {
+            resource: self.resource,
             key: &slot.key,
             state: &slot.state,
             kind: &change.kind,
@@ -419,25 +534,34 @@ impl Feed {
         let mut entry = RingEntry {
             number: change.number,
             key: slot.key.clone(),
+            version: slot.state.version.clone(),
             text: Encoded::default(),
             json: Encoded::default(),
         };
-        for (format, encoded) in [(Format::Text, &mut entry.text), (Format::Json, &mut entry.json)]
-        {
-            if self.viewers.values().any(|viewer| viewer.filter.format == format) {
-                encode::write(encoded, format, event);
-            }
+        encode::write(&mut entry.json, Format::Json, event);
+        if self.viewers.values().any(|viewer| viewer.filter.format == Format::Text) {
+            encode::write(&mut entry.text, Format::Text, event);
         }
         self.ring_bytes += entry.cost();
         self.ring.push_back(entry);
-        while self.ring.len() > limits::RING_CHANGES || self.ring_bytes > limits::RING_BYTES {
+        self.trim();
+        if change.kind == ChangeKind::Deleted {
+            self.store.forget(self.forgettable());
+        }
+        self.mark_all_due();
+    }
+
+    fn trim(&mut self) {
+        let most = if self.viewers.is_empty() { limits::KEPT_BYTES } else { limits::RING_BYTES };
+        while self.ring.len() > limits::RING_CHANGES || self.ring_bytes > most {
             let Some(oldest) = self.ring.pop_front() else { break };
             self.ring_bytes -= oldest.cost();
         }
-        if change.kind == ChangeKind::Deleted {
-            self.store.forget(self.slowest_cursor());
-        }
-        self.mark_all_due();
+    }
+
+    /// Deletions up to this number are known to every viewer, also to those that come back.
+    fn forgettable(&self) -> u64 {
+        self.slowest_cursor().min(self.oldest() - 1)
     }
 
     fn slowest_cursor(&self) -> u64 {

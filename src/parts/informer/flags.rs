@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use super::part::{self, BEHAVIOUR};
-use super::{Kube, access::Access};
+use super::{Kube, Resource, access::Access};
 use crate::engine::File;
 use crate::options::flags::{named, set, visible};
+use crate::options::proxies::Proxies;
 use crate::options::read::Environment;
 use crate::options::serve::Draft;
 use crate::options::table::{Fallback, Flag, Group, Takes};
@@ -14,7 +15,7 @@ use crate::parts::Plan;
 use crate::server::part::Part;
 
 pub(super) const GROUPS: &[Group<Draft>] = &[
-    Group { title: "Deployments of a cluster", flags: &[WHERE], brief: false },
+    Group { title: "Objects of a cluster", flags: &[WHERE], brief: false },
     Group { title: "", flags: HOW, brief: true },
 ];
 
@@ -43,6 +44,14 @@ const HOW: &[Flag<Draft>] = &[
         help: "watch only this namespace",
         take: |d, v| set(&mut d.parts.informer.namespace, namespace(v)),
         show: |d| visible(&d.parts.informer.namespace),
+    },
+    Flag {
+        name: "kube-resources",
+        takes: Takes::One("LIST"),
+        fallback: Fallback::Is("deployments"),
+        help: "kinds: deployments, statefulsets, daemonsets, pods",
+        take: |d, v| set(&mut d.parts.informer.resources, resources(v)),
+        show: |d| Resource::names(&d.parts.informer.resources),
     },
     Flag {
         name: "kube-watch",
@@ -86,12 +95,16 @@ pub struct Settings {
     pub context: String,
     /// The namespace; empty: all.
     pub namespace: String,
+    /// What to watch.
+    pub resources: Vec<Resource>,
     /// Whether to watch even without viewers.
     pub always: bool,
     /// Host and port of the API server, from the environment of a pod.
     pub in_cluster: Option<(String, String)>,
     /// Kubeconfig paths, in order of precedence.
     pub files: Vec<String>,
+    /// How API servers are reached.
+    pub proxies: Proxies,
 }
 
 /// The service account of a pod.
@@ -127,6 +140,13 @@ fn show(choice: &Choice) -> String {
     .to_owned()
 }
 
+fn resources(text: &str) -> Read<Vec<Resource>> {
+    Resource::list(text).ok_or_else(|| {
+        let all = Resource::names(&Resource::ALL);
+        format!("must be some of {all}").into()
+    })
+}
+
 /// An empty namespace means all.
 fn namespace(text: &str) -> Read<String> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -140,6 +160,7 @@ fn namespace(text: &str) -> Read<String> {
 /// Adds the environment, and resolves what needs no file.
 pub(super) fn settle(draft: &mut Draft, env: &Environment) {
     let settings = &mut draft.parts.informer;
+    settings.proxies = Proxies::new(env);
     let in_cluster =
         ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"].map(|name| env.filled(name));
     if let [Some(host), Some(port)] = in_cluster {
@@ -187,16 +208,23 @@ impl Plan for Setup {
         if let Kube::Nothing(why) = &found
             && why != NOTHING
         {
-            log::warn!(target: "kube", error = why.as_str(); "cannot watch Deployments");
+            log::warn!(target: "kube", error = why.as_str(); "cannot watch the cluster");
         }
         self.kube = found;
         Ok(())
+    }
+
+    fn check(&mut self, files: &[File], reach: Reach) -> Result<(), String> {
+        if self.settings.choice == Choice::InCluster {
+            return Ok(());
+        }
+        self.resolve(files, reach)
     }
 }
 
 fn at(url: &str, settings: &Settings) -> Kube {
     match Access::from_url(url) {
-        Ok(access) => Kube::Watch(Box::new(settings.plan(access, Vec::new()))),
+        Ok(access) => settings.watch(access, Vec::new()).unwrap_or_else(Kube::Nothing),
         Err(bad) => Kube::Nothing(bad.to_owned()),
     }
 }
@@ -226,7 +254,7 @@ impl Settings {
         let in_pod = self.in_cluster.is_some() && files.iter().any(|file| file.name == account);
         let others = files.iter().filter(|file| file.name != account);
         let configs: Vec<_> = others.map(|file| (file.name.clone(), file.bytes.clone())).collect();
-        let watch = |access, from| Ok(Kube::Watch(Box::new(self.plan(access, from))));
+        let watch = |access, from| self.watch(access, from);
         match (&self.choice, self.account()) {
             (Choice::InCluster, Some(access)) => watch(access, Vec::new()),
             (Choice::InCluster, None) => Err("in-cluster, but not in a pod: \
@@ -262,12 +290,23 @@ impl Settings {
         Some(Access { place, prefix: String::new(), tls, token })
     }
 
-    /// The plan for this API server; `files` are the kubeconfigs that it came from.
-    fn plan(&self, access: Access, files: Vec<String>) -> super::Plan {
+    /// As [`Settings::plans`], unless its proxy is invalid.
+    fn watch(&self, access: Access, files: Vec<String>) -> Result<Kube, String> {
+        let route = self.proxies.route(&access.place, access.scheme());
+        route.map_err(|why| why.to_string())?;
+        Ok(Kube::Watch(self.plans(access, files)))
+    }
+
+    /// The plans for this API server; `files` are the kubeconfigs that it came from.
+    fn plans(&self, access: Access, files: Vec<String>) -> Vec<super::Plan> {
         let kubeconfig = super::Kubeconfig { files, context: self.context.clone() };
         let origin = Some(kubeconfig).filter(|kubeconfig| !kubeconfig.files.is_empty());
         let (namespace, always) = (self.namespace.clone(), self.always);
-        super::Plan { access, namespace, always, origin }
+        let resource = Resource::Deployments;
+        let proxies = self.proxies.clone();
+        let plan = super::Plan { access, resource, namespace, always, origin, proxies };
+        let of = |resource: &Resource| super::Plan { resource: *resource, ..plan.clone() };
+        self.resources.iter().map(of).collect()
     }
 }
 

@@ -56,12 +56,14 @@ struct File {
 
 #[derive(Debug, Deserialize)]
 struct NamedContext {
+    #[serde(default)]
     name: String,
     context: Context,
 }
 
 #[derive(Debug, Deserialize)]
 struct Context {
+    #[serde(default)]
     cluster: String,
     #[serde(default)]
     user: Option<String>,
@@ -69,6 +71,7 @@ struct Context {
 
 #[derive(Debug, Deserialize)]
 struct NamedCluster {
+    #[serde(default)]
     name: String,
     cluster: Cluster,
 }
@@ -76,6 +79,7 @@ struct NamedCluster {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Cluster {
+    #[serde(default)]
     server: String,
     certificate_authority: Option<String>,
     certificate_authority_data: Option<String>,
@@ -86,6 +90,7 @@ struct Cluster {
 
 #[derive(Debug, Deserialize)]
 struct NamedUser {
+    #[serde(default)]
     name: String,
     user: Option<User>,
 }
@@ -122,7 +127,7 @@ pub fn read(files: &[(String, Vec<u8>)], context: &str) -> Result<Access, Kubeco
     }
     let current = read.iter().find_map(|(_, file)| file.current_context.as_deref());
     let named = if context.is_empty() { current } else { Some(context) };
-    let name = named.filter(|name| !name.is_empty()).ok_or(KubeconfigError::NoContext)?;
+    let name = named.ok_or(KubeconfigError::NoContext)?;
     let context = read
         .iter()
         .find_map(|(_, file)| file.contexts.iter().flatten().find(|one| one.name == name))
@@ -136,7 +141,7 @@ pub fn read(files: &[(String, Vec<u8>)], context: &str) -> Result<Access, Kubeco
         })
         .ok_or_else(|| KubeconfigError::Missing("cluster", cluster.clone()))?;
     let mut access = reach(folder, found)?;
-    if let Some(user) = context.context.user.as_ref().filter(|user| !user.is_empty()) {
+    if let Some(user) = &context.context.user {
         let (folder, found) = read
             .iter()
             .find_map(|(folder, file)| {
@@ -208,7 +213,7 @@ fn pem(
     (field, data): (&'static str, Option<&String>),
     file: Option<&String>,
 ) -> Result<Pem, KubeconfigError> {
-    match (data.filter(|data| !data.is_empty()), file.filter(|path| !path.is_empty())) {
+    match (data, file) {
         (Some(data), _) => {
             let clean: String = data.split_ascii_whitespace().collect();
             STANDARD.decode(clean).map(Pem::Text).map_err(|_| KubeconfigError::Data(field))
@@ -294,7 +299,9 @@ users:
     fn unusable_contexts() {
         let plugin = one("plugin").unwrap_err();
         assert_eq!(plugin, KubeconfigError::Unsupported("an exec plugin"));
-        assert!(plugin.to_string().contains("kubectl proxy"));
+        let remedy = "the kubeconfig wants an exec plugin: run kubectl proxy, and use --kube \
+                      http://127.0.0.1:8001";
+        assert_eq!(plugin.to_string(), remedy);
         assert_eq!(one("lost"), Err(KubeconfigError::Missing("cluster", "nowhere".to_owned())));
         assert_eq!(one("x"), Err(KubeconfigError::Missing("context", "x".to_owned())));
         let bomb = "a: &a [x,x]\nb: &b [*a,*a]\n";
@@ -306,6 +313,31 @@ users:
             assert!(fits, "{text:?}: {unusable:?}");
         }
         assert_eq!(read(&[], ""), Err(KubeconfigError::NoContext));
+    }
+
+    /// Tools write all fields, empty where they are not set.
+    #[test]
+    fn empty_strings_are_unset() {
+        let full = CONFIG
+            .replace("    token: abc\n", "    token: ''\n    username: \"\"\n    as: ''\n")
+            .replace(
+                "    tls-server-name: kubernetes\n",
+                "    tls-server-name: ''\n    proxy-url: \"\"\n",
+            )
+            .replace("    tokenFile: secrets/token\n", "    tokenFile: \"\"\n    token: t\n")
+            .replace("    client-certificate: me.crt\n", "    client-certificate: ''\n");
+        let files = [
+            ("/a/1".to_owned(), b"current-context: ''".to_vec()),
+            ("/b/2".to_owned(), full.into_bytes()),
+        ];
+        assert_eq!(read(&files, "").unwrap().token, Token::None);
+        let far = read(&files, "tokens").unwrap();
+        assert_eq!(far.token, Token::Text("t".to_owned()));
+        let tls = far.tls.unwrap();
+        assert_eq!((tls.server_name, tls.client), (None, None));
+        let nothing = CONFIG.replace("    server: http://127.0.0.1:8001\n", "    server: ''\n");
+        let error = read(&[("c".to_owned(), nothing.into_bytes())], "").unwrap_err();
+        assert!(matches!(error, KubeconfigError::Server(_)), "{error:?}");
     }
 
     #[test]

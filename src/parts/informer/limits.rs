@@ -1,37 +1,52 @@
 //! Limits and timeouts of the informer.
 
-/// Deployments per page of a list: 500 would be megabytes of JSON.
+/// Objects per page of a list: 500 would be megabytes of JSON.
 pub(super) const PAGE: u32 = 50;
 /// One object in a list or watch: the limit of etcd, as JSON.
 pub(super) const OBJECT_BYTES: usize = 2 * 1024 * 1024;
 /// The metadata of a list.
 pub(super) const FIELD_BYTES: usize = 64 * 1024;
-/// A whole page.
-pub(super) const PAGE_BYTES: u64 = 128 * 1024 * 1024;
+/// A whole page, or a list without pages.
+pub(super) const LIST_BYTES: u64 = 1024 * 1024 * 1024;
 pub(super) const HEAD_BYTES: usize = 32 * 1024;
-/// Pages of a list: more than [`DEPLOYMENTS`] needs.
+/// Pages of a list: more than [`OBJECTS`] needs.
 pub(super) const PAGES: u32 = 2_000;
 /// A namespace or a name; Kubernetes allows 63 and 253.
 pub(super) const NAME_BYTES: usize = 253;
 /// A resource version or uid.
 pub(super) const VERSION_BYTES: usize = 128;
-/// The images of one Deployment.
+/// The images of one object.
 pub(super) const IMAGES_BYTES: usize = 1024;
-/// Stored Deployments; further ones are ignored.
-pub(super) const DEPLOYMENTS: usize = 50_000;
-/// Deleted Deployments stored until all viewers have been told.
+/// Stored objects of one kind; that there are more is reported.
+pub(super) const OBJECTS: usize = 50_000;
+/// Deleted objects stored until all viewers have been told.
 pub(super) const DELETED: usize = 8_192;
 /// Encoded changes stored for viewers that are slightly behind.
 pub(super) const RING_CHANGES: usize = 1_024;
 /// The same in bytes.
 pub(super) const RING_BYTES: usize = 512 * 1024;
+/// The same while there are no viewers, for those that come back.
+pub(super) const KEPT_BYTES: usize = 64 * 1024;
+/// Remembered versions of lists, for viewers that come back.
+pub(super) const LIST_MARKS: usize = 16;
 /// Bytes sent to one viewer at a time.
 pub(super) const OUTPUT_BYTES: usize = 16 * 1024;
 pub(super) const WOKEN_PER_TURN: usize = 128;
 
 pub(super) const CONNECT_MS: u64 = 10_000;
-/// Timeout of a page.
+/// Timeout of a page, and of the head of any response.
 pub(super) const ANSWER_MS: u64 = 60_000;
+/// Timeout of a list without pages.
+pub(super) const WHOLE_LIST_MS: u64 = 300_000;
+/// A streamed list that adds no object for this long, and has not ended either, is none: servers
+/// before 1.19 ignore the parameter and send an ordinary watch.
+pub(super) const STREAM_IDLE_MS: u64 = 10_000;
+/// An open watch without events counts as working after this time.
+pub(super) const PROOF_MS: u64 = 1_000;
+/// A watch that ends within this time of its timeout has run to its end.
+pub(super) const WATCH_END_MS: u64 = 10_000;
+/// Errors of watches in a row until a new list is taken.
+pub(super) const ERRORS_UNTIL_LIST: u32 = 2;
 /// The server ends each watch after a random time in this range.
 pub(super) const WATCH_S_MIN: u64 = 300;
 pub(super) const WATCH_S_MAX: u64 = 600;

@@ -1,5 +1,5 @@
 //! Splits a watch into lines as it arrives. A line without its end is never returned; one that is
-//! too long is skipped and reported.
+//! too long is reported as soon as it is, and skipped.
 
 use super::limits::OBJECT_BYTES;
 
@@ -16,6 +16,7 @@ enum State {
     Within,
     /// `kept` is a line that was returned.
     Returned,
+    /// Within a line that was reported as too long.
     Dropping,
 }
 
@@ -34,19 +35,25 @@ impl Lines {
             self.kept = Vec::new();
         }
         let Some(end) = bytes.iter().position(|b| *b == b'\n') else {
-            if self.kept.len() + bytes.len() > OBJECT_BYTES {
+            let rest = std::mem::take(bytes);
+            if self.state == State::Dropping {
+                return None;
+            }
+            if self.kept.len() + rest.len() > OBJECT_BYTES {
                 self.state = State::Dropping;
                 self.kept = Vec::new();
+                return Some(Line::TooLong);
             }
-            if self.state == State::Within {
-                self.kept.extend_from_slice(bytes);
-            }
-            *bytes = &[];
+            self.kept.extend_from_slice(rest);
             return None;
         };
         let line = &bytes[..end];
         *bytes = &bytes[end + 1..];
-        if self.state == State::Dropping || self.kept.len() + line.len() > OBJECT_BYTES {
+        if self.state == State::Dropping {
+            self.state = State::Within;
+            return self.next(bytes);
+        }
+        if self.kept.len() + line.len() > OBJECT_BYTES {
             self.state = State::Returned;
             return Some(Line::TooLong);
         }
@@ -96,5 +103,7 @@ mod tests {
         for size in [1000, 64 * 1024, text.len()] {
             assert_eq!(lines(text.chunks(size)), ["a", "too long", "b"]);
         }
+        let endless = vec![b'x'; 9_000_000];
+        assert_eq!(lines(endless.chunks(1000)), ["too long"], "reported before its end");
     }
 }

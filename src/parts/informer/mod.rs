@@ -1,10 +1,9 @@
-//! Watches the Deployments of a cluster: list, watch, and list again if a watch cannot be resumed.
-//! A state machine without I/O: bytes and `now` in, requests and steps out. It uses one connection
-//! to one API server for any number of viewers ([`Feed`]).
+//! Watches objects of a cluster: list, watch, and list again if a watch cannot be resumed. A state
+//! machine without I/O: bytes and `now` in, requests and steps out. One of them watches one kind of
+//! objects ([`Resource`]), on one connection for any number of viewers ([`Feed`]).
 
 pub mod access;
 mod backoff;
-mod deployment;
 mod encode;
 mod error;
 mod exchange;
@@ -14,7 +13,9 @@ pub mod kubeconfig;
 mod limits;
 mod lines;
 mod list_parser;
+mod object;
 pub mod part;
+pub mod resource;
 mod responses;
 mod secrets;
 mod store;
@@ -24,19 +25,21 @@ pub use encode::{Encoded, Format};
 pub use feed::{Feed, Filter, Then};
 pub(crate) use flags::Settings as Draft;
 pub use part::Kube;
+pub use resource::Resource;
 
 use std::collections::VecDeque;
 
 use super::Manifest;
 use crate::engine::{HangUp, Now, Target};
+use crate::options::proxies::Proxies;
 use crate::options::read::{Environment, Filled};
 use crate::options::{Usage, serve as options};
 use crate::rng::Rng;
 use crate::time;
 use access::{Access, Secrets};
 use backoff::Backoff;
-use error::Error;
-use exchange::{Exchange, RequestKind, Summary};
+use error::{Error, Told};
+use exchange::{Body, Course, Exchange, RequestKind};
 
 pub(super) const MANIFEST: Manifest = Manifest {
     behaviour: Some(&part::BEHAVIOUR),
@@ -63,12 +66,16 @@ pub const OUTPUT_BYTES: usize = limits::OUTPUT_BYTES;
 pub struct Plan {
     /// The API server.
     pub access: Access,
+    /// The kind of objects.
+    pub resource: Resource,
     /// The namespace; empty: all.
     pub namespace: String,
     /// Whether to watch even without viewers.
     pub always: bool,
     /// Where `access` came from, if it can be re-read.
     pub origin: Option<Kubeconfig>,
+    /// How API servers are reached.
+    pub proxies: Proxies,
 }
 
 /// The source of an [`Access`].
@@ -106,12 +113,11 @@ pub struct Figures {
 #[derive(Debug)]
 pub struct Informer {
     plan: Plan,
-    /// The known Deployments and the viewers.
+    /// The known objects and the viewers.
     pub feed: Feed,
     /// Counters for metrics.
     pub figures: Figures,
     phase: Phase,
-    next: RequestKind,
     progress: Progress,
     secrets: Secrets,
     reread_ns: u64,
@@ -123,8 +129,10 @@ pub struct Informer {
 }
 
 /// How far lists and watches have come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
+    next: NextRequest,
+    streams: Streams,
     /// The resource version up to which the store is complete.
     version: String,
     /// The continue token of the list's next page.
@@ -132,8 +140,44 @@ struct Progress {
     /// The resource version of the list; empty until its first page is complete.
     list_version: String,
     pages: u32,
+    /// The pages of the last list expired while they were read: take the next one as a whole.
+    unpaged: bool,
     /// An event could not be parsed, so the store may lack a change: list again after this watch.
     incomplete: bool,
+    /// Errors of watches since the last event.
+    errors: u32,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            next: NextRequest::List,
+            streams: Streams::Try,
+            version: String::new(),
+            page: String::new(),
+            list_version: String::new(),
+            pages: 0,
+            unpaged: false,
+            incomplete: false,
+            errors: 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextRequest {
+    List,
+    Watch,
+}
+
+/// Whether to ask for a list as a stream (`WatchList`), which takes one request instead of many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Streams {
+    Try,
+    /// The last one did not reach its end: take this list in pages.
+    Failed,
+    /// The server does not offer them.
+    Unsupported,
 }
 
 #[derive(Debug)]
@@ -156,11 +200,10 @@ impl Informer {
     pub fn new(plan: Plan, seed: u64) -> Self {
         Self {
             secrets: Secrets::new(&plan.access),
+            feed: Feed::new(plan.resource),
             plan,
-            feed: Feed::default(),
             figures: Figures::default(),
             phase: Phase::Idle,
-            next: RequestKind::List,
             progress: Progress::default(),
             reread_ns: 0,
             backoff: Backoff::default(),
@@ -208,9 +251,7 @@ impl Informer {
 
     fn begin(&mut self, now: Now) {
         self.unwatched_ns = None;
-        self.next = RequestKind::List;
-        self.progress.page.clear();
-        self.progress.incomplete = false;
+        self.progress = Progress { streams: self.progress.streams, ..Progress::default() };
         if self.reread(now) {
             // Connect in the next turn, after the files have been read.
             self.phase = Phase::Waiting { until_ns: now.mono_ns };
@@ -222,7 +263,8 @@ impl Informer {
     /// There have been no viewers for a while: disconnects and frees the store.
     fn end(&mut self) {
         log::info!(
-            target: "informer", deployments = self.feed.deployments();
+            target: "informer",
+            kind = self.plan.resource.name(), objects = self.feed.objects();
             "no viewers, watch stopped"
         );
         if !matches!(self.phase, Phase::Idle | Phase::Waiting { .. }) {
@@ -235,7 +277,11 @@ impl Informer {
     }
 
     fn connect(&mut self, now: Now) {
-        let target = match self.plan.access.target(&self.secrets) {
+        let Plan { access, proxies, .. } = &self.plan;
+        let Ok(to) = proxies.route(&access.place, access.scheme()) else {
+            return self.fail(now, Error::Proxy, None);
+        };
+        let target = match access.target(to, &self.secrets) {
             Ok(target) => target,
             Err(missing) => return self.fail(now, Error::MissingFile(missing), None),
         };
@@ -269,8 +315,9 @@ impl Informer {
             Phase::Idle | Phase::Waiting { .. } => {}
             Phase::Connecting { .. } => self.fail(now, Error::NotConnected(how), None),
             Phase::Exchanging(exchange) => {
-                let (ended, summary) = (exchange.answer.ended(), exchange.summary());
-                self.cut_off(now, summary, ended, how);
+                let (ended, whole) = (exchange.answer.ended(), exchange.is_whole());
+                let course = exchange.course;
+                self.cut_off(now, course, whole, ended, how);
             }
         }
     }
@@ -281,7 +328,7 @@ impl Informer {
         let phase = match &self.phase {
             Phase::Idle => self.plan.always.then_some(0),
             Phase::Waiting { until_ns } | Phase::Connecting { until_ns } => Some(*until_ns),
-            Phase::Exchanging(exchange) => Some(exchange.until_ns),
+            Phase::Exchanging(exchange) => Some(exchange.course.due_ns()),
         };
         let linger = self.unwatched_ns.map(|since_ns| since_ns + time::ms(limits::LINGER_MS));
         phase.into_iter().chain(linger).chain(self.secrets_due_ns()).min()
@@ -298,16 +345,24 @@ impl Informer {
             self.reread(now);
             return;
         }
-        match &self.phase {
+        match &mut self.phase {
             Phase::Waiting { until_ns } if due(*until_ns) => self.connect(now),
             Phase::Connecting { until_ns } if due(*until_ns) => {
                 self.steps.push_back(Step::HangUp);
                 self.fail(now, Error::Silent, None);
             }
-            Phase::Exchanging(exchange) if due(exchange.until_ns) => {
-                let summary = exchange.summary();
+            Phase::Exchanging(exchange) if due(exchange.course.due_ns()) => {
+                if exchange.course.proven_ns.take().is_some_and(due) {
+                    return self.feed.synced();
+                }
+                let (course, body) = (exchange.course, &exchange.body);
+                let is_open = matches!(body, Body::Watch(_));
                 self.steps.push_back(Step::HangUp);
-                self.note_health(now, summary);
+                self.note_health(now, course);
+                if course.kind == RequestKind::Stream && is_open {
+                    self.progress.streams = Streams::Unsupported;
+                    return self.connect(now);
+                }
                 self.fail(now, Error::Silent, None);
             }
             Phase::Idle
@@ -319,19 +374,22 @@ impl Informer {
 
     /// Pauses with backoff, and reports the error to viewers immediately.
     fn fail(&mut self, now: Now, error: Error, retry_after_s: Option<u64>) {
-        if self.next == RequestKind::Watch {
+        if self.progress.next == NextRequest::Watch {
             self.figures.watch_errors += 1;
-        }
-        if self.next == RequestKind::Watch && self.progress.incomplete {
-            self.list_again();
+            self.progress.errors += u32::from(error.may_be_version());
+            if self.progress.incomplete || self.progress.errors >= limits::ERRORS_UNTIL_LIST {
+                self.list_again();
+            }
         }
         let pause_ms = self.backoff.pause_ms(&mut self.rng);
         let pause_ms = pause_ms.max(retry_after_s.unwrap_or(0) * 1000);
+        let (kind, reason) = (self.plan.resource, Told(error, self.plan.resource).to_string());
         log::warn!(
-            target: "informer", host = self.plan.access.authority(), pause_ms;
-            "{error}"
+            target: "informer",
+            kind = kind.name(), host = self.plan.access.authority(), pause_ms;
+            "{reason}"
         );
-        self.feed.stale(now, &error.to_string());
+        self.feed.stale(now, &reason);
         // Start over: pages of two lists cannot be combined.
         self.progress.page.clear();
         let until_ns = now.mono_ns + time::ms(pause_ms);
@@ -343,12 +401,13 @@ impl Informer {
 
     /// The watch cannot be resumed without missing changes.
     fn list_again(&mut self) {
-        self.next = RequestKind::List;
+        self.progress.next = NextRequest::List;
+        self.progress.errors = 0;
         self.figures.relists += 1;
     }
 
     /// Resets the backoff after a watch that lasted.
-    fn note_health(&mut self, now: Now, exchange: Summary) {
+    fn note_health(&mut self, now: Now, exchange: Course) {
         let lasted_ns = now.mono_ns.saturating_sub(exchange.since_ns);
         if exchange.kind == RequestKind::Watch && lasted_ns >= time::ms(limits::HEALTHY_MS) {
             self.backoff.reset();

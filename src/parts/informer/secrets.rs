@@ -2,7 +2,7 @@
 //! caused, the kubeconfig on reload.
 
 use super::access::Secrets;
-use super::{Informer, Kubeconfig, Phase, Step, kubeconfig, limits};
+use super::{Informer, Kubeconfig, Phase, Step, Streams, kubeconfig, limits};
 use crate::engine::{File, Now};
 use crate::time;
 
@@ -70,6 +70,7 @@ impl Informer {
         if matches!(self.phase, Phase::Connecting { .. } | Phase::Exchanging(_)) {
             self.steps.push_back(Step::HangUp);
         }
+        self.progress.streams = Streams::Try;
         if !matches!(self.phase, Phase::Idle) {
             self.backoff.reset();
             self.begin(now);

@@ -1,17 +1,17 @@
-//! The latest state of each Deployment, and deleted ones until every viewer has been told. Changes
+//! The latest state of each object, and deleted ones until every viewer has been told. Changes
 //! are numbered, and each object is ordered by its latest change. So a reader that knows everything
 //! up to a number finds what it lacks after it, each object once, however often it changed.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::deployment::{Deployment, Key};
 use super::limits;
+use super::object::{Key, Object};
 
-/// A Deployment, from creation to deletion. A new one with the same name gets another slot.
+/// An object, from creation to deletion. A new one with the same name gets another slot.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) key: Key,
-    pub(super) state: Deployment,
+    pub(super) state: Object,
     /// The number of its latest change.
     pub(super) number: u64,
     /// The number of the change that created it.
@@ -32,7 +32,7 @@ pub(super) struct Change {
 pub(super) enum ChangeKind {
     Added,
     /// With the previous state.
-    Modified(Deployment),
+    Modified(Object),
     Deleted,
 }
 
@@ -49,6 +49,8 @@ pub(super) struct Store {
     lost: u64,
     round: u32,
     bytes: usize,
+    /// Whether an object was not stored since the last list began, since there was no room.
+    overflowed: bool,
 }
 
 impl Store {
@@ -101,6 +103,17 @@ impl Store {
 
     pub(super) fn begin_round(&mut self) {
         self.round = self.round.wrapping_add(1);
+        self.overflowed = false;
+    }
+
+    /// Whether an object is missing since there was no room for it.
+    pub(super) fn has_overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// Whether there is room for what is missing.
+    pub(super) fn has_room_again(&self) -> bool {
+        self.overflowed && self.by_key.len() < limits::OBJECTS
     }
 
     /// The list is complete: returns the objects that were not in it.
@@ -113,7 +126,7 @@ impl Store {
     pub(super) fn put(
         &mut self,
         key: Key,
-        state: Deployment,
+        state: Object,
         mut on_change: impl FnMut(&Self, Change),
     ) {
         let found = self.by_key.get(&key).copied();
@@ -132,7 +145,7 @@ impl Store {
         }
     }
 
-    fn modify(&mut self, number: u32, state: Deployment) -> Option<Change> {
+    fn modify(&mut self, number: u32, state: Object) -> Option<Change> {
         let slot = self.slots.get_mut(number as usize)?.as_mut()?;
         slot.round = self.round;
         if slot.state.version == state.version {
@@ -147,8 +160,9 @@ impl Store {
         Some(Change { number: self.latest, slot: number, kind: ChangeKind::Modified(before) })
     }
 
-    fn add(&mut self, key: Key, state: Deployment) -> Option<Change> {
-        if self.by_key.len() >= limits::DEPLOYMENTS {
+    fn add(&mut self, key: Key, state: Object) -> Option<Change> {
+        if self.by_key.len() >= limits::OBJECTS {
+            self.overflowed = true;
             return None;
         }
         self.latest += 1;
@@ -174,7 +188,7 @@ impl Store {
     }
 
     /// Marks an object as deleted; `last` is its last state, if the server sent it.
-    pub(super) fn delete(&mut self, key: &Key, last: Option<Deployment>) -> Option<Change> {
+    pub(super) fn delete(&mut self, key: &Key, last: Option<Object>) -> Option<Change> {
         let number = self.by_key.remove(key)?;
         let slot = self.slots.get_mut(number as usize)?.as_mut()?;
         self.latest += 1;

@@ -1,4 +1,5 @@
 //! Parses the subset of YAML that kubeconfigs use, including JSON: mappings, sequences, scalars.
+//! As in client-go, a member that is an empty string is as if it were absent.
 //! Aliases are rejected, since a few lines of them can expand to gigabytes.
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
@@ -43,7 +44,10 @@ fn value<'a>(
                     Event::MappingEnd => return Some(Value::Object(members)),
                     Event::Scalar(key, ..) => {
                         let event = next()?;
-                        members.insert(key.into_owned(), value(event, next, depth)?);
+                        let member = value(event, next, depth)?;
+                        if member != "" {
+                            members.insert(key.into_owned(), member);
+                        }
                     }
                     _ => return None,
                 }

@@ -13,7 +13,7 @@ use crate::proto::response::Response;
 use crate::time;
 
 /// Hash of the text between `<script>` and `</` in the minified page. A test checks it.
-const SCRIPT_SHA256: &str = "9L7c4dVGqkA3jWpapgHCg0/6HPjCWVPDOMcyjHkzPj8=";
+const SCRIPT_SHA256: &str = "cLnpqyaLbPdfm/K+/gFh4UMtehW7dZkuhLm01PoCsyY=";
 /// The same for `<style>`.
 const STYLE_SHA256: &str = "eNw+TrNh3b1WCU5Ac/YA5tbI/HDQ3qZkf1CcOL99HeA=";
 const PAGE: &str = include_str!("../../../assets/index.html");

@@ -504,6 +504,10 @@ fn upgrade(request: &Request<'_, '_>, cx: &mut Cx<'_>) -> Result<UpgradeResult, 
         let upgrade = UpgradeRequest { now, id, peer, via, request, params: &params };
         match cx.shared.parts.call(part).admit(&upgrade) {
             Admission::Now => {}
+            Admission::Refused(response) => {
+                cx.part = None;
+                return Err(Box::new(response));
+            }
             Admission::Pending { within_ms } => {
                 cx.shared.add_pending(id, pending);
                 return Ok(UpgradeResult::Pending { within_ms });

@@ -1,13 +1,15 @@
 //! Random histories: whatever happens to the cluster and its connections, viewers see a subsequence
-//! of each object's history with one deletion, and finally the state of the API server.
+//! of each object's history with one deletion, and finally the state of the API server; also those
+//! that leave and come back.
 //! `HISTORIES=1000000 cargo test --release histories` runs longer, `HISTORY=7` plays one.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 use wspulse::engine::{HangUp, Id, Now};
+use wspulse::options::proxies::Proxies;
 use wspulse::parts::informer::access::Access;
-use wspulse::parts::informer::{Encoded, Filter, Format, Informer, Plan, Step, Then};
+use wspulse::parts::informer::{Encoded, Filter, Format, Informer, Plan, Resource, Step, Then};
 use wspulse::rng::Rng;
 
 use super::random_api::{Api, Object, Odds, Talk};
@@ -21,6 +23,10 @@ struct Viewer {
     deleted: u64,
     synced: bool,
     lines: Vec<String>,
+    /// The version of its last message, if it has been synced since it began anew.
+    since: Option<String>,
+    gaps: u64,
+    resumed: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -33,12 +39,29 @@ struct Seen {
 impl Viewer {
     fn read(&mut self, json: &[u8], api: &Api) {
         let frame: Value = serde_json::from_slice(json).unwrap();
+        assert_eq!(frame["kind"], api.resource.name());
         let kind = frame["type"].as_str().unwrap();
+        if let (Some(version), true) = (frame["resourceVersion"].as_str(), self.can_resume(kind)) {
+            self.since = Some(version.to_owned());
+        }
         match kind {
             "synced" => self.synced = true,
             "stale" => self.synced = false,
+            "gap" => {
+                self.begin_anew();
+                self.gaps += 1;
+            }
             _ => self.object(kind, &frame, api),
         }
+    }
+
+    fn can_resume(&self, kind: &str) -> bool {
+        kind == "synced" || self.since.is_some()
+    }
+
+    fn begin_anew(&mut self) {
+        (self.since, self.synced) = (None, false);
+        self.objects.clear();
     }
 
     fn object(&mut self, kind: &str, frame: &Value, api: &Api) {
@@ -62,20 +85,33 @@ impl Viewer {
             }
             (kind, seen) => panic!("{name} is {kind}, and was {seen:?}"),
         }
-        let replicas = frame["replicas"]["desired"].as_u64().unwrap();
+        let replicas = match api.resource {
+            Resource::Pods => &frame["restarts"],
+            Resource::Deployments | Resource::StatefulSets | Resource::DaemonSets => {
+                &frame["replicas"]["desired"]
+            }
+        };
+        let replicas = replicas.as_u64().unwrap();
         let images = frame["images"].to_string();
         self.objects.insert(name, Seen { version, replicas, images });
     }
 
     /// A frame of the text format.
-    fn line(&mut self, text: &[u8]) {
+    fn line(&mut self, text: &[u8], resource: Resource) {
         let text = std::str::from_utf8(text).unwrap();
         self.lines.push(text.to_owned());
-        if let Some(name) = text.strip_prefix("Successfully processed deployment: ") {
+        let (singular, noun) = match resource {
+            Resource::Deployments => ("deployment", "Deployment"),
+            Resource::StatefulSets => ("statefulset", "StatefulSet"),
+            Resource::DaemonSets => ("daemonset", "DaemonSet"),
+            Resource::Pods => ("pod", "Pod"),
+        };
+        if let Some(name) = text.strip_prefix(&*format!("Successfully processed {singular}: ")) {
             self.objects
                 .insert(name.to_owned(), Seen { version: 0, replicas: 0, images: String::new() });
         } else if let Some(name) =
-            text.strip_prefix("Deployment ").and_then(|rest| rest.strip_suffix(" deleted"))
+            text.strip_prefix(noun).and_then(|rest| rest.strip_suffix(" deleted"))
+            && let Some(name) = name.strip_prefix(' ')
             && !name.contains(' ')
         {
             assert!(self.objects.remove(name).is_some(), "{name} is deleted twice");
@@ -89,25 +125,27 @@ struct Run {
     rng: Rng,
     now_ns: u64,
     talk: Option<Talk>,
-    /// JSON, JSON and slow, text.
-    viewers: [Viewer; 3],
+    /// JSON, JSON and slow, text, JSON that comes back.
+    viewers: [Viewer; 4],
+    /// How often each has come back, or `None` while it is away.
+    visits: [Option<u32>; 4],
+    away: [u32; 4],
 }
 
-fn id(key: usize) -> Id {
-    Id { key: key as u32, generation: 0 }
-}
+const FORMATS: [Format; 4] = [Format::Json, Format::Json, Format::Text, Format::Json];
+const RETURNING: usize = 3;
 
 impl Run {
     fn new(seed: u64) -> Self {
         let access = Access::from_url("http://127.0.0.1:8001").unwrap();
-        let plan = Plan { access, namespace: String::new(), always: false, origin: None };
-        let mut informer = Informer::new(plan, seed);
-        for (key, format) in [Format::Json, Format::Json, Format::Text].into_iter().enumerate() {
-            informer.feed.join(id(key), Filter { format, ..Filter::default() });
-        }
+        let (resource, namespace) = (Resource::ALL[seed as usize % 4], String::new());
+        let (origin, proxies) = (None, Proxies::default());
+        let plan = Plan { access, resource, namespace, always: false, origin, proxies };
+        let informer = Informer::new(plan, seed);
         let mut rng = Rng::new(seed ^ 0x5eed);
         let mut api = Api::new(seed.wrapping_mul(31));
         let mut often = |most: u64| if rng.below(3) == 0 { rng.below(most) } else { 0 };
+        api.resource = resource;
         api.odds = Odds {
             refused: often(600),
             status: often(300),
@@ -117,8 +155,54 @@ impl Run {
             error: often(100),
             compacted: often(300),
         };
-        let viewers = Default::default();
-        Self { informer, api, rng, now_ns: SECOND_NS, talk: None, viewers }
+        let (viewers, away) = Default::default();
+        let visits = [None; 4];
+        let mut run =
+            Self { informer, api, rng, now_ns: SECOND_NS, talk: None, viewers, visits, away };
+        for key in 0..4 {
+            run.come(key);
+        }
+        run
+    }
+
+    fn come(&mut self, key: usize) {
+        if self.visits[key].is_some() {
+            return;
+        }
+        self.away[key] += 1;
+        self.visits[key] = Some(self.away[key]);
+        let id = Id { key: key as u32, generation: self.away[key] };
+        let filter = Filter { format: FORMATS[key], ..Filter::default() };
+        let viewer = &mut self.viewers[key];
+        if key == RETURNING
+            && let Some(version) = &viewer.since
+        {
+            viewer.resumed += 1;
+            self.informer.feed.join_since(id, filter, version);
+        } else {
+            viewer.begin_anew();
+            self.informer.feed.join(id, filter);
+        }
+    }
+
+    fn leave(&mut self, key: usize) {
+        if let Some(generation) = self.visits[key].take() {
+            self.informer.feed.leave(Id { key: key as u32, generation });
+        }
+    }
+
+    /// Viewers come and go, one of them often, all of them rarely.
+    fn wander(&mut self) {
+        let all = self.rng.below(4) == 0;
+        for key in 0..4 {
+            if key != RETURNING && !all {
+                self.come(key);
+            } else if self.rng.below(2) == 0 {
+                self.leave(key);
+            } else {
+                self.come(key);
+            }
+        }
     }
 
     fn now(&self) -> Now {
@@ -204,7 +288,7 @@ impl Run {
             let then = informer.feed.speak(now, viewer, &mut |encoded: &Encoded| {
                 for payload in encoded.payloads() {
                     match at {
-                        2 => viewers[at].line(payload),
+                        2 => viewers[at].line(payload, api.resource),
                         _ => viewers[at].read(payload, api),
                     }
                 }
@@ -241,29 +325,35 @@ fn play(seed: u64) -> Run {
     }
     for _ in 0..10 + run.rng.below(40) {
         let (ms, seconds) = (run.rng.below(2000), run.rng.below(700));
-        match run.rng.below(10) {
+        match run.rng.below(12) {
             0..4 => run.api.change(names),
             4..6 => run.look(false),
             6 => run.pass(seconds * SECOND_NS),
+            7 | 8 => run.wander(),
             _ => run.pass(ms * 1_000_000),
         }
         run.settle();
     }
     // No more faults from here on; a half-open connection is noticed after a while.
     run.api.odds = Odds::default();
+    for key in 0..4 {
+        run.come(key);
+    }
+    run.settle();
     run.pass(700 * SECOND_NS);
     run.pass(700 * SECOND_NS);
     // All viewers are woken, the slow one as well.
-    for key in 0..3 {
+    for key in 0..4 {
         let mut payloads: Vec<Vec<u8>> = Vec::new();
         let now = run.now();
-        run.informer.feed.speak(now, id(key), &mut |encoded| {
+        let id = Id { key: key as u32, generation: run.away[key] };
+        run.informer.feed.speak(now, id, &mut |encoded| {
             payloads.extend(encoded.payloads().map(<[u8]>::to_vec));
             1
         });
         for payload in payloads {
             match key {
-                2 => run.viewers[key].line(&payload),
+                2 => run.viewers[key].line(&payload, run.api.resource),
                 _ => run.viewers[key].read(&payload, &run.api),
             }
         }
@@ -281,7 +371,7 @@ fn judge(run: &Run) {
         })
         .collect();
     assert_eq!(run.informer.feed.contents(), server, "the cache differs from the server");
-    for viewer in &run.viewers[..2] {
+    for viewer in [0, 1, RETURNING].map(|key| &run.viewers[key]) {
         let seen = |(name, seen): (&String, &Seen)| {
             (name.clone(), seen.version, seen.replicas, seen.images.clone())
         };
@@ -307,19 +397,23 @@ fn histories_end_with_the_state_of_the_server() {
     if let Some(seed) = number("HISTORY") {
         return judge(&play(seed));
     }
-    let (mut relists, mut errors, mut deletions) = (0, 0, 0);
+    let (mut relists, mut errors, mut deletions, mut gaps, mut resumed) = (0, 0, 0, 0, 0);
     for seed in 0..number("HISTORIES").unwrap_or(10_000) {
         let done = std::panic::catch_unwind(|| {
             let run = play(seed);
             judge(&run);
-            (run.informer.figures, run.viewers[0].deleted)
+            let Viewer { gaps, resumed, .. } = run.viewers[RETURNING];
+            (run.informer.figures, run.viewers[0].deleted, gaps, resumed - gaps)
         });
-        let Ok((figures, deleted)) = done else {
+        let Ok((figures, deleted, gap, resume)) = done else {
             panic!("HISTORY={seed} cargo test histories");
         };
         relists += figures.relists;
         errors += figures.watch_errors;
         deletions += deleted;
+        gaps += gap;
+        resumed += resume;
     }
     assert!(relists > 1000 && errors > 1000 && deletions > 1000, "too few faults");
+    assert!(gaps > 10 && resumed > 500, "{gaps} gaps, {resumed} resumed");
 }

@@ -3,7 +3,9 @@
 
 mod history;
 mod hostile;
+mod kinds;
 mod random_api;
 mod recorded;
 mod scripted;
+mod truth;
 mod viewers;

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use wspulse::parts::informer::Resource;
 use wspulse::rng::Rng;
 
-/// A Deployment.
+/// An object of any kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Object {
     pub(super) name: String,
@@ -16,15 +17,31 @@ pub(super) struct Object {
 }
 
 impl Object {
-    pub(super) fn json(&self) -> String {
+    /// What is called replicas here are the scheduled pods of daemonsets, the restarts of pods.
+    pub(super) fn json(&self, resource: Resource) -> String {
         let Self { name, uid, version, replicas, image } = self;
-        let containers = format!("[{{\"name\":\"c\",\"image\":\"i:{image}\"}}]");
+        let spec = format!("{{\"containers\":[{{\"name\":\"c\",\"image\":\"i:{image}\"}}]}}");
+        let (spec, status) = match resource {
+            Resource::Deployments | Resource::StatefulSets => (
+                format!("{{\"replicas\":{replicas},\"template\":{{\"spec\":{spec}}}}}"),
+                "{\"readyReplicas\":1}".to_owned(),
+            ),
+            Resource::DaemonSets => (
+                format!("{{\"template\":{{\"spec\":{spec}}}}}"),
+                format!("{{\"desiredNumberScheduled\":{replicas},\"numberReady\":1}}"),
+            ),
+            Resource::Pods => (
+                spec,
+                format!(
+                    "{{\"phase\":\"Running\",\"containerStatuses\":[{{\"ready\":true,\
+                     \"restartCount\":{replicas},\"state\":{{\"running\":{{}}}}}}]}}"
+                ),
+            ),
+        };
         format!(
-            "{{\"kind\":\"Deployment\",\"metadata\":{{\"name\":\"{name}\",\
+            "{{\"kind\":\"K\",\"metadata\":{{\"name\":\"{name}\",\
              \"namespace\":\"n\",\"uid\":\"{uid}\",\"resourceVersion\":\"{version}\",\
-             \"labels\":{{\"a\":\"}}]\\\"\"}}}},\"spec\":{{\"replicas\":{replicas},\
-             \"template\":{{\"spec\":{{\"containers\":{containers}}}}}}},\
-             \"status\":{{\"readyReplicas\":1}}}}"
+             \"labels\":{{\"a\":\"}}]\\\"\"}}}},\"spec\":{spec},\"status\":{status}}}"
         )
     }
 }
@@ -47,6 +64,16 @@ pub(super) struct Odds {
     pub(super) compacted: u64,
 }
 
+/// What the server makes of a request for a streamed list.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Streams {
+    Offered,
+    /// With this status.
+    Refused(u16),
+    /// It begins an ordinary watch, as servers before 1.19 do.
+    Ignored,
+}
+
 /// A connection.
 #[derive(Debug, Default)]
 pub(super) struct Talk {
@@ -60,6 +87,8 @@ pub(super) struct Talk {
 struct Watch {
     version: u64,
     until_ns: u64,
+    /// The objects that a streamed list still has to send, and whether a bookmark ends them.
+    initial: Option<(Vec<Object>, bool)>,
 }
 
 impl Talk {
@@ -74,6 +103,8 @@ impl Talk {
 pub(super) struct Api {
     pub(super) rng: Rng,
     pub(super) odds: Odds,
+    pub(super) resource: Resource,
+    pub(super) streams: Streams,
     pub(super) objects: BTreeMap<String, Object>,
     pub(super) version: u64,
     history: Vec<(u64, &'static str, Object)>,
@@ -87,9 +118,18 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let streams = match rng.below(4) {
+            0 => Streams::Refused(422),
+            1 => Streams::Refused(400),
+            2 => Streams::Ignored,
+            _ => Streams::Offered,
+        };
         Self {
-            rng: Rng::new(seed),
+            rng,
             odds: Odds::default(),
+            resource: Resource::Deployments,
+            streams,
             objects: BTreeMap::new(),
             version: 100,
             history: Vec::new(),
@@ -209,18 +249,26 @@ impl Api {
         }
         let target = line.split(' ').nth(1).unwrap();
         let (path, query) = target.split_once('?').unwrap();
-        assert_eq!(path, "/apis/apps/v1/deployments");
+        let wanted = match self.resource {
+            Resource::Deployments => "/apis/apps/v1/deployments",
+            Resource::StatefulSets => "/apis/apps/v1/statefulsets",
+            Resource::DaemonSets => "/apis/apps/v1/daemonsets",
+            Resource::Pods => "/api/v1/pods",
+        };
+        assert_eq!(path, wanted);
         let query: BTreeMap<&str, &str> =
             query.split('&').map(|pair| pair.split_once('=').unwrap()).collect();
         if query.contains_key("watch") {
             return self.begin_watch(now_ns, talk, &query);
         }
-        self.page(query["limit"].parse().unwrap(), query.get("continue").copied())
+        let limit = query.get("limit").map_or(usize::MAX, |limit| limit.parse().unwrap());
+        self.page(limit, query.get("continue").copied())
     }
 
     fn page(&mut self, limit: usize, more: Option<&str>) -> Vec<u8> {
         // Pages are so small that several are usual.
-        let limit = limit.min(1 + self.rng.below(4) as usize);
+        let few = 1 + self.rng.below(4) as usize;
+        let limit = if limit == usize::MAX { 1_000_000 } else { limit.min(few) };
         let (version, from) = match more {
             None => {
                 self.lists.insert(self.version, self.objects.values().cloned().collect());
@@ -234,7 +282,8 @@ impl Api {
         let Some(list) = self.lists.get(&version) else {
             return whole(410, "", "{\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\"}");
         };
-        let page: Vec<String> = list.iter().skip(from).take(limit).map(Object::json).collect();
+        let page: Vec<String> =
+            list.iter().skip(from).take(limit).map(|one| one.json(self.resource)).collect();
         let more = if from + limit < list.len() {
             format!(",\"continue\":\"{version}.{}\"", from + limit)
         } else {
@@ -260,9 +309,23 @@ impl Api {
         assert_eq!(query["allowWatchBookmarks"], "true");
         let seconds: u64 = query["timeoutSeconds"].parse().unwrap();
         assert!((300..=600).contains(&seconds), "{seconds}");
-        let version: u64 = query["resourceVersion"].parse().unwrap();
+        let until_ns = now_ns + seconds * 1_000_000_000;
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
                     Transfer-Encoding: chunked\r\n\r\n";
+        if query.contains_key("sendInitialEvents") {
+            assert_eq!(query["resourceVersionMatch"], "NotOlderThan");
+            assert!(!query.contains_key("resourceVersion"));
+            let objects: Vec<Object> = self.objects.values().cloned().collect();
+            let ends = match self.streams {
+                Streams::Refused(status) => return whole(status, "", "{\"kind\":\"Status\"}"),
+                Streams::Ignored => false,
+                Streams::Offered => true,
+            };
+            let initial = Some((objects, ends));
+            talk.watch = Some(Watch { version: self.version, until_ns, initial });
+            return head.as_bytes().to_vec();
+        }
+        let version: u64 = query["resourceVersion"].parse().unwrap();
         if version < self.compacted {
             if self.happens(500) {
                 return whole(410, "", "{}");
@@ -271,7 +334,7 @@ impl Api {
                          \"status\":\"Failure\",\"reason\":\"Expired\",\"code\":410}}\n";
             return [head.as_bytes(), &chunk(error), b"0\r\n\r\n"].concat();
         }
-        talk.watch = Some(Watch { version, until_ns: now_ns + seconds * 1_000_000_000 });
+        talk.watch = Some(Watch { version, until_ns, initial: None });
         head.as_bytes().to_vec()
     }
 
@@ -282,13 +345,26 @@ impl Api {
         if talk.over || talk.silent {
             return out;
         }
+        let mut lines = Vec::new();
         let from = watch.version;
         watch.version = self.version;
         let ends = watch.until_ns <= now_ns;
-        let mut lines = Vec::new();
+        if let Some((objects, ends)) = watch.initial.take() {
+            for object in objects {
+                let object = object.json(self.resource);
+                lines.push(format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n"));
+            }
+            if ends {
+                lines.push(format!(
+                    "{{\"type\":\"BOOKMARK\",\"object\":{{\"metadata\":{{\"resourceVersion\":\
+                     \"{from}\",\"annotations\":{{\"k8s.io/initial-events-end\":\"true\"}}}}}}}}\n",
+                ));
+            }
+        }
         for (version, what, object) in &self.history {
             if *version > from {
-                lines.push(format!("{{\"type\":\"{what}\",\"object\":{}}}\n", object.json()));
+                let object = object.json(self.resource);
+                lines.push(format!("{{\"type\":\"{what}\",\"object\":{object}}}\n"));
             }
         }
         if self.happens(100) {

@@ -1,8 +1,9 @@
 //! An informer with scripted responses: the test supplies the bytes, whatever the request is.
 
 use wspulse::engine::{HangUp, Id, Now};
+use wspulse::options::proxies::Proxies;
 use wspulse::parts::informer::access::Access;
-use wspulse::parts::informer::{Filter, Format, Informer, Plan, Step};
+use wspulse::parts::informer::{Filter, Format, Informer, Plan, Resource, Step};
 
 /// An informer, its one viewer, and the clock.
 pub(super) struct Scripted {
@@ -16,10 +17,20 @@ pub(super) struct Scripted {
 const VIEWER: Id = Id { key: 1, generation: 0 };
 
 impl Scripted {
-    /// With a viewer and an established connection.
+    /// With a viewer, at a server that does not stream lists: the first page is asked for.
     pub(super) fn new(format: Format) -> Self {
+        let mut scripted = Self::streaming(format);
+        scripted.receive(NO_STREAM, usize::MAX);
+        (scripted.asked, scripted.hung_up) = (vec![scripted.asked.remove(1)], 0);
+        scripted
+    }
+
+    /// With a viewer and an established connection, on which a streamed list is asked for.
+    pub(super) fn streaming(format: Format) -> Self {
         let access = Access::from_url("http://127.0.0.1:8001").unwrap();
-        let plan = Plan { access, namespace: String::new(), always: false, origin: None };
+        let (resource, namespace) = (Resource::Deployments, String::new());
+        let (origin, proxies) = (None, Proxies::default());
+        let plan = Plan { access, resource, namespace, always: false, origin, proxies };
         let mut informer = Informer::new(plan, 1);
         informer.feed.join(VIEWER, Filter { format, ..Filter::default() });
         let mut scripted = Self {
@@ -60,6 +71,10 @@ impl Scripted {
         });
     }
 
+    pub(super) fn last_asked(&self) -> &str {
+        self.asked.last().unwrap()
+    }
+
     fn note(&mut self, out: &[u8]) {
         if !out.is_empty() {
             let text = std::str::from_utf8(out).unwrap();
@@ -82,6 +97,15 @@ impl Scripted {
         self.settle();
     }
 
+    /// Lets this much time pass, with all deadlines in it.
+    pub(super) fn pass(&mut self, ms: u64) {
+        let until_ns = self.now_ns + ms * 1_000_000;
+        while self.informer.next_deadline().is_some_and(|due_ns| due_ns <= until_ns) {
+            self.wait();
+        }
+        self.now_ns = until_ns;
+    }
+
     /// Waits for the next deadline and fires it.
     pub(super) fn wait(&mut self) {
         if let Some(due_ns) = self.informer.next_deadline() {
@@ -92,8 +116,17 @@ impl Scripted {
     }
 }
 
+/// The answer of a server that does not know streamed lists.
+pub(super) const NO_STREAM: &[u8] =
+    b"HTTP/1.1 422 Unprocessable Entity\r\nContent-Length: 2\r\n\r\n{}";
+
 /// The head of a watch.
 pub(super) const WATCH: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// A response with this status and no other news.
+pub(super) fn status(code: u16) -> Vec<u8> {
+    format!("HTTP/1.1 {code} X\r\nContent-Length: 2\r\n\r\n{{}}").into_bytes()
+}
 
 pub(super) fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()

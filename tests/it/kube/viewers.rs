@@ -7,7 +7,7 @@ use crate::peer::{self, Reader};
 use wspulse::rng::Rng;
 
 use super::random_api::{Api, Odds, Talk};
-use super::scripted::{WATCH, chunk, list};
+use super::scripted::{NO_STREAM, WATCH, chunk, list};
 
 const KUBE: &[&str] = &["--kube", "http://127.0.0.1:8001", "--ping-interval", "0"];
 const MEBIBYTE: usize = 1024 * 1024;
@@ -49,12 +49,15 @@ fn synced(deployments: usize, query: &str) -> (Harness, usize, Viewer) {
     let mut harness = Harness::new(KUBE);
     harness.net.state().on_connect = OnConnect::Accept;
     let viewer = Viewer::new(&mut harness, query);
-    let api = harness.net.state().outgoing[0];
+    let streaming = harness.net.state().outgoing[0];
+    harness.send(streaming, NO_STREAM);
+    let api = harness.net.state().outgoing[1];
     let items: Vec<String> = (0..deployments).map(|at| object(&format!("d{at}"), 1)).collect();
     let body =
         format!("{{\"metadata\":{{\"resourceVersion\":\"1\"}},\"items\":[{}]}}", items.join(","));
     harness.send(api, &list(body.as_bytes()));
     harness.send(api, WATCH);
+    harness.pass(1000);
     (harness, api, viewer)
 }
 
@@ -70,7 +73,7 @@ fn one_list_and_one_watch_for_all() {
     for viewer in &mut viewers {
         assert_eq!(viewer.read(&mut harness), ["text \"Successfully processed deployment: new\""]);
     }
-    assert_eq!(harness.net.state().outgoing.len(), 1);
+    assert_eq!(harness.net.state().outgoing.len(), 2, "one is for the streamed list");
 }
 
 /// At most 2 KiB for each Deployment.

@@ -98,6 +98,14 @@ fn serve(
         let head = String::from_utf8(head).unwrap();
         let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
         let target = head.split(' ').nth(1).unwrap();
+        if target.contains("sendInitialEvents") {
+            // As Kubernetes 1.20 does.
+            let answer = b"HTTP/1.1 422 X\r\nContent-Length: 2\r\n\r\n{}";
+            if stream.write_all(answer).is_err() {
+                return;
+            }
+            continue;
+        }
         let token = field("Authorization: Bearer ").unwrap_or("");
         let known = if stream.conn.peer_certificates().is_some() { "certificate" } else { "" };
         let what = if target.contains("watch=true") { "watch" } else { "list" };
@@ -168,6 +176,27 @@ fn news(viewer: &mut Client) -> String {
     let event: Value = serde_json::from_str(&json).unwrap();
     let word = |name: &str| event[name].as_str().unwrap_or("").to_owned();
     format!("{} {}{}", word("type"), word("name"), word("reason"))
+}
+
+/// The kernel probes the peer, so that a dead one is noticed long before the watch times out.
+#[test]
+fn a_silent_api_server_is_probed() {
+    let Scene { folder, api, .. } = scene("kube-probes");
+    let ca = ["certificate-authority: ca.pem"];
+    let config = kubeconfig(&folder, &api, "localhost", &ca, &[]);
+    let server = start(&[], &config);
+    let mut viewer = viewer(&server);
+    assert_eq!([news(&mut viewer), news(&mut viewer)], ["added web", "synced "]);
+    let name = format!("{:04X}", api.address.port());
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    // The remote address, the state (established) and the timer: 2 is that of keepalive.
+    let timers: Vec<&str> = sockets
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[2].ends_with(&name) && fields[3] == "01")
+        .map(|fields| fields[5])
+        .collect();
+    assert!(timers.iter().any(|timer| timer.starts_with("02:")), "{timers:?}");
 }
 
 const NOT_TRUSTED: &str = "no TLS with the API server: its certificate is not trusted";
@@ -309,6 +338,14 @@ fn an_unusable_kubeconfig_is_reported_at_start() {
     let asked = [&LISTENERS[..], &["--kube", "kubeconfig", "--log-format", "text"]].concat();
     let (code, _, stderr) = output(&asked, &[("KUBECONFIG", config)]);
     assert_eq!((code, &*stderr), (1, "wspulse: --kube: the kubeconfig has no context \"x\"\n"));
+    for asked in [&["--check", "--kube", "kubeconfig"][..], &["--check"]] {
+        let asked = [&LISTENERS[..], asked].concat();
+        let (code, stdout, stderr) = output(&asked, &[("KUBECONFIG", config)]);
+        assert!(stderr.contains("the kubeconfig has no context"), "{asked:?}: {stderr}");
+        // Without `--kube` the server starts, and says why it shows nothing.
+        let is_explicit = asked.contains(&"--kube");
+        assert_eq!((code, stdout.is_empty()), (i32::from(is_explicit), is_explicit));
+    }
     let (code, _, stderr) = output(&asked, &[("KUBECONFIG", "/no/such:/neither")]);
     let want = "wspulse: --kube: no kubeconfig found: looked for /no/such, /neither\n";
     assert_eq!((code, &*stderr), (1, want));
