@@ -15,6 +15,8 @@ const WORK_MIN_NS: u64 = 1_000_000;
 const LATE_MIN_NS: u64 = 1_000_000;
 /// In a closed loop, a generator that uses this share of a core had no time to wait for answers.
 const BUSY_SHARE: f64 = 0.98;
+/// It lacked a core if it waited for one for this share of the time, and for no answers.
+const WAITING_SHARE: f64 = 0.1;
 /// Shorter runs say nothing about that.
 const BUSY_MIN_NS: u64 = 1_000_000_000;
 
@@ -215,8 +217,8 @@ impl Summary {
             }
             Pace::Closed { .. } => {
                 let cpu = self.cpu_share.unwrap_or(0.0);
-                let wanted = cpu + self.waiting_share.unwrap_or(0.0);
-                (cpu >= BUSY_SHARE, cpu < BUSY_SHARE && wanted >= BUSY_SHARE)
+                let waiting = self.waiting_share.unwrap_or(0.0);
+                (cpu >= BUSY_SHARE, waiting >= WAITING_SHARE && cpu + waiting >= BUSY_SHARE)
             }
         };
         (self.limited, self.starved) = (limited.into(), starved.into());

@@ -404,6 +404,7 @@ fn a_busy_generator_says_so() {
     for (usage, limited, starved) in [
         (used(99, 1, 5_000), 1, 0),
         (used(96, 1, 5_000), 0, 0),
+        (used(97, 2, 5_000), 0, 0),
         (used(50, 49, 5_000), 0, 1),
         (used(99, 0, 900), 0, 0),
     ] {
