@@ -90,8 +90,8 @@ pub struct Report {
 pub struct Usage {
     /// CPU time.
     pub cpu_ns: u64,
-    /// Time that it could have run and had no core, if the kernel counts that.
-    pub waiting_ns: Option<u64>,
+    /// Time that it could have run and had no core.
+    pub waiting_ns: u64,
     /// Time.
     pub wall_ns: u64,
 }

@@ -14,7 +14,9 @@ const WORK_MIN_NS: u64 = 1_000_000;
 /// A generator is late from here on; below, it is the accuracy of timers.
 const LATE_MIN_NS: u64 = 1_000_000;
 /// In a closed loop, a generator that uses this share of a core had no time to wait for answers.
-const BUSY_SHARE: f64 = 0.95;
+const BUSY_SHARE: f64 = 0.98;
+/// It lacked a core if it waited for one for this share of the time, and for no answers.
+const WAITING_SHARE: f64 = 0.1;
 /// Shorter runs say nothing about that.
 const BUSY_MIN_NS: u64 = 1_000_000_000;
 
@@ -206,7 +208,7 @@ impl Summary {
     fn judge_generator(&mut self, plan: &Plan, usage: Option<Usage>) {
         let share = |part_ns: u64, of: Usage| part_ns as f64 / of.wall_ns.max(1) as f64;
         self.cpu_share = usage.map(|usage| share(usage.cpu_ns, usage));
-        self.waiting_share = usage.and_then(|usage| Some(share(usage.waiting_ns?, usage)));
+        self.waiting_share = usage.map(|usage| share(usage.waiting_ns, usage));
         let (lag, latency) = (self.lag.quantile(990), self.latency.quantile(990));
         let (limited, starved) = match plan.pace {
             Pace::Open { .. } => (lag >= LATE_MIN_NS && lag.saturating_mul(2) >= latency, false),
@@ -215,8 +217,8 @@ impl Summary {
             }
             Pace::Closed { .. } => {
                 let cpu = self.cpu_share.unwrap_or(0.0);
-                let wanted = cpu + self.waiting_share.unwrap_or(0.0);
-                (cpu >= BUSY_SHARE, cpu < BUSY_SHARE && wanted >= BUSY_SHARE)
+                let waiting = self.waiting_share.unwrap_or(0.0);
+                (cpu >= BUSY_SHARE, waiting >= WAITING_SHARE && cpu + waiting >= BUSY_SHARE)
             }
         };
         (self.limited, self.starved) = (limited.into(), starved.into());

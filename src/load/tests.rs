@@ -395,16 +395,17 @@ fn a_start_at_a_given_time() {
 
 fn used(cpu: u64, waiting: u64, wall_ms: u64) -> Usage {
     let part = |percent: u64| ms(wall_ms) / 100 * percent;
-    Usage { cpu_ns: part(cpu), waiting_ns: Some(part(waiting)), wall_ns: ms(wall_ms) }
+    Usage { cpu_ns: part(cpu), waiting_ns: part(waiting), wall_ns: ms(wall_ms) }
 }
 
 /// In a closed loop, a generator that never waits for answers is the limit.
 #[test]
 fn a_busy_generator_says_so() {
     for (usage, limited, starved) in [
-        (used(98, 1, 5_000), 1, 0),
-        (used(90, 2, 5_000), 0, 0),
-        (used(50, 48, 5_000), 0, 1),
+        (used(99, 1, 5_000), 1, 0),
+        (used(96, 1, 5_000), 0, 0),
+        (used(97, 2, 5_000), 0, 0),
+        (used(50, 49, 5_000), 0, 1),
         (used(99, 0, 900), 0, 0),
     ] {
         let plan = plan(for_ms(1_000), Pace::Closed { depth: 1 }, 4);

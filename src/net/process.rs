@@ -4,7 +4,6 @@ use std::fs;
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::engine::File;
 
@@ -50,13 +49,12 @@ pub(crate) fn open_descriptors() -> Option<u64> {
     Some((open.count() as u64).saturating_sub(1))
 }
 
-/// CPU time of this process, and the time that its first thread could have run and had no core.
-pub(crate) fn core_use() -> (u64, Option<u64>) {
-    let cpu = clock_gettime(ClockId::ProcessCPUTime);
-    let (seconds, nanos) = (u64::try_from(cpu.tv_sec), u64::try_from(cpu.tv_nsec));
-    let cpu_ns = seconds.unwrap_or(0) * 1_000_000_000 + nanos.unwrap_or(0);
-    let waited = fs::read_to_string("/proc/self/schedstat").ok();
-    (cpu_ns, waited.and_then(|text| text.split_ascii_whitespace().nth(1)?.parse().ok()))
+/// CPU time of the first thread, and the time that it could have run and had no core; `None` if the
+/// kernel does not count them.
+pub(crate) fn core_use() -> Option<(u64, u64)> {
+    let text = fs::read_to_string("/proc/self/schedstat").ok()?;
+    let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
+    numbers.next().zip(numbers.next())
 }
 
 /// Raises the soft descriptor limit to the hard limit, since an idle connection costs little more

@@ -104,14 +104,15 @@ pub fn load(plan: Plan) -> Result<Report, ToolError> {
         return Err(ToolError::Descriptors { clients, limit, used });
     }
     let mut driver = Driver::new(Load::new(plan, seed()), kernel);
-    let (mut began, mut usage) = (None, None);
+    let (mut began, mut usage, mut was_sending) = (None, None, false);
     loop {
         let ended = driver.turn()?.is_some();
-        if driver.engine().is_sending() {
-            began.get_or_insert_with(clocks);
-        } else if let (Some(began), None) = (&began, &usage) {
-            usage = Some(used_since(began));
+        match (was_sending, driver.engine().is_sending()) {
+            (false, true) => began = clocks(),
+            (true, false) => usage = began.as_ref().and_then(used_since),
+            (false, false) | (true, true) => {}
         }
+        was_sending = driver.engine().is_sending();
         if ended {
             let mut report = driver.engine().report().clone();
             report.usage = usage;
@@ -121,20 +122,19 @@ pub fn load(plan: Plan) -> Result<Report, ToolError> {
 }
 
 /// The clocks of this process.
-fn clocks() -> Usage {
-    let (cpu_ns, waiting_ns) = process::core_use();
-    Usage { cpu_ns, waiting_ns, wall_ns: clock::now().mono_ns }
+fn clocks() -> Option<Usage> {
+    let (cpu_ns, waiting_ns) = process::core_use()?;
+    Some(Usage { cpu_ns, waiting_ns, wall_ns: clock::now().mono_ns })
 }
 
 /// How much of a core was used since then.
-fn used_since(then: &Usage) -> Usage {
-    let now = clocks();
-    let waiting = now.waiting_ns.zip(then.waiting_ns);
-    Usage {
+fn used_since(then: &Usage) -> Option<Usage> {
+    let now = clocks()?;
+    Some(Usage {
         cpu_ns: now.cpu_ns.saturating_sub(then.cpu_ns),
-        waiting_ns: waiting.map(|(now, then)| now.saturating_sub(then)),
+        waiting_ns: now.waiting_ns.saturating_sub(then.waiting_ns),
         wall_ns: now.wall_ns.saturating_sub(then.wall_ns),
-    }
+    })
 }
 
 /// `wspulse load`: runs the plan; returns the exit code and the report.
