@@ -14,7 +14,7 @@ pub(super) struct Scripted {
     pub(super) output: Vec<String>,
 }
 
-const VIEWER: Id = Id { key: 1, generation: 0 };
+pub(super) const VIEWER: Id = Id { key: 1, generation: 0 };
 
 impl Scripted {
     /// With a viewer, at a server that does not stream lists: the first page is asked for.

@@ -1,11 +1,11 @@
 //! The informer says only what it knows: when it calls itself synced or stale, and when it gives up
 //! a resource version and takes a new list.
 
-use wspulse::engine::HangUp;
-use wspulse::parts::informer::Format;
+use wspulse::engine::{HangUp, Id};
+use wspulse::parts::informer::{Filter, Format, Then};
 
 use super::recorded::fixture;
-use super::scripted::{NO_STREAM, Scripted, WATCH, chunk, list, status};
+use super::scripted::{NO_STREAM, Scripted, VIEWER, WATCH, chunk, list, status};
 
 const LIST: &[u8] =
     b"{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[{\"metadata\":{\"name\":\"a\",\
@@ -239,6 +239,33 @@ fn images_that_are_cut_are_marked() {
     scripted.receive(&event("MODIFIED", &with("x:2", "9")), usize::MAX);
     let last = scripted.output.last().unwrap();
     assert!(last.contains("\"imagesTruncated\":true,\"changed\":[\"image\"]"), "{last}");
+}
+
+/// A deletion that happened while nobody was there is kept for one that comes back, also if it then
+/// falls out of the ring.
+#[test]
+fn a_viewer_that_comes_back_and_falls_behind_gets_the_deletion() {
+    let mut scripted = listed();
+    scripted.receive(&[WATCH, &event("ADDED", &object("b", "8"))].concat(), usize::MAX);
+    scripted.receive(&event("MODIFIED", &object("a", "9")), usize::MAX);
+    scripted.informer.feed.leave(VIEWER);
+    scripted.receive(&event("DELETED", &object("b", "10")), usize::MAX);
+    let late = Id { key: 2, generation: 0 };
+    let filter = Filter { format: Format::Json, ..Filter::default() };
+    scripted.informer.feed.join_since(late, filter, "9");
+    for version in 11..1200 {
+        scripted.receive(&event("MODIFIED", &object("a", &version.to_string())), usize::MAX);
+    }
+    let mut seen = Vec::new();
+    let now = scripted.now();
+    let then = scripted.informer.feed.speak(now, late, &mut |encoded| {
+        let texts = encoded.payloads().map(|text| String::from_utf8_lossy(text).into_owned());
+        seen.extend(texts);
+        1
+    });
+    assert_eq!((then, seen.len()), (Then::Wait, 3), "{seen:?}");
+    assert!(seen[0].contains("\"deleted\"") && seen[0].contains("\"b\""), "{seen:?}");
+    assert!(seen[1].contains("\"modified\"") && seen[1].contains("\"1199\""), "{seen:?}");
 }
 
 // ---- lists as streams ----
