@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use wspulse::engine::{HangUp, Id, Now};
 #[cfg(feature = "informer")]
 use wspulse::options::proxies::Proxies;
+#[cfg(feature = "informer")]
 use wspulse::parts::informer::access::Access;
 #[cfg(feature = "informer")]
 use wspulse::parts::informer::{Filter, Format, Informer, Plan, Resource, Step};
