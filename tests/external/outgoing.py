@@ -133,6 +133,17 @@ def through_a_proxy(server, proxy):
           code != 0 and "the proxy answered CONNECT with 5" in text, text)
 
 
+def of_the_informer(proxy):
+    flags = ["--kube", "http://api.example:1", "--kube-watch", "always"]
+    with Server(*flags, env=proxy.env):
+        asked = harness.until(lambda: proxy.asked_for("api.example:1"))
+        check("the informer asks the proxy for a tunnel to the API server", asked)
+    with Server(*flags, env={**proxy.env, "NO_PROXY": "api.example"}):
+        before = proxy.asked_for("api.example:1")
+        time.sleep(1)
+        equal("… and NO_PROXY keeps it from that", proxy.asked_for("api.example:1"), before)
+
+
 def with_tls(proxy):
     key, cert = SCRATCH / "key.pem", SCRATCH / "cert.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
@@ -170,6 +181,7 @@ def main():
         proxy = Tinyproxy()
         section(through_a_proxy, server, proxy)
         section(with_tls, proxy)
+        section(of_the_informer, proxy)
     harness.finish()
 
 
