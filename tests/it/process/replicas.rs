@@ -78,8 +78,13 @@ fn any_replica_takes_a_callback() {
     assert_eq!(owner.wait_for("callback")["trace"], TRACEPARENT);
     assert_eq!(post(&owner, &id, "through its own"), "200");
     assert_eq!(client.line(), "text \"through its own\"");
-    // The address of a killed process refuses connections at once: its ids are gone.
     owner.child.kill().unwrap();
     owner.child.wait().unwrap();
-    assert_eq!(post(&other, &id, "too late"), "410");
+    let mut status = post(&other, &id, "too late");
+    // It went out before the other replica noticed: nobody knows whether it arrived.
+    if status == "502" {
+        status = post(&other, &id, "too late as well");
+    }
+    // The address of a killed process refuses connections at once: its ids are gone.
+    assert_eq!(status, "410");
 }
