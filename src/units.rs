@@ -26,8 +26,9 @@ pub fn duration_ns(text: &str) -> Option<u64> {
     if !(is_digits(whole) && is_digits(fraction) && (1..=9).contains(&fraction.len())) {
         return None;
     }
-    // At most 9 digits, so the product fits.
-    let fraction = fraction.parse::<u64>().ok()? * scale / 10_u64.pow(fraction.len() as u32);
+    // At most 9 digits of an hour do not fit into 64 bits.
+    let parts = fraction.parse::<u128>().ok()? * u128::from(scale);
+    let fraction = u64::try_from(parts / 10_u128.pow(fraction.len() as u32)).ok()?;
     whole.parse::<u64>().ok()?.checked_mul(scale)?.checked_add(fraction)
 }
 
@@ -137,9 +138,13 @@ mod tests {
         ] {
             assert_eq!((duration_ns(text), show_span(ns)), (Some(ns), text.to_owned()));
         }
-        for (text, ns) in
-            [("20µs", 20_000), ("1.50s", 1_500_000_000), ("0", 0), ("0.25m", 15_000_000_000)]
-        {
+        for (text, ns) in [
+            ("20µs", 20_000),
+            ("1.50s", 1_500_000_000),
+            ("0", 0),
+            ("0.25m", 15_000_000_000),
+            ("0.999999999h", 3_599_999_996_400),
+        ] {
             assert_eq!(duration_ns(text), Some(ns), "{text}");
         }
         for text in ["", "s", ".5s", "5.s", "1.2.3s", "-1s", "+1s", "1e3s", "1.5", "5", "1 ms"] {
