@@ -1,4 +1,4 @@
-//! Durations and sizes as text: `250ms`, `10s`, `2h`; `64KiB`, `1MiB`.
+//! Durations and sizes as text: `250ms`, `10s`, `2h`; `64KiB`, `1MiB`. Text of limited length.
 
 /// Parses a duration into milliseconds; only `0` needs no unit.
 #[must_use]
@@ -40,6 +40,16 @@ pub fn show_span(ns: u64) -> String {
         0..1_000_000 => format!("{}us", ns as f64 / 1e3),
         _ => format!("{}ms", ns as f64 / 1e6),
     }
+}
+
+/// The longest prefix of at most this many bytes.
+#[must_use]
+pub fn prefix(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Parses a size into bytes; a number without a unit is bytes.

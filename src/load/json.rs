@@ -128,7 +128,7 @@ impl Summary {
             None => return Err(format!("{none}: it has no schema")),
         }
         let report = Self::from_value(&value);
-        let report = report.map_err(|(name, fault)| format!("{name} {fault}"))?;
+        let mut report = report.map_err(|(name, fault)| format!("{name} {fault}"))?;
         report.check()?;
         Ok(report)
     }
@@ -180,10 +180,11 @@ impl Summary {
     }
 
     /// Finds numbers beyond any measurement, and characters that would control a terminal.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
-        let mut copy = self.clone();
+    pub(super) fn check(&mut self) -> Result<(), &'static str> {
+        let counts = self.counts().map(|(_, count)| *count).into_iter();
+        let numbers = self.numbers().map(|(_, number)| Some(*number)).into_iter();
+        let numbers = numbers.chain(self.shares().map(|(_, share)| *share));
         let causes = [&self.causes, &self.failed_attempts].into_iter().flatten();
-        let counts = copy.counts().map(|(_, count)| *count).into_iter();
         let counts = counts.chain(causes.clone().map(|(_, cause)| cause.count));
         let counts = counts.chain(self.closes.values().copied());
         let counts = counts.chain(self.closed_by_server.values().copied());
@@ -193,8 +194,6 @@ impl Summary {
         if counts.any(|count| count > COUNT_MAX) {
             return Err("it has an absurd count");
         }
-        let numbers = copy.numbers().map(|(_, number)| Some(*number)).into_iter();
-        let numbers = numbers.chain(copy.shares().map(|(_, share)| *share));
         let mut numbers = numbers.chain([self.ideal_ms, self.busiest_ms]).flatten();
         if !numbers.all(|number| (0.0..NUMBER_MAX).contains(&number)) {
             return Err("it has an absurd time");

@@ -54,13 +54,11 @@ pub fn merge<'f>(
             return Err(wrong(0, "there is no report in it".to_owned()));
         }
     }
-    let mut all = all.ok_or_else(|| NoReport {
+    all.ok_or_else(|| NoReport {
         file: last.to_owned(),
         line: 0,
         why: "there is no report in it".to_owned(),
-    })?;
-    all.derive();
-    Ok(all)
+    })
 }
 
 impl Summary {

@@ -183,10 +183,11 @@ impl Summary {
             _ => {}
         }
         // A wrong answer is never acceptable to someone who asks for a check.
-        let errors = wanted.errors.or_else(|| self.verify.then_some(0));
-        if let Some(limit) = errors.filter(|limit| self.errors > *limit) {
-            let flag = if wanted.errors.is_none() { "--verify" } else { "--max-errors" };
-            let flag = if flag == "--verify" { flag.to_owned() } else { format!("{flag} {limit}") };
+        let (flag, limit) = match wanted.errors {
+            Some(limit) => (format!("--max-errors {limit}"), limit),
+            None => ("--verify".to_owned(), if self.verify { 0 } else { u64::MAX }),
+        };
+        if self.errors > limit {
             self.missed.push(format!("{flag}: was {}", counted(self.errors, "error")));
         }
         // Clients that are still disconnected are in `downtime`, with their time so far.

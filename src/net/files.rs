@@ -96,20 +96,22 @@ pub(crate) fn present(paths: &[String]) -> Vec<File> {
 
 /// Reads at most [`limits::ASSET_BYTES`] of a file.
 pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
-    let file = fs::File::open(path).map_err(|error| named(path, &error))?;
-    let mut bytes = Vec::new();
-    file.take(limits::ASSET_BYTES).read_to_end(&mut bytes).map_err(|error| named(path, &error))?;
-    Ok(bytes)
+    read_most(path, limits::ASSET_BYTES)
 }
 
 /// Reads a file of at most this many bytes, to its end.
 pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let file = fs::File::open(path).map_err(|error| named(path, &error))?;
-    let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| named(path, &error))?;
+    let bytes = read_most(path, most + 1)?;
     if bytes.len() as u64 > most {
         return Err(wrong(path, &format!("is longer than {}", show_size(most))));
     }
+    Ok(bytes)
+}
+
+fn read_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path).map_err(|error| named(path, &error))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).map_err(|error| named(path, &error))?;
     Ok(bytes)
 }
 

@@ -100,8 +100,7 @@ impl Variable {
     /// The proxy, as a tunnel to itself.
     fn read(&self) -> Result<Tunnel, Usage> {
         let text = self.value.reveal();
-        let text = text.split_once("://").map_or_else(|| format!("http://{text}"), |_| text.into());
-        let (scheme, rest) = text.split_once("://").unwrap_or_default();
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let (user, place) = match rest.rsplit_once('@') {
             Some((user, place)) => (Some(user), place),
             None => (None, rest),

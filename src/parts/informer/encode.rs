@@ -118,16 +118,8 @@ struct JsonChange<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum JsonFields<'a> {
-    Workload { replicas: Counts },
+    Workload { replicas: Replicas },
     Pod { phase: &'a str, reason: &'a str, node: &'a str, containers: Containers, restarts: u32 },
-}
-
-#[derive(Serialize)]
-struct Counts {
-    desired: u32,
-    ready: u32,
-    updated: u32,
-    available: u32,
 }
 
 #[derive(Serialize)]
@@ -215,10 +207,7 @@ fn json(out: &mut Encoded, event: ChangeEvent<'_>) {
         ChangeKind::Modified(before) => ("modified", changed(before, event.state)),
     };
     let fields = match fields {
-        Fields::Workload(Replicas { desired, ready, updated, available }) => {
-            let (desired, ready, updated, available) = (*desired, *ready, *updated, *available);
-            JsonFields::Workload { replicas: Counts { desired, ready, updated, available } }
-        }
+        Fields::Workload(replicas) => JsonFields::Workload { replicas: *replicas },
         Fields::Pod(pod) => JsonFields::Pod {
             phase: &pod.phase,
             reason: &pod.reason,

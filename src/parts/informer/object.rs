@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::limits;
 use super::resource::Resource;
 use crate::heap;
+use crate::units::prefix;
 
 /// Namespace and name. One string, since names cannot contain a slash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +46,7 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'/' | b'"' | b'\\')
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Replicas {
     pub(super) desired: u32,
     pub(super) ready: u32,
@@ -265,7 +266,7 @@ fn pod(metadata: &Metadata<'_>, spec: &Spec<'_>, status: &Status<'_>) -> Pod {
     let ready = statuses().filter(|one| one.ready).count();
     let restarts = statuses().fold(0, |sum: u32, one| sum.saturating_add(one.restart_count));
     let reason = if metadata.deleted.is_some() { "Terminating" } else { reason(status) };
-    let text = |text: &str| cut(text, limits::NAME_BYTES).into();
+    let text = |text: &str| prefix(text, limits::NAME_BYTES).into();
     Pod {
         phase: text(status.phase.as_deref().unwrap_or("")),
         reason: text(reason),
@@ -297,15 +298,6 @@ fn reason<'s>(status: &'s Status<'_>) -> &'s str {
     own.or_else(|| inits.next()).or_else(|| containers.next()).or_else(unscheduled).unwrap_or("")
 }
 
-/// At most this many bytes of a text.
-fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
 /// The first images, as many as fit into the limit, and of a longer one its beginning.
 fn images<'a>(all: impl Iterator<Item = &'a str>) -> Images {
     let mut left = limits::IMAGES_BYTES;
@@ -319,7 +311,7 @@ fn images<'a>(all: impl Iterator<Item = &'a str>) -> Images {
             continue;
         }
         if shown.is_empty() {
-            shown.push(cut(image, left).into());
+            shown.push(prefix(image, left).into());
         }
         image.hash(rest.get_or_insert_default());
     }

@@ -16,6 +16,7 @@ use crate::proto::frame::REASON_BYTES_MAX;
 use crate::proto::response::Response;
 use crate::server::part::{Admission, Connections, Order, Part, UpgradeRequest};
 use crate::server::{Metric, MetricKind, Page};
+use crate::units::prefix;
 
 const NAME: &str = "informer";
 
@@ -194,7 +195,7 @@ impl Informers {
 
 impl Sockets for Informers {
     fn opened(&mut self, ctx: &mut Ctx<'_>) -> Option<Close> {
-        let reason = cut(self.source.as_ref().err()?);
+        let reason = prefix(self.source.as_ref().err()?, REASON_BYTES_MAX).to_owned();
         ctx.send(Kind::Text, NO_CLIENT.as_bytes());
         Some(Close { code: 1011, reason })
     }
@@ -391,11 +392,4 @@ fn filter(params: &Params) -> Filter {
     let format = if params.own("format") == "json" { Format::Json } else { Format::Text };
     let [namespace, name] = ["namespace", "name"].map(|name| params.own(name).to_owned());
     Filter { format, namespace, name }
-}
-
-/// As much of a reason as a Close can carry.
-fn cut(reason: &str) -> String {
-    let ends = reason.char_indices().map(|(at, c)| at + c.len_utf8());
-    let end = ends.take_while(|end| *end <= REASON_BYTES_MAX).last().unwrap_or(0);
-    reason[..end].to_owned()
 }

@@ -5,6 +5,7 @@ use crate::behaviours::Kind;
 use crate::parts::gateway::connection_id::ConnectionId;
 use crate::parts::gateway::traceparent::{TRACEPARENT_BYTES, Traceparent};
 use crate::parts::gateway::{CallbackOutcome, CallbackRequest, MESSAGE_BYTES};
+use crate::units::prefix;
 
 const HEAD_BYTES: usize = 1 + 4 + 16;
 /// A bit of the first byte: a `traceparent` follows the head.
@@ -102,8 +103,8 @@ impl Answer {
         {
             bytes.extend_from_slice(&connected_at_ms.to_be_bytes());
             bytes.extend_from_slice(&last_active_ms.to_be_bytes());
-            let ip = truncated(source_ip, IP_BYTES_MAX);
-            let agent = truncated(user_agent, AGENT_BYTES_MAX);
+            let ip = prefix(source_ip, IP_BYTES_MAX);
+            let agent = prefix(user_agent, AGENT_BYTES_MAX);
             bytes.push(ip.len() as u8);
             bytes.extend_from_slice(ip.as_bytes());
             bytes.extend_from_slice(&(agent.len() as u16).to_be_bytes());
@@ -150,15 +151,6 @@ fn text(rest: &mut &[u8], bytes: usize) -> Option<String> {
     let (part, after) = rest.split_at_checked(bytes)?;
     *rest = after;
     str::from_utf8(part).ok().map(str::to_owned)
-}
-
-/// The longest prefix of at most `max` bytes.
-fn truncated(text: &str, max: usize) -> &str {
-    let mut end = text.len().min(max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]
