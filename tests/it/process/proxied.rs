@@ -35,7 +35,8 @@ fn a_trusted_proxy_names_its_client() {
     let probe = Client::connect(server.main);
     probe.stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(said(&server, &[WHOAMI]), "");
-    assert_eq!(said(&server, &[b"PROXY TCP4 x\r\n", WHOAMI]), "");
+    // At once: after a reset, a second piece could not be sent.
+    assert_eq!(said(&server, &[&[b"PROXY TCP4 x\r\n", WHOAMI].concat()]), "");
     // Probes on the admin listener need no header.
     assert!(Client::connect(server.admin).get("/healthz").starts_with("200 "));
 }
