@@ -111,6 +111,14 @@ pub const OUTBOUND_CONNECT_MS: u64 = 2_000;
 /// How long an idle outgoing connection is kept: shorter than servers keep theirs, which is 5 s for
 /// some.
 pub const OUTBOUND_IDLE_MS: u64 = 4_000;
+/// Most WebSockets with `probe=1`: they are not pinged, so that they may outlive their clients.
+pub const PROBES: usize = 256;
+/// Longest life of a WebSocket with `probe=1`. Clients ask for at most 20 minutes.
+pub const PROBE_MS: u64 = 25 * 60_000;
+/// Longest first message of a WebSocket with `probe=1`.
+pub const PROBE_HEAD_BYTES: usize = 16 * 1024;
+/// Most frames that `probe:fragments` may request.
+pub const PROBE_FRAGMENTS: usize = 16;
 /// Most bytes of a forwarded-for field in the log.
 pub const FORWARDED_BYTES: usize = 64;
 
@@ -160,6 +168,7 @@ fn of_a_connection() -> Vec<Row> {
             both(DELAYED_MESSAGES.to_string(), bytes(DELAYED_BYTES)),
             "stop reading that peer",
         ),
+        ("WebSocket with probe=1", show_duration(PROBE_MS), "close, 1000"),
     ]
 }
 
@@ -203,6 +212,7 @@ fn of_the_process() -> Vec<Row> {
         ),
         ("timers per turn", TIMERS_PER_TURN.to_string(), "next turn"),
         ("admin connections", format!("{ADMIN_CONNECTIONS}, with a gateway {admin}"), "503"),
+        ("WebSockets with probe=1", PROBES.to_string(), "503"),
         ("connections of other replicas", PART_CONNECTIONS.to_string(), "the oldest is reset"),
         (
             "connecting to a backend, a gateway or AWS",

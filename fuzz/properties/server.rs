@@ -35,7 +35,7 @@ const TARGETS: [&str; 16] = [
     "/?delay=100ms",
     "/echo?delay=10s&hello=1",
     "/ws?randping=100ms&size=1KiB",
-    "/echo?ping=1s",
+    "/echo?probe=1&ping=1s",
     "/nowhere",
     "/socket",
     "/throttled",

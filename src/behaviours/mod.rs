@@ -266,6 +266,12 @@ impl Traffic {
     }
 }
 
+/// Whether these parameters, of a mount that echoes, request the far end of `wspulse probe`.
+#[must_use]
+pub fn is_probe(params: &Params) -> bool {
+    params.own(PROBE_PARAM) == "1"
+}
+
 /// The declaration of a behaviour.
 #[derive(Debug)]
 pub struct Entry {
@@ -281,12 +287,21 @@ pub struct Entry {
     pub new: fn() -> Box<dyn Behaviour>,
 }
 
+/// `probe=1`: the WebSocket counts what it receives instead of echoing it, and takes commands.
+const PROBE: OwnParam = OwnParam {
+    name: PROBE_PARAM,
+    want: "1 or 0",
+    accepts: |value| matches!(value, "0" | "1"),
+    is_fixed: false,
+};
+const PROBE_PARAM: &str = "probe";
+
 /// The built-in behaviours; parts add theirs.
 pub const TABLE: &[Entry] = &[
     Entry {
         name: "echo",
         any_subprotocol: true,
-        params: &[],
+        params: &[PROBE],
         part: None,
         new: || Box::new(echo::Echo),
     },

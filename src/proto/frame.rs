@@ -316,16 +316,18 @@ fn short(opcode: u8, length: usize) -> [u8; 2] {
     [0x80 | opcode, length as u8]
 }
 
-/// Appends a message in three fragments, some of them empty if it is short.
-pub fn write_fragmented(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
+/// Appends a message in this many fragments, some of them empty if it is short.
+pub fn write_fragmented(out: &mut Vec<u8>, kind: Kind, payload: &[u8], fragments: usize) {
     const FIN: u8 = 0x80;
-    let third = payload.len() / 3;
-    for (opcode, part) in [(kind.opcode(), &payload[..third]), (0, &payload[third..2 * third])] {
+    for i in 0..fragments {
+        let border = |i| payload.len() * i / fragments;
         let start = out.len();
-        write(out, opcode, part);
-        out[start] &= !FIN;
+        let opcode = if i == 0 { kind.opcode() } else { 0 };
+        write(out, opcode, &payload[border(i)..border(i + 1)]);
+        if i + 1 < fragments {
+            out[start] &= !FIN;
+        }
     }
-    write(out, 0, &payload[2 * third..]);
 }
 
 /// Appends a Ping of at most 125 bytes.

@@ -69,6 +69,8 @@ pub enum Refusal {
     Draining,
     /// Memory is short.
     Overloaded,
+    /// Too many WebSockets with `probe=1` are open.
+    ProbesFull,
     /// Requested with `fault=status-503`.
     OnPurpose,
 }
@@ -105,7 +107,9 @@ impl Refusal {
             Self::UpgradeMissing | Self::UpgradeVersion => 426,
             Self::HeadTooLarge | Self::TooManyFields => 431,
             Self::MethodUnknown => 501,
-            Self::Full | Self::Draining | Self::Overloaded | Self::OnPurpose => 503,
+            Self::Full | Self::Draining | Self::Overloaded | Self::ProbesFull | Self::OnPurpose => {
+                503
+            }
             Self::Version => 505,
         }
     }
@@ -150,6 +154,7 @@ impl Refusal {
             Self::Full => "too many connections, try again shortly",
             Self::Draining => "this server is about to stop, try again shortly",
             Self::Overloaded => "this server is short of memory, try again shortly",
+            Self::ProbesFull => "too many WebSockets with probe=1 are open, try again later",
             Self::OnPurpose => "refused on purpose: fault=status-503",
         }
     }

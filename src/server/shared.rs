@@ -93,6 +93,8 @@ pub(super) struct Open {
     /// Admin listener.
     pub(super) admin: usize,
     pub(super) websockets: usize,
+    /// `WebSockets` with `probe=1` among them.
+    pub(super) probes: usize,
     /// Outgoing connections of parts.
     pub(super) upstream: usize,
     /// Accepted at the listeners of parts.

@@ -8,6 +8,7 @@ mod floods;
 mod frames;
 mod http;
 mod memory;
+mod probe;
 mod slow;
 mod upgrade;
 

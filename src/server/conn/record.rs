@@ -16,6 +16,7 @@ impl Conn {
             "connection opened"
         );
         shared.open.websockets += 1;
+        shared.open.probes += usize::from(socket.is_probe());
         shared.metrics.opened(socket.mount);
     }
 
@@ -37,6 +38,7 @@ impl Conn {
             shared.parts.call(part).left(now, id, end.code, drops_messages);
         }
         shared.open.websockets -= 1;
+        shared.open.probes -= usize::from(socket.is_probe());
         shared.metrics.closed(socket.mount, end, self.since.ms_ago(now));
         if let Stage::WebSocket(socket) = &mut self.stage {
             socket.drop_waiting(&mut shared.worker);

@@ -1,6 +1,6 @@
 //! Checks an upgrade request and collects the properties of its WebSocket.
 
-use crate::behaviours::{Mount, Params, Source, WireFault};
+use crate::behaviours::{self, Mount, Params, Source, WireFault};
 use crate::engine::{Id, Now, Side};
 use crate::limits;
 use crate::proto::deflate::{Agreed, Compression};
@@ -12,6 +12,7 @@ use crate::server::config::Origins;
 use crate::server::http::pending::Pending;
 use crate::server::http::routes;
 use crate::server::http::tokens::Tokens;
+use crate::server::http::whoami;
 use crate::server::ops::pressure::MemoryStage;
 use crate::server::part::PartId;
 use crate::server::shared::View;
@@ -60,13 +61,19 @@ pub(crate) fn check(
     if params.fault == Some(WireFault::Status503) {
         return Err(refuse(Refusal::OnPurpose));
     }
+    let probe = behaviours::is_probe(&params);
+    if probe && shared.open.probes >= limits::PROBES {
+        return Err(refuse(Refusal::ProbesFull));
+    }
     let hello = || extras::hello(&config.identity, &shared.hello_fields, id.to_string());
+    let greeting =
+        if probe { Some(whoami::probe_head(request, view)) } else { params.hello.then(hello) };
     let pending = Pending {
         deflate: negotiate_deflate(&offer, params.deflate.unwrap_or(config.deflate)),
         offered: offer.subprotocols.join(",").into(),
         accept: offer.accept,
         behaviour: (mount.entry.new)(),
-        extras: Extras::new(&params, forwarded(request), now, hello),
+        extras: Extras::new(&params, forwarded(request), now, greeting),
         mount: index,
     };
     Ok(Upgrade { pending, params, subprotocol, part })
@@ -85,10 +92,24 @@ fn negotiate_deflate(offer: &Offer<'_>, wanted: Compression) -> Option<(String, 
 fn params(request: &Request<'_, '_>, mount: &Mount, faults: bool) -> Result<Params, Refused> {
     let mut params = mount.params.clone();
     let source = if faults { Source::Trusted } else { Source::Url };
-    match params.take(request.query, source, mount.entry.params) {
-        Ok(()) => Ok(params),
-        Err(bad) => Err(Box::new(Response::text(400, format!("{bad}\n")))),
+    let take = |params: &mut Params| {
+        params
+            .take(request.query, source, mount.entry.params)
+            .map_err(|bad| Box::new(Response::text(400, format!("{bad}\n"))))
+    };
+    take(&mut params)?;
+    if behaviours::is_probe(&params) {
+        // Pushes, pings and a close of the mount would disturb the experiments.
+        params = Params {
+            deflate: mount.params.deflate,
+            subprotocols: mount.params.subprotocols.clone(),
+            ping_ms: Some(0),
+            own: params.own,
+            ..Params::default()
+        };
+        take(&mut params)?;
     }
+    Ok(params)
 }
 
 fn refused_upgrade(refusal: Refusal) -> Response<'static> {

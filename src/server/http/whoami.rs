@@ -1,10 +1,12 @@
-//! `/version` and `/whoami`: the identity of the server, and the request as received.
+//! `/version` and `/whoami`: the identity of the server, and the request as received. The latter is
+//! also the first message of a WebSocket with `probe=1`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::limits;
 use crate::proto::http::{Request, percent_decoded};
 use crate::proto::response::Response;
 use crate::server::route::json;
@@ -36,14 +38,6 @@ struct WhoAmI<'a> {
 
 pub(crate) fn whoami(request: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
     let identity = &cx.shared.config.identity;
-    let mut headers: BTreeMap<&str, String> = BTreeMap::new();
-    for (name, value) in request.fields() {
-        let value = shown(name, value);
-        headers
-            .entry(name)
-            .and_modify(|all| *all = format!("{all}, {value}"))
-            .or_insert_with(|| value.into_owned());
-    }
     json(&WhoAmI {
         pod: &identity.pod,
         namespace: identity.namespace.as_deref(),
@@ -53,9 +47,76 @@ pub(crate) fn whoami(request: &Request<'_, '_>, cx: View<'_>) -> Response<'stati
         peer: cx.peer.to_string(),
         method: request.method_text,
         target: masked_url(request.target),
-        http_version: if request.minor == 1 { "1.1" } else { "1.0" },
-        headers,
+        http_version: http_version(request),
+        headers: headers(request),
     })
+}
+
+/// The first message of a WebSocket with `probe=1`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProbeHead<'a> {
+    probe: u8,
+    pod: &'a str,
+    version: &'static str,
+    peer: String,
+    target: Cow<'a, str>,
+    http_version: &'static str,
+    headers: BTreeMap<&'a str, String>,
+}
+
+/// The longest target and value in the first message of a probe whose request head is long and
+/// grows in JSON, such as one of quotation marks.
+const CUT_TARGET_BYTES: usize = 1024;
+const CUT_VALUE_BYTES: usize = 32;
+
+/// The request head of a WebSocket with `probe=1`, as JSON.
+pub(crate) fn probe_head(request: &Request<'_, '_>, cx: View<'_>) -> String {
+    let mut head = ProbeHead {
+        probe: 1,
+        pod: &cx.shared.config.identity.pod,
+        version: env!("CARGO_PKG_VERSION"),
+        peer: cx.peer.to_string(),
+        target: masked_url(request.target),
+        http_version: http_version(request),
+        headers: headers(request),
+    };
+    let text = |head: &ProbeHead<'_>| {
+        // Strings cannot fail to serialize.
+        serde_json::to_string(head).unwrap_or_default()
+    };
+    let whole = text(&head);
+    if whole.len() <= limits::PROBE_HEAD_BYTES {
+        return whole;
+    }
+    cut(head.target.to_mut(), CUT_TARGET_BYTES);
+    head.headers.values_mut().for_each(|value| cut(value, CUT_VALUE_BYTES));
+    text(&head)
+}
+
+fn cut(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        let end = (0..=bytes).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
+        text.push('…');
+    }
+}
+
+fn http_version(request: &Request<'_, '_>) -> &'static str {
+    if request.minor == 1 { "1.1" } else { "1.0" }
+}
+
+/// The fields by name, with secrets masked.
+fn headers<'r>(request: &Request<'r, '_>) -> BTreeMap<&'r str, String> {
+    let mut headers: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in request.fields() {
+        let value = shown(name, value);
+        headers
+            .entry(name)
+            .and_modify(|all| *all = format!("{all}, {value}"))
+            .or_insert_with(|| value.into_owned());
+    }
+    headers
 }
 
 /// The subprotocol prefix with which the Kubernetes API takes tokens.

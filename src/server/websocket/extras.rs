@@ -1,17 +1,19 @@
 //! Optional features of a WebSocket: pushes, delayed answers, a greeting, its own ping interval, a
-//! scheduled close, a fault, a forwarded address. Most `WebSockets` have none and no `Extras`.
+//! scheduled close, a fault, counters of a probe, a forwarded address. Most `WebSockets` have none
+//! and no `Extras`.
 
 use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use crate::behaviours::{Ctx, Kind, Params, Pushes, WireFault};
+use crate::behaviours::{self, Ctx, Kind, Params, Pushes, WireFault};
 use crate::engine::{Action, Id, Now};
 use crate::outbox::{Block, Blocks};
 use crate::queue::{Queue, Waiting};
 use crate::server::config::Identity;
 use crate::server::ops::pressure::Account;
 use crate::server::websocket::faults::Faults;
+use crate::server::websocket::probe::Probe;
 use crate::server::websocket::worker::{self, Worker};
 use crate::{heap, limits, time};
 
@@ -25,6 +27,7 @@ pub(crate) struct Extras {
     reading_stopped: bool,
     /// Time until it is closed, with code and reason.
     close: Option<(u64, u16, String)>,
+    pub(crate) probe: Option<Box<Probe>>,
     pub(crate) fault: Option<WireFault>,
     pub(crate) ping_ms: Option<u64>,
     pub(crate) forwarded: Option<Box<str>>,
@@ -59,18 +62,24 @@ impl Extras {
         params: &Params,
         forwarded: Option<Box<str>>,
         now: Now,
-        hello: impl FnOnce() -> String,
+        greeting: Option<String>,
     ) -> Option<Box<Self>> {
+        let probe = behaviours::is_probe(params).then(Box::<Probe>::default);
+        let mut close = (params.close_after_ms > 0).then(|| {
+            let code = params.close_code.unwrap_or(1000);
+            (params.close_after_ms, code, params.close_reason.clone())
+        });
+        if probe.is_some() && close.as_ref().is_none_or(|(ms, ..)| *ms > limits::PROBE_MS) {
+            close = Some((limits::PROBE_MS, 1000, "probe ended".to_owned()));
+        }
         let extras = Self {
             pushes: Pushes::new(params, now.mono_ns),
-            greeting: params.hello.then(hello),
+            greeting,
             delays: Delays { delay: params.delay_ms, work: params.work_ms, block: params.block_ms },
             waiting: Queue::default(),
             reading_stopped: false,
-            close: (params.close_after_ms > 0).then(|| {
-                let code = params.close_code.unwrap_or(1000);
-                (params.close_after_ms, code, params.close_reason.clone())
-            }),
+            close,
+            probe,
             fault: params.fault,
             ping_ms: params.ping_ms,
             forwarded,
@@ -80,6 +89,7 @@ impl Extras {
             && extras.greeting.is_none()
             && extras.delays == Delays::default()
             && extras.close.is_none()
+            && extras.probe.is_none()
             && extras.fault.is_none()
             && extras.ping_ms.is_none()
             && extras.forwarded.is_none();
@@ -193,7 +203,8 @@ impl Extras {
             + self.forwarded.as_ref().map_or(0, |forwarded| forwarded.len());
         let turn = if self.delays.work > 0 { worker::ENTRY_BYTES } else { 0 };
         let in_kernel = if self.is_full() { pinned / 2 } else { 0 };
-        let own = heap::cost(size_of::<Self>()) + heap::cost(texts) + turn;
+        let probe = self.probe.as_ref().map_or(0, |_| heap::cost(size_of::<Probe>()));
+        let own = heap::cost(size_of::<Self>()) + heap::cost(texts) + turn + probe;
         own + self.waiting.cost() + in_kernel
     }
 

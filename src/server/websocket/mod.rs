@@ -6,6 +6,7 @@ pub(crate) mod faults;
 mod keepalive;
 mod life;
 mod messages;
+mod probe;
 mod short;
 mod socket_cx;
 pub(crate) mod worker;
@@ -110,6 +111,11 @@ impl WebSocket {
         self.extras.as_ref().and_then(|extras| extras.forwarded.as_deref())
     }
 
+    /// Whether it is the far end of `wspulse probe`.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.probe.is_some())
+    }
+
     /// Whether messages cannot change its deadline.
     pub(crate) fn has_fixed_deadline(&self) -> bool {
         self.extras.is_none()
@@ -208,6 +214,11 @@ impl WebSocket {
             && (self.deflate.is_none() || !matches!(header.opcode, Opcode::Start(_)))
         {
             return Err(Fault::ReservedBits);
+        }
+        if let Some(extras) = &mut self.extras
+            && let Some(probe) = &mut extras.probe
+        {
+            probe.note_frame(&header);
         }
         let start = *at + header.size;
         let end = usize::try_from(header.length).ok().and_then(|length| start.checked_add(length));
@@ -369,6 +380,7 @@ impl WebSocket {
             );
         }
         match &mut self.extras {
+            Some(extras) if extras.probe.is_some() => self.probe_message(kind, payload, cx),
             Some(extras) => {
                 match extras.intercept((kind, payload), (cx.now, cx.id), cx.intercept_cx()) {
                     Some(Intercepted::Reset) => {
@@ -399,7 +411,7 @@ impl WebSocket {
             }
             Answer::Same if self.has_fault(WireFault::Fragment) => {
                 self.count_sent(kind, payload.len(), cx);
-                frame::write_fragmented(&mut cx.out.bytes, kind, payload);
+                frame::write_fragmented(&mut cx.out.bytes, kind, payload, 3);
                 Answer::Nothing
             }
             answer => answer,
@@ -422,6 +434,11 @@ impl WebSocket {
         payload: &[u8],
         cx: &mut SocketCx<'_>,
     ) -> Result<ControlFlow<Outcome>, Fault> {
+        if let Some(extras) = &mut self.extras
+            && let Some(probe) = &mut extras.probe
+        {
+            probe.note_control(opcode);
+        }
         match opcode {
             Opcode::Ping if self.accepts_messages() && !self.has_fault(WireFault::NoPong) => {
                 frame::write_pong(&mut cx.out.bytes, payload);

@@ -46,7 +46,8 @@ impl Attack {
             }
             // It stops reading.
             7 | 8 => self.harness.net.window(wire, 0),
-            9 | 10 => self.harness.net.send(wire, &text("a").repeat(1500)),
+            9 => self.harness.net.send(wire, &text("a").repeat(1500)),
+            10 => self.harness.net.send(wire, &text("probe:count").repeat(1500)),
             11..14 => {
                 let size = [1000, 60_000, 200_000, MIB][self.rng.below(4) as usize];
                 self.harness.net.send(wire, &frame(0x82, &vec![7; size]));
@@ -64,9 +65,10 @@ impl Attack {
     }
 
     fn come(&mut self) {
-        let paths = ["/echo", "/echo?delay=5s", "/throttled", "/socket", "/websocket"];
+        let paths =
+            ["/echo", "/echo?delay=5s", "/throttled", "/socket", "/websocket", "/echo?probe=1"];
         let wire = self.harness.connect();
-        let path = paths[self.rng.below(5) as usize];
+        let path = paths[self.rng.below(6) as usize];
         self.harness.send(wire, &peer::upgrade(path, &[]));
         self.wires.push(wire);
     }
