@@ -19,7 +19,9 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
 pub use crate::outbox::{Out, Piece};
-pub use crate::target::{Identity, ProxyFault, Roots, Secured, Target, TlsFault, Trust, Tunnel};
+pub use crate::target::{
+    Alpn, HTTP_1_1, Identity, ProxyFault, Roots, Secured, Target, TlsFacts, TlsFault, Trust, Tunnel,
+};
 pub use crate::time::Now;
 
 /// Identifies a connection. A slot is reused after [`Engine::closed`], so a late event for an
@@ -256,6 +258,10 @@ pub trait Engine {
     /// The driver buffers this many bytes for the stream outside the engine: an incomplete TLS
     /// handshake or unsent records. Called when the number changes; it starts at 0.
     fn held_outside(&mut self, _now: Now, _id: Id, _bytes: usize) {}
+
+    /// The TLS handshake of a stream that [`Action::Connect`] asked for is complete. Called before
+    /// [`Engine::connected`].
+    fn secured(&mut self, _now: Now, _id: Id, _facts: &TlsFacts) {}
 
     /// The outcome of [`Action::Connect`].
     fn connected(&mut self, _now: Now, _id: Id, _how: Result<(), HangUp>, _out: &mut Out) {}

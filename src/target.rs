@@ -63,7 +63,7 @@ impl Target {
     /// valid for; it may differ from what is connected to.
     #[must_use]
     pub fn secured(self, name: &str, trust: Trust) -> Self {
-        Self::Tls(Box::new(Secured { to: self, name: name.into(), trust }))
+        Self::Tls(Box::new(Secured { to: self, name: name.into(), trust, alpn: HTTP_1_1 }))
     }
 }
 
@@ -100,6 +100,25 @@ pub struct Secured {
     pub name: Box<str>,
     /// How the certificate is verified.
     pub trust: Trust,
+    /// The protocols that are offered (ALPN, RFC 7301), the preferred one first.
+    pub alpn: Alpn,
+}
+
+/// Protocols by their ALPN names; none if empty.
+pub type Alpn = &'static [&'static [u8]];
+
+/// What all our clients speak unless they say otherwise.
+pub const HTTP_1_1: Alpn = &[b"http/1.1"];
+
+/// What a TLS handshake with a server has agreed, and what its certificate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// The version, such as `TLS 1.3`.
+    pub version: &'static str,
+    /// The protocol that the server has chosen (ALPN), if any.
+    pub alpn: Option<Box<str>>,
+    /// When its certificate expires, in seconds since 1970; `None` if that cannot be read.
+    pub expires_s: Option<i64>,
 }
 
 /// Which servers are trusted, and our client certificate.

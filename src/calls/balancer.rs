@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::call::{Class, Lane};
 use super::circuit::Circuit;
-use crate::engine::{HangUp, NameFault, Now, Target};
+use crate::engine::{HangUp, NameFault, Now, Secured, Target};
 use crate::{heap, time};
 
 /// Most addresses of a target.
@@ -392,7 +392,9 @@ fn name_of(target: &Target) -> Option<(&str, u16)> {
 /// The same target at one of its addresses; certificates are still checked against the name.
 fn at_address(target: &Target, address: SocketAddr) -> Target {
     match target {
-        Target::Tls(secured) => Target::Tcp(address).secured(&secured.name, secured.trust.clone()),
+        Target::Tls(secured) => {
+            Target::Tls(Box::new(Secured { to: Target::Tcp(address), ..(**secured).clone() }))
+        }
         _ => Target::Tcp(address),
     }
 }

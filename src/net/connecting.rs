@@ -13,7 +13,7 @@ use super::names::Resolver;
 use super::os::Event;
 use super::socket::Socket;
 use super::tls::{Tls, Trusts};
-use crate::engine::{Id, Now, ProxyFault, Target, Trust};
+use crate::engine::{Alpn, Id, Now, ProxyFault, Target, Trust};
 use crate::proto::tunnel::{self, Answer};
 use crate::secret::Secret;
 use crate::time;
@@ -56,8 +56,9 @@ pub(crate) struct Connecting {
     step: Step,
     /// What to ask of the proxy that is connected to first.
     request: Option<Vec<u8>>,
-    /// With TLS: the name that the certificate must be valid for, and how it is verified.
-    secured: Option<(Box<str>, Trust)>,
+    /// With TLS: the name that the certificate must be valid for, how it is verified, and the
+    /// protocols that are offered.
+    secured: Option<(Box<str>, Trust, Alpn)>,
     /// The token and stream of its events.
     events: Option<(Token, Id)>,
 }
@@ -101,7 +102,7 @@ pub(super) enum Established {
 impl Connecting {
     pub(super) fn start(target: &Target) -> io::Result<Self> {
         let (to, secured) = match target {
-            Target::Tls(tls) => (&tls.to, Some((tls.name.clone(), tls.trust.clone()))),
+            Target::Tls(tls) => (&tls.to, Some((tls.name.clone(), tls.trust.clone(), tls.alpn))),
             other => (other, None),
         };
         let (to, request) = match to {
@@ -183,8 +184,9 @@ impl Connecting {
                 }
                 Step::Connected(socket) => match &self.secured {
                     None => return Ok(Some(Established::Plain(socket))),
-                    Some((name, trust)) => {
-                        Step::Handshaking(Box::new(outbound.trusts.begin(trust, name, socket)?))
+                    Some((name, trust, alpn)) => {
+                        let tls = outbound.trusts.begin(trust, alpn, name, socket)?;
+                        Step::Handshaking(Box::new(tls))
                     }
                 },
                 Step::Handshaking(mut tls) => {

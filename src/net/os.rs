@@ -5,7 +5,9 @@ use core::net::{IpAddr, SocketAddr};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use crate::engine::{File, Id, NameFault, Now, Peer, Side, Signal, Source, Status, Target};
+use crate::engine::{
+    File, Id, NameFault, Now, Peer, Side, Signal, Source, Status, Target, TlsFacts,
+};
 
 /// A name that was resolved, with its addresses.
 pub type Resolved = (Box<str>, Result<Vec<IpAddr>, NameFault>);
@@ -58,6 +60,11 @@ pub trait Channel: Read + Write {
 
     /// The client that a proxy named before the first byte, once.
     fn take_client(&mut self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// What its TLS handshake with a server has agreed; `None` without TLS.
+    fn tls_facts(&self) -> Option<TlsFacts> {
         None
     }
 

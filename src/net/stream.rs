@@ -7,7 +7,7 @@ use super::connecting::{Connecting, Established};
 use super::os::Channel;
 use super::socket::Socket;
 use super::tls::Tls;
-use crate::engine::Target;
+use crate::engine::{Target, TlsFacts};
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -88,6 +88,13 @@ impl Channel for Stream {
             Self::Plain(socket) => socket.take_client(),
             Self::Tls(tls) => tls.socket().take_client(),
             Self::Connecting(_) => None,
+        }
+    }
+
+    fn tls_facts(&self) -> Option<TlsFacts> {
+        match self {
+            Self::Plain(_) | Self::Connecting(_) => None,
+            Self::Tls(tls) => Some(tls.facts()),
         }
     }
 

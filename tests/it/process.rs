@@ -14,6 +14,8 @@ pub(crate) mod running;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_client;
+#[cfg(feature = "tls")]
+mod tls_facts;
 #[cfg(all(feature = "tls", feature = "gateway"))]
 mod tls_gateway;
 #[cfg(feature = "tls")]

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use allocation_counter::measure;
 use wspulse::engine::{
     Action, Engine, File, HangUp, Id, NameFault, Now, Out, Peer, Shortage, Side, Signal, Source,
-    Status,
+    Status, TlsFacts,
 };
 use wspulse::server::{Server, TRANSITIONS};
 
@@ -156,6 +156,11 @@ impl Engine for Watched {
         self.held.push(bytes);
         self.call(|server| server.held_outside(now, id, bytes));
         self.note(Some(id), "input");
+    }
+
+    fn secured(&mut self, now: Now, id: Id, facts: &TlsFacts) {
+        self.lives(id);
+        self.call(|server| server.secured(now, id, facts));
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {

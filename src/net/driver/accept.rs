@@ -222,6 +222,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 if E::PROBES_PEERS {
                     self.os.probe_peer(&mut entry.stream);
                 }
+                if let Some(facts) = entry.stream.tls_facts() {
+                    self.engine.secured(self.now, id, &facts);
+                }
                 Ok(())
             }
             Err(error) => Err(hang_up(&error)),

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, Error, ServerConfig,
-    ServerConnection,
+    CertificateError, ClientConfig, ClientConnection, Connection, Error, ProtocolVersion,
+    ServerConfig, ServerConnection,
 };
 
 use super::super::socket::Socket;
-use crate::engine::TlsFault;
+use super::expiry;
+use crate::engine::{TlsFacts, TlsFault};
 use crate::limits::HANDSHAKE_BYTES;
 
 /// Most bytes of our records that wait for the kernel.
@@ -108,6 +109,20 @@ impl Tls {
 
     pub(crate) fn is_handshaking(&self) -> bool {
         self.session.is_handshaking() && self.state != State::Broken
+    }
+
+    /// What a complete handshake has agreed.
+    pub(crate) fn facts(&self) -> TlsFacts {
+        let version = match self.session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+            Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+            // `rustls` has no other version.
+            Some(_) | None => "TLS",
+        };
+        let alpn = self.session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into());
+        let certificate = self.session.peer_certificates().and_then(<[_]>::first);
+        let expires_ms = certificate.and_then(|certificate| expiry::not_after_ms(certificate));
+        TlsFacts { version, alpn, expires_s: expires_ms.map(|ms| ms.div_euclid(1000)) }
     }
 
     /// Buffered bytes beyond the fixed cost of a session.

@@ -1,5 +1,5 @@
-//! The expiry date of a certificate, for a warning. Of its DER only the elements before that date
-//! are parsed (RFC 5280 §4.1); malformed DER has no date.
+//! The expiry date of a certificate, for a warning or a report. Of its DER only the elements before
+//! that date are parsed (RFC 5280 §4.1); malformed DER has no date.
 
 /// An element: its tag and its content.
 type Element<'d> = (u8, &'d [u8]);
@@ -85,6 +85,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
 
     #[test]
     fn dates() {
@@ -124,5 +125,37 @@ mod tests {
                 not_after_ms(&changed);
             }
         }
+    }
+
+    /// A server's certificate may be any bytes: clients that skip verification read them too.
+    #[test]
+    fn any_bytes_have_a_date_or_none() {
+        const FIRST_MS: i64 = -62_167_219_200_000;
+        const LAST_MS: i64 = 253_402_300_800_000;
+        let rng = &mut Rng::new(1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let real = params.self_signed(&key).unwrap().der().to_vec();
+        let tags = [SEQUENCE, VERSION, UTC_TIME, GENERALIZED_TIME, 0x02, 0x80, 0x84, 0x88, 0xff];
+        let mut dated = 0;
+        for round in 0..20_000 {
+            let mut bytes = if round % 2 == 0 { real.clone() } else { vec![0; 64] };
+            // The date is within the first 150 bytes.
+            let end = bytes.len().min(150) as u64;
+            for _ in 0..if round % 2 == 0 { 1 + rng.below(4) } else { 64 } {
+                let value = match rng.below(3) {
+                    0 => tags[rng.below(tags.len() as u64) as usize],
+                    1 => rng.below(64) as u8,
+                    _ => rng.below(256) as u8,
+                };
+                bytes[rng.below(end) as usize] = value;
+            }
+            bytes.truncate(rng.below(4 * end).min(bytes.len() as u64) as usize);
+            if let Some(ms) = not_after_ms(&bytes) {
+                assert!((FIRST_MS..=LAST_MS).contains(&ms), "{ms}: {bytes:02x?}");
+                dated += 1;
+            }
+        }
+        assert!(dated > 1_000, "{dated} changed certificates have a date");
     }
 }

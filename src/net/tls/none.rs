@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use super::super::socket::Socket;
 use super::super::stream::Stream;
 use super::{CertificateError, Files};
-use crate::engine::{Now, TlsFault, Trust};
+use crate::engine::{Alpn, Now, TlsFacts, TlsFault, Trust};
 
 #[derive(Debug)]
 pub(crate) enum Tls {}
@@ -16,6 +16,10 @@ impl Tls {
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn facts(&self) -> TlsFacts {
         match *self {}
     }
 
@@ -79,7 +83,7 @@ pub(crate) struct Trusts(());
 
 impl Trusts {
     #[expect(clippy::unused_self, reason = "as in a build with TLS")]
-    pub(crate) fn begin(&mut self, _: &Trust, _: &str, _: Socket) -> io::Result<Tls> {
+    pub(crate) fn begin(&mut self, _: &Trust, _: Alpn, _: &str, _: Socket) -> io::Result<Tls> {
         Err(TlsFault::NotBuilt.into())
     }
 }

@@ -11,33 +11,43 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 
 use super::super::socket::Socket;
 use super::channel::Tls;
-use crate::engine::{Roots, TlsFault, Trust};
+use crate::engine::{Alpn, Roots, TlsFault, Trust};
 
 /// Most configurations kept; the oldest is dropped first.
 const CONFIGS_MAX: usize = 8;
 
-/// Configurations by trust: connections with the same trust share a session cache.
+/// Configurations by trust and offered protocols: connections with the same ones share a session
+/// cache.
 #[derive(Debug, Default)]
-pub(crate) struct Trusts(Vec<(Trust, Arc<ClientConfig>)>);
+pub(crate) struct Trusts(Vec<(Trust, Alpn, Arc<ClientConfig>)>);
 
 impl Trusts {
-    pub(crate) fn begin(&mut self, trust: &Trust, name: &str, socket: Socket) -> io::Result<Tls> {
-        let config = self.config(trust)?;
+    pub(crate) fn begin(
+        &mut self,
+        trust: &Trust,
+        alpn: Alpn,
+        name: &str,
+        socket: Socket,
+    ) -> io::Result<Tls> {
+        let config = self.config(trust, alpn)?;
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
         let name = bare.unwrap_or(name).to_owned();
         let name = ServerName::try_from(name).map_err(|_| TlsFault::WrongName)?;
         Tls::connect(socket, config, name)
     }
 
-    fn config(&mut self, trust: &Trust) -> Result<Arc<ClientConfig>, TlsFault> {
-        if let Some((_, config)) = self.0.iter().find(|(known, _)| known == trust) {
+    fn config(&mut self, trust: &Trust, alpn: Alpn) -> Result<Arc<ClientConfig>, TlsFault> {
+        let mut known = self.0.iter();
+        if let Some((.., config)) = known.find(|(known, of, _)| known == trust && *of == alpn) {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(config(trust)?);
+        let mut config = config(trust)?;
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        let config = Arc::new(config);
         if self.0.len() >= CONFIGS_MAX {
             self.0.remove(0);
         }
-        self.0.push((trust.clone(), Arc::clone(&config)));
+        self.0.push((trust.clone(), alpn, Arc::clone(&config)));
         Ok(config)
     }
 }
@@ -68,8 +78,8 @@ fn config(trust: &Trust) -> Result<ClientConfig, TlsFault> {
             builder.dangerous().with_custom_certificate_verifier(verifier)
         }
     };
-    let mut config = match &trust.identity {
-        None => builder.with_no_client_auth(),
+    match &trust.identity {
+        None => Ok(builder.with_no_client_auth()),
         Some(identity) => {
             let chain: Result<Vec<_>, _> =
                 CertificateDer::pem_slice_iter(&identity.chain_pem).collect();
@@ -77,11 +87,9 @@ fn config(trust: &Trust) -> Result<ClientConfig, TlsFault> {
             let key = PrivateKeyDer::from_pem_slice(&identity.key_pem);
             let key = key.map_err(|_| TlsFault::IdentityUnusable)?;
             let config = builder.with_client_auth_cert(chain, key);
-            config.map_err(|_| TlsFault::IdentityUnusable)?
+            config.map_err(|_| TlsFault::IdentityUnusable)
         }
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    }
 }
 
 /// Accepts every certificate, but checks that the server holds its key.
