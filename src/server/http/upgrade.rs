@@ -66,10 +66,15 @@ pub(crate) fn check(
         return Err(refuse(Refusal::ProbesFull));
     }
     let hello = || extras::hello(&config.identity, &shared.hello_fields, id.to_string());
-    let greeting =
-        if probe { Some(whoami::probe_head(request, view)) } else { params.hello.then(hello) };
+    let deflate = negotiate_deflate(&offer, params.deflate.unwrap_or(config.deflate));
+    let extensions = deflate.as_ref().map_or("", |(answer, _)| answer);
+    let greeting = if probe {
+        Some(whoami::probe_head(request, view, extensions))
+    } else {
+        params.hello.then(hello)
+    };
     let pending = Pending {
-        deflate: negotiate_deflate(&offer, params.deflate.unwrap_or(config.deflate)),
+        deflate,
         offered: offer.subprotocols.join(",").into(),
         accept: offer.accept,
         behaviour: (mount.entry.new)(),

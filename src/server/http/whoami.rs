@@ -62,6 +62,8 @@ struct ProbeHead<'a> {
     peer: String,
     target: Cow<'a, str>,
     http_version: &'static str,
+    /// What the 101 says about extensions; empty: nothing.
+    extensions: &'a str,
     headers: BTreeMap<&'a str, String>,
 }
 
@@ -71,7 +73,7 @@ const CUT_TARGET_BYTES: usize = 1024;
 const CUT_VALUE_BYTES: usize = 32;
 
 /// The request head of a WebSocket with `probe=1`, as JSON.
-pub(crate) fn probe_head(request: &Request<'_, '_>, cx: View<'_>) -> String {
+pub(crate) fn probe_head(request: &Request<'_, '_>, cx: View<'_>, extensions: &str) -> String {
     let mut head = ProbeHead {
         probe: 1,
         pod: &cx.shared.config.identity.pod,
@@ -79,6 +81,7 @@ pub(crate) fn probe_head(request: &Request<'_, '_>, cx: View<'_>) -> String {
         peer: cx.peer.to_string(),
         target: masked_url(request.target),
         http_version: http_version(request),
+        extensions,
         headers: headers(request),
     };
     let text = |head: &ProbeHead<'_>| {
