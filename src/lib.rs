@@ -9,6 +9,7 @@
 //! * [`parts`]: extras of the server: the feed of Deployments, the gateway, its sample backend.
 //! * [`aws`]: AWS request signatures and credentials.
 //! * [`load`], [`connect`]: the WebSocket clients, on the same contract.
+//! * [`probe`]: what a path does to WebSockets, found by experiment.
 //! * [`healthcheck`]: one HTTP request to a server, for probes.
 //! * [`calls`]: outgoing HTTP requests over pooled connections.
 //! * [`target`]: where an outgoing connection goes and which certificates it trusts.
@@ -36,6 +37,7 @@ pub mod net;
 pub mod options;
 pub mod outbox;
 pub mod parts;
+pub mod probe;
 pub mod proto;
 pub mod queue;
 pub mod rng;

@@ -41,6 +41,11 @@ fn main() -> ExitCode {
             Ok(code) => code,
             Err(error) => fail(&error),
         },
+        #[cfg(feature = "tools")]
+        Ok(Command::Probe(probe)) => match run::probe(*probe) {
+            Ok((code, report)) => code.max(print(&report)),
+            Err(error) => fail(&error),
+        },
         Ok(Command::Print(text)) => print(&text),
         Err(usage) => refuse(&usage),
     };

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::help::Page;
 use super::table::{self, Flag, Table, Takes, env_name};
-use super::{connect, flags, healthcheck, load, serve};
+use super::{connect, flags, healthcheck, load, probe, serve};
 use crate::parts;
 
 struct Chapter {
@@ -52,6 +52,7 @@ fn chapters() -> Vec<Chapter> {
         chapter("healthcheck", &healthcheck::PAGE, healthcheck::FLAGS),
         chapter("load", &load::PAGE, load::FLAGS),
         chapter("connect", &connect::PAGE, connect::FLAGS),
+        chapter("probe", &probe::PAGE, probe::FLAGS),
     ];
     let of_parts = parts::commands().map(|command| {
         let parts::Command { verb, page, entries, .. } = command;

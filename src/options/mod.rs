@@ -18,6 +18,11 @@ pub(crate) mod help;
 )]
 mod load;
 pub mod manual;
+#[cfg_attr(
+    not(feature = "tools"),
+    allow(dead_code, unused_imports, reason = "the flags stay known without the commands")
+)]
+mod probe;
 pub mod proxies;
 pub(crate) mod read;
 pub(crate) mod serve;
@@ -38,6 +43,7 @@ pub use connect::Connect;
 pub use destination::{Goal, Roots, Tls};
 pub use healthcheck::Healthcheck;
 pub use load::{Form, Load, Merge};
+pub use probe::Probe;
 use read::Environment;
 pub use serve::{Listen, LogFormat, LogStyle, Profile, Serve, TlsFiles};
 pub use usage::Usage;
@@ -60,6 +66,9 @@ pub enum Command {
     /// Run the interactive client.
     #[cfg(feature = "tools")]
     Connect(Box<Connect>),
+    /// Find out what a path does to WebSockets.
+    #[cfg(feature = "tools")]
+    Probe(Box<Probe>),
     /// Print this to standard output, then exit.
     Print(String),
 }
@@ -136,11 +145,21 @@ const VERBS: &[Verb] = &[
         parse: not_built,
         is_built: cfg!(feature = "tools"),
     },
+    Verb {
+        name: "probe",
+        flag_names: || table::names(probe::FLAGS),
+        help: || help::screen(&probe::PAGE, probe::FLAGS),
+        #[cfg(feature = "tools")]
+        parse: probe::parse,
+        #[cfg(not(feature = "tools"))]
+        parse: not_built,
+        is_built: cfg!(feature = "tools"),
+    },
 ];
 
 #[cfg(not(feature = "tools"))]
 fn not_built(_: Vec<OsString>, _: &Environment, _: &Surroundings) -> Result<Command, Usage> {
-    Err(Usage::Conflict("this build has neither load nor connect: cargo build --features tools"))
+    Err(Usage::Conflict("this build has no load, connect or probe: cargo build --features tools"))
 }
 
 /// The command of this name, if this build has it and its help is not that of the server.
@@ -181,6 +200,7 @@ pub fn readme_rows() -> Vec<(&'static str, String)> {
         ("healthcheck", help::rows(healthcheck::FLAGS)),
         ("load flags", help::rows(load::FLAGS)),
         ("connect flags", help::rows(connect::FLAGS)),
+        ("probe flags", help::rows(probe::FLAGS)),
     ];
     own.into_iter().chain(parts::commands().map(|command| (command.rows)())).collect()
 }

@@ -23,6 +23,7 @@ pub(crate) const PAGE: Page = Page {
        wspulse healthcheck [URL]   check whether a server is healthy
        wspulse load URL            load-test a WebSocket server
        wspulse connect URL         interactive WebSocket client
+       wspulse probe URL           find out what a path does to WebSockets
        wspulse help [COMMAND]      print this help, or that of a command",
     foot: "TIME is 250ms, 10s or 2h; SIZE is 64KiB or 1MiB. Every flag has an environment \
            variable:\n--drain-window is WSPULSE_DRAIN_WINDOW. The flag wins. PORT sets \

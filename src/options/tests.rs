@@ -300,8 +300,8 @@ fn unknown_flags_commands_and_variables() {
         assert_eq!(error(args, env), message, "{args}");
     }
     // Parts add commands.
-    let commands = error("proxy", &[]);
-    let known = "unknown command proxy; the commands are serve, healthcheck, load, connect";
+    let commands = error("gauge", &[]);
+    let known = "unknown command gauge; the commands are serve, healthcheck, load, connect, probe";
     assert!(commands.starts_with(known) && commands.ends_with("and help"), "{commands}");
 }
 

@@ -127,17 +127,31 @@ impl Pending {
     /// # Errors
     /// Why the response is rejected.
     pub fn read(&mut self, ask: &Ask, bytes: &mut &[u8]) -> Result<Option<Reply>, Fault> {
+        self.read_noting(ask, bytes, |_| {})
+    }
+
+    /// The same, and passes the head of the final response to `note`, accepted or not.
+    ///
+    /// # Errors
+    /// Why the response is rejected.
+    pub fn read_noting(
+        &mut self,
+        ask: &Ask,
+        bytes: &mut &[u8],
+        note: impl FnOnce(&Head<'_>),
+    ) -> Result<Option<Reply>, Fault> {
         // A TLS alert record (RFC 8446 §5.1), the reply of a TLS server to plaintext.
         if bytes.first() == Some(&0x15) {
             return Err(Fault::Tls);
         }
         let Self { accept, answer } = self;
-        match answer.next(bytes).map_err(Fault::Http)? {
-            Some(Event::Head(head)) if head.status() == 101 => {
-                negotiated(&head, accept, ask).map(|opened| Some(Reply::Open(opened)))
-            }
-            Some(Event::Head(head)) => Ok(Some(Reply::Refused(head.status()))),
-            Some(Event::Body(_) | Event::End(_)) | None => Ok(None),
+        let Some(Event::Head(head)) = answer.next(bytes).map_err(Fault::Http)? else {
+            return Ok(None);
+        };
+        note(&head);
+        match head.status() {
+            101 => negotiated(&head, accept, ask).map(|opened| Some(Reply::Open(opened))),
+            status => Ok(Some(Reply::Refused(status))),
         }
     }
 }

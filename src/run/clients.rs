@@ -1,6 +1,6 @@
-//! The commands that open connections: `healthcheck`, `load`, `connect`. Each reads the file of
-//! `--ca-file`, builds its engine and drives it until it is done. The engines, and the protocols
-//! that they speak, are in the modules of the same names.
+//! The commands that open connections: `healthcheck`, `load`, `connect`, `probe`. Each reads the
+//! file of `--ca-file`, builds its engine and drives it until it is done. The engines, and the
+//! protocols that they speak, are in the modules of the same names.
 
 use core::fmt;
 use std::io::{self, IsTerminal};
@@ -16,6 +16,7 @@ use crate::net::kernel::{Duties, Kernel};
 use crate::net::process::raise_descriptor_limit;
 use crate::net::{clock, files, process, signals};
 use crate::options::{self, Form, Goal};
+use crate::probe::Probe;
 
 /// Interval of the progress line.
 const PROGRESS_MS: u64 = 1_000;
@@ -40,6 +41,8 @@ pub enum ToolError {
     Reports(io::Error),
     /// A file of `--merge` is no report.
     NoReport(NoReport),
+    /// The file of `--junit` cannot be written.
+    Junit(io::Error),
     /// A system call that every client needs failed.
     Kernel(io::Error),
 }
@@ -62,6 +65,7 @@ impl fmt::Display for ToolError {
                 *clients as u64 + used,
             ),
             Self::Reports(error) => write!(f, "--merge: cannot read {error}"),
+            Self::Junit(error) => write!(f, "--junit: cannot write {error}"),
             Self::NoReport(error) => write!(f, "--merge: {error}"),
             Self::Kernel(error) => write!(f, "a system call failed: {error}"),
         }
@@ -193,6 +197,33 @@ pub fn connect(options: options::Connect) -> Result<u8, ToolError> {
     let kernel = Kernel::new(Duties::default(), signals::stop_pipe()?)?;
     let mut driver = Driver::new(Connect::new(plan, seed(), clock::now()), kernel);
     Ok(driver.run()?)
+}
+
+/// `wspulse probe`: returns the exit code and the report.
+///
+/// # Errors
+/// When the client cannot start, or the file of `--junit` cannot be written.
+pub fn probe(options: options::Probe) -> Result<(u8, String), ToolError> {
+    let options::Probe { goal, mut plan, form, junit, fail_on } = options;
+    if let Some(target) = targets(goal)?.into_iter().next() {
+        plan.target = target;
+    }
+    if let Some(path) = &junit {
+        // Not only after more than a minute.
+        files::write(path, b"").map_err(ToolError::Junit)?;
+    }
+    plan.live = io::stderr().is_terminal();
+    let engine = Probe::new(plan, seed(), clock::now());
+    let (_, engine) = drive(engine, SignalMode::Engine)?;
+    let report = engine.report();
+    if let Some(path) = junit {
+        files::write(&path, report.junit().as_bytes()).map_err(ToolError::Junit)?;
+    }
+    let text = match form {
+        Form::Page => report.page(),
+        Form::Json => report.json(),
+    };
+    Ok((report.exit_code(fail_on), text))
 }
 
 /// Whether the engine receives SIGTERM and SIGINT, or they keep their default action.

@@ -5,7 +5,9 @@
 mod clients;
 mod serve;
 
-pub use clients::{SignalMode, ToolError, connect, drive, healthcheck, load, measure, merge};
+pub use clients::{
+    SignalMode, ToolError, connect, drive, healthcheck, load, measure, merge, probe,
+};
 pub use serve::{StartError, check, serve, start_logs};
 
 use crate::net::clock;

@@ -1,0 +1,112 @@
+//! Whether a socket that is never idle is cut: then its age is the reason, not silence.
+
+use super::idle::{ANSWER_MS, QUESTION, interval_ms};
+use super::{Experiment, Wave, finding};
+use crate::engine::Id;
+use crate::probe::facts::{Cut, Facts, How, shown_ns};
+use crate::probe::habits::Cause;
+use crate::probe::report::{Severity, Verdict};
+use crate::probe::wire::{Ending, Event};
+use crate::probe::{Cx, Plan};
+use crate::proto::talk;
+use crate::time;
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(super) struct Age {
+    socket: Option<Id>,
+    opened_ns: u64,
+    heard_ns: u64,
+    /// When the last question was sent: then an answer must come.
+    asked_ns: Option<u64>,
+}
+
+fn cut(how: How, after_ns: u64, cx: &mut Cx<'_>) {
+    cx.facts().age = Some(Cut { how, after_ns });
+    cx.done();
+}
+
+impl Experiment for Age {
+    fn id(&self) -> &'static str {
+        "age"
+    }
+
+    fn wave(&self) -> Wave {
+        Wave::Beside
+    }
+
+    fn begin(&mut self, cx: &mut Cx<'_>) {
+        let every = interval_ms(cx.shared.plan.patience_ms);
+        self.socket = if cx.shared.facts.hello.is_some() {
+            cx.sink(&format!("every={every}ms"))
+        } else {
+            cx.socket("")
+        };
+        if self.socket.is_none() {
+            cx.done();
+        }
+    }
+
+    fn heard(&mut self, _: Id, event: Event, cx: &mut Cx<'_>) {
+        let now_ns = cx.now.mono_ns;
+        let open_ns = now_ns.saturating_sub(self.opened_ns);
+        match event {
+            Event::Opened(_) => {
+                (self.opened_ns, self.heard_ns) = (now_ns, now_ns);
+                cx.wake_in(interval_ms(cx.shared.plan.patience_ms));
+            }
+            Event::Ended(Ending::Close(code, _)) => cut(How::Close(code), open_ns, cx),
+            Event::Ended(Ending::Fin) => cut(How::Fin, open_ns, cx),
+            Event::Ended(Ending::Rst | Ending::Invalid(_)) => cut(How::Rst, open_ns, cx),
+            Event::Answered(_) | Event::Failed(..) => cx.done(),
+            Event::Message { .. } | Event::Pong(_) => {
+                self.heard_ns = now_ns;
+                let is_over = open_ns >= time::ms(cx.shared.plan.patience_ms);
+                match self.asked_ns.take() {
+                    Some(_) if is_over => cx.done(),
+                    Some(_) => cx.wake_in(interval_ms(cx.shared.plan.patience_ms)),
+                    None => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn fire(&mut self, cx: &mut Cx<'_>) {
+        let Some(id) = self.socket else { return cx.done() };
+        let (now_ns, patience_ms) = (cx.now.mono_ns, cx.shared.plan.patience_ms);
+        let every = interval_ms(patience_ms);
+        if self.asked_ns.is_some() {
+            return cut(How::Hole, self.heard_ns - self.opened_ns, cx);
+        }
+        let silent_ns = now_ns - self.heard_ns;
+        if now_ns - self.opened_ns >= time::ms(patience_ms)
+            || silent_ns >= time::ms(ANSWER_MS.max(2 * every))
+        {
+            self.asked_ns = Some(now_ns);
+            cx.send(id, talk::TEXT, QUESTION);
+            return cx.wake_in(ANSWER_MS);
+        }
+        cx.send(id, talk::TEXT, b"busy");
+        cx.send(id, talk::PING, b"busy");
+        cx.wake_in(every);
+    }
+
+    fn judge(&self, facts: &Facts, plan: &Plan) -> Verdict {
+        let Some(cut) = &facts.age else {
+            let open = shown_ns(time::ms(plan.patience_ms));
+            return Verdict::passed(format!("a busy socket stayed open for {open}"));
+        };
+        let after = shown_ns(cut.after_ns);
+        let mut verdict = Verdict::passed(format!("a busy socket was cut after {after}"));
+        verdict.figure("cut_after_s", (cut.after_ns as f64 / 1e8).round() / 10.0);
+        let said = (
+            format!("Sockets are cut after {after}, busy or not."),
+            format!("a socket with messages both ways was {}", cut.how.verb()),
+        );
+        let id = format!("age-{}", cut.how.name());
+        let cause = Cause::Age { how: cut.how, after_ns: cut.after_ns };
+        verdict.findings.push(finding(Severity::Error, id, said, (facts, cause)));
+        verdict
+    }
+}

@@ -1,0 +1,139 @@
+//! Whether Close codes and reasons arrive as they were sent, in both directions.
+
+use super::{Experiment, finding, needs_wspulse};
+use crate::engine::Id;
+use crate::probe::facts::{Facts, shown_ns};
+use crate::probe::habits::Cause;
+use crate::probe::report::{Severity, Verdict};
+use crate::probe::wire::{Ending, Event};
+use crate::probe::{Cx, Plan, Shared};
+use crate::proto::talk;
+
+const CODES: [u16; 4] = [1000, 1001, 1012, 4000];
+const REASON: &str = "probe says goodbye";
+/// A close handshake that takes longer is slow.
+const SLOW_NS: u64 = 2_000_000_000;
+const LIMIT_MS: u64 = 8_000;
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(super) struct Close {
+    tries: Vec<Try>,
+}
+
+#[derive(Clone, Debug)]
+struct Try {
+    id: Option<Id>,
+    code: u16,
+    from_there: bool,
+    began_ns: Option<u64>,
+    ending: Option<(Ending, u64)>,
+}
+
+impl Try {
+    fn sender(&self) -> &'static str {
+        if self.from_there { "the far end" } else { "the client" }
+    }
+}
+
+impl Experiment for Close {
+    fn id(&self) -> &'static str {
+        "close"
+    }
+
+    fn impossible(&self, shared: &Shared) -> Option<&'static str> {
+        needs_wspulse(shared)
+    }
+
+    fn begin(&mut self, cx: &mut Cx<'_>) {
+        for from_there in [false, true] {
+            for code in CODES {
+                let id = cx.sink("");
+                self.tries.push(Try { id, code, from_there, began_ns: None, ending: None });
+            }
+        }
+        cx.wake_in(LIMIT_MS);
+    }
+
+    fn heard(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
+        let now_ns = cx.now.mono_ns;
+        let Some(one) = self.tries.iter_mut().find(|one| one.id == Some(id)) else { return };
+        match event {
+            // The first message shows that the far end is ready.
+            Event::Message { .. } if one.began_ns.is_none() => {
+                one.began_ns = Some(now_ns);
+                if one.from_there {
+                    let command = format!("probe:close {} {REASON}", one.code);
+                    cx.send(id, talk::TEXT, command.as_bytes());
+                } else {
+                    cx.send(id, talk::CLOSE, &talk::close_payload(one.code, REASON));
+                }
+            }
+            Event::Ended(ending) => {
+                let took_ns = one.began_ns.map_or(0, |began_ns| now_ns - began_ns);
+                one.ending.get_or_insert((ending, took_ns));
+            }
+            Event::Answered(_) | Event::Failed(..) => one.id = None,
+            _ => return,
+        }
+        if self.tries.iter().all(|one| one.ending.is_some() || one.id.is_none()) {
+            cx.done();
+        }
+    }
+
+    fn fire(&mut self, cx: &mut Cx<'_>) {
+        cx.done();
+    }
+
+    fn judge(&self, facts: &Facts, _: &Plan) -> Verdict {
+        let mut verdict = Verdict::passed("codes and reasons arrive, in both directions");
+        let mut slowest_ns = 0;
+        for one in &self.tries {
+            if one.began_ns.is_none() {
+                continue;
+            }
+            let (sender, code) = (one.sender(), one.code);
+            let (id, title, seen) = match &one.ending {
+                Some((Ending::Close(seen, reason), took_ns)) if *seen == code => {
+                    slowest_ns = slowest_ns.max(*took_ns);
+                    if reason == REASON {
+                        continue;
+                    }
+                    let seen = format!("Close {code} from {sender} lost its reason");
+                    ("close-reason-lost", "A hop removes the reason of a Close.", seen)
+                }
+                Some((Ending::Close(seen, _), _)) => {
+                    let seen = format!("Close {code} from {sender} arrived as {seen}");
+                    ("close-code-changed", "A hop changes the code of a Close.", seen)
+                }
+                Some((Ending::Fin | Ending::Rst | Ending::Invalid(_), _)) => {
+                    let seen =
+                        format!("Close {code} from {sender}: the connection ended without it");
+                    (
+                        "close-lost",
+                        "A hop ends the connection instead of passing on the Close.",
+                        seen,
+                    )
+                }
+                None => {
+                    let seen = format!("Close {code} from {sender} was not answered within 8 s");
+                    ("close-lost", "A Close is not passed on.", seen)
+                }
+            };
+            if verdict.findings.iter().all(|found| found.id != id) {
+                let said = (title.to_owned(), seen);
+                verdict.findings.push(finding(Severity::Warning, id, said, (facts, Cause::Close)));
+            }
+        }
+        verdict.figure("slowest_ms", slowest_ns / 1_000_000);
+        if slowest_ns > SLOW_NS {
+            let said = (
+                "A close handshake takes long.".to_owned(),
+                format!("{} from our Close to the answer", shown_ns(slowest_ns)),
+            );
+            let found = finding(Severity::Warning, "close-slow", said, (facts, Cause::Close));
+            verdict.findings.push(found);
+        }
+        verdict
+    }
+}

@@ -1,0 +1,246 @@
+//! Which silence is cut, after how long, and how: sockets that are silent both ways, or on which
+//! only one side speaks or pings.
+
+use super::{Experiment, Wave, finding};
+use crate::engine::Id;
+use crate::probe::facts::{Cut, Facts, How, shown_ns};
+use crate::probe::habits::Cause;
+use crate::probe::report::{Severity, Verdict};
+use crate::probe::wire::{Ending, Event};
+use crate::probe::{Cx, Plan};
+use crate::proto::talk;
+use crate::time;
+
+/// How long after the end of the silence an answer may take.
+pub(super) const ANSWER_MS: u64 = 3_000;
+
+/// A far end that counts answers it, and one that echoes does so too.
+pub(super) const QUESTION: &[u8] = b"probe:count";
+
+/// How often a side that speaks does so: often enough for idle times that the patience can find.
+pub(super) fn interval_ms(patience_ms: u64) -> u64 {
+    (patience_ms / 8).clamp(250, 10_000)
+}
+
+/// Who speaks on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    /// Nobody, until this part of the patience (in eighths) has passed.
+    Silent {
+        eighths: u64,
+    },
+    Client,
+    Server,
+    ClientPings,
+    ServerPings,
+}
+
+impl Who {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Silent { .. } => "silent",
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::ClientPings => "client-pings",
+            Self::ServerPings => "server-pings",
+        }
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Silent { .. } => "Silent sockets are cut",
+            Self::Client => "Sockets on which only the client speaks are cut",
+            Self::Server => "Sockets on which only the server speaks are cut",
+            Self::ClientPings => "Sockets are cut although the client sends pings",
+            Self::ServerPings => "Sockets are cut although the server sends pings",
+        }
+    }
+}
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    sockets: Vec<Socket>,
+}
+
+#[derive(Clone, Debug)]
+struct Socket {
+    id: Id,
+    who: Who,
+    opened_ns: Option<u64>,
+    /// When its last question was sent; then an answer must come.
+    asked_ns: Option<u64>,
+    /// When the client speaks next.
+    next_ns: u64,
+    result: Option<Result<u64, Cut>>,
+}
+
+impl Socket {
+    fn cut(&mut self, how: How, now_ns: u64) {
+        let after_ns = now_ns - self.opened_ns.unwrap_or(now_ns);
+        self.result.get_or_insert(Err(Cut { how, after_ns }));
+    }
+
+    /// When the silence, or the watching, ends.
+    fn until_ns(&self, patience_ms: u64) -> u64 {
+        let eighths = if let Who::Silent { eighths } = self.who { eighths } else { 8 };
+        self.opened_ns.unwrap_or(0) + time::ms(patience_ms) * eighths / 8
+    }
+}
+
+impl Idle {
+    fn schedule(&mut self, cx: &mut Cx<'_>) {
+        let patience_ms = cx.shared.plan.patience_ms;
+        let open = self.sockets.iter().filter(|socket| socket.result.is_none());
+        let due = open.filter_map(|socket| {
+            socket.opened_ns?;
+            Some(match socket.asked_ns {
+                Some(asked_ns) => asked_ns + time::ms(ANSWER_MS),
+                None => socket.until_ns(patience_ms).min(socket.next_ns),
+            })
+        });
+        match due.min() {
+            Some(due_ns) => cx.wake_at(due_ns),
+            None if self.sockets.iter().all(|socket| socket.result.is_some()) => cx.done(),
+            None => {}
+        }
+    }
+}
+
+impl Experiment for Idle {
+    fn id(&self) -> &'static str {
+        "idle"
+    }
+
+    fn wave(&self) -> Wave {
+        Wave::Beside
+    }
+
+    fn begin(&mut self, cx: &mut Cx<'_>) {
+        let every = interval_ms(cx.shared.plan.patience_ms);
+        let counts = cx.shared.facts.hello.is_some();
+        let silent = [1, 2, 4, 6, 8].map(|eighths| (Who::Silent { eighths }, String::new()));
+        let mut all = silent.to_vec();
+        all.push((Who::ClientPings, String::new()));
+        if counts {
+            all.push((Who::Client, String::new()));
+            all.push((Who::Server, format!("every={every}ms")));
+            all.push((Who::ServerPings, format!("ping={}ms", every.max(1_000))));
+        }
+        for (who, query) in all {
+            let id = if counts { cx.sink(&query) } else { cx.socket(&query) };
+            let Some(id) = id else { continue };
+            let (opened_ns, asked_ns, next_ns, result) = (None, None, u64::MAX, None);
+            self.sockets.push(Socket { id, who, opened_ns, asked_ns, next_ns, result });
+        }
+    }
+
+    fn heard(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
+        let (now_ns, patience_ms) = (cx.now.mono_ns, cx.shared.plan.patience_ms);
+        let Some(socket) = self.sockets.iter_mut().find(|socket| socket.id == id) else { return };
+        match event {
+            Event::Opened(_) => {
+                socket.opened_ns = Some(now_ns);
+                if matches!(socket.who, Who::Client | Who::ClientPings) {
+                    socket.next_ns = now_ns + time::ms(interval_ms(patience_ms));
+                }
+            }
+            Event::Ended(Ending::Close(code, _)) => socket.cut(How::Close(code), now_ns),
+            Event::Ended(Ending::Fin) => socket.cut(How::Fin, now_ns),
+            Event::Ended(Ending::Rst | Ending::Invalid(_)) => socket.cut(How::Rst, now_ns),
+            // It never opened; `upgrade` and `spread` are about that.
+            Event::Answered(_) | Event::Failed(..) => socket.result = Some(Ok(0)),
+            // Not a Pong: hops may drop pings, or answer them.
+            Event::Message { bytes, .. }
+                if socket.asked_ns.is_some() && !bytes.starts_with(b"tick") =>
+            {
+                let open_ns = now_ns - socket.opened_ns.unwrap_or(now_ns);
+                socket.result.get_or_insert(Ok(open_ns));
+                cx.drop_wire(id);
+            }
+            _ => return,
+        }
+        self.schedule(cx);
+    }
+
+    fn fire(&mut self, cx: &mut Cx<'_>) {
+        let (now_ns, patience_ms) = (cx.now.mono_ns, cx.shared.plan.patience_ms);
+        for socket in &mut self.sockets {
+            if socket.result.is_some() || socket.opened_ns.is_none() {
+                continue;
+            }
+            match socket.asked_ns {
+                Some(asked_ns) if asked_ns + time::ms(ANSWER_MS) <= now_ns => {
+                    socket.cut(How::Hole, asked_ns);
+                }
+                None if socket.until_ns(patience_ms) <= now_ns => {
+                    socket.asked_ns = Some(now_ns);
+                    cx.send(socket.id, talk::TEXT, QUESTION);
+                }
+                None if socket.next_ns <= now_ns => {
+                    socket.next_ns = now_ns + time::ms(interval_ms(patience_ms));
+                    match socket.who {
+                        Who::ClientPings => cx.send(socket.id, talk::PING, b"idle"),
+                        _ => cx.send(socket.id, talk::TEXT, b"idle"),
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.schedule(cx);
+    }
+
+    fn judge(&self, facts: &Facts, plan: &Plan) -> Verdict {
+        let patience = shown_ns(time::ms(plan.patience_ms));
+        let mut verdict = Verdict::passed(format!("silence of {patience} is tolerated"));
+        // A busy socket was cut no later: silence was not the reason. How it was cut says nothing,
+        // since bytes on the way turn a FIN into an RST.
+        let margin_ns = time::ms(interval_ms(plan.patience_ms));
+        let is_age = |cut: &Cut| {
+            facts.age.as_ref().is_some_and(|age| age.after_ns <= cut.after_ns + margin_ns)
+        };
+        let survived =
+            self.sockets.iter().filter_map(|socket| match (socket.who, &socket.result) {
+                (Who::Silent { .. }, Some(Ok(ns))) => Some(*ns),
+                _ => None,
+            });
+        let survived_ns = survived.max().unwrap_or(0);
+        // Of the silent sockets one says it all: one that had not spoken yet, if there is one, as
+        // the answer to a late message may be an RST.
+        let mut sockets: Vec<&Socket> = self.sockets.iter().collect();
+        sockets.sort_by_key(|socket| socket.asked_ns.is_some());
+        let mut is_known = false;
+        for socket in sockets {
+            let Some(Err(cut)) = &socket.result else { continue };
+            if is_age(cut) || is_silent(socket) && is_known {
+                continue;
+            }
+            is_known |= is_silent(socket);
+            let after = match cut.how {
+                How::Hole => {
+                    format!("between {} and {}", shown_ns(survived_ns), shown_ns(cut.after_ns))
+                }
+                _ => format!("after {}", shown_ns(cut.after_ns)),
+            };
+            let said = (
+                format!("{} {after}.", socket.who.sentence()),
+                format!("the connection was {}", cut.how.verb()),
+            );
+            let id = format!("idle-{}-{}", socket.who.name(), cut.how.name());
+            let cause = Cause::Idle { how: cut.how, after_ns: cut.after_ns };
+            verdict.findings.push(finding(Severity::Error, id, said, (facts, cause)));
+            verdict.note = format!("silence is cut {after}");
+            if is_silent(socket) {
+                verdict.figure("cut_after_s", (cut.after_ns as f64 / 1e8).round() / 10.0);
+            }
+        }
+        if verdict.findings.is_empty() && facts.age.is_some() {
+            "cut no earlier than busy sockets".clone_into(&mut verdict.note);
+        }
+        verdict
+    }
+}
+
+fn is_silent(socket: &Socket) -> bool {
+    matches!(socket.who, Who::Silent { .. })
+}

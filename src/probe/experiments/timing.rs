@@ -1,0 +1,174 @@
+//! Round trips, and whether messages are delivered when they are sent or collected by a hop.
+
+use super::{Experiment, Wave, finding};
+use crate::engine::Id;
+use crate::probe::facts::{Facts, shown_ns};
+use crate::probe::habits::Cause;
+use crate::probe::report::{Severity, Verdict};
+use crate::probe::wire::{Event, Purpose};
+use crate::probe::{Cx, Plan};
+use crate::proto::talk;
+
+/// Round trips measured.
+const ROUNDS: usize = 8;
+/// Interval of the far end's pushes: the shortest that it allows.
+const PUSH_MS: u64 = 100;
+/// Pushes that are awaited.
+const PUSHES: usize = 14;
+/// A longer gap between two pushes means that something held them back.
+const GAP_NS: u64 = 300_000_000;
+/// Pushes that arrive within this time arrive together.
+const TOGETHER_NS: u64 = 20_000_000;
+/// The most that this process may be late for its clock to be trusted.
+const LAG_MAX_NS: u64 = 20_000_000;
+const LIMIT_MS: u64 = 5_000;
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(super) struct Timing {
+    echo: Option<Id>,
+    pushes: Option<Id>,
+    began_ns: u64,
+    connected_ns: u64,
+    sent_ns: u64,
+    connect_ns: Option<u64>,
+    upgrade_ns: Option<u64>,
+    messages_ns: Vec<u64>,
+    pings_ns: Vec<u64>,
+    arrivals_ns: Vec<u64>,
+}
+
+impl Timing {
+    fn next_round(&mut self, id: Id, cx: &mut Cx<'_>) {
+        self.sent_ns = cx.now.mono_ns;
+        if self.messages_ns.len() < ROUNDS {
+            cx.send(id, talk::TEXT, b"round trip");
+        } else if self.pings_ns.len() < ROUNDS {
+            cx.send(id, talk::PING, b"round trip");
+        } else {
+            cx.drop_wire(id);
+            self.finish_if_complete(cx);
+        }
+    }
+
+    fn finish_if_complete(&mut self, cx: &mut Cx<'_>) {
+        let pushed = self.pushes.is_none() || self.arrivals_ns.len() >= PUSHES;
+        if pushed && self.pings_ns.len() >= ROUNDS {
+            cx.done();
+        }
+    }
+
+    /// The longest time for which pushes were held back and then arrived together.
+    fn held_back_ns(&self) -> u64 {
+        let arrivals = &self.arrivals_ns;
+        let clump = |at: usize| {
+            let next = arrivals.get(at + 1)? - arrivals.get(at)?;
+            let gap = arrivals.get(at)? - arrivals.get(at.checked_sub(1)?)?;
+            (gap > GAP_NS && next < TOGETHER_NS).then_some(gap)
+        };
+        (1..arrivals.len()).filter_map(clump).max().unwrap_or(0)
+    }
+}
+
+impl Experiment for Timing {
+    fn id(&self) -> &'static str {
+        "timing"
+    }
+
+    fn wave(&self) -> Wave {
+        Wave::Timing
+    }
+
+    fn begin(&mut self, cx: &mut Cx<'_>) {
+        self.began_ns = cx.now.mono_ns;
+        let ask = cx.shared.ask("");
+        self.echo = cx.open(Purpose::Socket(ask));
+        if cx.shared.facts.hello.is_some() {
+            self.pushes = cx.sink(&format!("every={PUSH_MS}ms"));
+        }
+        cx.wake_in(LIMIT_MS);
+    }
+
+    fn heard(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
+        let now_ns = cx.now.mono_ns;
+        let took_ns = now_ns.saturating_sub(self.sent_ns);
+        if Some(id) == self.pushes {
+            match event {
+                Event::Message { bytes, .. } if bytes.starts_with(b"tick") => {
+                    self.arrivals_ns.push(now_ns);
+                    self.finish_if_complete(cx);
+                }
+                Event::Ended(_) | Event::Failed(..) | Event::Answered(_) => {
+                    self.pushes = None;
+                    self.finish_if_complete(cx);
+                }
+                _ => {}
+            }
+            return;
+        }
+        match event {
+            Event::Connected => {
+                self.connect_ns = Some(now_ns - self.began_ns);
+                self.connected_ns = now_ns;
+            }
+            Event::Opened(_) => {
+                self.upgrade_ns = Some(now_ns - self.connected_ns);
+                self.next_round(id, cx);
+            }
+            Event::Message { bytes, .. } if bytes == b"round trip" => {
+                self.messages_ns.push(took_ns);
+                self.next_round(id, cx);
+            }
+            Event::Pong(_) => {
+                self.pings_ns.push(took_ns);
+                self.next_round(id, cx);
+            }
+            _ => {}
+        }
+    }
+
+    fn fire(&mut self, cx: &mut Cx<'_>) {
+        cx.done();
+    }
+
+    fn judge(&self, facts: &Facts, _: &Plan) -> Verdict {
+        let median = |times: &[u64]| {
+            let mut times = times.to_vec();
+            times.sort_unstable();
+            times.get(times.len() / 2).copied()
+        };
+        let message_ns = median(&self.messages_ns);
+        let mut verdict = match message_ns {
+            Some(ns) => Verdict::passed(format!("a message and its answer take {}", shown_ns(ns))),
+            None => Verdict::unknown("no message was answered"),
+        };
+        let figures = [
+            ("connect_ms", self.connect_ns),
+            ("upgrade_ms", self.upgrade_ns),
+            ("message_ms", message_ns),
+            ("ping_ms", median(&self.pings_ns)),
+        ];
+        for (name, ns) in figures {
+            if let Some(ns) = ns {
+                verdict.figure(name, (ns as f64 / 1e3).round() / 1e3);
+            }
+        }
+        let held_ns = self.held_back_ns();
+        if held_ns > 0 && facts.lag_ns > LAG_MAX_NS {
+            let late = shown_ns(facts.lag_ns);
+            verdict.unknown = Some(format!("this machine is too busy to tell: {late} late"));
+        } else if held_ns > 0 {
+            let said = (
+                "A hop collects messages and delivers them in clumps.".to_owned(),
+                format!(
+                    "messages sent every {PUSH_MS} ms arrived together after {}",
+                    shown_ns(held_ns)
+                ),
+            );
+            let found = finding(Severity::Warning, "buffered", said, (facts, Cause::Buffering));
+            verdict.findings.push(found);
+            verdict.figure("held_back_ms", held_ns / 1_000_000);
+        }
+        verdict
+    }
+}

@@ -1,0 +1,355 @@
+//! The outcome of a probe: as a page, as JSON (schema 1), as `JUnit` XML, and as an exit code.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use super::Plan;
+use super::facts::Facts;
+use crate::units::show_time;
+
+/// Incremented when a field gets another meaning or another place.
+const SCHEMA: u32 = 1;
+/// Width of the page.
+const COLUMNS: usize = 96;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing needs to change.
+    Info,
+    /// WebSockets work, but something is changed on the way.
+    Warning,
+    /// WebSockets do not work, or will be cut.
+    Error,
+}
+
+impl Severity {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Something that the path does to WebSockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Stable name of the cause.
+    pub id: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it means, in a sentence.
+    pub title: String,
+    /// What was seen.
+    pub evidence: String,
+    /// The products that are known to do this, the most likely first.
+    pub hops: Vec<&'static str>,
+    /// What to change; lines to paste.
+    pub remedy: String,
+}
+
+/// The judgement of an experiment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verdict {
+    /// Why its question is not answered.
+    pub unknown: Option<String>,
+    /// What was found out, in a few words.
+    pub note: String,
+    /// Measurements.
+    pub figures: Vec<(&'static str, Value)>,
+    /// Empty: passed.
+    pub findings: Vec<Finding>,
+}
+
+impl Verdict {
+    pub(super) fn unknown(why: impl Into<String>) -> Self {
+        Self { unknown: Some(why.into()), ..Self::default() }
+    }
+
+    pub(super) fn passed(note: impl Into<String>) -> Self {
+        Self { note: note.into(), ..Self::default() }
+    }
+
+    pub(super) fn figure(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.figures.push((name, value.into()));
+    }
+
+    fn result(&self) -> &'static str {
+        match self {
+            Self { findings, .. } if findings.iter().any(|f| f.severity > Severity::Info) => {
+                "finding"
+            }
+            Self { unknown: Some(_), .. } => "unknown",
+            _ => "passed",
+        }
+    }
+}
+
+/// An experiment in the report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Its name.
+    pub id: &'static str,
+    /// How long it took.
+    pub took_ns: u64,
+    /// Its judgement.
+    pub verdict: Verdict,
+}
+
+/// A station of the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// `you`, `hop` or `server`.
+    pub role: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Further facts.
+    pub detail: String,
+}
+
+/// The outcome of a probe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    url: String,
+    far_end: &'static str,
+    path: Vec<Hop>,
+    outcomes: Vec<Outcome>,
+    /// Whether it ended early.
+    pub(super) interrupted: bool,
+    /// Requests and upgrades.
+    pub(super) requests: u32,
+    reached: bool,
+}
+
+impl Report {
+    pub(super) fn new(plan: &Plan, facts: &Facts) -> Self {
+        Self {
+            url: plan.url.clone(),
+            far_end: if facts.hello.is_some() { "wspulse" } else { "other" },
+            path: facts.path(plan),
+            outcomes: Vec::new(),
+            interrupted: false,
+            requests: 0,
+            reached: facts.reached,
+        }
+    }
+
+    pub(super) fn add(&mut self, id: &'static str, verdict: Verdict, took_ns: u64) {
+        self.outcomes.push(Outcome { id, took_ns, verdict });
+    }
+
+    /// All findings with the experiment that made them, the worst first.
+    #[must_use]
+    pub fn findings(&self) -> Vec<(&'static str, &Finding)> {
+        let all = self.outcomes.iter();
+        let all = all.flat_map(|of| of.verdict.findings.iter().map(|finding| (of.id, finding)));
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.severity));
+        all
+    }
+
+    /// The exit code: 3 if a finding is at least this bad, 1 if nothing answered.
+    #[must_use]
+    pub fn exit_code(&self, fail_on: Severity) -> u8 {
+        if self.findings().iter().any(|(_, finding)| finding.severity >= fail_on) && self.reached {
+            3
+        } else {
+            u8::from(!self.reached)
+        }
+    }
+
+    /// One line of JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let path = |hop: &Hop| json!({"role": hop.role, "name": hop.name, "detail": hop.detail});
+        let experiment = |of: &Outcome| {
+            let figures: Map<_, _> = of
+                .verdict
+                .figures
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect();
+            json!({
+                "id": of.id,
+                "result": of.verdict.result(),
+                "seconds": seconds(of.took_ns),
+                "note": of.verdict.unknown.as_ref().unwrap_or(&of.verdict.note),
+                "figures": figures,
+            })
+        };
+        let finding = |(id, finding): &(&str, &Finding)| {
+            json!({
+                "id": finding.id,
+                "severity": finding.severity.name(),
+                "experiment": id,
+                "title": finding.title,
+                "evidence": finding.evidence,
+                "hops": finding.hops,
+                "remedy": finding.remedy,
+            })
+        };
+        let report = json!({
+            "schema": SCHEMA,
+            "version": env!("CARGO_PKG_VERSION"),
+            "url": self.url,
+            "farEnd": self.far_end,
+            "interrupted": self.interrupted,
+            "requests": self.requests,
+            "path": self.path.iter().map(path).collect::<Vec<_>>(),
+            "experiments": self.outcomes.iter().map(experiment).collect::<Vec<_>>(),
+            "findings": self.findings().iter().map(finding).collect::<Vec<_>>(),
+        });
+        format!("{report}\n")
+    }
+
+    /// `JUnit` XML: one test case for each experiment.
+    #[must_use]
+    pub fn junit(&self) -> String {
+        let failed = self.outcomes.iter().filter(|of| of.verdict.result() == "finding").count();
+        let unknown = self.outcomes.iter().filter(|of| of.verdict.result() == "unknown").count();
+        let mut text = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"wspulse probe {}\" \
+             tests=\"{}\" failures=\"{failed}\" skipped=\"{unknown}\">\n",
+            xml(&self.url),
+            self.outcomes.len()
+        );
+        for of in &self.outcomes {
+            let verdict = &of.verdict;
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "  <testcase classname=\"wspulse.probe\" name=\"{}\" time=\"{:.3}\">",
+                of.id,
+                seconds(of.took_ns)
+            );
+            match verdict.result() {
+                "finding" => {
+                    for finding in &verdict.findings {
+                        let _ = write!(
+                            text,
+                            "\n    <failure type=\"{}\" message=\"{}\">{}\n{}</failure>",
+                            xml(&finding.id),
+                            xml(&finding.title),
+                            xml(&finding.evidence),
+                            xml(&finding.remedy)
+                        );
+                    }
+                    text.push_str("\n  ");
+                }
+                "unknown" => {
+                    let why = verdict.unknown.as_deref().unwrap_or_default();
+                    let _ = write!(text, "<skipped message=\"{}\"/>", xml(why));
+                }
+                _ => {}
+            }
+            text.push_str("</testcase>\n");
+        }
+        text.push_str("</testsuite>\n");
+        text
+    }
+
+    /// The report for people.
+    #[must_use]
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        let stations = self.path.iter().map(|hop| match &*hop.detail {
+            "" => hop.name.clone(),
+            detail => format!("{} ({detail})", hop.name),
+        });
+        wrap(&mut page, &stations.collect::<Vec<_>>().join(" → "), "", "    ");
+        page.push('\n');
+        let findings = self.findings();
+        for (_, finding) in &findings {
+            let head = format!("{}: {}", finding.severity.name(), finding.title);
+            wrap(&mut page, &head, "", "         ");
+            wrap(&mut page, &format!("seen:   {}", finding.evidence), "  ", "          ");
+            if !finding.hops.is_empty() {
+                wrap(
+                    &mut page,
+                    &format!("likely: {}", finding.hops.join(", ")),
+                    "  ",
+                    "          ",
+                );
+            }
+            for (at, line) in finding.remedy.lines().enumerate() {
+                let label = if at == 0 { "change: " } else { "        " };
+                // Not wrapped: it is to be pasted.
+                let _ = writeln!(page, "  {label}{line}");
+            }
+            let _ = writeln!(page, "  id:     {}\n", finding.id);
+        }
+        for of in &self.outcomes {
+            let verdict = &of.verdict;
+            let (sign, note) = match (verdict.result(), &verdict.unknown) {
+                ("finding", _) => ("FINDING", verdict.note.as_str()),
+                (_, Some(why)) => ("unknown", why.as_str()),
+                _ => ("ok", verdict.note.as_str()),
+            };
+            wrap(&mut page, &format!("{:<11} {sign:<8} {note}", of.id), "", &" ".repeat(21));
+        }
+        let bad = findings.iter().filter(|(_, finding)| finding.severity > Severity::Info).count();
+        let _ = match (self.reached, bad, self.interrupted) {
+            (false, ..) => writeln!(page, "\nNothing could be asked."),
+            (_, _, true) => writeln!(page, "\nInterrupted: only a part of the path was examined."),
+            (_, 0, _) => {
+                writeln!(page, "\nNothing found: this path carries WebSockets as they are.")
+            }
+            (_, 1, _) => writeln!(page, "\n1 finding."),
+            (_, n, _) => writeln!(page, "\n{n} findings."),
+        };
+        page
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    (ns as f64 / 1e6).round() / 1e3
+}
+
+/// Appends a paragraph, broken at blanks.
+fn wrap(page: &mut String, text: &str, first: &str, others: &str) {
+    let mut line = first.to_owned();
+    let mut is_empty = true;
+    for word in text.split(' ') {
+        let width = line.chars().count() + 1 + word.chars().count();
+        if width > COLUMNS && !is_empty {
+            page.push_str(line.trim_end());
+            page.push('\n');
+            others.clone_into(&mut line);
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    page.push_str(line.trim_end());
+    page.push('\n');
+}
+
+/// Escapes text for XML; control characters are not allowed there.
+fn xml(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            c if c.is_control() && c != '\n' => escaped.push('\u{fffd}'),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A time for a sentence.
+pub(super) fn shown_ns(ns: u64) -> String {
+    match ns {
+        0..10_000_000_000 => show_time(ns),
+        _ => format!("{:.0} s", ns as f64 / 1e9),
+    }
+}
