@@ -468,7 +468,7 @@ mod tests {
         }
     }
 
-    /// docs/FIGURES.md states 2 KiB per object.
+    /// The memory of the store is the number of objects times this, with names as long as they can be.
     #[test]
     fn an_object_stays_small() {
         let images: Vec<String> =
