@@ -468,7 +468,7 @@ mod tests {
         }
     }
 
-    /// The memory of the store is the number of objects times this, with names as long as they can be.
+    /// Times the number of objects, this is the memory of the store.
     #[test]
     fn an_object_stays_small() {
         let images: Vec<String> =
