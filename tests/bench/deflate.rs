@@ -10,7 +10,7 @@ use std::process::Stdio;
 use wspulse::load::padding;
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush};
 
-use crate::measure::{ROUNDS, cost, median};
+use crate::measure::{ROUNDS, cost, row};
 use crate::servers::{Server, on_core};
 
 const SHORT: (&str, &str) = ("64 × 20 B, compression agreed", "64 20 1 time 1500");
@@ -39,18 +39,6 @@ pub(crate) fn table(wanted: impl Fn(&str) -> bool) -> io::Result<()> {
         row(JSON.0, &pairs);
     }
     Ok(())
-}
-
-fn row(name: &str, pairs: &[(f64, f64)]) {
-    let ratios: Vec<f64> = pairs.iter().map(|(with, beside)| with / beside).collect();
-    let low = ratios.iter().copied().fold(f64::MAX, f64::min);
-    let high = ratios.iter().copied().fold(0.0, f64::max);
-    println!(
-        "| {name} | {:.2} | {low:.2}–{high:.2} | {:.2} µs | {:.2} µs |",
-        median(ratios),
-        median(pairs.iter().map(|pair| pair.0).collect()) / 1000.0,
-        median(pairs.iter().map(|pair| pair.1).collect()) / 1000.0,
-    );
 }
 
 /// Nanoseconds that `zlib-rs` takes for a message both ways, on the core of the servers.

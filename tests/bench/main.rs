@@ -2,7 +2,7 @@
 //! One command, one table, which is also in docs/FIGURES.md. Every figure is a ratio of two
 //! measurements made in turn, or counted by the kernel: these hold on a noisy machine.
 //! `cargo bench -- 'KiB'` makes some rows only, `cargo bench -- counted` what is not timed, and
-//! `cargo bench -- --beside './other-server {port}'` measures beside another WebSocket server.
+//! `cargo bench -- --beside plain --beside './other-server {port}'` measures beside these servers.
 
 #![expect(clippy::cast_precision_loss, reason = "a ratio of nanoseconds needs no 53rd bit")]
 
@@ -31,8 +31,11 @@ fn main() -> ExitCode {
         #[cfg(feature = "gateway")]
         ["ask", address] => gateway::ask(address),
         ["load", spec @ ..] => measure::load(spec),
-        ["--beside", command, only @ ..] => measure::table(Some(command), |name| wants(only, name)),
-        only => measure::table(None, |name| wants(only, name))
+        ["--beside", ..] => {
+            let (servers, only) = beside(&args);
+            measure::table(&servers, |name| wants(only, name))
+        }
+        only => measure::table(&["plain"], |name| wants(only, name))
             .and_then(|()| compression(only))
             .and_then(|()| if wants(only, "gateway") { through_gateway() } else { Ok(()) })
             .and_then(|()| if wants(only, "counted") { counts::table() } else { Ok(()) }),
@@ -66,6 +69,16 @@ fn through_gateway() -> std::io::Result<()> {
 #[expect(clippy::unnecessary_wraps, reason = "the other one can fail")]
 fn through_gateway() -> std::io::Result<()> {
     Ok(())
+}
+
+/// The servers to measure beside, and the words after them.
+fn beside<'a, 'b>(mut args: &'a [&'b str]) -> (Vec<&'b str>, &'a [&'b str]) {
+    let mut servers = Vec::new();
+    while let ["--beside", command, rest @ ..] = args {
+        servers.push(*command);
+        args = rest;
+    }
+    (servers, args)
 }
 
 /// All rows, or those that have one of these words in their names.

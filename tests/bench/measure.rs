@@ -10,7 +10,7 @@ use wspulse::proto::upgrade::Ask;
 
 use crate::servers::{Server, on_core};
 
-pub(crate) const ROUNDS: usize = 7;
+pub(crate) const ROUNDS: usize = 9;
 const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
 /// Name; clients, bytes, messages under way, and how long they go on.
@@ -102,29 +102,46 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// The rows that are wanted, beside a plain TCP echo or another server.
-pub(crate) fn table(beside: Option<&str>, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
-    println!("| server CPU a message | ratio, median of {ROUNDS} | min–max | wspulse | other |");
-    println!("|---|---|---|---|---|");
+/// The rows that are wanted, each server in turn: wspulse, and these other ones. A command starts
+/// another WebSocket server; `plain` is the plain TCP echo.
+pub(crate) fn table(beside: &[&str], wanted: impl Fn(&str) -> bool) -> io::Result<()> {
+    println!(
+        "| server CPU a message | beside | ratio, median of {ROUNDS} | min–max | wspulse | other |"
+    );
+    println!("|---|---|---|---|---|---|");
     for (name, spec) in WORKLOADS.iter().filter(|(name, _)| wanted(name)) {
         let ours = Server::wspulse()?;
-        let (other, server_kind) = match beside {
-            Some(command) => (Server::other(command)?, "websocket"),
-            None => (Server::plain()?, "plain"),
-        };
-        let mut pairs = Vec::new();
-        for _ in 0..ROUNDS {
-            pairs.push((cost(&ours, "websocket", spec)?, cost(&other, server_kind, spec)?));
+        let mut others = Vec::new();
+        for command in beside {
+            others.push(match *command {
+                "plain" => (Server::plain()?, "plain"),
+                command => (Server::other(command)?, "websocket"),
+            });
         }
-        let ratios: Vec<f64> = pairs.iter().map(|(ours, other)| ours / other).collect();
-        let low = ratios.iter().copied().fold(f64::MAX, f64::min);
-        let high = ratios.iter().copied().fold(0.0, f64::max);
-        println!(
-            "| {name} | {:.2} | {low:.2}–{high:.2} | {:.2} µs | {:.2} µs |",
-            median(ratios),
-            median(pairs.iter().map(|pair| pair.0).collect()) / 1000.0,
-            median(pairs.iter().map(|pair| pair.1).collect()) / 1000.0,
-        );
+        let mut pairs = vec![Vec::new(); others.len()];
+        for _ in 0..ROUNDS {
+            let ours_ns = cost(&ours, "websocket", spec)?;
+            for ((other, server_kind), pairs) in others.iter().zip(&mut pairs) {
+                pairs.push((ours_ns, cost(other, server_kind, spec)?));
+            }
+        }
+        for (command, pairs) in beside.iter().zip(&pairs) {
+            let program = command.split(' ').next().unwrap_or_default();
+            row(&format!("{name} | {program}"), pairs);
+        }
     }
     Ok(())
+}
+
+/// One row: the ratio of these pairs, and both medians.
+pub(crate) fn row(name: &str, pairs: &[(f64, f64)]) {
+    let ratios: Vec<f64> = pairs.iter().map(|(ours, other)| ours / other).collect();
+    let low = ratios.iter().copied().fold(f64::MAX, f64::min);
+    let high = ratios.iter().copied().fold(0.0, f64::max);
+    println!(
+        "| {name} | {:.2} | {low:.2}–{high:.2} | {:.2} µs | {:.2} µs |",
+        median(ratios),
+        median(pairs.iter().map(|pair| pair.0).collect()) / 1000.0,
+        median(pairs.iter().map(|pair| pair.1).collect()) / 1000.0,
+    );
 }

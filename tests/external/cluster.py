@@ -137,7 +137,7 @@ def in_a_pod():
 
 def comes_back():
     with Api(tls=context()) as api, Server(env={"KUBECONFIG": kubeconfig(api.url())}) as server:
-        viewer = Viewer(server)
+        viewer = Viewer(server, budget_s=25)  # the last pause may be 16 s long
         viewer.until("synced")
         api.stop()
         began = time.monotonic()

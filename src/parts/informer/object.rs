@@ -468,7 +468,7 @@ mod tests {
         }
     }
 
-    /// docs/FIGURES.md states 2 KiB per object.
+    /// Times the number of objects, this is the memory of the store.
     #[test]
     fn an_object_stays_small() {
         let images: Vec<String> =
