@@ -5,6 +5,10 @@
 use super::facts::{Facts, How, shown_ns};
 use super::wire::Response;
 
+/// A habit that explains how and when a socket was cut.
+const FIT_MAX: u32 = 3;
+/// Added for a hop that was recognized on the path.
+const ON_PATH: u32 = 4;
 /// Suspects that are named, at most.
 const SUSPECTS_MAX: usize = 4;
 
@@ -509,7 +513,7 @@ impl Habit {
         if setting.is_empty() || !same_kind {
             return 0;
         }
-        1 + 2 * u32::from(same_time)
+        if same_time { FIT_MAX } else { 1 }
     }
 }
 
@@ -548,7 +552,7 @@ pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String
         return explain_setting(&on_path, cause);
     };
     let idle = matches!(cause, Cause::Idle { .. });
-    let mut suspects: Vec<(u32, &Habit)> = HABITS
+    let scored: Vec<(u32, &Habit)> = HABITS
         .iter()
         .filter_map(|habit| {
             let (times, setting) = if idle {
@@ -560,18 +564,21 @@ pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String
             let is_seen = on_path.iter().any(|seen| std::ptr::eq(*seen, habit));
             match (is_seen, fit) {
                 // Its setting is the user's, so the time proves nothing.
-                (true, 1..) => Some((fit + 4, habit)),
+                (true, 1..) => Some((fit + ON_PATH, habit)),
                 // Only its default fits.
-                (false, 3..) => Some((fit, habit)),
+                (false, FIT_MAX) => Some((fit, habit)),
                 _ => None,
             }
         })
         .collect();
-    suspects.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
+    let mut suspects: Vec<&Habit> = Vec::new();
+    for score in (1..=FIT_MAX + ON_PATH).rev() {
+        suspects.extend(scored.iter().filter(|(has, _)| *has == score).map(|(_, habit)| *habit));
+    }
     suspects.truncate(SUSPECTS_MAX);
     let mut lines: Vec<String> = suspects
         .iter()
-        .map(|(_, habit)| {
+        .map(|habit| {
             let setting = if idle { habit.idle_setting } else { habit.age_setting };
             let doubt =
                 if habit.doubt.is_empty() { String::new() } else { format!(" ({})", habit.doubt) };
@@ -590,7 +597,7 @@ pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String
     } else {
         lines.push("or close earlier and let clients reconnect (wspulse: --max-age)".to_owned());
     }
-    (suspects.iter().map(|(_, habit)| habit.name).collect(), lines.join("\n"))
+    (suspects.iter().map(|habit| habit.name).collect(), lines.join("\n"))
 }
 
 fn explain_setting(on_path: &[&'static Habit], cause: Cause) -> (Vec<&'static str>, String) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::Plan;
 use super::facts::Facts;
@@ -144,10 +144,13 @@ impl Report {
     /// All findings with the experiment that made them, the worst first.
     #[must_use]
     pub fn findings(&self) -> Vec<(&'static str, &Finding)> {
-        let all = self.outcomes.iter();
-        let all = all.flat_map(|of| of.verdict.findings.iter().map(|finding| (of.id, finding)));
-        let mut all: Vec<_> = all.collect();
-        all.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.severity));
+        let mut all = Vec::new();
+        for severity in [Severity::Error, Severity::Warning, Severity::Info] {
+            for of in &self.outcomes {
+                let found = of.verdict.findings.iter().filter(|found| found.severity == severity);
+                all.extend(found.map(|found| (of.id, found)));
+            }
+        }
         all
     }
 
@@ -164,44 +167,45 @@ impl Report {
     /// One line of JSON.
     #[must_use]
     pub fn json(&self) -> String {
-        let path = |hop: &Hop| json!({"role": hop.role, "name": hop.name, "detail": hop.detail});
-        let experiment = |of: &Outcome| {
-            let figures: Map<_, _> = of
-                .verdict
-                .figures
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), value.clone()))
-                .collect();
-            json!({
-                "id": of.id,
-                "result": of.verdict.result(),
-                "seconds": seconds(of.took_ns),
-                "note": of.verdict.unknown.as_ref().unwrap_or(&of.verdict.note),
-                "figures": figures,
-            })
-        };
-        let finding = |(id, finding): &(&str, &Finding)| {
-            json!({
-                "id": finding.id,
-                "severity": finding.severity.name(),
-                "experiment": id,
-                "title": finding.title,
-                "evidence": finding.evidence,
-                "hops": finding.hops,
-                "remedy": finding.remedy,
-            })
-        };
-        let report = json!({
-            "schema": SCHEMA,
-            "version": env!("CARGO_PKG_VERSION"),
-            "url": self.url,
-            "farEnd": self.far_end,
-            "interrupted": self.interrupted,
-            "requests": self.requests,
-            "path": self.path.iter().map(path).collect::<Vec<_>>(),
-            "experiments": self.outcomes.iter().map(experiment).collect::<Vec<_>>(),
-            "findings": self.findings().iter().map(finding).collect::<Vec<_>>(),
+        let path = self.path.iter().map(|hop| {
+            object(&[
+                ("role", hop.role.into()),
+                ("name", hop.name.as_str().into()),
+                ("detail", hop.detail.as_str().into()),
+            ])
         });
+        let experiments = self.outcomes.iter().map(|of| {
+            let verdict = &of.verdict;
+            object(&[
+                ("id", of.id.into()),
+                ("result", verdict.result().into()),
+                ("seconds", seconds(of.took_ns).into()),
+                ("note", verdict.unknown.as_deref().unwrap_or(&verdict.note).into()),
+                ("figures", object(&verdict.figures)),
+            ])
+        });
+        let findings = self.findings().into_iter().map(|(id, finding)| {
+            object(&[
+                ("id", finding.id.as_str().into()),
+                ("severity", finding.severity.name().into()),
+                ("experiment", id.into()),
+                ("title", finding.title.as_str().into()),
+                ("evidence", finding.evidence.as_str().into()),
+                ("hops", Value::Array(finding.hops.iter().map(|hop| (*hop).into()).collect())),
+                ("remedy", finding.remedy.as_str().into()),
+            ])
+        });
+        let report = object(&[
+            ("schema", SCHEMA.into()),
+            ("version", env!("CARGO_PKG_VERSION").into()),
+            ("url", self.url.as_str().into()),
+            ("farEnd", self.far_end.into()),
+            ("interrupted", self.interrupted.into()),
+            ("requests", self.requests.into()),
+            ("path", Value::Array(path.collect())),
+            ("experiments", Value::Array(experiments.collect())),
+            ("findings", Value::Array(findings.collect())),
+        ]);
         format!("{report}\n")
     }
 
@@ -302,6 +306,11 @@ impl Report {
         };
         page
     }
+}
+
+/// A function and not the macro `json!`, which writes the same code at each place.
+fn object(fields: &[(&'static str, Value)]) -> Value {
+    Value::Object(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
 }
 
 fn seconds(ns: u64) -> f64 {

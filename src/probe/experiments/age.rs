@@ -100,13 +100,12 @@ impl Experiment for Age {
         let after = shown_ns(cut.after_ns);
         let mut verdict = Verdict::passed(format!("a busy socket was cut after {after}"));
         verdict.figure("cut_after_s", (cut.after_ns as f64 / 1e8).round() / 10.0);
-        let said = (
-            format!("Sockets are cut after {after}, busy or not."),
-            format!("a socket with messages both ways was {}", cut.how.verb()),
-        );
+        let title = format!("Sockets are cut after {after}, busy or not.");
+        let said =
+            (title.as_str(), format!("a socket with messages both ways was {}", cut.how.verb()));
         let id = format!("age-{}", cut.how.name());
         let cause = Cause::Age { how: cut.how, after_ns: cut.after_ns };
-        verdict.findings.push(finding(Severity::Error, id, said, (facts, cause)));
+        verdict.findings.push(finding(Severity::Error, &id, said, (facts, cause)));
         verdict
     }
 }

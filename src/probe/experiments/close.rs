@@ -121,14 +121,14 @@ impl Experiment for Close {
                 }
             };
             if verdict.findings.iter().all(|found| found.id != id) {
-                let said = (title.to_owned(), seen);
+                let said = (title, seen);
                 verdict.findings.push(finding(Severity::Warning, id, said, (facts, Cause::Close)));
             }
         }
         verdict.figure("slowest_ms", slowest_ns / 1_000_000);
         if slowest_ns > SLOW_NS {
             let said = (
-                "A close handshake takes long.".to_owned(),
+                "A close handshake takes long.",
                 format!("{} from our Close to the answer", shown_ns(slowest_ns)),
             );
             let found = finding(Severity::Warning, "close-slow", said, (facts, Cause::Close));

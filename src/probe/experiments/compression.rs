@@ -155,7 +155,7 @@ impl Experiment for Compression {
             };
             let mut verdict = Verdict::passed("removed on the way");
             let title = "A hop removes compression: messages take more bytes than needed.";
-            let said = (title.to_owned(), seen.to_owned());
+            let said = (title, seen.to_owned());
             let cause = (facts, Cause::Headers);
             verdict.findings.push(finding(Severity::Warning, "compression-stripped", said, cause));
             return verdict;
@@ -169,7 +169,7 @@ impl Experiment for Compression {
         }
         let mut verdict = Verdict::passed("agreed on, but does not work");
         let said = (
-            "Compression is agreed on, but compressed messages do not get through.".to_owned(),
+            "Compression is agreed on, but compressed messages do not get through.",
             match self.echoed {
                 Some(_) => "a compressed message came back damaged, or ended the connection",
                 None => "a compressed message was not answered within 5 s",

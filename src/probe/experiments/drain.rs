@@ -140,7 +140,7 @@ impl Experiment for Drain {
     fn judge(&self, facts: &Facts, _: &Plan) -> Verdict {
         let mut verdict = Verdict::passed("sockets are closed with 1001, and new ones open");
         let mut add = |severity, id: &str, title: &str, seen: String| {
-            let said = (title.to_owned(), seen);
+            let said = (title, seen);
             verdict.findings.push(finding(severity, id, said, (facts, Cause::Drain)));
         };
         if let Some(why) = &self.refused {
@@ -168,19 +168,14 @@ impl Experiment for Drain {
                 verdict.figure("new_socket_ms", gap_ns / 1_000_000);
                 verdict.note = format!("{} on {}", verdict.note, shown(server));
                 if gap_ns > SLOW_NS {
-                    let said = (
-                        "After a drain it takes long until a new socket opens.".to_owned(),
-                        shown_ns(gap_ns),
-                    );
+                    let said =
+                        ("After a drain it takes long until a new socket opens.", shown_ns(gap_ns));
                     let cause = (facts, Cause::Drain);
                     verdict.findings.push(finding(Severity::Warning, "drain-slow", said, cause));
                 }
             }
             None if closed + cut > 0 => {
-                let said = (
-                    "After the drain no new socket opens.".to_owned(),
-                    "none within 60 s".to_owned(),
-                );
+                let said = ("After the drain no new socket opens.", "none within 60 s".to_owned());
                 let cause = (facts, Cause::Drain);
                 verdict.findings.push(finding(Severity::Warning, "drain-slow", said, cause));
             }

@@ -175,7 +175,7 @@ impl Experiment for Frames {
         let mut verdict = Verdict::passed("0 bytes to 1MiB, text and binary, arrive as sent");
         verdict.figure("intact", self.intact);
         let mut add = |severity, id: &str, title: &str, seen: String, cause| {
-            let said = (title.to_owned(), seen);
+            let said = (title, seen);
             verdict.findings.push(finding(severity, id, said, (facts, cause)));
         };
         match &self.spoiled {

@@ -34,7 +34,7 @@ impl Experiment for Http {
         let Some(hello) = &facts.hello else { return Verdict::unknown(super::NEEDS_WSPULSE) };
         let mut verdict = Verdict::passed("the request arrives as it was sent");
         let mut add = |severity, id: &str, title: &str, seen: String, cause| {
-            let said = (title.to_owned(), seen);
+            let said = (title, seen);
             verdict.findings.push(finding(severity, id, said, (facts, cause)));
         };
         let host = hello.field("host").unwrap_or_default();

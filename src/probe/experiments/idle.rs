@@ -207,10 +207,10 @@ impl Experiment for Idle {
         let survived_ns = survived.max().unwrap_or(0);
         // Of the silent sockets one says it all: one that had not spoken yet, if there is one, as
         // the answer to a late message may be an RST.
-        let mut sockets: Vec<&Socket> = self.sockets.iter().collect();
-        sockets.sort_by_key(|socket| socket.asked_ns.is_some());
+        let asked = |asked| move |socket: &&Socket| socket.asked_ns.is_some() == asked;
+        let sockets = self.sockets.iter().filter(asked(false));
         let mut is_known = false;
-        for socket in sockets {
+        for socket in sockets.chain(self.sockets.iter().filter(asked(true))) {
             let Some(Err(cut)) = &socket.result else { continue };
             if is_age(cut) || is_silent(socket) && is_known {
                 continue;
@@ -222,13 +222,11 @@ impl Experiment for Idle {
                 }
                 _ => format!("after {}", shown_ns(cut.after_ns)),
             };
-            let said = (
-                format!("{} {after}.", socket.who.sentence()),
-                format!("the connection was {}", cut.how.verb()),
-            );
+            let title = format!("{} {after}.", socket.who.sentence());
+            let said = (title.as_str(), format!("the connection was {}", cut.how.verb()));
             let id = format!("idle-{}-{}", socket.who.name(), cut.how.name());
             let cause = Cause::Idle { how: cut.how, after_ns: cut.after_ns };
-            verdict.findings.push(finding(Severity::Error, id, said, (facts, cause)));
+            verdict.findings.push(finding(Severity::Error, &id, said, (facts, cause)));
             verdict.note = format!("silence is cut {after}");
             if is_silent(socket) {
                 verdict.figure("cut_after_s", (cut.after_ns as f64 / 1e8).round() / 10.0);

@@ -99,7 +99,7 @@ impl Experiment for Limits {
             && (hops || largest == 0)
         {
             let said = (
-                "A hop accepts only small request heads: cookies and tokens do not fit.".to_owned(),
+                "A hop accepts only small request heads: cookies and tokens do not fit.",
                 format!("a field of {size} bytes: {}", shown(how)),
             );
             let found = finding(Severity::Warning, "head-limit", said, (facts, Cause::Head));

@@ -15,7 +15,7 @@ mod timing;
 mod tls;
 mod upgrade;
 
-use core::fmt::Debug;
+use core::fmt;
 
 use super::facts::Facts;
 use super::habits::{self, Cause};
@@ -40,7 +40,7 @@ pub(super) enum Wave {
 }
 
 /// A question about the path. See [`super`].
-pub(super) trait Experiment: Debug {
+pub(super) trait Experiment {
     /// Its name in reports.
     fn id(&self) -> &'static str;
 
@@ -67,6 +67,13 @@ pub(super) trait Experiment: Debug {
 
     /// What the evidence means.
     fn judge(&self, facts: &Facts, plan: &Plan) -> Verdict;
+}
+
+/// Does not show the evidence, which would add code for every experiment.
+impl fmt::Debug for dyn Experiment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
 }
 
 /// All experiments of a plan, in the order of the report.
@@ -107,10 +114,10 @@ fn needs_wspulse(shared: &Shared) -> Option<&'static str> {
 /// A finding; the table of habits names the hops and the remedy.
 fn finding(
     severity: Severity,
-    id: impl Into<String>,
-    (title, evidence): (String, String),
+    id: &str,
+    (title, evidence): (&str, String),
     (facts, cause): (&Facts, Cause),
 ) -> Finding {
     let (hops, remedy) = habits::explain(facts, cause);
-    Finding { id: id.into(), severity, title, evidence, hops, remedy }
+    Finding { id: id.to_owned(), severity, title: title.to_owned(), evidence, hops, remedy }
 }

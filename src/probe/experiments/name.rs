@@ -100,7 +100,7 @@ impl Experiment for Name {
                     let (other, expected) = *first.get_or_insert((*ip, *status));
                     if expected != *status {
                         let said = (
-                            "The addresses of this name do not serve the same.".to_owned(),
+                            "The addresses of this name do not serve the same.",
                             format!("{other} answers {expected}, {ip} answers {status}"),
                         );
                         let found = finding(
@@ -114,8 +114,7 @@ impl Experiment for Name {
                 }
                 Some(Answer::Dead(why)) => {
                     let said = (
-                        "An address of this name does not answer: clients that choose it wait."
-                            .to_owned(),
+                        "An address of this name does not answer: clients that choose it wait.",
                         format!("{ip}: {why}"),
                     );
                     let found =

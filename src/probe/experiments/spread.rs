@@ -160,7 +160,7 @@ impl Experiment for Spread {
         });
         if let Some(why) = refused {
             let said = (
-                "Not all sockets can be open at once.".to_owned(),
+                "Not all sockets can be open at once.",
                 format!("{open} of {} opened; another: {why}", plan.sockets),
             );
             let found = finding(Severity::Warning, "socket-limit", said, (facts, Cause::Sockets));
@@ -171,7 +171,7 @@ impl Experiment for Spread {
             let shares = servers.iter().take(8);
             let shares = shares.map(|(name, count)| format!("{}: {count}", shown(name)));
             let said = (
-                "The servers do not get equally many sockets.".to_owned(),
+                "The servers do not get equally many sockets.",
                 shares.collect::<Vec<_>>().join(", "),
             );
             let found = finding(Severity::Warning, "uneven", said, (facts, Cause::Spread));
@@ -179,7 +179,7 @@ impl Experiment for Spread {
         }
         if self.cookie.is_some() && servers.len() > 1 && counts(&self.with_cookie).len() == 1 {
             let said = (
-                "A cookie ties clients to a server: new servers get only new clients.".to_owned(),
+                "A cookie ties clients to a server: new servers get only new clients.",
                 format!(
                     "{WITH_COOKIE} sockets with the cookie reached one server, {open} without \
                         it {}",

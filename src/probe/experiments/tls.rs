@@ -90,7 +90,7 @@ impl Experiment for Tls {
             None => Verdict::unknown("no TLS connection"),
         };
         let mut add = |severity, id: &str, title: &str, seen: String| {
-            let said = (title.to_owned(), seen);
+            let said = (title, seen);
             verdict.findings.push(finding(severity, id, said, (facts, Cause::Certificate)));
         };
         if let Some(fault) = facts.distrust {
@@ -121,8 +121,7 @@ impl Experiment for Tls {
             Some(Answer::Refused(how)) => {
                 let said = (
                     "The server announces WebSockets over HTTP/2 and refuses them: some browsers \
-                     fail."
-                        .to_owned(),
+                     fail.",
                     format!("an extended CONNECT (RFC 8441): {how}"),
                 );
                 let cause = (facts, Cause::ExtendedConnect);

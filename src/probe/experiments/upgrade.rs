@@ -234,7 +234,7 @@ impl Upgrade {
                     _ => "; the far end received another Origin",
                 });
             }
-            let said = (title.to_owned(), seen);
+            let said = (title, seen);
             let found = finding(Severity::Warning, "foreign-origin", said, (facts, cause));
             verdict.findings.push(found);
         }
@@ -245,7 +245,7 @@ impl Upgrade {
                 Some(false) => "the far end received the upgrade without Sec-WebSocket-Protocol",
                 _ => "the far end received Sec-WebSocket-Protocol, but the 101 arrived without it",
             };
-            let said = ("A hop removes subprotocols.".to_owned(), seen.to_owned());
+            let said = ("A hop removes subprotocols.", seen.to_owned());
             let found =
                 finding(Severity::Warning, "subprotocol-lost", said, (facts, Cause::Subprotocol));
             verdict.findings.push(found);
@@ -296,13 +296,13 @@ impl Upgrade {
             && String::from_utf8_lossy(&whoami.body).contains("\"httpVersion\":\"1.0\"")
         {
             let said = (
-                "A hop speaks HTTP/1.0 to the server, which has no upgrade.".to_owned(),
+                "A hop speaks HTTP/1.0 to the server, which has no upgrade.",
                 "GET /whoami arrives there as HTTP/1.0".to_owned(),
             );
             let cause = (facts, Cause::Version);
             verdict.findings.push(finding(Severity::Warning, "http-10-hop", said, cause));
         }
-        let said = (title.to_owned(), seen);
+        let said = (title, seen);
         verdict.findings.push(finding(Severity::Error, id, said, (facts, cause)));
         verdict
     }
@@ -330,7 +330,7 @@ fn judge_failure(failure: Failure, facts: &Facts) -> Verdict {
         ),
     };
     let mut verdict = Verdict::passed(failure.to_string());
-    let said = (title.to_owned(), failure.to_string());
+    let said = (title, failure.to_string());
     verdict.findings.push(finding(Severity::Error, id, said, (facts, cause)));
     verdict
 }
