@@ -167,17 +167,19 @@ trafficPolicy: {connectionPool: {tcp: {idleTimeout: 0s}}}",
         age_setting: "VirtualService http: [{timeout: 0s, route: […]}]",
         ..PLAIN
     },
-    // traefik CHANGELOG.md, server_entrypoint_tcp.go; 2.11.1 and 3.0.0-rc4 cut after 2 s.
+    // traefik CHANGELOG.md, server_entrypoint_tcp.go: 2.11.1 and 3.0.0-rc4 cut after 2 s. Its
+    // timeouts do not cut WebSockets (measured with 3.7).
     Habit {
         name: "Traefik",
-        tells: &[Request("x-forwarded-server", "")],
-        idle: (180, &[Fin]),
+        tells: &[
+            Request("x-forwarded-server", ""),
+            Page("no available server"),
+            Page("Bad Gateway"),
+        ],
         age: (2, &[Fin]),
-        idle_setting: "--entryPoints.NAME.transport.respondingTimeouts.readTimeout=0
---entryPoints.NAME.transport.respondingTimeouts.idleTimeout=3600s",
         age_setting: "update Traefik: 2.11.1 and 3.0.0-rc4 cut after 2 s
 --entryPoints.NAME.transport.lifeCycle.graceTimeOut=60s",
-        doubt: "reports contradict each other",
+        ..PLAIN
     },
     // caddyserver/website reverse_proxy.md, streaming.go.
     Habit {
@@ -542,7 +544,7 @@ impl Tell {
 
 /// Whether an error page begins like this, from a server that does not name itself.
 fn is_page(response: &Response, part: &str) -> bool {
-    response.field("server").is_none() && String::from_utf8_lossy(&response.body).contains(part)
+    response.field("server").is_none() && response.body.starts_with(part.as_bytes())
 }
 
 /// The likely hops, the most likely first, and what to change.
@@ -587,7 +589,10 @@ pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String
         .collect();
     if suspects.is_empty() {
         let after = shown_ns(after_ns);
-        lines.push(format!("no hop that is known does this: look for a timeout of about {after}"));
+        let about = if how == How::Hole { "at most" } else { "about" };
+        lines.push(format!("no known hop does this: look for a timeout of {about} {after}"));
+    } else {
+        lines.push("or the same in a hop behind it, which does not name itself".to_owned());
     }
     if idle {
         let half_s = (after_ns / 2_000_000_000).clamp(1, 30);

@@ -18,6 +18,8 @@ const STEP_MS: u64 = 10_000;
 const MESSAGE_MAX: usize = 2 << 20;
 /// Most bytes kept of a response's body.
 const BODY_MAX: usize = 64 * 1024;
+/// Most bytes kept of the page with which an upgrade is refused.
+const PAGE_MAX: usize = 256;
 const LIMITS: Limits = Limits { head_bytes: 32 * 1024, body_bytes: u64::MAX };
 
 /// What a connection is for.
@@ -230,6 +232,9 @@ impl Wire {
                     }
                     Ok(Some(Reply::Refused(_))) => {
                         self.stage = Stage::Ended;
+                        // The page of an error names the hop, if it arrives with the head.
+                        let page = &bytes[..bytes.len().min(PAGE_MAX)];
+                        self.response.body.extend_from_slice(page);
                         events.push(Event::Answered(std::mem::take(&mut self.response)));
                     }
                     Err(fault) => return self.fail(Failure::Upgrade(fault), events),

@@ -201,7 +201,7 @@ impl Experiment for Frames {
                     Spoiled::Unanswered => format!("{what} was not answered within 10 s"),
                     _ => format!("the connection ended at {what}"),
                 };
-                let title = "Large messages do not get through.";
+                let title = "Messages of some sizes do not get through.";
                 add(Severity::Error, "size-limit", title, seen, Cause::Size);
             }
         }
