@@ -577,7 +577,9 @@ pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String
     for score in (1..=FIT_MAX + ON_PATH).rev() {
         suspects.extend(scored.iter().filter(|(has, _)| *has == score).map(|(_, habit)| *habit));
     }
-    suspects.truncate(SUSPECTS_MAX);
+    let explained = scored.iter().filter(|(score, _)| *score == FIT_MAX + ON_PATH).count();
+    // Others need not be suspected.
+    suspects.truncate(if explained > 0 { explained } else { SUSPECTS_MAX });
     let mut lines: Vec<String> = suspects
         .iter()
         .map(|habit| {

@@ -85,7 +85,7 @@ impl Experiment for Http {
             add(Severity::Info, "hops-named", title, names.join(", "), Cause::None);
         }
         if !added.is_empty() {
-            verdict.note = format!("{} fields are added on the way", added.len());
+            verdict.note = format!("hops add {} to it", shown(&added.join(", ")));
         }
         verdict
     }
