@@ -1,7 +1,5 @@
 //! How many sockets open at once, how they are spread over servers, and whether a cookie decides.
 
-use std::collections::BTreeMap;
-
 use super::{Experiment, finding};
 use crate::engine::Id;
 use crate::probe::facts::{Facts, Hello, shown};
@@ -91,11 +89,13 @@ impl Spread {
 }
 
 /// How many sockets each server got.
-fn counts(sockets: &[Socket]) -> BTreeMap<&str, usize> {
-    let mut counts = BTreeMap::new();
+fn counts(sockets: &[Socket]) -> Vec<(&str, usize)> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
     for socket in sockets {
-        if let State::Open(Some(name)) = &socket.state {
-            *counts.entry(name.as_str()).or_default() += 1;
+        let State::Open(Some(name)) = &socket.state else { continue };
+        match counts.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((name, 1)),
         }
     }
     counts
@@ -166,7 +166,7 @@ impl Experiment for Spread {
             let found = finding(Severity::Warning, "socket-limit", said, (facts, Cause::Sockets));
             verdict.findings.push(found);
         }
-        let numbers: Vec<usize> = servers.values().copied().collect();
+        let numbers: Vec<usize> = servers.iter().map(|(_, count)| *count).collect();
         if is_uneven(&numbers) {
             let shares = servers.iter().take(8);
             let shares = shares.map(|(name, count)| format!("{}: {count}", shown(name)));
