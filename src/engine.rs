@@ -237,10 +237,15 @@ pub enum Action {
 /// Protocol logic without I/O. See the module's head for the order of calls.
 pub trait Engine {
     /// Whether it measures latency: then the clock is read for each stream, not once a turn.
-    const MEASURES: bool = false;
+    fn measures(&self) -> bool {
+        false
+    }
+
     /// Whether the kernel probes the peers of its outgoing connections: some are silent for
     /// minutes, and a peer that vanished sends no FIN.
-    const PROBES_PEERS: bool = false;
+    fn probes_peers(&self) -> bool {
+        false
+    }
 
     /// A stream was accepted. `None`: refuse it, with [`Engine::refused_at_accept`].
     fn accepted(&mut self, _now: Now, _side: Side, _peer: Peer) -> Option<Id> {

@@ -7,7 +7,9 @@ use crate::load::ConnectError;
 use crate::outbox::Blocks;
 
 impl Engine for Connect {
-    const MEASURES: bool = true;
+    fn measures(&self) -> bool {
+        true
+    }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         if id == TERMINAL || id != self.server() || !matches!(self.stage, Stage::Connecting { .. })

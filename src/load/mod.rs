@@ -396,7 +396,9 @@ impl Load {
 }
 
 impl Engine for Load {
-    const MEASURES: bool = true;
+    fn measures(&self) -> bool {
+        true
+    }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
         if let Some((client, mut cx)) = self.with(now, id, out) {

@@ -9,7 +9,9 @@ use crate::outbox::Blocks;
 
 impl Engine for Probe {
     /// Round trips are among the figures.
-    const MEASURES: bool = true;
+    fn measures(&self) -> bool {
+        true
+    }
 
     fn secured(&mut self, _: Now, id: Id, facts: &TlsFacts) {
         self.shared.facts.tls.get_or_insert_with(|| facts.clone());

@@ -85,10 +85,10 @@ pub fn healthcheck(options: options::Healthcheck) -> io::Result<(u8, String)> {
         Err(error) => return Ok((1, format!("{url}: {error}"))),
     };
     let question = Question { targets, host, path, timeout_ms };
+    let mut engine = Healthcheck::new(question, began_ns);
     let kernel = Kernel::new(Duties::default(), signals::pipes()?)?;
-    let mut driver = Driver::new(Healthcheck::new(question, began_ns), kernel);
-    let code = driver.run()?;
-    let verdict = driver.engine().verdict();
+    let code = drive_borrowed(&mut engine, kernel)?;
+    let verdict = engine.verdict();
     Ok((code, format!("{url}: {}", verdict.map_or(String::new(), ToString::to_string))))
 }
 
@@ -195,8 +195,7 @@ pub fn connect(options: options::Connect) -> Result<u8, ToolError> {
     let both = io::stdin().is_terminal() && io::stdout().is_terminal();
     plan.prompt = both.then_some("> ");
     let kernel = Kernel::new(Duties::default(), signals::stop_pipe()?)?;
-    let mut driver = Driver::new(Connect::new(plan, seed(), clock::now()), kernel);
-    Ok(driver.run()?)
+    Ok(drive_borrowed(&mut Connect::new(plan, seed(), clock::now()), kernel)?)
 }
 
 /// `wspulse probe`: returns the exit code and the report.
@@ -240,15 +239,19 @@ pub enum SignalMode {
 ///
 /// # Errors
 /// When a system call that every client needs fails.
-pub fn drive<E: Engine>(engine: E, mode: SignalMode) -> io::Result<(u8, E)> {
+pub fn drive<E: Engine>(mut engine: E, mode: SignalMode) -> io::Result<(u8, E)> {
     raise_descriptor_limit();
     let signals = match mode {
         SignalMode::Engine => signals::stop_pipe()?,
         SignalMode::Default => Vec::new(),
     };
-    let mut driver = Driver::new(engine, Kernel::new(Duties::default(), signals)?);
-    let code = driver.run()?;
-    Ok((code, driver.into_engine()))
+    let code = drive_borrowed(&mut engine, Kernel::new(Duties::default(), signals)?)?;
+    Ok((code, engine))
+}
+
+/// The only instance of the driver for all engines but the server and `load`.
+fn drive_borrowed(engine: &mut dyn Engine, kernel: Kernel) -> io::Result<u8> {
+    Driver::new(engine, kernel).run()
 }
 
 /// The addresses that a client connects to. Reads the file of `--ca-file` if the goal has one.

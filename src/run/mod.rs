@@ -2,6 +2,7 @@
 //! driver. It reads files and binds sockets before the loop starts, and is the only place that
 //! knows options, engines and `net`. `serve` is the server, `clients` are the other commands.
 
+mod borrowed;
 mod clients;
 mod serve;
 

@@ -203,7 +203,9 @@ impl Server {
 }
 
 impl Engine for Server {
-    const PROBES_PEERS: bool = true;
+    fn probes_peers(&self) -> bool {
+        true
+    }
 
     fn accepted(&mut self, now: Now, side: Side, peer: Peer) -> Option<Id> {
         if let Side::Part(part) = side {

@@ -219,7 +219,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let how = match self.os.connected(&mut entry.stream) {
             Ok(false) => return false,
             Ok(true) => {
-                if E::PROBES_PEERS {
+                if self.engine.probes_peers() {
                     self.os.probe_peer(&mut entry.stream);
                 }
                 if let Some(facts) = entry.stream.tls_facts() {

@@ -19,7 +19,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let before = self.engine.work();
         let Some(entry) = find(&mut self.streams, id) else { return 0 };
         entry.marks.take(Marks::QUEUED);
-        if E::MEASURES {
+        if self.engine.measures() {
             self.now = self.os.now();
         }
         let readable = if entry.marks.has(Marks::CONNECTING | Marks::WRITABLE | Marks::RESUME) {
