@@ -20,7 +20,7 @@ pub(super) const PAGE: Page = Page {
     about: "find out what a path does to WebSockets, and which hop does it",
     synopsis: "usage: wspulse probe URL [OPTIONS]
 URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…, of a wspulse that echoes there. It opens sockets
-side by side, compares what arrives with what was sent, and takes about 75 s; --quick 3 s.
+side by side, compares what arrives with what was sent, and takes about 70 s; --quick 2 s.
 Ctrl-C stops early and prints what is known.",
     foot: "Exit code: 0; 3 for findings, see --fail-on; 1 if nothing answered; 2 for a usage error.
 Every flag has an environment variable: --patience is WSPULSE_PATIENCE. The flag wins.

@@ -7,6 +7,8 @@ use super::wire::Response;
 
 /// A habit that explains how and when a socket was cut.
 const FIT_MAX: u32 = 3;
+/// The default of `--ping-interval`; sockets of a probe are not pinged.
+const PING_S: u64 = 20;
 /// Added for a hop that was recognized on the path.
 const ON_PATH: u32 = 4;
 /// Suspects that are named, at most.
@@ -152,8 +154,7 @@ nginx.ingress.kubernetes.io/proxy-send-timeout: \"3600\"",
         age: (0, &[Fin, Rst]),
         idle_setting: "stream_idle_timeout: 3600s  (or on the route: idle_timeout: 3600s)
 Gateway API with Envoy Gateway: ClientTrafficPolicy timeout.http.streamIdleTimeout: 1h",
-        age_setting: "max_stream_duration: 0s; route: timeout: 0s
-Gateway API: HTTPRoute rule timeouts: {request: 0s, backendRequest: 0s}",
+        age_setting: "max_stream_duration: 0s; max_connection_duration: 0s",
         ..PLAIN
     },
     // istio/api#1665, istio/istio#30067: routes have no idle timeout, ports without a protocol do.
@@ -164,7 +165,7 @@ Gateway API: HTTPRoute rule timeouts: {request: 0s, backendRequest: 0s}",
         age: (0, &[Fin, Rst]),
         idle_setting: "name the Service's port http-…, or DestinationRule
 trafficPolicy: {connectionPool: {tcp: {idleTimeout: 0s}}}",
-        age_setting: "VirtualService http: [{timeout: 0s, route: […]}]",
+        age_setting: "max_stream_duration: 0s, by an EnvoyFilter",
         ..PLAIN
     },
     // traefik CHANGELOG.md, server_entrypoint_tcp.go: 2.11.1 and 3.0.0-rc4 cut after 2 s. Its
@@ -339,7 +340,12 @@ const SETTINGS: &[(&str, Cause, &str)] = &[
         "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; \
          proxy_set_header Connection \"upgrade\";",
     ),
-    ("nginx", Cause::Version, "proxy_http_version 1.1;"),
+    (
+        "nginx",
+        Cause::Version,
+        "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; \
+         proxy_set_header Connection \"upgrade\";",
+    ),
     ("nginx", Cause::Subprotocol, "remove: proxy_set_header Sec-WebSocket-Protocol …;"),
     ("HAProxy", Cause::Subprotocol, "remove: http-request del-header Sec-WebSocket-Protocol"),
     ("Envoy", Cause::Subprotocol, "remove sec-websocket-protocol from request_headers_to_remove"),
@@ -382,7 +388,7 @@ const SETTINGS: &[(&str, Cause, &str)] = &[
     ("Envoy", Cause::Head, "max_request_headers_kb: 96"),
     ("Traefik", Cause::Head, "--entryPoints.NAME.http.maxHeaderBytes=1048576"),
     ("Apache httpd", Cause::Head, "LimitRequestFieldSize 32768"),
-    ("nginx", Cause::Client, "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"),
+    ("nginx", Cause::Client, "proxy_set_header X-Forwarded-For $remote_addr;"),
     ("HAProxy", Cause::Client, "option forwardfor"),
     ("Envoy", Cause::Client, "use_remote_address: true"),
     ("Envoy", Cause::Close, "delayed_close_timeout: 0s"),
@@ -547,6 +553,12 @@ fn is_page(response: &Response, part: &str) -> bool {
     response.field("server").is_none() && response.body.starts_with(part.as_bytes())
 }
 
+/// A hop on the path that would cut silence only later than that, by default, and when.
+pub(super) fn cuts_later(facts: &Facts, patience_ms: u64) -> Option<(&'static str, u32)> {
+    let later = |habit: &&Habit| u64::from(habit.idle.0) * 1_000 >= patience_ms;
+    seen(facts).into_iter().find(later).map(|habit| (habit.name, habit.idle.0))
+}
+
 /// The likely hops, the most likely first, and what to change.
 pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String) {
     let on_path = seen(facts);
@@ -597,10 +609,14 @@ pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String
         lines.push("or the same in a hop behind it, which does not name itself".to_owned());
     }
     if idle {
-        let half_s = (after_ns / 2_000_000_000).clamp(1, 30);
-        lines.push(format!(
-            "or keep sockets busy with a ping every {half_s} s (wspulse: --ping-interval {half_s}s)"
-        ));
+        let half_s = (after_ns / 2_000_000_000).max(1);
+        lines.push(if facts.hello.is_some() && half_s >= PING_S {
+            format!("or keep sockets busy: wspulse does by default, with a ping every {PING_S} s")
+        } else if facts.hello.is_some() {
+            format!("or keep sockets busy: wspulse --ping-interval {half_s}s")
+        } else {
+            format!("or keep sockets busy, such as with a ping every {} s", half_s.min(30))
+        });
     } else {
         lines.push("or close earlier and let clients reconnect (wspulse: --max-age)".to_owned());
     }

@@ -77,6 +77,12 @@ impl Verdict {
         self.figures.push((name, value.into()));
     }
 
+    /// The ids of what matters.
+    fn ids(&self) -> String {
+        let bad = self.findings.iter().filter(|found| found.severity > Severity::Info);
+        bad.map(|found| found.id.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
     fn result(&self) -> &'static str {
         match self {
             Self { findings, .. } if findings.iter().any(|f| f.severity > Severity::Info) => {
@@ -288,9 +294,9 @@ impl Report {
         for of in &self.outcomes {
             let verdict = &of.verdict;
             let (sign, note) = match (verdict.result(), &verdict.unknown) {
-                ("finding", _) => ("FINDING", verdict.note.as_str()),
-                (_, Some(why)) => ("unknown", why.as_str()),
-                _ => ("ok", verdict.note.as_str()),
+                ("finding", _) => ("FINDING", verdict.ids()),
+                (_, Some(why)) => ("unknown", why.clone()),
+                _ => ("ok", verdict.note.clone()),
             };
             wrap(&mut page, &format!("{:<11} {sign:<8} {note}", of.id), "", &" ".repeat(21));
         }
@@ -299,7 +305,7 @@ impl Report {
             (false, ..) => writeln!(page, "\nNothing could be asked."),
             (_, _, true) => writeln!(page, "\nInterrupted: only a part of the path was examined."),
             (_, 0, _) => {
-                writeln!(page, "\nNothing found: this path carries WebSockets as they are.")
+                writeln!(page, "\nNo errors and no warnings: this path carries WebSockets.")
             }
             (_, 1, _) => writeln!(page, "\n1 finding."),
             (_, n, _) => writeln!(page, "\n{n} findings."),

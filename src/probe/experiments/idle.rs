@@ -4,7 +4,7 @@
 use super::{Experiment, Wave, finding};
 use crate::engine::Id;
 use crate::probe::facts::{Cut, Facts, How, shown_ns};
-use crate::probe::habits::Cause;
+use crate::probe::habits::{self, Cause};
 use crate::probe::report::{Severity, Verdict};
 use crate::probe::wire::{Ending, Event};
 use crate::probe::{Cx, Plan};
@@ -193,6 +193,13 @@ impl Experiment for Idle {
     fn judge(&self, facts: &Facts, plan: &Plan) -> Verdict {
         let patience = shown_ns(time::ms(plan.patience_ms));
         let mut verdict = Verdict::passed(format!("silence of {patience} is tolerated"));
+        if let Some((name, seconds)) = habits::cuts_later(facts, plan.patience_ms) {
+            let longer = seconds + seconds / 10;
+            verdict.note = format!(
+                "silence of {patience} is tolerated; {name}'s default is {seconds} s: see with \
+                 --patience {longer}s"
+            );
+        }
         // A busy socket was cut no later: silence was not the reason. How it was cut says nothing,
         // since bytes on the way turn a FIN into an RST.
         let margin_ns = time::ms(interval_ms(plan.patience_ms));

@@ -35,9 +35,10 @@ impl Experiment for Name {
     }
 
     fn impossible(&self, shared: &Shared) -> Option<&'static str> {
-        match &shared.plan.name {
-            Some(_) => None,
-            None => Some("the address is given, or a proxy resolves the name"),
+        match (&shared.plan.name, &shared.plan.target) {
+            (Some(_), _) => None,
+            (None, Target::Tunnel(_)) => Some("HTTP_PROXY resolves the name"),
+            (None, _) => Some("the URL has an address"),
         }
     }
 

@@ -268,9 +268,7 @@ impl Upgrade {
             ),
             400 => ("upgrade-400", "The upgrade arrives damaged.", Cause::Upgrade),
             401 => ("upgrade-401", "The server requires credentials.", Cause::Credentials),
-            403 => {
-                ("upgrade-403", "The upgrade is forbidden, perhaps for its Origin.", Cause::Origin)
-            }
+            403 => ("upgrade-403", "The upgrade is forbidden.", Cause::Origin),
             404 => ("upgrade-404", "Nothing is served at this path.", Cause::Path),
             426 => (
                 "upgrade-dropped",
@@ -291,17 +289,18 @@ impl Upgrade {
             }
         }
         let mut verdict = Verdict::passed(format!("refused with {status}"));
-        if let Some((_, Some(whoami))) = &self.diagnosis
-            && whoami.status == 200
-            && String::from_utf8_lossy(&whoami.body).contains("\"httpVersion\":\"1.0\"")
-        {
-            let said = (
-                "A hop speaks HTTP/1.0 to the server, which has no upgrade.",
-                "GET /whoami arrives there as HTTP/1.0".to_owned(),
-            );
-            let cause = (facts, Cause::Version);
-            verdict.findings.push(finding(Severity::Warning, "http-10-hop", said, cause));
-        }
+        let whoami = self.diagnosis.as_ref().and_then(|(_, answer)| answer.as_ref());
+        let is_old = whoami.is_some_and(|whoami| {
+            let body = String::from_utf8_lossy(&whoami.body);
+            whoami.status == 200 && body.contains("\"httpVersion\":\"1.0\"")
+        });
+        let (id, title, cause) = if is_old {
+            seen.push_str("; GET /whoami arrives there as HTTP/1.0");
+            let title = "A hop speaks HTTP/1.0 to the server, which has no upgrade.";
+            ("http-10-hop", title, Cause::Version)
+        } else {
+            (id, title, cause)
+        };
         let said = (title, seen);
         verdict.findings.push(finding(Severity::Error, id, said, (facts, cause)));
         verdict
