@@ -7,17 +7,20 @@ import asyncio
 import itertools
 import re
 import ssl
+import time
 
 import harness
 
 
 class Forwarder:
-    """`order` chooses the server of a connection: the "first" that accepts, or each in "turn"."""
+    """`order` chooses the server of a connection: the "first" that accepts, or each in "turn". A
+    connection that carries nothing for `idle_s` is aborted, or with `hole` no longer forwarded."""
 
-    def __init__(self, *servers, order="first", prefix="", certificate=None):
+    def __init__(self, *servers, order="first", prefix="", certificate=None, idle_s=None, hole=False):
         self.servers, self.order, self.prefix = list(servers), order, prefix
         self.certificate, self.spare = certificate, []
         self.turns, self.links = itertools.count(), set()
+        self.idle_s, self.hole = idle_s, hole
 
     async def __aenter__(self):
         context = None
@@ -61,8 +64,19 @@ class Forwarder:
     async def _pass_on(self, head, reader, writer):
         inner_reader, inner_writer = await self._connect()
         inner_writer.write(head)
-        copies = [copy(reader, inner_writer), copy(inner_reader, writer)]
-        await asyncio.gather(*copies)
+        use = Use()
+        copies = [copy(reader, inner_writer, use), copy(inner_reader, writer, use)]
+        await asyncio.gather(*copies, *([self._expire(writer, use)] if self.idle_s else []))
+
+    async def _expire(self, writer, use):
+        while time.monotonic() < use.last + self.idle_s:
+            if writer.is_closing():
+                return
+            await asyncio.sleep(0.05)
+        if self.hole:
+            use.is_lost = True
+        else:
+            writer.transport.abort()
 
     async def save(self, count):
         """Connects in advance, as proxies do, to reach a server that no longer accepts."""
@@ -81,9 +95,19 @@ class Forwarder:
         raise ConnectionRefusedError("no server accepts")
 
 
-async def copy(reader, writer):
+class Use:
+    """When a connection last carried bytes, in either direction, and whether it still does."""
+
+    def __init__(self):
+        self.last, self.is_lost = time.monotonic(), False
+
+
+async def copy(reader, writer, use):
     try:
         while data := await reader.read(65536):
+            use.last = time.monotonic()
+            if use.is_lost:
+                continue
             writer.write(data)
             await writer.drain()
     except OSError:

@@ -20,6 +20,7 @@ MODULES = chromium.install()
 tools.install_only()
 
 import harness
+import page_check
 import page_faults
 import page_feed
 import page_gateway
@@ -55,6 +56,10 @@ async def everything(shots):
                 group(page_faults.refused, browser),
                 group(page_faults.two_pods, browser, shots), group(page_parts.round_trip, browser, server))
             await asyncio.gather(
+                group(page_check.cut, browser, server, shots), group(page_check.hole, browser, server),
+                group(page_check.old, browser, server), group(page_check.stopped, browser, server),
+                group(page_check.refused, browser), group(page_check.spoiled, browser, server, shots))
+            await asyncio.gather(
                 group(page_parts.connection, browser, server), group(page_parts.log, browser, server),
                 group(page_parts.sending, browser, server), group(page_faults.patient, browser), group(page_faults.hops, browser))
             await asyncio.gather(
@@ -66,6 +71,7 @@ async def everything(shots):
             await asyncio.gather(group(page_feed.deployments, browser, shots), group(page_feed.stale, browser, shots),
                                  group(page_feed.unavailable, browser), group(page_feed.kinds, browser, shots))
             await asyncio.gather(group(page_gateway.gateway, browser, shots), group(page_gateway.none, browser, server))
+            await group(page_check.sound, browser, server, shots)
             await group(page_looks.views, browser, server, shots)
             equal("the server is still up", server.process.poll(), None)
 
