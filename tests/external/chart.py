@@ -55,6 +55,9 @@ REFUSED = {
     "service.port=70000": "at '/service/port': maximum",
     "image.digest=sha256:12": "at '/image/digest'",
     "basePath=x": "at '/basePath'",
+    "test.urls[0]=http://x": "at '/test/urls/0'",
+    "test.flags[0]=insecure": "at '/test/flags/0'",
+    "test.retries=-1": "at '/test/retries'",
     "ingress.hosts[0].hots=a": "additional properties 'hots' not allowed",
 }
 
@@ -159,7 +162,7 @@ def details(rendered):
         "replicas" not in of_kind(rendered[name], "Deployment")[0]["spec"]
         for name in ("hpa-cpu", "hpa-connections", "keda", "keda-prometheus")))
     equal("least: only the required objects", sorted(map(name_of, rendered["least"])),
-          ["Deployment/release-wspulse", "Pod/release-wspulse-test", "Service/release-wspulse"])
+          ["Deployment/release-wspulse", "Job/release-wspulse-test", "Service/release-wspulse"])
 
 
 def ingresses(rendered):
@@ -307,19 +310,60 @@ def rest(rendered):
 
 
 def helm_test(rendered):
-    """What the pod of `helm test` runs, against a server here instead of the services' names."""
+    """What the pods of `helm test` run, against a server here instead of the services' names."""
     args, env = started_as(container(rendered["gateway"]))
-    asked = of_kind(rendered["gateway"], "Pod")[0]["spec"]["containers"]
-    equal("helm test: both listeners and an echo", [own["name"] for own in asked],
-          ["admin", "echo", "http"])
+    job = of_kind(rendered["gateway"], "Job")[0]["spec"]
+    pod = job["template"]["spec"]
+    asked = {own["name"]: own["args"] for own in pod["containers"]}
+    equal("helm test: both listeners, and the path through the Service", list(asked), ["admin", "http", "service"])
     with Server(*args, env=env) as server:
-        for own in asked:
-            address = ":".join(map(str, server.admin if own["name"] == "admin" else server.main))
-            command = [re.sub(r"(?<=://)[^/]+", address, arg) for arg in own["args"]]
-            code, out, err = harness.wspulse(*command)
-            check(f"helm test: {' '.join(own['args'])}", code == 0, (code, out, err))
-    code, out, err = harness.wspulse(*command)
-    check("… and it fails without a server", code == 1, (code, out, err))
+        for name, args in asked.items():
+            code, out, err = asked_at(args, server.admin if name == "admin" else server.main)
+            check(f"helm test: {' '.join(args)}", code == 0, (code, out, err))
+            if name == "service":
+                check("… its log has the report", "Nothing found" in out and "\nupgrade " in out, out)
+        code, out, err = asked_at(asked["service"], server.admin)
+        check("… a finding fails it, and is in the log", code == 3 and "\nerror: " in out, (code, out, err))
+    for name, args in asked.items():
+        code, out, err = asked_at(args, server.main)
+        check(f"… {name} fails without a server", code == 1, (code, out, err))
+    waits_s = sum(10 * 2 ** number for number in range(job["backoffLimit"]))
+    check("… and is repeated for a minute at least, but ends before helm's 5 min", pod["restartPolicy"] == "Never"
+          and 60 < waits_s < job["activeDeadlineSeconds"] - 60 < 240, job)
+
+
+def asked_at(args, address):
+    """Runs this command with another address in its URL."""
+    where = ":".join(map(str, address))
+    return harness.wspulse(*[re.sub(r"(?<=://)[^/]+", where, arg) for arg in args], budget_s=30)
+
+
+def helm_test_outside(rendered):
+    """`helm test` through the ingress: which URLs, and with which flags."""
+    for name, wanted in (("defaults", []), ("nginx", ["wss://ws.example.com/echo", "wss://other.example.com/echo"]),
+                         ("alb", ["wss://ws.example.com/echo"]), ("gowebsockettest", ["wss://gowebsockettest.example.com/echo"]),
+                         ("gowebsockettest-local", ["ws://gowebsockettest.kubernetes.localhost/echo"])):
+        equal(f"helm test, {name}: through the ingress", [args[1] for args in outside(rendered[name])], wanted)
+    on = "ingress.enabled=true,basePath=/x"
+    for options, wanted in (
+            (f"{on},ingress.hosts={{*.example.com,a.example}}", [["ws://a.example/x/echo"]]),
+            (f"{on},ingress.hosts[0].host=a.example,ingress.hosts[0].paths={{/x/ws/,/x/b}}", [["ws://a.example/x/ws"]]),
+            (on, []), (f"{on},ingress.hosts={{a.example}},test.ingress=false", []),
+            (f"{on},ingress.hosts={{a.example}},test.urls={{wss://b.example/echo}}", [["wss://b.example/echo"]]),
+            ("test.urls={wss://b.example/echo},test.flags={--insecure}", [["wss://b.example/echo", "--insecure"]])):
+        code, output = template("--set", options)
+        seen = [[arg for arg in args if arg not in ("probe", "--quick")] for args in outside(objects(output))]
+        equal(f"helm test, {options}", (code, seen), (0, wanted))
+    with Server() as server:
+        flags = f"test.flags={{--connect-to={':'.join(map(str, server.main))}}}"
+        _, output = template("--set", f"ingress.enabled=true,ingress.hosts={{ws.example.com}},{flags}")
+        code, out, err = harness.wspulse(*outside(objects(output))[0], budget_s=30)
+        check("helm test: a host that pods cannot resolve, with --connect-to", code == 0 and "Nothing found" in out, (code, out, err))
+
+
+def outside(documents):
+    return [own["args"] for job in of_kind(documents, "Job")
+            for own in job["spec"]["template"]["spec"]["containers"] if own["name"].startswith("ingress")]
 
 
 def main():
@@ -328,7 +372,7 @@ def main():
     section(refusals)
     rendered = value_sets()
     for group in (validated, details, ingresses, notes, accepted, measured, deployments, monitoring, rest,
-                  helm_test):
+                  helm_test, helm_test_outside):
         section(group, rendered)
     for name in ("defaults", "gateway", "sleep", "server"):
         section(lifecycle, name, next(pods(rendered[name]))[2])

@@ -154,7 +154,7 @@ def checkov(what, documents, config):
 def pods(documents):
     """The pod of every workload: its name, labels and spec."""
     for document in documents:
-        if document["kind"] == "Deployment":
+        if document["kind"] in ("Deployment", "Job"):
             template = document["spec"]["template"]
             yield name_of(document), template["metadata"]["labels"], template["spec"]
         elif document["kind"] == "Pod":

@@ -27,7 +27,7 @@ app.kubernetes.io/name: {{ include "wspulse.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- /* For the pod of `helm test`, which no service must select. */}}
+{{- /* For the pods of `helm test`, which no service must select. */}}
 {{- define "wspulse.testSelector" -}}
 app.kubernetes.io/name: {{ include "wspulse.name" . }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -178,6 +178,35 @@ its default of 5 s, which must fit as well. */}}
 {{- define "wspulse.ingressController" -}}
 {{- $class := include "wspulse.ingressClass" . -}}
 {{- .Values.ingress.controller | default (has $class (list "nginx" "alb") | ternary $class "") -}}
+{{- end }}
+
+{{- /* Whether clients of the ingress use TLS. An ALB has it by its listeners alone. */}}
+{{- define "wspulse.ingressTLS" -}}
+{{- $ports := get .Values.ingress.annotations "alb.ingress.kubernetes.io/listen-ports" -}}
+{{- with .Values.ingress -}}
+{{- if or .tls .clusterIssuer .issuer (contains "HTTPS" $ports) -}}true{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* What `helm test` probes besides the Service: an echo at each host of the ingress, as JSON. Hosts
+with their own paths are probed at /echo if it is among them, else at the first. */}}
+{{- define "wspulse.testURLs" -}}
+{{- $urls := .Values.test.urls -}}
+{{- if and .Values.ingress.enabled .Values.test.ingress (not $urls) -}}
+{{- $scheme := include "wspulse.ingressTLS" . | eq "true" | ternary "wss" "ws" -}}
+{{- range .Values.ingress.hosts -}}
+{{- $host := kindIs "map" . | ternary . (dict "host" .) -}}
+{{- $path := first ($host.paths | default (list "/")) | trimSuffix "/" -}}
+{{- $echo := printf "%s/echo" $.Values.basePath -}}
+{{- if or (has $path (list "" $.Values.basePath)) (has $echo $host.paths) -}}
+{{- $path = $echo -}}
+{{- end -}}
+{{- if not (hasPrefix "*" ($host.host | default "*")) -}}
+{{- $urls = append $urls (printf "%s://%s%s" $scheme $host.host $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $urls -}}
 {{- end }}
 
 {{- /* A probe of the values, with the base path. Takes (list values probe). */}}
