@@ -1,15 +1,12 @@
 """The table of `probe.py`: what is planted, and the findings that must come of it, and no others."""
 
-import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
-import probe_hops as hops
 from harness import SCRATCH
-from probe_h2 import H2Hop
-from probe_hops import DOWN, UP, Fault
+from probe_hops import DOWN, HOWS, UP
 from probe_parts import (CERTIFICATES, Target, authority, behind, direct, hop, in_front, listener,
-                         served_with, started, with_hosts)
+                         running, served_with, started, with_hosts)
 from recipes import SNIPPETS, Proxy, free_port, product
 
 NGINX, HAPROXY, TRAEFIK, ENVOY, CADDY = SNIPPETS
@@ -69,8 +66,8 @@ def recipes():
                    behind(snippet, *tls_edits(snippet), flags=flags, tls=True), quick=True, path=named)
     yield Case("no proxy", direct(), path=[])
     yield Case("no proxy, TLS", served_with("good"), quick=True, path=["tls"])
-    yield Case("a hop without a fault", hop(Fault), path=[])
-    yield Case("a hop that passes on frames", hop(hops.passes_frames), path=[])
+    yield Case("a hop without a fault", hop("Fault()"), path=[])
+    yield Case("a hop that passes on frames", hop("passes_frames()"), path=[])
 
 
 # ---- idle and age at the proxies ------------------------------------------------------------------
@@ -131,15 +128,15 @@ def chains():
 
 
 def cuts():
-    for how in hops.HOWS:
-        yield Case(f"idle 5 s: {how}", hop(lambda how=how: hops.idle(how)), only(f"idle-silent-{how}"))
-        yield Case(f"age 5 s: {how}", hop(lambda how=how: hops.age(how)), only(f"age-{how}"))
-    yield Case("idle 5 s: silence, then RST", hop(hops.hole_then_reset), only("idle-silent-rst"))
-    yield Case("idle 5 s: only the client's bytes count", hop(lambda: hops.idle("fin", counts=(UP,))),
+    for how in HOWS:
+        yield Case(f"idle 5 s: {how}", hop(f"idle({how!r})"), only(f"idle-silent-{how}"))
+        yield Case(f"age 5 s: {how}", hop(f"age({how!r})"), only(f"age-{how}"))
+    yield Case("idle 5 s: silence, then RST", hop("hole_then_reset()"), only("idle-silent-rst"))
+    yield Case("idle 5 s: only the client's bytes count", hop("idle('fin', counts=[UP])"),
                only("idle-silent-fin") | only("idle-server-fin"))
-    yield Case("idle 5 s: only the server's bytes count", hop(lambda: hops.idle("fin", counts=(DOWN,))),
+    yield Case("idle 5 s: only the server's bytes count", hop("idle('fin', counts=[DOWN])"),
                only("idle-silent-fin") | only("idle-client-fin"))
-    yield Case("idle 5 s: pings and pongs do not count", hop(lambda: hops.idle("fin", pings_count=False)),
+    yield Case("idle 5 s: pings and pongs do not count", hop("idle('fin', pings_count=False)"),
                only("idle-silent-fin") | only("idle-client-pings-fin") | only("idle-server-pings-fin"))
 
 
@@ -178,9 +175,9 @@ def without_upgrade():
                    only(f"upgrade-{status}", product(snippet)), quick=True)
     yield Case("envoy: without upgrade_configs", behind(ENVOY, ("upgrade_configs: [{upgrade_type: websocket}]", "")),
                only("upgrade-403", "envoy", "upgrade_configs"), quick=True)
-    yield Case("a hop that does not answer", hop(lambda: Fault(never_answers=True)), only("upgrade-timeout"),
+    yield Case("a hop that does not answer", hop("Fault(never_answers=True)"), only("upgrade-timeout"),
                quick=True)
-    yield Case("a hop with a wrong accept key", hop(hops.wrong_accept), only("upgrade-accept"), quick=True)
+    yield Case("a hop with a wrong accept key", hop("wrong_accept()"), only("upgrade-accept"), quick=True)
     yield Case("a closed port", closed_port, only("unreachable"), quick=True, code=1)
 
 
@@ -207,7 +204,7 @@ def changed():
     yield Case("nginx: Sec-WebSocket-Extensions stripped", nginx((HOST, HOST + strip % "Extensions")),
                only("compression-stripped", "nginx", "Sec-WebSocket-Extensions"))
     yield Case("a hop that strips the answer's Sec-WebSocket-Extensions",
-               hop(lambda: Fault(answer=hops.without(b"sec-websocket-extensions"))), only("compression-stripped"))
+               hop("Fault(answer=without(b'sec-websocket-extensions'))"), only("compression-stripped"))
     yield Case("nginx: Sec-WebSocket-Protocol stripped",
                nginx((HOST, HOST + strip % "Protocol"), probe_flags=("--subprotocol", "chat")),
                only("subprotocol-lost", "nginx", "Sec-WebSocket-Protocol"), quick=True)
@@ -253,18 +250,17 @@ def names():
 
 
 def two_addresses(second):
-    """A name with 127.0.0.1, a server, and 127.0.0.2, where nobody, another site or the same server is."""
+    """A name with 127.0.0.1, a server, and 127.0.0.2: no listener, "other" or the "same" server."""
     @contextlib.asynccontextmanager
     async def planted():
-        async with contextlib.AsyncExitStack() as stack:
-            far = await started()
-            stack.callback(far.kill)
-            port = far.main[1]
-            if second:
-                serve = other_site if second == "other" else tunnel_to(port)
-                await stack.enter_async_context(listener(serve, "127.0.0.2", port))
-            prefix = with_hosts("127.0.0.1 two.test\n127.0.0.2 two.test\n")
-            yield Target(f"ws://two.test:{port}/echo", prefix=prefix)
+        port = free_port()
+        more = ("--listen", f"127.0.0.2:{port}") if second == "same" else ()
+        with await started(*more, main=f"127.0.0.1:{port}"):
+            async with contextlib.AsyncExitStack() as stack:
+                if second == "other":
+                    await stack.enter_async_context(listener(other_site, "127.0.0.2", port))
+                prefix = with_hosts("127.0.0.1 two.test\n127.0.0.2 two.test\n")
+                yield Target(f"ws://two.test:{port}/echo", prefix=prefix)
     return planted
 
 
@@ -272,17 +268,6 @@ async def other_site(reader, writer):
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nConnection: close\r\n\r\nnope\n")
     await writer.drain()
-
-
-def tunnel_to(port):
-    async def serve(reader, writer):
-        server = await asyncio.open_connection("127.0.0.1", port)
-        link = hops.Link(writer, server[1])
-        try:
-            await asyncio.gather(hops.copy(reader, link, UP), hops.copy(server[0], link, DOWN))
-        finally:
-            server[1].close()
-    return serve
 
 
 @contextlib.asynccontextmanager
@@ -295,30 +280,33 @@ def h2(announces, refuses):
     @contextlib.asynccontextmanager
     async def planted():
         with await started() as far:
-            async with H2Hop(far.main[1], CERTIFICATES["good"], announces, refuses) as front:
-                yield Target(f"wss://127.0.0.1:{front.port}/echo", ("--ca-file", authority()))
+            front = f"H2Hop(port, {CERTIFICATES['good']}, {announces}, {refuses!r})"
+            async with running(front, far.main[1]) as port:
+                yield Target(f"wss://127.0.0.1:{port}/echo", ("--ca-file", authority()))
     return planted
 
 
 # ---- frames, times, closing ------------------------------------------------------------------------
 
 def frames():
-    yield Case("a hop that collects for 1 s", hop(lambda: Fault(collect_s=1)), only("buffered"), also=("close-slow",))
-    yield Case("a hop that answers pings", hop(hops.answers_pings), only("ping-answered-by-hop"))
-    yield Case("a hop that drops pings", hop(hops.drops_pings), only("ping-unanswered"))
+    for seconds in (0.3, 1):
+        yield Case(f"a hop that collects for {seconds} s", hop(f"Fault(collect_s={seconds})"), only("buffered"),
+                   also=("close-slow",))
+    yield Case("a hop that answers pings", hop("answers_pings()"), only("ping-answered-by-hop"))
+    yield Case("a hop that drops pings", hop("drops_pings()"), only("ping-unanswered"))
     for way in (UP, DOWN):
-        yield Case(f"a hop that joins fragments, {way}", hop(lambda way=way: hops.joins_fragments(way)),
+        yield Case(f"a hop that joins fragments, {way}", hop(f"joins_fragments({way!r})"),
                    only("fragments-joined"))
-        yield Case(f"a hop that changes a byte, {way}", hop(lambda way=way: hops.changes_bytes(way)),
+        yield Case(f"a hop that changes a byte, {way}", hop(f"changes_bytes({way!r})"),
                    only("message-changed"), also=("compression-broken",))
-    yield Case("a hop with a limit of 32 KiB", hop(lambda: hops.limits_size(32 << 10)), only("size-limit"))
+    yield Case("a hop with a limit of 32 KiB", hop("limits_size(32 << 10)"), only("size-limit"))
     yield Case("a server with --max-message 64KiB", direct("--max-message", "64KiB"),
                only("size-limit", None, "max-message"))
-    yield Case("a hop that loses RSV1", hop(hops.clears_rsv1), only("compression-broken"))
-    yield Case("a Close that is cut off", hop(hops.truncates_close), only("close-lost"))
-    yield Case("another close code", hop(lambda: hops.changes_close_code(1000)), only("close-code-changed"))
-    yield Case("no close reason", hop(hops.drops_close_reason), only("close-reason-lost"))
-    yield Case("a Close 3 s late", hop(lambda: hops.delays_close(3)), only("close-slow"))
+    yield Case("a hop that loses RSV1", hop("clears_rsv1()"), only("compression-broken"))
+    yield Case("a Close that is cut off", hop("truncates_close()"), only("close-lost"))
+    yield Case("another close code", hop("changes_close_code(1000)"), only("close-code-changed"))
+    yield Case("no close reason", hop("drops_close_reason()"), only("close-reason-lost"))
+    yield Case("a Close 3 s late", hop("delays_close(3)"), only("close-slow"))
 
 
 # ---- several servers, limits, a drain --------------------------------------------------------------
@@ -339,7 +327,7 @@ def two_servers(one="", two="", more="", drains=False, truncates=False):
             proxy = await stack.enter_async_context(in_front(Proxy(HAPROXY, first.main[1], edits)))
             port = proxy.port
             if truncates:
-                port = (await stack.enter_async_context(hops.Hop(port, hops.truncates_close()))).port
+                port = await stack.enter_async_context(running("Hop(port, truncates_close())", port))
             yield Target(f"ws://127.0.0.1:{port}/echo", ("--drain", first.url("", "admin")) if drains else ())
     return planted
 

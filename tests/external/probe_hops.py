@@ -1,13 +1,17 @@
 """Hops with one fault each, for `probe.py`: in front of a server, on a port of 127.0.0.1.
 
+    probe_hops.py PORT 'Hop(port, idle("fin"))'
+
 A hop reads the request head, passes it on, and then copies bytes, or frames if its fault needs them.
-It runs in the script's event loop. `probe_h2.py` has the hop that speaks HTTP/2.
+Each has a process of its own: whatever else delays it would look like a fault. It prints its port and
+ends with its standard input. `probe_h2.py` has the hop that speaks HTTP/2.
 """
 
 import asyncio
 import re
 import socket
 import struct
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -353,3 +357,16 @@ def without(name):
 def wrong_accept():
     return Fault(answer=lambda head: re.sub(rb"(?i)(\r\nsec-websocket-accept: )[^\r]*",
                                             rb"\1AAAAAAAAAAAAAAAAAAAAAAAAAAA=", head))
+
+
+# ---- a process of its own -----------------------------------------------------------------------
+
+async def main(port, expression):
+    from probe_h2 import H2Hop  # not before this module is complete: that one imports it
+    async with eval(expression, globals() | {"H2Hop": H2Hop, "port": int(port)}) as hop:
+        print(hop.port, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -6,12 +6,14 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import harness
 from harness import BINARY, SCRATCH, Server, clean_environment
-from probe_hops import HOWS, Hop
+from probe_hops import HOWS
 from recipes import Proxy
 
 PATIENCE_S = 8
@@ -114,13 +116,27 @@ async def in_front(proxy, ready=b" 200 ", tls=False):
         await asyncio.to_thread(proxy.process.wait, 10)
 
 
-def hop(fault, *server, path="/echo", flags=()):
-    """A hop of ours; `fault` makes its fault, anew for each run."""
+@contextlib.asynccontextmanager
+async def running(expression, upstream):
+    """The port of a hop of `probe_hops.py`, in its own process."""
+    script = Path(__file__).with_name("probe_hops.py")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-B", str(script), str(upstream), expression,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        yield int(await asyncio.wait_for(process.stdout.readline(), 20))
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+def hop(fault, *server):
+    """A hop of ours with this fault, an expression of `probe_hops.py`."""
     @contextlib.asynccontextmanager
     async def planted():
         with await started(*server) as far:
-            async with Hop(far.main[1], fault()) as faulty:
-                yield Target(f"ws://127.0.0.1:{faulty.port}{path}", tuple(flags))
+            async with running(f"Hop(port, {fault})", far.main[1]) as port:
+                yield Target(f"ws://127.0.0.1:{port}/echo")
     return planted
 
 
