@@ -6,7 +6,7 @@ use crate::probe::facts::{Facts, shown};
 use crate::probe::habits::{self, Cause};
 use crate::probe::report::{Severity, Verdict};
 use crate::probe::wire::Event;
-use crate::probe::{Cx, Plan, Shared};
+use crate::probe::{Cx, Plan, Shared, sink_query, with_query};
 
 /// A query that hops may be tempted to clean up. `upgrade` sends it.
 pub(super) const ODD_QUERY: &str = "a=b%2Fc//d";
@@ -14,6 +14,17 @@ pub(super) const ODD_QUERY: &str = "a=b%2Fc//d";
 /// See the head of this file. `upgrade` has collected the evidence.
 #[derive(Debug)]
 pub(super) struct Http;
+
+/// Whether all parameters arrived. The far end masks the values of those that may be secret.
+fn is_same_query(sent: &str, received: &str) -> bool {
+    let mut received = received.split('&');
+    let same = |sent: &str, received: &str| match received.strip_suffix("=***") {
+        Some(name) => sent.split('=').next() == Some(name),
+        None => sent == received,
+    };
+    sent.split('&').all(|sent| received.next().is_some_and(|received| same(sent, received)))
+        && received.next().is_none()
+}
 
 impl Experiment for Http {
     fn id(&self) -> &'static str {
@@ -50,12 +61,14 @@ impl Experiment for Http {
             let seen = format!("sent {}, the far end received {}", shown(path), shown(their_path));
             add(Severity::Warning, "path-rewritten", title, seen, Cause::Path);
         }
-        // Only ours: the user's own parameters may hold a token, which the far end masks.
-        if !query.split('&').any(|parameter| parameter == ODD_QUERY) {
+        let sent = with_query(&plan.ask.path, &sink_query(ODD_QUERY));
+        let sent = sent.split_once('?').map_or("", |(_, sent)| sent);
+        if !is_same_query(sent, query) {
             let title = "A hop changes the query.";
+            // The user's own parameters may hold a token.
             let theirs = query.split('&').find(|parameter| parameter.starts_with("a="));
-            let theirs = theirs.map_or_else(|| "nothing".to_owned(), shown);
-            let seen = format!("sent {ODD_QUERY}, the far end received {theirs}");
+            let theirs = theirs.map_or_else(|| "no a=".to_owned(), shown);
+            let seen = format!("sent {ODD_QUERY} and others, the far end received {theirs}");
             add(Severity::Warning, "query-rewritten", title, seen, Cause::Path);
         }
         if hello.http_version == "1.0" {
@@ -88,5 +101,20 @@ impl Experiment for Http {
             verdict.note = format!("hops add {} to it", shown(&added.join(", ")));
         }
         verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries() {
+        assert!(is_same_query("probe=1&a=b%2Fc//d", "probe=1&a=b%2Fc//d"));
+        assert!(is_same_query("token=x=y&probe=1", "token=***&probe=1"));
+        for changed in ["probe=1", "probe=1&a=b/c//d", "probe=1&a=b%2Fc//d&x=1", "a=b%2Fc//d", ""] {
+            assert!(!is_same_query("probe=1&a=b%2Fc//d", changed), "{changed}");
+        }
+        assert!(!is_same_query("token=x&probe=1", "name=***&probe=1"));
     }
 }
