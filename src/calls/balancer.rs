@@ -22,6 +22,11 @@ const STALE_MS: u64 = 30_000;
 /// While the resolver fails, its last answer is used for this long.
 const UNANSWERED_MS: u64 = 300_000;
 
+/// Connections being opened to one address, by class. A server's kernel queues what it has not yet
+/// accepted, 50 connections with Java and 128 with many languages; beyond that it drops SYNs, which
+/// are sent again after 1 s. Both classes together stay below that.
+pub(super) const ATTEMPTS_MAX: usize = 32;
+
 /// Identifies an address of a target, as long as the target has it or connections to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AddressId(u32);
@@ -33,7 +38,7 @@ pub(super) enum Choice {
     Idle(Lane),
     /// Over a new connection; whether it is the trial of a circuit.
     Connect(AddressId, bool),
-    /// As many requests as allowed are in flight to each address.
+    /// As many requests as allowed are in flight to each address, or connections being opened.
     Full,
     /// The name is being resolved.
     Unresolved,
@@ -60,11 +65,23 @@ struct Address {
     circuit: Circuit,
     /// Requests in flight or connecting, by class.
     in_flight: [usize; Class::COUNT],
+    /// Connections being opened, by class.
+    attempts: [usize; Class::COUNT],
     idle: VecDeque<Lane>,
     /// Connections in any state.
     lanes: usize,
     /// The name does not have it any more.
     is_gone: bool,
+}
+
+impl Address {
+    /// Whether a request of this class need not wait for attempts to connect. The trial of a
+    /// circuit does not: the attempts before it may hang.
+    fn has_room(&self, class: Class) -> bool {
+        !self.idle.is_empty()
+            || self.attempts[class as usize] < ATTEMPTS_MAX
+            || self.circuit.opens_ns().is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -216,6 +233,7 @@ impl Balancer {
             ip,
             circuit: Circuit::default(),
             in_flight: [0; Class::COUNT],
+            attempts: [0; Class::COUNT],
             idle: VecDeque::new(),
             lanes: 0,
             is_gone: false,
@@ -249,7 +267,7 @@ impl Balancer {
             if address.is_gone || !can_connect || tried.contains(&address.id) {
                 continue;
             }
-            if address.in_flight[class as usize] >= most {
+            if address.in_flight[class as usize] >= most || !address.has_room(class) {
                 is_full = true;
             } else {
                 let load = address.in_flight.iter().sum();
@@ -272,6 +290,7 @@ impl Balancer {
             return Choice::Idle(lane);
         }
         address.lanes += 1;
+        address.attempts[class as usize] += 1;
         Choice::Connect(address.id, address.circuit.begin())
     }
 
@@ -290,6 +309,7 @@ impl Balancer {
     pub(super) fn withdraw(&mut self, id: AddressId, class: Class, is_trial: bool) {
         if let Some(address) = self.find(id) {
             address.in_flight[class as usize] -= 1;
+            address.attempts[class as usize] -= 1;
             address.lanes -= 1;
             address.circuit.cancelled(is_trial);
         }
@@ -302,6 +322,18 @@ impl Balancer {
             (Some(ip), Some(name)) => at_address(&self.target, SocketAddr::new(ip, name.port)),
             _ => self.target.clone(),
         }
+    }
+
+    /// A connection is not being opened any more: it is open, or being closed.
+    pub(super) fn attempted(&mut self, id: AddressId, class: Class) {
+        if let Some(address) = self.find(id) {
+            address.attempts[class as usize] -= 1;
+        }
+    }
+
+    /// Connections being opened.
+    pub(super) fn attempts(&self) -> usize {
+        self.addresses.iter().flat_map(|address| address.attempts).sum()
     }
 
     /// Connected.

@@ -147,7 +147,6 @@ impl<A: Copy> Calls<A> {
     /// The connection is closed.
     pub fn closed(&mut self, now: Now, id: Id) {
         if let Some(lane) = self.lanes.remove(id) {
-            self.pool.ended(now, lane, HangUp::Reset);
             self.ids.remove(lane.0);
             self.pool.closed(now, lane);
         }

@@ -128,6 +128,8 @@ struct Attempt {
     request: CallId,
     class: Class,
     is_trial: bool,
+    /// It takes so long that other addresses are tried.
+    is_slow: bool,
     /// `None`: the owner has not begun.
     until_ns: Option<u64>,
 }
@@ -359,7 +361,7 @@ impl<A: Copy> Pool<A> {
         let Some(connection) = self.lanes.find_mut(lane.0) else { return };
         let State::Busy(busy) = &mut connection.state else {
             // Unsolicited bytes belong to no request.
-            return self.close(lane);
+            return self.ended(now, lane, HangUp::Reset);
         };
         let id = busy.request;
         let Some(request) = self.requests.find_mut(id.0) else { return self.close(lane) };
@@ -435,12 +437,14 @@ impl<A: Copy> Pool<A> {
 
     /// The connection is closed and its lane can be reused.
     pub fn closed(&mut self, now: Now, lane: Lane) {
+        self.ended(now, lane, HangUp::Reset);
         let Some(connection) = self.lanes.remove(lane.0) else { return };
         self.lane_timers.cancel(lane.0.key);
         let group = &mut self.targets[connection.target.0];
         group.users -= 1;
         group.lanes -= 1;
         group.balancer.closed(connection.address);
+        debug_assert!(group.lanes > 0 || group.balancer.attempts() == 0, "an attempt leaked");
         if self.unsent > 0 {
             // Others may wait for any connection at all.
             self.start_all(now, None);
@@ -508,8 +512,7 @@ impl<A: Copy> Pool<A> {
                     self.close(lane);
                     return self.not_connected(now, lane, attempt, Failure::NoConnection);
                 }
-                self.lane_timers.set(lane.0.key, until_ns);
-                self.try_another(now, lane, attempt);
+                self.try_another(now, lane, attempt, until_ns);
             }
         }
     }
@@ -671,7 +674,7 @@ impl<A: Copy> Pool<A> {
             State::Idle => balancer.discard(connection.address, lane),
             State::Busy(busy) => balancer.done(connection.address, busy.class),
             // Its request learns of it in `not_connected`.
-            State::Connecting(_) => {}
+            State::Connecting(attempt) => balancer.attempted(connection.address, attempt.class),
         }
         self.lane_timers.cancel(lane.0.key);
         self.orders.push_back(Order::Close(lane));

@@ -1,8 +1,9 @@
 //! Opening connections: which address is tried next, and what becomes of the request meanwhile.
 
-use super::{Attempt, CallId, Connection, Failure, Lane, Order, Place, Pool, State};
+use super::{ATTEMPT_MS, Attempt, CallId, Connection, Failure, Lane, Order, Place, Pool, State};
 use crate::calls::balancer::AddressId;
 use crate::engine::{HangUp, Now};
+use crate::time;
 
 impl<A: Copy> Pool<A> {
     pub(super) fn connect(&mut self, id: CallId, address: AddressId, is_trial: bool) {
@@ -11,7 +12,7 @@ impl<A: Copy> Pool<A> {
         let attempts = if let Place::Connecting(attempts) = request.place { attempts } else { 0 };
         request.place = Place::Connecting(attempts.saturating_add(1));
         self.request_timers.cancel(id.0.key);
-        let attempt = Attempt { request: id, class, is_trial, until_ns: None };
+        let attempt = Attempt { request: id, class, is_trial, is_slow: false, until_ns: None };
         let state = State::Connecting(attempt);
         let connection = Connection { target, address, state, requests: 0, old_ns: u64::MAX };
         let group = &mut self.targets[target.0];
@@ -32,7 +33,9 @@ impl<A: Copy> Pool<A> {
         let (target, address) = (connection.target, connection.address);
         match how {
             Ok(()) => {
-                self.targets[target.0].balancer.reached(address);
+                let balancer = &mut self.targets[target.0].balancer;
+                balancer.attempted(address, attempt.class);
+                balancer.reached(address);
                 if self.is_wanted(attempt.request) {
                     self.send(now, lane, attempt.request);
                 } else {
@@ -93,17 +96,27 @@ impl<A: Copy> Pool<A> {
         self.bytes = self.bytes + request.cost() - before;
     }
 
-    /// Connecting takes long: tries another address at the same time, if there is one.
-    pub(super) fn try_another(&mut self, now: Now, lane: Lane, attempt: Attempt) {
-        let Some(connection) = self.lanes.find(lane.0) else { return };
+    /// Connecting takes long: tries another address at the same time, if there is one. If all of
+    /// them are busy, it does so again later.
+    pub(super) fn try_another(&mut self, now: Now, lane: Lane, attempt: Attempt, until_ns: u64) {
+        self.lane_timers.set(lane.0.key, until_ns);
+        let is_wanted = self.is_wanted(attempt.request);
+        let Some(connection) = self.lanes.find_mut(lane.0) else { return };
         let (target, address) = (connection.target, connection.address);
-        if self.targets[target.0].balancer.is_single() || !self.is_wanted(attempt.request) {
+        let balancer = &mut self.targets[target.0].balancer;
+        if balancer.is_single() || !is_wanted {
             return;
         }
-        self.targets[target.0].balancer.stalled(now, address, attempt.is_trial);
-        self.exclude(attempt.request, address);
+        if !attempt.is_slow {
+            connection.state = State::Connecting(Attempt { is_slow: true, ..attempt });
+            balancer.stalled(now, address, attempt.is_trial);
+            self.exclude(attempt.request, address);
+        }
         if let Some(choice) = self.choose(now, attempt.request) {
             self.take(now, attempt.request, choice);
+        } else {
+            let again_ns = now.mono_ns + time::ms(ATTEMPT_MS);
+            self.lane_timers.set(lane.0.key, until_ns.min(again_ns));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Single cases, then a simulation in virtual time with faults from a seed.
 
+mod attempts;
 mod scarce;
 
 use std::collections::BTreeMap;
@@ -66,6 +67,7 @@ impl Bench {
 
     /// The orders, as text: `connect 0 10.0.0.1:80`.
     fn orders(&mut self) -> Vec<String> {
+        attempts::check(&self.pool);
         let mut orders = Vec::new();
         while let Some(order) = self.pool.poll(self.now) {
             orders.push(match order {
@@ -550,6 +552,7 @@ impl Simulation {
 
     /// Checks what the pool reports.
     fn check(&mut self) {
+        attempts::check(&self.pool);
         while let Some((number, how)) = self.pool.outcome() {
             *self.ends.entry(number).or_default() += 1;
             if let Ok(reply) = how {

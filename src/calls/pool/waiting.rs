@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{CallId, Class, Failure, Place, Pool, TargetId};
-use crate::engine::Now;
+use crate::engine::{HangUp, Now};
 use crate::{heap, time};
 
 /// Requests that have left are removed when there are more of them than of the others, and this.
@@ -37,10 +37,15 @@ impl<A: Copy> Pool<A> {
         None
     }
 
-    /// Puts a request into its queue, at the front if it has waited before.
+    /// Puts a request into its queue, at the front if it has waited before. It waits for any
+    /// address, also one that it has tried: those behind it may be able to use that one.
     pub(super) fn wait(&mut self, now: Now, id: CallId, is_first: bool) {
         let Some(request) = self.requests.find_mut(id.0) else { return };
         request.place = Place::Waiting;
+        // Without descriptors, the same would happen again at once.
+        if request.failure != Some(Failure::NotConnected(HangUp::Exhausted)) {
+            request.tried.clear();
+        }
         let patience_ms = self.rules.hold_ms.max(self.rules.connect_ms);
         let first_ns = (request.asked_ns + time::ms(patience_ms)).max(now.mono_ns);
         let hold_ns = time::ms(self.rules.hold_ms);
