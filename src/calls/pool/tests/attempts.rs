@@ -112,7 +112,9 @@ fn attempts_that_hang_leave_other_addresses_alone() {
         }
         assert!(opening.len() <= LIMIT);
         served += opening.len();
-        opening.into_iter().for_each(|key| bench.connected(key, Ok(())));
+        for key in opening {
+            bench.connected(key, Ok(()));
+        }
     }
     assert_eq!((hanging, served), (LIMIT, 150 - LIMIT));
     // Those that hang change over.
@@ -129,13 +131,17 @@ fn a_slow_attempt_looks_again_for_another_address() {
     let other = lanes(&orders, "connect", "10.0.0.2");
     assert_eq!((lanes(&orders, "connect", "10.0.0.1").len(), other.len()), (LIMIT, LIMIT));
     bench.to(200);
-    other.into_iter().for_each(|key| bench.connected(key, Ok(())));
+    for key in other {
+        bench.connected(key, Ok(()));
+    }
     ask_many(&mut bench, LIMIT);
     let other = lanes(&bench.orders(), "connect", "10.0.0.2");
     assert_eq!(other.len(), LIMIT);
     bench.to(290);
     assert_eq!(bench.orders(), [""; 0], "no address has room");
-    other.into_iter().for_each(|key| bench.connected(key, Ok(())));
+    for key in other {
+        bench.connected(key, Ok(()));
+    }
     assert_eq!(connects(&mut bench), [0; 0]);
     bench.to(600);
     assert_eq!(lanes(&bench.orders(), "connect", "10.0.0.2").len(), LIMIT);
@@ -171,7 +177,9 @@ fn attempts_of_withdrawn_requests_end_with_their_timeout() {
     bench.to(2_050);
     let orders = bench.orders();
     assert_eq!(orders.len(), LIMIT - 1, "{orders:?}");
-    lanes[1..].iter().for_each(|key| bench.closed(*key));
+    for key in &lanes[1..] {
+        bench.closed(*key);
+    }
     bench.connected(LIMIT as u32, Ok(()));
     assert_eq!((bench.outcomes(), bench.pool.waiting()), (vec![], 0));
 }
@@ -184,7 +192,9 @@ fn requests_behind_a_black_hole_fail_with_the_first_timeout() {
     let lanes = connects(&mut bench);
     bench.to(2_050);
     bench.orders();
-    lanes.into_iter().for_each(|key| bench.closed(key));
+    for key in lanes {
+        bench.closed(key);
+    }
     assert_eq!((bench.outcomes().len(), bench.pool.connections()), (200, 0));
     assert_eq!((bench.pool.waiting(), bench.pool.cost()), (0, 0));
 }
@@ -195,7 +205,9 @@ fn the_trial_of_a_circuit_does_not_wait_for_attempts_that_hang() {
     ask_many(&mut bench, 2 * LIMIT - 1);
     let other = lanes(&bench.orders(), "connect", "10.0.0.2");
     bench.to(100);
-    other.into_iter().for_each(|key| bench.connected(key, Ok(())));
+    for key in other {
+        bench.connected(key, Ok(()));
+    }
     bench.to(300);
     bench.orders();
     bench.to(1_400);
