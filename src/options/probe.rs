@@ -188,6 +188,10 @@ fn settle(draft: Draft, url: &str, env: &Environment) -> Result<Probe, Usage> {
     }
     let drain = draft.drain.as_deref().map(|url| drain(url, env)).transpose()?;
     let (url, goal, ask) = draft.upgrade.settle(url, env)?;
+    let query = ask.path.split_once('?').map_or("", |(_, query)| query);
+    if query.split('&').any(|parameter| parameter.starts_with("probe=")) {
+        return Err(Usage::Conflict("leave probe= out of the URL: it is added where it is needed"));
+    }
     let target = goal.targets[0].clone();
     let name = match &target {
         Target::Name { host, port } => Some((host.clone(), *port)),
@@ -264,6 +268,7 @@ mod tests {
                 "ws://h --any --drain http://h",
                 "--any asks nothing of the far end: leave out --drain",
             ),
+            ("ws://h/?a&probe=1", "leave probe= out of the URL: it is added where it is needed"),
             ("ws://h --sockets 201", "--sockets \"201\": must be a number from 1 to 200"),
         ] {
             assert_eq!(probed(args).unwrap_err(), why, "{args}");

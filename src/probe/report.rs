@@ -77,10 +77,14 @@ impl Verdict {
         self.figures.push((name, value.into()));
     }
 
-    /// The ids of what matters.
-    fn ids(&self) -> String {
+    /// What it comes to, in a few words: of findings their ids.
+    fn summary(&self) -> String {
         let bad = self.findings.iter().filter(|found| found.severity > Severity::Info);
-        bad.map(|found| found.id.as_str()).collect::<Vec<_>>().join(", ")
+        match (self.result(), &self.unknown) {
+            ("finding", _) => bad.map(|found| found.id.as_str()).collect::<Vec<_>>().join(", "),
+            (_, Some(why)) => why.clone(),
+            _ => self.note.clone(),
+        }
     }
 
     fn result(&self) -> &'static str {
@@ -186,7 +190,7 @@ impl Report {
                 ("id", of.id.into()),
                 ("result", verdict.result().into()),
                 ("seconds", seconds(of.took_ns).into()),
-                ("note", verdict.unknown.as_deref().unwrap_or(&verdict.note).into()),
+                ("note", verdict.summary().into()),
                 ("figures", object(&verdict.figures)),
             ])
         });
@@ -293,12 +297,13 @@ impl Report {
         }
         for of in &self.outcomes {
             let verdict = &of.verdict;
-            let (sign, note) = match (verdict.result(), &verdict.unknown) {
-                ("finding", _) => ("FINDING", verdict.ids()),
-                (_, Some(why)) => ("unknown", why.clone()),
-                _ => ("ok", verdict.note.clone()),
+            let sign = match verdict.result() {
+                "finding" => "FINDING",
+                "passed" => "ok",
+                unknown => unknown,
             };
-            wrap(&mut page, &format!("{:<11} {sign:<8} {note}", of.id), "", &" ".repeat(21));
+            let line = format!("{:<11} {sign:<8} {}", of.id, verdict.summary());
+            wrap(&mut page, &line, "", &" ".repeat(21));
         }
         let bad = findings.iter().filter(|(_, finding)| finding.severity > Severity::Info).count();
         let _ = match (self.reached, bad, self.interrupted) {

@@ -141,7 +141,9 @@ impl Experiment for Compression {
     }
 
     fn judge(&self, facts: &Facts, _: &Plan) -> Verdict {
-        let agreed = self.agreed.as_deref().unwrap_or_default();
+        let Some(agreed) = self.agreed.as_deref() else {
+            return Verdict::unknown("at that moment no WebSocket opened");
+        };
         if agreed.is_empty() {
             let seen = match &self.far {
                 Some(Far { offered: false, .. }) => {

@@ -3,7 +3,7 @@
 use super::{Experiment, finding};
 use crate::engine::Id;
 use crate::probe::facts::{Facts, shown};
-use crate::probe::habits::{self, Cause};
+use crate::probe::habits::Cause;
 use crate::probe::report::{Severity, Verdict};
 use crate::probe::wire::{Event, Purpose};
 use crate::probe::{Cx, Plan};
@@ -92,11 +92,8 @@ impl Experiment for Limits {
             Some(Outcome::Refused { how, by_far_end: false }) => Some((*size, how)),
             _ => None,
         });
-        // Without hops it is the far end's own limit.
-        let hops = facts.hello.is_none() || !habits::seen(facts).is_empty();
         if let Some((size, how)) = refused
             && size <= USUAL
-            && (hops || largest == 0)
         {
             let said = (
                 "A hop accepts only small request heads: cookies and tokens do not fit.",
