@@ -3,9 +3,22 @@
 use core::net::IpAddr;
 
 use super::wire::{Event, Failure};
-use super::{Probe, Stage};
+use super::{BEAT_MS, Probe};
 use crate::engine::{Action, Engine, HangUp, Id, NameFault, Now, Out, Signal, TlsFacts};
 use crate::outbox::Blocks;
+use crate::time;
+
+impl Probe {
+    /// Called before anything is measured: bytes that arrived while this process could not run are
+    /// read late.
+    fn note_lag(&mut self, now: Now) {
+        let Some(lag_ns) = now.mono_ns.checked_sub(self.beat_ns) else { return };
+        self.beat_ns = now.mono_ns + time::ms(BEAT_MS);
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_running()) {
+            slot.lag_ns = slot.lag_ns.max(lag_ns);
+        }
+    }
+}
 
 impl Engine for Probe {
     /// Round trips are among the figures.
@@ -21,6 +34,7 @@ impl Engine for Probe {
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
+        self.note_lag(now);
         let rng = &mut self.shared.rng;
         let nonce = u128::from(rng.below(u64::MAX)) << 64 | u128::from(rng.below(u64::MAX));
         let Some(wire) = self.shared.wires.find_mut(id) else { return };
@@ -38,6 +52,7 @@ impl Engine for Probe {
     }
 
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
+        self.note_lag(now);
         let Some(wire) = self.shared.wires.find_mut(id) else { return };
         let mut events = Vec::new();
         wire.received(&shared[..n], &mut events);
@@ -51,6 +66,7 @@ impl Engine for Probe {
     }
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
+        self.note_lag(now);
         let Some(wire) = self.shared.wires.find_mut(id) else { return };
         let mut events = Vec::new();
         wire.ended(how, &mut events);
@@ -99,6 +115,7 @@ impl Engine for Probe {
     }
 
     fn fire(&mut self, now: Now) {
+        self.note_lag(now);
         let due = |at: Option<u64>| at.is_some_and(|at| at <= now.mono_ns);
         let late = self.shared.wires.iter().filter(|(_, wire)| due(wire.deadline_ns()));
         let late: Vec<Id> = late.map(|(id, _)| id).collect();
@@ -110,9 +127,7 @@ impl Engine for Probe {
         }
         for at in 0..self.slots.len() {
             if due(self.slots[at].wake_ns) {
-                let due_ns = self.slots[at].wake_ns.take().unwrap_or(now.mono_ns);
-                let lag = &mut self.shared.facts.lag_ns;
-                *lag = (*lag).max(now.mono_ns - due_ns);
+                self.slots[at].wake_ns = None;
                 self.with(now, at, |experiment, cx| experiment.fire(cx));
             }
         }
@@ -132,8 +147,8 @@ impl Engine for Probe {
         if self.ended {
             return None;
         }
-        let wakes = self.slots.iter().filter(|slot| matches!(slot.stage, Stage::Running { .. }));
-        let wakes = wakes.filter_map(|slot| slot.wake_ns);
+        let wakes = self.slots.iter().filter(|slot| slot.is_running());
+        let wakes = wakes.filter_map(|slot| slot.wake_ns).chain([self.beat_ns]);
         self.shared.wires.iter().filter_map(|(_, wire)| wire.deadline_ns()).chain(wakes).min()
     }
 

@@ -36,8 +36,10 @@ pub(super) struct Facts {
     pub(super) addresses: Option<Result<Vec<IpAddr>, NameFault>>,
     /// How a socket ended that was never idle, and after how long.
     pub(super) age: Option<Cut>,
-    /// How late this process was at most, when it had to act.
-    pub(super) lag_ns: u64,
+    /// How old this socket has become, while it is still watched.
+    pub(super) busy_for_ns: Option<u64>,
+    /// Whether messages are answered.
+    pub(super) echoes: bool,
 }
 
 /// How and when a socket was cut.
@@ -120,6 +122,11 @@ impl Hello {
 }
 
 impl Facts {
+    /// Whether an answer that does not come means that nothing arrives any more.
+    pub(super) fn answers(&self) -> bool {
+        self.echoes || self.hello.is_some()
+    }
+
     /// The stations of the path, as far as they are known.
     pub(super) fn path(&self, plan: &Plan) -> Vec<Hop> {
         let mut path = vec![Hop { role: "you", name: "you".to_owned(), detail: String::new() }];

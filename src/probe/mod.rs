@@ -24,6 +24,10 @@ use facts::Facts;
 pub use report::{Finding, Hop, Outcome, Report, Severity, Verdict};
 use wire::{Event, Purpose, Wire};
 
+const INTERRUPTED: &str = "interrupted";
+/// How often this process checks how late it is.
+const BEAT_MS: u64 = 50;
+
 /// What to ask, and of whom.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -67,6 +71,8 @@ pub struct Probe {
     shared: Shared,
     interrupted: bool,
     ended: bool,
+    /// When this process wants to run next only to see whether it can.
+    beat_ns: u64,
 }
 
 /// An experiment and how far it is.
@@ -75,11 +81,17 @@ struct Slot {
     experiment: Box<dyn Experiment>,
     stage: Stage,
     wake_ns: Option<u64>,
+    /// How late this process was at most while it ran.
+    lag_ns: u64,
 }
 
 impl Slot {
     fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Done { .. } | Stage::Skipped(_))
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running { .. })
     }
 }
 
@@ -115,6 +127,9 @@ struct Cx<'a> {
     me: usize,
     shared: &'a mut Shared,
     wake_ns: &'a mut Option<u64>,
+    /// How late this process was at most since the experiment began. Times that it measured may be
+    /// longer by so much.
+    lag_ns: u64,
     done: bool,
 }
 
@@ -223,6 +238,7 @@ impl Probe {
             experiment,
             stage: Stage::Waiting,
             wake_ns: None,
+            lag_ns: 0,
         });
         let mut probe = Self {
             slots: slots.collect(),
@@ -237,6 +253,7 @@ impl Probe {
             },
             interrupted: false,
             ended: false,
+            beat_ns: now.mono_ns + time::ms(BEAT_MS),
         };
         probe.advance(now);
         probe
@@ -247,7 +264,8 @@ impl Probe {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let Stage::Running { since_ns } = slot.stage else { return };
         let shared = &mut self.shared;
-        let mut cx = Cx { now, me: at, shared, wake_ns: &mut slot.wake_ns, done: false };
+        let (wake_ns, lag_ns) = (&mut slot.wake_ns, slot.lag_ns);
+        let mut cx = Cx { now, me: at, shared, wake_ns, lag_ns, done: false };
         act(&mut *slot.experiment, &mut cx);
         if cx.done {
             self.finish(at, Stage::Done { took_ns: now.mono_ns - since_ns });
@@ -260,8 +278,11 @@ impl Probe {
         let slot = &mut self.slots[at];
         (slot.stage, slot.wake_ns) = (stage, None);
         let ids = self.shared.wires.iter().filter(|(_, wire)| wire.owner == at);
-        let ids: Vec<Id> = ids.map(|(id, _)| id).collect();
-        self.shared.actions.extend(ids.into_iter().map(Action::Close));
+        // A far end that reads nothing would keep the connection open.
+        let end = |(id, wire): (Id, &Wire)| {
+            if wire.outbox.is_empty() { Action::Close(id) } else { Action::Reset(id) }
+        };
+        self.shared.actions.extend(ids.map(end));
         self.show_live();
     }
 
@@ -305,7 +326,7 @@ impl Probe {
         if !self.shared.plan.live || self.ended {
             return;
         }
-        let running = self.slots.iter().filter(|slot| matches!(slot.stage, Stage::Running { .. }));
+        let running = self.slots.iter().filter(|slot| slot.is_running());
         let running: Vec<&str> = running.map(|slot| slot.experiment.id()).collect();
         let done =
             self.slots.iter().filter(|slot| matches!(slot.stage, Stage::Done { .. })).count();
@@ -335,7 +356,12 @@ impl Probe {
                     (slot.experiment.judge(&self.shared.facts, &self.shared.plan), took_ns)
                 }
                 Stage::Skipped(why) => (Verdict::unknown(why), 0),
-                Stage::Waiting | Stage::Running { .. } => (Verdict::unknown("interrupted"), 0),
+                Stage::Running { .. } if slot.experiment.is_known_early() => {
+                    let mut verdict = slot.experiment.judge(&self.shared.facts, &self.shared.plan);
+                    verdict.unknown = Some(INTERRUPTED.to_owned());
+                    (verdict, 0)
+                }
+                Stage::Waiting | Stage::Running { .. } => (Verdict::unknown(INTERRUPTED), 0),
             };
             report.add(id, verdict, took_ns);
         }

@@ -14,8 +14,12 @@ use crate::time;
 
 /// Time limit for connecting with TLS, and for the response, each.
 const STEP_MS: u64 = 10_000;
-/// Most bytes of a message.
-const MESSAGE_MAX: usize = 2 << 20;
+/// Most bytes kept of a message; frames that do not fit are read and dropped.
+const MESSAGE_MAX: usize = 128 * 1024;
+/// The same for a connection whose messages are long.
+const LONG_MESSAGE_MAX: usize = 2 << 20;
+/// No Pong is queued behind so many bytes: a far end that does not read gets none.
+const PONGS_MAX: usize = 16 * 1024;
 /// Most bytes kept of a response's body.
 const BODY_MAX: usize = 64 * 1024;
 /// Most bytes kept of the page with which an upgrade is refused.
@@ -74,7 +78,7 @@ pub(super) enum Event {
         compressed: bool,
     },
     Ping,
-    Pong(Vec<u8>),
+    Pong,
     /// Bytes of [`Purpose::Raw`].
     Bytes(Vec<u8>),
     /// The end of an open connection. After a Close nothing else is reported.
@@ -89,6 +93,12 @@ pub(super) enum Failure {
     ResponseTimedOut,
     /// The connection ended before the response was complete.
     CutOff,
+    /// It ended after a valid 101, before any message.
+    EndedAtOnce,
+    /// The same with a Close of this code.
+    ClosedAtOnce(u16),
+    /// An invalid frame followed the 101.
+    Invalid(&'static str),
     Upgrade(upgrade::Fault),
     Http(http_client::Fault),
 }
@@ -100,6 +110,11 @@ impl fmt::Display for Failure {
             Self::ConnectTimedOut => f.write_str("connecting timed out"),
             Self::ResponseTimedOut => f.write_str("no response within 10 s"),
             Self::CutOff => f.write_str("the connection ended without a response"),
+            Self::EndedAtOnce => f.write_str("the connection ended right after the 101"),
+            Self::ClosedAtOnce(code) => {
+                write!(f, "the WebSocket was closed with code {code} right after the 101")
+            }
+            Self::Invalid(why) => write!(f, "an invalid frame follows the 101: {why}"),
             Self::Upgrade(fault) => fault.fmt(f),
             Self::Http(fault) => fault.fmt(f),
         }
@@ -142,6 +157,9 @@ pub(super) struct Wire {
     input: Vec<u8>,
     message: Option<(Kind, bool, Vec<u8>, u32)>,
     sent_close: bool,
+    message_max: usize,
+    /// A frame that does not fit, and how many bytes of it are still to come.
+    dropping: Option<(Header, u64)>,
     /// The protocol that TLS agreed on.
     pub(super) alpn: Option<Box<str>>,
     /// Output that the driver has not fetched yet.
@@ -160,10 +178,17 @@ impl Wire {
             input: Vec::new(),
             message: None,
             sent_close: false,
+            message_max: MESSAGE_MAX,
+            dropping: None,
             alpn: None,
             output: Vec::new(),
             outbox: Outbox::default(),
         }
+    }
+
+    /// Long messages are expected.
+    pub(super) fn allow_long(&mut self) {
+        self.message_max = LONG_MESSAGE_MAX;
     }
 
     /// When the current step times out.
@@ -279,20 +304,34 @@ impl Wire {
     fn frames(&mut self, events: &mut Vec<Event>) {
         let mut at = 0;
         while matches!(self.stage, Stage::Open) {
+            if let Some((header, left)) = self.dropping.take() {
+                let here = left.min((self.input.len() - at) as u64);
+                at += here as usize;
+                if here < left {
+                    self.dropping = Some((header, left - here));
+                    break;
+                }
+                if let Err(fault) = self.frame(&header, &[], events) {
+                    return self.end(Ending::Invalid(fault.reason()), events);
+                }
+                continue;
+            }
             let header = match frame::parse_server(&self.input[at..]) {
                 Ok(Some(header)) => header,
                 Ok(None) => break,
                 Err(fault) => return self.end(Ending::Invalid(fault.reason()), events),
             };
-            let size = usize::try_from(header.length).unwrap_or(usize::MAX);
-            if size > MESSAGE_MAX {
-                return self.end(Ending::Invalid(Fault::TooBig.reason()), events);
-            }
             let start = at + header.size;
-            let Some(payload) = self.input.get(start..start + size) else { break };
+            if header.length > self.message_max as u64 {
+                self.dropping = Some((header, header.length));
+                at = start;
+                continue;
+            }
+            let end = start + header.length as usize;
+            let Some(payload) = self.input.get(start..end) else { break };
             let payload = payload.to_vec();
-            at = start + size;
-            if let Err(fault) = self.frame(&header, payload, events) {
+            at = end;
+            if let Err(fault) = self.frame(&header, &payload, events) {
                 return self.end(Ending::Invalid(fault.reason()), events);
             }
         }
@@ -302,17 +341,19 @@ impl Wire {
     fn frame(
         &mut self,
         header: &Header,
-        payload: Vec<u8>,
+        payload: &[u8],
         events: &mut Vec<Event>,
     ) -> Result<(), Fault> {
         match header.opcode {
             Opcode::Ping => {
-                self.write(talk::PONG, &payload);
+                if self.output.len() + self.outbox.len() < PONGS_MAX {
+                    self.write(talk::PONG, payload);
+                }
                 events.push(Event::Ping);
             }
-            Opcode::Pong => events.push(Event::Pong(payload)),
+            Opcode::Pong => events.push(Event::Pong),
             Opcode::Close => {
-                let (code, reason) = frame::parse_close(&payload)?;
+                let (code, reason) = frame::parse_close(payload)?;
                 let ending = Ending::Close(code, reason.to_owned());
                 let echo = if code == 1005 { &[][..] } else { &payload[..2] };
                 if !self.sent_close {
@@ -328,11 +369,10 @@ impl Wire {
                         (Opcode::Start(_), Some(_)) => return Err(Fault::MessageInsideMessage),
                         _ => return Err(Fault::ContinuationAlone),
                     };
-                if bytes.len() + payload.len() > MESSAGE_MAX {
-                    return Err(Fault::TooBig);
+                if bytes.len() + payload.len() <= self.message_max {
+                    bytes.extend_from_slice(payload);
                 }
-                bytes.extend_from_slice(&payload);
-                let frames = frames + 1;
+                let frames = u32::saturating_add(frames, 1);
                 if header.fin {
                     events.push(Event::Message { kind, bytes, frames, compressed });
                 } else {

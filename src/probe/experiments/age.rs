@@ -11,19 +11,31 @@ use crate::probe::{Cx, Plan};
 use crate::proto::talk;
 use crate::time;
 
+/// A silence after which an answer is asked for: pushes arrive more often.
+fn silence_ms(patience_ms: u64) -> u64 {
+    (2 * interval_ms(patience_ms)).max(3_000)
+}
+
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Age {
     socket: Option<Id>,
+    /// 0 until it opens.
     opened_ns: u64,
     heard_ns: u64,
     /// When the last question was sent: then an answer must come.
     asked_ns: Option<u64>,
+    /// Why it cannot be watched to the end.
+    flaw: Option<String>,
+}
+
+fn over(cut: Option<Cut>, cx: &mut Cx<'_>) {
+    (cx.facts().age, cx.facts().busy_for_ns) = (cut, None);
+    cx.done();
 }
 
 fn cut(how: How, after_ns: u64, cx: &mut Cx<'_>) {
-    cx.facts().age = Some(Cut { how, after_ns });
-    cx.done();
+    over(Some(Cut { how, after_ns }), cx);
 }
 
 impl Experiment for Age {
@@ -53,17 +65,30 @@ impl Experiment for Age {
         match event {
             Event::Opened(_) => {
                 (self.opened_ns, self.heard_ns) = (now_ns, now_ns);
+                cx.facts().busy_for_ns = Some(0);
                 cx.wake_in(interval_ms(cx.shared.plan.patience_ms));
             }
             Event::Ended(Ending::Close(code, _)) => cut(How::Close(code), open_ns, cx),
             Event::Ended(Ending::Fin) => cut(How::Fin, open_ns, cx),
-            Event::Ended(Ending::Rst | Ending::Invalid(_)) => cut(How::Rst, open_ns, cx),
-            Event::Answered(_) | Event::Failed(..) => cx.done(),
-            Event::Message { .. } | Event::Pong(_) => {
+            Event::Ended(Ending::Rst) => cut(How::Rst, open_ns, cx),
+            Event::Ended(Ending::Invalid(why)) => {
+                self.flaw = Some(format!("an invalid frame arrived: {why}"));
+                over(None, cx);
+            }
+            Event::Answered(response) => {
+                self.flaw = Some(format!("the socket was answered with {}", response.status));
+                over(None, cx);
+            }
+            Event::Failed(failure, _) => {
+                self.flaw = Some(failure.to_string());
+                over(None, cx);
+            }
+            Event::Message { .. } | Event::Pong => {
                 self.heard_ns = now_ns;
+                cx.facts().busy_for_ns = Some(open_ns);
                 let is_over = open_ns >= time::ms(cx.shared.plan.patience_ms);
                 match self.asked_ns.take() {
-                    Some(_) if is_over => cx.done(),
+                    Some(_) if is_over => over(None, cx),
                     Some(_) => cx.wake_in(interval_ms(cx.shared.plan.patience_ms)),
                     None => {}
                 }
@@ -80,9 +105,12 @@ impl Experiment for Age {
             return cut(How::Hole, self.heard_ns - self.opened_ns, cx);
         }
         let silent_ns = now_ns - self.heard_ns;
-        if now_ns - self.opened_ns >= time::ms(patience_ms)
-            || silent_ns >= time::ms(ANSWER_MS.max(2 * every))
-        {
+        let is_over = now_ns - self.opened_ns >= time::ms(patience_ms);
+        if is_over && !cx.facts().answers() {
+            return over(None, cx);
+        }
+        let is_silent = silent_ns >= time::ms(silence_ms(patience_ms));
+        if is_over || is_silent && cx.facts().answers() {
             self.asked_ns = Some(now_ns);
             cx.send(id, talk::TEXT, QUESTION);
             return cx.wake_in(ANSWER_MS);
@@ -92,15 +120,29 @@ impl Experiment for Age {
         cx.wake_in(every);
     }
 
+    fn is_known_early(&self) -> bool {
+        true
+    }
+
     fn judge(&self, facts: &Facts, plan: &Plan) -> Verdict {
         let Some(cut) = &facts.age else {
+            if let Some(flaw) = &self.flaw {
+                return Verdict::unknown(flaw.as_str());
+            }
             let open = shown_ns(time::ms(plan.patience_ms));
             return Verdict::passed(format!("a busy socket stayed open for {open}"));
         };
         let after = shown_ns(cut.after_ns);
-        let mut verdict = Verdict::passed(format!("a busy socket was cut after {after}"));
+        let after = match cut.how {
+            How::Hole => {
+                let until_ns = cut.after_ns + time::ms(interval_ms(plan.patience_ms));
+                format!("between {after} and {}", shown_ns(until_ns))
+            }
+            _ => format!("after {after}"),
+        };
+        let mut verdict = Verdict::passed(format!("a busy socket was cut {after}"));
         verdict.figure("cut_after_s", (cut.after_ns as f64 / 1e8).round() / 10.0);
-        let title = format!("Sockets are cut after {after}, busy or not.");
+        let title = format!("Sockets are cut {after}, busy or not.");
         let said =
             (title.as_str(), format!("a socket with messages both ways was {}", cut.how.verb()));
         let id = format!("age-{}", cut.how.name());

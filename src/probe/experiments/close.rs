@@ -71,6 +71,7 @@ impl Experiment for Close {
             }
             Event::Ended(ending) => {
                 let took_ns = one.began_ns.map_or(0, |began_ns| now_ns - began_ns);
+                let took_ns = took_ns.saturating_sub(cx.lag_ns);
                 one.ending.get_or_insert((ending, took_ns));
             }
             Event::Answered(_) | Event::Failed(..) => one.id = None,
@@ -124,6 +125,9 @@ impl Experiment for Close {
                 let said = (title, seen);
                 verdict.findings.push(finding(Severity::Warning, id, said, (facts, Cause::Close)));
             }
+        }
+        if self.tries.iter().all(|one| one.began_ns.is_none()) {
+            return Verdict::unknown("at that moment no WebSocket opened");
         }
         verdict.figure("slowest_ms", slowest_ns / 1_000_000);
         if slowest_ns > SLOW_NS {

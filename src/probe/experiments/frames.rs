@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Experiment, finding};
 use crate::engine::Id;
-use crate::probe::facts::Facts;
+use crate::probe::facts::{Facts, shown};
 use crate::probe::habits::Cause;
 use crate::probe::report::{Severity, Verdict};
 use crate::probe::wire::{Ending, Event};
@@ -19,6 +19,9 @@ const SIZES: [usize; 8] = [0, 1, 125, 126, 4_096, 65_535, 65_536, 1 << 20];
 const MESSAGES: usize = 2 * SIZES.len();
 const FRAGMENTS: u32 = 3;
 const LIMIT_MS: u64 = 10_000;
+/// 64 KiB a second, there and back.
+const BYTES_PER_MS: u64 = 32;
+const RETRIES_MAX: usize = 4;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -27,6 +30,11 @@ pub(super) struct Frames {
     /// Messages that came back as they were sent.
     intact: usize,
     spoiled: Option<Spoiled>,
+    /// Messages at which a socket ended, each of which is then sent first on another.
+    retried: Vec<usize>,
+    opened_ns: u64,
+    /// How long the last socket was watched.
+    watched_ns: u64,
     /// No size is limited by the far end below this.
     is_over: bool,
     sink: Option<Id>,
@@ -42,6 +50,8 @@ enum Spoiled {
     Changed,
     Ended(Ending),
     Unanswered,
+    /// Sockets end at different messages, or do not open.
+    Restless,
 }
 
 /// What the far end counted.
@@ -71,12 +81,34 @@ impl Frames {
         let (kind, bytes) = message(self.intact);
         let first = if kind == Kind::Text { talk::TEXT } else { talk::BINARY };
         cx.send(id, first, &bytes);
-        // Late is not lost.
+        // Late is not lost: a narrow line needs time for a long message.
+        cx.wake_in(LIMIT_MS + bytes.len() as u64 / BYTES_PER_MS);
+    }
+
+    /// The size of the message, or something else, ended the socket: only the former happens again.
+    fn echo_ended(&mut self, ending: Ending, cx: &mut Cx<'_>) {
+        let is_certain = matches!(ending, Ending::Close(1009, _) | Ending::Invalid(_));
+        let again = self.retried.last() == Some(&self.intact);
+        if is_certain || again || self.retried.len() == RETRIES_MAX {
+            self.spoiled =
+                Some(if is_certain || again { Spoiled::Ended(ending) } else { Spoiled::Restless });
+            return self.echo_is_over(cx);
+        }
+        self.retried.push(self.intact);
+        self.open_echo(cx);
+    }
+
+    fn open_echo(&mut self, cx: &mut Cx<'_>) {
+        self.echo = cx.socket("");
+        if let Some(wire) = self.echo.and_then(|id| cx.shared.wires.find_mut(id)) {
+            wire.allow_long();
+        }
         cx.wake_in(LIMIT_MS);
     }
 
     fn echo_is_over(&mut self, cx: &mut Cx<'_>) {
         self.is_over = true;
+        cx.wake_in(LIMIT_MS);
         self.finish_if_complete(cx);
     }
 
@@ -100,7 +132,7 @@ impl Frames {
     fn heard_sink(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
         match event {
             Event::Opened(_) => Self::fill_sink(id, cx),
-            Event::Pong(_) => self.pong = true,
+            Event::Pong => self.pong = true,
             Event::Message { bytes, frames, .. } => {
                 if bytes == b"fragmented" {
                     self.arrived_here = Some(frames);
@@ -129,11 +161,10 @@ impl Experiment for Frames {
     }
 
     fn begin(&mut self, cx: &mut Cx<'_>) {
-        self.echo = cx.socket("");
+        self.open_echo(cx);
         if cx.shared.facts.hello.is_some() {
             self.sink = cx.sink("");
         }
-        cx.wake_in(LIMIT_MS);
     }
 
     fn heard(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
@@ -141,27 +172,35 @@ impl Experiment for Frames {
             return self.heard_sink(id, event, cx);
         }
         match event {
-            Event::Opened(_) => self.send_next(id, cx),
+            _ if Some(id) != self.echo => {}
+            Event::Opened(_) => {
+                self.opened_ns = cx.now.mono_ns;
+                self.send_next(id, cx);
+            }
+            // Pushes that the URL asks for.
+            Event::Message { bytes, .. } if bytes.starts_with(b"tick ") => {}
             Event::Message { kind, bytes, .. } if !self.is_over => {
                 if (kind, bytes) == message(self.intact) {
                     self.intact += 1;
                     self.send_next(id, cx);
-                } else if self.intact > 0 || cx.shared.facts.hello.is_some() {
+                } else if self.intact > 0 {
+                    // What precedes the first echo is a greeting.
                     self.spoiled = Some(Spoiled::Changed);
                     self.echo_is_over(cx);
                 }
             }
-            Event::Ended(ending) if !self.is_over => {
-                self.spoiled = Some(Spoiled::Ended(ending));
+            Event::Ended(ending) if !self.is_over => self.echo_ended(ending, cx),
+            Event::Answered(_) | Event::Failed(..) if !self.is_over => {
+                self.spoiled = Some(Spoiled::Restless);
                 self.echo_is_over(cx);
             }
-            Event::Answered(_) | Event::Failed(..) => self.echo_is_over(cx),
             _ => {}
         }
     }
 
     fn fire(&mut self, cx: &mut Cx<'_>) {
         if !self.is_over {
+            self.watched_ns = cx.now.mono_ns.saturating_sub(self.opened_ns);
             self.spoiled = Some(Spoiled::Unanswered);
         }
         cx.done();
@@ -174,38 +213,49 @@ impl Experiment for Frames {
         let is_echo = facts.hello.is_some() || self.intact > 0;
         let mut verdict = Verdict::passed("0 bytes to 1MiB, text and binary, arrive as sent");
         verdict.figure("intact", self.intact);
+        // As for a hole: nothing says that it is about this message.
+        let is_age = facts.age.as_ref().is_some_and(|age| age.after_ns <= self.watched_ns);
+        let mut flaw = None;
         let mut add = |severity, id: &str, title: &str, seen: String, cause| {
             let said = (title, seen);
             verdict.findings.push(finding(severity, id, said, (facts, cause)));
         };
         match &self.spoiled {
             None => {}
-            Some(_) if !is_echo => {
-                return Verdict::unknown("the far end does not echo messages");
-            }
-            Some(Spoiled::Changed) => {
-                let title = "A hop changes messages.";
-                add(
-                    Severity::Error,
-                    "message-changed",
-                    title,
-                    format!("{what} came back changed"),
-                    Cause::Frames,
-                );
-            }
+            Some(Spoiled::Restless) => flaw = Some("sockets ended before all sizes were tried"),
+            Some(_) if !is_echo => flaw = Some("the far end does not echo messages"),
+            Some(Spoiled::Unanswered) if is_age => flaw = Some("cut like all sockets of its age"),
             Some(spoiled) => {
-                let seen = match spoiled {
-                    Spoiled::Ended(Ending::Close(code, reason)) => {
-                        format!("{what} was answered with Close {code} {reason}")
+                let changed = "A hop changes messages.";
+                let lost = "Messages of some sizes do not get through.";
+                let (id, title, seen, cause) = match spoiled {
+                    Spoiled::Ended(Ending::Invalid(why)) => {
+                        let seen = format!("{what} was answered with an invalid frame: {why}");
+                        ("message-changed", changed, seen, Cause::Frames)
                     }
-                    Spoiled::Unanswered => format!("{what} was not answered within 10 s"),
-                    _ => format!("the connection ended at {what}"),
+                    Spoiled::Ended(Ending::Close(code, reason)) => {
+                        let seen =
+                            format!("{what} was answered with Close {code} {}", shown(reason));
+                        ("size-limit", lost, seen, Cause::Size)
+                    }
+                    Spoiled::Unanswered => {
+                        let seen = format!("{what} was not answered in time");
+                        ("size-limit", lost, seen, Cause::Size)
+                    }
+                    Spoiled::Ended(_) | Spoiled::Restless => {
+                        let seen = format!("the connection ended at {what}");
+                        ("size-limit", lost, seen, Cause::Size)
+                    }
+                    Spoiled::Changed => {
+                        let seen = format!("{what} came back changed");
+                        ("message-changed", changed, seen, Cause::Frames)
+                    }
                 };
-                let title = "Messages of some sizes do not get through.";
-                add(Severity::Error, "size-limit", title, seen, Cause::Size);
+                add(Severity::Error, id, title, seen, cause);
             }
         }
         self.judge_sink(&mut add);
+        verdict.unknown = flaw.map(str::to_owned);
         verdict
     }
 }

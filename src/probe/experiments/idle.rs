@@ -11,8 +11,9 @@ use crate::probe::{Cx, Plan};
 use crate::proto::talk;
 use crate::time;
 
-/// How long after the end of the silence an answer may take.
-pub(super) const ANSWER_MS: u64 = 3_000;
+/// How long after the end of the silence an answer may take: it may be behind long messages on a
+/// narrow line.
+pub(super) const ANSWER_MS: u64 = 8_000;
 
 /// A far end that counts answers it, and one that echoes does so too.
 pub(super) const QUESTION: &[u8] = b"probe:count";
@@ -147,9 +148,11 @@ impl Experiment for Idle {
             }
             Event::Ended(Ending::Close(code, _)) => socket.cut(How::Close(code), now_ns),
             Event::Ended(Ending::Fin) => socket.cut(How::Fin, now_ns),
-            Event::Ended(Ending::Rst | Ending::Invalid(_)) => socket.cut(How::Rst, now_ns),
-            // It never opened; `upgrade` and `spread` are about that.
-            Event::Answered(_) | Event::Failed(..) => socket.result = Some(Ok(0)),
+            Event::Ended(Ending::Rst) => socket.cut(How::Rst, now_ns),
+            // Silence is not the reason; `upgrade`, `spread` and `frames` are about that.
+            Event::Answered(_) | Event::Failed(..) | Event::Ended(Ending::Invalid(_)) => {
+                socket.result.get_or_insert(Ok(0));
+            }
             // Not a Pong: hops may drop pings, or answer them.
             Event::Message { bytes, .. }
                 if socket.asked_ns.is_some() && !bytes.starts_with(b"tick") =>
@@ -171,7 +174,12 @@ impl Experiment for Idle {
             }
             match socket.asked_ns {
                 Some(asked_ns) if asked_ns + time::ms(ANSWER_MS) <= now_ns => {
-                    socket.cut(How::Hole, asked_ns);
+                    if cx.facts().answers() {
+                        socket.cut(How::Hole, asked_ns);
+                    } else {
+                        let open_ns = asked_ns - socket.opened_ns.unwrap_or(asked_ns);
+                        socket.result.get_or_insert(Ok(open_ns));
+                    }
                 }
                 None if socket.until_ns(patience_ms) <= now_ns => {
                     socket.asked_ns = Some(now_ns);
@@ -190,21 +198,19 @@ impl Experiment for Idle {
         self.schedule(cx);
     }
 
+    fn is_known_early(&self) -> bool {
+        true
+    }
+
     fn judge(&self, facts: &Facts, plan: &Plan) -> Verdict {
-        let patience = shown_ns(time::ms(plan.patience_ms));
-        let mut verdict = Verdict::passed(format!("silence of {patience} is tolerated"));
-        if let Some((name, seconds)) = habits::cuts_later(facts, plan.patience_ms) {
-            let longer = seconds + seconds / 10;
-            verdict.note = format!(
-                "silence of {patience} is tolerated; {name}'s default is {seconds} s: see with \
-                 --patience {longer}s"
-            );
-        }
         // A busy socket was cut no later: silence was not the reason. How it was cut says nothing,
         // since bytes on the way turn a FIN into an RST.
         let margin_ns = time::ms(interval_ms(plan.patience_ms));
-        let is_age = |cut: &Cut| {
-            facts.age.as_ref().is_some_and(|age| age.after_ns <= cut.after_ns + margin_ns)
+        let is_age = |cut: &Cut| match (&facts.age, facts.busy_for_ns) {
+            (Some(age), _) => age.after_ns <= cut.after_ns + margin_ns,
+            // It is not known yet: the probe is interrupted.
+            (None, Some(busy_for_ns)) => busy_for_ns < cut.after_ns,
+            (None, None) => false,
         };
         let survived =
             self.sockets.iter().filter_map(|socket| match (socket.who, &socket.result) {
@@ -212,6 +218,7 @@ impl Experiment for Idle {
                 _ => None,
             });
         let survived_ns = survived.max().unwrap_or(0);
+        let mut verdict = tolerates(survived_ns, facts, plan);
         // Of the silent sockets one says it all: one that had not spoken yet, if there is one, as
         // the answer to a late message may be an RST.
         let asked = |asked| move |socket: &&Socket| socket.asked_ns.is_some() == asked;
@@ -241,9 +248,21 @@ impl Experiment for Idle {
         }
         if verdict.findings.is_empty() && facts.age.is_some() {
             "cut no earlier than busy sockets".clone_into(&mut verdict.note);
+        } else if verdict.findings.is_empty() && survived_ns == 0 {
+            verdict.unknown = Some("no silent socket could be watched".to_owned());
         }
         verdict
     }
+}
+
+fn tolerates(survived_ns: u64, facts: &Facts, plan: &Plan) -> Verdict {
+    let mut verdict = Verdict::passed(format!("silence of {} is tolerated", shown_ns(survived_ns)));
+    if let Some((name, seconds)) = habits::cuts_later(facts, plan.patience_ms) {
+        let longer = seconds + seconds / 10;
+        let more = format!("; {name}'s default is {seconds} s: see with --patience {longer}s");
+        verdict.note.push_str(&more);
+    }
+    verdict
 }
 
 fn is_silent(socket: &Socket) -> bool {

@@ -65,6 +65,11 @@ pub(super) trait Experiment {
     /// The host name is resolved.
     fn resolved(&mut self, _cx: &mut Cx<'_>) {}
 
+    /// Whether the evidence so far can be judged when the probe is interrupted.
+    fn is_known_early(&self) -> bool {
+        false
+    }
+
     /// What the evidence means.
     fn judge(&self, facts: &Facts, plan: &Plan) -> Verdict;
 }

@@ -38,6 +38,8 @@ pub(super) struct Timing {
     messages_ns: Vec<u64>,
     pings_ns: Vec<u64>,
     arrivals_ns: Vec<u64>,
+    /// How late this process was at most.
+    lag_ns: u64,
 }
 
 impl Timing {
@@ -101,6 +103,7 @@ impl Experiment for Timing {
 
     fn heard(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
         let now_ns = cx.now.mono_ns;
+        self.lag_ns = cx.lag_ns;
         let took_ns = now_ns.saturating_sub(self.sent_ns);
         if Some(id) == self.pushes {
             match event {
@@ -127,9 +130,10 @@ impl Experiment for Timing {
             }
             Event::Message { bytes, .. } if bytes == b"round trip" => {
                 self.messages_ns.push(took_ns);
+                cx.facts().echoes = true;
                 self.next_round(id, cx);
             }
-            Event::Pong(_) => {
+            Event::Pong => {
                 self.pings_ns.push(took_ns);
                 self.next_round(id, cx);
             }
@@ -160,8 +164,8 @@ impl Experiment for Timing {
             }
         }
         let held_ns = self.buffered_ns();
-        if held_ns.is_some() && facts.lag_ns > LAG_MAX_NS {
-            let late = shown_ns(facts.lag_ns);
+        if held_ns.is_some() && self.lag_ns > LAG_MAX_NS {
+            let late = shown_ns(self.lag_ns);
             verdict.unknown = Some(format!("this machine is too busy to tell: {late} late"));
         } else if let Some(held_ns) = held_ns {
             let said = (

@@ -6,7 +6,7 @@ use crate::engine::{HangUp, Id, TlsFault};
 use crate::probe::facts::{Facts, Hello, shown};
 use crate::probe::habits::Cause;
 use crate::probe::report::{Severity, Verdict};
-use crate::probe::wire::{Event, Failure, Purpose, Response};
+use crate::probe::wire::{Ending, Event, Failure, Purpose, Response};
 use crate::probe::{Cx, Plan, Shared};
 use crate::proto::upgrade::Fault;
 
@@ -29,8 +29,16 @@ pub(super) struct Upgrade {
     /// The foreign origin as the far end received it.
     origin_there: Option<String>,
     named: Option<Id>,
+    subprotocol: Option<Offer>,
+}
+
+/// What became of the offer of a subprotocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Offer {
+    /// No socket opened, for whatever reason.
+    Refused,
     /// The subprotocol that the server chose, and whether the offer arrived there.
-    subprotocol: Option<(String, Option<bool>)>,
+    Answered(String, Option<bool>),
 }
 
 /// Why no WebSocket opens.
@@ -64,8 +72,8 @@ impl Upgrade {
         let (Refusal::Status(response) | Refusal::Failed(_, response)) = &refusal;
         facts.response = response.clone();
         self.refusal = Some(refusal);
-        if !reached {
-            if let Some(Refusal::Failed(Failure::Connect(how), _)) = &self.refusal {
+        if let Some(Refusal::Failed(failure, _)) = &self.refusal {
+            if let Failure::Connect(how) = failure {
                 cx.facts().tls_failure = Some(*how);
             }
             return cx.done();
@@ -89,6 +97,18 @@ impl Upgrade {
         }
     }
 
+    /// It opened, but nothing can be sent through it.
+    fn ended_at_once(&mut self, ending: &Ending, cx: &mut Cx<'_>) {
+        let failure = match ending {
+            Ending::Close(code, _) => Failure::ClosedAtOnce(*code),
+            Ending::Fin | Ending::Rst => Failure::EndedAtOnce,
+            Ending::Invalid(why) => Failure::Invalid(why),
+        };
+        cx.facts().opens = false;
+        self.refusal = Some(Refusal::Failed(failure, Response::default()));
+        cx.done();
+    }
+
     /// The far end is known.
     fn ask_more(&mut self, cx: &mut Cx<'_>) {
         let query = if cx.shared.facts.hello.is_some() { "probe=1" } else { "" };
@@ -106,7 +126,8 @@ impl Upgrade {
     fn finish_if_complete(&mut self, cx: &mut Cx<'_>) {
         let counts = cx.shared.facts.hello.is_some();
         let knows_names = match &self.subprotocol {
-            Some((_, arrived)) => arrived.is_some() || !counts,
+            Some(Offer::Answered(_, arrived)) => arrived.is_some() || !counts,
+            Some(Offer::Refused) => true,
             None => false,
         };
         let knows_origin = match self.foreign_opens {
@@ -161,6 +182,9 @@ impl Experiment for Upgrade {
                     cx.facts().hello = Hello::parse(&bytes);
                     self.ask_more(cx);
                 }
+                Event::Ended(ending) if cx.shared.facts.hello.is_none() => {
+                    self.ended_at_once(&ending, cx);
+                }
                 _ => {}
             };
         }
@@ -188,17 +212,17 @@ impl Experiment for Upgrade {
             }
             Event::Opened(response) if id == self.named => {
                 let chosen = response.field("sec-websocket-protocol").unwrap_or_default();
-                self.subprotocol = Some((chosen.to_owned(), None));
+                self.subprotocol = Some(Offer::Answered(chosen.to_owned(), None));
             }
             Event::Message { bytes, .. } if id == self.named => {
-                if let (Some((_, arrived)), Some(hello)) =
+                if let (Some(Offer::Answered(_, arrived)), Some(hello)) =
                     (&mut self.subprotocol, Hello::parse(&bytes))
                 {
                     *arrived = Some(hello.field("sec-websocket-protocol").is_some());
                 }
             }
             Event::Answered(_) | Event::Failed(..) if id == self.named => {
-                self.subprotocol = Some((String::new(), Some(true)));
+                self.subprotocol = Some(Offer::Refused);
             }
             _ => return,
         }
@@ -238,7 +262,7 @@ impl Upgrade {
             let found = finding(Severity::Warning, "foreign-origin", said, (facts, cause));
             verdict.findings.push(found);
         }
-        if let (Some((chosen, arrived)), Some(_)) = (&self.subprotocol, &facts.hello)
+        if let (Some(Offer::Answered(chosen, arrived)), Some(_)) = (&self.subprotocol, &facts.hello)
             && chosen != SUBPROTOCOL
         {
             let seen = match arrived {
@@ -322,7 +346,13 @@ fn judge_failure(failure: Failure, facts: &Facts) -> Verdict {
         Failure::Upgrade(Fault::Http(_)) | Failure::Http(_) => {
             ("upgrade-other", "The upgrade is answered with invalid HTTP.", Cause::Upgrade)
         }
-        Failure::Upgrade(_) => (
+        Failure::ClosedAtOnce(_) => {
+            ("upgrade-other", "A WebSocket opens, and is closed at once.", Cause::Upgrade)
+        }
+        Failure::EndedAtOnce => {
+            ("upgrade-accept", "A WebSocket opens, and is cut at once.", Cause::Upgrade)
+        }
+        Failure::Upgrade(_) | Failure::Invalid(_) => (
             "upgrade-accept",
             "The 101 is not that of a WebSocket server, or a hop changed it.",
             Cause::Upgrade,
