@@ -22,6 +22,8 @@ mod hostile;
 mod kube;
 mod os;
 mod peer;
+#[cfg(feature = "tools")]
+mod probe;
 mod process;
 mod scenarios;
 mod sim;

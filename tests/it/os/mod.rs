@@ -3,11 +3,12 @@
 
 mod network;
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use wspulse::engine::{File, Id, NameFault, Now, Peer, Side, Source, Target};
+use wspulse::engine::{File, Id, NameFault, Now, Peer, Roots, Side, Source, Target, TlsFacts};
 use wspulse::net::os::{Channel, Event, Os, Resolved};
 use wspulse::time;
 
@@ -26,9 +27,19 @@ pub(crate) struct Stream {
     wire: usize,
     end: usize,
     net: Network,
+    /// What its certificate is checked against, with TLS.
+    tls: Option<Roots>,
 }
 
 impl Channel for Stream {
+    fn tls_facts(&self) -> Option<TlsFacts> {
+        let unverified = TlsFacts { version: "TLS 1.3", alpn: None, expires_s: None };
+        match &self.net.state().certificate {
+            Ok(facts) => facts.clone().filter(|_| self.tls.is_some()),
+            Err(_) => self.tls.as_ref().map(|_| unverified),
+        }
+    }
+
     fn held_bytes(&self) -> usize {
         self.net.state().wires[self.wire].held_bytes
     }
@@ -160,7 +171,7 @@ impl FakeOs {
     }
 
     fn stream(&self, wire: usize, end: usize) -> Stream {
-        Stream { wire, end, net: self.net.clone() }
+        Stream { wire, end, net: self.net.clone(), tls: None }
     }
 }
 
@@ -273,7 +284,8 @@ impl Os for FakeOs {
 
     fn connect(&mut self, target: &Target) -> io::Result<Stream> {
         let net = &mut *self.net.state();
-        let (listener, result) = net.route(self.host, target_address(target));
+        let to = target_address(target, &net.names);
+        let (listener, result) = net.route(self.host, to);
         net.syns_between_hosts += usize::from(listener.is_some());
         if result == OnConnect::Refuse {
             return Err(io::ErrorKind::ConnectionRefused.into());
@@ -285,7 +297,9 @@ impl Os for FakeOs {
             let wire = net.open(host, Some(self.host));
             net.harm(wire);
             net.enqueue(host, listener, wire);
-            return Ok(self.stream(wire, FAR));
+            let mut stream = self.stream(wire, FAR);
+            stream.tls = trust(target);
+            return Ok(stream);
         }
         // The host that an unanswered SYN was sent to never sees it.
         let wire = net.open(self.host, None);
@@ -297,7 +311,11 @@ impl Os for FakeOs {
     }
 
     fn connected(&mut self, stream: &mut Stream) -> io::Result<bool> {
-        let wire = &self.net.state().wires[stream.wire];
+        let net = self.net.state();
+        if let (Some(Roots::Public | Roots::Pem(_)), Err(fault)) = (&stream.tls, &net.certificate) {
+            return Err((*fault).into());
+        }
+        let wire = &net.wires[stream.wire];
         match (wire.reset, wire.unanswered) {
             (true, true) => Err(io::ErrorKind::ConnectionRefused.into()),
             (true, false) => Err(io::ErrorKind::ConnectionReset.into()),
@@ -357,12 +375,24 @@ impl Os for FakeOs {
     }
 }
 
-/// The address that is connected to; any, if it is a name.
-fn target_address(target: &Target) -> SocketAddr {
+/// The roots that the certificate is checked against, if there is TLS. It only agrees on facts: the
+/// bytes are not encrypted.
+fn trust(target: &Target) -> Option<Roots> {
+    match target {
+        Target::Tls(secured) => Some(secured.trust.roots.clone()),
+        _ => None,
+    }
+}
+
+/// The address that is connected to; any, if it is an unknown name.
+fn target_address(target: &Target, names: &BTreeMap<String, Vec<IpAddr>>) -> SocketAddr {
     match target {
         Target::Tcp(address) => *address,
-        Target::Tls(secured) => target_address(&secured.to),
-        Target::Name { port, .. } => SocketAddr::new(SOME_ADDRESS, *port),
+        Target::Tls(secured) => target_address(&secured.to, names),
+        Target::Name { host, port } => {
+            let known = names.get(&**host).and_then(|addresses| addresses.first());
+            SocketAddr::new(known.copied().unwrap_or(SOME_ADDRESS), *port)
+        }
         Target::Unix(_) | Target::Terminal | Target::Tunnel(_) => SocketAddr::new(SOME_ADDRESS, 0),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use wspulse::engine::{Id, Side, Signal};
+use wspulse::engine::{Id, Side, Signal, TlsFacts, TlsFault};
 use wspulse::net::os::Event;
 use wspulse::rng::Rng;
 use wspulse::time;
@@ -238,6 +238,8 @@ pub(crate) struct State {
     pub(super) wires: Vec<Wire>,
     /// Pairs of hosts, the lower number first, between which nothing arrives.
     pub(crate) partitions: BTreeSet<(usize, usize)>,
+    /// The host whose process gets no CPU: the test must not run it.
+    pub(crate) stopped: Option<usize>,
     /// Reads and writes so far, and the one with a planned fault.
     pub(crate) calls: u64,
     pub(crate) fault: Option<(u64, Fault)>,
@@ -256,6 +258,8 @@ pub(crate) struct State {
     pub(crate) syns_between_hosts: usize,
     /// What names resolve to; others to one address.
     pub(crate) names: BTreeMap<String, Vec<IpAddr>>,
+    /// What TLS clients find, unless they verify no certificates.
+    pub(crate) certificate: Result<Option<TlsFacts>, TlsFault>,
 }
 
 impl State {
@@ -370,10 +374,12 @@ impl State {
     /// a host has something to do now. Returns false if nothing happens until the limit.
     pub(crate) fn advance(&mut self, limit_ns: u64) -> bool {
         let mut next_ns = self.deliver_due();
-        if self.hosts.iter().any(Host::has_news) {
+        let stopped = self.stopped;
+        let running = self.hosts.iter().enumerate().filter(|(number, _)| Some(*number) != stopped);
+        if running.clone().any(|(_, host)| host.has_news()) {
             return true;
         }
-        next_ns = self.hosts.iter().fold(next_ns, |next, host| next.min(host.wake_ns));
+        next_ns = running.fold(next_ns, |next, (_, host)| next.min(host.wake_ns));
         if self.now_ns >= limit_ns && next_ns > limit_ns {
             return false;
         }
@@ -514,6 +520,7 @@ impl Network {
             hosts: (0..hosts).map(|_| Host::new()).collect(),
             wires: Vec::new(),
             partitions: BTreeSet::new(),
+            stopped: None,
             calls: 0,
             fault: None,
             batch: usize::MAX,
@@ -524,6 +531,7 @@ impl Network {
             on_connect_to: BTreeMap::new(),
             syns_between_hosts: 0,
             names: BTreeMap::new(),
+            certificate: Ok(None),
         })))
     }
 

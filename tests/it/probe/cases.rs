@@ -1,0 +1,318 @@
+//! One thing wrong at a time, and what must be found.
+
+use wspulse::engine::{TlsFacts, TlsFault};
+
+use super::wrong::{Cut, Silence, Way, Wrong};
+use super::{Case, check, check_all};
+use crate::os::Odds;
+
+/// Not when the client speaks, so that its bytes do not cross the cut.
+const AFTER_MS: u64 = 5_300;
+/// Exactly when it speaks.
+const CROSSING_MS: u64 = 5_000;
+
+fn cuts(of: Silence, way: Way) -> Wrong {
+    Wrong::Cuts(Cut { of, after_ms: AFTER_MS, way })
+}
+
+#[test]
+fn probes_of_harmless_paths() {
+    let adds: &[&str] = &["X-Forwarded-For: 192.0.2.7", "Via: 1.1 hop", "X-Real-Ip: 192.0.2.7"];
+    let no_hop =
+        |case: Case| Case { has_hop: false, name: format!("{}, no hop", case.name), ..case };
+    check_all(&[
+        no_hop(Case::quick("quick", Wrong::Nothing)),
+        no_hop(Case::patient("patient", Wrong::Nothing)),
+        Case::quick("quick", Wrong::Nothing),
+        Case::patient("patient", Wrong::Nothing),
+        Case::quick("fields are added", Wrong::AddsThere(adds)),
+        Case::quick("lower case", Wrong::Lowercase),
+        Case::quick("far", Wrong::Delays { ms: 100 }).within(20_000),
+        Case::quick("farther", Wrong::Delays { ms: 400 }).within(30_000),
+        Case::patient("far", Wrong::Delays { ms: 150 }).within(20_000),
+        Case::quick("a narrow line", Wrong::Narrow { bytes: 128 * 1024 }).within(70_000),
+        Case::patient("a narrow line", Wrong::Narrow { bytes: 128 * 1024 }).within(70_000),
+    ]);
+}
+
+/// What the URL and the flags ask for must not look like faults.
+#[test]
+fn probes_with_options() {
+    let path = |path: &'static str| Case {
+        path,
+        name: path.to_owned(),
+        ..Case::quick("", Wrong::Nothing)
+    };
+    let args = |args: &str, case: Case| Case {
+        args: format!("{} {args}", case.args),
+        name: args.to_owned(),
+        ..case
+    };
+    let quick = |flags: &str| args(flags, Case::quick("", Wrong::Nothing));
+    let field = format!("-H X-Token:{}", "t".repeat(2_000));
+    check_all(&[
+        path("/?token=a%2Fb"),
+        path("/echo?hello=1"),
+        path("/echo?every=100ms"),
+        path("/echo?ping=1s"),
+        Case { has_hop: false, ..quick(&field) },
+        quick("--origin https://172.16.0.1:8080"),
+        quick("--subprotocol a"),
+        quick("--sockets 1"),
+        quick("--sockets 200").within(5_000),
+        quick("--any"),
+        args("--any", Case::patient("", Wrong::Nothing)),
+        args("--sockets 200", Case::patient("", Wrong::Nothing)),
+    ]);
+}
+
+#[test]
+fn probes_of_names_and_certificates() {
+    let others = |name: &str, others: &[[u8; 4]]| Case {
+        others: Some(others.iter().map(|ip| (*ip).into()).collect()),
+        ..Case::quick(name, Wrong::Nothing)
+    };
+    let certificate = |name: &str, certificate| Case {
+        certificate: Some(certificate),
+        ..Case::quick(name, Wrong::Nothing)
+    };
+    let days = |days: i64| {
+        let expires_s = Some(1_795_230_000 + days * 86_400 + 60);
+        Ok(TlsFacts { version: "TLS 1.3", alpn: None, expires_s })
+    };
+    check_all(&[
+        others("one address", &[]),
+        // The server itself and the hop serve the same.
+        others("two addresses", &[[172, 16, 0, 0]]),
+        others("a dead address", &[[172, 16, 0, 9]]).finds(&["dead-address"]),
+        certificate("90 days", days(90)),
+        certificate("5 days", days(5)).finds(&["tls-expires-soon"]),
+        certificate("expired", Err(TlsFault::Expired)).finds(&["tls-expired"]),
+        certificate("wrong name", Err(TlsFault::WrongName)).finds(&["tls-wrong-name"]),
+        certificate("untrusted", Err(TlsFault::NotTrusted)).finds(&["tls-untrusted"]),
+        Case {
+            args: "--quick --insecure".to_owned(),
+            ..certificate("insecure", Err(TlsFault::WrongName))
+        },
+    ]);
+}
+
+#[test]
+fn probes_of_drains() {
+    let drain = |name: &str, wrong| Case {
+        args: "--quick --drain ADMIN".to_owned(),
+        ..Case::quick(name, wrong)
+    };
+    check_all(&[
+        drain("a drain", Wrong::Nothing).within(20_000),
+        drain("a drain that is cut", Wrong::LosesClose)
+            .finds(&["close-lost", "drain-cut"])
+            .within(20_000),
+    ]);
+}
+
+#[test]
+fn probes_of_idle_cuts() {
+    let mut cases = Vec::new();
+    for (name, way) in
+        [("fin", Way::Fin), ("rst", Way::Rst), ("hole", Way::Hole), ("close", Way::Close)]
+    {
+        let id = |who: &str| -> &'static str { format!("idle-{who}-{name}").leak() };
+        for (of, cut) in [
+            (Silence::Both, &["silent"][..]),
+            // The far end of a probe does not answer.
+            (Silence::Server, &["silent", "client"]),
+            (Silence::Client, &["silent", "server"]),
+        ] {
+            let want: Vec<&'static str> = cut.iter().map(|who| id(who)).collect();
+            let name = format!("{of:?} silent, {name}");
+            cases.push(Case::patient(&name, cuts(of, way)).finds(&want));
+        }
+    }
+    check_all(&cases);
+}
+
+#[test]
+fn probes_of_age_cuts() {
+    let mut cases = Vec::new();
+    for (way, want) in [
+        (Way::Fin, "age-fin"),
+        (Way::Rst, "age-rst"),
+        (Way::Hole, "age-hole"),
+        (Way::Close, "age-close"),
+    ] {
+        cases.push(Case::patient(want, cuts(Silence::Age, way)).finds(&[want]));
+        // The client's bytes cross the end of the connection, and are answered with an RST.
+        let alternatives = match way {
+            Way::Fin => "age-fin|age-rst",
+            Way::Close => "age-close|age-rst",
+            _ => want,
+        };
+        let wrong = Wrong::Cuts(Cut { of: Silence::Age, after_ms: CROSSING_MS, way });
+        for seed in 0..3 {
+            cases.push(Case {
+                odds: Odds { latency_ms: 50, ..Odds::NONE },
+                seed,
+                ..Case::patient(&format!("{want}, crossing {seed}"), wrong).finds(&[alternatives])
+            });
+        }
+    }
+    // While messages of all sizes are on their way, which are not the reason.
+    for (way, want) in [
+        (Way::Fin, "age-fin|age-rst"),
+        (Way::Rst, "age-rst"),
+        (Way::Hole, "age-hole"),
+        (Way::Close, "age-close|age-rst"),
+    ] {
+        for after_ms in [400, 1_100, 1_700] {
+            let wrong = Wrong::Cuts(Cut { of: Silence::Age, after_ms, way });
+            let name = format!("{want} after {after_ms} ms");
+            cases.push(Case {
+                odds: Odds { latency_ms: 40, ..Odds::NONE },
+                ..Case::patient(&name, wrong).finds(&[want]).within(25_000)
+            });
+        }
+    }
+    check_all(&cases);
+}
+
+#[test]
+fn probes_of_changed_frames() {
+    let cases = [
+        Case::quick("pings are answered", Wrong::AnswersPings).finds(&["ping-answered-by-hop"]),
+        Case::quick("pings are dropped", Wrong::DropsPings)
+            .finds(&["ping-unanswered"])
+            .within(12_000),
+        Case::quick("fragments are joined", Wrong::JoinsFragments).finds(&["fragments-joined"]),
+        Case::quick("messages are split", Wrong::SplitsMessages).finds(&["fragments-joined"]),
+        Case::quick("closes are lost", Wrong::LosesClose).finds(&["close-lost"]),
+        Case::quick("codes are changed", Wrong::ChangesCode).finds(&["close-code-changed"]),
+        Case::quick("reasons are lost", Wrong::LosesReason).finds(&["close-reason-lost"]),
+        Case::quick("closes are slow", Wrong::ClosesSlowly).finds(&["close-slow"]).within(12_000),
+        Case::quick("bytes are collected", Wrong::Collects).finds(&["buffered"]).within(50_000),
+        Case::quick("bits are flipped", Wrong::FlipsBits).finds(&["compression-broken"]),
+        Case::quick("messages are limited", Wrong::LimitsMessages).finds(&["size-limit"]),
+    ];
+    check_all(&cases);
+    let patient = [
+        Case::patient("pings are dropped", Wrong::DropsPings).finds(&["ping-unanswered"]),
+        Case::patient("pings are answered", Wrong::AnswersPings).finds(&["ping-answered-by-hop"]),
+        Case::patient("closes are lost", Wrong::LosesClose).finds(&["close-lost"]),
+        Case::patient("bytes are collected", Wrong::Collects).finds(&["buffered"]).within(50_000),
+    ];
+    check_all(&patient);
+}
+
+#[test]
+fn probes_of_changed_heads() {
+    let (extensions, protocol) = ("Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol");
+    let there = Wrong::LosesThere;
+    let here = Wrong::LosesHere;
+    check_all(&[
+        Case::quick("no offer", there(extensions)).finds(&["compression-stripped"]),
+        Case::quick("no agreement", here(extensions))
+            .finds(&["compression-stripped|compression-broken"]),
+        Case::quick("no subprotocol", there(protocol)).finds(&["subprotocol-lost"]),
+        Case::quick("no chosen subprotocol", here(protocol)).finds(&["subprotocol-lost"]),
+        Case::quick("no Origin", there("Origin")).finds(&["foreign-origin"]),
+        Case::quick("another Host", Wrong::RewritesHost).finds(&["host-rewritten"]),
+        Case { path: "/app/echo", ..Case::quick("another path", Wrong::RewritesPath) }
+            .finds(&["path-rewritten"]),
+        Case::quick("another query", Wrong::RewritesQuery).finds(&["query-rewritten"]),
+        Case::quick("heads of 4 KiB", Wrong::LimitsHeads).finds(&["head-limit"]),
+    ]);
+}
+
+/// The sockets of other experiments are among those that are refused.
+#[test]
+fn probes_of_socket_limits() {
+    let cases = [1, 2, 3, 4, 6, 9, 12, 16, 20, 32, 63].map(|most| {
+        let name = format!("{most} sockets");
+        Case::quick(&name, Wrong::LimitsSockets(most)).finds(&["socket-limit"])
+    });
+    check_all(&cases);
+    let cases = [1, 2, 9, 14, 32, 63].map(|most| {
+        let name = format!("{most} sockets, patient");
+        Case::patient(&name, Wrong::LimitsSockets(most)).finds(&["socket-limit"])
+    });
+    check_all(&cases);
+}
+
+/// What happens while the probe gets no CPU says nothing about the path.
+#[test]
+fn probes_that_are_stopped() {
+    let stopped = |case: Case, from_ms: u64| Case {
+        name: format!("{} at {from_ms} ms", case.name),
+        stopped_ms: Some((from_ms, from_ms + 2_500)),
+        odds: Odds { latency_ms: 3, ..Odds::NONE },
+        ..case
+    };
+    let from_ms = [5, 40, 300, 700, 1_100, 1_390, 1_405, 1_420, 1_500];
+    let quick = from_ms.map(|ms| stopped(Case::quick("quick", Wrong::Nothing), ms));
+    check_all(&quick);
+    let from_ms = [800, 1_600, 4_400, 6_900, 7_900, 8_050];
+    let patient = from_ms.map(|ms| stopped(Case::patient("patient", Wrong::Nothing), ms));
+    check_all(&patient);
+    let age = cuts(Silence::Age, Way::Fin);
+    let from_ms = [3_500, 4_900];
+    check_all(
+        &from_ms.map(|ms| stopped(Case::patient("age", age), ms).finds(&["age-fin|age-rst"])),
+    );
+}
+
+/// Ctrl-C prints what is known.
+#[test]
+fn probes_that_are_interrupted() {
+    let stopped = |case: Case, ms: u64| Case { interrupt_ms: Some(ms), ..case };
+    for ms in [0, 1, 60, 800, 1_500, 3_000, 7_999] {
+        let case = stopped(Case::patient("nothing", Wrong::Nothing), ms);
+        let outcome = check(&case).unwrap();
+        assert!(outcome.took_ms <= ms + 1, "{} ms", outcome.took_ms);
+        assert!(outcome.report.json().contains("\"interrupted\":true"));
+        let end = if ms == 0 { "\nNothing could be asked." } else { "\nInterrupted: " };
+        assert!(outcome.report.page().contains(end));
+    }
+    for (of, way, id) in [
+        (Silence::Both, Way::Fin, "idle-silent-fin"),
+        (Silence::Age, Way::Rst, "age-rst"),
+        (Silence::Age, Way::Hole, "age-hole"),
+    ] {
+        let wrong = Wrong::Cuts(Cut { of, after_ms: 25_000, way });
+        let name = format!("{id}, interrupted");
+        let case = Case { args: "--patience 20m".to_owned(), ..Case::patient(&name, wrong) };
+        check_all(&[stopped(case, 60_000).within(60_001).finds(&[id])]);
+    }
+}
+
+#[test]
+fn probes_of_refused_upgrades() {
+    let page = |status: &str| -> Wrong {
+        let text = format!(
+            "HTTP/1.1 {status}\r\nServer: nginx\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+        );
+        Wrong::Answers(text.leak())
+    };
+    check_all(&[
+        Case::quick("no Upgrade", Wrong::LosesThere("Upgrade")).finds(&["upgrade-dropped"]),
+        Case::quick("HTTP/1.0", Wrong::SpeaksHttp10).finds(&["http-10-hop"]),
+        Case::quick("200", page("200 OK")).finds(&["upgrade-page"]),
+        Case::quick("301", page("301 Moved")).finds(&["upgrade-redirect"]),
+        Case::quick("400", page("400 Bad")).finds(&["upgrade-400"]),
+        Case::quick("401", page("401 No")).finds(&["upgrade-401"]),
+        Case::quick("403", page("403 No")).finds(&["upgrade-403"]),
+        Case::quick("404", page("404 No")).finds(&["upgrade-404"]),
+        Case::quick("418", page("418 No")).finds(&["upgrade-other"]),
+        Case::quick("502", page("502 Bad")).finds(&["upgrade-502"]),
+        Case::quick("503", page("503 Busy")).finds(&["upgrade-503"]),
+        Case::quick("504", page("504 Slow")).finds(&["upgrade-504"]),
+        Case::quick("no HTTP", Wrong::Answers("SSH-2.0-x\r\n")).finds(&["upgrade-other"]),
+        Case::quick("a wrong key", Wrong::ChangesKey).finds(&["upgrade-accept"]),
+        Case::quick("no Upgrade in the 101", Wrong::LosesHere("Upgrade"))
+            .finds(&["upgrade-accept"]),
+        Case::quick("no answer", Wrong::NeverAnswers).finds(&["upgrade-timeout"]).within(12_000),
+        Case::quick("reset", Wrong::ResetsClients).finds(&["unreachable"]),
+        Case::quick("reset later", Wrong::ResetsRequests).finds(&["upgrade-timeout"]),
+        Case::quick("end after the 101", Wrong::EndsAfter101).finds(&["upgrade-accept"]),
+        Case::patient("end after the 101", Wrong::EndsAfter101).finds(&["upgrade-accept"]),
+    ]);
+}
