@@ -54,7 +54,7 @@ def validated(found):
         there = documents + found["websocket-eks"] if custom else documents
         faults += restricted(documents) + dangling(there)
         check(f"{name}: restricted pods, and every reference has a target", not faults, faults)
-        for _, _, pod in pods(documents):
+        for _, _, pod in pods(of_kind(documents, "Deployment")):
             in_time(name, pod)
             own = pod["containers"][0]
             side = "admin" if any(port["name"] == "admin" for port in own["ports"]) else "http"
@@ -156,7 +156,7 @@ def load_job(found):
     """Generators that start together: their arguments, and the commands of the guide."""
     job = one(found[LOAD], "Job")
     pod = job["spec"]["template"]
-    faults = restricted([{"kind": "Pod", "metadata": pod["metadata"] | {"name": LOAD}, "spec": pod["spec"]}])
+    faults = restricted([job])
     check("load-job: a restricted pod", not faults, faults)
     equal("load-job: indexed, all at once, never twice",
           [job["spec"][key] for key in ("completionMode", "completions", "backoffLimit")]

@@ -13,9 +13,9 @@ use crate::proto::response::Response;
 use crate::time;
 
 /// Hash of the text between `<script>` and `</` in the minified page. A test checks it.
-const SCRIPT_SHA256: &str = "btn4CCiu7JZlNCNnSwnEj1ykCj2MkBb/dKagT5+qXbc=";
+const SCRIPT_SHA256: &str = "Zc/E1fGdWwWvKjFJKMFLdMnI/xtY4sh1wnD2lHMRs5A=";
 /// The same for `<style>`.
-const STYLE_SHA256: &str = "3smgUBOS/2Ac+8C8SwNrnnbX5YuxC31BNxTXTMTL/io=";
+const STYLE_SHA256: &str = "yG6vgEdLbzdAz6UHvS7x2tdEFd+8T51ZDL3M3XQzZqM=";
 const PAGE: &str = include_str!("../../../assets/index.html");
 
 /// Files by path.
