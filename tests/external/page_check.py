@@ -78,7 +78,7 @@ async def sound(browser, server, shots):
     await ended(tab, 2)
     equal("a path without faults: the results", await results(tab), GOOD)
     equal("… nothing found, as a status", await tab.run("document.querySelector('#check-word[role=status]').textContent"),
-          "Nothing found: this path carries WebSockets as they are.")
+          "No errors and no warnings: this path carries WebSockets.")
     equal("… results are announced", await tab.run("$('checks').ariaLive"), "polite")
     check("… no socket stays open", await tab.until("check.wires.every(({ socket }) => socket.readyState > 1)"))
     await terminal(tab, server)
@@ -103,8 +103,9 @@ async def cut(browser, server, shots):
         found = await tab.run("$('found').innerText")
         check("… who, after how long, how, what to do", re.search(
             r"^error: Silent sockets are cut after 3\.\d s\.\s+seen: the connection was ended without a Close frame, with FIN or RST"
-            r"\s+change: keep sockets busy with a ping every 2 s \(wspulse: --ping-interval 2s\)\s+id: ", found), found)
+            r"\s+change: keep sockets busy: wspulse --ping-interval 2s\s+id: ", found), found)
         rows = await results(tab)
+        equal("… in its row, the id", rows[7][2], "idle-silent-fin or idle-silent-rst")
         equal("… a busy socket is not", rows[6], ["age", "ok", "a busy socket stayed open for 8.0 s"])
         equal("… the other results", ([row[:2] for row in rows], await tab.text("check-word")),
               ([[name, "FINDING" if name == "idle" else "ok"] for name, *_ in GOOD], "1 finding."))
@@ -183,19 +184,19 @@ async def refused(browser):
     token.write_text("sesame\n")
     with Server("--mount", f"/echo=echo?token-file={token}") as locked, Server("--mount", "/echo=reverse") as other:
         await asyncio.gather(
-            unasked(browser, locked, "a refused upgrade", "upgrade-other", "The upgrade is refused."),
-            unasked(browser, locked, "… for which a GET returns 404", "upgrade-404", "Nothing is served at this path.",
+            unasked(browser, locked, "a refused upgrade", "upgrade-other"),
+            unasked(browser, locked, "… for which a GET returns 404", "upgrade-404",
                     "fetch = async () => ({ status: 404, type: 'basic' })"),
-            unasked(browser, locked, "… for which a GET fails", "unreachable", "Nothing can be connected to.",
+            unasked(browser, locked, "… for which a GET fails", "unreachable",
                     "fetch = () => Promise.reject(new TypeError())"),
-            unasked(browser, other, "a far end that does not count", None, "a WebSocket opens"))
+            unasked(browser, other, "a far end that does not count", None))
 
 
-async def unasked(browser, server, what, found, note, init=None):
+async def unasked(browser, server, what, found, init=None):
     tab = await Tab.open(browser, server.url("/"), init=init)
     await tab.until("link.phase === 'open'")
     equal(f"{what}: the finding", await checked(tab, 2), [found] if found else [])
     rows = [row[1:] for row in await tab.run(ROWS)]
     why = "no WebSocket opens" if found else "the far end is no wspulse that answers ?probe=1"
-    equal("… all else is unknown, and why", rows, [["FINDING" if found else "ok", note]] + [["unknown", why]] * 7)
+    equal("… all else is unknown, and why", rows, [["FINDING", found] if found else ["ok", "a WebSocket opens"]] + [["unknown", why]] * 7)
     await tab.behaved(what, may_fail=True)
