@@ -145,6 +145,7 @@ def cuts():
 UPGRADE, CONNECTION = ("proxy_set_header Upgrade $http_upgrade;", "proxy_set_header Connection $connection_upgrade;")
 HOST = "proxy_set_header Host $http_host;"
 PASS = "proxy_pass http://wspulse;"
+DECODED = "if ($args ~ '^(.*)b%2Fc(.*)$') { set $args $1b/c$2; } "
 PAGE = 'default_type text/html; return 200 "<html><title>Welcome</title>hello</html>";'
 
 
@@ -213,7 +214,7 @@ def changed():
                only("host-rewritten", "nginx", r"proxy_set_header Host \$http_host"), quick=True)
     yield Case("nginx: path rewritten", nginx((PASS, "rewrite ^/app/(.*)$ /$1 break; " + PASS), path="/app/echo"),
                only("path-rewritten", "nginx"), quick=True)
-    yield Case("nginx: query rewritten", nginx((PASS, "set $args $args&utm=1; " + PASS)),
+    yield Case("nginx: query rewritten", nginx((PASS, DECODED + PASS)),
                only("query-rewritten", "nginx"), quick=True)
     yield Case("a foreign Origin is let in by the server", nginx(server=("--origin", "any")),
                only("foreign-origin"), quick=True)

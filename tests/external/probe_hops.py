@@ -82,8 +82,16 @@ class Link:
             self.writers[DOWN].get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.writers[DOWN].transport.abort()
-        self.writers[DOWN].close()
         self.writers[UP].close()
+        if how == "rst":
+            return
+        # FIN; closing would send RST if bytes of the client were still on their way. They are read and
+        # dropped until the client closes as well.
+        self.swallows = True
+        if self.writers[DOWN].can_write_eof():
+            self.writers[DOWN].write_eof()
+        else:
+            self.writers[DOWN].close()
 
     def write(self, way, data):
         if not self.swallows and not self.writers[way].is_closing():
@@ -195,7 +203,8 @@ async def copy(reader, link, way, collect_s=0):
             if collect_s:
                 data += await collected(reader, collect_s)
             link.write(way, data)
-            await link.writers[way].drain()
+            if not link.swallows:
+                await link.writers[way].drain()
     except OSError:
         pass
     finally:
@@ -236,8 +245,8 @@ def idle(how, seconds=5, counts=(UP, DOWN), pings_count=True):
 
 
 def age(how, seconds=5.3):
-    """Cuts each connection after this time, whatever it carries: not when the probe sends, since bytes that
-    arrive at a closed socket are answered with RST."""
+    """Cuts each connection after this time, whatever it carries. The probe speaks once a second, so after
+    5 s exactly a hole might seem to begin at 4 s."""
     async def watch(link):
         await asyncio.sleep(seconds)
         link.cut(how)

@@ -21,8 +21,8 @@ PATIENCE_S = 8
 SEVERITIES = {
     "error": "dead-address tls-wrong-name tls-expired tls-untrusted tls-failed h2-connect-fails unreachable "
              "upgrade-page upgrade-redirect upgrade-400 upgrade-401 upgrade-403 upgrade-404 upgrade-dropped "
-             "http-10-hop upgrade-502 upgrade-503 upgrade-504 upgrade-other upgrade-timeout upgrade-accept size-limit "
-             "message-changed ping-unanswered compression-broken drain-cut drain-no-effect",
+             "upgrade-502 upgrade-503 upgrade-504 upgrade-other upgrade-timeout upgrade-accept size-limit "
+             "message-changed ping-unanswered compression-broken drain-cut drain-no-effect http-10-hop",
     "warning": "address-differs tls-expires-soon host-rewritten path-rewritten query-rewritten "
                "subprotocol-lost foreign-origin fragments-joined ping-answered-by-hop compression-stripped "
                "buffered close-code-changed close-reason-lost close-lost close-slow uneven head-limit "
