@@ -80,7 +80,6 @@ const SHOWN: [&str; 14] = [
 
 impl Reader {
     /// For responses that arrive in pieces, none of them to a HEAD.
-    #[cfg(feature = "gateway")]
     pub(crate) fn of_pieces() -> Self {
         Self { waits_for_bodies: true, ..Self::default() }
     }

@@ -126,7 +126,7 @@ impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, reader: Reader::default(), lines: Vec::new() }
+        Self { stream, reader: Reader::of_pieces(), lines: Vec::new() }
     }
 
     pub(crate) fn upgraded(address: SocketAddr, target: &str, fields: &[&str]) -> Self {
