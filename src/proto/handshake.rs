@@ -12,11 +12,14 @@ use super::refusal::Refusal;
 /// RFC 6455 §1.3: appended to the key, so that no other server accepts by accident.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// The value of `Sec-WebSocket-Accept`: 20 bytes in base64.
+pub type Accept = [u8; 28];
+
 /// A valid request to become a WebSocket.
 #[derive(Debug)]
 pub struct Offer<'b> {
     /// The value of `Sec-WebSocket-Accept`.
-    pub accept: String,
+    pub accept: Accept,
     /// Subprotocols in the client's order of preference.
     pub subprotocols: Vec<&'b str>,
     /// The first acceptable offer of compression.
@@ -34,7 +37,7 @@ pub fn check<'b>(request: &Request<'_, 'b>) -> Result<Offer<'b>, Refusal> {
     if request.framing != Framing::Length(0) {
         return Err(Refusal::UpgradeBody);
     }
-    if request.value("host").is_none_or(str::is_empty) {
+    if request.host.is_empty() {
         return Err(Refusal::HostMissing);
     }
     if request.value("sec-websocket-version") != Some("13") {
@@ -49,14 +52,18 @@ pub fn check<'b>(request: &Request<'_, 'b>) -> Result<Offer<'b>, Refusal> {
 }
 
 /// The value of `Sec-WebSocket-Accept` (RFC 6455 §4.2.2, 5.4).
-pub(super) fn accept(key: &str) -> Result<String, Refusal> {
+pub(super) fn accept(key: &str) -> Result<Accept, Refusal> {
     // The decoder is strict: it rejects missing padding and non-zero trailing bits.
-    let nonce = STANDARD.decode(key).map_err(|_| Refusal::KeyInvalid)?;
-    if nonce.len() != 16 {
+    let mut nonce = [0; 18];
+    if STANDARD.decode_slice(key, &mut nonce) != Ok(16) {
         return Err(Refusal::KeyInvalid);
     }
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-    Ok(STANDARD.encode(digest))
+    let mut accept = [0; 28];
+    match STANDARD.encode_slice(digest, &mut accept) {
+        Ok(_) => Ok(accept),
+        Err(_) => Err(Refusal::KeyInvalid),
+    }
 }
 
 /// RFC 6455 §4.1 (10): tokens without duplicates.
@@ -145,8 +152,7 @@ pub fn origin<'b>(request: &Request<'_, 'b>) -> Result<Origin<'b>, Refusal> {
     }
     let origin = http::visible_ascii(origin).ok_or(Refusal::OriginForeign)?;
     let forwarded = request.value("x-forwarded-host");
-    let mut hosts =
-        request.value("host").into_iter().chain(forwarded.and_then(|f| f.split(',').next()));
+    let mut hosts = [request.host].into_iter().chain(forwarded.and_then(|f| f.split(',').next()));
     let same = match origin.split_once("://") {
         Some((scheme, _)) if scheme.ends_with("-extension") => true,
         Some((_, host)) if !host.is_empty() && http::is_host(host) => {
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_rfc() {
-        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ==").unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ==").unwrap(), *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         for key in [
             "",
             "dGhlIHNhbXBsZSBub25jZQ",

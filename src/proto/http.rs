@@ -3,22 +3,11 @@
 
 use std::borrow::Cow;
 
-use httparse::{EMPTY_HEADER, Header};
-
+pub use super::headers::Fields;
+use super::headers::Headers;
 pub use super::path::{Slashes, decoded_path, percent_decoded};
 use super::path::{decode_unreserved, split_target};
 use super::refusal::Refusal;
-use crate::limits::HEAD_FIELDS;
-
-/// Space for the header fields of one head, on the caller's stack.
-#[derive(Debug)]
-pub struct Fields<'b>([Header<'b>; HEAD_FIELDS]);
-
-impl Default for Fields<'_> {
-    fn default() -> Self {
-        Self([EMPTY_HEADER; HEAD_FIELDS])
-    }
-}
 
 /// Known methods. One that a path does not serve gets 405, an unknown one 501.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +99,8 @@ pub struct Request<'h, 'b> {
     pub raw_path: &'b str,
     /// The target's query, without its `?`.
     pub query: &'b str,
+    /// The `Host` field; empty if a client of HTTP/1.0 sent none.
+    pub host: &'b str,
     /// Minor HTTP version: 0 or 1.
     pub minor: u8,
     /// How the end of the body is determined.
@@ -120,18 +111,18 @@ pub struct Request<'h, 'b> {
     pub upgrade: Upgrade,
     /// Whether it expects `100 Continue`.
     pub expects_continue: bool,
-    headers: &'h [Header<'b>],
+    headers: Headers<'h, 'b>,
 }
 
 impl<'h, 'b> Request<'h, 'b> {
     /// All header fields in order.
     pub fn fields(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> + use<'_, 'h, 'b> {
-        self.headers.iter().map(|header| (header.name, header.value))
+        self.headers.iter()
     }
 
     /// The values of all fields with this name, which is case-insensitive.
-    pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'s, 'b> {
-        values(self.headers, name)
+    pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'s, 'h, 'b> {
+        self.headers.values(name)
     }
 
     /// The value of a field that occurs exactly once and is visible ASCII.
@@ -160,8 +151,8 @@ pub fn parse_with<'h, 'b>(
     fields: &'h mut Fields<'b>,
     slashes: Slashes,
 ) -> Result<Request<'h, 'b>, Refusal> {
-    let mut parsed = httparse::Request::new(&mut fields.0);
-    match parsed.parse(head) {
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(head, fields.space()) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(Refusal::FieldInvalid),
         Err(error) => return Err(refusal(error)),
@@ -172,12 +163,13 @@ pub fn parse_with<'h, 'b>(
     else {
         return Err(Refusal::NotHttp);
     };
-    let headers: &'h [Header<'b>] = parsed.headers;
+    let headers = Headers::new(parsed.headers);
     let method = Method::parse(method_text)?;
     let host = host(headers, minor)?;
     let framing = framing(headers, minor)?;
     let (path, query) = split_target(target, host, method_text, slashes)?;
-    let upgrade = upgrade(headers);
+    let connection = Connection::read(headers);
+    let upgrade = upgrade(headers, connection);
     Ok(Request {
         method,
         method_text,
@@ -185,9 +177,10 @@ pub fn parse_with<'h, 'b>(
         path: decode_unreserved(path),
         raw_path: path,
         query,
+        host,
         minor,
         framing,
-        persistence: persistence(headers, minor, upgrade, method_text),
+        persistence: persistence(connection, minor, upgrade, method_text),
         upgrade,
         expects_continue: expects_continue(headers)?,
         headers,
@@ -206,17 +199,10 @@ fn refusal(error: httparse::Error) -> Refusal {
     }
 }
 
-pub(super) fn values<'s, 'b>(
-    headers: &'s [Header<'b>],
-    name: &'s str,
-) -> impl Iterator<Item = &'b [u8]> + use<'s, 'b> {
-    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|h| h.value)
-}
-
 /// RFC 9112 §3.2: exactly one `Host` in HTTP/1.1. If there are two, even equal ones, a proxy may
 /// have used the other one.
-fn host<'b>(headers: &[Header<'b>], minor: u8) -> Result<&'b str, Refusal> {
-    let mut hosts = values(headers, "host");
+fn host<'b>(headers: Headers<'_, 'b>, minor: u8) -> Result<&'b str, Refusal> {
+    let mut hosts = headers.values("host");
     let Some(host) = hosts.next() else {
         return if minor == 0 { Ok("") } else { Err(Refusal::HostMissing) };
     };
@@ -248,9 +234,9 @@ pub fn is_host(text: &str) -> bool {
 const IS_HOST: [bool; 256] = with_alphanumerics(b"-._~%!$&'()*+;=");
 
 /// RFC 9112 §6: one plain number, or exactly `chunked`; never both.
-fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
-    let mut lengths = values(headers, "content-length");
-    let mut encodings = values(headers, "transfer-encoding");
+fn framing(headers: Headers<'_, '_>, minor: u8) -> Result<Framing, Refusal> {
+    let mut lengths = headers.values("content-length");
+    let mut encodings = headers.values("transfer-encoding");
     match (lengths.next(), encodings.next()) {
         (None, None) => Ok(Framing::Length(0)),
         (Some(_), Some(_)) => Err(Refusal::LengthAmbiguous),
@@ -281,36 +267,54 @@ pub(super) fn decimal(text: &[u8]) -> Result<u64, Refusal> {
         .ok_or(Refusal::BodyTooLarge)
 }
 
-fn persistence(headers: &[Header<'_>], minor: u8, upgrade: Upgrade, method: &str) -> Persistence {
-    let has = |token| values(headers, "connection").any(|list| has_token(list, token));
+/// The tokens of `Connection` that matter here.
+#[derive(Clone, Copy, Debug, Default)]
+struct Connection {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+}
+
+impl Connection {
+    fn read(headers: Headers<'_, '_>) -> Self {
+        let mut connection = Self::default();
+        for token in headers.values("connection").flat_map(list_items) {
+            connection.close |= token.eq_ignore_ascii_case(b"close");
+            connection.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+            connection.upgrade |= token.eq_ignore_ascii_case(b"upgrade");
+        }
+        connection
+    }
+}
+
+fn persistence(connection: Connection, minor: u8, upgrade: Upgrade, method: &str) -> Persistence {
     // The bytes after a refused tunnel or upgrade may belong to another protocol.
     let tunnel = method == "CONNECT" || upgrade != Upgrade::No;
-    if has("close") || tunnel || (minor == 0 && !has("keep-alive")) {
+    if connection.close || tunnel || (minor == 0 && !connection.keep_alive) {
         Persistence::Close
     } else {
         Persistence::KeepAlive
     }
 }
 
-fn upgrade(headers: &[Header<'_>]) -> Upgrade {
+fn upgrade(headers: Headers<'_, '_>, connection: Connection) -> Upgrade {
     let mut any = false;
     let mut websocket = false;
-    for list in values(headers, "upgrade") {
+    for list in headers.values("upgrade") {
         any = true;
         websocket |= has_token(list, "websocket");
     }
-    let connected = || values(headers, "connection").any(|list| has_token(list, "upgrade"));
     match (any, websocket) {
         (false, _) => Upgrade::No,
         (true, false) => Upgrade::Other,
-        (true, true) if connected() => Upgrade::WebSocket,
+        (true, true) if connection.upgrade => Upgrade::WebSocket,
         (true, true) => Upgrade::Unconnected,
     }
 }
 
-fn expects_continue(headers: &[Header<'_>]) -> Result<bool, Refusal> {
+fn expects_continue(headers: Headers<'_, '_>) -> Result<bool, Refusal> {
     let mut expects = false;
-    for value in values(headers, "expect") {
+    for value in headers.values("expect") {
         if !value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::Expectation);
         }

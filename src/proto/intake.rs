@@ -1,6 +1,8 @@
 //! Collects a request as it arrives, in time linear in its bytes and with the same result wherever
 //! they are split. `http` and `body` interpret the bytes.
 
+use memchr::memchr2;
+
 use super::body::Body;
 use super::http::is_token;
 use super::refusal::Refusal;
@@ -61,34 +63,50 @@ impl Intake {
             return Ok(if done { Progress::Whole(self.seen) } else { Progress::Waiting });
         }
         while self.seen < bytes.len() {
-            let at = self.seen;
-            self.check_byte(bytes, at)?;
-            self.seen += 1;
-            if bytes[at] == b'\n' && self.end_line(bytes, at)? {
-                return Ok(Progress::Head(self.seen));
+            let start = self.seen;
+            if start > 0 && bytes[start - 1] == b'\r' {
+                // RFC 9112 §2.2 allows a server to accept a bare LF. Servers that disagree about
+                // line ends enable request smuggling, so neither CR nor LF is accepted alone.
+                if bytes[start] != b'\n' {
+                    return Err(Refusal::BareLineEnd);
+                }
+                if start >= HEAD_BYTES {
+                    return Err(Refusal::HeadTooLarge);
+                }
+                self.seen += 1;
+                if self.end_line(bytes, start)? {
+                    return Ok(Progress::Head(self.seen));
+                }
+                continue;
+            }
+            let new = &bytes[start..];
+            let text = memchr2(b'\r', b'\n', new).unwrap_or(new.len());
+            let has_cr = new.get(text) == Some(&b'\r');
+            self.seen = start + text + usize::from(has_cr);
+            self.check_line(&bytes[..self.seen], start)?;
+            if new.get(text) == Some(&b'\n') {
+                return Err(Refusal::BareLineEnd);
             }
         }
         Ok(Progress::Waiting)
     }
 
-    fn check_byte(&self, bytes: &[u8], at: usize) -> Result<(), Refusal> {
-        let after_cr = at > 0 && bytes[at - 1] == b'\r';
-        // RFC 9112 §2.2 allows a server to accept a bare LF. Servers that disagree about line ends
-        // enable request smuggling, so neither CR nor LF is accepted alone.
-        if after_cr != (bytes[at] == b'\n') {
-            return Err(Refusal::BareLineEnd);
-        }
+    /// Checks the bytes from `start`, which belong to one line.
+    fn check_line(&self, bytes: &[u8], start: usize) -> Result<(), Refusal> {
         if matches!(self.part, Part::RequestLine) {
             // A ClientHello and other protocols are detected by their first byte.
-            let first = at == self.line_start;
-            if first && bytes[at] != b'\r' && !is_token(&[bytes[at]]) {
+            if let Some(&first) = bytes.get(self.line_start)
+                && start == self.line_start
+                && first != b'\r'
+                && !is_token(&[first])
+            {
                 return Err(Refusal::NotHttp);
             }
-            if at - self.line_start > REQUEST_LINE_BYTES && bytes[at] != b'\n' {
+            if bytes.len() - self.line_start > REQUEST_LINE_BYTES + 1 {
                 return Err(Refusal::LineTooLong);
             }
         }
-        if at >= HEAD_BYTES { Err(Refusal::HeadTooLarge) } else { Ok(()) }
+        if bytes.len() > HEAD_BYTES { Err(Refusal::HeadTooLarge) } else { Ok(()) }
     }
 
     /// Ends the line whose LF is at `at`; returns true for the last line of the head.
@@ -159,6 +177,63 @@ mod tests {
         ] {
             assert_eq!(whole(bytes), want, "{bytes:?}");
             assert_eq!(in_single_bytes(bytes), want, "{bytes:?}");
+        }
+    }
+
+    /// What [`Intake::advance`] does, byte by byte.
+    fn plainly(bytes: &[u8]) -> Result<Progress, Refusal> {
+        let mut intake = Intake::default();
+        for (at, &byte) in bytes.iter().enumerate() {
+            if (at > 0 && bytes[at - 1] == b'\r') != (byte == b'\n') {
+                return Err(Refusal::BareLineEnd);
+            }
+            if matches!(intake.part, Part::RequestLine) {
+                if at == intake.line_start && byte != b'\r' && !is_token(&[byte]) {
+                    return Err(Refusal::NotHttp);
+                }
+                if at - intake.line_start > REQUEST_LINE_BYTES && byte != b'\n' {
+                    return Err(Refusal::LineTooLong);
+                }
+            }
+            if at >= HEAD_BYTES {
+                return Err(Refusal::HeadTooLarge);
+            }
+            if byte == b'\n' && intake.end_line(bytes, at)? {
+                return Ok(Progress::Head(at + 1));
+            }
+        }
+        Ok(Progress::Waiting)
+    }
+
+    #[test]
+    fn lines_at_once_or_byte_by_byte() {
+        let pieces: [&[u8]; 12] = [
+            b"GET / HTTP/1.1\r\n",
+            b"\r\n",
+            b"A: b\r\n",
+            b"\r",
+            b"\n",
+            b" ",
+            b"\t",
+            b"A",
+            b"\x16",
+            b"GET / HTTP/2.0\r\n",
+            &[b'a'; REQUEST_LINE_BYTES - 3],
+            &[b'b'; HEAD_BYTES / 2 - 9],
+        ];
+        let mut rng = crate::rng::Rng::new(1);
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..=rng.below(7) {
+                let most = if rng.below(8) == 0 { 12 } else { 10 };
+                bytes.extend_from_slice(pieces[rng.below(most) as usize]);
+            }
+            let want = plainly(&bytes);
+            assert_eq!(whole(&bytes), want, "{bytes:?}");
+            let (mut intake, cut) = (Intake::default(), rng.below(bytes.len() as u64) as usize);
+            let first = intake.advance(&bytes[..cut]);
+            let got = if first == Ok(Progress::Waiting) { intake.advance(&bytes) } else { first };
+            assert_eq!(got, want, "cut at {cut}: {bytes:?}");
         }
     }
 

@@ -7,6 +7,7 @@ pub mod deflate;
 pub mod forwarded;
 pub mod frame;
 pub mod handshake;
+mod headers;
 pub mod http;
 pub mod http_client;
 pub mod intake;

@@ -24,8 +24,9 @@ pub(super) fn split_target<'b>(
     if (target == "*" && method == "OPTIONS") || method == "CONNECT" {
         return Ok((target, ""));
     }
-    let origin_form = match target.split_once("://") {
-        Some((scheme, rest)) if !target.starts_with('/') => {
+    let absolute = if target.starts_with('/') { None } else { target.split_once("://") };
+    let origin_form = match absolute {
+        Some((scheme, rest)) => {
             let known =
                 ["http", "https", "ws", "wss"].iter().any(|s| scheme.eq_ignore_ascii_case(s));
             let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -34,7 +35,7 @@ pub(super) fn split_target<'b>(
             }
             path
         }
-        _ => target,
+        None => target,
     };
     let origin_form = if origin_form.is_empty() { "/" } else { origin_form };
     let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));

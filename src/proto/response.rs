@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::handshake::Accept;
 use super::http::Persistence;
 use super::refusal::Refusal;
 
@@ -16,20 +17,29 @@ pub struct Response<'a> {
     pub body: Cow<'a, [u8]>,
 }
 
-/// Fields of every response.
-#[derive(Clone, Copy, Debug)]
-pub struct Stamp<'a> {
-    /// The `Date` field.
-    pub date: &'a str,
-    /// The `X-Served-By` field: the pod or host.
-    pub served_by: &'a str,
+/// The fields of every response, with their line ends. They change once a second.
+#[derive(Debug, Default)]
+pub struct Stamp(String);
+
+impl Stamp {
+    /// Sets the `Date`, and as `X-Served-By` the pod or host.
+    pub fn set(&mut self, date: &str, served_by: &str) {
+        self.0.clear();
+        for (name, value) in
+            [("Date", date), ("X-Content-Type-Options", "nosniff"), ("X-Served-By", served_by)]
+        {
+            for piece in [name, ": ", value, "\r\n"] {
+                self.0.push_str(piece);
+            }
+        }
+    }
 }
 
 /// Fields of a 101 (RFC 6455 §4.2.2).
 #[derive(Clone, Copy, Debug)]
 pub struct Switch<'a> {
     /// The value of `Sec-WebSocket-Accept`.
-    pub accept: &'a str,
+    pub accept: Accept,
     /// The selected subprotocol.
     pub subprotocol: Option<&'a str>,
     /// The negotiated extension with its parameters.
@@ -97,7 +107,7 @@ impl<'a> Response<'a> {
     }
 
     /// Appends the response.
-    pub fn write(&self, out: &mut Vec<u8>, stamp: Stamp<'_>, delivery: Delivery) {
+    pub fn write(&self, out: &mut Vec<u8>, stamp: &Stamp, delivery: Delivery) {
         start(out, self.status, stamp);
         for (name, value) in &self.fields {
             field(out, name, value);
@@ -120,11 +130,11 @@ impl<'a> Response<'a> {
 }
 
 /// Appends the 101 that turns a connection into a WebSocket (RFC 6455 §4.2.2).
-pub fn switch(out: &mut Vec<u8>, stamp: Stamp<'_>, switch: &Switch<'_>) {
+pub fn switch(out: &mut Vec<u8>, stamp: &Stamp, switch: &Switch<'_>) {
     start(out, 101, stamp);
-    field(out, "Upgrade", "websocket");
-    field(out, "Connection", "Upgrade");
-    field(out, "Sec-WebSocket-Accept", switch.accept);
+    out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
+    out.extend_from_slice(&switch.accept);
+    out.extend_from_slice(b"\r\n");
     if let Some(subprotocol) = switch.subprotocol {
         field(out, "Sec-WebSocket-Protocol", subprotocol);
     }
@@ -134,15 +144,13 @@ pub fn switch(out: &mut Vec<u8>, stamp: Stamp<'_>, switch: &Switch<'_>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn start(out: &mut Vec<u8>, status: u16, stamp: Stamp<'_>) {
+fn start(out: &mut Vec<u8>, status: u16, stamp: &Stamp) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.to_string().as_bytes());
-    out.push(b' ');
+    let digit = |place: u16| b'0' + (status / place % 10) as u8;
+    out.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
     out.extend_from_slice(phrase(status).as_bytes());
     out.extend_from_slice(b"\r\n");
-    field(out, "Date", stamp.date);
-    field(out, "X-Content-Type-Options", "nosniff");
-    field(out, "X-Served-By", stamp.served_by);
+    out.extend_from_slice(stamp.0.as_bytes());
 }
 
 /// Values are our own or validated, so none contains a line end.

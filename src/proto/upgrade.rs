@@ -6,7 +6,7 @@ use core::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::handshake;
+use super::handshake::{self, Accept};
 use super::http::{has_token, visible_ascii};
 use super::http_client::{self, Answer, Asked, Event, Head, Limits, Request, Unsendable};
 
@@ -33,7 +33,7 @@ pub struct Ask {
 /// An upgrade that waits for its response.
 #[derive(Debug)]
 pub struct Pending {
-    accept: String,
+    accept: Accept,
     answer: Answer,
 }
 
@@ -117,7 +117,7 @@ impl Ask {
         request.write(out)?;
         let answer = Answer::new(Asked::Upgrade, LIMITS);
         // Our key is valid, since it encodes sixteen bytes.
-        Ok(Pending { accept: handshake::accept(&key).unwrap_or_default(), answer })
+        Ok(Pending { accept: handshake::accept(&key).unwrap_or([0; 28]), answer })
     }
 }
 
@@ -156,14 +156,14 @@ impl Pending {
     }
 }
 
-fn negotiated(head: &Head<'_>, accept: &str, ask: &Ask) -> Result<Opened, Fault> {
+fn negotiated(head: &Head<'_>, accept: &Accept, ask: &Ask) -> Result<Opened, Fault> {
     let text = |name: &str| head.value(name).and_then(visible_ascii);
     let upgrade = text("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
     let connection = text("connection").is_some_and(|value| has_token(value.as_bytes(), "upgrade"));
     if !(upgrade && connection) {
         return Err(Fault::NotSwitched);
     }
-    if text("sec-websocket-accept") != Some(accept) {
+    if text("sec-websocket-accept").is_none_or(|text| text.as_bytes() != accept) {
         return Err(Fault::WrongKey);
     }
     let subprotocol = text("sec-websocket-protocol").map(str::to_owned);

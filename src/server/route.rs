@@ -13,6 +13,8 @@ use crate::server::config::{Config, Surface};
 pub struct Route {
     /// The path, below the base path. A segment in braces matches any segment.
     pub path: &'static str,
+    /// Whether the path has segments in braces.
+    pub(super) has_wildcards: bool,
     /// Which listener serves it.
     pub served_on: ServedOn,
     /// A further condition for documents, or empty.
@@ -38,7 +40,17 @@ impl Route {
         body_bytes: u64,
     ) -> Self {
         let body_bytes = Some(body_bytes);
-        Self { path, served_on, condition, about, methods, body_bytes, forwarded_with: None }
+        let (has_wildcards, forwarded_with) = (has_wildcards(path), None);
+        Self {
+            path,
+            has_wildcards,
+            served_on,
+            condition,
+            about,
+            methods,
+            body_bytes,
+            forwarded_with,
+        }
     }
 
     /// The same; requests with this header field may have the `Origin` of a gateway's client.
@@ -60,7 +72,7 @@ impl Route {
     /// A segment in braces matches any segment; a last one in braces matches the non-empty rest.
     /// Literal segments may be percent-encoded in the request.
     pub(super) fn matches(&self, path: &str) -> bool {
-        if !self.path.contains('{') {
+        if !self.has_wildcards {
             return self.path == path;
         }
         let (mut row, mut asked) = (self.path.split('/').peekable(), path.split('/'));
@@ -78,6 +90,15 @@ impl Route {
         }
         asked.next().is_none()
     }
+}
+
+/// Whether a path of a route has segments in braces.
+pub(super) const fn has_wildcards(path: &str) -> bool {
+    let (bytes, mut at) = (path.as_bytes(), 0);
+    while at < bytes.len() && bytes[at] != b'{' {
+        at += 1;
+    }
+    at < bytes.len()
 }
 
 /// Which listener serves a route.

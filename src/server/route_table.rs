@@ -33,6 +33,13 @@ impl RouteTable {
         Self(own.chain(of_parts).collect())
     }
 
+    /// The first route that serves this path on this listener.
+    pub(super) fn find(&self, side: Side, config: &Config, path: &str) -> Option<Match> {
+        let serves =
+            |row: &&Match| row.route.matches(path) && row.route.served_on.includes(side, config);
+        self.0.iter().find(serves).copied()
+    }
+
     /// The routes that are served on this listener.
     pub(super) fn open<'t>(
         &'t self,

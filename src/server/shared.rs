@@ -38,7 +38,9 @@ pub struct Shared {
     pub(super) actions: VecDeque<Action>,
     pub(super) drain: Drain,
     pub(super) open: Open,
-    pub(super) date: Date,
+    stamp: Stamp,
+    /// The second since 1970 of its date.
+    stamped_second: Option<i64>,
     pub(super) worker: Worker,
     pub(super) faults: Faults,
     pub(super) metrics: Metrics,
@@ -101,23 +103,6 @@ pub(super) struct Open {
     pub(super) of_parts: usize,
 }
 
-/// The `Date` field, formatted once a second.
-#[derive(Debug, Default)]
-pub(super) struct Date {
-    second: i64,
-    text: String,
-}
-
-impl Date {
-    fn refresh(&mut self, now: Now) {
-        let second = now.wall_ms.div_euclid(1000);
-        if self.text.is_empty() || self.second != second {
-            self.second = second;
-            self.text = time::http_date(now.wall_ms);
-        }
-    }
-}
-
 impl Shared {
     pub(super) fn new(
         config: Config,
@@ -155,7 +140,8 @@ impl Shared {
             actions: VecDeque::new(),
             drain: Drain::default(),
             open: Open::default(),
-            date: Date::default(),
+            stamp: Stamp::default(),
+            stamped_second: None,
             worker: Worker::default(),
             faults: Faults::default(),
             account: Account::default(),
@@ -167,13 +153,17 @@ impl Shared {
     }
 
     /// Header fields of every response. The date is that of the last [`Shared::refresh_date`].
-    pub(super) fn stamp(&self) -> Stamp<'_> {
-        Stamp { date: &self.date.text, served_by: &self.config.identity.pod }
+    pub(super) fn stamp(&self) -> &Stamp {
+        &self.stamp
     }
 
     /// Call before writing an HTTP response.
     pub(super) fn refresh_date(&mut self, now: Now) {
-        self.date.refresh(now);
+        let second = now.wall_ms.div_euclid(1000);
+        if self.stamped_second != Some(second) {
+            self.stamped_second = Some(second);
+            self.stamp.set(&time::http_date(now.wall_ms), &self.config.identity.pod);
+        }
     }
 
     /// Accounted bytes of parts and pending upgrades.

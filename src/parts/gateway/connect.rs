@@ -84,7 +84,7 @@ impl<'a> ConnectRequest<'a> {
             fields: fields(request, address(via).as_deref()),
             source_ip: address(client).unwrap_or_else(|| "unix".to_owned()),
             user_agent: request.value("user-agent").unwrap_or_default(),
-            host: request.value("host").unwrap_or_default(),
+            host: request.host,
             raw_query: request.query,
             query: query.collect(),
         }

@@ -1,11 +1,11 @@
 //! A complete response head: its status, its fields, and the extent of its body (RFC 9112 §6.3).
 
-use httparse::{EMPTY_HEADER, Header, Response, Status};
+use httparse::{ParserConfig, Response, Status};
 
-use super::super::http::{Persistence, decimal, has_token, values};
+use super::super::headers::{Fields, Headers};
+use super::super::http::{Persistence, decimal, has_token};
 use super::super::refusal::Refusal;
 use super::{Asked, Fault};
-use crate::limits::HEAD_FIELDS;
 
 /// A validated head.
 #[derive(Clone, Copy, Debug)]
@@ -80,9 +80,10 @@ pub(super) fn check_start(at: usize, byte: u8) -> Result<(), Fault> {
 
 /// Validates a complete head; `None` for an interim response (RFC 9110 §15.2).
 pub(super) fn judge(text: &[u8], asked: Asked, most: u64) -> Result<Option<Verdict>, Fault> {
-    let mut fields = [EMPTY_HEADER; HEAD_FIELDS];
-    let mut parsed = Response::new(&mut fields);
-    match parsed.parse(text) {
+    let mut fields = Fields::default();
+    let mut parsed = Response::new(&mut []);
+    let parser = ParserConfig::default();
+    match parser.parse_response_with_uninit_headers(&mut parsed, text, fields.space()) {
         Ok(Status::Complete(_)) => {}
         Ok(Status::Partial) => return Err(Fault::FieldInvalid),
         Err(error) => return Err(fault(error)),
@@ -100,15 +101,16 @@ pub(super) fn judge(text: &[u8], asked: Asked, most: u64) -> Result<Option<Verdi
         (200..=599, _) => {}
         (_, _) => return Err(Fault::StatusInvalid),
     }
+    let headers = Headers::new(parsed.headers);
     // Checked even if there is no body: contradictory fields are never trusted.
-    let said = extent(parsed.headers, minor)?;
+    let said = extent(headers, minor)?;
     let bodiless = asked == Asked::Head || matches!(status, 204 | 304);
     let extent = if bodiless { Extent::Length(0) } else { said };
     let is_bounded = asked != Asked::Status;
     if matches!(extent, Extent::Length(length) if is_bounded && length > most) {
         return Err(Fault::BodyTooLarge);
     }
-    let closes = values(parsed.headers, "connection").any(|list| has_token(list, "close"));
+    let closes = headers.values("connection").any(|list| has_token(list, "close"));
     // `keep-alive` in HTTP/1.0 is ignored; it is not worth the risk.
     let persistence = if closes || minor == 0 || extent == Extent::Close {
         Persistence::Close
@@ -132,9 +134,9 @@ fn fault(error: httparse::Error) -> Fault {
 
 /// RFC 9112 §6.3: one length, or exactly `chunked`; without either, up to the end of the
 /// connection. If lengths differ or both are present, a proxy may read the response differently.
-fn extent(headers: &[Header<'_>], minor: u8) -> Result<Extent, Fault> {
-    let mut lengths = values(headers, "content-length");
-    let mut encodings = values(headers, "transfer-encoding");
+fn extent(headers: Headers<'_, '_>, minor: u8) -> Result<Extent, Fault> {
+    let mut lengths = headers.values("content-length");
+    let mut encodings = headers.values("transfer-encoding");
     match (lengths.next(), encodings.next()) {
         (None, None) => Ok(Extent::Close),
         (Some(_), Some(_)) => Err(Fault::LengthAmbiguous),

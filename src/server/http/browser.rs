@@ -40,7 +40,7 @@ pub(crate) fn check(request: &Request<'_, '_>, names: &[String]) -> Result<(), S
     if !is_from_browser(request) {
         return Ok(());
     }
-    let host = request.value("host").unwrap_or_default();
+    let host = request.host;
     if !is_own_host(host, names) {
         return Err(format!(
             "the admin listener serves pages only under an address, localhost or a name of \

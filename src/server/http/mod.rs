@@ -541,7 +541,7 @@ pub(crate) fn decide_upgrade(cx: &mut Cx<'_>) -> Result<WebSocket, Response<'sta
 fn open(pending: Pending, subprotocol: Option<&str>, cx: &mut Cx<'_>) -> WebSocket {
     let Pending { accept, deflate, behaviour, extras, mount, .. } = pending;
     let extension = deflate.as_ref().map(|(answer, _)| answer.as_str());
-    let switch = Switch { accept: &accept, subprotocol, extension };
+    let switch = Switch { accept, subprotocol, extension };
     response::switch(&mut cx.out.bytes, cx.shared.stamp(), &switch);
     let deflate = deflate.map(|(_, agreed)| agreed);
     WebSocket::open(behaviour, extras, mount, deflate, &mut cx.socket_cx())

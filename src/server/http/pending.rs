@@ -4,12 +4,13 @@ use crate::behaviours::Behaviour;
 use crate::engine::Id;
 use crate::heap;
 use crate::proto::deflate::Agreed;
+use crate::proto::handshake::Accept;
 use crate::server::websocket::extras::Extras;
 
 /// Everything needed to open the WebSocket.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    pub(crate) accept: String,
+    pub(crate) accept: Accept,
     /// The client's subprotocols, separated by commas.
     pub(crate) offered: Box<str>,
     pub(crate) deflate: Option<(String, Agreed)>,
@@ -28,7 +29,6 @@ impl Pending {
     pub(crate) fn cost(&self) -> usize {
         let answer = self.deflate.as_ref().map_or(0, |(answer, _)| answer.capacity());
         heap::tree_entry::<(Id, Self)>()
-            + heap::cost(self.accept.capacity())
             + heap::cost(self.offered.len())
             + heap::cost(answer)
             + heap::cost(size_of_val(&*self.behaviour))

@@ -14,7 +14,7 @@ use crate::server::http::whoami;
 use crate::server::ops::admin::{self, Ops};
 use crate::server::ops::stats;
 use crate::server::part::PartId;
-use crate::server::route::{Reply, Route, ServedOn};
+use crate::server::route::{self, Reply, Route, ServedOn};
 use crate::server::route_table::{Match, Owner};
 use crate::server::shared::View;
 
@@ -44,7 +44,7 @@ const GET_AND_POST: &[Method] = &[Method::Get, Method::Head, Method::Post];
 
 type Row = (Route, Handler);
 
-const fn route(
+const fn row(
     path: &'static str,
     served_on: ServedOn,
     about: &'static str,
@@ -54,6 +54,7 @@ const fn route(
     (
         Route {
             path,
+            has_wildcards: route::has_wildcards(path),
             served_on,
             condition: "",
             about,
@@ -71,30 +72,30 @@ const ROWS: &[Row] = {
     use ServedOn::{Admin, Both, Faults, Monitoring, Main};
     use GetEffect::{Acts, ActsWith, ReadOnly};
     &[
-        route("/healthz", Both, "200 `OK` while the event loop runs", GET, Read(health)),
-        route("/livez", Both, "the same", GET, Read(health)),
-        route("/readyz", Both, "200 `OK`, or 503 with the reason", GET, Read(ready)),
-        route("/api/health", Main, "200 `Ok`, also while draining", GET, Read(api_health)),
-        route("/version", Main, "name and version, as JSON", GET, Read(whoami::version)),
-        route("/whoami", Main, "the server's identity and the request as received, as JSON", GET,
+        row("/healthz", Both, "200 `OK` while the event loop runs", GET, Read(health)),
+        row("/livez", Both, "the same", GET, Read(health)),
+        row("/readyz", Both, "200 `OK`, or 503 with the reason", GET, Read(ready)),
+        row("/api/health", Main, "200 `Ok`, also while draining", GET, Read(api_health)),
+        row("/version", Main, "name and version, as JSON", GET, Read(whoami::version)),
+        row("/whoami", Main, "the server's identity and the request as received, as JSON", GET,
             Read(whoami::whoami)),
-        route("/metrics", Monitoring, "metrics for Prometheus", GET,
+        row("/metrics", Monitoring, "metrics for Prometheus", GET,
             Command(ReadOnly, stats::ask_metrics)),
-        route("/stats", Monitoring, "a summary as JSON, for people and KEDA", GET,
+        row("/stats", Monitoring, "a summary as JSON, for people and KEDA", GET,
             Command(ReadOnly, stats::ask_stats)),
-        route("/drain", Admin, "GET reports, or with `?wait=15s` is a preStop hook; POST starts a \
+        row("/drain", Admin, "GET reports, or with `?wait=15s` is a preStop hook; POST starts a \
             drain, or with `?cancel=1` cancels it", GET_AND_POST,
             Command(ActsWith("wait"), admin::drain)),
-        route("/api/shutdown", Admin, "a preStop hook of 15 s: `Ok` after the wait", GET_AND_POST,
+        row("/api/shutdown", Admin, "a preStop hook of 15 s: `Ok` after the wait", GET_AND_POST,
             Command(Acts, admin::shutdown)),
-        route("/readyz/disable", Admin, "not ready, without draining", POST,
+        row("/readyz/disable", Admin, "not ready, without draining", POST,
             Command(Acts, admin::disable)),
-        route("/readyz/enable", Admin, "ready again", POST, Command(Acts, admin::enable)),
-        route("/shed", Admin, "`?percent=20` closes that share of the WebSockets", POST,
+        row("/readyz/enable", Admin, "ready again", POST, Command(Acts, admin::enable)),
+        row("/shed", Admin, "`?percent=20` closes that share of the WebSockets", POST,
             Command(Acts, admin::shed)),
-        route("/inemuri", Faults, "blocks the event loop for 10 s, or `?seconds=`", GET_AND_POST,
+        row("/inemuri", Faults, "blocks the event loop for 10 s, or `?seconds=`", GET_AND_POST,
             Command(Acts, admin::inemuri)),
-        route("/seppuku", Faults, "exits with status 69", GET_AND_POST,
+        row("/seppuku", Faults, "exits with status 69", GET_AND_POST,
             Command(Acts, admin::seppuku)),
     ]
 };
@@ -117,7 +118,7 @@ pub(crate) fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
 pub(crate) fn find(request: &Request<'_, '_>, cx: View<'_>) -> Option<Match> {
     let config = &cx.shared.config;
     let path = below(&config.base_path, &request.path)?;
-    cx.shared.routes.open(cx.side, config).find(|row| row.route.matches(path))
+    cx.shared.routes.find(cx.side, config, path)
 }
 
 impl Handler {

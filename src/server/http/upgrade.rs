@@ -150,7 +150,7 @@ fn check_origin(request: &Request<'_, '_>, origins: &Origins) -> Result<(), Refu
     if listed {
         return Ok(());
     }
-    let host = request.value("host").unwrap_or_default();
+    let host = request.host;
     log::info!(target: "origin", origin, host; "upgrade refused: foreign origin");
     let text = format!(
         "pages of Origin {origin:?} may not connect to Host {host:?}; \
