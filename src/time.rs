@@ -25,6 +25,17 @@ pub fn ms(ms: u64) -> u64 {
     ms.saturating_mul(1_000_000)
 }
 
+/// The earlier of two deadlines, either of which may be missing.
+#[inline]
+#[must_use]
+pub fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (Some(due), None) | (None, Some(due)) => Some(due),
+        (None, None) => None,
+    }
+}
+
 /// A monotonic time in 16 ms ticks, in four bytes, for state that each connection holds.
 /// It wraps after 2.2 years, so two of them are comparable only within one year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,11 @@ impl Event {
 
 /// A connection to a peer. Dropping it closes it. [`Write::flush`] sends what it has buffered.
 pub trait Channel: Read + Write {
+    /// Whether it is only a socket: it names no client, buffers nothing and needs no handshake.
+    fn is_plain(&self) -> bool {
+        false
+    }
+
     /// Whether a read stopped before `WouldBlock`, or bytes are buffered: no event follows.
     fn holds_more(&self) -> bool {
         false

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::proxied::Proxied;
@@ -130,7 +131,8 @@ impl Socket {
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.read(buffer),
+            // The system call itself: libc's wrapper also makes it a cancellation point.
+            Self::Tcp(stream) => Ok(recv(stream, buffer, RecvFlags::empty())?.0),
             Self::Proxied(proxied) => proxied.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
             Self::Terminal(terminal) => terminal.read(buffer),
@@ -141,7 +143,7 @@ impl Read for Socket {
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.write(bytes),
+            Self::Tcp(stream) => Ok(send(stream, bytes, SendFlags::NOSIGNAL)?),
             Self::Proxied(proxied) => proxied.stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
             Self::Terminal(terminal) => terminal.write(bytes),

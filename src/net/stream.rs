@@ -69,6 +69,11 @@ impl Stream {
 }
 
 impl Channel for Stream {
+    #[inline]
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(Socket::Tcp(_) | Socket::Unix(_) | Socket::Terminal(_)))
+    }
+
     fn holds_more(&self) -> bool {
         match self {
             Self::Plain(_) | Self::Connecting(_) => false,

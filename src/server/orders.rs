@@ -12,10 +12,15 @@ use crate::time::Moment;
 impl Server {
     /// Polls the parts and carries out their orders. Call it after every event that may concern a
     /// part.
+    #[inline]
     pub(super) fn poll_parts(&mut self, now: Now) {
-        if !self.shared.parts.take_dirty() {
-            return;
+        if self.shared.parts.take_dirty() {
+            self.poll_dirty_parts(now);
         }
+    }
+
+    #[inline(never)]
+    fn poll_dirty_parts(&mut self, now: Now) {
         for part in self.shared.parts.ids() {
             while let Some(order) = self.shared.parts.poll(now, part) {
                 self.carry_out(now, part, order);

@@ -6,6 +6,7 @@ use core::net::IpAddr;
 use crate::engine::{File, NameFault, Now};
 use crate::server::ops::pressure::Account;
 use crate::server::part::{Connections, Order, Part, PartId};
+use crate::time::earlier;
 
 #[derive(Debug, Default)]
 pub(super) struct Parts {
@@ -66,7 +67,7 @@ impl Parts {
 
     /// Not cached: it is asked once a turn of the loop, in which many messages may change it.
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        self.all.iter().filter_map(|slot| slot.part.next_deadline()).min()
+        self.all.iter().fold(None, |due, slot| earlier(due, slot.part.next_deadline()))
     }
 
     /// Calls the parts whose deadline has passed.

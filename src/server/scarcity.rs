@@ -17,10 +17,15 @@ const RELIEF_PART: u64 = 4;
 impl Server {
     /// Call after every change of the account. Closes connections while memory is short, and
     /// requests a new reading from the kernel when the last one is too old.
+    #[inline]
     pub(super) fn check_memory(&mut self, now: Now) {
-        if self.shared.pressure.limit().is_none() {
-            return;
+        if self.shared.pressure.limit().is_some() {
+            self.guard_memory(now);
         }
+    }
+
+    #[inline(never)]
+    fn guard_memory(&mut self, now: Now) {
         self.update_memory_stage();
         self.free_memory(now);
         if self.shared.pressure.wants_reading(now) {

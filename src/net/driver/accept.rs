@@ -145,7 +145,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         // event of the next turn would make it wait behind all other streams twice.
         let mut marks = Marks::default();
         let costly = side == Side::Main && stream.is_costly();
-        let busy = !self.ready_main.is_empty() && !costly;
+        let busy = !self.ready.main.is_empty() && !costly;
         if busy {
             marks.set(Marks::READABLE);
         }
@@ -170,7 +170,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// kernel's queue is the better place to wait. If too many wait for their peers, the slowest is
     /// aborted.
     fn can_start_handshake(&mut self, listener: usize) -> bool {
-        if self.ready_costly.len() >= limits::ACCEPTS_PER_TURN {
+        if self.ready.costly.len() >= limits::ACCEPTS_PER_TURN {
             return false;
         }
         if self.costly.len() < limits::HANDSHAKES_AT_ONCE {

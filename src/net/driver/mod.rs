@@ -35,6 +35,37 @@ struct Entry<S> {
     held: usize,
 }
 
+/// The streams that are ready to be served, by side.
+#[derive(Debug, Default)]
+struct Ready {
+    admin: VecDeque<Id>,
+    parts: VecDeque<Id>,
+    main: VecDeque<Id>,
+    /// Main streams in a handshake: only a few are served per turn.
+    costly: VecDeque<Id>,
+}
+
+impl Ready {
+    /// The list that this stream is to be added to; `None` if it is on one.
+    fn list_for<S: Channel>(&mut self, entry: &mut Entry<S>) -> Option<&mut VecDeque<Id>> {
+        if entry.marks.has(Marks::QUEUED) {
+            return None;
+        }
+        entry.marks.set(Marks::QUEUED);
+        Some(match entry.side {
+            Side::Admin => &mut self.admin,
+            Side::Part(_) => &mut self.parts,
+            Side::Main if entry.stream.is_costly() => &mut self.costly,
+            Side::Main => &mut self.main,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        let Self { admin, parts, main, costly } = self;
+        admin.is_empty() && parts.is_empty() && main.is_empty() && costly.is_empty()
+    }
+}
+
 /// Drives an engine on an operating system.
 #[derive(Debug)]
 pub struct Driver<E, O: Os> {
@@ -43,13 +74,9 @@ pub struct Driver<E, O: Os> {
     now: Now,
     streams: Vec<Option<Entry<O::Stream>>>,
     listeners: Vec<ListenerState>,
-    ready_admin: VecDeque<Id>,
-    ready_parts: VecDeque<Id>,
-    ready_main: VecDeque<Id>,
+    ready: Ready,
     /// Main streams still to be served before timers fire again.
     round: usize,
-    /// Main streams in a handshake that are ready: only a few are served per turn.
-    ready_costly: VecDeque<Id>,
     /// Streams that may still be in a handshake, and since when; the oldest first.
     costly: VecDeque<(Id, u64)>,
     events: Vec<Event>,
@@ -61,6 +88,8 @@ pub struct Driver<E, O: Os> {
     closing_until_ns: Option<u64>,
     frozen_until_ns: Option<u64>,
     exit: Option<u8>,
+    /// When the engine's next timer was due when the last wait began.
+    due_ns: Option<u64>,
     /// When the next report to the supervisor is due.
     notify_ns: Option<u64>,
 }
@@ -76,11 +105,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
             os,
             streams: Vec::new(),
             listeners,
-            ready_admin: VecDeque::new(),
-            ready_parts: VecDeque::new(),
-            ready_main: VecDeque::new(),
+            ready: Ready::default(),
             round: 0,
-            ready_costly: VecDeque::new(),
             costly: VecDeque::new(),
             events: Vec::new(),
             shared: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
@@ -88,6 +114,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             closing_until_ns: None,
             frozen_until_ns: None,
             exit: None,
+            due_ns: None,
             notify_ns: None,
         };
         // A client engine opens connections before any event.
@@ -124,7 +151,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let timeout = self.timeout();
         self.wait(timeout)?;
         let may_be_late = self.now.mono_ns - before_ns >= LATE_NS;
-        if may_be_late && self.engine.next_deadline().is_some_and(|due| self.is_late(due)) {
+        if may_be_late && self.due_ns.is_some_and(|due| self.is_late(due)) {
             self.catch_up()?;
         }
         self.serve_admin()?;
@@ -133,7 +160,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.serve_costly()?;
         self.close_listeners_when_due();
         self.resume_paused_listeners(false);
-        if self.round == 0 {
+        // A timer that was set in this turn is for the next one.
+        if self.round == 0 && self.due_ns.is_some_and(|due| due <= self.now.mono_ns) {
             self.fire()?;
         }
         self.act();
@@ -229,11 +257,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
         &mut self.os
     }
 
-    fn timeout(&self) -> Option<Duration> {
-        let pending = !self.ready_admin.is_empty()
-            || !self.ready_parts.is_empty()
-            || !self.ready_main.is_empty()
-            || !self.ready_costly.is_empty()
+    /// How long to wait for events.
+    fn timeout(&mut self) -> Option<Duration> {
+        self.due_ns = self.engine.next_deadline();
+        let pending = !self.ready.is_empty()
             || self.listeners.iter().any(|listener| listener.state == Queue::Waiting);
         if pending {
             return Some(Duration::ZERO);
@@ -243,7 +270,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             Queue::Empty | Queue::Waiting | Queue::Closed => None,
         });
         let paused = paused.chain(self.closing_until_ns);
-        let due = paused.chain(self.engine.next_deadline()).chain(self.notify_ns).min()?;
+        let due = paused.chain(self.due_ns).chain(self.notify_ns).min()?;
         Some(Duration::from_nanos(due.saturating_sub(self.now.mono_ns)))
     }
 
@@ -270,8 +297,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
                     if writable && waits {
                         entry.marks.set(Marks::WRITABLE);
                     }
-                    if readable || ended || (writable && waits) {
-                        self.queue(id);
+                    if (readable || ended || (writable && waits))
+                        && let Some(ready) = self.ready.list_for(entry)
+                    {
+                        ready.push_back(id);
                     }
                 }
                 Event::Signal(signal) => {
@@ -290,7 +319,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// Puts a stream on the ready list of its side, once.
     fn queue(&mut self, id: Id) {
-        if let Some(ready) = self.list_for(id) {
+        if let Some(entry) = find(&mut self.streams, id)
+            && let Some(ready) = self.ready.list_for(entry)
+        {
             ready.push_back(id);
         }
     }
@@ -298,25 +329,12 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// The same, at the front, for a stream not served yet: a busy stream is always ready, and each
     /// turn serves every ready stream, so none waits longer for it.
     fn queue_first(&mut self, id: Id) {
-        if let Some(ready) = self.list_for(id) {
+        if let Some(entry) = find(&mut self.streams, id)
+            && let Some(ready) = self.ready.list_for(entry)
+        {
             ready.push_front(id);
             self.round += usize::from(self.round > 0);
         }
-    }
-
-    /// The list for a stream; `None` if it is on one.
-    fn list_for(&mut self, id: Id) -> Option<&mut VecDeque<Id>> {
-        let entry = find(&mut self.streams, id)?;
-        if entry.marks.has(Marks::QUEUED) {
-            return None;
-        }
-        entry.marks.set(Marks::QUEUED);
-        Some(match entry.side {
-            Side::Admin => &mut self.ready_admin,
-            Side::Part(_) => &mut self.ready_parts,
-            Side::Main if entry.stream.is_costly() => &mut self.ready_costly,
-            Side::Main => &mut self.ready_main,
-        })
     }
 
     /// Accepts at the listeners of the selected sides where connections are waiting.
@@ -333,11 +351,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// Accepts, then serves ready streams; those with more input are queued for the next turn.
     fn serve_admin(&mut self) -> io::Result<()> {
         self.accept_at(|side| side == Side::Admin)?;
-        for _ in 0..self.ready_admin.len() {
+        for _ in 0..self.ready.admin.len() {
             if self.is_frozen() {
                 break;
             }
-            let Some(id) = self.ready_admin.pop_front() else { break };
+            let Some(id) = self.ready.admin.pop_front() else { break };
             self.serve(id);
         }
         Ok(())
@@ -347,11 +365,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn serve_parts(&mut self) -> io::Result<()> {
         self.accept_at(|side| matches!(side, Side::Part(_)))?;
         let mut work = 0;
-        for _ in 0..self.ready_parts.len() {
+        for _ in 0..self.ready.parts.len() {
             if work >= limits::READ_BEFORE_ADMIN || self.is_frozen() {
                 break;
             }
-            let Some(id) = self.ready_parts.pop_front() else { break };
+            let Some(id) = self.ready.parts.pop_front() else { break };
             work += self.serve(id);
         }
         Ok(())
@@ -370,13 +388,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// close their stream.
     fn serve_round(&mut self) -> io::Result<()> {
         if self.round == 0 {
-            self.round = self.ready_main.len();
+            self.round = self.ready.main.len();
         }
         let has_admin = self.has_admin();
         let (mut served, mut work, mut turn) = (0, 0, 0);
         while self.round > 0 && turn < limits::WORK_OF_A_TURN && !self.is_frozen() {
             self.round -= 1;
-            let Some(id) = self.ready_main.pop_front() else {
+            let Some(id) = self.ready.main.pop_front() else {
                 self.round = 0;
                 break;
             };
@@ -397,11 +415,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// Serves a few handshakes per turn, and polls the admin side after each.
     fn serve_costly(&mut self) -> io::Result<()> {
-        for _ in 0..self.ready_costly.len().min(limits::HANDSHAKES_PER_TURN) {
+        for _ in 0..self.ready.costly.len().min(limits::HANDSHAKES_PER_TURN) {
             if self.frozen_until_ns.is_some() {
                 break;
             }
-            let Some(id) = self.ready_costly.pop_front() else { break };
+            let Some(id) = self.ready.costly.pop_front() else { break };
             self.serve(id);
             self.check_admin()?;
         }

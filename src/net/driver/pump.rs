@@ -19,6 +19,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let before = self.engine.work();
         let Some(entry) = find(&mut self.streams, id) else { return 0 };
         entry.marks.take(Marks::QUEUED);
+        let renders = entry.marks.take(Marks::RENDER);
         if self.engine.measures() {
             self.now = self.os.now();
         }
@@ -28,7 +29,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             entry.marks.has(Marks::READABLE)
         };
         let read = if readable { self.read(id) } else { 0 };
-        if find(&mut self.streams, id).is_some_and(|entry| entry.marks.take(Marks::RENDER)) {
+        if renders && find(&mut self.streams, id).is_some() {
             self.engine.render(self.now, id, &mut self.out);
             self.deliver(id);
             self.act();
@@ -113,22 +114,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         let budget = room.len();
         let read = entry.stream.read(room);
-        if let Some(client) = entry.stream.take_client() {
-            self.engine.introduced(self.now, id, Peer::new(client));
-        }
-        // TLS may have to answer what it just read.
-        if entry.stream.flush().is_err() {
-            entry.marks.set(Marks::BLOCKED);
-        }
-        let more = entry.stream.holds_more();
-        // Neither is ever true for a plain stream.
-        if entry.marks.has(Marks::HANDSHAKING) || entry.stream.held_bytes() != entry.held {
+        let more = !entry.stream.is_plain() && {
             let broken = read.as_ref().is_err_and(|why| why.kind() != io::ErrorKind::WouldBlock);
-            if !broken {
-                self.finish_handshake(id);
-            }
-            self.report_held(id);
-        }
+            self.after_read(id, broken)
+        };
         let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
         let read = match read {
             Ok(0) => {
@@ -166,6 +155,27 @@ impl<E: Engine, O: Os> Driver<E, O> {
         };
         self.act();
         read
+    }
+
+    /// What a stream that is more than a socket has to do after a read; returns whether it holds
+    /// more.
+    fn after_read(&mut self, id: Id, broken: bool) -> bool {
+        let Some(entry) = find(&mut self.streams, id) else { return false };
+        if let Some(client) = entry.stream.take_client() {
+            self.engine.introduced(self.now, id, Peer::new(client));
+        }
+        // TLS may have to answer what it just read.
+        if entry.stream.flush().is_err() {
+            entry.marks.set(Marks::BLOCKED);
+        }
+        let more = entry.stream.holds_more();
+        if entry.marks.has(Marks::HANDSHAKING) || entry.stream.held_bytes() != entry.held {
+            if !broken {
+                self.finish_handshake(id);
+            }
+            self.report_held(id);
+        }
+        more
     }
 
     /// Reports the stream's buffered bytes to the engine if they changed.

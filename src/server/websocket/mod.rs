@@ -160,6 +160,10 @@ impl WebSocket {
                 Ok(echoed) => {
                     at += echoed.used;
                     frames.start = echoed.frames();
+                    if at == to && !frames.is_empty() {
+                        self.note_read(to - from);
+                        return (at, Outcome::ReadMore);
+                    }
                 }
                 Err(fault) => return (to, self.fail(fault, cx)),
             }
@@ -171,9 +175,7 @@ impl WebSocket {
                     return (at, if at == to { Outcome::ReadMore } else { Outcome::Resume });
                 }
                 Ok(Break(outcome)) => {
-                    if self.read_size == ReadSize::Small && to - from >= SMALL_READ_BYTES {
-                        self.read_size = ReadSize::Usual;
-                    }
+                    self.note_read(to - from);
                     return (at, outcome);
                 }
                 Err(fault) => return (to, self.fail(fault, cx)),
@@ -181,6 +183,13 @@ impl WebSocket {
         }
         self.read_size = ReadSize::Small;
         (at, if at == to { Outcome::ReadMore } else { Outcome::Resume })
+    }
+
+    /// This many bytes held no more frames than a turn can handle.
+    fn note_read(&mut self, bytes: usize) {
+        if self.read_size == ReadSize::Small && bytes >= SMALL_READ_BYTES {
+            self.read_size = ReadSize::Usual;
+        }
     }
 
     /// Handles one frame, complete or not.
