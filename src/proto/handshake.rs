@@ -53,9 +53,7 @@ pub fn check<'b>(request: &Request<'_, 'b>) -> Result<Offer<'b>, Refusal> {
 
 /// The value of `Sec-WebSocket-Accept` (RFC 6455 §4.2.2, 5.4).
 pub(super) fn accept(key: &str) -> Result<Accept, Refusal> {
-    // The decoder is strict: it rejects missing padding and non-zero trailing bits.
-    let mut nonce = [0; 18];
-    if STANDARD.decode_slice(key, &mut nonce) != Ok(16) {
+    if !is_key(key.as_bytes()) {
         return Err(Refusal::KeyInvalid);
     }
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
@@ -64,6 +62,15 @@ pub(super) fn accept(key: &str) -> Result<Accept, Refusal> {
         Ok(_) => Ok(accept),
         Err(_) => Err(Refusal::KeyInvalid),
     }
+}
+
+/// Whether this is the base64 of 16 bytes: 22 digits, the last of which has four bits that are zero,
+/// and padding.
+fn is_key(key: &[u8]) -> bool {
+    let Some((digits, b"==")) = key.split_last_chunk() else { return false };
+    digits.len() == 22
+        && digits.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+        && matches!(digits[21], b'A' | b'Q' | b'g' | b'w')
 }
 
 /// RFC 6455 §4.1 (10): tokens without duplicates.
@@ -197,6 +204,21 @@ mod tests {
             "dGhlIHNhbXBsZSBub25jZQ== ",
         ] {
             assert_eq!(accept(key), Err(Refusal::KeyInvalid), "{key}");
+        }
+    }
+
+    #[test]
+    fn keys_are_the_base64_of_16_bytes() {
+        let mut rng = crate::rng::Rng::new(1);
+        for _ in 0..50_000 {
+            let bytes: Vec<u8> = (0..15 + rng.below(3)).map(|_| rng.below(256) as u8).collect();
+            let mut key = STANDARD.encode(bytes).into_bytes();
+            for _ in 0..rng.below(3) {
+                let at = rng.below(key.len() as u64) as usize;
+                key[at] = b"Aw+/=_-.B "[rng.below(10) as usize];
+            }
+            let is_valid = STANDARD.decode(&key).is_ok_and(|nonce| nonce.len() == 16);
+            assert_eq!(is_key(&key), is_valid, "{}", String::from_utf8_lossy(&key));
         }
     }
 

@@ -56,27 +56,51 @@ impl<'h, 'b> Headers<'h, 'b> {
     }
 }
 
-/// Most names differ in length.
+/// The case of a letter: bit 5, set in lower case, in digits and in the hyphen.
+const CASE: u8 = 0x20;
+
+/// Whether a field has this name, which has only letters, digits and hyphens: in a token, no other
+/// byte becomes one of these by setting bit 5.
 #[inline]
-fn is_same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.eq_ignore_ascii_case(b)
+fn is_same(field: &str, name: &str) -> bool {
+    if field.len() != name.len() {
+        return false;
+    }
+    let lower = |word: &[u8; 8]| u64::from_le_bytes(*word) | u64::from_le_bytes([CASE; 8]);
+    let ((field_words, field_rest), (words, rest)) =
+        (field.as_bytes().as_chunks(), name.as_bytes().as_chunks());
+    field_words.iter().zip(words).all(|(a, b)| lower(a) == lower(b))
+        && field_rest.iter().zip(rest).all(|(a, b)| a | CASE == b | CASE)
 }
 
 /// A bit for the length and the first letter of a name. Different names may share one.
 #[inline]
 fn bit(name: &str) -> u64 {
-    let first = name.as_bytes().first().map_or(0, |first| usize::from(first | 0x20));
+    let first = name.as_bytes().first().map_or(0, |first| usize::from(first | CASE));
     1 << ((first + 5 * name.len()) % 64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::http::is_token;
+
+    #[test]
+    fn only_case_is_ignored() {
+        for byte in (0..=255).filter(|byte| is_token(&[*byte])) {
+            for known in (0..128).filter(|b: &u8| b.is_ascii_alphanumeric() || *b == b'-') {
+                let field = format!("a{0}aaaaaaaaa{0}", char::from(byte));
+                let name = format!("a{0}aaaaaaaaa{0}", char::from(known));
+                let want = byte.eq_ignore_ascii_case(&known);
+                assert_eq!(is_same(&field, &name), want, "{field} {name}");
+            }
+        }
+    }
 
     #[test]
     fn names_are_found_whatever_else_is_there() {
         let names =
-            ["Host", "HOST", "host", "Hosts", "Upgrade", "Sec-WebSocket-Key", "X", "y", "@"];
+            ["Host", "HOST", "host", "Hosts", "Upgrade", "Sec-WebSocket-Key", "X", "y", "z"];
         for chosen in 0..1 << names.len() {
             let is_chosen = |at: usize| chosen & 1 << at != 0;
             let list: Vec<Header<'_>> = (0..names.len())

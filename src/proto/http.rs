@@ -8,6 +8,7 @@ use super::headers::Headers;
 pub use super::path::{Slashes, decoded_path, percent_decoded};
 use super::path::{decode_unreserved, split_target};
 use super::refusal::Refusal;
+use super::words::{has_above, has_below};
 
 /// Known methods. One that a path does not serve gets 405, an unknown one 501.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -365,7 +366,13 @@ pub(super) fn is_text(byte: u8) -> bool {
 /// A field value as text, if it has only visible ASCII, spaces and tabs.
 #[must_use]
 pub fn visible_ascii(value: &[u8]) -> Option<&str> {
-    let visible = value.iter().all(|&b| b == b'\t' || (b' '..=b'~').contains(&b));
+    let is_visible = |&b: &u8| b == b'\t' || (b' '..=b'~').contains(&b);
+    let are_visible = |word: &[u8; 8]| {
+        let bytes = u64::from_le_bytes(*word);
+        !has_below(bytes, b' ') && !has_above(bytes, b'~') || word.iter().all(is_visible)
+    };
+    let (words, rest) = value.as_chunks();
+    let visible = words.iter().all(are_visible) && rest.iter().all(is_visible);
     visible.then(|| std::str::from_utf8(value).ok()).flatten()
 }
 
@@ -394,6 +401,18 @@ mod tests {
         for target in ["//evil/ws", "/a\\b", "/a#b", "http://other/x", "ftp://h:1/", "x", "*", "/é"]
         {
             assert!(path_of(target).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn visible_values() {
+        for at in 0..20 {
+            for byte in 0..=255 {
+                let mut value = [b'a'; 20];
+                value[at] = byte;
+                let want = byte == b'\t' || byte == b' ' || byte.is_ascii_graphic();
+                assert_eq!(visible_ascii(&value).is_some(), want, "{byte} at {at}");
+            }
         }
     }
 

@@ -1,11 +1,10 @@
 //! Collects a request as it arrives, in time linear in its bytes and with the same result wherever
 //! they are split. `http` and `body` interpret the bytes.
 
-use memchr::memchr2;
-
 use super::body::Body;
 use super::http::is_token;
 use super::refusal::Refusal;
+use super::words::has_below;
 use crate::limits::{HEAD_BYTES, REQUEST_LINE_BYTES};
 
 /// How much of a request has arrived.
@@ -80,7 +79,7 @@ impl Intake {
                 continue;
             }
             let new = &bytes[start..];
-            let text = memchr2(b'\r', b'\n', new).unwrap_or(new.len());
+            let text = text_before_line_end(new);
             let has_cr = new.get(text) == Some(&b'\r');
             self.seen = start + text + usize::from(has_cr);
             self.check_line(&bytes[..self.seen], start)?;
@@ -125,6 +124,23 @@ impl Intake {
             Part::Body(_) => Ok(false),
         }
     }
+}
+
+/// The length of the text before the first CR or LF.
+fn text_before_line_end(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        if has_below(u64::from_le_bytes(*word), b'\r' + 1)
+            && let Some(within) = word.iter().position(is_line_end)
+        {
+            return 8 * at + within;
+        }
+    }
+    8 * words.len() + rest.iter().position(is_line_end).unwrap_or(rest.len())
+}
+
+fn is_line_end(byte: &u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
 }
 
 /// Checks the version as soon as the request line is complete: a peer of another protocol may never

@@ -21,3 +21,4 @@ pub mod talk;
 pub mod tunnel;
 pub mod upgrade;
 pub mod url;
+mod words;
