@@ -26,6 +26,7 @@ use super::tls::Certificate;
 use super::{clock, files, process};
 use crate::engine::{File, Id, NameFault, Now, Peer, Side, Signal, Source, Status, Target};
 use crate::proto::forwarded::Range;
+use crate::time::earlier;
 
 /// Tokens of connections are `key | generation << 32`; these are above every key in use.
 const ADMIN_SIDE: usize = usize::MAX;
@@ -222,7 +223,10 @@ impl Os for Kernel {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         events.append(&mut self.ready_events);
         let at_once = !events.is_empty() || self.outbound.resolver.has_events();
-        let timeout = timeout.into_iter().chain(self.outbound.timeout(clock::now)).min();
+        let timeout = match self.outbound.timeout(clock::now) {
+            Some(own) => Some(timeout.map_or(own, |asked| asked.min(own))),
+            None => timeout,
+        };
         let timeout = if at_once { Some(Duration::ZERO) } else { self.set_alarm(timeout)? };
         poll(&mut self.main, &mut self.batch, timeout)?;
         self.outbound.collect_attempts(clock::now, events);
@@ -379,7 +383,7 @@ impl Os for Kernel {
         let reading = self.assets.as_ref().is_some_and(AssetReader::is_reading);
         let supervisor_ns =
             self.supervisor.as_mut().and_then(|supervisor| supervisor.notify(now, status, reading));
-        supervisor_ns.into_iter().chain(self.tls.as_mut().map(|tls| tls.warn(now))).min()
+        earlier(supervisor_ns, self.tls.as_mut().map(|tls| tls.warn(now)))
     }
 
     fn show(&mut self, text: &str) {

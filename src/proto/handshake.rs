@@ -64,8 +64,8 @@ pub(super) fn accept(key: &str) -> Result<Accept, Refusal> {
     }
 }
 
-/// Whether this is the base64 of 16 bytes: 22 digits, the last of which has four bits that are zero,
-/// and padding.
+/// Whether this is the base64 of 16 bytes: 22 digits, the last of which has four zero bits, and
+/// padding.
 fn is_key(key: &[u8]) -> bool {
     let Some((digits, b"==")) = key.split_last_chunk() else { return false };
     digits.len() == 22

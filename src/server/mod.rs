@@ -106,11 +106,12 @@ impl Server {
         self.shared.pressure.limit()
     }
 
-    /// Bytes that no connection owns: tables, and the shared state of the compressor.
+    /// Bytes that no connection owns: tables, the page, the shared state of the compressor.
     #[must_use]
     pub fn shared_memory(&self) -> usize {
-        let Shared { codec, timers, parts, .. } = &self.shared;
-        self.conns.cost() + timers.cost() + parts.table_cost() + codec.cost()
+        let Shared { codec, timers, parts, assets, .. } = &self.shared;
+        let own = self.conns.cost() + timers.cost() + parts.table_cost();
+        own + codec.cost() + assets.page_bytes()
     }
 
     /// Like [`Server::memory`], but recounted. Tests compare both.

@@ -24,7 +24,7 @@ pub(super) struct ListenerState {
     pub(super) state: Queue,
     /// Set when descriptors run out: events until then do not resume accepting, or each would log
     /// an error.
-    retry_ns: u64,
+    pub(super) retry_ns: u64,
 }
 
 impl ListenerState {
@@ -67,6 +67,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         for listener in self.listeners.iter_mut().filter(|listener| listener.side == Side::Main) {
             // Connections may be waiting without an event having been read.
             listener.state = Queue::Waiting;
+            self.may_accept = true;
         }
     }
 
@@ -193,6 +194,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             Some(_) | None => {
                 self.listeners[listener].state =
                     Queue::Paused { until_ns: self.now.mono_ns + PAUSE_NS };
+                self.is_short = true;
                 false
             }
         }
@@ -275,6 +277,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let until_ns = self.now.mono_ns + RETRY_NS;
         self.listeners[listener].state = Queue::Paused { until_ns };
         self.listeners[listener].retry_ns = until_ns;
+        self.is_short = true;
         for refused in 0..limits::ACCEPTS_PER_TURN {
             let side = self.listeners[listener].side;
             let response = refusal(&mut self.engine, self.now, side, Shortage::Descriptors);
@@ -297,6 +300,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 
     pub(super) fn resume_paused_listeners(&mut self, descriptor_freed: bool) {
+        if !self.is_short {
+            return;
+        }
         for listener in &mut self.listeners {
             if descriptor_freed {
                 listener.retry_ns = 0;
@@ -305,6 +311,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 && (descriptor_freed || until_ns <= self.now.mono_ns)
             {
                 listener.state = Queue::Waiting;
+                self.may_accept = true;
             }
         }
     }

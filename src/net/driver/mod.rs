@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::os::{Channel, Event, Os};
 use crate::engine::{Action, Engine, File, Id, NameFault, Now, Out, Side, Source};
 use crate::limits;
+use crate::time::earlier;
 use accept::{ListenerState, Queue};
 use marks::Marks;
 
@@ -74,6 +75,10 @@ pub struct Driver<E, O: Os> {
     now: Now,
     streams: Vec<Option<Entry<O::Stream>>>,
     listeners: Vec<ListenerState>,
+    /// Whether connections may be waiting at a listener.
+    may_accept: bool,
+    /// Whether accepting is paused at a listener, or was because descriptors had run out.
+    is_short: bool,
     ready: Ready,
     /// Main streams still to be served before timers fire again.
     round: usize,
@@ -105,6 +110,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
             os,
             streams: Vec::new(),
             listeners,
+            may_accept: true,
+            is_short: false,
             ready: Ready::default(),
             round: 0,
             costly: VecDeque::new(),
@@ -190,15 +197,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// Handles only signals until then; one that does not end the process does not end the freeze.
     fn freeze(&mut self, until_ns: u64) -> io::Result<Option<u8>> {
         let left = Duration::from_nanos(until_ns.saturating_sub(self.now.mono_ns));
-        let mut events = std::mem::take(&mut self.events);
-        let slept = self.os.sleep(left, &mut events);
+        let slept = self.os.sleep(left, &mut self.events);
         self.now = self.os.now();
         let goes_on = self.now.mono_ns < until_ns;
         if goes_on {
             self.frozen_until_ns = Some(until_ns);
         }
-        self.record(&mut events);
-        self.events = events;
+        self.record();
         slept?;
         if !goes_on {
             self.catch_up()?;
@@ -208,12 +213,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// Returns how many events there were.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        let mut events = std::mem::take(&mut self.events);
-        let waited = self.os.wait(timeout, &mut events);
+        let waited = self.os.wait(timeout, &mut self.events);
         self.now = self.os.now();
-        let happened = events.len();
-        self.record(&mut events);
-        self.events = events;
+        let happened = self.record();
         waited.map(|()| happened)
     }
 
@@ -260,26 +262,35 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// How long to wait for events.
     fn timeout(&mut self) -> Option<Duration> {
         self.due_ns = self.engine.next_deadline();
-        let pending = !self.ready.is_empty()
-            || self.listeners.iter().any(|listener| listener.state == Queue::Waiting);
-        if pending {
+        (self.may_accept, self.is_short) = (false, false);
+        let mut due = earlier(self.due_ns, earlier(self.closing_until_ns, self.notify_ns));
+        for listener in &self.listeners {
+            self.is_short |= listener.retry_ns > 0;
+            match listener.state {
+                Queue::Waiting => self.may_accept = true,
+                Queue::Paused { until_ns } => {
+                    self.is_short = true;
+                    due = earlier(due, Some(until_ns));
+                }
+                Queue::Empty | Queue::Closed => {}
+            }
+        }
+        if self.may_accept || !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let paused = self.listeners.iter().filter_map(|listener| match listener.state {
-            Queue::Paused { until_ns } => Some(until_ns),
-            Queue::Empty | Queue::Waiting | Queue::Closed => None,
-        });
-        let paused = paused.chain(self.closing_until_ns);
-        let due = paused.chain(self.due_ns).chain(self.notify_ns).min()?;
-        Some(Duration::from_nanos(due.saturating_sub(self.now.mono_ns)))
+        let left_ns = due?.saturating_sub(self.now.mono_ns);
+        Some(Duration::from_nanos(left_ns))
     }
 
-    fn record(&mut self, events: &mut Vec<Event>) {
-        for event in events.drain(..) {
-            match event {
+    /// Notes what the events say; returns how many there were.
+    fn record(&mut self) -> usize {
+        let happened = self.events.len();
+        for at in 0..happened {
+            match self.events[at] {
                 Event::Accept(index) => {
                     if let Some(listener) = self.listeners.get_mut(index) {
                         listener.set_waiting(self.now.mono_ns);
+                        self.may_accept = true;
                     }
                 }
                 Event::Stream { id, readable, writable, ended, broken } => {
@@ -315,6 +326,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 Event::Resolved => self.deliver_names(),
             }
         }
+        self.events.clear();
+        happened
     }
 
     /// Puts a stream on the ready list of its side, once.
@@ -339,6 +352,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
 
     /// Accepts at the listeners of the selected sides where connections are waiting.
     fn accept_at(&mut self, is_wanted: fn(Side) -> bool) -> io::Result<()> {
+        if !self.may_accept {
+            return Ok(());
+        }
         for at in 0..self.listeners.len() {
             let listener = &self.listeners[at];
             if is_wanted(listener.side) && listener.state == Queue::Waiting {
@@ -436,13 +452,10 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 
     fn check_admin(&mut self) -> io::Result<()> {
-        let mut events = std::mem::take(&mut self.events);
-        let glanced = self.os.poll_admin(&mut events);
-        let happened = !events.is_empty();
-        self.record(&mut events);
-        self.events = events;
-        glanced?;
-        if happened { self.serve_admin() } else { Ok(()) }
+        let polled = self.os.poll_admin(&mut self.events);
+        let happened = self.record();
+        polled?;
+        if happened > 0 { self.serve_admin() } else { Ok(()) }
     }
 
     fn act(&mut self) {

@@ -2,11 +2,13 @@
 //! memory by their exact names, so a request path is looked up and never resolved.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use sha1::{Digest as _, Sha1};
 
 use crate::engine::{Digest, File, Now, Prepared};
+use crate::heap;
 use crate::proto::deflate;
 use crate::proto::http::{self, Request};
 use crate::proto::response::Response;
@@ -20,9 +22,15 @@ const PAGE: &str = include_str!("../../../assets/index.html");
 
 /// Files by path.
 #[derive(Debug)]
-pub struct Assets {
-    by_path: BTreeMap<String, Asset>,
-    is_directory: bool,
+pub struct Assets(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    Nothing,
+    /// The page in the binary. Most servers are never asked for it, and hashing and compressing it
+    /// would take most of the time to start.
+    Page { since: Now, ready: OnceCell<Asset> },
+    Directory(BTreeMap<String, Asset>),
 }
 
 /// One file, ready to be sent.
@@ -68,43 +76,53 @@ impl Assets {
     /// The page in the binary.
     #[must_use]
     pub fn embedded(now: Now) -> Self {
-        let bytes = minify(PAGE).into_bytes();
-        let name = "index.html".to_owned();
-        let file = File { name, bytes, modified_ms: now.wall_ms, prepared: None };
-        let mut assets = Self::none();
-        assets.by_path.insert("/index.html".to_owned(), Asset::new(file, Some(page_policy())));
-        assets
+        Self(Kept::Page { since: now, ready: OnceCell::new() })
     }
 
     /// No files at all.
     #[must_use]
     pub fn none() -> Self {
-        Self { by_path: BTreeMap::new(), is_directory: false }
+        Self(Kept::Nothing)
     }
 
     /// The files of a directory; an `index.html` is also served as its folder.
     #[must_use]
     pub fn directory(files: Vec<File>) -> Self {
-        let mut by_path = BTreeMap::new();
-        for file in files {
-            by_path.insert(format!("/{}", file.name), Asset::new(file, None));
-        }
-        Self { by_path, is_directory: true }
+        let by_path = |file: File| (format!("/{}", file.name), Asset::new(file, None));
+        Self(Kept::Directory(files.into_iter().map(by_path).collect()))
     }
 
     /// Whether they can be read again.
     pub(crate) fn are_reloadable(&self) -> bool {
-        self.is_directory
+        matches!(self.0, Kept::Directory(_))
     }
 
     /// Finds a file by its decoded path.
     pub(crate) fn find(&self, path: &str) -> Option<&Asset> {
-        if path.ends_with('/') {
-            self.by_path.get(&format!("{path}index.html"))
-        } else {
-            self.by_path.get(path)
+        match &self.0 {
+            Kept::Nothing => None,
+            Kept::Page { since, ready } => {
+                matches!(path, "/" | "/index.html").then(|| ready.get_or_init(|| page(*since)))
+            }
+            Kept::Directory(files) if path.ends_with('/') => {
+                files.get(&format!("{path}index.html"))
+            }
+            Kept::Directory(files) => files.get(path),
         }
     }
+
+    /// Bytes of the page, once it was asked for.
+    pub(crate) fn page_bytes(&self) -> usize {
+        let Kept::Page { ready, .. } = &self.0 else { return 0 };
+        let ready = ready.get().into_iter().flat_map(|page| page.gzip.iter().chain([&page.plain]));
+        ready.map(|coding| heap::cost(coding.bytes.capacity())).sum()
+    }
+}
+
+fn page(since: Now) -> Asset {
+    let (name, bytes) = ("index.html".to_owned(), minify(PAGE).into_bytes());
+    let file = File { name, bytes, modified_ms: since.wall_ms, prepared: None };
+    Asset::new(file, Some(page_policy()))
 }
 
 impl Asset {
