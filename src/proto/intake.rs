@@ -131,15 +131,15 @@ fn text_before_line_end(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
         if has_below(u64::from_le_bytes(*word), b'\r' + 1)
-            && let Some(within) = word.iter().position(is_line_end)
+            && let Some(within) = word.iter().position(|byte| is_line_end(*byte))
         {
             return 8 * at + within;
         }
     }
-    8 * words.len() + rest.iter().position(is_line_end).unwrap_or(rest.len())
+    8 * words.len() + rest.iter().position(|byte| is_line_end(*byte)).unwrap_or(rest.len())
 }
 
-fn is_line_end(byte: &u8) -> bool {
+fn is_line_end(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
 
