@@ -18,7 +18,7 @@ use crate::rng::Rng;
 
 pub use mount::{Catalogue, Mount};
 pub use params::{BadParam, OwnParam, Params, Source, WireFault};
-pub use pushes::Pushes;
+pub use pushes::{Pushes, is_unasked};
 pub use sockets::{PartSocket, Sizes, Sockets, State};
 
 /// The application logic of one WebSocket.

@@ -3,6 +3,17 @@
 use super::{Ctx, Kind, Params};
 use crate::time;
 
+/// Beginnings of all messages that a server sends by itself: pushes, the messages of `reverse`, and
+/// that of `hello=1`. Clients must not take them for answers.
+const UNASKED: [&[u8]; 5] =
+    [b"randping", b"tick ", b"Welcome!", b"Connection is alive", b"{\"pod\""];
+
+/// Whether a message that begins like this is no answer; the first 20 bytes tell.
+#[must_use]
+pub fn is_unasked(message: &[u8]) -> bool {
+    UNASKED.iter().any(|unasked| message.starts_with(unasked))
+}
+
 /// The push timers of one connection.
 #[derive(Debug)]
 pub struct Pushes {

@@ -4,13 +4,10 @@
 use std::fmt::Write;
 
 use super::plan::Plan;
+use crate::behaviours;
 
 /// The longest `<client>:<i>` of two 64-bit numbers.
 const ID_MAX: usize = 41;
-
-/// Prefixes of unsolicited messages: what known servers push or greet with.
-const UNASKED: [&[u8]; 5] =
-    [b"randping", b"Welcome!", b"Connection is alive", b"tick ", b"{\"pod\""];
 
 /// What a gateway sends if the backend did not answer a message: AWS' texts, in a frame that names
 /// the connection and the request.
@@ -147,7 +144,7 @@ impl Prefix {
 
     /// Whether this is the prefix of an unsolicited message.
     pub(super) fn is_unasked(&self) -> bool {
-        UNASKED.iter().any(|unasked| self.bytes[..self.length].starts_with(unasked))
+        behaviours::is_unasked(&self.bytes[..self.length])
     }
 
     /// Whether this is the prefix of a gateway's error frame.

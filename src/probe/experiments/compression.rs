@@ -1,6 +1,7 @@
 //! Whether permessage-deflate (RFC 7692) is agreed on, and whether it works.
 
 use super::{Experiment, finding};
+use crate::behaviours;
 use crate::engine::Id;
 use crate::outbox::Blocks;
 use crate::probe::facts::{Facts, Hello};
@@ -111,8 +112,9 @@ impl Experiment for Compression {
                 let codec = &mut cx.shared.codec;
                 let bytes = if compressed { inflated(codec, &bytes) } else { Some(bytes) };
                 let same = bytes == Some(text());
+                let is_unasked = bytes.is_some_and(|bytes| behaviours::is_unasked(&bytes));
                 // A greeting may precede the echo.
-                if same || compressed {
+                if same || compressed && !is_unasked {
                     (self.echoed, self.compressed) = (Some(same), compressed);
                 }
             }

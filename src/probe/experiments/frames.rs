@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::{Experiment, finding};
+use crate::behaviours;
 use crate::engine::Id;
 use crate::probe::facts::{Facts, shown};
 use crate::probe::habits::Cause;
@@ -161,6 +162,11 @@ impl Experiment for Frames {
     }
 
     fn begin(&mut self, cx: &mut Cx<'_>) {
+        if !cx.facts().answers() {
+            // `timing` has waited for an echo.
+            self.spoiled = Some(Spoiled::Unanswered);
+            return cx.done();
+        }
         self.open_echo(cx);
         if cx.shared.facts.hello.is_some() {
             self.sink = cx.sink("");
@@ -177,8 +183,8 @@ impl Experiment for Frames {
                 self.opened_ns = cx.now.mono_ns;
                 self.send_next(id, cx);
             }
-            // Pushes that the URL asks for.
-            Event::Message { bytes, .. } if bytes.starts_with(b"tick ") => {}
+            // Pushes of the mount, or that the URL asks for.
+            Event::Message { bytes, .. } if behaviours::is_unasked(&bytes) => {}
             Event::Message { kind, bytes, .. } if !self.is_over => {
                 if (kind, bytes) == message(self.intact) {
                     self.intact += 1;

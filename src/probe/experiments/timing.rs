@@ -150,7 +150,7 @@ impl Experiment for Timing {
         let message_ns = self.messages_ns.iter().min().copied();
         let mut verdict = match message_ns {
             Some(ns) => Verdict::passed(format!("a message and its answer take {}", shown_ns(ns))),
-            None => Verdict::unknown("no message was answered"),
+            None => Verdict::unknown("no message was answered within 10 s"),
         };
         let figures = [
             ("connect_ms", self.connect_ns),

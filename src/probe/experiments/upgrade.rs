@@ -207,8 +207,10 @@ impl Experiment for Upgrade {
                 self.foreign_opens = Some(false);
             }
             Event::Message { bytes, .. } if id == self.foreign => {
-                self.origin_there = Hello::parse(&bytes)
-                    .map(|hello| hello.field("origin").map(shown).unwrap_or_default());
+                // Pushes follow it.
+                if let Some(hello) = Hello::parse(&bytes) {
+                    self.origin_there = Some(hello.field("origin").map(shown).unwrap_or_default());
+                }
             }
             Event::Opened(response) if id == self.named => {
                 let chosen = response.field("sec-websocket-protocol").unwrap_or_default();

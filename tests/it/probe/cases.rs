@@ -55,6 +55,15 @@ fn probes_with_options() {
         path("/echo?hello=1"),
         path("/echo?every=100ms"),
         path("/echo?ping=1s"),
+        path("/websocket"),
+        path("/throttled?randping=100ms"),
+        path("/echo?every=100ms&size=2KiB"),
+        Case {
+            name: "any, long pushes".to_owned(),
+            args: "--quick --any".to_owned(),
+            ..path("/throttled?randping=100ms&size=2KiB")
+        },
+        path("/socket?every=100ms").within(12_000),
         Case { has_hop: false, ..quick(&field) },
         quick("--origin https://172.16.0.1:8080"),
         quick("--subprotocol a"),
