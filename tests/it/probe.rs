@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 
 use allocation_counter::measure;
+use serde_json::Value;
 use wspulse::engine::{Engine, Side, Signal, Target, TlsFacts, TlsFault};
 use wspulse::net::driver::Driver;
 use wspulse::options::{self, Command, Surroundings};
@@ -105,6 +106,16 @@ struct Outcome {
     took_ms: u64,
     /// The most that the probe has allocated at once.
     most_bytes: i64,
+}
+
+impl Outcome {
+    /// What the report says about an experiment.
+    fn note(&self, id: &str) -> String {
+        let json: Value = serde_json::from_str(&self.report.json()).unwrap();
+        let experiments = json["experiments"].as_array().unwrap();
+        let one = experiments.iter().find(|one| one["id"] == id).unwrap();
+        one["note"].as_str().unwrap().to_owned()
+    }
 }
 
 /// A process at the address that is probed.

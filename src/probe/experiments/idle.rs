@@ -2,6 +2,7 @@
 //! only one side speaks or pings.
 
 use super::{Experiment, Wave, finding};
+use crate::behaviours;
 use crate::engine::Id;
 use crate::probe::facts::{Cut, Facts, How, shown_ns};
 use crate::probe::habits::{self, Cause};
@@ -73,6 +74,11 @@ struct Socket {
     asked_ns: Option<u64>,
     /// When the client speaks next.
     next_ns: u64,
+    /// Messages and pings of the far end before that question, and when the last one arrived.
+    heard: (u32, u64),
+    /// The longest time without them.
+    silence_ns: u64,
+    /// What silence it survived, or how it was cut.
     result: Option<Result<u64, Cut>>,
 }
 
@@ -80,6 +86,18 @@ impl Socket {
     fn cut(&mut self, how: How, now_ns: u64) {
         let after_ns = now_ns - self.opened_ns.unwrap_or(now_ns);
         self.result.get_or_insert(Err(Cut { how, after_ns }));
+    }
+
+    /// Something arrives, or is asked for.
+    fn end_silence(&mut self, now_ns: u64) {
+        let since_ns = self.heard.1.max(self.opened_ns.unwrap_or(now_ns));
+        self.silence_ns = self.silence_ns.max(now_ns - since_ns);
+        self.heard.1 = now_ns;
+    }
+
+    /// Whether the far end speaks although nobody asked it to. The first message is a greeting.
+    fn is_disturbed(&self) -> bool {
+        is_silent(self) && self.heard.0 > 1
     }
 
     /// When the silence, or the watching, ends.
@@ -131,8 +149,16 @@ impl Experiment for Idle {
         for (who, query) in all {
             let id = if counts { cx.sink(&query) } else { cx.socket(&query) };
             let Some(id) = id else { continue };
-            let (opened_ns, asked_ns, next_ns, result) = (None, None, u64::MAX, None);
-            self.sockets.push(Socket { id, who, opened_ns, asked_ns, next_ns, result });
+            self.sockets.push(Socket {
+                id,
+                who,
+                opened_ns: None,
+                asked_ns: None,
+                next_ns: u64::MAX,
+                heard: (0, 0),
+                silence_ns: 0,
+                result: None,
+            });
         }
     }
 
@@ -155,11 +181,15 @@ impl Experiment for Idle {
             }
             // Not a Pong: hops may drop pings, or answer them.
             Event::Message { bytes, .. }
-                if socket.asked_ns.is_some() && !bytes.starts_with(b"tick") =>
+                if socket.asked_ns.is_some() && !behaviours::is_unasked(&bytes) =>
             {
-                let open_ns = now_ns - socket.opened_ns.unwrap_or(now_ns);
-                socket.result.get_or_insert(Ok(open_ns));
+                socket.result.get_or_insert(Ok(socket.silence_ns));
                 cx.drop_wire(id);
+            }
+            Event::Message { .. } | Event::Ping if socket.asked_ns.is_none() => {
+                socket.end_silence(now_ns);
+                socket.heard.0 = socket.heard.0.saturating_add(1);
+                return;
             }
             _ => return,
         }
@@ -177,12 +207,12 @@ impl Experiment for Idle {
                     if cx.facts().answers() {
                         socket.cut(How::Hole, asked_ns);
                     } else {
-                        let open_ns = asked_ns - socket.opened_ns.unwrap_or(asked_ns);
-                        socket.result.get_or_insert(Ok(open_ns));
+                        socket.result.get_or_insert(Ok(socket.silence_ns));
                     }
                 }
                 None if socket.until_ns(patience_ms) <= now_ns => {
                     socket.asked_ns = Some(now_ns);
+                    socket.end_silence(now_ns);
                     cx.send(socket.id, talk::TEXT, QUESTION);
                 }
                 None if socket.next_ns <= now_ns => {
@@ -219,6 +249,11 @@ impl Experiment for Idle {
             });
         let survived_ns = survived.max().unwrap_or(0);
         let mut verdict = tolerates(survived_ns, facts, plan);
+        if self.sockets.iter().any(Socket::is_disturbed) {
+            verdict
+                .note
+                .push_str("; longer silence is not seen: the far end sends something by itself");
+        }
         // Of the silent sockets one says it all: one that had not spoken yet, if there is one, as
         // the answer to a late message may be an RST.
         let asked = |asked| move |socket: &&Socket| socket.asked_ns.is_some() == asked;
@@ -236,9 +271,10 @@ impl Experiment for Idle {
                 }
                 _ => format!("after {}", shown_ns(cut.after_ns)),
             };
-            let title = format!("{} {after}.", socket.who.sentence());
+            let who = if socket.is_disturbed() { Who::Server } else { socket.who };
+            let title = format!("{} {after}.", who.sentence());
             let said = (title.as_str(), format!("the connection was {}", cut.how.verb()));
-            let id = format!("idle-{}-{}", socket.who.name(), cut.how.name());
+            let id = format!("idle-{}-{}", who.name(), cut.how.name());
             let cause = Cause::Idle { how: cut.how, after_ns: cut.after_ns };
             verdict.findings.push(finding(Severity::Error, &id, said, (facts, cause)));
             verdict.note = format!("silence is cut {after}");

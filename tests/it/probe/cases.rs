@@ -75,6 +75,25 @@ fn probes_with_options() {
     ]);
 }
 
+/// A far end that pushes interrupts the silence that is to be watched: that was "silence of 8 s is
+/// tolerated", and a cut was that of a silent socket.
+#[test]
+fn probes_of_far_ends_that_push() {
+    let any = |path, wrong| Case {
+        args: "--any --patience 8s".to_owned(),
+        path,
+        ..Case::patient(path, wrong)
+    };
+    for path in ["/websocket", "/echo?every=1s", "/echo?ping=2s"] {
+        let note = check(&any(path, Wrong::Nothing)).unwrap().note("idle");
+        assert!(!note.starts_with("silence of 8s"), "{note}");
+        assert!(note.ends_with("the far end sends something by itself"), "{note}");
+    }
+    check_all(&[
+        any("/echo?every=500ms", cuts(Silence::Client, Way::Fin)).finds(&["idle-server-fin"])
+    ]);
+}
+
 #[test]
 fn probes_of_names_and_certificates() {
     let others = |name: &str, others: &[[u8; 4]]| Case {
