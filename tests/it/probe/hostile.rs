@@ -205,7 +205,7 @@ fn hello(value: &str) -> Vec<u8> {
     ))
 }
 
-const CONTROLS: &str = "\u{1b}[2J\u{7}\u{9b}31m\r\n\u{202e}\u{0}<&\">";
+const CONTROLS: &str = "\u{ffff}\u{1b}[2J\u{7}\u{9b}31m\r\n\u{202e}\u{0}<&\">";
 
 fn manners() -> Vec<Manners> {
     let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n").into_bytes();

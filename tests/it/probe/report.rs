@@ -105,7 +105,7 @@ fn is_name(part: &str) -> bool {
 }
 
 fn escaped(text: &str) -> Result<(), String> {
-    if text.chars().any(|c| c.is_control() && c != '\n') {
+    if text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{ffff}') {
         return Err(format!("{text:?} has control characters"));
     }
     for (at, _) in text.match_indices('&') {
