@@ -33,6 +33,8 @@ pub(super) enum Wave {
     Timing,
     /// After the others have begun: they mostly wait.
     Work,
+    /// After those, whose sockets and long messages would disturb it.
+    Alone,
     /// Beside all others, after the first.
     Beside,
     /// After all others: it ends the server.

@@ -293,7 +293,7 @@ fn attack(manners: &Manners, args: &str, capacity: usize) -> Option<String> {
     };
     let Outcome { report, took_ms, most_bytes } = play_with(&case, &net, Some(hostile));
     let name = format!("{} with {args}", manners.name);
-    if took_ms > 45_000 {
+    if took_ms > 75_000 {
         return Some(format!("{name}: {took_ms} ms\n{}", report.page()));
     }
     if most_bytes > MOST_BYTES {
