@@ -38,8 +38,8 @@ pub(super) struct Facts {
     pub(super) age: Option<Cut>,
     /// How old this socket has become, while it is still watched.
     pub(super) busy_for_ns: Option<u64>,
-    /// Whether messages are answered.
-    pub(super) echoes: bool,
+    /// How long a message and its answer take, once one was answered.
+    pub(super) round_trip_ns: Option<u64>,
 }
 
 /// How and when a socket was cut.
@@ -124,7 +124,7 @@ impl Hello {
 impl Facts {
     /// Whether an answer that does not come means that nothing arrives any more.
     pub(super) fn answers(&self) -> bool {
-        self.echoes || self.hello.is_some()
+        self.round_trip_ns.is_some() || self.hello.is_some()
     }
 
     /// The stations of the path, as far as they are known.

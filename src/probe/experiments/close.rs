@@ -1,6 +1,6 @@
 //! Whether Close codes and reasons arrive as they were sent, in both directions.
 
-use super::{Experiment, finding, needs_wspulse};
+use super::{Experiment, Wave, finding, needs_wspulse};
 use crate::engine::Id;
 use crate::probe::facts::{Facts, shown_ns};
 use crate::probe::habits::Cause;
@@ -39,6 +39,11 @@ impl Try {
 impl Experiment for Close {
     fn id(&self) -> &'static str {
         "close"
+    }
+
+    /// On a narrow line a Close waits behind the long messages of others.
+    fn wave(&self) -> Wave {
+        Wave::Alone
     }
 
     fn impossible(&self, shared: &Shared) -> Option<&'static str> {
@@ -130,7 +135,7 @@ impl Experiment for Close {
             return Verdict::unknown("at that moment no WebSocket opened");
         }
         verdict.figure("slowest_ms", slowest_ns / 1_000_000);
-        if slowest_ns > SLOW_NS {
+        if slowest_ns > SLOW_NS + facts.round_trip_ns.unwrap_or(0) {
             let said = (
                 "A close handshake takes long.",
                 format!("{} from our Close to the answer", shown_ns(slowest_ns)),
