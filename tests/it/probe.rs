@@ -202,7 +202,9 @@ fn play_with<B: Between>(case: &Case, net: &Network, between: Option<B>) -> Outc
         if has_ended {
             ended_ns = Some(now_ns);
             let left = 1_000 - net.state().hosts[PROBE].descriptors;
-            assert!(left == 0 || interrupted, "{}: {left} connections are open", case.name);
+            // After a short write the kernel has not taken all of the last message.
+            let is_exact = !interrupted && case.odds.short == 0;
+            assert!(left == 0 || !is_exact, "{}: {left} connections are open", case.name);
             net.state().exit(PROBE);
         }
         let open = server.as_ref().map_or(0, |driver| driver.engine().server.connections());
