@@ -36,7 +36,7 @@ pub(super) struct Facts {
     pub(super) addresses: Option<Result<Vec<IpAddr>, NameFault>>,
     /// How a socket ended that was never idle, and after how long.
     pub(super) age: Option<Cut>,
-    /// How old this socket has become, while it is still watched.
+    /// How old this socket has become, while it is watched or if it could not be watched longer.
     pub(super) busy_for_ns: Option<u64>,
     /// How long a message and its answer take, once one was answered.
     pub(super) round_trip_ns: Option<u64>,

@@ -38,6 +38,15 @@ fn cut(how: How, after_ns: u64, cx: &mut Cx<'_>) {
     over(Some(Cut { how, after_ns }), cx);
 }
 
+impl Age {
+    /// It cannot be compared with idle sockets that are cut later.
+    fn give_up(&mut self, flaw: String, open_ns: u64, cx: &mut Cx<'_>) {
+        self.flaw = Some(flaw);
+        cx.facts().busy_for_ns = Some(open_ns);
+        cx.done();
+    }
+}
+
 impl Experiment for Age {
     fn id(&self) -> &'static str {
         "age"
@@ -72,17 +81,12 @@ impl Experiment for Age {
             Event::Ended(Ending::Fin) => cut(How::Fin, open_ns, cx),
             Event::Ended(Ending::Rst) => cut(How::Rst, open_ns, cx),
             Event::Ended(Ending::Invalid(why)) => {
-                self.flaw = Some(format!("an invalid frame arrived: {why}"));
-                over(None, cx);
+                self.give_up(format!("an invalid frame arrived: {why}"), open_ns, cx);
             }
             Event::Answered(response) => {
-                self.flaw = Some(format!("the socket was answered with {}", response.status));
-                over(None, cx);
+                self.give_up(format!("the socket was answered with {}", response.status), 0, cx);
             }
-            Event::Failed(failure, _) => {
-                self.flaw = Some(failure.to_string());
-                over(None, cx);
-            }
+            Event::Failed(failure, _) => self.give_up(failure.to_string(), 0, cx),
             Event::Message { .. } | Event::Pong => {
                 self.heard_ns = now_ns;
                 cx.facts().busy_for_ns = Some(open_ns);

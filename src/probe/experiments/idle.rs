@@ -238,8 +238,8 @@ impl Experiment for Idle {
         let margin_ns = time::ms(interval_ms(plan.patience_ms));
         let is_age = |cut: &Cut| match (&facts.age, facts.busy_for_ns) {
             (Some(age), _) => age.after_ns <= cut.after_ns + margin_ns,
-            // It is not known yet: the probe is interrupted.
-            (None, Some(busy_for_ns)) => busy_for_ns < cut.after_ns,
+            // It is not known: the probe is interrupted, or that socket ended for another reason.
+            (None, Some(busy_for_ns)) => busy_for_ns < cut.after_ns + margin_ns,
             (None, None) => false,
         };
         let survived =
@@ -284,6 +284,10 @@ impl Experiment for Idle {
         }
         if verdict.findings.is_empty() && facts.age.is_some() {
             "cut no earlier than busy sockets".clone_into(&mut verdict.note);
+        } else if verdict.findings.is_empty()
+            && self.sockets.iter().any(|socket| matches!(socket.result, Some(Err(_))))
+        {
+            verdict.unknown = Some("sockets were cut, perhaps busy ones as well".to_owned());
         } else if verdict.findings.is_empty() && survived_ns == 0 {
             verdict.unknown = Some("no silent socket could be watched".to_owned());
         }

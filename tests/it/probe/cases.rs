@@ -324,6 +324,17 @@ fn probes_of_socket_limits() {
     check_all(&socket_limits());
 }
 
+/// The busy socket saw an invalid frame when all were cut: nothing shows that silence was the
+/// reason. Each cut was an idle one.
+#[test]
+fn probes_of_age_cuts_in_a_frame() {
+    let case = Case::patient("in a frame", cuts(Silence::Age, Way::TornClose));
+    let outcome = check(&case).unwrap();
+    let note = outcome.note("age");
+    assert!(note.starts_with("an invalid frame arrived"), "{note}");
+    assert_eq!(outcome.note("idle"), "sockets were cut, perhaps busy ones as well");
+}
+
 /// What happens while the probe gets no CPU says nothing about the path.
 #[test]
 fn probes_that_are_stopped() {

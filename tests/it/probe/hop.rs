@@ -341,7 +341,11 @@ impl Hop {
                 self.actions.extend(ids.into_iter().flatten().map(Action::Reset));
             }
             Way::Hole => self.pairs[at].is_hole = true,
-            Way::Close => {
+            Way::Close | Way::TornClose => {
+                let just_spoke = |heard_ns: &u64| now.mono_ns - heard_ns < time::ms(1_100);
+                if way == Way::TornClose && self.pairs[at].heard_ns.iter().all(just_spoke) {
+                    self.pass(now, at, CLIENT, vec![0x81, 2, b't']);
+                }
                 let payload = [&1001_u16.to_be_bytes()[..], b"idle"].concat();
                 let close = Frame { first: 0x88, mask: None, payload };
                 self.pass(now, at, CLIENT, close.bytes());

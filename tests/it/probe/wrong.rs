@@ -78,6 +78,8 @@ pub(super) enum Way {
     Rst,
     Hole,
     Close,
+    /// The same, in the middle of a frame where both sides have just spoken.
+    TornClose,
 }
 
 impl Wrong {
