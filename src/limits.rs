@@ -115,6 +115,8 @@ pub const OUTBOUND_IDLE_MS: u64 = 4_000;
 pub const PROBES: usize = 256;
 /// Longest life of a WebSocket with `probe=1`. Clients ask for at most 20 minutes.
 pub const PROBE_MS: u64 = 25 * 60_000;
+/// What follows the path of a mount in upgrades with `probe=1` whose path may go on with anything.
+pub const PROBE_BELOW: &str = "/wspulse-probe/";
 /// Longest first message of a WebSocket with `probe=1`.
 pub const PROBE_HEAD_BYTES: usize = 16 * 1024;
 /// Most frames that `probe:fragments` may request.

@@ -272,6 +272,12 @@ pub fn is_probe(params: &Params) -> bool {
     params.own(PROBE_PARAM) == "1"
 }
 
+/// Whether this mount takes `probe=1`.
+#[must_use]
+pub fn may_probe(mount: &Mount) -> bool {
+    mount.entry.params.iter().any(|param| param.name == PROBE_PARAM)
+}
+
 /// The declaration of a behaviour.
 #[derive(Debug)]
 pub struct Entry {

@@ -1,8 +1,9 @@
 //! The server's own routes, one row in [`ROWS`] for each, and how requests are dispatched. Routes
 //! of parts, files and mounts come after them.
 
-use crate::behaviours::Mount;
+use crate::behaviours::{self, Mount};
 use crate::engine::Side;
+use crate::limits;
 use crate::proto::handshake::{self, Origin};
 use crate::proto::http::{self, Method, Request};
 use crate::proto::refusal::Refusal;
@@ -293,6 +294,22 @@ fn ready(_: &Request<'_, '_>, cx: View<'_>) -> Response<'static> {
 
 pub(crate) fn find_mount<'m>(mounts: &'m [Mount], path: &str) -> Option<(usize, &'m Mount)> {
     mounts.iter().enumerate().find(|(_, mount)| mount.path == path)
+}
+
+/// The mount of an upgrade. With `probe=1` paths below it belong to it, since the first message
+/// shows what hops make of them.
+pub(crate) fn find_upgrade<'m>(
+    mounts: &'m [Mount],
+    path: &str,
+    query: &str,
+) -> Option<(usize, &'m Mount)> {
+    let above = || {
+        let (above, _) = path.split_once(limits::PROBE_BELOW)?;
+        let probes = query.split('&').any(|parameter| parameter == "probe=1");
+        let found = find_mount(mounts, if above.is_empty() { "/" } else { above });
+        found.filter(|(_, mount)| probes && behaviours::may_probe(mount))
+    };
+    find_mount(mounts, path).or_else(above)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub(crate) fn check(
     let config = &shared.config;
     let mounts = if side == Side::Main { &config.mounts[..] } else { &[] };
     let path = routes::below(&config.base_path, &request.path).unwrap_or_default();
-    let Some((index, mount)) = routes::find_mount(mounts, path) else {
+    let Some((index, mount)) = routes::find_upgrade(mounts, path, request.query) else {
         return Err(Box::new(routes::not_found(view)));
     };
     let offer = handshake::check(request).map_err(|refusal| Box::new(refused_upgrade(refusal)))?;
