@@ -31,6 +31,8 @@ pub(super) enum Cause {
     OriginLost,
     Host,
     Path,
+    /// `%2F` or `//` in it.
+    Slashes,
     Client,
     Credentials,
     Upstream,
@@ -382,6 +384,14 @@ const SETTINGS: &[(&str, Cause, &str)] = &[
     ("Caddy", Cause::Host, "remove: header_up Host"),
     ("nginx", Cause::Path, "proxy_pass http://NAME:PORT;  (without a path behind the port)"),
     ("Caddy", Cause::Path, "handle /path/* instead of handle_path"),
+    ("nginx", Cause::Slashes, "proxy_pass http://NAME:PORT;  (without a path behind the port)"),
+    (
+        "Envoy",
+        Cause::Slashes,
+        "merge_slashes: false; path_with_escaped_slashes_action: KEEP_UNCHANGED",
+    ),
+    ("Istio", Cause::Slashes, "meshConfig: {pathNormalization: {normalization: BASE}}"),
+    ("Traefik", Cause::Slashes, "--entryPoints.NAME.http.sanitizePath=false"),
     ("nginx", Cause::Head, "large_client_header_buffers 4 32k;"),
     ("ingress-nginx", Cause::Head, "ConfigMap: large-client-header-buffers: \"4 32k\""),
     ("HAProxy", Cause::Head, "tune.bufsize 65536"),
@@ -442,6 +452,9 @@ fn general(cause: Cause) -> &'static str {
         Cause::Host => "let each hop pass on Host as it is",
         Cause::Path => {
             "compare the path with the routes of each hop and with the mounts of the server"
+        }
+        Cause::Slashes => {
+            "let each hop pass on the path as it is, without decoding and cleaning it"
         }
         Cause::Client => "let the hop add X-Forwarded-For",
         Cause::Credentials => "pass what the server requires: -H 'Authorization: Bearer …'",

@@ -2,18 +2,41 @@
 
 use super::{Experiment, finding, needs_wspulse};
 use crate::engine::Id;
-use crate::probe::facts::{Facts, shown};
+use crate::limits::PROBE_BELOW;
+use crate::probe::facts::{Facts, Hello, shown};
 use crate::probe::habits::{self, Cause};
 use crate::probe::report::{Severity, Verdict};
-use crate::probe::wire::Event;
+use crate::probe::wire::{Event, Purpose};
 use crate::probe::{Cx, Plan, Shared, sink_query, with_query};
 
 /// A query that hops may be tempted to clean up. `upgrade` sends it.
 pub(super) const ODD_QUERY: &str = "a=b%2Fc//d";
 
-/// See the head of this file. `upgrade` has collected the evidence.
-#[derive(Debug)]
-pub(super) struct Http;
+/// The same for the end of a path.
+const ODD_PATH: &str = "a%2Fb//c";
+const LIMIT_MS: u64 = 5_000;
+
+/// See the head of this file. `upgrade` has collected the evidence for all but the odd path.
+#[derive(Debug, Default)]
+pub(super) struct Http {
+    /// What became of the odd path.
+    odd: Option<OddPath>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum OddPath {
+    /// Behind that of the mount, as the far end received it.
+    Arrived(String),
+    /// A hop does not accept it.
+    Refused(u16),
+}
+
+/// A target with the odd path behind that of the mount.
+fn odd_target(target: &str) -> String {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = format!("{}{PROBE_BELOW}{ODD_PATH}", path.strip_suffix('/').unwrap_or(path));
+    with_query(&with_query(&path, query), &sink_query(""))
+}
 
 /// Whether all parameters arrived. The far end masks the values of those that may be secret.
 fn is_same_query(sent: &str, received: &str) -> bool {
@@ -36,10 +59,36 @@ impl Experiment for Http {
     }
 
     fn begin(&mut self, cx: &mut Cx<'_>) {
+        let mut ask = cx.shared.ask("");
+        ask.path = odd_target(&ask.path);
+        if cx.open(Purpose::Socket(ask)).is_none() {
+            cx.done();
+        }
+        cx.wake_in(LIMIT_MS);
+    }
+
+    fn heard(&mut self, _: Id, event: Event, cx: &mut Cx<'_>) {
+        self.odd = match event {
+            Event::Message { bytes, .. } => Hello::parse(&bytes).and_then(|hello| {
+                let path = hello.target.split('?').next().unwrap_or_default();
+                let (_, odd) = path.split_once(PROBE_BELOW)?;
+                Some(OddPath::Arrived(odd.to_owned()))
+            }),
+            Event::Answered(response) => {
+                // No route, or no free socket: that is not about these characters.
+                let is_other = matches!(response.status, 404 | 429 | 500..)
+                    || response.field("x-served-by").is_some();
+                (!is_other).then_some(OddPath::Refused(response.status))
+            }
+            Event::Failed(..) | Event::Ended(_) => None,
+            _ => return,
+        };
         cx.done();
     }
 
-    fn heard(&mut self, _: Id, _: Event, _: &mut Cx<'_>) {}
+    fn fire(&mut self, cx: &mut Cx<'_>) {
+        cx.done();
+    }
 
     fn judge(&self, facts: &Facts, plan: &Plan) -> Verdict {
         let Some(hello) = &facts.hello else { return Verdict::unknown(super::NEEDS_WSPULSE) };
@@ -60,6 +109,13 @@ impl Experiment for Http {
             let title = "A hop changes the path.";
             let seen = format!("sent {}, the far end received {}", shown(path), shown(their_path));
             add(Severity::Warning, "path-rewritten", title, seen, Cause::Path);
+        }
+        if let Some(OddPath::Arrived(theirs)) = &self.odd
+            && theirs != ODD_PATH
+        {
+            let title = "A hop changes %2F or // in the path.";
+            let seen = format!("sent …/{ODD_PATH}, the far end received …/{}", shown(theirs));
+            add(Severity::Warning, "path-rewritten", title, seen, Cause::Slashes);
         }
         let sent = with_query(&plan.ask.path, &sink_query(ODD_QUERY));
         let sent = sent.split_once('?').map_or("", |(_, sent)| sent);
@@ -100,6 +156,11 @@ impl Experiment for Http {
         if !added.is_empty() {
             verdict.note = format!("hops add {} to it", shown(&added.join(", ")));
         }
+        // No finding: for security some do this on purpose.
+        if let Some(OddPath::Refused(status)) = &self.odd {
+            let more = format!("; a path with %2F and // is refused with {status}");
+            verdict.note.push_str(&more);
+        }
         verdict
     }
 }
@@ -107,6 +168,12 @@ impl Experiment for Http {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets() {
+        assert_eq!(odd_target("/echo"), "/echo/wspulse-probe/a%2Fb//c?probe=1");
+        assert_eq!(odd_target("/?token=a"), "/wspulse-probe/a%2Fb//c?token=a&probe=1");
+    }
 
     #[test]
     fn queries() {

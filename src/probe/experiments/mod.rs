@@ -89,7 +89,7 @@ pub(super) fn all(plan: &Plan) -> Vec<Box<dyn Experiment>> {
         Box::new(name::Name::default()),
         Box::new(upgrade::Upgrade::default()),
         Box::new(tls::Tls::default()),
-        Box::new(http::Http),
+        Box::new(http::Http::default()),
         Box::new(timing::Timing::default()),
         Box::new(frames::Frames::default()),
         Box::new(compression::Compression::default()),

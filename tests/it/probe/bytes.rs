@@ -37,6 +37,21 @@ impl Head {
         self.lines[0] = edit(&self.lines[0]);
     }
 
+    /// Edits the path of a request with a query.
+    pub(super) fn edit_path(&mut self, edit: impl FnOnce(&str) -> String) {
+        self.edit_first_line(|line| match line.split_once('?') {
+            Some((path, rest)) => format!("{}?{rest}", edit(path)),
+            None => line.to_owned(),
+        });
+    }
+
+    pub(super) fn edit_query(&mut self, edit: impl FnOnce(&str) -> String) {
+        self.edit_first_line(|line| match line.split_once('?') {
+            Some((path, rest)) => format!("{path}?{}", edit(rest)),
+            None => line.to_owned(),
+        });
+    }
+
     pub(super) fn edit_lines(&mut self, edit: impl Fn(&str) -> String) {
         for line in &mut self.lines[1..] {
             *line = edit(line);

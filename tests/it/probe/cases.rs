@@ -281,6 +281,9 @@ fn changed_heads() -> Vec<Case> {
         Case { path: "/app/echo", ..Case::quick("another path", Wrong::RewritesPath) }
             .finds(&["path-rewritten"]),
         Case::quick("another query", Wrong::RewritesQuery).finds(&["query-rewritten"]),
+        Case::quick("a decoded path", Wrong::DecodesPath).finds(&["path-rewritten"]),
+        Case::quick("a path with merged slashes", Wrong::MergesSlashes).finds(&["path-rewritten"]),
+        Case::quick("a refused path", Wrong::RefusesPath),
         Case::quick("heads of 4 KiB", Wrong::LimitsHeads).finds(&["head-limit"]),
     ]
 }

@@ -40,6 +40,12 @@ pub(super) enum Wrong {
     RewritesHost,
     RewritesPath,
     RewritesQuery,
+    /// Decodes `%2F` in the path.
+    DecodesPath,
+    /// Replaces `//` in the path.
+    MergesSlashes,
+    /// Answers requests whose path contains `%2F`.
+    RefusesPath,
     SpeaksHttp10,
     /// Writes field names in lower case.
     Lowercase,
@@ -111,7 +117,9 @@ impl Wrong {
             Self::RewritesPath => {
                 head.edit_first_line(|line| line.replace("/app/echo", "/echo"));
             }
-            Self::RewritesQuery => head.edit_first_line(|line| line.replace("%2F", "/")),
+            Self::DecodesPath => head.edit_path(|path| path.replace("%2F", "/")),
+            Self::MergesSlashes => head.edit_path(|path| path.replace("//", "/")),
+            Self::RewritesQuery => head.edit_query(|query| query.replace("%2F", "/")),
             Self::SpeaksHttp10 => head.edit_first_line(|line| line.replace("/1.1", "/1.0")),
             Self::Lowercase => head.edit_lines(|line| {
                 let (name, value) = line.split_once(':').unwrap_or((line, ""));
