@@ -40,6 +40,7 @@ pub(super) enum Cause {
     Frames,
     Size,
     Close,
+    HalfClose,
     Spread,
     Sockets,
     Head,
@@ -474,6 +475,10 @@ fn general(cause: Cause) -> &'static str {
         }
         Cause::Close => {
             "look for a hop that ends WebSockets, or closes both sides when one side closes"
+        }
+        Cause::HalfClose => {
+            "browsers wait for the server's Close; other clients must do so before they end the \
+                connection"
         }
         Cause::Spread => {
             "balance by the fewest connections, and without stickiness unless it is needed"

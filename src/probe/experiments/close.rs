@@ -1,7 +1,8 @@
-//! Whether Close codes and reasons arrive as they were sent, in both directions.
+//! Whether Close codes and reasons arrive as they were sent, in both directions, and what arrives
+//! after the client's FIN.
 
 use super::{Experiment, Wave, finding, needs_wspulse};
-use crate::engine::Id;
+use crate::engine::{Action, Id};
 use crate::probe::facts::{Facts, shown_ns};
 use crate::probe::habits::Cause;
 use crate::probe::report::{Severity, Verdict};
@@ -19,6 +20,43 @@ const LIMIT_MS: u64 = 8_000;
 #[derive(Debug, Default)]
 pub(super) struct Close {
     tries: Vec<Try>,
+    half: Half,
+}
+
+/// A socket on which the client sends a question, a Close and FIN at once, as some clients do.
+#[derive(Debug, Default)]
+struct Half {
+    id: Option<Id>,
+    has_asked: bool,
+    answered: bool,
+    ending: Option<Ending>,
+}
+
+impl Half {
+    fn heard(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
+        match event {
+            Event::Message { .. } if !self.has_asked => {
+                self.has_asked = true;
+                cx.send(id, talk::TEXT, b"probe:count");
+                cx.send(id, talk::CLOSE, &talk::close_payload(1000, REASON));
+                cx.shared.actions.push_back(Action::Finish(id));
+            }
+            Event::Message { .. } => self.answered = true,
+            Event::Ended(ending) => self.ending = Some(ending),
+            Event::Answered(_) | Event::Failed(..) => self.id = None,
+            _ => {}
+        }
+    }
+
+    /// What was lost, if the connection ended without the answers.
+    fn loss(&self) -> Option<&'static str> {
+        match (&self.ending, self.answered) {
+            (Some(Ending::Close(..)) | None, true) | (None, false) => None,
+            (Some(Ending::Close(..)), false) => Some("the answer to a message"),
+            (Some(_), true) => Some("the answer to the Close"),
+            (Some(_), false) => Some("the answers to a message and to the Close"),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +71,29 @@ struct Try {
 impl Try {
     fn sender(&self) -> &'static str {
         if self.from_there { "the far end" } else { "the client" }
+    }
+
+    fn heard(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
+        let now_ns = cx.now.mono_ns;
+        match event {
+            // The first message shows that the far end is ready.
+            Event::Message { .. } if self.began_ns.is_none() => {
+                self.began_ns = Some(now_ns);
+                if self.from_there {
+                    let command = format!("probe:close {} {REASON}", self.code);
+                    cx.send(id, talk::TEXT, command.as_bytes());
+                } else {
+                    cx.send(id, talk::CLOSE, &talk::close_payload(self.code, REASON));
+                }
+            }
+            Event::Ended(ending) => {
+                let took_ns = self.began_ns.map_or(0, |began_ns| now_ns - began_ns);
+                let took_ns = took_ns.saturating_sub(cx.lag_ns);
+                self.ending.get_or_insert((ending, took_ns));
+            }
+            Event::Answered(_) | Event::Failed(..) => self.id = None,
+            _ => {}
+        }
     }
 }
 
@@ -57,32 +118,19 @@ impl Experiment for Close {
                 self.tries.push(Try { id, code, from_there, began_ns: None, ending: None });
             }
         }
+        self.half.id = cx.sink("");
         cx.wake_in(LIMIT_MS);
     }
 
     fn heard(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
-        let now_ns = cx.now.mono_ns;
-        let Some(one) = self.tries.iter_mut().find(|one| one.id == Some(id)) else { return };
-        match event {
-            // The first message shows that the far end is ready.
-            Event::Message { .. } if one.began_ns.is_none() => {
-                one.began_ns = Some(now_ns);
-                if one.from_there {
-                    let command = format!("probe:close {} {REASON}", one.code);
-                    cx.send(id, talk::TEXT, command.as_bytes());
-                } else {
-                    cx.send(id, talk::CLOSE, &talk::close_payload(one.code, REASON));
-                }
-            }
-            Event::Ended(ending) => {
-                let took_ns = one.began_ns.map_or(0, |began_ns| now_ns - began_ns);
-                let took_ns = took_ns.saturating_sub(cx.lag_ns);
-                one.ending.get_or_insert((ending, took_ns));
-            }
-            Event::Answered(_) | Event::Failed(..) => one.id = None,
-            _ => return,
+        if self.half.id == Some(id) {
+            self.half.heard(id, event, cx);
+        } else if let Some(one) = self.tries.iter_mut().find(|one| one.id == Some(id)) {
+            one.heard(id, event, cx);
         }
-        if self.tries.iter().all(|one| one.ending.is_some() || one.id.is_none()) {
+        let is_over = |one: &Try| one.ending.is_some() || one.id.is_none();
+        let half_is_over = self.half.ending.is_some() || self.half.id.is_none();
+        if half_is_over && self.tries.iter().all(is_over) {
             cx.done();
         }
     }
@@ -130,6 +178,13 @@ impl Experiment for Close {
                 let said = (title, seen);
                 verdict.findings.push(finding(Severity::Warning, id, said, (facts, Cause::Close)));
             }
+        }
+        if let Some(lost) = self.half.loss() {
+            let title = "A hop ends both directions when the client ends its own (half-close).";
+            let seen = format!("after a Close and FIN from here {lost} did not arrive");
+            let said = (title, seen);
+            let found = finding(Severity::Info, "half-close-cut", said, (facts, Cause::HalfClose));
+            verdict.findings.push(found);
         }
         if self.tries.iter().all(|one| one.began_ns.is_none()) {
             return Verdict::unknown("at that moment no WebSocket opened");

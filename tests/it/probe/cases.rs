@@ -338,6 +338,23 @@ fn probes_of_age_cuts_in_a_frame() {
     assert_eq!(outcome.note("idle"), "sockets were cut, perhaps busy ones as well");
 }
 
+/// Of a client that sends a Close and FIN at once a hop that does not know half-closed connections
+/// drops what is on its way from the server.
+#[test]
+fn probes_of_half_closed_connections() {
+    let odds = Odds { latency_ms: 20, ..Odds::NONE };
+    for (wrong, has_hop, is_cut) in [
+        (Wrong::Nothing, true, true),
+        (Wrong::Nothing, false, false),
+        (Wrong::PassesFin, true, false),
+    ] {
+        let case = Case { has_hop, odds, ..Case::quick("half-close", wrong) };
+        let report = check(&case).unwrap().report;
+        let found = report.findings().iter().any(|(_, found)| found.id == "half-close-cut");
+        assert_eq!(found, is_cut, "{wrong:?}, {has_hop}\n{}", report.page());
+    }
+}
+
 /// What happens while the probe gets no CPU says nothing about the path.
 #[test]
 fn probes_that_are_stopped() {

@@ -37,8 +37,18 @@ struct End {
     late: VecDeque<(u64, Vec<u8>)>,
     output: Vec<u8>,
     outbox: Outbox,
-    /// It is closed once all output is written.
-    closes: bool,
+    /// What follows once all output is written.
+    then: Then,
+    /// Its peer's writing side is closed.
+    has_ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    /// The writing side is shut down.
+    Finish,
+    Close,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +100,8 @@ impl Hop {
             late: VecDeque::new(),
             output: Vec::new(),
             outbox: Outbox::default(),
-            closes: false,
+            then: Then::Nothing,
+            has_ended: false,
         })
     }
 
@@ -110,7 +121,7 @@ impl Hop {
     fn step(&mut self, now: Now, id: Id, (pair, side): (usize, usize)) -> bool {
         let Some(end) = self.ends.find_mut(id) else { return false };
         match end.speaks {
-            _ if end.input.is_empty() || end.closes => false,
+            _ if end.input.is_empty() || end.then == Then::Close => false,
             Speaks::Bytes => {
                 let bytes = std::mem::take(&mut end.input);
                 self.pass(now, pair, 1 - side, bytes);
@@ -296,8 +307,13 @@ impl Hop {
         if wrote {
             self.actions.push_back(Action::Write(id));
         }
-        if end.closes && end.late.is_empty() {
-            self.actions.push_back(Action::Close(id));
+        match end.then {
+            Then::Finish if end.late.is_empty() => {
+                end.then = Then::Nothing;
+                self.actions.push_back(Action::Finish(id));
+            }
+            Then::Close if end.late.is_empty() => self.actions.push_back(Action::Close(id)),
+            Then::Nothing | Then::Finish | Then::Close => {}
         }
     }
 
@@ -311,13 +327,23 @@ impl Hop {
     /// Closes once everything is written.
     fn close(&mut self, id: Id) {
         if let Some(end) = self.ends.find_mut(id) {
-            end.closes = true;
+            end.then = Then::Close;
         }
     }
 
     fn close_pair(&mut self, pair: usize) {
         for id in self.pairs[pair].ids.into_iter().flatten() {
             self.close(id);
+        }
+    }
+
+    fn pass_fin(&mut self, id: Id, pair: usize, other: Option<Id>) {
+        if let Some(end) = self.ends.find_mut(id) {
+            end.has_ended = true;
+        }
+        match other.and_then(|other| self.ends.find_mut(other)) {
+            Some(other) if !other.has_ended => other.then = Then::Finish,
+            _ => self.close_pair(pair),
         }
     }
 
@@ -406,6 +432,7 @@ impl Engine for Hop {
         match how {
             // The client learns nothing of it.
             _ if self.pairs[pair].is_hole && side == SERVER => self.close(id),
+            HangUp::Eof if self.wrong == Wrong::PassesFin => self.pass_fin(id, pair, other),
             HangUp::Eof => self.close_pair(pair),
             _ => self.actions.extend(other.map(Action::Reset)),
         }

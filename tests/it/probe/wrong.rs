@@ -56,6 +56,8 @@ pub(super) enum Wrong {
     ResetsClients,
     ResetsRequests,
     EndsAfter101,
+    /// Nothing: unlike the others it passes on a FIN and leaves the other direction open.
+    PassesFin,
 }
 
 /// A cut after a time.
