@@ -109,12 +109,16 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// What the report says about an experiment.
-    fn note(&self, id: &str) -> String {
+    /// An experiment in the report.
+    fn experiment(&self, id: &str) -> Value {
         let json: Value = serde_json::from_str(&self.report.json()).unwrap();
         let experiments = json["experiments"].as_array().unwrap();
-        let one = experiments.iter().find(|one| one["id"] == id).unwrap();
-        one["note"].as_str().unwrap().to_owned()
+        experiments.iter().find(|one| one["id"] == id).unwrap().clone()
+    }
+
+    /// What the report says about it.
+    fn note(&self, id: &str) -> String {
+        self.experiment(id)["note"].as_str().unwrap().to_owned()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Round trips, and whether messages are delivered when they are sent or collected by a hop.
 
 use super::{Experiment, Wave, finding};
-use crate::engine::Id;
+use crate::engine::{Id, Target};
 use crate::probe::facts::{Facts, shown_ns};
 use crate::probe::habits::Cause;
 use crate::probe::report::{Severity, Verdict};
@@ -28,12 +28,15 @@ const LIMIT_MS: u64 = 10_000;
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
+    /// A connection to a TLS server without TLS, to know how long that part takes.
+    tcp: Option<Id>,
     echo: Option<Id>,
     pushes: Option<Id>,
     began_ns: u64,
     connected_ns: u64,
     sent_ns: u64,
     connect_ns: Option<u64>,
+    tls_ns: Option<u64>,
     upgrade_ns: Option<u64>,
     messages_ns: Vec<u64>,
     pings_ns: Vec<u64>,
@@ -43,6 +46,12 @@ pub(super) struct Timing {
 }
 
 impl Timing {
+    fn open_echo(&mut self, cx: &mut Cx<'_>) {
+        self.began_ns = cx.now.mono_ns;
+        let ask = cx.shared.ask("");
+        self.echo = cx.open(Purpose::Socket(ask));
+    }
+
     fn next_round(&mut self, id: Id, cx: &mut Cx<'_>) {
         self.sent_ns = cx.now.mono_ns;
         if self.messages_ns.len() < ROUNDS {
@@ -93,8 +102,17 @@ impl Experiment for Timing {
 
     fn begin(&mut self, cx: &mut Cx<'_>) {
         self.began_ns = cx.now.mono_ns;
-        let ask = cx.shared.ask("");
-        self.echo = cx.open(Purpose::Socket(ask));
+        self.tcp = match &cx.shared.plan.target {
+            // The proxy opens a tunnel for each: that is no round trip of TCP.
+            Target::Tls(secured) if !matches!(secured.to, Target::Tunnel(_)) => {
+                let to = secured.to.clone();
+                cx.open_to(to, Purpose::Raw(Vec::new()))
+            }
+            _ => None,
+        };
+        if self.tcp.is_none() {
+            self.open_echo(cx);
+        }
         if cx.shared.facts.hello.is_some() {
             self.pushes = cx.sink(&format!("every={PUSH_MS}ms"));
         }
@@ -119,9 +137,23 @@ impl Experiment for Timing {
             }
             return;
         }
+        if Some(id) == self.tcp {
+            if event == Event::Connected {
+                self.connect_ns = Some(now_ns - self.began_ns);
+            }
+            if matches!(event, Event::Connected | Event::Failed(..)) {
+                cx.drop_wire(id);
+                self.open_echo(cx);
+            }
+            return;
+        }
         match event {
             Event::Connected => {
-                self.connect_ns = Some(now_ns - self.began_ns);
+                let took_ns = now_ns - self.began_ns;
+                match self.connect_ns {
+                    Some(tcp_ns) => self.tls_ns = Some(took_ns.saturating_sub(tcp_ns)),
+                    None => self.connect_ns = Some(took_ns),
+                }
                 self.connected_ns = now_ns;
             }
             Event::Opened(_) => {
@@ -154,6 +186,7 @@ impl Experiment for Timing {
         };
         let figures = [
             ("connect_ms", self.connect_ns),
+            ("tls_ms", self.tls_ns),
             ("upgrade_ms", self.upgrade_ns),
             ("message_ms", message_ns),
             ("ping_ms", self.pings_ns.iter().min().copied()),

@@ -338,6 +338,19 @@ fn probes_of_age_cuts_in_a_frame() {
     assert_eq!(outcome.note("idle"), "sockets were cut, perhaps busy ones as well");
 }
 
+/// Of the time until a TLS connection is established a part is that of TCP.
+#[test]
+fn probes_measure_tcp_and_tls_apart() {
+    let facts = TlsFacts { version: "TLS 1.3", alpn: None, expires_s: None };
+    for certificate in [None, Some(Ok(facts))] {
+        let odds = Odds { latency_ms: 20, ..Odds::NONE };
+        let case = Case { certificate, odds, ..Case::quick("figures", Wrong::Nothing) };
+        let figures = &check(&case).unwrap().experiment("timing")["figures"];
+        assert!(figures["connect_ms"].is_number(), "{figures}");
+        assert_eq!(figures["tls_ms"].is_number(), case.certificate.is_some(), "{figures}");
+    }
+}
+
 /// Of a client that sends a Close and FIN at once a hop that does not know half-closed connections
 /// drops what is on its way from the server.
 #[test]
