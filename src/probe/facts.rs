@@ -136,7 +136,7 @@ impl Facts {
                 role: "hop",
                 name: habit.name.to_owned(),
                 detail: if habit.is_guess(self) {
-                    "probably: it writes field names in lower case".to_owned()
+                    "probably, or a Node.js proxy: both write field names in lower case".to_owned()
                 } else {
                     String::new()
                 },

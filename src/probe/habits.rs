@@ -5,6 +5,8 @@
 use super::facts::{Facts, How, shown_ns};
 use super::wire::Response;
 
+/// Why a hop is only guessed.
+const GUESS: &str = "or a Node.js proxy: both write field names in lower case";
 /// A habit that explains how and when a socket was cut.
 const FIT_MAX: u32 = 3;
 /// The default of `--ping-interval`; sockets of a probe are not pinged.
@@ -521,6 +523,15 @@ impl Habit {
         !self.tells.iter().any(certain)
     }
 
+    /// The name, with what the user should know before changing its settings.
+    fn doubtful_name(&self, facts: &Facts) -> String {
+        let is_guess = self.is_seen(facts) && self.is_guess(facts);
+        match if is_guess { GUESS } else { self.doubt } {
+            "" => self.name.to_owned(),
+            doubt => format!("{} ({doubt})", self.name),
+        }
+    }
+
     fn is_seen(&self, facts: &Facts) -> bool {
         self.tells.iter().any(|tell| tell.is_seen(facts))
     }
@@ -581,7 +592,7 @@ pub(super) fn cuts_later(facts: &Facts, patience_ms: u64) -> Option<(&'static st
 pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String) {
     let on_path = seen(facts);
     let (Cause::Idle { how, after_ns } | Cause::Age { how, after_ns }) = cause else {
-        return explain_setting(&on_path, cause);
+        return explain_setting(&on_path, facts, cause);
     };
     let idle = matches!(cause, Cause::Idle { .. });
     let scored: Vec<(u32, &Habit)> = HABITS
@@ -614,9 +625,7 @@ pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String
         .iter()
         .map(|habit| {
             let setting = if idle { habit.idle_setting } else { habit.age_setting };
-            let doubt =
-                if habit.doubt.is_empty() { String::new() } else { format!(" ({})", habit.doubt) };
-            format!("{}{doubt}: {setting}", habit.name)
+            format!("{}: {setting}", habit.doubtful_name(facts))
         })
         .collect();
     if suspects.is_empty() {
@@ -641,14 +650,19 @@ pub(super) fn explain(facts: &Facts, cause: Cause) -> (Vec<&'static str>, String
     (suspects.iter().map(|habit| habit.name).collect(), lines.join("\n"))
 }
 
-fn explain_setting(on_path: &[&'static Habit], cause: Cause) -> (Vec<&'static str>, String) {
-    let found = SETTINGS
-        .iter()
-        .filter(|(name, of, _)| *of == cause && on_path.iter().any(|habit| habit.name == *name));
-    let found: Vec<_> = found.collect();
-    let mut lines: Vec<String> =
-        found.iter().map(|(name, _, setting)| format!("{name}: {setting}")).collect();
-    let mut hops: Vec<&'static str> = found.iter().map(|(name, ..)| *name).collect();
+fn explain_setting(
+    on_path: &[&'static Habit],
+    facts: &Facts,
+    cause: Cause,
+) -> (Vec<&'static str>, String) {
+    let (mut lines, mut hops) = (Vec::new(), Vec::new());
+    for (name, of, setting) in SETTINGS {
+        let habit = on_path.iter().find(|habit| habit.name == *name);
+        if let Some(habit) = habit.filter(|_| *of == cause) {
+            lines.push(format!("{}: {setting}", habit.doubtful_name(facts)));
+            hops.push(*name);
+        }
+    }
     if hops.is_empty() {
         lines.push(general(cause).to_owned());
         hops = match cause {

@@ -338,6 +338,15 @@ fn probes_of_age_cuts_in_a_frame() {
     assert_eq!(outcome.note("idle"), "sockets were cut, perhaps busy ones as well");
 }
 
+/// HAProxy writes field names in lower case, and so do proxies in Node.js.
+#[test]
+fn probes_of_hops_that_are_only_guessed() {
+    let page = check(&Case::quick("lower case", Wrong::Lowercase)).unwrap().report.page();
+    let page = page.replace("\n   ", "");
+    assert!(page.contains("HAProxy (probably, or a Node.js proxy: both write"), "{page}");
+    assert!(!page.contains("hops-named"), "{page}");
+}
+
 /// Of the time until a TLS connection is established a part is that of TCP.
 #[test]
 fn probes_measure_tcp_and_tls_apart() {
