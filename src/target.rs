@@ -119,6 +119,8 @@ pub struct TlsFacts {
     pub alpn: Option<Box<str>>,
     /// When its certificate expires, in seconds since 1970; `None` if that cannot be read.
     pub expires_s: Option<i64>,
+    /// Whether the server sent only its own certificate, which another one has signed.
+    pub lacks_issuer: bool,
 }
 
 /// Which servers are trusted, and our client certificate.

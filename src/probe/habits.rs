@@ -47,6 +47,8 @@ pub(super) enum Cause {
     Sockets,
     Head,
     Certificate,
+    /// Intermediate certificates are missing.
+    Chain,
     ExtendedConnect,
     Drain,
     Idle {
@@ -492,6 +494,10 @@ fn general(cause: Cause) -> &'static str {
         Cause::Certificate => {
             "renew the certificate for this name, with its intermediates: openssl s_client \
                 -connect HOST:PORT -servername HOST"
+        }
+        Cause::Chain => {
+            "send the full chain: nginx ssl_certificate fullchain.pem; HAProxy crt, a file with \
+                certificate, chain and key; Traefik certFile: fullchain.pem; wspulse --tls-cert"
         }
         Cause::ExtendedConnect => {
             "disable extended CONNECT (RFC 8441) at the hop that ends TLS, or update it"

@@ -19,7 +19,8 @@ from recipes import Proxy
 PATIENCE_S = 8
 # The severity of each finding, from the contract.
 SEVERITIES = {
-    "error": "dead-address tls-wrong-name tls-expired tls-untrusted tls-failed h2-connect-fails unreachable "
+    "error": "dead-address tls-wrong-name tls-expired tls-untrusted tls-chain-incomplete tls-failed "
+             "h2-connect-fails unreachable "
              "upgrade-page upgrade-redirect upgrade-400 upgrade-401 upgrade-403 upgrade-404 upgrade-dropped "
              "upgrade-502 upgrade-503 upgrade-504 upgrade-other upgrade-timeout upgrade-accept size-limit "
              "message-changed ping-unanswered compression-broken drain-cut drain-no-effect http-10-hop",
@@ -27,7 +28,7 @@ SEVERITIES = {
                "subprotocol-lost foreign-origin fragments-joined ping-answered-by-hop compression-stripped "
                "buffered close-code-changed close-reason-lost close-lost close-slow uneven head-limit "
                "socket-limit drain-slow",
-    "info": "client-address-lost fields-added hops-named sticky",
+    "info": "client-address-lost fields-added half-close-cut hops-named sticky",
 }
 SEVERITY = {name: severity for severity, names in SEVERITIES.items() for name in names.split()}
 WHOSE = ("silent", "client", "server", "client-pings", "server-pings")

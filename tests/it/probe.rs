@@ -48,6 +48,8 @@ struct Case {
     others: Option<Vec<IpAddr>>,
     /// What a TLS handshake results in; the URL then begins with wss.
     certificate: Option<Result<TlsFacts, TlsFault>>,
+    /// Whether the server sends no intermediate certificates.
+    lacks_issuer: bool,
     /// Options of the probe.
     args: String,
     /// Options of the server.
@@ -72,6 +74,7 @@ impl Case {
             path: "/echo",
             others: None,
             certificate: None,
+            lacks_issuer: false,
             args: "--quick".to_owned(),
             server_args: "",
             odds: Odds::NONE,
@@ -139,6 +142,7 @@ fn probe(case: &Case, net: &Network) -> Driver<Probe, FakeOs> {
     }
     if let Some(certificate) = &case.certificate {
         net.state().certificate = certificate.clone().map(Some);
+        net.state().lacks_issuer = case.lacks_issuer;
     }
     let words = ["probe", &url].into_iter().chain(case.args.split_whitespace());
     let words = words.map(|word| OsString::from(word.replace("ADMIN", &admin())));

@@ -120,9 +120,12 @@ impl Tls {
             Some(_) | None => "TLS",
         };
         let alpn = self.session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into());
-        let certificate = self.session.peer_certificates().and_then(<[_]>::first);
-        let expires_ms = certificate.and_then(|certificate| expiry::not_after_ms(certificate));
-        TlsFacts { version, alpn, expires_s: expires_ms.map(|ms| ms.div_euclid(1000)) }
+        let chain = self.session.peer_certificates().unwrap_or_default();
+        let expires = chain.first().and_then(|own| expiry::not_after_ms(own));
+        let expires_s = expires.map(|ms| ms.div_euclid(1000));
+        let lacks_issuer =
+            matches!(chain, [own] if expiry::is_signed_by_another(own) == Some(true));
+        TlsFacts { version, alpn, expires_s, lacks_issuer }
     }
 
     /// Buffered bytes beyond the fixed cost of a session.

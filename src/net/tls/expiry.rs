@@ -1,5 +1,5 @@
-//! The expiry date of a certificate, for a warning or a report. Of its DER only the elements before
-//! that date are parsed (RFC 5280 §4.1); malformed DER has no date.
+//! The expiry date of a certificate, for a warning or a report, and whether it signed itself. Only
+//! the elements of its DER up to these are parsed (RFC 5280 §4.1); malformed DER has neither.
 
 /// An element: its tag and its content.
 type Element<'d> = (u8, &'d [u8]);
@@ -11,19 +11,32 @@ const GENERALIZED_TIME: u8 = 0x18;
 
 /// The end of its validity, in milliseconds since 1970.
 pub(super) fn not_after_ms(certificate: &[u8]) -> Option<i64> {
+    let (_, mut fields) = issuer(certificate)?;
+    let mut validity = inside(element(&mut fields)?)?;
+    element(&mut validity)?;
+    date(element(&mut validity)?)
+}
+
+/// Whether its issuer is not its subject.
+pub(super) fn is_signed_by_another(certificate: &[u8]) -> Option<bool> {
+    let (issuer, mut fields) = issuer(certificate)?;
+    element(&mut fields)?;
+    Some(element(&mut fields)? != issuer)
+}
+
+/// The issuer, and the fields after it: validity, subject and others.
+fn issuer(certificate: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let mut outer = certificate;
     let mut certificate = inside(element(&mut outer)?)?;
     let mut fields = inside(element(&mut certificate)?)?;
     if fields.first() == Some(&VERSION) {
         element(&mut fields)?;
     }
-    // Serial number, signature algorithm, issuer.
-    for _ in 0..3 {
+    // Serial number, signature algorithm.
+    for _ in 0..2 {
         element(&mut fields)?;
     }
-    let mut validity = inside(element(&mut fields)?)?;
-    element(&mut validity)?;
-    date(element(&mut validity)?)
+    Some((element(&mut fields)?, fields))
 }
 
 /// Takes one element off the front.
@@ -117,12 +130,14 @@ mod tests {
         let der = certificate.der();
         let whole = Some((days(2031, 2, 3) * 86_400) * 1000);
         assert_eq!(not_after_ms(der), whole);
+        assert_eq!(is_signed_by_another(der), Some(false));
         for cut in 0..der.len() {
             assert_eq!(not_after_ms(&der[..cut]), None, "{cut}");
             for change in [0, 0x7f, 0x80, 0x84, 0xff] {
                 let mut changed = der.to_vec();
                 changed[cut] = change;
                 not_after_ms(&changed);
+                is_signed_by_another(&changed);
             }
         }
     }

@@ -89,28 +89,45 @@ impl Experiment for Tls {
             Some(tls) => Verdict::passed(tls.version),
             None => Verdict::unknown("no TLS connection"),
         };
-        let mut add = |severity, id: &str, title: &str, seen: String| {
+        let mut add = |severity, id: &str, title: &str, seen: String, cause| {
             let said = (title, seen);
-            verdict.findings.push(finding(severity, id, said, (facts, Cause::Certificate)));
+            verdict.findings.push(finding(severity, id, said, (facts, cause)));
         };
         if let Some(fault) = facts.distrust {
-            let (id, title) = match fault {
-                TlsFault::WrongName => ("tls-wrong-name", "The certificate is for another name."),
-                TlsFault::Expired => ("tls-expired", "The certificate has expired."),
-                _ => ("tls-untrusted", "The certificate is not trusted."),
+            let lacks_issuer = facts.tls.as_ref().is_some_and(|tls| tls.lacks_issuer);
+            let said = fault.to_string();
+            let (id, title, seen, cause) = match fault {
+                TlsFault::NotTrusted if lacks_issuer => (
+                    "tls-chain-incomplete",
+                    "The certificate is not trusted: most likely the server does not send its \
+                     intermediate certificates.",
+                    "it sent one certificate, signed by one that is no known root; with a CA of \
+                     your own: --ca-file FILE"
+                        .to_owned(),
+                    Cause::Chain,
+                ),
+                TlsFault::WrongName => {
+                    let title = "The certificate is for another name.";
+                    ("tls-wrong-name", title, said, Cause::Certificate)
+                }
+                TlsFault::Expired => {
+                    ("tls-expired", "The certificate has expired.", said, Cause::Certificate)
+                }
+                _ => ("tls-untrusted", "The certificate is not trusted.", said, Cause::Certificate),
             };
-            add(Severity::Error, id, title, fault.to_string());
+            add(Severity::Error, id, title, seen, cause);
         }
         if let Some(HangUp::Tls(fault)) = facts.tls_failure {
             let title = "TLS handshakes fail.";
-            add(Severity::Error, "tls-failed", title, fault.to_string());
+            add(Severity::Error, "tls-failed", title, fault.to_string(), Cause::Certificate);
         }
         let expires_s = facts.tls.as_ref().and_then(|tls| tls.expires_s);
         if let Some(expires_s) = expires_s {
             let days = (expires_s - self.now_s).div_euclid(86_400);
             if (0..SOON_DAYS).contains(&days) && facts.distrust.is_none() {
                 let title = "The certificate expires soon: its renewal does not work.";
-                add(Severity::Warning, "tls-expires-soon", title, format!("in {days} days"));
+                let seen = format!("in {days} days");
+                add(Severity::Warning, "tls-expires-soon", title, seen, Cause::Certificate);
             }
             verdict.figure("certificate_days", days);
             if verdict.findings.is_empty() {

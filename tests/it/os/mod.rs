@@ -33,7 +33,12 @@ pub(crate) struct Stream {
 
 impl Channel for Stream {
     fn tls_facts(&self) -> Option<TlsFacts> {
-        let unverified = TlsFacts { version: "TLS 1.3", alpn: None, expires_s: None };
+        let unverified = TlsFacts {
+            version: "TLS 1.3",
+            alpn: None,
+            expires_s: None,
+            lacks_issuer: self.net.state().lacks_issuer,
+        };
         match &self.net.state().certificate {
             Ok(facts) => facts.clone().filter(|_| self.tls.is_some()),
             Err(_) => self.tls.as_ref().map(|_| unverified),

@@ -260,6 +260,8 @@ pub(crate) struct State {
     pub(crate) names: BTreeMap<String, Vec<IpAddr>>,
     /// What TLS clients find, unless they verify no certificates.
     pub(crate) certificate: Result<Option<TlsFacts>, TlsFault>,
+    /// What they find when they do not.
+    pub(crate) lacks_issuer: bool,
 }
 
 impl State {
@@ -532,6 +534,7 @@ impl Network {
             syns_between_hosts: 0,
             names: BTreeMap::new(),
             certificate: Ok(None),
+            lacks_issuer: false,
         })))
     }
 

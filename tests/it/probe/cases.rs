@@ -115,7 +115,7 @@ fn names_and_certificates() -> Vec<Case> {
     };
     let days = |days: i64| {
         let expires_s = Some(1_795_230_000 + days * 86_400 + 60);
-        Ok(TlsFacts { version: "TLS 1.3", alpn: None, expires_s })
+        Ok(TlsFacts { version: "TLS 1.3", alpn: None, expires_s, lacks_issuer: false })
     };
     vec![
         others("one address", &[]),
@@ -127,6 +127,14 @@ fn names_and_certificates() -> Vec<Case> {
         certificate("expired", Err(TlsFault::Expired)).finds(&["tls-expired"]),
         certificate("wrong name", Err(TlsFault::WrongName)).finds(&["tls-wrong-name"]),
         certificate("untrusted", Err(TlsFault::NotTrusted)).finds(&["tls-untrusted"]),
+        Case {
+            lacks_issuer: true,
+            ..certificate("no chain", Err(TlsFault::NotTrusted)).finds(&["tls-chain-incomplete"])
+        },
+        Case {
+            lacks_issuer: true,
+            ..certificate("expired, no chain", Err(TlsFault::Expired)).finds(&["tls-expired"])
+        },
         Case {
             args: "--quick --insecure".to_owned(),
             ..certificate("insecure", Err(TlsFault::WrongName))
@@ -350,7 +358,7 @@ fn probes_of_hops_that_are_only_guessed() {
 /// Of the time until a TLS connection is established a part is that of TCP.
 #[test]
 fn probes_measure_tcp_and_tls_apart() {
-    let facts = TlsFacts { version: "TLS 1.3", alpn: None, expires_s: None };
+    let facts = TlsFacts { version: "TLS 1.3", alpn: None, expires_s: None, lacks_issuer: false };
     for certificate in [None, Some(Ok(facts))] {
         let odds = Odds { latency_ms: 20, ..Odds::NONE };
         let case = Case { certificate, odds, ..Case::quick("figures", Wrong::Nothing) };

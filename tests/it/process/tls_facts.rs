@@ -129,6 +129,7 @@ fn the_facts_of_a_handshake() {
                     version: name,
                     alpn: chosen.map(Into::into),
                     expires_s: Some(EXPIRES_S),
+                    lacks_issuer: true,
                 };
                 // The second and third connection resume the session where that is possible.
                 let seen = Asker::ask(Target::Tls(Box::new(secured)), 3);
