@@ -53,9 +53,18 @@ pub(crate) fn table() -> io::Result<()> {
 
 /// Resident bytes that each of these connections adds.
 fn growth(server_kind: &str, spec: &str, clients: u64) -> io::Result<u64> {
-    let server = Server::wspulse()?;
+    growth_of(&Server::wspulse()?, server_kind, spec, clients)
+}
+
+/// The same for this server, which has just been started.
+pub(crate) fn growth_of(
+    server: &Server,
+    server_kind: &str,
+    spec: &str,
+    clients: u64,
+) -> io::Result<u64> {
     let before = server.status("VmRSS")?;
-    let load = start_load(&server, server_kind, spec)?;
+    let load = start_load(server, server_kind, spec)?;
     pause(2_500);
     let after = server.status("VmRSS")?;
     finish_load(load)?;

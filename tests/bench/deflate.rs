@@ -41,6 +41,78 @@ pub(crate) fn table(wanted: impl Fn(&str) -> bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Compressed messages, CPU and bytes on the wire, beside other servers in turn.
+pub(crate) fn table_beside(beside: &[&str]) -> io::Result<()> {
+    let ours = Server::wspulse()?;
+    let others: io::Result<Vec<_>> = beside.iter().map(|command| Server::other(command)).collect();
+    let others = others?;
+    println!(
+        "| {}, server CPU a message | ratio, median of {ROUNDS} | min–max | wspulse | other |",
+        JSON.0
+    );
+    println!("|---|---|---|---|---|");
+    let mut pairs = vec![Vec::new(); others.len()];
+    for _ in 0..ROUNDS {
+        let ours_ns = cost(&ours, "deflate", JSON.1)?;
+        for (other, pairs) in others.iter().zip(&mut pairs) {
+            pairs.push((ours_ns, cost(other, "deflate", JSON.1)?));
+        }
+    }
+    for (command, pairs) in beside.iter().zip(&pairs) {
+        row(command, pairs);
+    }
+    println!("\n| 1 KiB of JSON: bytes of the echo on the wire | first | tenth |\n|---|---|---|");
+    for (name, server) in
+        [&"wspulse"].into_iter().chain(beside).zip([&ours].into_iter().chain(&others))
+    {
+        for context in ["", "; server_no_context_takeover"] {
+            let sizes = wire_bytes(server, context)?;
+            println!("| {name}, `permessage-deflate{context}` | {} B | {} B |", sizes[0], sizes[9]);
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes the echo of each of ten equal messages has, with the frame's header.
+fn wire_bytes(server: &Server, parameters: &str) -> io::Result<[usize; 10]> {
+    let mut wire = vec![0; 2048];
+    let mut state = Deflate::new(1, false, 15);
+    let pressed = state.compress(&padding(1024), &mut wire, DeflateFlush::SyncFlush);
+    pressed.map_err(|_| io::Error::other("zlib-rs failed"))?;
+    wire.truncate(state.total_out() as usize - 4);
+    let length = u16::try_from(wire.len()).map_err(io::Error::other)?;
+    // A mask of zeros leaves it as it is.
+    let frame = [&[0xc1, 0xfe][..], &length.to_be_bytes(), &[0; 4], &wire].concat();
+    let mut stream = TcpStream::connect(server.address)?;
+    let head = format!(
+        "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate{parameters}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes())?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    let mut sizes = [0; 10];
+    for size in &mut sizes {
+        stream.write_all(&frame)?;
+        let mut header = [0; 2];
+        stream.read_exact(&mut header)?;
+        let mut length = usize::from(header[1]);
+        let mut header_size = 2;
+        if length == 126 {
+            stream.read_exact(&mut header)?;
+            (length, header_size) = (usize::from(u16::from_be_bytes(header)), 4);
+        }
+        stream.read_exact(&mut vec![0; length])?;
+        *size = header_size + length;
+    }
+    Ok(sizes)
+}
+
 /// Nanoseconds that `zlib-rs` takes for a message both ways, on the core of the servers.
 fn alone() -> io::Result<f64> {
     let own = std::env::current_exe()?;

@@ -3,19 +3,25 @@
 //! measurements made in turn, or counted by the kernel: these hold on a noisy machine.
 //! `cargo bench -- 'KiB'` makes some rows only, `cargo bench -- counted` what is not timed, and
 //! `cargo bench -- --beside plain --beside './other-server {port}'` measures beside these servers.
+//! Sections of their own: `cargo bench -- tls`, `compressed`, `grow` and `fanout`.
 
 #![expect(clippy::cast_precision_loss, reason = "a ratio of nanoseconds needs no 53rd bit")]
 
 mod counts;
 #[cfg(feature = "deflate")]
 mod deflate;
+#[cfg(feature = "informer")]
+mod fanout;
 #[cfg(feature = "gateway")]
 mod gateway;
 #[cfg(feature = "gateway")]
 mod gateway_counts;
+mod grow;
 mod measure;
 mod raw;
 mod servers;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::process::ExitCode;
 
@@ -31,14 +37,15 @@ fn main() -> ExitCode {
         #[cfg(feature = "gateway")]
         ["ask", address] => gateway::ask(address),
         ["load", spec @ ..] => measure::load(spec),
-        ["--beside", ..] => {
-            let (servers, only) = beside(&args);
-            measure::table(&servers, |name| wants(only, name))
-        }
-        only => measure::table(&["plain"], |name| wants(only, name))
-            .and_then(|()| compression(only))
-            .and_then(|()| if wants(only, "gateway") { through_gateway() } else { Ok(()) })
-            .and_then(|()| if wants(only, "counted") { counts::table() } else { Ok(()) }),
+        #[cfg(feature = "tls")]
+        ["handshakes", address, cert] => tls::handshakes(address, cert),
+        #[cfg(feature = "informer")]
+        ["api"] => fanout::api(),
+        #[cfg(feature = "informer")]
+        ["sends", length] => fanout::sends(length),
+        #[cfg(feature = "informer")]
+        ["view", address, path] => fanout::view(address, path),
+        args => rows(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,6 +53,25 @@ fn main() -> ExitCode {
             eprintln!("bench: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A section, or the rows of the main table.
+fn rows(args: &[&str]) -> std::io::Result<()> {
+    let (servers, only) = beside(args);
+    match only.as_slice() {
+        #[cfg(feature = "tls")]
+        ["tls", only @ ..] => tls::table(&servers, |name| wants(only, name)),
+        #[cfg(feature = "deflate")]
+        ["compressed"] => deflate::table_beside(&servers),
+        ["grow"] => grow::table(),
+        #[cfg(feature = "informer")]
+        ["fanout"] => fanout::table(),
+        only if !servers.is_empty() => measure::table(&servers, |name| wants(only, name)),
+        only => measure::table(&["plain"], |name| wants(only, name))
+            .and_then(|()| compression(only))
+            .and_then(|()| if wants(only, "gateway") { through_gateway() } else { Ok(()) })
+            .and_then(|()| if wants(only, "counted") { counts::table() } else { Ok(()) }),
     }
 }
 
@@ -71,14 +97,22 @@ fn through_gateway() -> std::io::Result<()> {
     Ok(())
 }
 
-/// The servers to measure beside, and the words after them.
-fn beside<'a, 'b>(mut args: &'a [&'b str]) -> (Vec<&'b str>, &'a [&'b str]) {
-    let mut servers = Vec::new();
-    while let ["--beside", command, rest @ ..] = args {
-        servers.push(*command);
-        args = rest;
+/// The servers to measure beside, and the other words.
+fn beside<'a>(args: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
+    let (mut servers, mut words, mut rest) = (Vec::new(), Vec::new(), args);
+    loop {
+        match rest {
+            ["--beside", command, after @ ..] => {
+                servers.push(*command);
+                rest = after;
+            }
+            [word, after @ ..] => {
+                words.push(*word);
+                rest = after;
+            }
+            [] => return (servers, words),
+        }
     }
-    (servers, args)
 }
 
 /// All rows, or those that have one of these words in their names.

@@ -4,14 +4,15 @@ use std::io::{self, Read};
 use std::process::{Child, Stdio};
 
 use wspulse::behaviours::Kind;
-use wspulse::engine::Target;
+use wspulse::engine::{Target, Trust};
 use wspulse::load::{Answers, Life, Outcome, Pace, Plan, ServerKind, WhenLost};
 use wspulse::proto::upgrade::Ask;
 
 use crate::servers::{Server, on_core};
 
 pub(crate) const ROUNDS: usize = 9;
-const OFFER: &str = "permessage-deflate; client_max_window_bits";
+/// The clients inflate each message alone, so a server must not refer to earlier ones.
+const OFFER: &str = "permessage-deflate; server_no_context_takeover; client_max_window_bits";
 
 /// Name; clients, bytes, messages under way, and how long they go on.
 const WORKLOADS: &[(&str, &str)] = &[
@@ -32,7 +33,10 @@ pub(crate) fn load(spec: &[&str]) -> io::Result<()> {
     };
     let unframed = spec.get(1) == Some(&"plain");
     let plan = Plan {
-        targets: vec![Target::Tcp(target)],
+        targets: vec![match spec.get(1) {
+            Some(&"tls") => Target::Tcp(target).secured("localhost", Trust::unverified()),
+            _ => Target::Tcp(target),
+        }],
         ask: Ask {
             host: "localhost".to_owned(),
             path: if spec.get(1) == Some(&"gateway") { "/gateway/prod" } else { "/echo" }

@@ -56,9 +56,14 @@ impl Server {
     }
 
     pub(crate) fn wspulse() -> io::Result<Self> {
+        Self::wspulse_with(&[])
+    }
+
+    /// With these arguments too.
+    pub(crate) fn wspulse_with(more: &[&str]) -> io::Result<Self> {
         let port = free_port()?;
         let mut command = on_core("0", WSPULSE);
-        command.args(arguments(port));
+        command.args(arguments(port)).args(more);
         Self::start(command, port)
     }
 
@@ -70,8 +75,10 @@ impl Server {
     /// This very program as a server, which says where it is.
     pub(crate) fn own(what: &str, core: &str) -> io::Result<Self> {
         let own = std::env::current_exe()?;
-        let mut child =
-            on_core(core, &own.to_string_lossy()).arg(what).stdout(Stdio::piped()).spawn()?;
+        let mut child = on_core(core, &own.to_string_lossy())
+            .args(what.split(' '))
+            .stdout(Stdio::piped())
+            .spawn()?;
         let mut line = String::new();
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         BufReader::new(stdout).read_line(&mut line)?;
@@ -79,10 +86,18 @@ impl Server {
         Ok(Self { child, address })
     }
 
-    /// Somebody else's server: a command in which `{port}` stands for the port.
+    /// Another server: a command in which `{port}` stands for the port.
     pub(crate) fn other(command: &str) -> io::Result<Self> {
+        Self::other_with(command, &[])
+    }
+
+    /// The same with more such names and what they stand for.
+    pub(crate) fn other_with(command: &str, names: &[(&str, &str)]) -> io::Result<Self> {
         let port = free_port()?;
-        let command = command.replace("{port}", &port.to_string());
+        let mut command = command.replace("{port}", &port.to_string());
+        for (name, value) in names {
+            command = command.replace(name, value);
+        }
         let mut words = command.split(' ');
         let mut started = on_core("0", words.next().unwrap_or_default());
         started.args(words);
