@@ -293,7 +293,7 @@ async def idle():
             sockets = await asyncio.gather(*[one() for _ in range(IDLE)])
             each = (rss(server) - before) / IDLE
             print(f"# {each:.0f} bytes RSS an idle wss connection of {IDLE}")
-            check(f"{IDLE} idle wss connections: at most 16 KiB each", each <= 16 * 1024, each)
+            check(f"{IDLE} idle wss connections: at most 6 KiB each", each <= 6 * 1024, each)
             for socket_ in sockets:
                 socket_.transport.abort()
 

@@ -1,53 +1,49 @@
 //! TLS between a socket and the loop, which treats it like a plain stream. A byte counts as written
 //! once the kernel has its record, except that one is withheld while records wait.
-//! It buffers at most [`HANDSHAKE_BYTES`] or one record of the peer, and [`UNSENT_BYTES`] of ours.
+//! It holds at most [`HANDSHAKE_BYTES`] or one record of the peer, and three records of ours.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, Error, ProtocolVersion,
-    ServerConfig, ServerConnection,
-};
+use rustls::{CertificateError, ClientConfig, Error, ProtocolVersion, ServerConfig};
 
 use super::super::socket::Socket;
 use super::expiry;
+use super::session::{
+    Cut, Plain, Queue, Records, Scratch, Seal, Session, WIRE_BYTES, with_scratch,
+};
 use crate::engine::{TlsFacts, TlsFault};
 use crate::limits::HANDSHAKE_BYTES;
 
-/// Most bytes of our records that wait for the kernel.
-const UNSENT_BYTES: usize = 32 * 1024;
-/// By how much the read buffer of a `rustls` session grows; each session has one.
+/// So many bytes of our records are made before they are written, and one record more.
+const SENT_BYTES: usize = 32 * 1024;
+/// Fewest bytes to read at once, however few the caller has room for.
 const READ_BYTES: usize = 4 * 1024;
-/// Overhead of a record.
-const RECORD_BYTES: usize = 22;
 /// Most bytes read per call, so that endless empty records cannot block other streams.
 const PULLED_BYTES: usize = 128 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Tls {
     socket: Socket,
-    session: Connection,
+    session: Session,
     state: State,
     pending: Pending,
+    /// The peer has sent `close_notify`.
+    peer_ended: bool,
     /// Bytes encrypted but not reported as written: one while records wait, so that the caller
     /// knows that output is unsent.
     withheld: usize,
+    /// Bytes of the peer's handshake so far.
+    handshake_bytes: usize,
     /// Sent in plaintext to a client that does not speak TLS.
     plaintext_response: &'static [u8],
-    buffered: Buffered,
-}
-
-/// What the session buffers, as far as that is visible from outside.
-#[derive(Debug, Default)]
-struct Buffered {
-    /// Bytes of an incomplete handshake or record.
-    incoming: usize,
+    /// The beginning of a record, or of a handshake message.
+    incoming: Vec<u8>,
     /// Decrypted bytes not read yet.
-    unread: usize,
-    /// Bytes of our records that wait for the kernel.
-    queued: usize,
+    unread: Queue,
+    /// Records of ours that the kernel has not taken.
+    outgoing: Queue,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +71,8 @@ impl Tls {
         config: Arc<ServerConfig>,
         plaintext_response: &'static [u8],
     ) -> io::Result<Self> {
-        let tls = ServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(Self::new(socket, tls.into(), plaintext_response))
+        let session = Session::server(config).map_err(io::Error::other)?;
+        Ok(Self::new(socket, session, plaintext_response))
     }
 
     /// The client side of a session.
@@ -85,21 +81,26 @@ impl Tls {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> io::Result<Self> {
-        let tls = ClientConnection::new(config, name).map_err(|error| fault(&error))?;
-        Ok(Self::new(socket, tls.into(), &[]))
+        let session = Session::client(config, name).map_err(|error| fault(&error))?;
+        let mut tls = Self::new(socket, session, &[]);
+        // Makes the ClientHello.
+        tls.queue(Seal::Nothing).map_err(|error| fault(&error))?;
+        Ok(tls)
     }
 
-    fn new(socket: Socket, mut session: Connection, plaintext_response: &'static [u8]) -> Self {
-        session.set_buffer_limit(Some(UNSENT_BYTES));
-        let (state, pending) = (State::Fresh, Pending::Nothing);
+    fn new(socket: Socket, session: Session, plaintext_response: &'static [u8]) -> Self {
         Self {
             socket,
             session,
-            state,
-            pending,
+            state: State::Fresh,
+            pending: Pending::Nothing,
+            peer_ended: false,
             withheld: 0,
+            handshake_bytes: 0,
             plaintext_response,
-            buffered: Buffered::default(),
+            incoming: Vec::new(),
+            unread: Queue::default(),
+            outgoing: Queue::default(),
         }
     }
 
@@ -130,20 +131,18 @@ impl Tls {
 
     /// Buffered bytes beyond the fixed cost of a session.
     pub(crate) fn held_bytes(&self) -> usize {
-        let Buffered { incoming, unread, queued } = self.buffered;
-        let buffer = (incoming + READ_BYTES).next_power_of_two();
-        buffer - READ_BYTES + unread + queued
+        self.incoming.capacity() + self.unread.capacity() + self.outgoing.capacity()
     }
 
     pub(crate) fn holds_more(&self) -> bool {
-        self.pending == Pending::Perhaps
+        self.pending == Pending::Perhaps || !self.unread.is_empty()
     }
 
     /// Advances the handshake; returns true once it is complete.
     pub(crate) fn handshake(&mut self) -> io::Result<bool> {
         while self.session.is_handshaking() {
             self.push()?;
-            match self.pull() {
+            match self.pull(&mut []) {
                 Ok(Pulled { bytes: 0, .. }) => return Err(io::ErrorKind::ConnectionReset.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -156,32 +155,25 @@ impl Tls {
     }
 
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (mut n, mut pulled) = (0, 0);
+        let mut n = self.unread.bytes().len().min(buffer.len());
+        buffer[..n].copy_from_slice(&self.unread.bytes()[..n]);
+        self.unread.consume(n);
+        let mut pulled = 0;
         self.pending = Pending::Perhaps;
         loop {
-            match self.session.reader().read(&mut buffer[n..]) {
-                // The peer sent `close_notify`.
-                Ok(0) => return Ok(n),
-                Ok(more) => {
-                    n += more;
-                    self.buffered.unread = self.buffered.unread.saturating_sub(more);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) if n > 0 => return Ok(n),
-                Err(error) => return self.unexpected_eof(error),
-            }
-            if n == buffer.len() || (n > 0 && self.pending == Pending::Nothing) {
+            if n == buffer.len() || (n > 0 && self.pending == Pending::Nothing) || self.peer_ended {
                 return Ok(n);
             }
             if pulled >= PULLED_BYTES {
                 return if n > 0 { Ok(n) } else { Err(io::ErrorKind::WouldBlock.into()) };
             }
-            match self.pull() {
+            match self.pull(&mut buffer[n..]) {
                 Ok(Pulled { bytes: 0, .. }) if n > 0 => return Ok(n),
                 // A client may close before its handshake is complete.
-                Ok(Pulled { bytes: 0, .. }) if self.session.is_handshaking() => return Ok(0),
-                Ok(Pulled { bytes, short }) => {
+                Ok(Pulled { bytes: 0, .. }) => return self.unexpected_eof(),
+                Ok(Pulled { bytes, plain, short }) => {
                     pulled += bytes;
+                    n += plain;
                     self.pending = if short { Pending::Nothing } else { Pending::Perhaps };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -197,53 +189,87 @@ impl Tls {
 
     /// End of file without `close_notify`. Many clients do that, and their protocol marks where a
     /// message ends; a server's response may end only there, so truncation must be an error.
-    fn unexpected_eof(&self, error: io::Error) -> io::Result<usize> {
+    fn unexpected_eof(&self) -> io::Result<usize> {
         match self.session {
-            Connection::Server(_) => Ok(0),
-            Connection::Client(_) => Err(error),
+            Session::Server(_) => Ok(0),
+            Session::Client(_) if self.session.is_handshaking() => Ok(0),
+            Session::Client(_) => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 
     /// Reads once from the kernel, processes it and sends what that caused.
-    fn pull(&mut self) -> io::Result<Pulled> {
+    fn pull(&mut self, room: &mut [u8]) -> io::Result<Pulled> {
         if self.state == State::Broken {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut source = Source { socket: &mut self.socket, first: None, short: false };
-        let bytes = self.session.read_tls(&mut source)?;
-        let (first, short) = (source.first, source.short);
-        let fresh = self.state == State::Fresh && bytes > 0;
-        if fresh {
+        with_scratch(|scratch| self.pull_with(room, scratch))
+    }
+
+    fn pull_with(&mut self, room: &mut [u8], scratch: &mut Scratch) -> io::Result<Pulled> {
+        let have = self.incoming.len();
+        // Plaintext is shorter than its record, so most of the time all of it fits.
+        let most = room.len().max(have + READ_BYTES).min(WIRE_BYTES);
+        let Scratch { wire, records, .. } = scratch;
+        let bytes = read_once(&mut self.socket, &mut wire[have..most])?;
+        if bytes == 0 {
+            return Ok(Pulled { bytes, plain: 0, short: false });
+        }
+        wire[..have].copy_from_slice(&self.incoming);
+        if self.state == State::Fresh {
             self.state = State::Talking;
-            if first.is_some_and(|byte| byte.is_ascii_uppercase())
-                && !self.plaintext_response.is_empty()
-            {
+            if wire[0].is_ascii_uppercase() && !self.plaintext_response.is_empty() {
                 return Err(self.reject_plaintext());
             }
         }
-        let (unread, ended) = match self.session.process_new_packets() {
-            Ok(state) => (state.plaintext_bytes_to_read(), state.peer_has_closed()),
-            Err(error) => return Err(self.fail(&error)),
-        };
-        self.count_pulled(bytes, unread)?;
-        self.push()?;
+        let wire = &mut wire[..have + bytes];
+        let mut plain = Plain { room, filled: 0, rest: &mut self.unread, ended: self.peer_ended };
+        let (used, result) = self.session.process(wire, Seal::Nothing, &mut plain, records);
+        let (filled, ended) = (plain.filled, plain.ended);
+        let rest = &mut wire[used..];
+        if let Err(error) = result {
+            self.session.alert(rest, &mut plain, records);
+            let sent = self.send(records.bytes());
+            drop(sent);
+            let error = self.fail(&error);
+            // What was decrypted before comes first; the next read fails.
+            return if filled > 0 {
+                Ok(Pulled { bytes, plain: filled, short: false })
+            } else {
+                Err(error)
+            };
+        }
+        // Nothing counts after `close_notify`.
+        self.keep(if ended { &[] } else { rest });
+        self.peer_ended = ended;
+        self.limit_handshake(bytes)?;
+        self.send(records.bytes())?;
+        let short = have + bytes < most;
         // A `close_notify` is still to be read.
-        Ok(Pulled { bytes, short: short && !ended })
+        Ok(Pulled { bytes, plain: filled, short: short && !ended })
     }
 
-    /// Counts incomplete bytes; a client whose handshake is too long is rejected.
-    fn count_pulled(&mut self, bytes: usize, unread: usize) -> io::Result<()> {
-        self.buffered.unread = unread;
+    /// Keeps the beginning of a record until the rest of it arrives.
+    fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            self.incoming = Vec::new();
+        } else {
+            self.incoming.clear();
+            self.incoming.reserve_exact(rest.len());
+            self.incoming.extend_from_slice(rest);
+        }
+    }
+
+    /// A client whose handshake is too long is rejected, and so is any message that needs more
+    /// memory than all sessions share.
+    fn limit_handshake(&mut self, bytes: usize) -> io::Result<()> {
+        let is_client = matches!(self.session, Session::Server(_));
+        if self.session.is_handshaking() && is_client {
+            self.handshake_bytes += bytes;
+        }
         let handshaking = self.session.is_handshaking();
-        self.buffered.incoming = match unread {
-            0 if handshaking => self.buffered.incoming + bytes,
-            0 => (self.buffered.incoming + bytes).min(UNSENT_BYTES),
-            // A record was complete, and the rest of this read is shorter than a read.
-            _ => 0,
-        };
-        let is_client = matches!(self.session, Connection::Server(_));
-        if handshaking && is_client && self.buffered.incoming > HANDSHAKE_BYTES {
-            log::debug!(target: "tls", bytes = self.buffered.incoming; "handshake too long");
+        let too_long = handshaking && self.handshake_bytes > HANDSHAKE_BYTES;
+        if too_long || self.incoming.len() + READ_BYTES > WIRE_BYTES {
+            log::debug!(target: "tls", bytes = self.handshake_bytes; "handshake too long");
             self.shut_down();
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -259,12 +285,10 @@ impl Tls {
         TlsFault::NotTls.into()
     }
 
-    /// Sends the alert for this error, as far as it fits, and shuts the session down.
+    /// Shuts the session down; the alert for this error is sent as far as it fitted.
     fn fail(&mut self, error: &Error) -> io::Error {
         let handshaking = self.session.is_handshaking();
         log::debug!(target: "tls", error:% = error, handshake = handshaking; "TLS failed");
-        let pushed = self.push();
-        drop(pushed);
         self.shut_down();
         fault(error).into()
     }
@@ -279,10 +303,10 @@ impl Tls {
 
     /// Sends waiting records; returns false if the kernel does not take all.
     fn push(&mut self) -> io::Result<bool> {
-        while self.session.wants_write() {
-            match self.session.write_tls(&mut self.socket) {
+        while !self.outgoing.is_empty() {
+            match self.socket.write(self.outgoing.bytes()) {
                 Ok(0) => return Ok(false),
-                Ok(n) => self.buffered.queued = self.buffered.queued.saturating_sub(n),
+                Ok(n) => self.outgoing.consume(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -291,8 +315,26 @@ impl Tls {
                 }
             }
         }
-        self.buffered.queued = 0;
         Ok(true)
+    }
+
+    /// Sends these records after those that wait; returns false if some of them wait now.
+    fn send(&mut self, mut records: &[u8]) -> io::Result<bool> {
+        let mut takes_more = self.push()?;
+        while takes_more && !records.is_empty() {
+            match self.socket.write(records) {
+                Ok(0) => takes_more = false,
+                Ok(n) => records = &records[n..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => takes_more = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.state = State::Broken;
+                    return Err(error);
+                }
+            }
+        }
+        self.outgoing.append(records);
+        Ok(self.outgoing.is_empty())
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
@@ -305,22 +347,51 @@ impl Tls {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.flush()?;
-        let (mut taken, mut skipped) = (0, std::mem::take(&mut self.withheld));
-        for piece in pieces {
-            let mut left = &piece[skipped.min(piece.len())..];
-            taken += piece.len() - left.len();
-            skipped -= piece.len() - left.len();
-            while !left.is_empty() {
-                let n = self.session.writer().write(left)?;
-                self.buffered.queued += n + RECORD_BYTES;
-                taken += n;
-                left = &left[n..];
-                if !left.is_empty() && !self.push()? {
-                    return self.withhold(taken);
+        with_scratch(|scratch| self.write_with(pieces, scratch))
+    }
+
+    fn write_with(&mut self, pieces: &[IoSlice<'_>], scratch: &mut Scratch) -> io::Result<usize> {
+        let mut taken = std::mem::take(&mut self.withheld);
+        let mut cut = Cut::new(pieces, taken);
+        let Scratch { records, joined, .. } = scratch;
+        loop {
+            records.clear();
+            let mut ended = false;
+            while !ended && records.bytes().len() < SENT_BYTES {
+                let plaintext = cut.next(joined);
+                ended = plaintext.is_empty();
+                taken += plaintext.len();
+                if !ended && let Err(error) = self.seal(Seal::Plaintext(plaintext), records) {
+                    return Err(fault(&error).into());
                 }
             }
+            if !self.send(records.bytes())? {
+                return self.withhold(taken);
+            }
+            if ended {
+                return Ok(taken);
+            }
         }
-        if self.push()? { Ok(taken) } else { self.withhold(taken) }
+    }
+
+    /// Appends the records of this. The peer's bytes are processed already, except for an incomplete
+    /// record.
+    fn seal(&mut self, seal: Seal<'_>, records: &mut Records) -> Result<(), Error> {
+        let mut plain =
+            Plain { room: &mut [], filled: 0, rest: &mut self.unread, ended: self.peer_ended };
+        let (used, result) = self.session.process(&mut self.incoming, seal, &mut plain, records);
+        self.peer_ended = plain.ended;
+        self.incoming.drain(..used);
+        result
+    }
+
+    /// The same, for records that are sent later.
+    fn queue(&mut self, seal: Seal<'_>) -> Result<(), Error> {
+        with_scratch(|scratch| {
+            self.seal(seal, &mut scratch.records)?;
+            self.outgoing.append(scratch.records.bytes());
+            Ok(())
+        })
     }
 
     fn withhold(&mut self, taken: usize) -> io::Result<usize> {
@@ -344,10 +415,10 @@ impl Tls {
     fn close_notify(&mut self) {
         if self.state == State::Talking && !self.session.is_handshaking() {
             self.state = State::Finished;
-            self.session.send_close_notify();
             // Best effort: the peer may be gone, or may not read.
+            let queued = self.queue(Seal::CloseNotify);
             let pushed = self.push();
-            drop(pushed);
+            drop((queued, pushed));
         }
     }
 
@@ -365,29 +436,18 @@ impl Drop for Tls {
 
 struct Pulled {
     bytes: usize,
+    /// Decrypted bytes that the caller has.
+    plain: usize,
     /// The read was short: the kernel has no more bytes.
     short: bool,
 }
 
-/// Records the first byte of a read and whether the read was short.
-struct Source<'s> {
-    socket: &'s mut Socket,
-    first: Option<u8>,
-    short: bool,
-}
-
-impl Read for Source<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.socket.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(n) => {
-                    self.first = buffer.first().copied().filter(|_| n > 0);
-                    self.short = n < buffer.len();
-                    return Ok(n);
-                }
-                Err(error) => return Err(error),
-            }
+/// One read that no signal interrupts.
+fn read_once(socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }
@@ -422,21 +482,94 @@ fn fault(error: &Error) -> TlsFault {
 #[cfg(test)]
 mod tests {
     use mio::net::UnixStream;
+    use rustls::RootCertStore;
     use rustls::pki_types::PrivateKeyDer;
 
     use super::*;
 
-    /// A raw client socket and the server's session.
-    fn pair() -> (UnixStream, Tls) {
-        let (peer, ours) = UnixStream::pair().unwrap();
+    /// Configurations of both sides.
+    fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider);
-        let config = config.with_protocol_versions(rustls::DEFAULT_VERSIONS).unwrap();
         let shown = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(shown.signing_key.serialize_der()).unwrap();
         let chain = vec![shown.cert.der().clone()];
-        let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
-        (peer, Tls::accept(Socket::Unix(ours), Arc::new(config), &[]).unwrap())
+        let mut roots = RootCertStore::empty();
+        roots.add(chain[0].clone()).unwrap();
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let server = server.with_protocol_versions(rustls::DEFAULT_VERSIONS).unwrap();
+        let mut server = server.with_no_client_auth().with_single_cert(chain, key).unwrap();
+        server.ticketer = rustls::crypto::ring::Ticketer::new().unwrap();
+        let client = ClientConfig::builder_with_provider(provider);
+        let client = client.with_protocol_versions(rustls::DEFAULT_VERSIONS).unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        (Arc::new(server), Arc::new(client))
+    }
+
+    /// A raw client socket and the server's session.
+    fn pair() -> (UnixStream, Tls) {
+        let (peer, ours) = UnixStream::pair().unwrap();
+        (peer, Tls::accept(Socket::Unix(ours), configs().0, &[]).unwrap())
+    }
+
+    /// A client that has ended its handshake, and a server that has not.
+    fn connected() -> (Tls, Tls) {
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        let (server, client) = configs();
+        let mut server = Tls::accept(Socket::Unix(ours), server, &[]).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = Tls::connect(Socket::Unix(theirs), client, name).unwrap();
+        assert!(!client.handshake().unwrap());
+        assert_eq!(server.read(&mut [0; 64]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(client.handshake().unwrap());
+        (client, server)
+    }
+
+    #[test]
+    fn an_idle_session_holds_nothing() {
+        let (mut client, mut server) = connected();
+        let message = vec![7; 100_000];
+        let mut sent = 0;
+        let mut received = Vec::new();
+        // A small buffer makes decrypted bytes wait.
+        let mut buffer = [0; 1_000];
+        while received.len() < message.len() {
+            if sent < message.len() {
+                sent += client.write(&[IoSlice::new(&message[sent..])]).unwrap_or(0);
+            }
+            client.flush().unwrap_or(());
+            while let Ok(n) = server.read(&mut buffer) {
+                received.extend_from_slice(&buffer[..n]);
+            }
+        }
+        assert!(received == message);
+        server.write(&[IoSlice::new(b"a"), IoSlice::new(b"b")]).unwrap();
+        assert_eq!(client.read(&mut buffer).unwrap(), 2);
+        assert_eq!((client.held_bytes(), server.held_bytes()), (0, 0));
+        assert!(!server.holds_more() || server.read(&mut buffer).is_err());
+    }
+
+    /// A record that cannot be decrypted must not take those before it along.
+    #[test]
+    fn bytes_before_a_broken_record_are_read() {
+        let (mut client, mut server) = connected();
+        client.write(&[IoSlice::new(b"request")]).unwrap();
+        client.socket().write_all(&[&[23, 3, 3, 0, 30][..], &[9; 30]].concat()).unwrap();
+        assert_eq!(server.read(&mut [0; 64]).unwrap(), 7);
+        assert_eq!(server.read(&mut [0; 64]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let error = client.read(&mut [0; 64]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "the server's alert");
+    }
+
+    /// The end without `close_notify` is an error for a client only.
+    #[test]
+    fn ends_are_told_apart() {
+        let (mut client, mut server) = connected();
+        client.finish();
+        assert_eq!(server.read(&mut [0; 64]).unwrap(), 0);
+        server.skip_close_notify();
+        drop(server);
+        let error = client.read(&mut [0; 64]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod expiry;
 #[cfg(not(feature = "tls"))]
 mod none;
 #[cfg(feature = "tls")]
+mod session;
+#[cfg(feature = "tls")]
 mod trust;
 
 #[cfg(feature = "tls")]
