@@ -199,6 +199,8 @@ fn config(
     // Tickets replace a session cache: nothing is stored for clients that may never return.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.ticketer = tickets;
+    // Each resumed session gets another one; a second would only serve parallel connections.
+    config.send_tls13_tickets = 1;
     Arc::new(config)
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Tls {
     unread: Queue,
     /// Records of ours that the kernel has not taken.
     outgoing: Queue,
+    /// They are session tickets, which go with the response to what came with the handshake's end.
+    deferred: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,7 @@ impl Tls {
             incoming: Vec::new(),
             unread: Queue::default(),
             outgoing: Queue::default(),
+            deferred: false,
         }
     }
 
@@ -222,6 +225,7 @@ impl Tls {
             }
         }
         let wire = &mut wire[..have + bytes];
+        let was_handshaking = self.session.is_handshaking();
         let mut plain = Plain { room, filled: 0, rest: &mut self.unread, ended: self.peer_ended };
         let (used, result) = self.session.process(wire, Seal::Nothing, &mut plain, records);
         let (filled, ended) = (plain.filled, plain.ended);
@@ -242,10 +246,23 @@ impl Tls {
         self.keep(if ended { &[] } else { rest });
         self.peer_ended = ended;
         self.limit_handshake(bytes)?;
-        self.send(records.bytes())?;
+        if was_handshaking && filled > 0 && self.makes_tickets() {
+            self.outgoing.append(records.bytes());
+            self.deferred = true;
+        } else {
+            self.send(records.bytes())?;
+        }
         let short = have + bytes < most;
         // A `close_notify` is still to be read.
         Ok(Pulled { bytes, plain: filled, short: short && !ended })
+    }
+
+    /// Whether the records that end the handshake are only session tickets: no client waits for
+    /// them.
+    fn makes_tickets(&self) -> bool {
+        let is_tls13 = self.session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let is_complete = !self.session.is_handshaking() && self.outgoing.is_empty();
+        is_tls13 && is_complete && matches!(self.session, Session::Server(_))
     }
 
     /// Keeps the beginning of a record until the rest of it arrives.
@@ -303,6 +320,7 @@ impl Tls {
 
     /// Sends waiting records; returns false if the kernel does not take all.
     fn push(&mut self) -> io::Result<bool> {
+        self.deferred = false;
         while !self.outgoing.is_empty() {
             match self.socket.write(self.outgoing.bytes()) {
                 Ok(0) => return Ok(false),
@@ -338,7 +356,7 @@ impl Tls {
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        if self.push()? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        if self.deferred || self.push()? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
     pub(crate) fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -346,7 +364,9 @@ impl Tls {
             // Nothing can be encrypted yet: the caller keeps it until the handshake is complete.
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.flush()?;
+        if !self.deferred {
+            self.flush()?;
+        }
         with_scratch(|scratch| self.write_with(pieces, scratch))
     }
 
@@ -354,8 +374,10 @@ impl Tls {
         let mut taken = std::mem::take(&mut self.withheld);
         let mut cut = Cut::new(pieces, taken);
         let Scratch { records, joined, .. } = scratch;
+        if std::mem::take(&mut self.deferred) {
+            records.append(std::mem::take(&mut self.outgoing).bytes());
+        }
         loop {
-            records.clear();
             let mut ended = false;
             while !ended && records.bytes().len() < SENT_BYTES {
                 let plaintext = cut.next(joined);
@@ -365,7 +387,9 @@ impl Tls {
                     return Err(fault(&error).into());
                 }
             }
-            if !self.send(records.bytes())? {
+            let sent = self.send(records.bytes())?;
+            records.clear();
+            if !sent {
                 return self.withhold(taken);
             }
             if ended {
@@ -374,8 +398,8 @@ impl Tls {
         }
     }
 
-    /// Appends the records of this. The peer's bytes are processed already, except for an incomplete
-    /// record.
+    /// Appends the records of this. The peer's bytes are processed already, except for the
+    /// beginning of a record.
     fn seal(&mut self, seal: Seal<'_>, records: &mut Records) -> Result<(), Error> {
         let mut plain =
             Plain { room: &mut [], filled: 0, rest: &mut self.unread, ended: self.peer_ended };
@@ -546,6 +570,22 @@ mod tests {
         assert_eq!(client.read(&mut buffer).unwrap(), 2);
         assert_eq!((client.held_bytes(), server.held_bytes()), (0, 0));
         assert!(!server.holds_more() || server.read(&mut buffer).is_err());
+    }
+
+    #[test]
+    fn tickets_are_sent_with_the_response() {
+        let (mut client, mut server) = connected();
+        client.write(&[IoSlice::new(b"request")]).unwrap();
+        assert_eq!(server.read(&mut [0; 64]).unwrap(), 7);
+        server.flush().unwrap();
+        let mut first = [0; 8];
+        let nothing = client.socket().read(&mut first).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        assert!(server.held_bytes() > 0, "the tickets wait");
+        server.write(&[IoSlice::new(b"response")]).unwrap();
+        assert_eq!(server.held_bytes(), 0);
+        assert_eq!(client.read(&mut first).unwrap(), 8);
+        assert_eq!(&first, b"response");
     }
 
     /// A record that cannot be decrypted must not take those before it along.

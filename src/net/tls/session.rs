@@ -278,6 +278,11 @@ impl Records {
         self.filled = 0;
     }
 
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
     /// Room for at least so many bytes behind the others.
     fn room(&mut self, n: usize) -> &mut [u8] {
         if self.memory.len() < self.filled + n {
