@@ -346,7 +346,7 @@ fn probes_of_age_cuts_in_a_frame() {
     assert_eq!(outcome.note("idle"), "sockets were cut, perhaps busy ones as well");
 }
 
-/// HAProxy writes field names in lower case, and so do proxies in Node.js.
+/// `HAProxy` writes field names in lower case, and so do proxies in Node.js.
 #[test]
 fn probes_of_hops_that_are_only_guessed() {
     let page = check(&Case::quick("lower case", Wrong::Lowercase)).unwrap().report.page();
