@@ -395,7 +395,6 @@ const SETTINGS: &[(&str, Cause, &str)] = &[
         Cause::Slashes,
         "merge_slashes: false; path_with_escaped_slashes_action: KEEP_UNCHANGED",
     ),
-    ("Istio", Cause::Slashes, "meshConfig: {pathNormalization: {normalization: BASE}}"),
     ("Traefik", Cause::Slashes, "--entryPoints.NAME.http.sanitizePath=false"),
     ("nginx", Cause::Head, "large_client_header_buffers 4 32k;"),
     ("ingress-nginx", Cause::Head, "ConfigMap: large-client-header-buffers: \"4 32k\""),
@@ -458,9 +457,7 @@ fn general(cause: Cause) -> &'static str {
         Cause::Path => {
             "compare the path with the routes of each hop and with the mounts of the server"
         }
-        Cause::Slashes => {
-            "let each hop pass on the path as it is, without decoding and cleaning it"
-        }
+        Cause::Slashes => "let each hop pass on the path as it is",
         Cause::Client => "let the hop add X-Forwarded-For",
         Cause::Credentials => "pass what the server requires: -H 'Authorization: Bearer …'",
         Cause::Upstream => {

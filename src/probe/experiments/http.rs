@@ -14,6 +14,7 @@ pub(super) const ODD_QUERY: &str = "a=b%2Fc//d";
 
 /// The same for the end of a path.
 const ODD_PATH: &str = "a%2Fb//c";
+const MERGED_PATH: &str = "a%2Fb/c";
 const LIMIT_MS: u64 = 5_000;
 
 /// See the head of this file. `upgrade` has collected the evidence for all but the odd path.
@@ -110,13 +111,7 @@ impl Experiment for Http {
             let seen = format!("sent {}, the far end received {}", shown(path), shown(their_path));
             add(Severity::Warning, "path-rewritten", title, seen, Cause::Path);
         }
-        if let Some(OddPath::Arrived(theirs)) = &self.odd
-            && theirs != ODD_PATH
-        {
-            let title = "A hop changes %2F or // in the path.";
-            let seen = format!("sent …/{ODD_PATH}, the far end received …/{}", shown(theirs));
-            add(Severity::Warning, "path-rewritten", title, seen, Cause::Slashes);
-        }
+        self.judge_odd(&mut add);
         let sent = with_query(&plan.ask.path, &sink_query(ODD_QUERY));
         let sent = sent.split_once('?').map_or("", |(_, sent)| sent);
         if !is_same_query(sent, query) {
@@ -162,6 +157,23 @@ impl Experiment for Http {
             verdict.note.push_str(&more);
         }
         verdict
+    }
+}
+
+impl Http {
+    fn judge_odd(&self, add: &mut impl FnMut(Severity, &str, &str, String, Cause)) {
+        if let Some(OddPath::Arrived(theirs)) = &self.odd
+            && theirs != ODD_PATH
+        {
+            let seen = format!("sent …/{ODD_PATH}, the far end received …/{}", shown(theirs));
+            // Some do so by default, and few applications depend on empty segments.
+            let (severity, id, title) = if *theirs == MERGED_PATH {
+                (Severity::Info, "slashes-merged", "A hop merges slashes in the path.")
+            } else {
+                (Severity::Warning, "path-rewritten", "A hop changes %2F in the path.")
+            };
+            add(severity, id, title, seen, Cause::Slashes);
+        }
     }
 }
 
