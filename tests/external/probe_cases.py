@@ -238,6 +238,8 @@ def names():
     yield Case("an expired certificate", served_with("expired"), only("tls-expired"), quick=True)
     yield Case("a certificate of an unknown authority", served_with("good", trusted=False),
                only("tls-chain-incomplete"), quick=True)
+    yield Case("a certificate that signed itself", served_with("itself", trusted=False), only("tls-untrusted"),
+               quick=True)
     yield Case("a certificate with 5 days left", served_with("soon"), only("tls-expires-soon"), quick=True)
     yield Case("no TLS at the port", no_tls, only("tls-failed"), quick=True, code=1)
     for refuses in ("reset", 405, 501):
@@ -292,7 +294,7 @@ def h2(announces, refuses):
 def frames():
     for seconds in (0.3, 1):
         yield Case(f"a hop that collects for {seconds} s", hop(f"Fault(collect_s={seconds})"), only("buffered"),
-                   also=("close-slow",))
+                   also=("close-slow",), budget_s=60)
     yield Case("a hop that answers pings", hop("answers_pings()"), only("ping-answered-by-hop"))
     yield Case("a hop that drops pings", hop("drops_pings()"), only("ping-unanswered"))
     for way in (UP, DOWN):

@@ -28,7 +28,7 @@ SEVERITIES = {
                "subprotocol-lost foreign-origin fragments-joined ping-answered-by-hop compression-stripped "
                "buffered close-code-changed close-reason-lost close-lost close-slow uneven head-limit "
                "socket-limit drain-slow",
-    "info": "client-address-lost fields-added half-close-cut hops-named sticky",
+    "info": "client-address-lost fields-added half-close-cut hops-named slashes-merged sticky",
 }
 SEVERITY = {name: severity for severity, names in SEVERITIES.items() for name in names.split()}
 WHOSE = ("silent", "client", "server", "client-pings", "server-pings")
@@ -193,7 +193,8 @@ def authority():
 
 
 def certificates():
-    """Signed by our CA: `good`, `soon` with 5 days left, `expired`, and `other` for another name."""
+    """Signed by our CA: `good`, `soon` with 5 days left, `expired`, and `other` for another name.
+    `itself` is not."""
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     openssl("req", "-x509", *curve, "-days", "90", "-subj", "/CN=probe CA", "-keyout", SCRATCH / "ca.key",
             "-out", authority())
@@ -209,6 +210,10 @@ def certificates():
         # HAProxy reads both from one file.
         (SCRATCH / f"{name}.both").write_text(cert.read_text() + key.read_text())
         CERTIFICATES[name] = (str(cert), str(key))
+    cert, key = SCRATCH / "itself.pem", SCRATCH / "itself.key"
+    openssl("req", "-x509", *curve, "-days", "60", "-subj", "/CN=itself", "-addext", f"subjectAltName={ours}",
+            "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", cert)
+    CERTIFICATES["itself"] = (str(cert), str(key))
 
 
 def served_with(name, trusted=True):
