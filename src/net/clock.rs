@@ -13,7 +13,9 @@ static START_NS: OnceLock<u64> = OnceLock::new();
 pub fn now() -> Now {
     let ns = nanoseconds(clock_gettime(ClockId::Monotonic));
     let wall_ns = nanoseconds(clock_gettime(ClockId::Realtime));
-    Now { mono_ns: ns - START_NS.get_or_init(|| ns), wall_ms: (wall_ns / 1_000_000) as i64 }
+    // Another thread may have read a later time and been the first to set the start.
+    let mono_ns = ns.saturating_sub(*START_NS.get_or_init(|| ns));
+    Now { mono_ns, wall_ms: (wall_ns / 1_000_000) as i64 }
 }
 
 /// `CLOCK_MONOTONIC` in microseconds, comparable across processes.
