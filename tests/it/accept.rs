@@ -118,3 +118,19 @@ fn held_bytes_of_a_stream_are_reported_when_they_change() {
     }
     assert_eq!(driver.engine().held, [5_000, 9_000, 0]);
 }
+
+/// Regression: session tickets leave with the first response, and an idle connection was charged
+/// for them until its next message.
+#[test]
+fn held_bytes_that_leave_with_the_output_are_reported() {
+    let net = Network::new();
+    let mut driver = Driver::new(Watched::new(harness::server(&[], 1)), FakeOs::new(&net));
+    let wire = net.connect(0);
+    net.hold(wire, 300);
+    net.send(wire, REQUEST);
+    for _ in 0..3 {
+        driver.turn().unwrap();
+    }
+    assert!(net.take_output(wire).starts_with(b"HTTP/1.1 200 "));
+    assert_eq!(driver.engine().held, [300, 0]);
+}

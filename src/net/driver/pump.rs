@@ -225,6 +225,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         let Some(entry) = find(&mut self.streams, id) else { return self.out.clear() };
         let total = self.out.len();
+        let is_plain = entry.stream.is_plain();
         let mut taken = 0;
         while taken < total && !entry.marks.has(Marks::BLOCKED) {
             match write(&mut entry.stream, &self.out, &self.shared, taken) {
@@ -241,7 +242,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.engine.keep(self.now, id, &self.shared, &mut self.out, taken);
         }
         self.out.clear();
-        if taken < total {
+        // What the stream held may have been sent with this output.
+        if taken < total || !is_plain {
             self.report_held(id);
         }
     }

@@ -134,6 +134,8 @@ impl Write for Stream {
             net.wires[self.wire].ends[1 - self.end].writer_waits = true;
         }
         net.push(self.wire, self.end, &bytes[..n]);
+        // Records that wait go first.
+        net.wires[self.wire].held_bytes = 0;
         Ok(n)
     }
 

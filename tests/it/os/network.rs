@@ -623,7 +623,7 @@ impl Network {
         self.state().wires[wire].ends[NEAR].end
     }
 
-    /// Sets the bytes that the server's stream reports as held.
+    /// Sets the bytes that the server's stream reports as held, until it writes.
     pub(crate) fn hold(&self, wire: usize, bytes: usize) {
         self.state().wires[wire].held_bytes = bytes;
     }
