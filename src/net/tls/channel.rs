@@ -1,6 +1,7 @@
 //! TLS between a socket and the loop, which treats it like a plain stream. A byte counts as written
 //! once the kernel has its record, except that one is withheld while records wait.
-//! It holds at most [`HANDSHAKE_BYTES`] or one record of the peer, and three records of ours.
+//! It holds at most [`HANDSHAKE_BYTES`] or one record of a client, [`WIRE_BYTES`] of a server, and
+//! three records of ours.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::limits::HANDSHAKE_BYTES;
 
 /// So many bytes of our records are made before they are written, and one record more.
 const SENT_BYTES: usize = 32 * 1024;
+/// The longest record that is accepted, with its header (RFC 5246 §6.2.3).
+const RECORD_WIRE_BYTES: usize = 5 + 16 * 1024 + 2048;
 /// Fewest bytes to read at once, however few the caller has room for.
 const READ_BYTES: usize = 4 * 1024;
 /// Most bytes read per call, so that endless empty records cannot block other streams.
@@ -276,8 +279,9 @@ impl Tls {
         }
     }
 
-    /// A client whose handshake is too long is rejected, and so is any message that needs more
-    /// memory than all sessions share.
+    /// A peer whose handshake, or handshake message, is too long is rejected. Certificates of a
+    /// server may be long; after its handshake, a client has no message that is longer than a
+    /// record.
     fn limit_handshake(&mut self, bytes: usize) -> io::Result<()> {
         let is_client = matches!(self.session, Session::Server(_));
         if self.session.is_handshaking() && is_client {
@@ -285,10 +289,11 @@ impl Tls {
         }
         let handshaking = self.session.is_handshaking();
         let too_long = handshaking && self.handshake_bytes > HANDSHAKE_BYTES;
-        if too_long || self.incoming.len() + READ_BYTES > WIRE_BYTES {
+        let most = if is_client { RECORD_WIRE_BYTES } else { WIRE_BYTES - READ_BYTES };
+        if too_long || self.incoming.len() > most {
             log::debug!(target: "tls", bytes = self.handshake_bytes; "handshake too long");
             self.shut_down();
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(TlsFault::Broken.into());
         }
         Ok(())
     }
@@ -504,15 +509,22 @@ fn fault(error: &Error) -> TlsFault {
 }
 
 #[cfg(test)]
+mod exchange;
+#[cfg(test)]
+mod forged;
+
+#[cfg(test)]
 mod tests {
     use mio::net::UnixStream;
-    use rustls::RootCertStore;
     use rustls::pki_types::PrivateKeyDer;
+    use rustls::{DEFAULT_VERSIONS, RootCertStore, SupportedProtocolVersion};
 
     use super::*;
 
     /// Configurations of both sides.
-    fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    pub(super) fn configs(
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let shown = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(shown.signing_key.serialize_der()).unwrap();
@@ -520,11 +532,11 @@ mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(chain[0].clone()).unwrap();
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider));
-        let server = server.with_protocol_versions(rustls::DEFAULT_VERSIONS).unwrap();
+        let server = server.with_protocol_versions(versions).unwrap();
         let mut server = server.with_no_client_auth().with_single_cert(chain, key).unwrap();
         server.ticketer = rustls::crypto::ring::Ticketer::new().unwrap();
         let client = ClientConfig::builder_with_provider(provider);
-        let client = client.with_protocol_versions(rustls::DEFAULT_VERSIONS).unwrap();
+        let client = client.with_protocol_versions(versions).unwrap();
         let client = client.with_root_certificates(roots).with_no_client_auth();
         (Arc::new(server), Arc::new(client))
     }
@@ -532,13 +544,13 @@ mod tests {
     /// A raw client socket and the server's session.
     fn pair() -> (UnixStream, Tls) {
         let (peer, ours) = UnixStream::pair().unwrap();
-        (peer, Tls::accept(Socket::Unix(ours), configs().0, &[]).unwrap())
+        (peer, Tls::accept(Socket::Unix(ours), configs(DEFAULT_VERSIONS).0, &[]).unwrap())
     }
 
     /// A client that has ended its handshake, and a server that has not.
     fn connected() -> (Tls, Tls) {
         let (theirs, ours) = UnixStream::pair().unwrap();
-        let (server, client) = configs();
+        let (server, client) = configs(DEFAULT_VERSIONS);
         let mut server = Tls::accept(Socket::Unix(ours), server, &[]).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let mut client = Tls::connect(Socket::Unix(theirs), client, name).unwrap();
@@ -626,9 +638,28 @@ mod tests {
             peer.write_all(&[3; 1000]).unwrap();
             said += 1000;
         }
-        let error = tls.read(&mut [0; 64]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(fault_of(&tls.read(&mut [0; 64]).unwrap_err()), Some(TlsFault::Broken));
         assert!(!tls.is_handshaking(), "it was given up");
+    }
+
+    fn fault_of(error: &io::Error) -> Option<TlsFault> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+
+    /// Regression: it was reported as "no route to the address".
+    #[test]
+    fn a_certificate_that_never_ends_violates_the_protocol() {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = configs(DEFAULT_VERSIONS).1;
+        let mut client = Tls::connect(Socket::Unix(ours), client, name).unwrap();
+        assert!(!client.handshake().unwrap());
+        let fault = (0..7).find_map(|_| {
+            peer.write_all(&[&[22, 3, 3, 0x40, 0, 11, 0, 0xff, 0xff][..], &[0; 16_380]].concat())
+                .unwrap();
+            client.handshake().err()
+        });
+        assert_eq!(fault.as_ref().and_then(fault_of), Some(TlsFault::Broken));
     }
 
     /// An early write fails with `WouldBlock`, so that the engine keeps the bytes.
