@@ -29,7 +29,10 @@ enum Kept {
     Nothing,
     /// The page in the binary. Most servers are never asked for it, and hashing and compressing it
     /// would take most of the time to start.
-    Page { since: Now, ready: OnceCell<Asset> },
+    Page {
+        since: Now,
+        ready: OnceCell<Asset>,
+    },
     Directory(BTreeMap<String, Asset>),
 }
 
