@@ -187,3 +187,100 @@ fn records_cut_anywhere_lose_and_repeat_nothing() {
         assert!(shown.is_ok(), "seed {seed}");
     }
 }
+
+/// A handshake of which one flight is damaged: whatever happens, it ends and is bounded.
+fn damaged(seed: u64) -> bool {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let version = *random.choice(rustls::ALL_VERSIONS).unwrap();
+    let (mut ours, mut theirs) = both(random.bool(), version);
+    let spoilt = random.usize(0..2);
+    let is_client = matches!(ours.tls.session, Session::Client(_));
+    for round in 0..8 {
+        while theirs.session.wants_write() {
+            theirs.session.write_tls(&mut theirs.records).unwrap();
+        }
+        let mut flight: Vec<u8> = theirs.records.drain(..).collect();
+        if round == spoilt && !flight.is_empty() {
+            spoil(&mut random, &mut flight);
+        }
+        for part in flight.chunks(some(&mut random, 20_000)) {
+            // It may have been given up.
+            let _ = theirs.socket.write_all(part);
+            let outcome = if is_client && ours.tls.session.is_handshaking() {
+                ours.tls.handshake().map(usize::from)
+            } else {
+                ours.tls.read(&mut [0; 5_000])
+            };
+            assert!(ours.tls.held_bytes() <= WIRE_BYTES);
+            match outcome {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return true,
+                _ => {}
+            }
+        }
+        let mut bytes = [0; 20_000];
+        let n = theirs.socket.read(&mut bytes).unwrap_or(0);
+        let mut rest = &bytes[..n];
+        while !rest.is_empty() && theirs.session.read_tls(&mut rest).is_ok() {
+            if theirs.session.process_new_packets().is_err() {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+fn spoil(random: &mut fastrand::Rng, flight: &mut Vec<u8>) {
+    let at = random.usize(..flight.len());
+    match random.u8(0..5) {
+        0 => flight[at] ^= 1 << random.u8(0..8),
+        1 => flight[at] = random.u8(..),
+        2 => flight.insert(at, random.u8(..)),
+        3 => drop(flight.remove(at)),
+        _ => {
+            let again = flight[at..].to_vec();
+            flight.extend_from_slice(&again);
+        }
+    }
+}
+
+#[test]
+fn damaged_handshakes_fail_and_do_not_panic() {
+    let mut failed = 0;
+    for seed in 0..150 {
+        let shown = std::panic::catch_unwind(|| damaged(seed));
+        assert!(shown.is_ok(), "seed {seed}");
+        failed += usize::from(shown.unwrap_or(false));
+    }
+    assert!(failed > 50, "{failed} of 150: little was damaged");
+}
+
+/// A server may speak first, even before the client's handshake has ended (RFC 8446 §4.4.4).
+#[test]
+fn bytes_that_come_with_the_end_of_a_handshake_are_read() {
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    let (server, client) = configs(&[&rustls::version::TLS13]);
+    let mut config = (*server).clone();
+    config.send_half_rtt_data = true;
+    let mut peer = ServerConnection::new(Arc::new(config)).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = Tls::connect(Socket::Unix(ours), client, name).unwrap();
+    let mut socket = theirs;
+    assert!(!client.handshake().unwrap());
+    peer.read_tls(&mut socket).unwrap();
+    peer.process_new_packets().unwrap();
+    peer.writer().write_all(&[7; 20_000]).unwrap();
+    peer.send_close_notify();
+    while peer.wants_write() {
+        peer.write_tls(&mut socket).unwrap();
+    }
+    while !client.handshake().unwrap() {}
+    // The event that ended the handshake causes the first read.
+    let (mut received, mut reads) = (0, 0);
+    while (reads == 0 || client.holds_more()) && received < 20_000 {
+        received += client.read(&mut [0; 1_000]).unwrap();
+        reads += 1;
+    }
+    assert_eq!(received, 20_000);
+    assert!(client.holds_more(), "the end is still to be read");
+    assert_eq!(client.read(&mut [0; 9]).unwrap(), 0);
+}
