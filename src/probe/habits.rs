@@ -38,6 +38,8 @@ pub(super) enum Cause {
     Client,
     Credentials,
     Upstream,
+    /// The far end has no room.
+    Busy,
     Buffering,
     Frames,
     Size,
@@ -463,6 +465,7 @@ fn general(cause: Cause) -> &'static str {
         Cause::Upstream => {
             "point the hop at the server's port with plain HTTP/1.1; its health check is /readyz"
         }
+        Cause::Busy => "try again when the server has room; what it says is no fault of the path",
         Cause::Buffering => {
             "look for a hop that inspects or optimizes traffic, and exclude WebSockets from it"
         }

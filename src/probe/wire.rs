@@ -8,6 +8,7 @@ use crate::outbox::{Blocks, Outbox};
 use crate::proto::frame::{self, Fault, Header, Kind, Opcode};
 use crate::proto::http::visible_ascii;
 use crate::proto::http_client::{self, Answer, Asked, Head, Limits, Request};
+use crate::proto::refusal::Refusal;
 use crate::proto::talk;
 use crate::proto::upgrade::{self, Ask, Pending, Reply};
 use crate::time;
@@ -25,6 +26,10 @@ const BODY_MAX: usize = 64 * 1024;
 /// Most bytes kept of the page with which an upgrade is refused.
 const PAGE_MAX: usize = 256;
 const LIMITS: Limits = Limits { head_bytes: 32 * 1024, body_bytes: u64::MAX };
+
+/// How a wspulse says that it has no room.
+const BUSY: [Refusal; 4] =
+    [Refusal::Full, Refusal::Draining, Refusal::Overloaded, Refusal::ProbesFull];
 
 /// What a connection is for.
 #[derive(Clone, Debug)]
@@ -50,6 +55,13 @@ impl Response {
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         let mut found = self.fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
         found.next().map(|(_, value)| value.as_str())
+    }
+
+    /// Why a wspulse has no room for this WebSocket now, in its words: that is not about the path.
+    pub(super) fn busy(&self) -> Option<&'static str> {
+        let sentences = BUSY.iter().map(|refusal| refusal.sentence());
+        let said = |sentence: &&str| self.body.starts_with(sentence.as_bytes());
+        sentences.filter(|_| self.status == Refusal::Full.status()).find(said)
     }
 
     fn note(&mut self, head: &Head<'_>) {

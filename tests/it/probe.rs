@@ -60,6 +60,8 @@ struct Case {
     /// When the probe gets no CPU, from and until.
     stopped_ms: Option<(u64, u64)>,
     interrupt_ms: Option<u64>,
+    /// Descriptors of the probe, if they are few.
+    descriptors: Option<usize>,
     /// Findings above `info`; with `|` between alternatives, of which one may be `nothing`.
     want: Vec<&'static str>,
     most_ms: u64,
@@ -82,6 +84,7 @@ impl Case {
             jitter: false,
             stopped_ms: None,
             interrupt_ms: None,
+            descriptors: None,
             want: Vec::new(),
             most_ms: 5_000,
         }
@@ -177,6 +180,9 @@ fn play_with<B: Between>(case: &Case, net: &Network, between: Option<B>) -> Outc
     let mut server = Some(Driver::new(server, FakeOs::new(net)));
     let between = between.map(|engine| Driver::new(engine, FakeOs::on(HOP, net, &[Side::Main])));
     let mut between = between;
+    if let Some(descriptors) = case.descriptors {
+        net.state().hosts[PROBE].descriptors = descriptors;
+    }
     let start_ns = net.state().now_ns;
     let mut probe = probe(case, net);
     let mut ended_ns = None;
@@ -209,7 +215,8 @@ fn play_with<B: Between>(case: &Case, net: &Network, between: Option<B>) -> Outc
         }
         if has_ended {
             ended_ns = Some(now_ns);
-            let left = 1_000 - net.state().hosts[PROBE].descriptors;
+            let all = case.descriptors.unwrap_or(1_000);
+            let left = all - net.state().hosts[PROBE].descriptors;
             // After a short write the kernel has not taken all of the last message.
             let is_exact = !interrupted && case.odds.short == 0;
             assert!(left == 0 || !is_exact, "{}: {left} connections are open", case.name);

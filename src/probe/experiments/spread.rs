@@ -1,12 +1,13 @@
 //! How many sockets open at once, how they are spread over servers, and whether a cookie decides.
 
 use super::{Experiment, finding};
-use crate::engine::Id;
+use crate::engine::{HangUp, Id};
 use crate::probe::facts::{Facts, Hello, shown};
 use crate::probe::habits::Cause;
 use crate::probe::report::{Severity, Verdict};
-use crate::probe::wire::{Event, Purpose, Response};
+use crate::probe::wire::{Event, Failure, Purpose, Response};
 use crate::probe::{Cx, Plan};
+use crate::proto::refusal::Refusal;
 
 /// Sockets that bring back the cookie.
 const WITH_COOKIE: usize = 8;
@@ -14,6 +15,8 @@ const WITH_COOKIE: usize = 8;
 const CHI_SQUARED: [f64; 12] =
     [10.83, 13.82, 16.27, 18.47, 20.52, 22.46, 24.32, 26.12, 27.88, 29.59, 31.26, 32.91];
 const LIMIT_MS: u64 = 8_000;
+const EXHAUSTED: &str = "no local port or descriptor is left here (ulimit -n)";
+const OTHERS: &str = "the far end has no room for more sockets that count";
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -35,6 +38,8 @@ enum State {
     /// It is open; the server names itself in its first message or not at all.
     Open(Option<String>),
     Refused(String),
+    /// It could not be tried, for a reason that is not the path's.
+    Untried(&'static str),
 }
 
 impl Spread {
@@ -71,7 +76,7 @@ impl Spread {
             sockets.iter().all(|socket| match &socket.state {
                 State::Opening => false,
                 State::Open(name) => name.is_some() || !wants_name,
-                State::Refused(_) => true,
+                State::Refused(_) | State::Untried(_) => true,
             })
         };
         if !settled(&self.plain) || !settled(&self.with_cookie) {
@@ -131,7 +136,12 @@ impl Experiment for Spread {
                 None => return,
             },
             Event::Answered(response) => {
-                self.set(id, State::Refused(response.status.to_string()));
+                let why = response.busy().filter(|why| *why == Refusal::ProbesFull.sentence());
+                let refused = || State::Refused(response.status.to_string());
+                self.set(id, why.map_or_else(refused, |_| State::Untried(OTHERS)));
+            }
+            Event::Failed(Failure::Connect(HangUp::Exhausted), _) => {
+                self.set(id, State::Untried(EXHAUSTED));
             }
             Event::Failed(failure, _) => self.set(id, State::Refused(failure.to_string())),
             _ => return,
@@ -156,8 +166,14 @@ impl Experiment for Spread {
         verdict.figure("servers", servers.len());
         let refused = self.plain.iter().find_map(|socket| match &socket.state {
             State::Refused(why) => Some(why),
-            State::Opening | State::Open(_) => None,
+            State::Opening | State::Open(_) | State::Untried(_) => None,
         });
+        let untried = self.plain.iter().find_map(|socket| match socket.state {
+            State::Untried(why) => Some(why),
+            State::Opening | State::Open(_) | State::Refused(_) => None,
+        });
+        verdict.unknown =
+            untried.map(|why| format!("only {open} of {} opened: {why}", plan.sockets));
         if let Some(why) = refused {
             let said = (
                 "Not all sockets can be open at once.",

@@ -327,6 +327,14 @@ impl Upgrade {
         } else {
             (id, title, cause)
         };
+        let (id, title, cause) = match response.busy() {
+            Some(why) => {
+                seen.extend([": ", why]);
+                let title = "A wspulse answers, and has no room for this WebSocket now.";
+                ("server-busy", title, Cause::Busy)
+            }
+            None => (id, title, cause),
+        };
         let said = (title, seen);
         verdict.findings.push(finding(Severity::Error, id, said, (facts, cause)));
         verdict

@@ -1,6 +1,7 @@
 //! One thing wrong at a time, and what must be found.
 
 use wspulse::engine::{TlsFacts, TlsFault};
+use wspulse::proto::refusal::Refusal;
 
 use super::wrong::{Cut, Silence, Way, Wrong};
 use super::{Case, check, check_all};
@@ -97,6 +98,26 @@ fn probes_of_far_ends_that_push() {
     check_all(&[
         any("/echo?every=500ms", cuts(Silence::Client, Way::Fin)).finds(&["idle-server-fin"])
     ]);
+}
+
+/// What is missing here or taken by others was said to be a limit of the path.
+#[test]
+fn probes_without_room() {
+    let few = Case { descriptors: Some(40), ..Case::quick("few descriptors", Wrong::Nothing) };
+    let note = check(&few).unwrap().note("spread");
+    assert!(note.contains(" of 64 opened: no local port or descriptor is left here"), "{note}");
+    let full = Case::quick("probes of others", Wrong::LacksRoom(20));
+    let note = check(&full).unwrap().note("spread");
+    assert!(note.ends_with(" of 64 opened: the far end has no room for more sockets that count"));
+    let page = |sentence: &str| -> Wrong {
+        let length = sentence.len();
+        let head = "HTTP/1.1 503 Service Unavailable\r\nConnection: close";
+        Wrong::Answers(format!("{head}\r\nContent-Length: {length}\r\n\r\n{sentence}").leak())
+    };
+    let cases = [Refusal::Full, Refusal::Draining, Refusal::Overloaded, Refusal::ProbesFull];
+    check_all(&cases.map(|refusal| {
+        Case::quick(&format!("{refusal:?}"), page(refusal.sentence())).finds(&["server-busy"])
+    }));
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) const SERVER: usize = 1;
 /// How long a hop that collects bytes does so.
 const COLLECTED_MS: u64 = 1_000;
 const SLOW_CLOSE_MS: u64 = 3_000;
+const FULL: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 59\r\nConnection: close\r\n\r\n\
+    too many WebSockets with probe=1 are open, try again later\n";
 const HEAD_BYTES: usize = 4_096;
 const MESSAGE_BYTES: usize = 64 * 1_024;
 
@@ -159,6 +161,7 @@ impl Hop {
             Wrong::LimitsSockets(most) if open >= most => {
                 Some("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             }
+            Wrong::LacksRoom(most) if open >= most => Some(FULL),
             Wrong::RefusesPath if head.first_line().contains("probe/a%2F") => {
                 Some("HTTP/1.1 400 Bad\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             }

@@ -31,6 +31,8 @@ pub(super) enum Wrong {
     LimitsHeads,
     /// The next socket is refused.
     LimitsSockets(usize),
+    /// The same, as the far end would do it: others have the sockets.
+    LacksRoom(usize),
     /// Removes this field from requests.
     LosesThere(&'static str),
     /// Removes it from responses.
