@@ -4,16 +4,19 @@ use super::{Experiment, finding};
 use crate::behaviours;
 use crate::engine::Id;
 use crate::outbox::Blocks;
-use crate::probe::facts::{Facts, Hello};
+use crate::probe::facts::{Facts, Hello, shown_ns};
 use crate::probe::habits::Cause;
 use crate::probe::report::{Severity, Verdict};
 use crate::probe::wire::Event;
 use crate::probe::{Cx, Plan, Shared};
 use crate::proto::deflate::{self, Agreed, Codec, Inflated, Level, WINDOW_BITS_MAX};
 use crate::proto::frame::Kind;
+use crate::time;
 
 const OFFER: &str = "permessage-deflate; client_no_context_takeover; server_no_context_takeover";
+/// How long to wait, beside several times what a message and its answer take.
 const LIMIT_MS: u64 = 5_000;
+const ROUND_TRIPS: u64 = 4;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -39,6 +42,11 @@ struct Far {
 
 fn text() -> Vec<u8> {
     b"the same words again and again, ".repeat(32)
+}
+
+/// How long a far end that answers so fast may take for all of it.
+fn limit_ns(facts: &Facts) -> u64 {
+    time::ms(LIMIT_MS) + ROUND_TRIPS * facts.round_trip_ns.unwrap_or_default()
 }
 
 /// A compressed frame without its header.
@@ -94,7 +102,7 @@ impl Experiment for Compression {
             OFFER.clone_into(&mut ask.extensions);
             self.sink = cx.open(crate::probe::wire::Purpose::Socket(ask));
         }
-        cx.wake_in(LIMIT_MS);
+        cx.wake_at(cx.now.mono_ns + limit_ns(&cx.shared.facts));
     }
 
     fn heard(&mut self, id: Id, event: Event, cx: &mut Cx<'_>) {
@@ -175,10 +183,14 @@ impl Experiment for Compression {
         let said = (
             "Compression is agreed on, but compressed messages do not get through.",
             match self.echoed {
-                Some(_) => "a compressed message came back damaged, or ended the connection",
-                None => "a compressed message was not answered within 5 s",
-            }
-            .to_owned(),
+                Some(_) => {
+                    "a compressed message came back damaged, or ended the connection".to_owned()
+                }
+                None => {
+                    let limit = shown_ns(limit_ns(facts));
+                    format!("a compressed message was not answered within {limit}")
+                }
+            },
         );
         let cause = (facts, Cause::Headers);
         verdict.findings.push(finding(Severity::Error, "compression-broken", said, cause));

@@ -120,6 +120,13 @@ fn probes_without_room() {
     }));
 }
 
+/// A far end that answers after 5 s was said to damage compressed messages.
+#[test]
+fn probes_of_slow_far_ends() {
+    let slow = Case { path: "/echo?delay=6s", ..Case::quick("slow", Wrong::Nothing) };
+    check_all(&[slow.within(120_000)]);
+}
+
 #[test]
 fn probes_with_options() {
     check_all(&options());
