@@ -196,8 +196,14 @@ impl Hello {
     }
 }
 
-/// Text from elsewhere, short, and without characters that could control a terminal.
+/// Text from elsewhere, short, and without characters that could control a terminal, are invisible
+/// or change the direction of what follows.
 pub(super) fn shown(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let is_plain = |c: char| {
+        let is_format = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}' | '\u{ad}');
+        !c.is_control() && !is_format
+    };
+    let plain = |c: char| if is_plain(c) { c } else { '\u{fffd}' };
     prefix(text, SHOWN_BYTES).chars().map(plain).collect()
 }

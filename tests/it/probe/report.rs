@@ -52,7 +52,8 @@ fn json(report: &Report, quick: bool) -> Result<(), String> {
 
 fn page(report: &Report) -> Result<(), String> {
     let page = report.page();
-    if let Some(c) = page.chars().find(|c| c.is_control() && *c != '\n') {
+    let is_bad = |c: &char| c.is_control() && *c != '\n' || *c == '\u{202e}';
+    if let Some(c) = page.chars().find(is_bad) {
         return Err(format!("the page contains {c:?}"));
     }
     let findings = report.findings();
