@@ -175,11 +175,12 @@ impl Experiment for Spread {
         verdict.unknown =
             untried.map(|why| format!("only {open} of {} opened: {why}", plan.sockets));
         if let Some(why) = refused {
-            let said = (
-                "Not all sockets can be open at once.",
-                format!("{open} of {} opened; another: {why}", plan.sockets),
-            );
-            let found = finding(Severity::Warning, "socket-limit", said, (facts, Cause::Sockets));
+            let (severity, id, title) = match open {
+                0 => (Severity::Error, "sockets-refused", "After the first ones no socket opens."),
+                _ => (Severity::Warning, "socket-limit", "Not all sockets can be open at once."),
+            };
+            let seen = format!("{open} of {} opened; another: {why}", plan.sockets);
+            let found = finding(severity, id, (title, seen), (facts, Cause::Sockets));
             verdict.findings.push(found);
         }
         let numbers: Vec<usize> = servers.iter().map(|(_, count)| *count).collect();

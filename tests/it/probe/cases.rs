@@ -120,6 +120,12 @@ fn probes_without_room() {
     }));
 }
 
+/// That was a warning, so the exit code was 0.
+#[test]
+fn probes_of_paths_that_stop_opening() {
+    check_all(&[Case::quick("stops", Wrong::RefusesAfter(8)).finds(&["sockets-refused"])]);
+}
+
 /// A far end that answers after 5 s was said to damage compressed messages.
 #[test]
 fn probes_of_slow_far_ends() {

@@ -161,6 +161,9 @@ impl Hop {
             Wrong::LimitsSockets(most) if open >= most => {
                 Some("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             }
+            Wrong::RefusesAfter(most) if pair >= most => {
+                Some("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            }
             Wrong::LacksRoom(most) if open >= most => Some(FULL),
             Wrong::RefusesPath if head.first_line().contains("probe/a%2F") => {
                 Some("HTTP/1.1 400 Bad\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

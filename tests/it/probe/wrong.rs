@@ -31,7 +31,9 @@ pub(super) enum Wrong {
     LimitsHeads,
     /// The next socket is refused.
     LimitsSockets(usize),
-    /// The same, as the far end would do it: others have the sockets.
+    /// Those after so many connections are refused.
+    RefusesAfter(usize),
+    /// The next socket is refused, as the far end would do it: others have the sockets.
     LacksRoom(usize),
     /// Removes this field from requests.
     LosesThere(&'static str),
