@@ -43,7 +43,10 @@ fn main() -> ExitCode {
         },
         #[cfg(feature = "tools")]
         Ok(Command::Probe(probe)) => match run::probe(*probe) {
-            Ok((code, report)) => code.max(print(&report)),
+            Ok(probed) => {
+                let code = probed.code.max(print(&probed.report));
+                probed.unwritten.map_or(code, |error| code.max(fail(&error)))
+            }
             Err(error) => fail(&error),
         },
         Ok(Command::Print(text)) => print(&text),

@@ -198,11 +198,22 @@ pub fn connect(options: options::Connect) -> Result<u8, ToolError> {
     Ok(drive_borrowed(&mut Connect::new(plan, seed(), clock::now()), kernel)?)
 }
 
-/// `wspulse probe`: returns the exit code and the report.
+/// The outcome of `wspulse probe`.
+#[derive(Debug)]
+pub struct Probed {
+    /// The exit code.
+    pub code: u8,
+    /// The report.
+    pub report: String,
+    /// Why the file of `--junit` lacks it.
+    pub unwritten: Option<ToolError>,
+}
+
+/// `wspulse probe`.
 ///
 /// # Errors
-/// When the client cannot start, or the file of `--junit` cannot be written.
-pub fn probe(options: options::Probe) -> Result<(u8, String), ToolError> {
+/// When the client cannot start, or the file of `--junit` cannot be created.
+pub fn probe(options: options::Probe) -> Result<Probed, ToolError> {
     let options::Probe { goal, mut plan, form, junit, fail_on } = options;
     if let Some(target) = targets(goal)?.into_iter().next() {
         plan.target = target;
@@ -215,14 +226,16 @@ pub fn probe(options: options::Probe) -> Result<(u8, String), ToolError> {
     let engine = Probe::new(plan, seed(), clock::now());
     let (_, engine) = drive(engine, SignalMode::Engine)?;
     let report = engine.report();
-    if let Some(path) = junit {
-        files::write(&path, report.junit().as_bytes()).map_err(ToolError::Junit)?;
-    }
+    let written = junit.map_or(Ok(()), |path| files::write(&path, report.junit().as_bytes()));
     let text = match form {
         Form::Page => report.page(),
         Form::Json => report.json(),
     };
-    Ok((report.exit_code(fail_on), text))
+    Ok(Probed {
+        code: report.exit_code(fail_on),
+        report: text,
+        unwritten: written.err().map(ToolError::Junit),
+    })
 }
 
 /// Whether the engine receives SIGTERM and SIGINT, or they keep their default action.

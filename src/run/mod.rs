@@ -7,7 +7,7 @@ mod clients;
 mod serve;
 
 pub use clients::{
-    SignalMode, ToolError, connect, drive, healthcheck, load, measure, merge, probe,
+    Probed, SignalMode, ToolError, connect, drive, healthcheck, load, measure, merge, probe,
 };
 pub use serve::{StartError, check, serve, start_logs};
 

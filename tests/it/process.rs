@@ -175,6 +175,18 @@ fn output(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, Strin
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
+/// A full disk lost the report, after more than a minute.
+#[test]
+#[cfg(feature = "tools")]
+fn a_probe_prints_its_report_although_its_file_cannot_be_written() {
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/echo", server.main);
+    let (code, page, error) = output(&["probe", &url, "--quick", "--junit", "/dev/full"], &[]);
+    assert!(page.contains("this path carries WebSockets"), "{page}");
+    assert!(error.starts_with("wspulse: --junit: cannot write /dev/full: No space"), "{error}");
+    assert_eq!(code, 1);
+}
+
 #[test]
 fn invalid_arguments_are_reported_in_one_line() {
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
