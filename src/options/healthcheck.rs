@@ -319,7 +319,7 @@ mod tests {
             ("localhost:8080", want),
             ("http://", want),
             ("http://:80", want),
-            ("http://u@h", "must not have a user or password"),
+            ("http://***@h", "must not have a user or password"),
             ("http://h/\u{e9}", "must have only visible ASCII in its path: encode the rest as %XX"),
             ("http://h/#x", "must not have a # part: write %23 for the character"),
             ("http://[::x]", want),

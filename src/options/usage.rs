@@ -1,6 +1,7 @@
 //! Errors in the arguments or the environment: one line that names the flag, the value, and what
 //! would be valid. Exit code 2.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::units::show_duration;
@@ -111,7 +112,9 @@ impl fmt::Display for Usage {
                 write!(f, "{flag} takes no value: leave {given:?} out")
             }
             Self::NotText { name } => write!(f, "{name}: the value is not UTF-8 text"),
-            Self::BadValue { name, value, why } => write!(f, "{name} {value:?}: {why}"),
+            Self::BadValue { name, value, why } => {
+                write!(f, "{name} {:?}: {why}", without_user(value))
+            }
             Self::OfPart(sentence) => f.write_str(sentence),
             Self::NeedsFaults { mount, parameter } => {
                 write!(f, "--mount {mount:?}: {parameter} needs --faults")
@@ -144,6 +147,17 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// A value without the user and the password that a URL may have.
+fn without_user(value: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = value.split_once("://") else { return Cow::Borrowed(value) };
+    // A password may have a slash that should be encoded.
+    let place = rest.find(['?', '#']).map_or(rest, |end| &rest[..end]);
+    match place.rfind('@') {
+        Some(at) => Cow::Owned(format!("{scheme}://***{}", &rest[at..])),
+        None => Cow::Borrowed(value),
+    }
+}
+
 fn unknown(f: &mut fmt::Formatter<'_>, what: &str, given: &str, near: Option<&str>) -> fmt::Result {
     write!(f, "unknown {what} {}", given.escape_debug())?;
     near.map_or(Ok(()), |near| write!(f, "; did you mean {near}?"))
@@ -173,6 +187,19 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// They end up in the logs of CI.
+    #[test]
+    fn passwords_in_urls_are_not_repeated() {
+        for (value, want) in [
+            ("ws://u:p@h/", "ws://***@h/"),
+            ("ws://u:p@q/r@h/?a@b", "ws://***@h/?a@b"),
+            ("ws://h/?user=a@b#c", "ws://h/?user=a@b#c"),
+            ("u@h", "u@h"),
+        ] {
+            assert_eq!(without_user(value), want);
+        }
+    }
 
     #[test]
     fn distances() {
