@@ -49,6 +49,11 @@ pub(crate) fn check(
     check_origin(request, &config.origins)?;
     check_token(now, request, &mount.params.token_file, &shared.tokens)?;
     let params = params(request, mount, config.faults)?;
+    // A later `probe=0` counts; without a probe there is nothing below a mount.
+    let probe = behaviours::is_probe(&params);
+    if !probe && mount.path != path {
+        return Err(Box::new(routes::not_found(view)));
+    }
     let part = shared.mount_parts[index];
     let subprotocol = choose_subprotocol(&offer, mount, &params.subprotocols).map(str::to_owned);
     let index = u16::try_from(index).map_err(|_| refuse(Refusal::NotFound))?;
@@ -61,7 +66,6 @@ pub(crate) fn check(
     if params.fault == Some(WireFault::Status503) {
         return Err(refuse(Refusal::OnPurpose));
     }
-    let probe = behaviours::is_probe(&params);
     if probe && shared.open.probes >= limits::PROBES {
         return Err(refuse(Refusal::ProbesFull));
     }
