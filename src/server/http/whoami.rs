@@ -126,6 +126,8 @@ fn headers<'r>(request: &Request<'r, '_>) -> BTreeMap<&'r str, String> {
 const KUBERNETES_BEARER: &str = "base64url.bearer.authorization.k8s.io.";
 /// Longer subprotocols are treated as tokens: the longest registered one has 36 bytes.
 const PROTOCOL_BYTES: usize = 40;
+/// The beginning of a JSON object in base64, as in a JSON web token.
+const JWT: &str = "eyJ";
 const MASK: &str = "***";
 
 /// A field or parameter whose name contains one of these is secret.
@@ -150,7 +152,7 @@ const SECRETS: [&str; 14] = [
 fn shown<'v>(name: &str, value: &'v [u8]) -> Cow<'v, str> {
     let name = name.to_ascii_lowercase();
     let value = String::from_utf8_lossy(value);
-    if is_secret(&name) {
+    if is_secret(&name) || is_credential(&value) {
         return Cow::Borrowed(MASK);
     }
     if name == "sec-websocket-protocol" {
@@ -166,7 +168,18 @@ fn shown<'v>(name: &str, value: &'v [u8]) -> Cow<'v, str> {
 fn is_secret(name: &str) -> bool {
     has_secret_word(name)
         || name.starts_with("x-amzn-oidc-")
+        || name.contains("client-cert")
+        || name.ends_with("auth")
         || (name.ends_with("-key") && name != "sec-websocket-key")
+}
+
+/// Whether it is a credential under any name, such as one that a hop adds for the server.
+fn is_credential(value: &str) -> bool {
+    let has_scheme = |scheme: &str| {
+        let start = value.get(..scheme.len()).unwrap_or_default();
+        start.eq_ignore_ascii_case(scheme) && value.len() > scheme.len()
+    };
+    value.starts_with(JWT) || has_scheme("Bearer ") || has_scheme("Basic ")
 }
 
 fn has_secret_word(name: &str) -> bool {
@@ -186,7 +199,7 @@ fn masked_protocols(list: &str) -> String {
         let is_name = names_one(item);
         masked.push(if item.starts_with(KUBERNETES_BEARER) {
             format!("{KUBERNETES_BEARER}{MASK}")
-        } else if after_name || item.len() > PROTOCOL_BYTES || item.starts_with("eyJ") {
+        } else if after_name || item.len() > PROTOCOL_BYTES || item.starts_with(JWT) {
             MASK.to_owned()
         } else if is_name {
             match item.split_once(['.', '-', '|', '!', '+', '~']) {
@@ -208,7 +221,7 @@ fn masked_url(text: &str) -> Cow<'_, str> {
     for part in text[at..].split_inclusive(['?', '#', '&', ';']) {
         let separator = part.len() - usize::from(part.ends_with(['?', '#', '&', ';']));
         match part[..separator].split_once('=') {
-            Some((name, _)) if is_secret_parameter(name) => {
+            Some((name, value)) if is_secret_parameter(name) || value.starts_with(JWT) => {
                 masked.extend([name, "=", MASK, &part[separator..]]);
             }
             Some(_) | None => masked.push_str(part),
@@ -222,7 +235,10 @@ fn is_secret_parameter(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     has_secret_word(&name)
         || name.ends_with("key")
-        || matches!(&*name, "code" | "sig" | "sign" | "pass" | "pwd" | "pw" | "auth" | "sid")
+        || matches!(
+            &*name,
+            "code" | "ticket" | "sig" | "sign" | "pass" | "pwd" | "pw" | "auth" | "sid"
+        )
 }
 
 #[cfg(test)]
@@ -240,12 +256,20 @@ mod tests {
             "X-Amzn-Oidc-Identity",
             "X-Amzn-Oidc-Accesstoken",
             "Ocp-Apim-Subscription-Key",
+            "X-Auth",
+            "X-Forwarded-Client-Cert",
+            "Ssl-Client-Cert",
         ] {
             assert_eq!(shown(name, b"abc"), MASK, "{name}");
         }
         for name in ["Host", "Sec-WebSocket-Key", "User-Agent", "Sec-WebSocket-Version"] {
             assert_eq!(shown(name, b"abc"), "abc", "{name}");
         }
+        // Hops have fields of their own for what they pass on.
+        for value in ["Bearer abc", "bearer abc", "Basic YTpi", "eyJhbGciOi.e30.x"] {
+            assert_eq!(shown("X-Upstream", value.as_bytes()), MASK, "{value}");
+        }
+        assert_eq!(shown("X-Upstream", b"bearer"), "bearer");
     }
 
     #[test]
@@ -279,6 +303,7 @@ mod tests {
             ("/?X-Amz-Signature=a&X-Amz-Date=b", "/?X-Amz-Signature=***&X-Amz-Date=b"),
             ("https://h/cb?code=a?b=c", "https://h/cb?code=***?b=c"),
             ("/?a=b=c&%zz=d", "/?a=b=c&%zz=***"),
+            ("/?ticket=a&state=eyJhbGciOi.e30.x", "/?ticket=***&state=***"),
         ] {
             assert_eq!(masked_url(text), want);
             assert_eq!(shown("Referer", text.as_bytes()), want);
