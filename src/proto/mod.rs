@@ -17,6 +17,7 @@ mod path;
 pub mod proxy_header;
 pub mod refusal;
 pub mod response;
+pub(crate) mod secrets;
 pub mod talk;
 pub mod tunnel;
 pub mod upgrade;

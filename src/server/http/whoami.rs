@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::limits;
-use crate::proto::http::{Request, percent_decoded};
+use crate::proto::http::Request;
 use crate::proto::response::Response;
+use crate::proto::secrets::{JWT, MASK, has_secret_word, masked_url};
 use crate::server::route::json;
 use crate::server::shared::View;
 
@@ -126,27 +127,6 @@ fn headers<'r>(request: &Request<'r, '_>) -> BTreeMap<&'r str, String> {
 const KUBERNETES_BEARER: &str = "base64url.bearer.authorization.k8s.io.";
 /// Longer subprotocols are treated as tokens: the longest registered one has 36 bytes.
 const PROTOCOL_BYTES: usize = 40;
-/// The beginning of a JSON object in base64, as in a JSON web token.
-const JWT: &str = "eyJ";
-const MASK: &str = "***";
-
-/// A field or parameter whose name contains one of these is secret.
-const SECRETS: [&str; 14] = [
-    "cookie",
-    "authorization",
-    "token",
-    "secret",
-    "password",
-    "passwd",
-    "credential",
-    "api-key",
-    "api_key",
-    "apikey",
-    "jwt",
-    "assertion",
-    "signature",
-    "session",
-];
 
 /// The value of a field, with secrets masked.
 fn shown<'v>(name: &str, value: &'v [u8]) -> Cow<'v, str> {
@@ -182,10 +162,6 @@ fn is_credential(value: &str) -> bool {
     value.starts_with(JWT) || has_scheme("Bearer ") || has_scheme("Basic ")
 }
 
-fn has_secret_word(name: &str) -> bool {
-    SECRETS.iter().any(|word| name.contains(word))
-}
-
 /// A page cannot set `Authorization` on a WebSocket, so tokens are sent as subprotocols: as part of
 /// one, or as the one after `bearer` or the like.
 fn masked_protocols(list: &str) -> String {
@@ -212,33 +188,6 @@ fn masked_protocols(list: &str) -> String {
         after_name = is_name && !item.starts_with(KUBERNETES_BEARER);
     }
     masked.join(", ")
-}
-
-/// Masks secrets in the query of a URL or request target; names are kept.
-fn masked_url(text: &str) -> Cow<'_, str> {
-    let Some(at) = text.find(['?', '#']) else { return Cow::Borrowed(text) };
-    let mut masked = text[..at].to_owned();
-    for part in text[at..].split_inclusive(['?', '#', '&', ';']) {
-        let separator = part.len() - usize::from(part.ends_with(['?', '#', '&', ';']));
-        match part[..separator].split_once('=') {
-            Some((name, value)) if is_secret_parameter(name) || value.starts_with(JWT) => {
-                masked.extend([name, "=", MASK, &part[separator..]]);
-            }
-            Some(_) | None => masked.push_str(part),
-        }
-    }
-    Cow::Owned(masked)
-}
-
-fn is_secret_parameter(name: &str) -> bool {
-    let Some(name) = percent_decoded(name) else { return true };
-    let name = name.to_ascii_lowercase();
-    has_secret_word(&name)
-        || name.ends_with("key")
-        || matches!(
-            &*name,
-            "code" | "ticket" | "sig" | "sign" | "pass" | "pwd" | "pw" | "auth" | "sid"
-        )
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use wspulse::engine::{TlsFacts, TlsFault};
 use wspulse::proto::refusal::Refusal;
 
 use super::wrong::{Cut, Silence, Way, Wrong};
-use super::{Case, check, check_all};
+use super::{Case, Outcome, check, check_all};
 use crate::os::Odds;
 
 /// Not when the client speaks, so that its bytes do not cross the cut.
@@ -79,6 +79,18 @@ fn options() -> Vec<Case> {
         args("--any", Case::patient("", Wrong::Nothing)),
         args("--sockets 200", Case::patient("", Wrong::Nothing)),
     ]
+}
+
+/// Reports are kept where others read them.
+#[test]
+fn reports_of_probes_contain_no_tokens() {
+    let path = "/echo?access_token=hunter2&hello=1";
+    let Outcome { report, .. } =
+        check(&Case { path, ..Case::quick(path, Wrong::Nothing) }).unwrap();
+    assert!(report.json().contains("/echo?access_token=***&hello=1"), "{}", report.json());
+    for text in [report.json(), report.junit(), report.page()] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }
 
 /// A far end that pushes interrupts the silence that is to be watched: that was "silence of 8 s is
