@@ -182,14 +182,11 @@ impl Experiment for Compression {
         let mut verdict = Verdict::passed("agreed on, but does not work");
         let said = (
             "Compression is agreed on, but compressed messages do not get through.",
-            match self.echoed {
-                Some(_) => {
-                    "a compressed message came back damaged, or ended the connection".to_owned()
-                }
-                None => {
-                    let limit = shown_ns(limit_ns(facts));
-                    format!("a compressed message was not answered within {limit}")
-                }
+            if self.echoed.is_some() {
+                "a compressed message came back damaged, or ended the connection".to_owned()
+            } else {
+                let limit = shown_ns(limit_ns(facts));
+                format!("a compressed message was not answered within {limit}")
             },
         );
         let cause = (facts, Cause::Headers);
