@@ -217,7 +217,7 @@ fn damaged(seed: u64) -> bool {
                 _ => {}
             }
         }
-        let mut bytes = [0; 20_000];
+        let mut bytes = vec![0; 20_000];
         let n = theirs.socket.read(&mut bytes).unwrap_or(0);
         let mut rest = &bytes[..n];
         while !rest.is_empty() && theirs.session.read_tls(&mut rest).is_ok() {
@@ -268,7 +268,7 @@ fn bytes_that_come_with_the_end_of_a_handshake_are_read() {
     assert!(!client.handshake().unwrap());
     peer.read_tls(&mut socket).unwrap();
     peer.process_new_packets().unwrap();
-    peer.writer().write_all(&[7; 20_000]).unwrap();
+    peer.writer().write_all(&vec![7; 20_000]).unwrap();
     peer.send_close_notify();
     while peer.wants_write() {
         peer.write_tls(&mut socket).unwrap();
