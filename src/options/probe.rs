@@ -22,7 +22,8 @@ pub(super) const PAGE: Page = Page {
 URL is ws://HOST[:PORT][/PATH][?QUERY] or wss://…, of a wspulse that echoes there. It opens sockets
 side by side, compares what arrives with what was sent, and takes about 70 s; --quick 2 s.
 Ctrl-C stops early and prints what is known.",
-    foot: "Exit code: 0; 3 for findings, see --fail-on; 1 if nothing answered; 2 for a usage error.
+    foot: "Exit code: 0; 3 for findings, see --fail-on; 4 if interrupted without one; 1 if nothing
+answered; 2 for a usage error.
 Every flag has an environment variable: --patience is WSPULSE_PATIENCE. The flag wins.
 HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured.\n",
 };

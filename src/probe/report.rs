@@ -166,13 +166,16 @@ impl Report {
         all
     }
 
-    /// The exit code: 3 if a finding is at least this bad, 1 if nothing answered.
+    /// The exit code: 3 if a finding is at least this bad, 1 if nothing answered, 4 if it was
+    /// interrupted before it could know.
     #[must_use]
     pub fn exit_code(&self, fail_on: Severity) -> u8 {
-        if self.findings().iter().any(|(_, finding)| finding.severity >= fail_on) && self.reached {
-            3
-        } else {
-            u8::from(!self.reached)
+        let is_bad = self.findings().iter().any(|(_, finding)| finding.severity >= fail_on);
+        match (self.reached, is_bad) {
+            (false, _) => 1,
+            (true, true) => 3,
+            (true, false) if self.interrupted => 4,
+            (true, false) => 0,
         }
     }
 

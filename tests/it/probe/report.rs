@@ -129,6 +129,8 @@ fn exit_codes(report: &Report) -> Result<(), String> {
             1
         } else if bad {
             3
+        } else if report.json().contains("\"interrupted\":true") {
+            4
         } else {
             0
         };
