@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 
 use httparse::Header;
 
+use super::words::each;
 use crate::limits::HEAD_FIELDS;
 
 /// Space for the header fields of one head, on the caller's stack. Only those that the head has are
@@ -66,7 +67,7 @@ fn is_same(field: &str, name: &str) -> bool {
     if field.len() != name.len() {
         return false;
     }
-    let lower = |word: &[u8; 8]| u64::from_le_bytes(*word) | u64::from_le_bytes([CASE; 8]);
+    let lower = |word: &[u8; 8]| u64::from_le_bytes(*word) | each(CASE);
     let ((field_words, field_rest), (words, rest)) =
         (field.as_bytes().as_chunks(), name.as_bytes().as_chunks());
     field_words.iter().zip(words).all(|(a, b)| lower(a) == lower(b))

@@ -436,7 +436,7 @@ impl Engine for Server {
 
     fn next_deadline(&self) -> Option<u64> {
         let Shared { timers, drain, blocks, worker, faults, parts, pressure, .. } = &self.shared;
-        // It is asked in each turn: a list of all of them would take more time than the rest of it.
+        // Each turn asks for it, so it is not worth a list.
         let own = earlier(timers.next_deadline(), drain.next_deadline());
         let own = earlier(own, earlier(blocks.next_deadline(), worker.next_deadline()));
         let own = earlier(own, earlier(faults.next_deadline(), pressure.next_deadline()));
