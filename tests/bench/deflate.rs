@@ -11,6 +11,7 @@ use wspulse::load::padding;
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush};
 
 use crate::measure::{ROUNDS, cost, row};
+use crate::peers::{upgrade, upgrade_request};
 use crate::servers::{Server, on_core};
 
 const SHORT: (&str, &str) = ("64 × 20 B, compression agreed", "64 20 1 time 1500");
@@ -73,29 +74,24 @@ pub(crate) fn table_beside(beside: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-/// How many bytes the echo of each of ten equal messages has, with the frame's header.
-fn wire_bytes(server: &Server, parameters: &str) -> io::Result<[usize; 10]> {
-    let mut wire = vec![0; 2048];
-    let mut state = Deflate::new(1, false, 15);
-    let pressed = state.compress(&padding(1024), &mut wire, DeflateFlush::SyncFlush);
+/// A masked frame with this first byte, of a message that is 126 B to 64 KiB when compressed.
+fn compressed(first: u8, message: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let mut wire = vec![0; 128 * 1024];
+    let mut state = Deflate::new(level, false, 15);
+    let pressed = state.compress(message, &mut wire, DeflateFlush::SyncFlush);
     pressed.map_err(|_| io::Error::other("zlib-rs failed"))?;
     wire.truncate(state.total_out() as usize - 4);
     let length = u16::try_from(wire.len()).map_err(io::Error::other)?;
     // A mask of zeros leaves it as it is.
-    let frame = [&[0xc1, 0xfe][..], &length.to_be_bytes(), &[0; 4], &wire].concat();
+    Ok([&[first, 0xfe][..], &length.to_be_bytes(), &[0; 4], &wire].concat())
+}
+
+/// How many bytes the echo of each of ten equal messages has, with the frame's header.
+fn wire_bytes(server: &Server, parameters: &str) -> io::Result<[usize; 10]> {
+    let frame = compressed(0xc1, &padding(1024), 1)?;
     let mut stream = TcpStream::connect(server.address)?;
-    let head = format!(
-        "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Extensions: permessage-deflate{parameters}\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes())?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        answer.push(byte[0]);
-    }
+    let offer = format!("Sec-WebSocket-Extensions: permessage-deflate{parameters}\r\n");
+    upgrade(&mut stream, "/echo", &offer)?;
     let mut sizes = [0; 10];
     for size in &mut sizes {
         stream.write_all(&frame)?;
@@ -129,22 +125,13 @@ fn alone() -> io::Result<f64> {
 /// What 64 MiB of zeros in 64 KiB cost a server: its memory at most, its CPU on average.
 pub(crate) fn bombs() -> io::Result<String> {
     const BOMBS: u64 = 20;
-    let mut bomb = vec![0; 128 * 1024];
-    let mut state = Deflate::new(9, false, 15);
-    let zeros = vec![0; 64 << 20];
-    let pressed = state.compress(&zeros, &mut bomb, DeflateFlush::SyncFlush);
-    pressed.map_err(|_| io::Error::other("zlib-rs failed"))?;
-    bomb.truncate(state.total_out() as usize - 4);
-    // A mask of zeros leaves it as it is.
-    let length = u16::try_from(bomb.len()).map_err(io::Error::other)?;
-    let frame = [&[0xc2, 0xfe][..], &length.to_be_bytes(), &[0; 4], &bomb].concat();
+    let frame = compressed(0xc2, &vec![0; 64 << 20], 9)?;
     let server = Server::wspulse()?;
     let (memory, cpu) = (server.status("VmRSS")?, server.cpu_ns()?);
     for _ in 0..BOMBS {
         let mut stream = TcpStream::connect(server.address)?;
-        let head = "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                    Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+        let head = upgrade_request("/echo", offer);
         stream.write_all(&[head.as_bytes(), &frame].concat())?;
         let mut said = Vec::new();
         stream.read_to_end(&mut said)?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::measure::{ROUNDS, row};
+use crate::peers::{serve_each, upgrade};
 use crate::servers::{Server, on_core, pause};
 
 const VIEWERS: usize = 1_000;
@@ -122,7 +123,7 @@ pub(crate) fn view(address: &str, path: &str) -> io::Result<()> {
     for key in 0..VIEWERS {
         let mut stream = TcpStream::connect(address)?;
         if !path.is_empty() {
-            upgrade(&mut stream, path)?;
+            upgrade(&mut stream, path, "")?;
         }
         stream.set_nonblocking(true)?;
         let mut stream = mio::net::TcpStream::from_std(stream);
@@ -152,21 +153,6 @@ pub(crate) fn view(address: &str, path: &str) -> io::Result<()> {
             }
         }
     }
-}
-
-fn upgrade(stream: &mut TcpStream, path: &str) -> io::Result<()> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    if head.starts_with(b"HTTP/1.1 101") { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Takes the complete frames off the front.
@@ -215,16 +201,9 @@ pub(crate) fn sends(length: &str) -> io::Result<()> {
     }
 }
 
-/// An API server with one Deployment that changes all the time; a thread a connection.
+/// An API server with one Deployment that changes all the time.
 pub(crate) fn api() -> io::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    println!("{}", listener.local_addr()?);
-    for stream in listener.incoming() {
-        let stream = stream?;
-        stream.set_nodelay(true)?;
-        thread::spawn(move || answer(&stream));
-    }
-    Ok(())
+    serve_each(|stream| answer(&stream))
 }
 
 fn answer(stream: &TcpStream) -> io::Result<()> {

@@ -2,14 +2,14 @@
 //! anybody, and beside an echo: a message through the gateway is one of each.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Stdio;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
 use crate::measure::{ROUNDS, cost, median};
+use crate::peers::serve_each;
 use crate::servers::{Server, arguments, cpu_ns, free_port, on_core};
 
 const CLIENTS: usize = 64;
@@ -108,16 +108,9 @@ pub(crate) fn ask(address: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A backend that knows one answer; a thread a connection. Says on standard output where it is.
+/// A backend that knows one answer.
 pub(crate) fn serve() -> io::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    println!("{}", listener.local_addr()?);
-    for stream in listener.incoming() {
-        let stream = stream?;
-        stream.set_nodelay(true)?;
-        thread::spawn(move || answer(stream));
-    }
-    Ok(())
+    serve_each(answer)
 }
 
 fn answer(mut stream: TcpStream) -> io::Result<()> {

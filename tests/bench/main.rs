@@ -18,6 +18,8 @@ mod gateway;
 mod gateway_counts;
 mod grow;
 mod measure;
+#[cfg(any(feature = "deflate", feature = "gateway", feature = "informer", feature = "tls"))]
+mod peers;
 mod raw;
 mod servers;
 #[cfg(feature = "tls")]

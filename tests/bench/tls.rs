@@ -18,6 +18,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::counts::growth_of;
 use crate::measure::{ROUNDS, cost, row};
+use crate::peers::upgrade;
 use crate::servers::{Server, on_core};
 
 /// Concurrent clients that make full handshakes.
@@ -202,16 +203,7 @@ fn once(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<()> {
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(session, stream);
-    stream.write_all(
-        b"GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    )?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
+    upgrade(&mut stream, "/echo", "")?;
     // Masked with zeros: 20 bytes of text, then a Close with 1000.
     stream.write_all(b"\x81\x94\0\0\0\0twenty bytes of text")?;
     let (mut echo, mut close) = ([0; 22], [0; 4]);
