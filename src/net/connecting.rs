@@ -10,7 +10,7 @@ use std::time::Duration;
 use mio::{Registry, Token};
 
 use super::names::Resolver;
-use super::os::Event;
+use super::os::{Event, Interest};
 use super::socket::Socket;
 use super::tls::{Tls, Trusts};
 use crate::engine::{Alpn, Id, Now, ProxyFault, Target, Trust};
@@ -224,8 +224,9 @@ impl Connecting {
         }
         let Some((token, id)) = self.events else { return Err(io::ErrorKind::NotConnected.into()) };
         while is_due && let Some(address) = attempts.others.pop_front() {
-            let started = Socket::connect_tcp(address)
-                .and_then(|mut socket| socket.watch(registry, token).map(|_| socket));
+            let started = Socket::connect_tcp(address).and_then(|mut socket| {
+                socket.watch(registry, token, Interest::Both).map(|_| socket)
+            });
             match started {
                 Ok(socket) => {
                     if attempts.sockets.len() == ATTEMPTS_MAX {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
@@ -19,8 +19,8 @@ use super::assets::AssetReader;
 use super::connecting::Outbound;
 use super::memory::Gauge;
 use super::notify::Supervisor;
-use super::os::{Event, Os, Resolved};
-use super::socket::Listener;
+use super::os::{Event, Interest, Os, Resolved};
+use super::socket::{Listener, READS};
 use super::stream::Stream;
 use super::tls::Certificate;
 use super::{clock, files, process};
@@ -79,7 +79,7 @@ impl Kernel {
     pub(crate) fn new(duties: Duties, signals: Vec<(Signal, UnixStream)>) -> io::Result<Self> {
         let (main, admin) = (Poll::new()?, Poll::new()?);
         let nested = admin.as_raw_fd();
-        main.registry().register(&mut SourceFd(&nested), Token(ADMIN_SIDE), Interest::READABLE)?;
+        main.registry().register(&mut SourceFd(&nested), Token(ADMIN_SIDE), READS)?;
         let mut kernel = Self {
             main,
             admin,
@@ -99,12 +99,12 @@ impl Kernel {
         };
         for (number, (side, mut listener)) in duties.listeners.into_iter().enumerate() {
             let token = Token(FIRST_LISTENER + number);
-            kernel.side(side).registry().register(listener.source(), token, Interest::READABLE)?;
+            kernel.side(side).registry().register(listener.source(), token, READS)?;
             kernel.listeners.push((side, Some(listener)));
         }
         for (number, (_, pipe)) in kernel.signals.iter_mut().enumerate() {
             let token = Token(FIRST_SIGNAL + number);
-            kernel.main.registry().register(pipe, token, Interest::READABLE)?;
+            kernel.main.registry().register(pipe, token, READS)?;
         }
         Ok(kernel)
     }
@@ -114,7 +114,7 @@ impl Kernel {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let alarm = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let source = &mut SourceFd(&alarm.as_raw_fd());
-        self.main.registry().register(source, Token(ALARM), Interest::READABLE)?;
+        self.main.registry().register(source, Token(ALARM), READS)?;
         self.alarm = Some(alarm);
         Ok(self)
     }
@@ -184,6 +184,10 @@ impl Kernel {
         }
         admin
     }
+}
+
+fn token(id: Id) -> Token {
+    Token(id.key as usize | (id.generation as usize) << 32)
 }
 
 /// Drains the pipe, since a signal that arrived several times is one event. Returns whether any
@@ -341,8 +345,14 @@ impl Os for Kernel {
         }
     }
 
-    fn watch(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
-        let token = Token(id.key as usize | (id.generation as usize) << 32);
+    fn watch(
+        &mut self,
+        stream: &mut Stream,
+        side: Side,
+        id: Id,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let token = token(id);
         if let Stream::Connecting(connecting) = stream {
             if self.outbound.resolver.needs_waker() {
                 let waker = self.waker()?;
@@ -351,7 +361,7 @@ impl Os for Kernel {
             connecting.watched(token, id, clock::now(), &mut self.outbound);
         }
         let Some(socket) = stream.socket() else { return Ok(()) };
-        if socket.watch(self.side(side).registry(), token)? {
+        if socket.watch(self.side(side).registry(), token, interest)? {
             self.ready_events.push(Event::Stream {
                 id,
                 readable: true,
@@ -361,6 +371,11 @@ impl Os for Kernel {
             });
         }
         Ok(())
+    }
+
+    fn watch_writes(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
+        let Some(socket) = stream.socket() else { return Ok(()) };
+        socket.watch_writes(self.side(side).registry(), token(id))
     }
 
     fn finish(&mut self, stream: &mut Stream) {

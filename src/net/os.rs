@@ -46,6 +46,16 @@ impl Event {
     }
 }
 
+/// Which events of a stream are reported. Most streams are never blocked, and each of their state
+/// changes (opened, shut down) would wake the loop only to report that they are writable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Input and its end. [`Os::watch_writes`] adds the rest.
+    Reads,
+    /// Both directions: for a stream that is still connecting.
+    Both,
+}
+
 /// A connection to a peer. Dropping it closes it. [`Write::flush`] sends what it has buffered.
 pub trait Channel: Read + Write {
     /// Whether it is only a socket: it names no client, buffers nothing and needs no handshake.
@@ -128,7 +138,17 @@ pub trait Os {
     fn probe_peer(&mut self, _stream: &mut Self::Stream) {}
 
     /// Reports events of this stream from now on, beginning with its present state.
-    fn watch(&mut self, stream: &mut Self::Stream, side: Side, id: Id) -> io::Result<()>;
+    fn watch(
+        &mut self,
+        stream: &mut Self::Stream,
+        side: Side,
+        id: Id,
+        interest: Interest,
+    ) -> io::Result<()>;
+
+    /// Also reports when this stream can be written to: from now on, beginning with its present
+    /// state.
+    fn watch_writes(&mut self, stream: &mut Self::Stream, side: Side, id: Id) -> io::Result<()>;
 
     /// Shuts down the writing side.
     fn finish(&mut self, stream: &mut Self::Stream);

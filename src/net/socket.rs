@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::os::Interest;
 use super::proxied::Proxied;
 use super::terminal::Terminal;
 use super::unix::SocketFile;
@@ -22,6 +23,9 @@ use crate::proto::forwarded::Range;
 const PROBE_AFTER: Duration = Duration::from_secs(15);
 const PROBE_GAP: Duration = Duration::from_secs(10);
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) const READS: mio::Interest = mio::Interest::READABLE;
+const BOTH: mio::Interest = READS.add(mio::Interest::WRITABLE);
 
 /// A socket, or standard input and output.
 #[derive(Debug)]
@@ -92,15 +96,35 @@ impl Socket {
     }
 
     /// Registers it. Returns true if epoll cannot watch it, as a file: then it is always ready.
-    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<bool> {
-        let both = Interest::READABLE | Interest::WRITABLE;
+    pub(super) fn watch(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<bool> {
+        let interest = match interest {
+            Interest::Reads => READS,
+            Interest::Both => BOTH,
+        };
+        if let Self::Terminal(terminal) = self {
+            return terminal.watch(registry, token);
+        }
+        self.source().map_or(Ok(()), |source| registry.register(source, token, interest))?;
+        Ok(false)
+    }
+
+    /// After [`Interest::Reads`]: [`Interest::Both`].
+    pub(super) fn watch_writes(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.source().map_or(Ok(()), |source| registry.reregister(source, token, BOTH))
+    }
+
+    /// What epoll watches; `None` for a terminal, which has two descriptors.
+    fn source(&mut self) -> Option<&mut dyn Source> {
         match self {
-            Self::Tcp(stream) => registry.register(stream, token, both).map(|()| false),
-            Self::Proxied(proxied) => {
-                registry.register(&mut proxied.stream, token, both).map(|()| false)
-            }
-            Self::Unix(stream) => registry.register(stream, token, both).map(|()| false),
-            Self::Terminal(terminal) => terminal.watch(registry, token),
+            Self::Tcp(stream) => Some(stream),
+            Self::Proxied(proxied) => Some(&mut proxied.stream),
+            Self::Unix(stream) => Some(stream),
+            Self::Terminal(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use super::marks::Marks;
-use super::{Channel, Driver, Entry, Os, find};
+use super::{Channel, Driver, Entry, Interest, Os, find};
 use crate::engine::{Engine, HangUp, Id, Now, ProxyFault, Shortage, Side, Target, TlsFault};
 use crate::limits;
 use crate::time;
@@ -203,7 +203,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// Carries out [`Action::Connect`](crate::engine::Action::Connect).
     pub(super) fn connect(&mut self, id: Id, target: &Target) {
         let mut marks = Marks::default();
-        marks.set(Marks::CONNECTING);
+        marks.set(Marks::CONNECTING | Marks::WRITES_WATCHED);
         let begun = self.os.connect(target);
         if let Err(error) = begun.and_then(|stream| self.insert(stream, Side::Main, id, marks)) {
             self.engine.connected(self.now, id, Err(hang_up(&error)), &mut self.out);
@@ -246,7 +246,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         id: Id,
         marks: Marks,
     ) -> io::Result<()> {
-        let watched = self.os.watch(&mut stream, side, id);
+        let interest =
+            if marks.has(Marks::WRITES_WATCHED) { Interest::Both } else { Interest::Reads };
+        let watched = self.os.watch(&mut stream, side, id, interest);
         let key = id.key as usize;
         if self.streams.len() <= key {
             if self.streams.capacity() <= key {

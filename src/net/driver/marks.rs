@@ -27,6 +27,8 @@ impl Marks {
     pub(super) const CONNECTING: u16 = 256;
     /// The TLS handshake is in progress: nothing can be written yet.
     pub(super) const HANDSHAKING: u16 = 1024;
+    /// The operating system also reports when it is writable.
+    pub(super) const WRITES_WATCHED: u16 = 4096;
     /// The engine has output, which is written once the peer's end is read.
     pub(super) const RENDER: u16 = 2048;
 

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use super::os::{Channel, Event, Os};
+use super::os::{Channel, Event, Interest, Os};
 use crate::engine::{Action, Engine, File, Id, NameFault, Now, Out, Side, Source};
 use crate::limits;
 use crate::time::earlier;

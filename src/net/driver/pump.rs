@@ -165,8 +165,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
             self.engine.introduced(self.now, id, Peer::new(client));
         }
         // TLS may have to answer what it just read.
-        if entry.stream.flush().is_err() {
-            entry.marks.set(Marks::BLOCKED);
+        if entry.stream.flush().is_err() && block(entry, id, &mut self.os).is_err() {
+            self.abort(id);
+            return false;
         }
         let more = entry.stream.holds_more();
         if entry.marks.has(Marks::HANDSHAKING) || entry.stream.held_bytes() != entry.held {
@@ -231,8 +232,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
             match write(&mut entry.stream, &self.out, &self.shared, taken) {
                 Ok(Wrote { offered, taken: n }) => {
                     taken += n;
-                    if n < offered {
-                        entry.marks.set(Marks::BLOCKED);
+                    if n < offered && block(entry, id, &mut self.os).is_err() {
+                        return self.abort(id);
                     }
                 }
                 Err(_) => return self.abort(id),
@@ -316,6 +317,17 @@ impl<E: Engine, O: Os> Driver<E, O> {
         self.engine.closed(self.now, id);
         self.resume_paused_listeners(true);
     }
+}
+
+/// A write was short: an event reports when the stream is writable again.
+#[cold]
+fn block<O: Os>(entry: &mut Entry<O::Stream>, id: Id, os: &mut O) -> io::Result<()> {
+    entry.marks.set(Marks::BLOCKED);
+    if entry.marks.has(Marks::WRITES_WATCHED) {
+        return Ok(());
+    }
+    entry.marks.set(Marks::WRITES_WATCHED);
+    os.watch_writes(&mut entry.stream, entry.side, id)
 }
 
 struct Wrote {

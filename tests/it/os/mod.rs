@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use wspulse::engine::{File, Id, NameFault, Now, Peer, Roots, Side, Source, Target, TlsFacts};
-use wspulse::net::os::{Channel, Event, Os, Resolved};
+use wspulse::net::os::{Channel, Event, Interest, Os, Resolved};
 use wspulse::time;
 
 pub(crate) use network::{End, Fault, Network, Odds, OnConnect, SERVER, address};
@@ -330,11 +330,21 @@ impl Os for FakeOs {
         }
     }
 
-    fn watch(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
+    fn watch(
+        &mut self,
+        stream: &mut Stream,
+        side: Side,
+        id: Id,
+        interest: Interest,
+    ) -> io::Result<()> {
         let mut net = self.net.state();
-        net.wires[stream.wire].ends[stream.end].id = Some((id, side));
-        net.report(stream.wire, stream.end, true, true);
+        net.wires[stream.wire].ends[stream.end].watched = Some((id, side, interest));
+        net.report_state(stream.wire, stream.end);
         Ok(())
+    }
+
+    fn watch_writes(&mut self, stream: &mut Stream, side: Side, id: Id) -> io::Result<()> {
+        self.watch(stream, side, id, Interest::Both)
     }
 
     fn finish(&mut self, stream: &mut Stream) {

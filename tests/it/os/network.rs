@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use wspulse::engine::{Id, Side, Signal, TlsFacts, TlsFault};
-use wspulse::net::os::Event;
+use wspulse::net::os::{Event, Interest};
 use wspulse::rng::Rng;
 use wspulse::time;
 
@@ -110,7 +110,8 @@ pub(crate) enum End {
 pub(super) struct Endpoint {
     /// Its host. `None`: the test's.
     pub(super) host: Option<usize>,
-    pub(super) id: Option<(Id, Side)>,
+    /// What its process has epoll report.
+    pub(super) watched: Option<(Id, Side, Interest)>,
     /// Data in flight with its arrival times.
     in_flight: VecDeque<(u64, Vec<u8>)>,
     /// Bytes that its reader has not read; the test takes them.
@@ -329,7 +330,11 @@ impl State {
     pub(super) fn report(&mut self, wire: usize, end: usize, readable: bool, writable: bool) {
         let reset = self.wires[wire].reset;
         let end = &self.wires[wire].ends[end];
-        let (Some(host), Some((id, side))) = (end.host, end.id) else { return };
+        let (Some(host), Some((id, side, interest))) = (end.host, end.watched) else { return };
+        let writable = writable && interest == Interest::Both;
+        if !readable && !writable && !reset {
+            return;
+        }
         let event = Event::Stream {
             id,
             readable: readable || reset,
@@ -338,6 +343,17 @@ impl State {
             broken: reset,
         };
         self.hosts[host].events.push_back((side, event));
+    }
+
+    /// Reports the present state of an end, as epoll does when it begins to watch it.
+    pub(super) fn report_state(&mut self, wire: usize, number: usize) {
+        let end = &self.wires[wire].ends[number];
+        let readable = !end.received.is_empty() || end.fin_received;
+        let to = &mut self.wires[wire].ends[1 - number];
+        let writable = to.window > 0;
+        to.writer_waits |= !writable;
+        let writable = writable && !self.wires[wire].unanswered;
+        self.report(wire, number, readable, writable);
     }
 
     /// Delivers data that is due at one end; returns the time of the next delivery.
@@ -467,7 +483,7 @@ impl State {
                 if self.wires[wire].ends[end].host == Some(host) {
                     self.close(wire, end);
                     // Its events must not reach a later process at this host.
-                    self.wires[wire].ends[end].id = None;
+                    self.wires[wire].ends[end].watched = None;
                 }
             }
         }
