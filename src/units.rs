@@ -42,6 +42,18 @@ pub fn show_span(ns: u64) -> String {
     }
 }
 
+/// `1 message`, `2 messages`.
+#[must_use]
+pub fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A rate, with a decimal only below 100.
+#[must_use]
+pub fn per_second(rate: f64) -> String {
+    if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}
+
 /// The longest prefix of at most this many bytes.
 #[must_use]
 pub fn prefix(text: &str, most: usize) -> &str {

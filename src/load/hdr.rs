@@ -15,8 +15,6 @@ const COMPRESSED: u32 = 0x1c84_9304;
 const WORD_SIZE: u32 = 0x10;
 /// Cookie, length, normalizing offset, significant digits, lowest and highest value, ratio.
 const HEADER_BYTES: usize = 40;
-/// More counts than this are no measurement: JSON numbers are not exact beyond it.
-pub(super) const COUNT_MAX: u64 = 1 << 53;
 
 /// The header after its length: everything about the buckets.
 fn shape() -> [u8; HEADER_BYTES - 8] {
@@ -166,6 +164,7 @@ fn adler32(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::histogram::COUNT_MAX;
     use crate::rng::Rng;
 
     fn filled(rng: &mut Rng, values: u64) -> Histogram {

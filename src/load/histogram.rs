@@ -3,14 +3,14 @@
 
 use core::fmt;
 
-use super::hdr::COUNT_MAX;
-
 /// log2 of the buckets per octave.
 const OCTAVE_BITS: u32 = 7;
 const OCTAVE: usize = 1 << OCTAVE_BITS;
 /// Up to 2^47 ns (39 hours); longer times are counted in the last bucket.
 const OCTAVES: usize = END.trailing_zeros() as usize - OCTAVE_BITS as usize;
 pub(super) const END: u64 = 1 << 47;
+/// More counts than this are no measurement: JSON numbers are not exact beyond it.
+pub(super) const COUNT_MAX: u64 = 1 << 53;
 
 /// Counts of values in nanoseconds.
 #[derive(Clone)]

@@ -4,7 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::hdr::{self, COUNT_MAX};
+use super::hdr;
+use super::histogram::COUNT_MAX;
 use super::histogram::Histogram;
 use super::report::ServerStats;
 use super::summary::{Cause, Causes, Summary};

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use super::hdr::COUNT_MAX;
+use super::histogram::COUNT_MAX;
 use super::summary::{Causes, Summary, add};
 
 /// Why a file is not a report.

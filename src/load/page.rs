@@ -6,7 +6,7 @@ use super::histogram::Histogram;
 use super::report::{Report, ServerStats};
 use super::summary::Summary;
 use crate::proto::frame::close_name;
-use crate::units::{show_duration, show_time};
+use crate::units::{counted, per_second, show_duration, show_time};
 
 /// Length of the longest bar.
 const BAR_COLUMNS: u64 = 40;
@@ -95,16 +95,6 @@ fn connections(page: &mut String, summary: &Summary) {
     if failed > 0 {
         line(page, "failed", &format!("{} never connected", counted(failed, "client")));
     }
-}
-
-/// `1 message`, `2 messages`.
-pub(super) fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// A rate, with a decimal only below 100.
-pub(super) fn per_second(rate: f64) -> String {
-    if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
 fn messages(page: &mut String, summary: &Summary) {

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::histogram::Histogram;
-use super::page::{counted, per_second};
 use super::plan::{Answers, Life, Pace, Plan, Thresholds, WhenLost};
 use super::report::{Report, ServerStats, Usage};
-use crate::units::{show_duration, show_span, show_time};
+use crate::units::{counted, per_second, show_duration, show_span, show_time};
 
 /// Shorter processing times cannot be told from the network's.
 const WORK_MIN_NS: u64 = 1_000_000;

@@ -6,12 +6,9 @@ use core::net::IpAddr;
 use serde_json::Value;
 
 use super::Plan;
-use super::habits;
-use super::report::Hop;
-pub(super) use super::report::shown_ns;
 use super::wire::Response;
 use crate::engine::{HangUp, NameFault, TlsFacts, TlsFault};
-use crate::units::prefix;
+use crate::units::{prefix, show_time};
 
 /// Most characters of a value from elsewhere that are shown.
 const SHOWN_BYTES: usize = 80;
@@ -126,56 +123,9 @@ impl Facts {
     pub(super) fn answers(&self) -> bool {
         self.round_trip_ns.is_some() || self.hello.is_some()
     }
-
-    /// The stations of the path, as far as they are known.
-    pub(super) fn path(&self, plan: &Plan) -> Vec<Hop> {
-        let mut path = vec![Hop { role: "you", name: "you".to_owned(), detail: String::new() }];
-        let mut hops: Vec<Hop> = habits::seen(self)
-            .into_iter()
-            .map(|habit| Hop {
-                role: "hop",
-                name: habit.name.to_owned(),
-                detail: if habit.is_guess(self) {
-                    "probably, or a Node.js proxy: both write field names in lower case".to_owned()
-                } else {
-                    String::new()
-                },
-            })
-            .collect();
-        if let Some(tls) = &self.tls {
-            let mut detail = tls.version.to_owned();
-            if tls.alpn.as_deref() == Some("h2") {
-                detail.push_str(", offers h2");
-            }
-            match hops.first_mut() {
-                Some(first) if first.detail.is_empty() => first.detail = detail,
-                Some(first) => first.detail = format!("{detail}, {}", first.detail),
-                None => hops.push(Hop { role: "hop", name: "TLS".to_owned(), detail }),
-            }
-        }
-        if hops.is_empty() && self.hello.as_ref().is_some_and(|hello| hello.has_hops(plan)) {
-            let name = "a hop that does not name itself".to_owned();
-            hops.push(Hop { role: "hop", name, detail: String::new() });
-        }
-        path.append(&mut hops);
-        if self.opens {
-            let name = match (&self.hello, self.response.field("x-served-by")) {
-                (Some(hello), _) => format!("wspulse {}", shown(&hello.pod)),
-                (None, Some(name)) => shown(name),
-                (None, None) => "server".to_owned(),
-            };
-            path.push(Hop { role: "server", name, detail: String::new() });
-        }
-        path
-    }
 }
 
 impl Hello {
-    /// Whether a hop has added fields to the request.
-    fn has_hops(&self, plan: &Plan) -> bool {
-        !self.added(plan).is_empty()
-    }
-
     /// Names of fields that we did not send.
     pub(super) fn added(&self, plan: &Plan) -> Vec<&str> {
         const OURS: [&str; 8] = [
@@ -206,4 +156,12 @@ pub(super) fn shown(text: &str) -> String {
     };
     let plain = |c: char| if is_plain(c) { c } else { '\u{fffd}' };
     prefix(text, SHOWN_BYTES).chars().map(plain).collect()
+}
+
+/// A time for a sentence.
+pub(super) fn shown_ns(ns: u64) -> String {
+    match ns {
+        0..10_000_000_000 => show_time(ns),
+        _ => format!("{:.0} s", ns as f64 / 1e9),
+    }
 }

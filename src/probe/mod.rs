@@ -8,6 +8,7 @@ mod experiments;
 mod facts;
 mod h2;
 mod habits;
+mod path;
 mod report;
 mod wire;
 
@@ -21,7 +22,8 @@ use crate::slab::Slab;
 use crate::time;
 use experiments::{Experiment, Wave};
 use facts::Facts;
-pub use report::{Finding, Hop, Outcome, Report, Severity, Verdict};
+pub use path::Hop;
+pub use report::{Finding, Outcome, Report, Severity, Verdict};
 use wire::{Event, Purpose, Wire};
 
 const INTERRUPTED: &str = "interrupted";

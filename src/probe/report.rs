@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::Plan;
 use super::facts::Facts;
+use super::path::{self, Hop};
 use crate::proto::secrets::masked_url;
-use crate::units::show_time;
 
 /// Incremented when a field gets another meaning or another place.
 const SCHEMA: u32 = 1;
@@ -110,17 +110,6 @@ pub struct Outcome {
     pub verdict: Verdict,
 }
 
-/// A station of the path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hop {
-    /// `you`, `hop` or `server`.
-    pub role: &'static str,
-    /// Its name.
-    pub name: String,
-    /// Further facts.
-    pub detail: String,
-}
-
 /// The outcome of a probe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
@@ -141,7 +130,7 @@ impl Report {
             // It ends up in the artifacts of CI.
             url: masked_url(&plan.url).into_owned(),
             far_end: if facts.hello.is_some() { "wspulse" } else { "other" },
-            path: facts.path(plan),
+            path: path::stations(facts, plan),
             outcomes: Vec::new(),
             interrupted: false,
             requests: 0,
@@ -370,12 +359,4 @@ fn xml(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// A time for a sentence.
-pub(super) fn shown_ns(ns: u64) -> String {
-    match ns {
-        0..10_000_000_000 => show_time(ns),
-        _ => format!("{:.0} s", ns as f64 / 1e9),
-    }
 }
