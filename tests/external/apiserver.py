@@ -41,11 +41,11 @@ class ApiServer:
     """`with` starts and stops it; `send` sends one event to the watch of the first kind. `others` has the
     items of other kinds, which do not change."""
 
-    def __init__(self, *items):
+    def __init__(self, *items, port=0):
         self.items, self.events, self.others = list(items), queue.Queue(), {}
         self.requests, self.watched = [], threading.Event()
         handler = type("Handler", (Handler,), {"api": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 

@@ -12,11 +12,11 @@ import harness
 class Terminal:
     """A program in its own pseudo-terminal."""
 
-    def __init__(self, *command):
+    def __init__(self, *command, env=os.environ):
         self.seen = ""
         self.screen, line = pty.openpty()
         self.process = harness.launch([str(part) for part in command], stdin=line, stdout=line, stderr=line,
-                                      env=os.environ | {"TERM": "dumb"}, start_new_session=True)
+                                      env={**env, "TERM": "dumb"}, start_new_session=True)
         os.close(line)
 
     def until(self, text, budget_s=5):
@@ -27,12 +27,18 @@ class Terminal:
         """The same for a pattern."""
         end = time.monotonic() + budget_s
         while not re.search(pattern, self.seen) and time.monotonic() < end:
-            if select.select([self.screen], [], [], 0.1)[0]:
-                try:
-                    self.seen += os.read(self.screen, 65536).decode(errors="replace")
-                except OSError:  # EIO: the client has gone
-                    break
+            if not self.read():
+                break
         return bool(re.search(pattern, self.seen))
+
+    def read(self, budget_s=0.1):
+        """Reads what is there, or arrives in time; False if the program has gone."""
+        if select.select([self.screen], [], [], budget_s)[0]:
+            try:
+                self.seen += os.read(self.screen, 65536).decode(errors="replace")
+            except OSError:  # EIO
+                return False
+        return True
 
     def type(self, text):
         os.write(self.screen, text.encode())
