@@ -42,7 +42,7 @@ def check(what, ok, detail=""):
         print(f"# {what}: {'ok' if ok else f'not at the first attempt: {one_line(detail)}'}", flush=True)
         return bool(ok)
     _counts["passed" if ok else "failed"] += 1
-    print(f"ok - {what}" if ok else f"not ok - {what}: {one_line(detail)}", flush=True)
+    say(f"ok - {what}" if ok else f"not ok - {what}: {one_line(detail)}")
     return bool(ok)
 
 
@@ -54,7 +54,12 @@ def equal(what, got, wanted):
 def not_run(what, why):
     """Reports a check that this machine cannot run, instead of skipping it silently."""
     _counts["not run"] += 1
-    print(f"NOT RUN - {what}: {one_line(why)}", flush=True)
+    say(f"NOT RUN - {what}: {one_line(why)}")
+
+
+def say(line):
+    """Prints a line in one piece, although other threads print."""
+    print(line + "\n", end="", flush=True)
 
 
 def one_line(text, most=600):

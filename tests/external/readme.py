@@ -158,6 +158,30 @@ def figures():
           tables > 5 and not faults, "\n".join(faults))
 
 
+def promises():
+    """Each row of SECURITY.md has a test that exists; its flags and constants exist."""
+    text, faults, count = (ROOT / "SECURITY.md").read_text(), [], 0
+    reference = (ROOT / "docs" / "REFERENCE.md").read_text() + (ROOT / "docs" / "USE.md").read_text()
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    for row in re.findall(r"^\| (.*) \|$", text, re.M):
+        promise, limit, tests = re.split(r" ?\| ", row)
+        if promise == "promise":
+            continue
+        count += 1
+        found = re.findall(r"`([^`]+)`", tests)
+        faults += [] if found else [f"{promise}: no test"]
+        for name in found:
+            path, _, test = name.partition("::")
+            there = (ROOT / path).is_file() and re.search(rf"#\[test\]\n(?:#\[.*\n)*fn {test}\(",
+                                                           re.sub("^ +", "", (ROOT / path).read_text(), flags=re.M))
+            faults += [] if there or not test and (ROOT / path).is_file() else [f"{promise}: no test {name}"]
+        for name in re.findall(r"`([^`]+)`", limit):
+            known = f"{name} " in reference or f"{name}`" in reference if name.startswith("--") \
+                else re.search(rf"const {name}\b", source)
+            faults += [] if known else [f"{promise}: no {name}"]
+    check(f"SECURITY.md: {count} promises, their limits and tests exist", count > 20 and not faults, "\n".join(faults))
+
+
 # ---- running them -------------------------------------------------------------------------------
 
 def session(found):
@@ -230,7 +254,7 @@ def one(shell, block, line, shown):
         check(f"{name}: shows {said!r}", said in output, output)
     ended = status in expected(line, output)
     if ended and status == 3:
-        print(f"# {name}: exit code 3: {one_line(output, 300)}", flush=True)
+        harness.say(f"# {name}: exit code 3: {one_line(output, 300)}")
     serves = line.rstrip().endswith("&") or re.search(r"& done$", line) or "&  " in line or status == "serves"
     if serves and ended:
         listening(shell, name, line, before)
@@ -277,6 +301,7 @@ def main():
     everything = [block for sections in found.values() for some in sections for block in some]
     section(well_formed, everything)
     section(figures)
+    section(promises)
     tried = subprocess.run([*parts.ENTER, "true"], capture_output=True, text=True)
     if tried.returncode:
         not_run("the documents' commands", f"no namespaces: {tried.stderr}")
