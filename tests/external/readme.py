@@ -202,7 +202,8 @@ def session(found):
                 stopped(shell, block, "wspulse")
             if "ingress" in block.needs:
                 shell.run(f"export WSPULSE_PATIENCE={PATIENCE_S if WHOLE or block in below else 4}s")
-            for need in block.needs:
+            # An unknown need is a failed check already.
+            for need in filter(PROVIDED.get, block.needs):
                 provide(shell, block, need, provided)
             paste(shell, block, below.get(block))
             if "ingress" in block.needs:

@@ -43,7 +43,7 @@ READS_LINES = re.compile(r"(?!.*[<|] )(wspulse connect|wscat|python -m websocket
 LONGEST = {"--duration": "2s", "--hold": "2s", "--wait": "2s", "--patience": "4s", "--messages": "1"}
 # When the ingress cuts idle sockets, and how long a probe waits whose report is compared: longer than the
 # 20 s between the pings of a server, on which the report depends.
-IDLE_S, PATIENCE_S, IDLE_SHORT_S, PATIENCE_SHORT_S = 60, 70, 40, 43
+IDLE_S, PATIENCE_S, IDLE_SHORT_S, PATIENCE_SHORT_S = 60, 70, 42, 45
 
 
 def prepare():
