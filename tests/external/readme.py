@@ -26,7 +26,7 @@ import tools
 tools.install_only()
 
 import harness
-from harness import ROOT, SCRATCH, check, equal, not_run, one_line, section
+from harness import ROOT, SCRATCH, check, not_run, one_line, section
 
 WHOLE = "--all" in sys.argv
 IDLE_S, PATIENCE_S = (parts.IDLE_S, parts.PATIENCE_S) if WHOLE else (parts.IDLE_SHORT_S, parts.PATIENCE_SHORT_S)

@@ -147,9 +147,10 @@ class Shell(Terminal):
         for number, command in re.findall(r"^\[(\d+)\][+-]?\s+Running\s+(.*)$", self.run("jobs")[1], re.M):
             if only not in command:
                 continue
-            mark = len(self.seen)
+            mark, shell = len(self.seen), os.tcgetpgrp(self.screen)
             self.type(f"fg %{number}\n")
-            self.wait(mark, lambda seen: len(seen) > 5, 2)
+            # bash prints the command before it gives the terminal away: Ctrl-C would be for bash until then.
+            harness.until(lambda: os.tcgetpgrp(self.screen) != shell, 5)
             self.type(CTRL_C)
             if (status := self.prompt(mark, 15)) not in (0, 128 + signal.SIGINT):
                 wrong.append((command, status, self.output(mark)))
