@@ -94,7 +94,11 @@ fn check(serve: Serve) -> u8 {
 fn print(text: &str) -> u8 {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => FAILED,
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            // If standard error is closed too, the exit code is the only report.
+            let _ = writeln!(io::stderr(), "wspulse: cannot write to standard output: {error}");
+            FAILED
+        }
         _ => 0,
     }
 }

@@ -3,7 +3,7 @@
 //! protocols that they speak, are in the modules of the same names.
 
 use core::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use super::seed;
@@ -152,8 +152,8 @@ pub fn measure(options: options::Load) -> Result<(u8, String), ToolError> {
     plan.progress_ms = watched.then_some(PROGRESS_MS);
     let report = load(plan.clone());
     if watched {
-        // The report replaces the progress line.
-        eprint!("\r\x1b[K");
+        // The report replaces the progress line; the terminal may have gone.
+        let _ = io::stderr().write_all(b"\r\x1b[K");
     }
     Ok(verdict(Summary::new(&url, &plan, &report?), &thresholds, form))
 }
