@@ -20,6 +20,16 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// Whether the kernel chooses the port.
+    #[must_use]
+    pub fn is_any_port(&self) -> bool {
+        match self {
+            Self::Default { port } => *port == 0,
+            Self::At(at) => at.port() == 0,
+            Self::Unix(_) => false,
+        }
+    }
+
     /// Whether only programs on this machine can connect.
     #[must_use]
     pub fn is_local(&self) -> bool {

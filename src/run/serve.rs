@@ -106,23 +106,13 @@ pub fn start_logs(style: &LogStyle) -> io::Result<()> {
 pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Result<u8, StartError> {
     let passed = passed.map_err(StartError::Passed)?;
     check_passed(&serve, &passed)?;
-    let assets = match &serve.assets {
-        Some(directory) => Assets::directory(files::read(directory).map_err(StartError::Assets)?),
-        None if serve.server.surface == Surface::Bare => Assets::none(),
-        None => Assets::embedded(clock::now()),
-    };
+    let assets = assets(&serve)?;
     let reach = reach(&serve, &passed);
     for plan in &mut serve.parts {
         plan.resolve(&files::present(&plan.paths()), reach).map_err(StartError::Part)?;
         plan.draw_from(draw);
     }
-    let tls = serve.tls.clone().map(|files| {
-        Certificate::open(
-            tls::Files { cert: files.cert, key: files.key },
-            server::PLAIN_HTTP_RESPONSE,
-        )
-    });
-    let tls = tls.transpose().map_err(StartError::Tls)?;
+    let tls = certificate(&serve)?;
     let descriptors = process::raise_descriptor_limit();
     serve.server.memory.tls_bytes = if tls.is_some() { limits::TLS_BYTES } else { 0 };
     let memory = gauge(&mut serve.server.memory.limit).map_err(StartError::Kernel)?;
@@ -154,11 +144,31 @@ pub fn serve(mut serve: Serve, passed: Result<Vec<Passed>, PassedError>) -> Resu
     Driver::new(server, kernel).run().map_err(StartError::Kernel)
 }
 
-/// Reads the settings of parts that are in files, such as a kubeconfig.
+fn assets(serve: &Serve) -> Result<Assets, StartError> {
+    Ok(match &serve.assets {
+        Some(directory) => Assets::directory(files::read(directory).map_err(StartError::Assets)?),
+        None if serve.server.surface == Surface::Bare => Assets::none(),
+        None => Assets::embedded(clock::now()),
+    })
+}
+
+fn certificate(serve: &Serve) -> Result<Option<Certificate>, StartError> {
+    let opened = serve.tls.clone().map(|files| {
+        Certificate::open(
+            tls::Files { cert: files.cert, key: files.key },
+            server::PLAIN_HTTP_RESPONSE,
+        )
+    });
+    opened.transpose().map_err(StartError::Tls)
+}
+
+/// Reads the files that the settings refer to: the certificate, the assets, a kubeconfig.
 ///
 /// # Errors
 /// Why [`serve`] could not use them.
 pub fn check(mut serve: Serve) -> Result<(), StartError> {
+    assets(&serve)?;
+    certificate(&serve)?;
     let reach = reach(&serve, &[]);
     for plan in &mut serve.parts {
         plan.check(&files::present(&plan.paths()), reach).map_err(StartError::Part)?;

@@ -273,6 +273,8 @@ fn prints_its_settings_and_checks_them() {
     assert_eq!(output(&["--check", "--listen", &address], &[]), fine);
     assert_eq!(output(&["serve", "--check"], &[]), fine);
     assert_eq!(output(&["--check", "--max-message", "huge"], &[]).0, 2);
+    // What they refer to is read.
+    assert_eq!(output(&["--check", "--assets", "/nonexistent"], &[]).0, 1);
 }
 
 #[test]

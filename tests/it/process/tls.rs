@@ -255,6 +255,8 @@ fn unusable_certificates() {
         let (code, stdout, stderr) = output(&[&LISTENERS[..], &arguments].concat(), &[]);
         assert_eq!((code, &*stdout, stderr.lines().count()), (1, "", 1), "{stderr}");
         assert!(stderr.starts_with(&format!("wspulse: {want}")), "{stderr} is not {want}");
+        let checked = output(&[&["--check"], &arguments[..]].concat(), &[]);
+        assert_eq!(checked, (code, stdout, stderr), "--check says what a start would say");
     }
     let (code, _, stderr) = output(&["--tls-cert", "x"], &[]);
     assert_eq!(code, 2);
