@@ -45,7 +45,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "wspulse.backendArgs" -}}
 {{- with .Values.backend }}
 - backend
-- --listen=[::]:{{ .port }}
+- --listen={{ $.Values.admin.address }}:{{ .port }}
 - {{ printf "--gateway=%s" (include "wspulse.callbacks" $) | quote }}
 {{- if not .gateway }}
 - --gateway-token-file=/etc/wspulse/gateway/token

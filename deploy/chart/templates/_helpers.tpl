@@ -6,7 +6,7 @@
 {{- $name := include "wspulse.name" . -}}
 {{- $both := printf "%s-%s" .Release.Name $name -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name $both -}}
-{{- .Values.fullnameOverride | default $full | trunc 57 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | default $full | trunc 55 | trimSuffix "-" -}}
 {{- end }}
 
 {{- define "wspulse.service" -}}
@@ -113,7 +113,7 @@ its default of 5 s, which must fit as well. */}}
 {{- end }}
 - --gateway-token-file=/etc/wspulse/gateway/token
 - --gateway-peer-key-file=/etc/wspulse/peers/keys
-- --gateway-peer-listen=[::]:{{ .Values.gateway.peerPort }}
+- --gateway-peer-listen={{ .Values.admin.address }}:{{ .Values.gateway.peerPort }}
 {{- end }}
 {{- range $flag, $value := .Values.config }}
 {{- range kindIs "slice" $value | ternary $value (list $value) }}
