@@ -9,6 +9,7 @@ use super::upgrade::{Flags, HasUpgradeFlags, UpgradeFlags};
 use super::values;
 use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::connect::Plan;
+use crate::proto::secrets::masked_url;
 
 pub(super) const PAGE: Page = Page {
     about: "interactive WebSocket client",
@@ -129,7 +130,7 @@ pub(super) fn parse(
     let (url, goal, ask) = draft.upgrade.settle(&url, env)?;
     let plan = Plan {
         targets: Vec::new(),
-        url: url.text,
+        url: masked_url(&url.text).into_owned(),
         ask,
         wait_ms: draft.wait_ms,
         ping_ms: draft.ping_ms,

@@ -387,11 +387,16 @@ pub(crate) fn set<T>(place: &mut T, value: Result<T, std::borrow::Cow<'static, s
 }
 
 pub(crate) fn listen(d: &mut Draft, v: &str) -> Taken {
-    values::address(v).map(|at| match at {
-        Address::Full(at) => d.serve.listen.push(Listen::At(at)),
-        Address::Unix(path) => d.serve.listen.push(Listen::Unix(path.into())),
-        Address::Port(port) => d.serve.listen.extend(every_address(port)),
-    })
+    let listen = match values::address(v)? {
+        Address::Full(at) => Listen::At(at),
+        Address::Unix(path) => Listen::Unix(path.into()),
+        Address::Port(port) => Listen::Default { port },
+    };
+    if !listen.is_any_port() && d.serve.listen.contains(&listen) {
+        return Err("is given twice: leave one out".into());
+    }
+    d.serve.listen.push(listen);
+    Ok(())
 }
 
 /// All addresses of this port: the default of the main listener.

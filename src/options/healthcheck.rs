@@ -14,6 +14,7 @@ use super::table::{Fallback, Flag, Group, Table, Takes};
 use super::values::{self, Address};
 use super::{Command, Surroundings, Usage, every_flag, flags};
 use crate::engine::Target;
+use crate::proto::secrets::masked_url;
 use crate::proto::url::{Parts, Protocol, Scheme};
 use crate::units::show_duration;
 
@@ -119,7 +120,7 @@ pub(super) fn parse(
     let roots = if words.is_empty() { Roots::Unverified } else { draft.trust.settle()? };
     let tls = endpoint.tls_name.map(|name| Tls { name, roots });
     Ok(Command::Healthcheck(Healthcheck {
-        url: format!("{}{path}", endpoint.base_url),
+        url: masked_url(&format!("{}{path}", endpoint.base_url)).into_owned(),
         goal: Goal { targets: endpoint.targets, tls },
         host: endpoint.host,
         path,

@@ -11,6 +11,7 @@ use super::{Command, Goal, Surroundings, Usage, every_flag};
 use crate::behaviours::Kind;
 use crate::load::{Answers, Life, Pace, Plan, ServerKind, Thresholds, WhenLost};
 use crate::proto::deflate::Compression;
+use crate::proto::secrets::masked_url;
 use crate::time;
 use crate::units;
 
@@ -347,7 +348,8 @@ fn settle(draft: Draft, url: &str, env: &Environment) -> Result<Load, Usage> {
         start_ms: draft.start_ms,
     };
     let (thresholds, form) = (draft.thresholds, draft.form);
-    Ok(Load { url: url.text, goal, plan, thresholds, form })
+    let url = masked_url(&url.text).into_owned();
+    Ok(Load { url, goal, plan, thresholds, form })
 }
 
 fn life(draft: &Draft) -> Result<Life, Usage> {
@@ -486,10 +488,10 @@ mod tests {
             ),
             ("ws://h --rate 1 --depth 2", "--rate and --depth exclude each other: leave one out"),
             ("ws://h --max-downtime 1s", "--max-downtime needs --reconnect"),
-            ("ws://h -H nonsense", "--header \"nonsense\": must be NAME: VALUE"),
+            ("ws://h -H nonsense", "--header \"***\": must be NAME: VALUE"),
             (
                 "ws://h -H Sec-WebSocket-Key:x",
-                "--header \"Sec-WebSocket-Key:x\": is set by the upgrade and cannot be changed",
+                "--header \"Sec-WebSocket-Key:***\": is set by the upgrade and cannot be changed",
             ),
             (
                 "ws://h --connect-to h",

@@ -26,7 +26,7 @@ impl Entry {
     fn new<D>(flag: &Flag<D>) -> Self {
         let value = match flag.takes {
             Takes::Nothing => "",
-            Takes::One(value) | Takes::Many(value) => value,
+            Takes::One(value) | Takes::Many(value) | Takes::Lines(value) => value,
         };
         Self { name: flag.name, value, help: flag.help, default: flag.default_text() }
     }

@@ -9,6 +9,7 @@ use lexopt::Arg;
 
 use super::table::{Fallback, Flag, Table, Takes, env_name, flags};
 use super::usage::{Usage, nearest};
+use crate::proto::secrets::MASK;
 
 const PREFIX: &str = "WSPULSE_";
 
@@ -108,6 +109,10 @@ impl Environment {
         let value = self.0.get(&variable)?;
         let values: Vec<String> = match takes {
             Takes::Many(_) => value.split_whitespace().map(str::to_owned).collect(),
+            Takes::Lines(_) => {
+                let lines = value.lines().map(str::trim).filter(|line| !line.is_empty());
+                lines.map(str::to_owned).collect()
+            }
             Takes::Nothing | Takes::One(_) => vec![value.clone()],
         };
         (!values.is_empty()).then(|| (Origin::Variable(variable.clone()), variable, values))
@@ -193,7 +198,7 @@ fn value(name: &str, takes: Takes, parser: &mut lexopt::Parser) -> Result<String
                 Err(Usage::NeedlessValue { flag: name, given })
             }
         },
-        Takes::One(value) | Takes::Many(value) => {
+        Takes::One(value) | Takes::Many(value) | Takes::Lines(value) => {
             let given = parser.value();
             let given = given.map_err(|_| Usage::MissingValue { flag: name.clone(), value })?;
             given.into_string().map_err(|_| Usage::NotText { name })
@@ -217,11 +222,23 @@ pub(crate) fn fill<D>(
         };
         for value in values {
             let taken = (flag.take)(&mut draft, &value);
-            taken.map_err(|why| Usage::BadValue { name: name.clone(), value, why: why.into() })?;
+            taken.map_err(|why| {
+                let secret = matches!(flag.takes, Takes::Lines(_));
+                let value = if secret { name_only(&value) } else { value };
+                Usage::BadValue { name: name.clone(), value, why: why.into() }
+            })?;
         }
         origins.push(origin);
     }
     Ok(Filled { draft, origins })
+}
+
+/// `Authorization:***`: what an error may repeat of a header field.
+fn name_only(field: &str) -> String {
+    match field.split_once(':') {
+        Some((name, _)) => format!("{name}:{MASK}"),
+        None => MASK.to_owned(),
+    }
 }
 
 fn fall_back<D>(flag: &Flag<D>, env: &Environment, draft: &mut D) -> Result<Origin, Usage> {

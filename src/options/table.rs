@@ -39,6 +39,9 @@ pub(crate) enum Takes {
     One(&'static str),
     /// A repeatable flag. Its variable separates the values by spaces.
     Many(&'static str),
+    /// The same for header fields, which may have spaces and secrets: its variable has one on each
+    /// line, and errors do not repeat their values.
+    Lines(&'static str),
 }
 
 /// The default, when neither the flag nor its variable is given.
@@ -66,7 +69,9 @@ impl<D> Flag<D> {
     pub(crate) fn usage(&self) -> String {
         match self.takes {
             Takes::Nothing => format!("--{}", self.name),
-            Takes::One(value) | Takes::Many(value) => format!("--{} {value}", self.name),
+            Takes::One(value) | Takes::Many(value) | Takes::Lines(value) => {
+                format!("--{} {value}", self.name)
+            }
         }
     }
 

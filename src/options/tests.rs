@@ -116,6 +116,15 @@ fn port_is_overridden_by_listen() {
 }
 
 #[test]
+fn an_address_is_listened_on_once() {
+    for twice in ["--listen :80 --listen :80", "--listen unix:/x --listen unix:/x"] {
+        let error = error(twice, &[]);
+        assert!(error.ends_with("is given twice: leave one out"), "{error}");
+    }
+    assert_eq!(serve("--listen :0 --listen :0", &[]).listen.len(), 2);
+}
+
+#[test]
 fn switches_in_the_environment() {
     for (value, on) in [("1", true), ("true", true), ("0", false), ("false", false)] {
         assert_eq!(serve("", &[("WSPULSE_FAULTS", value)]).server.faults, on, "{value}");
@@ -474,4 +483,22 @@ fn rows_of_the_reference() {
                health, metrics and drain; keep it private |";
     assert!(rows.lines().any(|line| line == row), "{rows}");
     assert!(rows.lines().all(|line| line.replace("\\|", "").matches('|').count() == 5));
+}
+
+#[cfg(feature = "tools")]
+#[test]
+fn secrets_are_not_repeated() {
+    const FORM: &str = "WSPULSE_HEADER \"***\": must be NAME: VALUE";
+    assert_eq!(error("connect ws://x", &[("WSPULSE_HEADER", "Bearer hush")]), FORM);
+    let url = error("connect ftp://x/?access_token=hush&a=b", &[]);
+    assert!(url.contains("access_token=***&a=b") && !url.contains("hush"), "{url}");
+    let two = [("WSPULSE_HEADER", "Authorization: Bearer hush\nX-Second: b c\n")];
+    let Ok(Command::Connect(plan)) = command("connect ws://x/?token=hush", &two) else {
+        panic!("a header in a variable")
+    };
+    let fields = &plan.plan.ask.fields;
+    let value = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, v)| &**v);
+    assert_eq!(value("Authorization"), Some("Bearer hush"));
+    assert_eq!(value("X-Second"), Some("b c"));
+    assert_eq!(plan.plan.url, "ws://x/?token=***");
 }

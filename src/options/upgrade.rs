@@ -42,7 +42,7 @@ pub(super) struct Flags<D>(PhantomData<D>);
 
 impl<D: HasUpgradeFlags + 'static> Flags<D> {
     pub(super) const ALL: &'static [Flag<D>] = &[
-        row("header", Takes::Many("NAME:VALUE"), Fallback::Off, HEADER, |d, v| {
+        row("header", Takes::Lines("NAME:VALUE"), Fallback::Off, HEADER, |d, v| {
             header(d.upgrade(), v)
         }),
         row("origin", Takes::One("ORIGIN"), Fallback::Off, ORIGIN, |d, v| origin(d.upgrade(), v)),

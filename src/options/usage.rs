@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::proto::secrets::masked_url;
 use crate::units::show_duration;
 
 /// An error in the arguments or the environment.
@@ -113,7 +114,7 @@ impl fmt::Display for Usage {
             }
             Self::NotText { name } => write!(f, "{name}: the value is not UTF-8 text"),
             Self::BadValue { name, value, why } => {
-                write!(f, "{name} {:?}: {why}", without_user(value))
+                write!(f, "{name} {:?}: {why}", masked_url(&without_user(value)))
             }
             Self::OfPart(sentence) => f.write_str(sentence),
             Self::NeedsFaults { mount, parameter } => {
