@@ -392,11 +392,15 @@ impl Informer {
         self.feed.stale(now, &reason);
         // Start over: pages of two lists cannot be combined.
         self.progress.page.clear();
-        let until_ns = now.mono_ns + time::ms(pause_ms);
         if error.may_be_credentials() {
-            self.reread_ns = self.reread_ns.min(until_ns);
+            self.reread_ns = self.reread_ns.min(now.mono_ns + time::ms(pause_ms));
         }
-        self.phase = Phase::Waiting { until_ns };
+        self.wait(now, pause_ms);
+    }
+
+    /// Connects again after this pause.
+    fn wait(&mut self, now: Now, pause_ms: u64) {
+        self.phase = Phase::Waiting { until_ns: now.mono_ns + time::ms(pause_ms) };
     }
 
     /// The watch cannot be resumed without missing changes.

@@ -140,7 +140,8 @@ impl Informer {
             }
             RequestKind::Watch => {
                 let lasted_ns = now.mono_ns.saturating_sub(exchange.since_ns);
-                if exchange.events == 0 && lasted_ns < time::ms(limits::SHORT_WATCH_MS) {
+                let is_short = lasted_ns < time::ms(limits::SHORT_WATCH_MS);
+                if exchange.events == 0 && is_short {
                     return self.stop(now, exchange, Stop::Error(Error::ShortWatch, None));
                 }
                 // Servers send a bookmark before they end a watch. One that has sent nothing may
@@ -149,6 +150,16 @@ impl Informer {
                 let lacks = self.progress.incomplete || self.feed.has_room_again();
                 if lacks || exchange.events == 0 && ran_out {
                     self.list_again();
+                }
+                // A server or proxy that ends each watch after an event must not be asked all the
+                // time; one such watch is no reason to wait.
+                let is_first = self.backoff.is_fresh();
+                if is_short {
+                    let pause_ms = self.backoff.pause_ms(&mut self.rng);
+                    if !is_first {
+                        self.steps.push_back(Step::HangUp);
+                        return self.wait(now, pause_ms);
+                    }
                 }
             }
         }

@@ -250,6 +250,37 @@ fn a_server_that_is_down_gets_few_requests() {
     assert!(asked >= 20, "{asked} in 10 minutes: too few to notice that it is back");
 }
 
+/// A server, or a proxy before it, that ends each watch after one event is not asked all the time.
+/// One such watch is continued at once.
+#[test]
+fn watches_of_one_event_wait_for_each_other() {
+    let object = r#"{"metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"5"}}"#;
+    for line in [
+        r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"7"}}}"#.to_owned(),
+        format!(r#"{{"type":"ADDED","object":{object}}}"#),
+        format!(
+            "{{\"type\":\"ADDED\",\"object\":{{}}}}\n{{\"type\":\"ADDED\",\"object\":{object}}}"
+        ),
+    ] {
+        let watch = [WATCH, &chunk(format!("{line}\n").as_bytes()), b"0\r\n\r\n"].concat();
+        let mut scripted = Scripted::new(Format::Json);
+        scripted.receive(&list(ONE), usize::MAX);
+        let (began_ns, before) = (scripted.now_ns, scripted.asked.len());
+        scripted.receive(&watch, usize::MAX);
+        assert_eq!(scripted.asked.len(), before + 1, "{line}: the first is no reason to wait");
+        while scripted.now_ns - began_ns < 600_000_000_000 && scripted.asked.len() < 1_000 {
+            let (asked, is_list) = (scripted.asked.len(), scripted.last_asked().contains("limit="));
+            let answer = if is_list { list(ONE) } else { watch.clone() };
+            scripted.receive(&answer, usize::MAX);
+            if scripted.asked.len() == asked {
+                scripted.wait();
+            }
+        }
+        let asked = scripted.asked.len();
+        assert!(asked <= 264, "{line}: {asked} requests in 10 minutes");
+    }
+}
+
 /// A half-open connection times out.
 #[test]
 fn a_silent_connection_times_out() {
