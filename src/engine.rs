@@ -281,7 +281,8 @@ pub trait Engine {
     /// Empty: paused.
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8];
 
-    /// `n` bytes were read into [`Engine::room`]. Frames are unmasked in place.
+    /// `n` bytes were read into [`Engine::room`]. Frames are unmasked in place. In between, the
+    /// engine hears nothing of this stream but who its client is and that its handshake has ended.
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out);
 
     /// Carries out [`Action::Resume`]: processes input that was held back.

@@ -183,15 +183,15 @@ impl<A: Copy> Connections for Calls<A> {
         }
     }
 
-    fn kept(&mut self, id: Id, taken: usize) {
-        if let Some(&lane) = self.lanes.get(id).filter(|_| taken == 0) {
-            self.pool.held(lane);
+    fn kept(&mut self, id: Id, taken: usize, left: usize) {
+        if let Some(&lane) = self.lanes.get(id) {
+            self.pool.held(lane, taken, left);
         }
     }
 
-    fn sent(&mut self, id: Id) {
+    fn sent(&mut self, id: Id, left: usize) {
         if let Some(&lane) = self.lanes.get(id) {
-            self.pool.sent(lane);
+            self.pool.sent(lane, left);
         }
     }
 

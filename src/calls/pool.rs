@@ -6,6 +6,7 @@
 mod connecting;
 mod reply;
 mod waiting;
+mod written;
 
 use core::net::IpAddr;
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use crate::time;
 use crate::timers::Timers;
 pub use reply::Reply;
 use waiting::Waiting;
+use written::Written;
 
 /// Repetitions of a request of which nothing was sent.
 const RETRIES_MAX: u8 = 3;
@@ -140,16 +142,6 @@ struct Busy {
     class: Class,
     written: Written,
     answer: Answer,
-}
-
-/// How much of a request may have reached the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
-    /// Nothing: [`Pool::render`] was not called.
-    No,
-    /// Nothing: it was rendered, but the kernel took no byte of it.
-    Buffered,
-    Maybe,
 }
 
 impl<A: Copy> Request<A> {
@@ -335,19 +327,20 @@ impl<A: Copy> Pool<A> {
             && busy.written == Written::No
             && let Some(request) = self.requests.find(busy.request.0)
         {
-            busy.written = Written::Maybe;
+            busy.written = Written::Whole;
             out.extend_from_slice(request.call.bytes.bytes());
         }
     }
 
-    /// The kernel has taken no byte of the rendered request; the owner buffers it.
-    pub fn held(&mut self, lane: Lane) {
-        self.set_written(lane, Written::Buffered);
+    /// The kernel took `taken` bytes of the rendered request; the owner buffers the other `left`.
+    pub fn held(&mut self, lane: Lane, taken: usize, left: usize) {
+        let written = if taken == 0 { Written::Buffered } else { Written::up_to(left) };
+        self.set_written(lane, written);
     }
 
-    /// The kernel took some of the buffered request.
-    pub fn sent(&mut self, lane: Lane) {
-        self.set_written(lane, Written::Maybe);
+    /// The kernel took some of the buffered request; `left` bytes of it are still buffered.
+    pub fn sent(&mut self, lane: Lane, left: usize) {
+        self.set_written(lane, Written::up_to(left));
     }
 
     fn set_written(&mut self, lane: Lane, written: Written) {
@@ -385,7 +378,7 @@ impl<A: Copy> Pool<A> {
             }
         };
         // A response to a half-sent request: the server would read the other half as the next one.
-        let whole = busy.written == Written::Maybe && bytes.is_empty();
+        let whole = busy.written == Written::Whole && bytes.is_empty();
         let (class, address, target) = (busy.class, connection.address, connection.target);
         self.end(id, Ok(()));
         if persistence == Persistence::KeepAlive && whole {
@@ -409,7 +402,7 @@ impl<A: Copy> Pool<A> {
                 let end = busy.answer.ended();
                 self.close(lane);
                 let Some(request) = self.requests.find_mut(id.0) else { return };
-                let is_unsent = written != Written::Maybe && request.retries < RETRIES_MAX;
+                let is_unsent = written.is_nothing() && request.retries < RETRIES_MAX;
                 let is_safe =
                     end == Err(Fault::NoAnswer) && !request.is_repeated && request.call.is_safe();
                 if is_unsent || is_safe {

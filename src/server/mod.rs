@@ -41,7 +41,7 @@ use crate::proto::response::{Delivery, Response};
 use crate::slab::Slab;
 use crate::time::{Moment, earlier};
 use config::Config;
-use conn::{Conn, Quota};
+use conn::{Conn, Place, Quota};
 use end::CloseReason;
 use ops::drain::{Phase, SignalEffect};
 use ops::pressure::MemoryStage;
@@ -58,6 +58,8 @@ pub struct Server {
     /// Output of calls that must not produce any.
     empty_out: Out,
     refusal: Vec<u8>,
+    /// Where the bytes of the current read go.
+    place: Place,
     /// Candidates for eviction, oldest first. Filled only while connections are scarce.
     arrivals: VecDeque<Id>,
 }
@@ -73,6 +75,7 @@ impl Server {
             shared: Shared::new(config, (parts, routes), assets, seed),
             empty_out: Out::default(),
             refusal: Vec::new(),
+            place: Place::FRONT,
             arrivals: VecDeque::new(),
         };
         let Shared { tokens, parts, actions, .. } = &mut server.shared;
@@ -291,12 +294,16 @@ impl Engine for Server {
 
     fn room<'a>(&'a mut self, id: Id, shared: &'a mut [u8]) -> &'a mut [u8] {
         let memory_is_short = self.shared.pressure.stage() >= MemoryStage::Short;
-        self.conns.find_mut(id).map_or(&mut [], |conn| conn.room(memory_is_short, shared))
+        let Some(conn) = self.conns.find_mut(id) else { return &mut [] };
+        let (place, room) = conn.room(memory_is_short, shared);
+        self.place = place;
+        room
     }
 
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
+        let place = self.place;
         if let Some((conn, mut cx)) = self.context(now, id, out) {
-            conn.received(n, shared, &mut cx);
+            conn.received((place, n), shared, &mut cx);
         }
         self.carry_out_admin_orders(now);
         self.check_memory(now);

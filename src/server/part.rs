@@ -183,11 +183,11 @@ pub trait Connections {
     /// Called after [`Order::Write`], to produce output.
     fn render(&mut self, _id: Id, _out: &mut Vec<u8>) {}
 
-    /// The kernel accepted only `taken` bytes of the output; the server buffers the rest.
-    fn kept(&mut self, _id: Id, _taken: usize) {}
+    /// The kernel accepted `taken` bytes of the output; the server buffers the other `left`.
+    fn kept(&mut self, _id: Id, _taken: usize, _left: usize) {}
 
-    /// The kernel accepted some of the buffered output.
-    fn sent(&mut self, _id: Id) {}
+    /// The kernel accepted some of the buffered output; `left` bytes are still buffered.
+    fn sent(&mut self, _id: Id, _left: usize) {}
 
     /// The peer closed its side, or the connection broke.
     fn ended(&mut self, now: Now, id: Id, how: HangUp);

@@ -38,6 +38,8 @@ pub(crate) struct Watched {
     pub(crate) used: Rc<Cell<u64>>,
     /// The stage of each connection after the last call.
     stages: BTreeMap<Id, &'static str>,
+    /// The stream whose room was asked for, until the next call about it.
+    reading: Option<Id>,
     /// Every change of a stage so far.
     pub(crate) transitions: BTreeSet<Transition>,
 }
@@ -60,6 +62,7 @@ impl Watched {
             most_connections: 0,
             used: Rc::default(),
             stages: BTreeMap::new(),
+            reading: None,
             transitions: BTreeSet::new(),
         }
     }
@@ -85,6 +88,12 @@ impl Watched {
         assert!(is_known(cause) || of_guard, "from {from} by {cause} to {to}");
         let cause = if is_known(cause) { cause } else { "memory" };
         self.transitions.insert((from, cause, to));
+    }
+
+    /// For every call about a stream but `received`: bytes that were read before it are lost.
+    fn hears(&mut self, id: Id) {
+        self.lives(id);
+        self.reading = self.reading.filter(|reading| *reading != id);
     }
 
     fn lives(&self, id: Id) {
@@ -146,25 +155,25 @@ impl Engine for Watched {
     }
 
     fn ready(&mut self, now: Now, id: Id) {
-        self.lives(id);
+        self.hears(id);
         self.call(|server| server.ready(now, id));
         self.note(Some(id), "ready");
     }
 
     fn held_outside(&mut self, now: Now, id: Id, bytes: usize) {
-        self.lives(id);
+        self.hears(id);
         self.held.push(bytes);
         self.call(|server| server.held_outside(now, id, bytes));
         self.note(Some(id), "input");
     }
 
     fn secured(&mut self, now: Now, id: Id, facts: &TlsFacts) {
-        self.lives(id);
+        self.hears(id);
         self.call(|server| server.secured(now, id, facts));
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
-        self.lives(id);
+        self.hears(id);
         self.call_with_output(out, |server, out| server.connected(now, id, how, out));
         self.note(Some(id), "connected");
     }
@@ -177,35 +186,39 @@ impl Engine for Watched {
         self.lives(id);
         // An earlier connection's bytes must not be read as this one's.
         shared.fill(0xee);
-        self.server.room(id, shared)
+        let room = self.server.room(id, shared);
+        self.reading = Some(id);
+        room
     }
 
     fn received(&mut self, now: Now, id: Id, n: usize, shared: &mut [u8], out: &mut Out) {
         self.lives(id);
+        let reading = self.reading.take();
+        assert_eq!(reading, Some(id), "another call came between the room and its bytes");
         self.call_with_output(out, |server, out| server.received(now, id, n, shared, out));
         self.note(Some(id), "input");
     }
 
     fn resume(&mut self, now: Now, id: Id, shared: &mut [u8], out: &mut Out) {
-        self.lives(id);
+        self.hears(id);
         self.call_with_output(out, |server, out| server.resume(now, id, shared, out));
         self.note(Some(id), "input");
     }
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp, out: &mut Out) {
-        self.lives(id);
+        self.hears(id);
         self.call_with_output(out, |server, out| server.ended(now, id, how, out));
         self.note(Some(id), "end");
     }
 
     fn hung_up(&mut self, now: Now, id: Id, out: &mut Out) {
-        self.lives(id);
+        self.hears(id);
         self.call_with_output(out, |server, out| server.hung_up(now, id, out));
         self.note(Some(id), "end");
     }
 
     fn keep(&mut self, now: Now, id: Id, shared: &[u8], out: &mut Out, taken: usize) {
-        self.lives(id);
+        self.hears(id);
         self.call_with_output(out, |server, out| server.keep(now, id, shared, out, taken));
         self.note(Some(id), "overload");
     }
@@ -215,12 +228,13 @@ impl Engine for Watched {
     }
 
     fn sent(&mut self, now: Now, id: Id, n: usize) {
-        self.lives(id);
+        self.hears(id);
         self.call(|server| server.sent(now, id, n));
         self.note(Some(id), "sent");
     }
 
     fn render(&mut self, now: Now, id: Id, out: &mut Out) {
+        self.reading = self.reading.filter(|reading| *reading != id);
         self.call_with_output(out, |server, out| server.render(now, id, out));
         self.note(Some(id), "wake");
     }

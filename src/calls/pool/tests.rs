@@ -191,7 +191,7 @@ fn only_what_cannot_have_arrived_is_repeated() {
         assert_eq!(bench.write(1), "/1");
         // The kernel's buffer was full: not sent.
         let lane = bench.lane(1);
-        bench.pool.held(lane);
+        bench.pool.held(lane, 0, 9);
         bench.ended(1, HangUp::Reset);
         bench.closed(1);
         bench.orders();
@@ -199,8 +199,8 @@ fn only_what_cannot_have_arrived_is_repeated() {
         bench.connected(key, Ok(()));
         let lane = bench.lane(key);
         bench.write(key);
-        bench.pool.held(lane);
-        bench.pool.sent(lane);
+        bench.pool.held(lane, 0, 9);
+        bench.pool.sent(lane, 8);
         bench.ended(key, HangUp::Reset);
         assert_eq!(bench.outcomes(), ends.map_or(vec![], |why| vec![(0, Err(why))]), "{method}");
     }
@@ -608,7 +608,7 @@ impl Simulation {
         let path = text.split(' ').nth(1).unwrap().to_owned();
         if closed && self.chance(50) {
             // The kernel has seen the close and takes nothing.
-            self.pool.held(lane);
+            self.pool.held(lane, 0, 9);
             return;
         }
         let written = self.written.entry(path.clone()).or_default();

@@ -114,7 +114,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
         }
         let budget = room.len();
         let read = entry.stream.read(room);
-        let more = !entry.stream.is_plain() && {
+        let is_plain = entry.stream.is_plain();
+        let more = !is_plain && {
             let broken = read.as_ref().is_err_and(|why| why.kind() != io::ErrorKind::WouldBlock);
             self.after_read(id, broken)
         };
@@ -153,6 +154,11 @@ impl<E: Engine, O: Os> Driver<E, O> {
                 (0, false)
             }
         };
+        // Not before the bytes were received: the engine may close a connection that holds much,
+        // and drop what it was about to receive.
+        if !is_plain {
+            self.report_held(id);
+        }
         self.act();
         read
     }
@@ -170,11 +176,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
             return false;
         }
         let more = entry.stream.holds_more();
-        if entry.marks.has(Marks::HANDSHAKING) || entry.stream.held_bytes() != entry.held {
-            if !broken {
-                self.finish_handshake(id);
-            }
-            self.report_held(id);
+        if entry.marks.has(Marks::HANDSHAKING) && !broken {
+            self.finish_handshake(id);
         }
         more
     }

@@ -505,12 +505,12 @@ impl Connections for GatewayPart {
         }
     }
 
-    fn kept(&mut self, id: Id, taken: usize) {
-        self.calls.kept(id, taken);
+    fn kept(&mut self, id: Id, taken: usize, left: usize) {
+        self.calls.kept(id, taken, left);
     }
 
-    fn sent(&mut self, id: Id) {
-        self.calls.sent(id);
+    fn sent(&mut self, id: Id, left: usize) {
+        self.calls.sent(id, left);
     }
 
     fn ended(&mut self, now: Now, id: Id, how: HangUp) {

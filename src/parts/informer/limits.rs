@@ -52,8 +52,8 @@ pub(super) const WATCH_S_MIN: u64 = 300;
 pub(super) const WATCH_S_MAX: u64 = 600;
 /// If the server has not ended the watch this much later, the connection is dead.
 pub(super) const WATCH_GRACE_MS: u64 = 5_000;
-/// After a shorter watch, the next one waits for the backoff: at once if it had no events, else from
-/// the second on.
+/// After a shorter watch, the next one waits for the backoff: if it had no events, or if it was not
+/// the first of them.
 pub(super) const SHORT_WATCH_MS: u64 = 1_000;
 /// Upper bound of the pause after the first failure.
 pub(super) const BACKOFF_MS_MIN: u64 = 800;

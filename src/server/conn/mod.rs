@@ -5,7 +5,7 @@ mod record;
 mod stages;
 
 pub use stages::TRANSITIONS;
-pub(crate) use stages::{LingerTimeout, Quota, Stage};
+pub(crate) use stages::{LingerTimeout, Place, Quota, Stage};
 
 use crate::engine::{Action, HangUp, Peer};
 use crate::limits;
@@ -95,29 +95,35 @@ impl Conn {
         &'a mut self,
         memory_is_short: bool,
         shared: &'a mut [u8],
-    ) -> &'a mut [u8] {
+    ) -> (Place, &'a mut [u8]) {
         if !self.is_read(memory_is_short) {
-            return &mut [];
+            return (Place::FRONT, &mut []);
         }
-        let Stage::WebSocket(socket) = &self.stage else { return shared };
+        let Stage::WebSocket(socket) = &self.stage else { return (Place::FRONT, shared) };
         let Some(unfinished) = &mut self.unfinished else {
             let most = socket.bytes_to_read().min(shared.len());
-            return &mut shared[..most];
+            return (Place::FRONT, &mut shared[..most]);
         };
         if let Some(message) = &mut unfinished.message
             && !message.spare().is_empty()
         {
-            return message.spare();
+            return (Place::Block, message.spare());
         }
         // The start of a frame, shorter than any control frame.
         let input = unfinished.input.as_ref().map_or(&[][..], Block::bytes);
-        let remnant = input.len();
-        shared[..remnant].copy_from_slice(input);
-        let end = shared.len().min(remnant + socket.bytes_to_read_mid_message());
-        &mut shared[remnant..end]
+        let behind = input.len();
+        shared[..behind].copy_from_slice(input);
+        let end = shared.len().min(behind + socket.bytes_to_read_mid_message());
+        (Place::Shared { behind }, &mut shared[behind..end])
     }
 
-    pub(crate) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
+    /// `n` bytes were read to that place.
+    pub(crate) fn received(
+        &mut self,
+        (place, n): (Place, usize),
+        shared: &mut [u8],
+        cx: &mut Cx<'_>,
+    ) {
         match &mut self.stage {
             Stage::Http(_) => match &mut self.unfinished {
                 Some(unfinished) if unfinished.input.is_some() => {
@@ -128,27 +134,28 @@ impl Conn {
                 }
                 Some(_) | None => self.receive_http(n, shared, cx),
             },
-            Stage::WebSocket(socket) => {
-                if let Some(unfinished) = self.unfinished.as_deref_mut() {
-                    let direct = unfinished.message.as_mut().is_some_and(|m| !m.spare().is_empty());
-                    if direct {
+            Stage::WebSocket(socket) => match place {
+                Place::Block => {
+                    let unfinished = self.unfinished.as_deref_mut();
+                    // Otherwise the block was dropped with what was read: the shared buffer has
+                    // bytes of another connection.
+                    if let Some(unfinished) = unfinished.filter(|it| it.message.is_some()) {
                         let outcome = socket.receive_into_block(unfinished, &mut cx.socket_cx(), n);
                         self.apply(outcome, cx);
-                        return self.after_event(cx);
                     }
                 }
-                let remnant = self
-                    .unfinished
-                    .as_mut()
-                    .and_then(|unfinished| unfinished.input.take())
-                    .map_or(0, |input| input.len());
-                let idle = self.unfinished.is_none() && socket.has_fixed_deadline();
-                self.receive_frames((0, remnant + n), shared, cx);
-                // Nothing was or is unfinished: the timer needs no update.
-                if idle && self.unfinished.is_none() && self.is_websocket() {
-                    return;
+                Place::Shared { behind } => {
+                    let idle = self.unfinished.is_none() && socket.has_fixed_deadline();
+                    if let Some(unfinished) = &mut self.unfinished {
+                        unfinished.input = None;
+                    }
+                    self.receive_frames((0, behind + n), shared, cx);
+                    // Nothing was or is unfinished: the timer needs no update.
+                    if idle && self.unfinished.is_none() && self.is_websocket() {
+                        return;
+                    }
                 }
-            }
+            },
             Stage::Upstream => {
                 if let Some(connections) = cx.shared.parts.connections(cx.part) {
                     connections.received(cx.now, cx.id, &shared[..n], &mut cx.out.bytes);
@@ -333,15 +340,15 @@ impl Conn {
     }
 
     pub(crate) fn keep_output(&mut self, shared: &[u8], taken: usize, cx: &mut Cx<'_>) {
-        let whole = cx.out.len() <= taken;
+        let unsent = cx.out.len().saturating_sub(taken);
         let unfinished = self.unfinished.get_or_insert_default();
         unfinished.outbox.keep(cx.out, shared, taken, &mut cx.shared.blocks, cx.now.mono_ns);
         if let Stage::Upstream = self.stage
             && let Some(connections) = cx.shared.parts.connections(cx.part)
         {
-            connections.kept(cx.id, taken);
+            connections.kept(cx.id, taken, unsent);
         }
-        if !whole && unfinished.stalled_since.is_none() {
+        if unsent > 0 && unfinished.stalled_since.is_none() {
             unfinished.stalled_since = Some(Moment::at(cx.now.mono_ns));
         }
         let cap = limits::output_cap(cx.shared.config.limits.max_message);
@@ -376,7 +383,7 @@ impl Conn {
         if let Stage::Upstream = self.stage
             && let Some(connections) = cx.shared.parts.connections(cx.part)
         {
-            connections.sent(cx.id);
+            connections.sent(cx.id, left);
         }
         let was_unread = cx.shared.pressure.stage() >= memory::MemoryStage::Short && left == 0;
         let has_room = before >= limits::LOW_WATER_BYTES && left < limits::LOW_WATER_BYTES;

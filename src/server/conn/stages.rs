@@ -92,6 +92,20 @@ pub(crate) enum LingerTimeout {
     Fixed,
 }
 
+/// Where the bytes of a read go, see [`Engine::room`](crate::engine::Engine::room).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The read buffer, behind this many bytes of an incomplete frame.
+    Shared { behind: usize },
+    /// The block of the current message.
+    Block,
+}
+
+impl Place {
+    /// The front of the read buffer.
+    pub(crate) const FRONT: Self = Self::Shared { behind: 0 };
+}
+
 impl Conn {
     pub(crate) fn side(&self) -> Side {
         match self.quota {

@@ -58,6 +58,8 @@ impl Attack {
                 let whole = frame(0x82, &vec![7; MIB]);
                 self.harness.net.send(wire, &whole[..self.rng.below(MIB as u64) as usize]);
             }
+            // Half a TLS record.
+            18 => self.harness.net.hold(wire, self.rng.below(80_000) as usize),
             _ => self.harness.pass(self.rng.below(200)),
         }
         self.harness.settle();

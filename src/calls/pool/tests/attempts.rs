@@ -232,3 +232,26 @@ fn a_lane_that_closes_before_its_result_is_not_counted() {
     check(&bench.pool);
     assert_eq!((bench.pool.connections(), bench.pool.cost()), (0, 0));
 }
+
+/// The server would read the rest of the request as the next one.
+#[test]
+fn a_connection_with_half_a_request_is_not_reused() {
+    for (taken, then, reused) in
+        [(5, None, false), (5, Some(2), false), (0, Some(2), false), (5, Some(0), true)]
+    {
+        let mut bench = Bench::new(RULES, "10.0.0.1");
+        bench.ask(0, call("/1", 500));
+        bench.orders();
+        bench.connected(0, Ok(()));
+        bench.write(0);
+        let lane = bench.lane(0);
+        bench.pool.held(lane, taken, 9);
+        if let Some(left) = then {
+            bench.pool.sent(lane, left);
+        }
+        bench.orders();
+        bench.answer(0, OK);
+        assert_eq!(bench.outcomes(), [(0, Ok(200))]);
+        assert_eq!(bench.orders().is_empty(), reused, "{taken} {then:?}");
+    }
+}
