@@ -25,12 +25,12 @@ tools.install_only()
 import harness
 from crowd import Crowd
 from harness import BINARY, ROOT, SCRATCH, check, equal, not_run, section, until
+from machine import Machine
 
 FOLDER = ROOT / "deploy" / "systemd"
 UNITS = ("wspulse.service", "wspulse.socket")
 MOST_EXPOSED = 1.5
 WATCHDOG_S = 5
-HERE = ["127.0.0.1"]
 PROCESS = {f"process_{what}" for what in ("open_fds", "max_fds", "resident_memory_bytes",
                                           "cpu_seconds_total", "start_time_seconds")}
 # Only the units under test, without the services that set up a machine.
@@ -97,11 +97,10 @@ def activation():
 
 # ---- run -----------------------------------------------------------------------------------------
 
-class Machine:
-    """A container whose PID 1 is systemd, with our units in it and the machine's /usr."""
+class Units(Machine):
+    """Our units alone, with the machine's /usr."""
 
     def __init__(self, name):
-        self.name, self.port = name, harness.free_port()
         tree = SCRATCH / name / "tree"
         system = tree / "etc" / "systemd" / "system"
         for folder in ("usr", "opt", "proc", "sys", "dev", "run", "tmp", "root", "var/lib"):
@@ -123,56 +122,13 @@ class Machine:
         with open(tree / "etc" / "wspulse.env", "a") as env:
             env.write("WSPULSE_FAULTS=true\nWSPULSE_LOG_FORMAT=json\n")
         shutil.copy(BINARY, tree / "opt" / "wspulse")
-        self.started(tree)
-
-    def started(self, tree):
-        steps = [podman.image_of(self.name, tree, "ENV container=podman"),
-                 podman.podman("run", "--detach", "--name", self.name, "--systemd=always",
-                               "--cap-add", "ALL", "--security-opt", "seccomp=unconfined",
-                               "--publish", f"127.0.0.1:{self.port}:8080",
-                               "--network", podman.NETWORK,
-                               "--volume", "/usr:/usr:ro", self.name, "/lib/systemd/systemd")]
-        for code, output in steps:
-            if code:
-                raise RuntimeError(output)
-        if not until(lambda: self.run("systemctl", "is-active", "default.target")[0] == 0, 20):
-            raise RuntimeError(podman.podman("logs", self.name)[1])
-
-    def run(self, *command, budget_s=30):
-        return podman.podman("exec", self.name, *command, budget_s=budget_s)
-
-    def systemctl(self, *command):
-        return self.run("systemctl", "--no-pager", *command)
-
-    def show(self, key, unit="wspulse.service"):
-        return self.systemctl("show", "--value", "--property", key, unit)[1].strip()
+        code, output = podman.image_of(name, tree, "ENV container=podman")
+        if code:
+            raise RuntimeError(output)
+        super().__init__(name, name, "--volume", "/usr:/usr:ro")
 
     def log(self):
         return self.run("cat", "/run/wspulse.log")[1]
-
-    def crowd(self, count=20):
-        crowd = Crowd(count, ("127.0.0.1", self.port), sources=HERE)
-        crowd.run_until(lambda peer: peer.end or peer.echoes, 5)
-        return crowd
-
-    def is_up(self, but="0"):
-        """Whether it is ready and its process is not `but`."""
-        up = self.show("ActiveState") == "active" and self.show("SubState") == "running"
-        return up and self.show("MainPID") not in ("0", but)
-
-    def status(self):
-        return self.systemctl("status", "wspulse.service")[1]
-
-    def launch(self, *command):
-        """Starts a `systemctl` command without waiting for it."""
-        command = [*podman.BASE, "exec", self.name, "systemctl", *command]
-        return harness.launch([str(part) for part in command])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        podman.podman("rm", "--force", "--time", "0", self.name)
 
 
 def at_work(machine):
@@ -186,7 +142,7 @@ def at_work(machine):
           machine.show("StatusText"))
     sandbox(machine)
     since = time.monotonic()
-    stopping = machine.launch("stop", "wspulse.service")
+    stopping = machine.launch("systemctl", "stop", "wspulse.service")
     crowd.run_until(lambda peer: peer.end, 10)
     stopping.wait(20)
     equal("systemctl stop: all are closed with 1001",
@@ -246,7 +202,7 @@ def by_socket(machine):
     equal("socket: 20 connections start it and are served",
           crowd.count("stage", "end"), {("echoed", None): 20})
     check("socket: started by the socket unit", machine.is_up(), machine.status())
-    restarting = machine.launch("restart", "wspulse.service")
+    restarting = machine.launch("systemctl", "restart", "wspulse.service")
     refused, asked = 0, time.monotonic()
     while restarting.poll() is None or time.monotonic() - asked < 1:
         try:
@@ -269,7 +225,7 @@ def main():
         not_run("the units under systemd", why)
         harness.finish()
     try:
-        machine = Machine("systemd")
+        machine = Units("systemd")
     except RuntimeError as error:
         not_run("the units under systemd", f"it does not start in a container here: {error}")
         harness.finish()
