@@ -13,8 +13,10 @@ target="$(printf '%s\n' "$@" | grep -m 1 -e '-linux-')" || target="$(rustc --pri
 tree() {
     kinds="$1"
     shift
-    cargo tree --locked --offline --edges "$kinds" --prefix depth --format '|{p}|{l}' "$@" \
-        | sed 's/ (\*)$//; s/ (proc-macro)//; s/^\([0-9]*\)|\([^ ]*\) v\([^ |]*\)[^|]*|/\1|\2|\3|/'
+    # In a variable first, since a failure inside a pipe would go unnoticed.
+    listed="$(cargo tree --locked --offline --edges "$kinds" --prefix depth \
+        --format '|{p}|{l}' "$@")" || exit 1
+    echo "$listed" | sed 's/ (\*)$//; s/ (proc-macro)//; s/^\([0-9]*\)|\([^ ]*\) v\([^ |]*\)[^|]*|/\1|\2|\3|/'
 }
 
 linked="$(tree normal,no-proc-macro "$@")"
