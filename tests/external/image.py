@@ -108,8 +108,11 @@ def images():
           [labels.get(key) for key in ("title", "licenses", "version")],
           ["wspulse", "MIT OR Apache-2.0", version])
     tree = files_of("wspulse:full")
-    equal("image: two files", sorted(str(path.relative_to(tree)) for path in tree.rglob("*")),
-          ["THIRD-PARTY.gz", "wspulse"])
+    equal("image: three files", sorted(str(path.relative_to(tree)) for path in tree.rglob("*")),
+          ["THIRD-PARTY.gz", "sbom.cdx.json", "wspulse"])
+    bill = json.loads((tree / "sbom.cdx.json").read_text())
+    check("image: the bill of materials names crates",
+          {"mio", "ring"} <= {part["name"] for part in bill["components"]}, bill["metadata"])
     output = gzip.decompress((tree / "THIRD-PARTY.gz").read_bytes()).decode()
     check("image: THIRD-PARTY.gz lists the linked crates",
           all(f"\n======== {who}" in output for who in ("mio ", "ring ", "the Rust standard library")),
@@ -120,7 +123,7 @@ def images():
         least_size()
     folder = SCRATCH / "ready"
     folder.mkdir()
-    for name in ("wspulse", "THIRD-PARTY.gz"):
+    for name in ("wspulse", "THIRD-PARTY.gz", "sbom.cdx.json"):
         shutil.copy(tree / name, folder)
     if build("wspulse:ready", f"--build-context=build={folder}"):
         equal("--build-context build=…: the same image with an existing binary",
