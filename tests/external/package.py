@@ -3,8 +3,7 @@
 
     tests/external/package.py
 
-cargo-deb from its registry. The package is installed, upgraded and removed in a Debian with systemd,
-which mmdebstrap makes once.
+The package is installed, upgraded and removed in a Debian with systemd, which mmdebstrap makes once.
 """
 
 import hashlib
@@ -33,6 +32,7 @@ VENV = tools.venv("sbom", ["cyclonedx-python-lib[json-validation]==11.*"])
 CARGO_DEB = tools.install("cargo-deb", "cargo-deb 3", lambda home: [
     ["cargo", "install", "--quiet", "--locked", "--root", str(home), "cargo-deb@^3"]])
 tools.apt("mmdebstrap", "mmdebstrap")
+tools.apt("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross")
 DEBIAN = tools.install("debian", "debian with systemd and curl", debian) / "debian.tar"
 podman.install()
 tools.install_only()
@@ -59,10 +59,14 @@ UNITS = ("wspulse.socket", "wspulse.service")
 PATH = {"PATH": f"{CARGO_DEB / 'bin'}:{os.environ['PATH']}"}
 HEALTHZ = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n"
 # What dpkg and the journal write for every package.
-OF_THE_SYSTEM = r"/(proc|sys|dev|run|tmp)/|/var/(log|cache)/|/var/lib/dpkg/|/var/lib/systemd/catalog"
+OF_THE_SYSTEM = (r"/(proc|sys|dev|run|tmp)/|/var/(log|cache)/|/var/lib/dpkg/|"
+                 r"/var/lib/systemd/catalog")
 
 
 def output(*command, budget_s=60, **more):
+    """Exit code, stdout and stderr; 127 if there is no such program."""
+    if shutil.which(str(command[0])) is None:
+        return 127, "", f"{command[0]}: not found"
     done = subprocess.run([str(part) for part in command], cwd=ROOT, stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=budget_s, **more)
     return done.returncode, done.stdout, done.stderr
@@ -92,6 +96,17 @@ def crate():
                            "--manifest-path", SCRATCH / name / "Cargo.toml",
                            "--target-dir", ROOT / "target", budget_s=300)
     return equal("the packaged files compile without warnings", (code, said[-500:]), (0, ""))
+
+
+def arm64():
+    """The image is also for arm64: its sources are checked, and ring's C code is compiled."""
+    target = "aarch64-unknown-linux-musl"
+    if target not in output("rustup", "target", "list", "--installed")[1].split():
+        return not_run(f"cargo check --target {target}", f"rustup target add {target}")
+    variable = f"CC_{target.replace('-', '_')}"
+    code, _, said = output("cargo", "check", "--quiet", "--locked", "--bins", "--target", target,
+                           budget_s=300, env=os.environ | {variable: "aarch64-linux-gnu-gcc"})
+    return equal(f"cargo check --target {target}", (code, said[-500:]), (0, ""))
 
 
 # ---- the bill of materials -----------------------------------------------------------------------
@@ -173,7 +188,7 @@ def digest(path):
 
 
 def versions(package):
-    """The package as 1, and as 2 and 3 with another binary; the conffile of 3 is another as well."""
+    """The package as 1, and as 2 and 3 with another binary; 3 also has another conffile."""
     folder = SCRATCH / "packages"
     folder.mkdir()
     shutil.copy(package, folder / "1.deb")
@@ -271,7 +286,7 @@ def upgrade(host, number, close_code, *options):
 
 
 def upgrades(host):
-    """The first one finds the conffile changed by the administrator, the second by the package too."""
+    """The administrator changes the conffile before the first, the package itself in the second."""
     host.run("sh", "-c", "echo WSPULSE_DRAIN_CODE=1012 >> /etc/wspulse.env")
     upgrade(host, "2", 1001)
     text = host.run("cat", "/etc/wspulse.env")[1]
@@ -333,8 +348,8 @@ def taken(host):
 
 def main():
     harness.require_binary()
-    section(crate)
-    section(bills)
+    for group in (crate, arm64, bills):
+        section(group)
     package = built()
     if not package:
         harness.finish()
