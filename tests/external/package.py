@@ -3,7 +3,7 @@
 
     tests/external/package.py
 
-The package is installed, upgraded and removed in a Debian with systemd, which mmdebstrap makes once.
+The package is installed, upgraded and removed in a Debian with systemd that mmdebstrap makes.
 """
 
 import hashlib
