@@ -46,6 +46,7 @@ ELSEWHERE = {
     "docker": "builds and starts images; image.py does so",
     "cluster": "changes a cluster; chart.py and manifests.py check the objects and start their containers",
     "systemd": "installs units on this machine; units.py does so in a container",
+    "package": "installs a package on this machine; package.py does so in a container",
     "network": "downloads and compiles; `cargo test corpora` runs the same properties",
     "minutes": "a step of .ci/run",
 }
