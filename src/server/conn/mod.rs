@@ -439,11 +439,12 @@ impl Conn {
         let Stage::Http(http) = &mut self.stage else { return };
         if let Quota::Refused(refusal) = self.quota {
             http::refuse(refusal, cx);
-            return self.linger(cx);
+            return self.linger_briefly(cx);
         }
         match http.wake(cx) {
             Wake::NotDue => {}
             Wake::Finished | Wake::IdleTimeout => self.linger(cx),
+            Wake::Refused => self.linger_briefly(cx),
             Wake::NoRequest => self.leave(cx),
             Wake::Responded => cx.act(Action::Resume(cx.id)),
             Wake::UpgradeDue => match http::decide_upgrade(cx) {
@@ -533,9 +534,18 @@ impl Conn {
 
     /// The last output is queued.
     pub(crate) fn linger(&mut self, cx: &mut Cx<'_>) {
+        self.linger_with(LingerTimeout::AfterFlush, cx);
+    }
+
+    /// The same after a refusal of a peer that has sent nothing. A TLS handshake that it never
+    /// completes keeps the refusal from being sent, and would delay an exit.
+    fn linger_briefly(&mut self, cx: &mut Cx<'_>) {
+        self.linger_with(LingerTimeout::Fixed, cx);
+    }
+
+    fn linger_with(&mut self, timeout: LingerTimeout, cx: &mut Cx<'_>) {
         self.drop_input();
         let until = Moment::after(cx.now, limits::LINGER_MS);
-        let timeout = LingerTimeout::AfterFlush;
         self.stage = Stage::Lingering { bytes: limits::LINGER_BYTES, until, timeout };
         cx.act(Action::Finish(cx.id));
     }

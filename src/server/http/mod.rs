@@ -84,6 +84,8 @@ pub(crate) enum Wake {
     NotDue,
     /// The last response is written, for example 408.
     Finished,
+    /// A 503 is written before the first byte was received.
+    Refused,
     /// The keep-alive timeout passed. A request may already be on its way.
     IdleTimeout,
     /// Not one byte was received.
@@ -301,7 +303,7 @@ impl Http {
             }
             Awaits::FirstRequestOrDrain => {
                 refuse(Refusal::Draining, cx);
-                Wake::Finished
+                Wake::Refused
             }
             Awaits::Response(_) => Wake::NotDue,
         }

@@ -142,3 +142,19 @@ fn a_handshake_in_single_bytes_ends_with_the_head_timeout() {
     }
     panic!("it may go on for ever");
 }
+
+/// Regression: the refusal of a client that never ends its handshake waited for the hard stop.
+#[test]
+fn a_silent_handshake_does_not_delay_an_exit() {
+    let (folder, authority) = (Folder::new("tls-silent"), Authority::new());
+    authority.issue(&folder, "a", 2100);
+    let drain = ["--drain-delay", "0s", "--drain-window", "0s", "--drain-timeout", "1h"];
+    let mut server = start(&folder, "a", &drain);
+    let mut half = TcpStream::connect(server.main).unwrap();
+    half.write_all(&endless_hello(12_000)).unwrap();
+    let silent = TcpStream::connect(server.main).unwrap();
+    assert!(Client::connect(server.admin).get("/healthz").starts_with("200 "));
+    server.signal("TERM");
+    assert_eq!(server.exit(), Some(0));
+    drop((half, silent));
+}
