@@ -1,25 +1,30 @@
 //! Standard input and output as one stream. Neither is made non-blocking, since that would affect
 //! every process on the terminal: each read and write polls the descriptor first.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// A writable pipe takes this much without blocking.
-const PIECE: usize = 4096;
+/// A writable pipe takes this much without blocking, and a writable terminal less.
+const PIPE_PIECE: usize = 4096;
+const TERMINAL_PIECE: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Terminal {
     input: io::Stdin,
     output: io::Stdout,
+    /// At most this much is written at a time.
+    piece: usize,
 }
 
 impl Default for Terminal {
     fn default() -> Self {
-        Self { input: io::stdin(), output: io::stdout() }
+        let (input, output) = (io::stdin(), io::stdout());
+        let piece = if output.is_terminal() { TERMINAL_PIECE } else { PIPE_PIECE };
+        Self { input, output, piece }
     }
 }
 
@@ -65,7 +70,7 @@ impl Write for Terminal {
         while written < bytes.len() {
             let rest = &bytes[written..];
             let some = ready(self.output.as_fd(), PollFlags::OUT).and_then(|()| {
-                Ok(rustix::io::write(&self.output, &rest[..rest.len().min(PIECE)])?)
+                Ok(rustix::io::write(&self.output, &rest[..rest.len().min(self.piece)])?)
             });
             match some {
                 Ok(n) => written += n,
