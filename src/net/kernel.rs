@@ -287,7 +287,9 @@ impl Os for Kernel {
     }
 
     fn refuse_one(&mut self, listener: usize, response: &[u8]) -> io::Result<()> {
-        drop(self.reserve.take().ok_or(io::ErrorKind::Other)?);
+        // If it could not be opened after the last refusal, perhaps it can be now.
+        let reserve = self.reserve.take().or_else(spare_descriptor);
+        drop(reserve.ok_or(io::ErrorKind::Other)?);
         let mut accepted = self.accept(listener);
         if let Ok((stream, _)) = &mut accepted {
             // With TLS nothing can be written before the handshake.
