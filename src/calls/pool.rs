@@ -16,7 +16,7 @@ pub use super::call::{Call, Class, Failure, Full, Lane, Order, Rules};
 use crate::engine::{HangUp, Id, NameFault, Now, Target};
 use crate::heap;
 use crate::proto::http::Persistence;
-use crate::proto::http_client::{Answer, Event, Fault};
+use crate::proto::http_client::{Answer, Asked, Event, Fault};
 use crate::slab::Slab;
 use crate::time;
 use crate::timers::Timers;
@@ -366,9 +366,11 @@ impl<A: Copy> Pool<A> {
                     self.bytes += request.reply.cost();
                 }
                 Ok(Some(Event::Body(part))) => {
-                    self.bytes -= request.reply.cost();
-                    request.reply.body.extend_from_slice(part);
-                    self.bytes += request.reply.cost();
+                    if request.call.asked != Asked::Status {
+                        self.bytes -= request.reply.cost();
+                        request.reply.body.extend_from_slice(part);
+                        self.bytes += request.reply.cost();
+                    }
                 }
                 Ok(Some(Event::End(persistence))) => break persistence,
                 Err(fault) => {

@@ -11,6 +11,7 @@ use crate::behaviours::Sockets;
 use crate::calls::{Calls, RULES};
 use crate::engine::{File, Id, NameFault, Now};
 use crate::proto::http::Method;
+use crate::proto::refusal::Refusal;
 use crate::proto::response::Response;
 use crate::server::part::{Connections, Order, Part, PartRequest};
 use crate::server::{Deferred, Metric, MetricKind, Page, Reply, Route, ServedOn};
@@ -75,6 +76,7 @@ pub fn new(plan: Plan, seed: u64) -> Box<dyn Part> {
         begun: false,
         calls: Calls::new(RULES),
         orders: VecDeque::new(),
+        memory_is_short: false,
     })
 }
 
@@ -85,6 +87,7 @@ struct Service {
     begun: bool,
     calls: Calls<Ask>,
     orders: VecDeque<Order>,
+    memory_is_short: bool,
 }
 
 impl Service {
@@ -136,6 +139,11 @@ impl Service {
             Ok(body) => body,
             Err(refusal) => return Reply::Now(Response::refusal(refusal)),
         };
+        // What is in hand is held by no connection, so that closing some would not help.
+        if self.memory_is_short {
+            let response = Response::refusal(Refusal::Overloaded);
+            return Reply::Now(response.with("Retry-After", asked.retry_after()));
+        }
         let named = asked.request.value("connectionid");
         match self.backend.posted(asked.now, asked.id, named, body) {
             Ok(Taken::Pending) => Reply::Later { after_ms: PATIENCE_MS, what: Deferred::Part },
@@ -270,6 +278,10 @@ impl Part for Service {
             self.turn(now);
         }
         self.orders.pop_front()
+    }
+
+    fn memory_changed(&mut self, is_short: bool) {
+        self.memory_is_short = is_short;
     }
 
     fn cost(&self) -> usize {
