@@ -12,7 +12,7 @@ use crate::engine::{Action, HangUp, Id, Now, Out, Target};
 use crate::load::ConnectError;
 use crate::outbox::Outbox;
 use crate::proto::frame::{Kind, close_name};
-use crate::proto::talk::{self, Heard, Hearing};
+use crate::proto::talk::{self, Heard, Hearing, Pongs};
 use crate::proto::upgrade::{Ask, Opened, Pending, Reply};
 use crate::rng::Rng;
 use crate::time;
@@ -66,6 +66,7 @@ pub struct Connect {
     /// Bytes that the streams have not accepted yet.
     to_terminal: Outbox,
     to_server: Outbox,
+    pongs: Pongs,
     /// Lines sent, and messages received.
     sent: u64,
     received: u64,
@@ -127,6 +128,7 @@ impl Connect {
             output: Vec::new(),
             to_terminal: Outbox::default(),
             to_server: Outbox::default(),
+            pongs: Pongs::default(),
             sent: 0,
             received: 0,
             pings: Pings::default(),
@@ -285,13 +287,17 @@ impl Connect {
     }
 
     fn ping(&mut self, now: Now, out: &mut Out) {
+        self.pings.next_ns = self.plan.ping_ms.map(|ms| now.mono_ns + time::ms(ms));
+        // Nothing is queued without end for a server or a terminal that takes nothing.
+        if self.to_server.len().max(self.to_terminal.len()) > HIGH_WATER_BYTES {
+            return;
+        }
         self.pings.count += 1;
         if self.pings.sent_ns.replace(now.mono_ns).is_some() {
             self.print("(ping) no answer");
         }
         let payload = self.pings.count.to_be_bytes();
         self.write(out, talk::PING, &payload);
-        self.pings.next_ns = self.plan.ping_ms.map(|ms| now.mono_ns + time::ms(ms));
     }
 
     fn handle(&mut self, heard: Heard, now: Now, out: &mut Out) {
@@ -306,7 +312,11 @@ impl Connect {
                 };
                 self.print(&line);
             }
-            Heard::Ping(payload) => self.write(out, talk::PONG, &payload),
+            Heard::Ping(payload) => {
+                if self.pongs.has_room(payload.len()) {
+                    self.write(out, talk::PONG, &payload);
+                }
+            }
             Heard::Pong(payload) => {
                 if payload == self.pings.count.to_be_bytes()
                     && let Some(sent_ns) = self.pings.sent_ns.take()
@@ -338,6 +348,9 @@ impl Connect {
                 }
                 Err(fault) => return self.fail(&fault.to_string()),
             }
+        }
+        if self.to_server.is_empty() {
+            self.pongs.none_unsent();
         }
         self.hearing.extend(bytes);
         while matches!(self.stage, Stage::Open | Stage::Closing { .. }) {
@@ -395,3 +408,6 @@ impl Connect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

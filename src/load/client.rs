@@ -15,7 +15,7 @@ use crate::behaviours::Kind;
 use crate::engine::{Action, HangUp, Id, Now, Out};
 use crate::outbox::{Blocks, Outbox};
 use crate::proto::deflate::Agreed;
-use crate::proto::talk;
+use crate::proto::talk::{self, Pongs};
 use crate::proto::upgrade::{self, Opened, Pending, Reply};
 use crate::time;
 use incoming::Incoming;
@@ -70,6 +70,7 @@ pub(super) struct Client {
     incoming: Option<Incoming>,
     pending: Option<Box<Pending>>,
     deflate: Option<Agreed>,
+    pongs: Pongs,
     outbox: Outbox,
 }
 
@@ -123,6 +124,7 @@ impl Client {
             incoming: None,
             pending: None,
             deflate: None,
+            pongs: Pongs::default(),
             outbox: Outbox::default(),
         }
     }
@@ -271,6 +273,9 @@ impl Client {
     pub(super) fn received(&mut self, n: usize, shared: &mut [u8], cx: &mut Cx<'_>) {
         let bytes = &shared[..self.input.len() + n];
         self.input = Vec::new();
+        if self.outbox.is_empty() {
+            self.pongs.none_unsent();
+        }
         match self.take(bytes, cx) {
             Ok(used) => self.input.extend_from_slice(&bytes[used..]),
             Err(failure) => {

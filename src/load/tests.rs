@@ -393,6 +393,35 @@ fn a_start_at_a_given_time() {
     assert!(Summary::new("", &plan, &report).page().contains("connected   none\n"));
 }
 
+/// Pongs were queued until memory ran out.
+#[test]
+fn a_server_that_pings_and_does_not_read() {
+    // With a mask, as a plain echo sends frames.
+    let pings = [&[0x89, 0x80 | 125][..], &[b'x'; 129]].concat().repeat(400);
+    let mut run = Run::of(plan(for_ms(60_000), rate(100), 1));
+    run.load.fire(run.now());
+    run.act();
+    let (id, _) = run.load.clients.iter().next().unwrap();
+    let mut shared = vec![0; 64 * 1024];
+    let mut pinged = |run: &mut Run, pings: &[u8]| {
+        let (now, mut out) = (run.now(), Out::default());
+        run.load.room(id, &mut shared)[..pings.len()].copy_from_slice(pings);
+        run.load.received(now, id, pings.len(), &mut shared, &mut out);
+        run.load.keep(now, id, &[], &mut out, 0);
+    };
+    (0..100).for_each(|_| pinged(&mut run, &pings));
+    let mut queued = 0;
+    while !run.load.unsent(id).is_empty() {
+        let piece = run.load.unsent(id).len();
+        run.load.sent(run.now(), id, piece);
+        queued += piece;
+    }
+    assert!((1_000..100_000).contains(&queued), "{queued}");
+    // Once it reads, its pings are answered again.
+    pinged(&mut run, &pings[..131]);
+    assert_eq!(run.load.unsent(id).len(), 131);
+}
+
 fn used(cpu: u64, waiting: u64, wall_ms: u64) -> Usage {
     let part = |percent: u64| ms(wall_ms) / 100 * percent;
     Usage { cpu_ns: part(cpu), waiting_ns: part(waiting), wall_ns: ms(wall_ms) }

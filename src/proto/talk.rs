@@ -7,6 +7,9 @@ use super::mask;
 /// The longest message accepted from a server.
 pub const MESSAGE_MAX: usize = 16 << 20;
 
+/// Bytes of Pongs that may wait for a server to read.
+const PONGS_MAX: usize = 16 * 1024;
+
 /// First bytes of unfragmented messages and of control frames (RFC 6455 §5.2).
 pub const TEXT: u8 = 0x81;
 /// See [`TEXT`].
@@ -17,6 +20,8 @@ pub const CLOSE: u8 = 0x88;
 pub const PING: u8 = 0x89;
 /// See [`TEXT`].
 pub const PONG: u8 = 0x8a;
+/// The header of a Pong, and its mask.
+const PONG_HEADER: usize = 6;
 
 /// Appends a masked frame (RFC 6455 §5.3); `payload` appends what is in it.
 pub fn write(
@@ -35,6 +40,30 @@ pub fn write(
     payload(out);
     debug_assert_eq!(out.len() - start, length, "the payload has the announced length");
     mask::unmask(&mut out[start..], mask, 0);
+}
+
+/// Limits the Pongs that are queued for a server: one that pings and does not read would take all
+/// memory otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pongs {
+    /// Bytes of Pongs since nothing was unsent.
+    queued: usize,
+}
+
+impl Pongs {
+    /// The connection has taken everything.
+    pub fn none_unsent(&mut self) {
+        self.queued = 0;
+    }
+
+    /// Whether a Ping with a payload of this length is to be answered.
+    pub fn has_room(&mut self, length: usize) -> bool {
+        let room = self.queued < PONGS_MAX;
+        if room {
+            self.queued += PONG_HEADER + length;
+        }
+        room
+    }
 }
 
 /// The payload of a Close.

@@ -189,7 +189,7 @@ impl Client {
 
     fn control(&mut self, opcode: Opcode, payload: &[u8], cx: &mut Cx<'_>) -> Result<(), Failure> {
         match opcode {
-            Opcode::Ping => {
+            Opcode::Ping if self.pongs.has_room(payload.len()) => {
                 masked(cx, 0x8a, payload.len(), |out, _| out.extend_from_slice(payload));
             }
             Opcode::Close => {
@@ -211,7 +211,7 @@ impl Client {
                     self.finish(Action::Close(cx.id), cx);
                 }
             }
-            Opcode::Pong | Opcode::Start(_) | Opcode::Continuation => {}
+            Opcode::Ping | Opcode::Pong | Opcode::Start(_) | Opcode::Continuation => {}
         }
         Ok(())
     }

@@ -1,0 +1,133 @@
+//! Sessions in virtual time, with a server and a terminal that take all, or nothing.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
+use super::*;
+use crate::engine::Engine;
+use crate::outbox::Blocks;
+use crate::time::ms;
+
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// An open session.
+struct Session {
+    connect: Connect,
+    now_ns: u64,
+    /// The server takes what is sent.
+    reads: bool,
+    /// What the terminal shows.
+    shown: Vec<u8>,
+    /// The first bytes of the frames that the server got.
+    got: Vec<u8>,
+    exit: Option<u8>,
+}
+
+pub(super) fn plan() -> Plan {
+    Plan {
+        targets: vec![Target::Tcp(([127, 0, 0, 1], 1).into())],
+        url: "ws://h".to_owned(),
+        ask: Ask { host: "h".to_owned(), path: "/".to_owned(), ..Ask::default() },
+        wait_ms: None,
+        ping_ms: None,
+        code: 1000,
+        reason: String::new(),
+        patience_ms: 10_000,
+        prompt: None,
+    }
+}
+
+impl Session {
+    fn open(plan: Plan) -> Self {
+        let now = Now { mono_ns: ms(1_000), wall_ms: 0 };
+        let connect = Connect::new(plan, 1, now);
+        let (shown, got) = (Vec::new(), Vec::new());
+        let mut session =
+            Self { connect, now_ns: now.mono_ns, reads: true, shown, got, exit: None };
+        let (server, mut out) = (session.connect.server(), Out::default());
+        session.connect.connected(session.now(), TERMINAL, Ok(()), &mut out);
+        session.connect.connected(session.now(), server, Ok(()), &mut out);
+        let request = String::from_utf8(out.bytes).unwrap();
+        let key = request.split("Sec-WebSocket-Key: ").nth(1).unwrap().lines().next().unwrap();
+        let accept = STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize());
+        let response = format!(
+            "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+        );
+        session.server_sends(response.as_bytes());
+        assert!(matches!(session.connect.stage, Stage::Open));
+        session
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ns: self.now_ns, wall_ms: 0 }
+    }
+
+    fn take(&mut self, id: Id, out: &mut Out) {
+        if id == TERMINAL {
+            self.shown.append(&mut out.bytes);
+        } else if self.reads {
+            let mut bytes = &out.bytes[..];
+            while let [first, length, ..] = *bytes {
+                self.got.push(first);
+                bytes = &bytes[6 + usize::from(length & 0x7f)..];
+            }
+        } else {
+            self.connect.to_server.keep(out, &[], 0, &mut Blocks::default(), 0);
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.connect.poll() {
+            match action {
+                Action::Write(id) => {
+                    let mut out = Out::default();
+                    self.connect.render(self.now(), id, &mut out);
+                    self.take(id, &mut out);
+                }
+                Action::Close(TERMINAL) => self.connect.closed(self.now(), TERMINAL),
+                Action::Exit(code) => self.exit = Some(code),
+                _ => {}
+            }
+        }
+    }
+
+    fn server_sends(&mut self, bytes: &[u8]) {
+        let (id, mut out, mut shared) = (self.connect.server(), Out::default(), bytes.to_vec());
+        self.connect.received(self.now(), id, bytes.len(), &mut shared, &mut out);
+        self.take(id, &mut out);
+        self.act();
+    }
+
+    fn wait_until(&mut self, at_ms: u64) {
+        self.now_ns = ms(at_ms);
+        self.connect.fire(self.now());
+        self.act();
+    }
+}
+
+/// Pongs, and our own pings, were queued until memory ran out.
+#[test]
+fn a_server_that_pings_and_does_not_read() {
+    let pings = [&[0x89, 125][..], &[b'x'; 125]].concat().repeat(500);
+    let mut session = Session::open(Plan { ping_ms: Some(1), ..plan() });
+    session.reads = false;
+    for at_ms in 1_000..20_000 {
+        session.wait_until(at_ms);
+        if at_ms < 1_100 {
+            session.server_sends(&pings);
+        }
+    }
+    let queued = session.connect.to_server.len();
+    assert!((1_000..100_000).contains(&queued), "{queued}");
+    // Once it reads, its pings are answered again.
+    let server = session.connect.server();
+    while !session.connect.unsent(server).is_empty() {
+        let piece = session.connect.unsent(server).len();
+        session.connect.sent(session.now(), server, piece);
+    }
+    session.reads = true;
+    session.server_sends(b"\x89\x00");
+    assert_eq!(session.got.pop(), Some(talk::PONG));
+}
