@@ -90,6 +90,7 @@ enum Stage {
 enum Failure {
     Upgrade(upgrade::Fault),
     Frame,
+    Inflate,
     Answer,
 }
 
@@ -98,6 +99,7 @@ impl From<Failure> for Outcome {
         match failure {
             Failure::Upgrade(fault) => Self::NotConnected(ConnectError::Answer(fault)),
             Failure::Frame => Self::InvalidFrame,
+            Failure::Inflate => Self::InvalidCompression,
             Failure::Answer => Self::Wrong,
         }
     }
@@ -299,9 +301,7 @@ impl Client {
             }
             Some(Reply::Open(opened)) => {
                 if let Some(answer) = &opened.extensions {
-                    let agreed = deflate::agreed(answer.as_bytes());
-                    self.deflate = agreed;
-                    agreed.ok_or(Failure::Upgrade(upgrade::Fault::Extension))?;
+                    self.deflate = Some(deflate::agreed(answer).map_err(Failure::Upgrade)?);
                 }
                 self.open(opened, cx);
             }

@@ -6,21 +6,31 @@ use crate::behaviours::Kind;
 use crate::outbox::Blocks;
 use crate::proto::deflate::{self, Agreed, Inflated, Level, WINDOW_BITS_MAX};
 use crate::proto::frame;
+use crate::proto::upgrade::Fault;
 
 /// The longest unsolicited message.
 const UNASKED_BYTES_MAX: usize = 64 * 1024;
 
-/// The parameters that the upgrade response accepts; `None` if they were not offered.
-pub(super) fn agreed(answer: &[u8]) -> Option<Agreed> {
-    let answer = std::str::from_utf8(answer).ok()?;
+/// What `Sec-WebSocket-Extensions` offers: neither side may refer to an earlier message, since a
+/// context for each connection would take 32 KiB or more.
+pub const OFFER: &str = "permessage-deflate; server_no_context_takeover; \
+                         client_no_context_takeover; client_max_window_bits";
+
+/// The parameters that the upgrade response accepts.
+pub(super) fn agreed(answer: &str) -> Result<Agreed, Fault> {
     let mut parts = answer.split(';').map(str::trim);
     if parts.next() != Some("permessage-deflate") {
-        return None;
+        return Err(Fault::Extension);
+    }
+    // RFC 7692 §7.1.1.1: who accepts the offer confirms this.
+    if !parts.clone().any(|part| part == "server_no_context_takeover") {
+        return Err(Fault::ContextTakeover);
     }
     let bits = parts.find_map(|part| part.strip_prefix("client_max_window_bits="));
-    let bits = bits.map_or(Some(WINDOW_BITS_MAX), |bits| bits.parse().ok())?;
-    let known = (deflate::WINDOW_BITS_MIN..=WINDOW_BITS_MAX).contains(&bits);
-    known.then(|| Agreed::new(Level::DEFAULT, bits))
+    let bits = bits.map_or(Ok(WINDOW_BITS_MAX), |bits| bits.trim_matches('"').parse());
+    let known = |bits: &u8| (deflate::WINDOW_BITS_MIN..=WINDOW_BITS_MAX).contains(bits);
+    let bits = bits.ok().filter(known).ok_or(Fault::Extension)?;
+    Ok(Agreed::new(Level::DEFAULT, bits))
 }
 
 impl Shared {

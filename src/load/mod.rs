@@ -17,6 +17,7 @@ mod reconnect;
 mod report;
 mod summary;
 
+pub use deflate::OFFER;
 pub use histogram::Histogram;
 pub use merge::{NoReport, merge};
 pub use outcome::{ConnectError, Outcome};

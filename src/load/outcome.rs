@@ -23,6 +23,8 @@ pub enum Outcome {
     Wrong,
     /// The server sent an invalid frame.
     InvalidFrame,
+    /// The server sent a compressed message that cannot be inflated, or is too long.
+    InvalidCompression,
     /// No answer in time.
     Silent,
 }
@@ -96,6 +98,9 @@ impl fmt::Display for Outcome {
             Self::Refused(status) => write!(f, "upgrade answered with {status}{}", hint(*status)),
             Self::Wrong => f.write_str("an answer differs from its message"),
             Self::InvalidFrame => f.write_str("invalid frame from the server"),
+            Self::InvalidCompression => {
+                f.write_str("a compressed message from the server is invalid or too long")
+            }
             Self::Silent => f.write_str("connected, but no answer in time"),
         }
     }
@@ -157,7 +162,7 @@ impl Outcome {
             Self::Wrong => "wrong_answer".to_owned(),
             Self::Silent => "no_answer".to_owned(),
             Self::NotConnected(why) => why.code(),
-            Self::Broken | Self::InvalidFrame => snake(&self),
+            Self::Broken | Self::InvalidFrame | Self::InvalidCompression => snake(&self),
         }
     }
 
@@ -165,7 +170,11 @@ impl Outcome {
     pub(super) fn code(self) -> Option<u16> {
         match self {
             Self::Closed(code) | Self::ClosedEarly(code) => Some(code),
-            Self::Broken | Self::Wrong | Self::InvalidFrame | Self::Silent => Some(1006),
+            Self::Broken
+            | Self::Wrong
+            | Self::InvalidFrame
+            | Self::InvalidCompression
+            | Self::Silent => Some(1006),
             Self::NotConnected(_) | Self::Refused(_) => None,
         }
     }
@@ -183,6 +192,7 @@ impl Outcome {
             | Self::Refused(_)
             | Self::Wrong
             | Self::InvalidFrame
+            | Self::InvalidCompression
             | Self::Silent => false,
         }
     }
@@ -205,6 +215,7 @@ mod tests {
             (Outcome::Refused(404), "status_404"),
             (Outcome::Wrong, "wrong_answer"),
             (Outcome::InvalidFrame, "invalid_frame"),
+            (Outcome::InvalidCompression, "invalid_compression"),
             (Outcome::Silent, "no_answer"),
             (connect(ConnectError::Refused), "refused"),
             (connect(ConnectError::Unreachable), "unreachable"),
@@ -224,6 +235,7 @@ mod tests {
             (upgrade(Fault::WrongKey), "upgrade_wrong_key"),
             (upgrade(Fault::Subprotocol), "upgrade_subprotocol"),
             (upgrade(Fault::Extension), "upgrade_extension"),
+            (upgrade(Fault::ContextTakeover), "upgrade_context_takeover"),
             (upgrade(Fault::Http(http_client::Fault::NotHttp)), "upgrade_http_not_http"),
         ] {
             assert_eq!(outcome.cause(), code);

@@ -328,7 +328,7 @@ fn settle(draft: Draft, url: &str, env: &Environment) -> Result<Load, Usage> {
     }
     let (url, goal, mut ask) = draft.upgrade.settle(url, env)?;
     if draft.deflate != Compression::Off {
-        ask.extensions.push_str("permessage-deflate; client_max_window_bits");
+        ask.extensions.push_str(crate::load::OFFER);
     }
     let plan = Plan {
         targets: Vec::new(),
@@ -415,6 +415,7 @@ mod tests {
         assert_eq!((&*plan.ask.host, &*plan.ask.path), ("h:1", "/x?y"));
         let fields = [("A", "b"), ("C", "d"), ("Origin", "http://o")];
         assert_eq!(plan.ask.fields, fields.map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(plan.ask.extensions, "");
         let load = loaded("ws://h --rate 0.5 --hold 3m -H Host:v", &[]).unwrap();
         assert_eq!(load.plan.pace, Pace::Open { interval_ns: 2_000_000_000 });
         assert_eq!((load.plan.life, &*load.plan.ask.host), (Life::Time { ms: 180_000 }, "v"));

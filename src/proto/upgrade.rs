@@ -72,6 +72,8 @@ pub enum Fault {
     Subprotocol,
     /// An extension that was not offered.
     Extension,
+    /// RFC 7692 §7.1.1.1: compression without `server_no_context_takeover`, which was offered.
+    ContextTakeover,
 }
 
 impl fmt::Display for Fault {
@@ -87,6 +89,10 @@ impl fmt::Display for Fault {
                 f.write_str("the server chose a subprotocol that was not requested")
             }
             Self::Extension => f.write_str("the server uses an extension that was not offered"),
+            Self::ContextTakeover => f.write_str(
+                "the server compresses with context takeover, though server_no_context_takeover \
+                 was offered",
+            ),
         }
     }
 }

@@ -255,7 +255,12 @@ impl Simulation {
             ends.iter().filter(|(outcome, _)| wanted(outcome)).map(|(_, n)| n).sum()
         };
         assert_eq!(
-            count(&|outcome| matches!(outcome, Outcome::Wrong | Outcome::InvalidFrame)),
+            count(&|outcome| {
+                matches!(
+                    outcome,
+                    Outcome::Wrong | Outcome::InvalidFrame | Outcome::InvalidCompression
+                )
+            }),
             0,
             "an answer was wrong: {ends:?}"
         );

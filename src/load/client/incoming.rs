@@ -107,7 +107,7 @@ impl Client {
         if let Some(compressed) = &mut incoming.compressed {
             compressed.extend_from_slice(bytes);
             if compressed.len() > cx.shared.compressed_max() {
-                return Err(Failure::Answer);
+                return Err(Failure::Inflate);
             }
         } else if incoming.unasked.is_none()
             && !cx.shared.payloads.matches(bytes, &id, incoming.offset)
@@ -138,7 +138,7 @@ impl Client {
             None => incoming.unasked,
             Some(compressed) => {
                 let id = MessageId::new(self.number, self.answered);
-                cx.shared.inflate(&compressed, &id).map_err(|()| Failure::Answer)?
+                cx.shared.inflate(&compressed, &id).map_err(|()| Failure::Inflate)?
             }
         };
         self.classify(unasked, cx)

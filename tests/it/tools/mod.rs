@@ -3,6 +3,7 @@
 
 mod connect;
 mod load;
+mod others;
 mod proxies;
 
 use std::io::{BufRead, BufReader, Read, Write};
