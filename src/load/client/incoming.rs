@@ -73,9 +73,11 @@ impl Client {
             }
             None if fresh => {
                 let id = MessageId::new(self.number, self.answered);
-                let ours = cx.shared.plan.answers == Answers::Same
-                    && length == cx.shared.payloads.length(&id) as u64
-                    && self.in_flight() > 0;
+                let whole = cx.shared.payloads.length(&id) as u64;
+                // Of a fragmented message, the length is known at its end.
+                let fits = if header.fin { length == whole } else { length <= whole };
+                let expects = cx.shared.plan.answers == Answers::Same && self.in_flight() > 0;
+                let ours = fits && expects;
                 let unasked = (!ours).then(Prefix::default);
                 let (left, fin) = (length, header.fin);
                 self.incoming = Some(Incoming { left, offset: 0, fin, unasked, compressed: None });
@@ -134,10 +136,15 @@ impl Client {
 
     fn finish_frame(&mut self, cx: &mut Cx<'_>) -> Result<(), Failure> {
         let Some(incoming) = self.incoming.take_if(|incoming| incoming.fin) else { return Ok(()) };
+        let id = MessageId::new(self.number, self.answered);
         let unasked = match incoming.compressed {
+            None if incoming.unasked.is_none()
+                && incoming.offset != cx.shared.payloads.length(&id) =>
+            {
+                return Err(Failure::Answer);
+            }
             None => incoming.unasked,
             Some(compressed) => {
-                let id = MessageId::new(self.number, self.answered);
                 cx.shared.inflate(&compressed, &id).map_err(|()| Failure::Inflate)?
             }
         };

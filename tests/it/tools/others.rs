@@ -81,3 +81,38 @@ fn compression_with_a_context() {
         assert_eq!(report["causes"], serde_json::json!({ code: { "count": 1, "text": text } }));
     }
 }
+
+/// A correct echo was called wrong because it was fragmented.
+#[test]
+fn answers_in_fragments() {
+    /// Echoes in frames of up to this size, after an empty one.
+    fn echo<const PIECE: usize, const CUT: usize>(mut stream: TcpStream) -> std::io::Result<()> {
+        loop {
+            let (opcode, payload) = frame(&mut stream)?;
+            if opcode == 8 {
+                return send(&mut stream, 0x88, &payload);
+            }
+            send(&mut stream, 1, b"rand")?;
+            send(&mut stream, 0x80, b"ping")?;
+            send(&mut stream, 1, b"")?;
+            for piece in payload[..payload.len() - CUT].chunks(PIECE) {
+                send(&mut stream, 0, piece)?;
+            }
+            send(&mut stream, 0x80, b"")?;
+        }
+    }
+    for url in [server("", echo::<1, 0>), server("", echo::<2, 0>), server("", echo::<99, 0>)] {
+        for size in ["0B", "100B"] {
+            let flags = format!("--clients 2 --messages 3 --verify --size {size}");
+            let (code, report) = load(&url, &flags);
+            assert_eq!((code, &report["answered"]), (0, &6.into()), "{report}");
+            assert_eq!(report["unasked"], 6);
+        }
+    }
+    // One that lacks its last byte is wrong.
+    for flags in ["--size 0B", "--size 100B"] {
+        let flags = format!("--clients 2 --messages 3 --verify {flags}");
+        let (code, report) = load(&server("", echo::<2, 1>), &flags);
+        assert_eq!((code, &report["causes"]["wrong_answer"]["count"]), (3, &2.into()), "{report}");
+    }
+}
