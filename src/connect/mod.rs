@@ -8,6 +8,7 @@ mod lines;
 use std::collections::VecDeque;
 use std::fmt::Write;
 
+use crate::behaviours::is_unasked;
 use crate::engine::{Action, HangUp, Id, Now, Out, Target};
 use crate::load::ConnectError;
 use crate::outbox::Outbox;
@@ -26,6 +27,8 @@ const SERVER: u32 = 1;
 const HIGH_WATER_BYTES: usize = 64 * 1024;
 /// How long to wait for answers after the last line, without `--wait`.
 const LAST_ANSWERS_MS: u64 = 1_000;
+/// The payload of the Ping before the first line; later ones have the numbers from 1 on.
+const FIRST_PING: [u8; 8] = [0; 8];
 
 /// The settings of one session.
 #[derive(Clone, Debug)]
@@ -67,9 +70,11 @@ pub struct Connect {
     to_terminal: Outbox,
     to_server: Outbox,
     pongs: Pongs,
-    /// Lines sent, and messages received.
+    /// Lines sent, and messages received that may be their answers.
     sent: u64,
-    received: u64,
+    answers: u64,
+    /// The server has read up to our first line: what it sends now may be an answer.
+    at_first_line: bool,
     pings: Pings,
     actions: VecDeque<Action>,
 }
@@ -130,7 +135,8 @@ impl Connect {
             to_server: Outbox::default(),
             pongs: Pongs::default(),
             sent: 0,
-            received: 0,
+            answers: 0,
+            at_first_line: false,
             pings: Pings::default(),
             actions: VecDeque::new(),
             plan,
@@ -258,6 +264,10 @@ impl Connect {
         }
     }
 
+    fn closes_when_answered(&self) -> bool {
+        self.plan.wait_ms.is_none() && self.plan.prompt.is_none()
+    }
+
     /// When to close after the end of input.
     fn close_at_ns(&self) -> Option<u64> {
         let at_ns = match self.input {
@@ -267,7 +277,7 @@ impl Connect {
         };
         match self.plan.wait_ms {
             Some(wait_ms) => Some(at_ns + time::ms(wait_ms)),
-            None if self.plan.prompt.is_some() || self.received >= self.sent => Some(at_ns),
+            None if !self.closes_when_answered() || self.answers >= self.sent => Some(at_ns),
             None => Some(at_ns + time::ms(LAST_ANSWERS_MS)),
         }
     }
@@ -303,7 +313,9 @@ impl Connect {
     fn handle(&mut self, heard: Heard, now: Now, out: &mut Out) {
         match heard {
             Heard::Message(kind, payload) => {
-                self.received += 1;
+                if self.at_first_line && !is_unasked(&payload) {
+                    self.answers += 1;
+                }
                 let line = match (kind, str::from_utf8(&payload)) {
                     (Kind::Text, Ok(text)) => format!("< {}", lines::visible(text)),
                     (Kind::Text | Kind::Binary, _) => {
@@ -318,6 +330,7 @@ impl Connect {
                 }
             }
             Heard::Pong(payload) => {
+                self.at_first_line |= payload == FIRST_PING;
                 if payload == self.pings.count.to_be_bytes()
                     && let Some(sent_ns) = self.pings.sent_ns.take()
                 {
@@ -341,7 +354,13 @@ impl Connect {
         if let Stage::Upgrading { pending, .. } = &mut self.stage {
             match pending.read(&self.plan.ask, &mut bytes) {
                 Ok(None) => return,
-                Ok(Some(Reply::Open(opened))) => self.opened(&opened, now),
+                Ok(Some(Reply::Open(opened))) => {
+                    self.opened(&opened, now);
+                    if self.closes_when_answered() {
+                        // Its Pong tells a greeting from the answer to the first line.
+                        self.write(out, talk::PING, &FIRST_PING);
+                    }
+                }
                 Ok(Some(Reply::Refused(status))) => {
                     let outcome = crate::load::Outcome::Refused(status);
                     return self.fail(&outcome.to_string());

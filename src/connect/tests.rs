@@ -7,6 +7,7 @@ use sha1::{Digest, Sha1};
 use super::*;
 use crate::engine::Engine;
 use crate::outbox::Blocks;
+use crate::proto::frame;
 use crate::time::ms;
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -36,6 +37,12 @@ pub(super) fn plan() -> Plan {
         patience_ms: 10_000,
         prompt: None,
     }
+}
+
+fn message(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::write_message(&mut bytes, Kind::Text, text.as_bytes());
+    bytes
 }
 
 impl Session {
@@ -100,6 +107,17 @@ impl Session {
         self.act();
     }
 
+    fn types(&mut self, text: &str) {
+        let mut shared = text.as_bytes().to_vec();
+        self.connect.received(self.now(), TERMINAL, text.len(), &mut shared, &mut Out::default());
+        self.act();
+    }
+
+    fn types_the_end(&mut self) {
+        self.connect.ended(self.now(), TERMINAL, HangUp::Eof, &mut Out::default());
+        self.act();
+    }
+
     fn wait_until(&mut self, at_ms: u64) {
         self.now_ns = ms(at_ms);
         self.connect.fire(self.now());
@@ -130,4 +148,30 @@ fn a_server_that_pings_and_does_not_read() {
     session.reads = true;
     session.server_sends(b"\x89\x00");
     assert_eq!(session.got.pop(), Some(talk::PONG));
+}
+
+/// A greeting, or an unsolicited message, counted as the answer to the only line.
+#[test]
+fn a_greeting_is_no_answer() {
+    let mut session = Session::open(plan());
+    session.types("one\n");
+    session.types_the_end();
+    session.server_sends(&message("hello"));
+    session.server_sends(&[&[0x8a, 8][..], &FIRST_PING].concat());
+    session.server_sends(&message("randping"));
+    assert_eq!(session.got, [talk::PING, talk::TEXT]);
+    session.server_sends(&message("answer to one"));
+    assert_eq!(session.got, [talk::PING, talk::TEXT, talk::CLOSE]);
+    // Nor does it delay the end if there is no line, or the server answers no Ping.
+    let mut session = Session::open(plan());
+    session.types_the_end();
+    assert_eq!(session.got, [talk::PING, talk::CLOSE]);
+    let mut session = Session::open(plan());
+    session.types("one\n");
+    session.types_the_end();
+    session.server_sends(&message("answer to one"));
+    session.wait_until(1_999);
+    assert_eq!(session.got, [talk::PING, talk::TEXT]);
+    session.wait_until(2_000);
+    assert_eq!(session.got, [talk::PING, talk::TEXT, talk::CLOSE]);
 }
