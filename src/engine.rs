@@ -40,6 +40,15 @@ impl fmt::Display for Id {
     }
 }
 
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Screen {
+    /// Characters of a row.
+    pub columns: u16,
+    /// Rows.
+    pub rows: u16,
+}
+
 /// Which kind of listener accepted a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -267,6 +276,9 @@ pub trait Engine {
     /// The TLS handshake of a stream that [`Action::Connect`] asked for is complete. Called before
     /// [`Engine::connected`].
     fn secured(&mut self, _now: Now, _id: Id, _facts: &TlsFacts) {}
+
+    /// The stream is a terminal of this size. Called before [`Engine::render`].
+    fn sized(&mut self, _id: Id, _size: Screen) {}
 
     /// The outcome of [`Action::Connect`].
     fn connected(&mut self, _now: Now, _id: Id, _how: Result<(), HangUp>, _out: &mut Out) {}

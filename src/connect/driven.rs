@@ -2,7 +2,7 @@
 //! to the targets, one after the other, and only the last one counts.
 
 use super::{Connect, HIGH_WATER_BYTES, Input, Stage, TERMINAL};
-use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Signal};
+use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Screen, Signal};
 use crate::load::ConnectError;
 use crate::outbox::Blocks;
 
@@ -11,9 +11,16 @@ impl Engine for Connect {
         true
     }
 
+    fn sized(&mut self, _: Id, size: Screen) {
+        self.screen = size;
+    }
+
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {
-        if id == TERMINAL || id != self.server() || !matches!(self.stage, Stage::Connecting { .. })
-        {
+        if id == TERMINAL {
+            // The driver tells the terminal's size first.
+            self.actions.push_back(Action::Write(TERMINAL));
+        }
+        if id != self.server() || !matches!(self.stage, Stage::Connecting { .. }) {
             return;
         }
         if let Err(how) = how {

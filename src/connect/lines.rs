@@ -54,6 +54,34 @@ pub(super) fn visible(text: &str) -> String {
     shown
 }
 
+/// How many rows of a terminal this takes; one if the terminal's width is not known.
+pub(super) fn rows(text: &str, columns: usize) -> usize {
+    let (mut rows, mut at) = (1, 0);
+    for c in text.chars().filter(|_| columns > 0) {
+        let width = match c {
+            // The cursor stops at the last column.
+            '\t' => (8 - at % 8).min(columns.saturating_sub(at)),
+            _ if is_wide(c) => 2,
+            _ => 1,
+        };
+        if at + width > columns {
+            (rows, at) = (rows + 1, 0);
+        }
+        at += width;
+    }
+    rows
+}
+
+/// Whether a terminal shows this in two columns (UAX #11). Characters without a width of their own
+/// count as one, since a row too many harms less than one too few.
+fn is_wide(c: char) -> bool {
+    matches!(c, '\u{1100}'..='\u{115f}' | '\u{231a}'..='\u{231b}' | '\u{23e9}'..='\u{23f3}')
+        || matches!(c, '\u{25fd}'..='\u{27bf}' | '\u{2b1b}'..='\u{2b55}' | '\u{2e80}'..='\u{a4cf}')
+        || matches!(c, '\u{a960}'..='\u{a97c}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}')
+        || matches!(c, '\u{fe10}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}')
+        || matches!(c, '\u{16fe0}'..='\u{18df2}' | '\u{1aff0}'..='\u{1b2fb}' | '\u{1f000}'..='\u{3fffd}')
+}
+
 pub(super) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
@@ -82,6 +110,25 @@ mod tests {
         }
         let mut lines = Lines::default();
         assert_eq!(lines.extend(&vec![b'x'; LINE_BYTES_MAX + 1]), Err(TooLong));
+    }
+
+    #[test]
+    fn rows_of_a_terminal() {
+        for (text, columns, want) in [
+            ("", 4, 1),
+            ("abcd", 4, 1),
+            ("abcde", 4, 2),
+            ("abcdefghi", 4, 3),
+            ("a\tb", 8, 2),
+            ("a\tb", 9, 1),
+            ("\t\t\t", 10, 1),
+            ("\u{65e5}\u{672c}\u{8a9e}", 5, 2),
+            ("\u{65e5}\u{672c}\u{8a9e}", 6, 1),
+            ("abc", 0, 1),
+            ("\u{65e5}a", 1, 3),
+        ] {
+            assert_eq!(rows(text, columns), want, "{text:?} {columns}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 
 use crate::behaviours::is_unasked;
-use crate::engine::{Action, HangUp, Id, Now, Out, Target};
+use crate::engine::{Action, HangUp, Id, Now, Out, Screen, Target};
 use crate::load::ConnectError;
 use crate::outbox::Outbox;
 use crate::proto::frame::{Kind, close_name};
@@ -64,6 +64,8 @@ pub struct Connect {
     input: Input,
     lines: Lines,
     hearing: Hearing,
+    /// The size of the terminal.
+    screen: Screen,
     /// Output that the driver has not fetched yet.
     output: Vec<u8>,
     /// Bytes that the streams have not accepted yet.
@@ -130,6 +132,7 @@ impl Connect {
             input: Input::Open,
             lines: Lines::default(),
             hearing: Hearing::default(),
+            screen: Screen { columns: 0, rows: 0 },
             output: Vec::new(),
             to_terminal: Outbox::default(),
             to_server: Outbox::default(),
@@ -198,8 +201,17 @@ impl Connect {
     fn print(&mut self, line: &str) {
         let text = match self.plan.prompt {
             None => format!("{line}\n"),
-            // Save the cursor, a new line, up, insert a line, the text; restore, down.
-            Some(_) => format!("\x1b7\n\x1b[A\x1b[L{line}\n\x1b8\x1b[B"),
+            Some(prompt) => {
+                let rows = lines::rows(line, self.screen.columns.into());
+                if rows > 1 && rows >= self.screen.rows.into() {
+                    // No room for the line that is being typed, which the terminal still has.
+                    format!("\r\x1b[K{line}\n{prompt}")
+                } else {
+                    // Save the cursor, new lines, up, insert lines, the text; restore, down.
+                    let down = "\n".repeat(rows);
+                    format!("\x1b7{down}\x1b[{rows}A\x1b[{rows}L{line}\n\x1b8\x1b[{rows}B")
+                }
+            }
         };
         self.output.extend_from_slice(text.as_bytes());
         self.actions.push_back(Action::Write(TERMINAL));

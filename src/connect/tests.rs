@@ -118,6 +118,11 @@ impl Session {
         self.act();
     }
 
+    /// What the terminal got since the last call.
+    fn text(&mut self) -> String {
+        String::from_utf8(std::mem::take(&mut self.shown)).unwrap()
+    }
+
     fn wait_until(&mut self, at_ms: u64) {
         self.now_ns = ms(at_ms);
         self.connect.fire(self.now());
@@ -174,4 +179,113 @@ fn a_greeting_is_no_answer() {
     assert_eq!(session.got, [talk::PING, talk::TEXT]);
     session.wait_until(2_000);
     assert_eq!(session.got, [talk::PING, talk::TEXT, talk::CLOSE]);
+}
+
+/// What a terminal shows: as much of xterm as `print` needs.
+struct Display {
+    rows: Vec<Vec<char>>,
+    size: Screen,
+    at: (usize, usize),
+    saved: (usize, usize),
+}
+
+impl Display {
+    fn of(size: Screen) -> Self {
+        Self { rows: vec![Vec::new(); size.rows.into()], size, at: (0, 0), saved: (0, 0) }
+    }
+
+    fn down(&mut self) {
+        self.at.0 += 1;
+        if self.at.0 == self.rows.len() {
+            self.rows.remove(0);
+            self.rows.push(Vec::new());
+            self.at.0 -= 1;
+        }
+    }
+
+    fn show(&mut self, text: &str) {
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '\n' => {
+                    self.at.1 = 0;
+                    self.down();
+                }
+                '\r' => self.at.1 = 0,
+                '\x1b' => self.escape(&mut chars),
+                c => {
+                    if self.at.1 == usize::from(self.size.columns) {
+                        self.at.1 = 0;
+                        self.down();
+                    }
+                    let row = &mut self.rows[self.at.0];
+                    row.resize(row.len().max(self.at.1 + 1), ' ');
+                    row[self.at.1] = c;
+                    self.at.1 += 1;
+                }
+            }
+        }
+    }
+
+    fn escape(&mut self, chars: &mut std::str::Chars<'_>) {
+        let last = self.rows.len() - 1;
+        let mut number = String::new();
+        match chars.next() {
+            Some('7') => return self.saved = self.at,
+            Some('8') => return self.at = self.saved,
+            other => assert_eq!(other, Some('[')),
+        }
+        loop {
+            let c = chars.next().unwrap();
+            let count = number.parse().unwrap_or(1);
+            match c {
+                '0'..='9' => number.push(c),
+                'A' => break self.at.0 = self.at.0.saturating_sub(count),
+                'B' => break self.at.0 = last.min(self.at.0 + count),
+                'K' => break self.rows[self.at.0].truncate(self.at.1),
+                'L' => {
+                    for _ in 0..count {
+                        self.rows.insert(self.at.0, Vec::new());
+                        self.rows.pop();
+                    }
+                    break;
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let rows: Vec<String> = self.rows.iter().map(|row| row.iter().collect()).collect();
+        rows.join("\n")
+    }
+}
+
+/// A message wrapped into the row with the half-typed line.
+#[test]
+fn long_messages_leave_the_line_that_is_typed() {
+    for (rows, above) in [(12, 2), (12, 9), (6, 2), (40, 30)] {
+        let size = Screen { columns: 20, rows };
+        let mut session = Session::open(Plan { prompt: Some("> "), ..plan() });
+        session.connect.sized(TERMINAL, size);
+        let mut display = Display::of(size);
+        (0..above).for_each(|_| display.show("earlier\n"));
+        display.show(&session.text());
+        display.show("half typed");
+        for number in 0..3 {
+            let long = format!("{number}{}end", "0123456789".repeat(4));
+            session.server_sends(&message(&long));
+            display.show(&session.text());
+            display.show("!");
+            let (shown, typed) = (display.text(), "!".repeat(number + 1));
+            let rows = format!(
+                "\n< {number}01234567890123456\n78901234567890123456\n789end\n> half typed{typed}"
+            );
+            assert!(shown.trim_end().ends_with(&rows), "{shown}");
+        }
+        // One that is longer than the screen is shown in full.
+        session.server_sends(&message(&"0123456789".repeat(2 * usize::from(rows))));
+        display.show(&session.text());
+        assert!(display.text().ends_with("89\n> "), "{}", display.text());
+    }
 }

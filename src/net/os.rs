@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use crate::engine::{
-    File, Id, NameFault, Now, Peer, Side, Signal, Source, Status, Target, TlsFacts,
+    File, Id, NameFault, Now, Peer, Screen, Side, Signal, Source, Status, Target, TlsFacts,
 };
 
 /// A name that was resolved, with its addresses.
@@ -80,6 +80,11 @@ pub trait Channel: Read + Write {
 
     /// What its TLS handshake with a server has agreed; `None` without TLS.
     fn tls_facts(&self) -> Option<TlsFacts> {
+        None
+    }
+
+    /// The size of a terminal; `None` if it is none.
+    fn screen(&self) -> Option<Screen> {
         None
     }
 

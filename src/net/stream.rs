@@ -7,7 +7,7 @@ use super::connecting::{Connecting, Established};
 use super::os::Channel;
 use super::socket::Socket;
 use super::tls::Tls;
-use crate::engine::{Target, TlsFacts};
+use crate::engine::{Screen, Target, TlsFacts};
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -93,6 +93,14 @@ impl Channel for Stream {
             Self::Plain(socket) => socket.take_client(),
             Self::Tls(tls) => tls.socket().take_client(),
             Self::Connecting(_) => None,
+        }
+    }
+
+    #[inline]
+    fn screen(&self) -> Option<Screen> {
+        match self {
+            Self::Plain(Socket::Terminal(terminal)) => terminal.screen(),
+            Self::Plain(_) | Self::Tls(_) | Self::Connecting(_) => None,
         }
     }
 

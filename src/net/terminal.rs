@@ -4,6 +4,7 @@
 use std::io::{self, IoSlice, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use crate::engine::Screen;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -43,6 +44,14 @@ impl Terminal {
             }
         }
         Ok(always)
+    }
+}
+
+impl Terminal {
+    /// The size of what output is shown on; `None` if that is no terminal.
+    pub(super) fn screen(&self) -> Option<Screen> {
+        let size = rustix::termios::tcgetwinsize(&self.output).ok()?;
+        Some(Screen { columns: size.ws_col, rows: size.ws_row })
     }
 }
 

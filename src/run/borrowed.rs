@@ -4,8 +4,8 @@
 use core::net::IpAddr;
 
 use crate::engine::{
-    Action, Engine, File, HangUp, Id, NameFault, Now, Out, Peer, Shortage, Side, Signal, Source,
-    Status, TlsFacts,
+    Action, Engine, File, HangUp, Id, NameFault, Now, Out, Peer, Screen, Shortage, Side, Signal,
+    Source, Status, TlsFacts,
 };
 
 /// Forwards every call.
@@ -36,6 +36,10 @@ impl Engine for &mut dyn Engine {
 
     fn secured(&mut self, now: Now, id: Id, facts: &TlsFacts) {
         (**self).secured(now, id, facts);
+    }
+
+    fn sized(&mut self, id: Id, size: Screen) {
+        (**self).sized(id, size);
     }
 
     fn connected(&mut self, now: Now, id: Id, how: Result<(), HangUp>, out: &mut Out) {

@@ -48,6 +48,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
         {
             return entry.marks.set(Marks::RENDER);
         }
+        if let Some(size) = find(&mut self.streams, id).and_then(|entry| entry.stream.screen()) {
+            self.engine.sized(id, size);
+        }
         self.engine.render(self.now, id, &mut self.out);
         self.deliver(id);
     }
