@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::plan::Pace;
+use super::plan::{Pace, Plan};
 use super::report::Report;
 
 /// Messages are numbered from 0 over all connections of a client.
@@ -25,6 +25,23 @@ impl Backlog {
         self.first_ns.unwrap_or(u64::MAX).saturating_add(index.saturating_mul(interval_ns))
     }
 
+    /// How many messages were due before `until_ns`.
+    fn due_before(&self, until_ns: u64, interval_ns: u64, messages: u64) -> Option<u64> {
+        let sending_ns = until_ns.checked_sub(self.first_ns?)?;
+        Some(sending_ns.div_ceil(interval_ns.max(1)).min(messages))
+    }
+
+    /// Sending has ended: what was due before `until_ns` and was not sent, though the server let
+    /// us, is recorded as late.
+    pub(super) fn settle_lag(&self, plan: &Plan, until_ns: u64, now_ns: u64, report: &mut Report) {
+        let Pace::Open { interval_ns } = plan.pace else { return };
+        let due = self.due_before(until_ns, interval_ns, plan.messages());
+        if let Some(due) = due.filter(|due| *due > self.sent) {
+            let age_ns = now_ns.saturating_sub(self.due(due - 1, interval_ns));
+            report.lag.record_series(age_ns, interval_ns, due - self.sent);
+        }
+    }
+
     /// The test has ended: what was due before `until_ns` and has no answer is recorded with its
     /// age now.
     pub(super) fn settle(
@@ -42,10 +59,8 @@ impl Backlog {
             report.due_ns = report.due_ns.max(self.sent_ns.back().copied().unwrap_or(0));
             return;
         };
-        let Some(sending_ns) = self.first_ns.and_then(|first| until_ns.checked_sub(first)) else {
-            return;
-        };
-        let due = sending_ns.div_ceil(interval_ns.max(1)).min(messages).max(self.sent);
+        let Some(due) = self.due_before(until_ns, interval_ns, messages) else { return };
+        let due = due.max(self.sent);
         report.unsent += due - self.sent;
         if due > self.answered {
             let last_ns = self.due(due - 1, interval_ns);

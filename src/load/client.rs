@@ -147,6 +147,11 @@ impl Client {
         self.ended_ns
     }
 
+    /// Whether the server does not keep us from sending.
+    pub(super) fn is_free(&self) -> bool {
+        self.stage == Stage::Open && self.free_ns != BLOCKED
+    }
+
     pub(super) fn in_flight(&self) -> u64 {
         self.sent - self.answered
     }

@@ -274,6 +274,10 @@ impl Load {
     fn conclude(&mut self, now: Now) {
         let wait_ms = self.shared.plan.patience_ms.min(LAST_ANSWERS_MS);
         self.shared.until_ns = self.shared.until_ns.min(now.mono_ns);
+        let Shared { plan, until_ns, report, .. } = &mut self.shared;
+        for (_, client) in self.clients.iter().filter(|(_, client)| client.is_free()) {
+            client.backlog().settle_lag(plan, *until_ns, now.mono_ns, report);
+        }
         (self.shared.messages, self.shared.ends_with_answers) = (0, true);
         self.wake_all(now, Phase::Concluding { until_ns: now.mono_ns + time::ms(wait_ms) });
     }

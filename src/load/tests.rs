@@ -349,6 +349,25 @@ fn a_starved_generator_says_so() {
     ));
 }
 
+/// It was stopped (SIGSTOP) until after the end, and the server was blamed for what was never sent.
+#[test]
+fn a_generator_that_is_starved_past_the_end_says_so() {
+    let mut run = Run::of(plan(for_ms(1_000), rate(100), 4));
+    run.starved = ms(1_500)..ms(4_000);
+    let report = run.report();
+    check(&report);
+    assert!(report.unsent > 190 && report.lag.total() == 400, "{report:?}");
+    assert!(report.lag.most() > ms(2_400) && report.lag.quantile(700) > ms(2_000));
+    assert_eq!(Summary::new("", &plan(for_ms(1_000), rate(100), 4), &report).limited, 1);
+    // If the server held the messages up, it is not the generator.
+    let mut run = Run::of(plan(for_ms(4_000), rate(1_000), 4));
+    (run.stopped, run.starved) = (ms(1_500)..FOREVER, ms(4_500)..ms(7_000));
+    let report = run.report();
+    check(&report);
+    assert!(report.unsent > 1_000, "{report:?}");
+    assert_eq!(report.lag.most(), 0);
+}
+
 /// Clients that are interrupted while they connect say nothing about the server, unless the test
 /// was long enough.
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fs::File as OsFile;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::notify::Supervisor;
 use super::os::{Event, Interest, Os, Resolved};
 use super::socket::{Listener, READS};
 use super::stream::Stream;
+use super::terminal::ready;
 use super::tls::Certificate;
 use super::{clock, files, process};
 use crate::engine::{File, Id, NameFault, Now, Peer, Side, Signal, Source, Status, Target};
@@ -198,6 +199,15 @@ fn take_all(pipe: &mut UnixStream) -> bool {
         came = true;
     }
     came
+}
+
+/// A line that the next one replaces is left out while the terminal is stopped (Ctrl-S) or full:
+/// waiting for it would stop the clients, and what they measure.
+fn show_on(output: &mut (impl Write + AsFd), text: &str) {
+    if text.ends_with('\n') || ready(output.as_fd(), PollFlags::OUT).is_ok() {
+        // It may be closed.
+        drop(output.write_all(text.as_bytes()));
+    }
 }
 
 fn spare_descriptor() -> Option<OsFile> {
@@ -404,8 +414,7 @@ impl Os for Kernel {
     }
 
     fn show(&mut self, text: &str) {
-        // Standard error may be closed.
-        drop(io::stderr().write_all(text.as_bytes()));
+        show_on(&mut io::stderr(), text);
     }
 
     fn memory_used(&mut self) -> Option<u64> {
@@ -428,5 +437,49 @@ impl Os for Kernel {
             Source::Process => Ok(process::figures()),
             Source::Files(paths) => Ok(files::found(paths)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::PipeWriter;
+    use std::os::fd::BorrowedFd;
+
+    use super::*;
+
+    /// Its state is that of a pipe, which is not written to.
+    struct Output {
+        pipe: PipeWriter,
+        text: Vec<u8>,
+    }
+
+    impl AsFd for Output {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.pipe.as_fd()
+        }
+    }
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.text.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Ctrl-S stopped `wspulse load`, and its report blamed the server.
+    #[test]
+    fn progress_on_a_stopped_terminal() {
+        let (_reader, mut pipe) = io::pipe().unwrap();
+        let mut output = Output { pipe: pipe.try_clone().unwrap(), text: Vec::new() };
+        show_on(&mut output, "\rone");
+        while ready(pipe.as_fd(), PollFlags::OUT).is_ok() {
+            pipe.write_all(&[0; 4096]).unwrap();
+        }
+        show_on(&mut output, "\rtwo");
+        show_on(&mut output, "an error\n");
+        assert_eq!(output.text, b"\rone".iter().chain(b"an error\n").copied().collect::<Vec<_>>());
     }
 }

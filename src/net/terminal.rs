@@ -56,7 +56,7 @@ impl Terminal {
 }
 
 /// `WouldBlock` unless the descriptor is ready.
-fn ready(descriptor: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
+pub(super) fn ready(descriptor: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
     let mut asked = [PollFd::new(&descriptor, what)];
     match poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
         0 => Err(io::ErrorKind::WouldBlock.into()),
