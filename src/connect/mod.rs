@@ -27,6 +27,8 @@ const SERVER: u32 = 1;
 const HIGH_WATER_BYTES: usize = 64 * 1024;
 /// How long to wait for answers after the last line, without `--wait`.
 const LAST_ANSWERS_MS: u64 = 1_000;
+/// What is said when we reject a frame.
+const INVALID_FRAME: &str = "Invalid frame from the server, closed by us";
 /// The payload of the Ping before the first line; later ones have the numbers from 1 on.
 const FIRST_PING: [u8; 8] = [0; 8];
 
@@ -190,10 +192,14 @@ impl Connect {
 
     /// The connection is closed, with 1006 if there was no Close.
     fn closed_with(&mut self, code: u16, reason: &str) {
+        self.print_end("Connection closed", code, reason);
+    }
+
+    fn print_end(&mut self, what: &str, code: u16, reason: &str) {
         let space = if reason.is_empty() { "" } else { " " };
         let reason = lines::visible(reason);
         let name = close_name(code);
-        self.print_over_prompt(&format!("Connection closed: {code} ({name}){space}{reason}."));
+        self.print_over_prompt(&format!("{what}: {code} ({name}){space}{reason}."));
         self.end(u8::from(!matches!(code, 1000 | 1001)));
     }
 
@@ -391,7 +397,8 @@ impl Connect {
                 Err(fault) => {
                     let payload = talk::close_payload(fault.close_code(), fault.reason());
                     self.write(out, talk::CLOSE, &payload);
-                    self.closed_with(fault.close_code(), fault.reason());
+                    // The server did not send this code.
+                    self.print_end(INVALID_FRAME, fault.close_code(), fault.reason());
                 }
             }
         }

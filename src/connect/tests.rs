@@ -289,3 +289,22 @@ fn long_messages_leave_the_line_that_is_typed() {
         assert!(display.text().ends_with("89\n> "), "{}", display.text());
     }
 }
+
+/// Our own code was shown as if the server had closed with it.
+#[test]
+fn a_rejected_frame_is_not_a_close() {
+    for (frame, line) in [
+        (&b"\x81\x81\0\0\0\0a"[..], "1002 (protocol error) frame is masked"),
+        (b"\xc1\x01a", "1002 (protocol error) reserved bits are set"),
+        (b"\x81\x01\xff", "1007 (invalid data) text is not UTF-8"),
+    ] {
+        let mut session = Session::open(plan());
+        session.server_sends(frame);
+        let want = format!("Invalid frame from the server, closed by us: {line}.");
+        assert_eq!(session.text().lines().last(), Some(&*want));
+        assert_eq!((session.got.last(), session.exit), (Some(&talk::CLOSE), Some(1)));
+    }
+    let mut session = Session::open(plan());
+    session.server_sends(b"\x88\x02\x03\xea");
+    assert_eq!(session.text().lines().last(), Some("Connection closed: 1002 (protocol error)."));
+}

@@ -68,6 +68,8 @@ pub enum Opcode {
 pub enum Fault {
     /// RFC 6455 §5.1: a client must mask its frames.
     Unmasked,
+    /// RFC 6455 §5.1: a server must not mask its frames.
+    Masked,
     /// RFC 6455 §5.2: reserved bits are 0 unless an extension defines them.
     ReservedBits,
     /// RFC 6455 §5.2: opcodes 3–7 and 11–15 are reserved.
@@ -106,6 +108,7 @@ impl Fault {
     pub fn close_code(self) -> u16 {
         match self {
             Self::Unmasked
+            | Self::Masked
             | Self::ReservedBits
             | Self::ReservedOpcode
             | Self::ControlFragmented
@@ -128,6 +131,7 @@ impl Fault {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Unmasked => "frame is not masked",
+            Self::Masked => "frame is masked",
             Self::ReservedBits => "reserved bits are set",
             Self::ReservedOpcode => "reserved opcode",
             Self::ControlFragmented => "control frame is fragmented",
@@ -191,7 +195,7 @@ pub fn parse_server(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     let &[first, second, ..] = bytes else { return Ok(None) };
     let opcode = check_first_bytes(first, second)?;
     if second & MASKED != 0 {
-        return Err(Fault::ReservedBits);
+        return Err(Fault::Masked);
     }
     let Some((_, length, size)) = parse_long(bytes)? else { return Ok(None) };
     let (fin, compressed) = (first & 0x80 != 0, first & RSV1 != 0);

@@ -204,7 +204,7 @@ mod tests {
         ];
         assert_eq!(all(&bytes).unwrap(), want);
         for (bytes, fault) in [
-            (&b"\x81\x81\0\0\0\0a"[..], Fault::ReservedBits),
+            (&b"\x81\x81\0\0\0\0a"[..], Fault::Masked),
             (b"\xc1\x01a", Fault::ReservedBits),
             (b"\x80\x01a", Fault::ContinuationAlone),
             (b"\x01\x01a\x81\x01b", Fault::MessageInsideMessage),
