@@ -116,3 +116,17 @@ fn answers_in_fragments() {
         assert_eq!((code, &report["causes"]["wrong_answer"]["count"]), (3, &2.into()), "{report}");
     }
 }
+
+/// Nothing was said when the server's end and that of the input arrived together.
+#[test]
+fn an_end_without_a_close_is_reported() {
+    // It ends with the response, and the input is there already.
+    let url = server("", |_| Ok(()));
+    for input in [&b""[..], b"x\n"] {
+        for _ in 0..8 {
+            let (code, out, _) = run(&["connect", &url], input);
+            let last = out.lines().last().unwrap().to_owned();
+            assert_eq!((code, &*last), (1, "Connection closed: 1006 (broken without a Close)."));
+        }
+    }
+}
