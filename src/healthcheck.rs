@@ -8,7 +8,7 @@ use crate::engine::{Action, Engine, HangUp, Id, Now, Out, Signal, Target};
 use crate::outbox::{Blocks, Outbox};
 use crate::proto::http_client::{Answer, Asked, Event, Fault, Limits, Request};
 use crate::time;
-use crate::units::show_duration;
+use crate::units::{is_plain, show_duration};
 
 /// Most bytes of the response's body that are read and shown.
 const LINE_BYTES: usize = 120;
@@ -213,10 +213,10 @@ impl Healthcheck {
     }
 }
 
-/// Escapes control characters, so that a response cannot control the terminal.
+/// Escapes control and invisible characters, so that a response cannot control the terminal.
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    let plain = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    let plain = |c: char| if is_plain(c) { c.to_string() } else { c.escape_debug().to_string() };
     text.trim().chars().map(plain).collect()
 }
 

@@ -64,6 +64,15 @@ pub fn prefix(text: &str, most: usize) -> &str {
     &text[..end]
 }
 
+/// Whether this character is visible, and neither controls a terminal nor changes the direction of
+/// what follows.
+#[must_use]
+pub fn is_plain(c: char) -> bool {
+    let is_format = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}' | '\u{ad}');
+    !c.is_control() && !is_format
+}
+
 /// Parses a size into bytes; a number without a unit is bytes.
 #[must_use]
 pub fn size(text: &str) -> Option<u64> {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::units::is_plain;
+
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// A line is longer than `LINE_BYTES_MAX`.
@@ -41,14 +43,15 @@ impl Lines {
     }
 }
 
-/// Escapes control characters other than tabs.
+/// Escapes control characters other than tabs, and characters that are invisible or change the
+/// direction of what follows.
 pub(super) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\t' {
-            shown.extend(c.escape_debug());
-        } else {
+        if c == '\t' || is_plain(c) {
             shown.push(c);
+        } else {
+            shown.extend(c.escape_debug());
         }
     }
     shown
@@ -75,11 +78,11 @@ pub(super) fn rows(text: &str, columns: usize) -> usize {
 /// Whether a terminal shows this in two columns (UAX #11). Characters without a width of their own
 /// count as one, since a row too many harms less than one too few.
 fn is_wide(c: char) -> bool {
-    matches!(c, '\u{1100}'..='\u{115f}' | '\u{231a}'..='\u{231b}' | '\u{23e9}'..='\u{23f3}')
-        || matches!(c, '\u{25fd}'..='\u{27bf}' | '\u{2b1b}'..='\u{2b55}' | '\u{2e80}'..='\u{a4cf}')
-        || matches!(c, '\u{a960}'..='\u{a97c}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}')
-        || matches!(c, '\u{fe10}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}')
-        || matches!(c, '\u{16fe0}'..='\u{18df2}' | '\u{1aff0}'..='\u{1b2fb}' | '\u{1f000}'..='\u{3fffd}')
+    matches!(u32::from(c),
+        0x1100..=0x115f | 0x231a..=0x231b | 0x23e9..=0x23f3 | 0x25fd..=0x27bf | 0x2b1b..=0x2b55
+        | 0x2e80..=0xa4cf | 0xa960..=0xa97c | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe10..=0xfe6f
+        | 0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x16fe0..=0x18df2 | 0x1aff0..=0x1b2fb
+        | 0x1f000..=0x3fffd)
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -134,6 +137,7 @@ mod tests {
     #[test]
     fn escapes() {
         assert_eq!(visible("h\u{e9}\t\x1b[2J\n"), "h\u{e9}\t\\u{1b}[2J\\n");
+        assert_eq!(visible("a\u{202e}b\u{200b}c"), "a\\u{202e}b\\u{200b}c");
         assert_eq!(hex(b"\0\xff"), "00ff");
     }
 }

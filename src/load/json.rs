@@ -9,6 +9,7 @@ use super::histogram::COUNT_MAX;
 use super::histogram::Histogram;
 use super::report::ServerStats;
 use super::summary::{Cause, Causes, Summary};
+use crate::units::is_plain;
 
 /// Incremented when a field gets another meaning or another place.
 const SCHEMA: u64 = 2;
@@ -124,6 +125,7 @@ impl Summary {
         match value.get("schema") {
             Some(schema) if schema.as_u64() == Some(SCHEMA) => {}
             Some(other) => {
+                let other = if other.is_number() { &other.to_string() } else { "another" };
                 return Err(format!("it has schema {other}, and only {SCHEMA} can be read"));
             }
             None => return Err(format!("{none}: it has no schema")),
@@ -201,8 +203,8 @@ impl Summary {
         }
         let texts = causes.flat_map(|(code, cause)| [code, &cause.text]);
         let texts = texts.chain(servers.map(|server| &server.name)).chain([&self.url, &self.task]);
-        if texts.into_iter().any(|text| text.chars().any(char::is_control)) {
-            return Err("it has control characters");
+        if texts.into_iter().any(|text| !text.chars().all(is_plain)) {
+            return Err("it has control or invisible characters");
         }
         Ok(())
     }

@@ -416,7 +416,7 @@ fn a_start_at_a_given_time() {
 #[test]
 fn a_server_that_pings_and_does_not_read() {
     // With a mask, as a plain echo sends frames.
-    let pings = [&[0x89, 0x80 | 125][..], &[b'x'; 129]].concat().repeat(400);
+    let pings = [&[0x89, 0xfd][..], &[b'x'; 129]].concat().repeat(400);
     let mut run = Run::of(plan(for_ms(60_000), rate(100), 1));
     run.load.fire(run.now());
     run.act();

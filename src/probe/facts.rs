@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Plan;
 use super::wire::Response;
 use crate::engine::{HangUp, NameFault, TlsFacts, TlsFault};
-use crate::units::{prefix, show_time};
+use crate::units::{is_plain, prefix, show_time};
 
 /// Most characters of a value from elsewhere that are shown.
 const SHOWN_BYTES: usize = 80;
@@ -149,11 +149,6 @@ impl Hello {
 /// Text from elsewhere, short, and without characters that could control a terminal, are invisible
 /// or change the direction of what follows.
 pub(super) fn shown(text: &str) -> String {
-    let is_plain = |c: char| {
-        let is_format = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}' | '\u{ad}');
-        !c.is_control() && !is_format
-    };
     let plain = |c: char| if is_plain(c) { c } else { '\u{fffd}' };
     prefix(text, SHOWN_BYTES).chars().map(plain).collect()
 }
