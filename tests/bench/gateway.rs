@@ -69,7 +69,7 @@ fn exchange(backend: &Server) -> io::Result<f64> {
 pub(crate) fn ask(address: &str) -> io::Result<()> {
     let length = BODY.len();
     let request = format!(
-        "POST / HTTP/1.1\r\nHost: {address}\r\nUser-Agent: wspulse/0.1.0\r\n\
+        "POST / HTTP/1.1\r\nHost: {address}\r\nUser-Agent: wspulse/0.2.0\r\n\
          ConnectionId: Zm9yIHRlc3RzAAAAAAAAAA\r\nContent-Length: {length}\r\n\r\n{BODY}"
     );
     let mut poll = Poll::new()?;

@@ -260,7 +260,7 @@ def kube_play():
     port = harness.free_port()
     manifest = SCRATCH / "websockets-test.yaml"
     text = (ROOT / "deploy" / "kubernetes" / "websockets-test.yaml").read_text()
-    for old, new in (("image: wspulse:0.1.0", "image: localhost/wspulse:full"),
+    for old, new in (("image: wspulse:0.2.0", "image: localhost/wspulse:full"),
                      ("containerPort: 80}", f"containerPort: 80, hostPort: {port}}}")):
         if not check(f"websockets-test.yaml has {old!r} once", text.count(old) == 1, text):
             return

@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -B
 """The gateway in a cluster: deploy/kubernetes/websocket-eks.yaml with three gateways, under 200 clients,
 while backends are scaled 1, 5, 0, 1, both are rolled out, a gateway is killed and the token is replaced.
-By hand, not in `.ci/run`. The cluster must have the image wspulse:0.1.0; `KUBECTL` is the command for
+By hand, not in `.ci/run`. The cluster must have the image wspulse:0.2.0; `KUBECTL` is the command for
 it, and `NODE` one that runs the rest of its arguments where addresses of Services can be reached."""
 
 import json
