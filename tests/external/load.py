@@ -401,7 +401,7 @@ def terminal():
         shown, code = at_a_terminal(["connect", server.ws()], [(b"> ", b"hello\n"), (b"< hello", b"\x04")])
         check("connect: connected, prompt, answer above it, Ctrl-D", code == 0 and
               shown.startswith(f"\r\x1b[KConnected to {server.ws()}.\r\n") and "\r\n> " in shown and
-              "\x1b[L< hello\r\n" in shown and shown.endswith("Connection closed: 1000 (OK).\r\n"), repr(shown))
+              "\x1b[1L< hello\r\n" in shown and shown.endswith("Connection closed: 1000 (OK).\r\n"), repr(shown))
         shown, code = at_a_terminal(["load", server.ws(), "--hold", "1h"], [(b"10 open", b"\x03")])
         check("load: a line of progress, and the report after Ctrl-C", code == 4 and "interrupted " in shown and
               "\r1s  10 open  10 answered" in shown and "connected   10 of 10 clients" in shown, repr(shown))
