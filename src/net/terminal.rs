@@ -4,10 +4,11 @@
 use std::io::{self, IoSlice, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use crate::engine::Screen;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::engine::Screen;
 
 /// A writable pipe takes this much without blocking, and a writable terminal less.
 const PIPE_PIECE: usize = 4096;
@@ -45,9 +46,7 @@ impl Terminal {
         }
         Ok(always)
     }
-}
 
-impl Terminal {
     /// The size of what output is shown on; `None` if that is no terminal.
     pub(super) fn screen(&self) -> Option<Screen> {
         let size = rustix::termios::tcgetwinsize(&self.output).ok()?;

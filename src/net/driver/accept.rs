@@ -296,14 +296,15 @@ impl<E: Engine, O: Os> Driver<E, O> {
                     self.listeners[listener].state = Queue::Empty;
                     return;
                 }
-                Err(_) if refused == 0 => {
-                    log::warn!(
-                        target: "accept-error", error:% = error;
-                        "clients wait at accept, and cannot be refused"
-                    );
+                Err(_) => {
+                    if refused == 0 {
+                        log::warn!(
+                            target: "accept-error", error:% = error;
+                            "clients wait at accept, and cannot be refused"
+                        );
+                    }
                     return;
                 }
-                Err(_) => return,
             }
         }
     }

@@ -526,8 +526,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
     fn when_written(&mut self, id: Id, mark: u16) {
         // A write that was put off until the end of the peer is read: nothing reads it any more.
         if find(&mut self.streams, id).is_some_and(|entry| entry.marks.take(Marks::RENDER)) {
-            self.engine.render(self.now, id, &mut self.out);
-            self.deliver(id);
+            self.render_now(id);
         }
         if let Some(entry) = find(&mut self.streams, id) {
             entry.marks.set(mark);

@@ -29,9 +29,8 @@ impl<E: Engine, O: Os> Driver<E, O> {
             entry.marks.has(Marks::READABLE)
         };
         let read = if readable { self.read(id) } else { 0 };
-        if renders && find(&mut self.streams, id).is_some() {
-            self.engine.render(self.now, id, &mut self.out);
-            self.deliver(id);
+        if renders {
+            self.render_now(id);
             self.act();
         }
         let worked = self.engine.work() - before;
@@ -48,7 +47,13 @@ impl<E: Engine, O: Os> Driver<E, O> {
         {
             return entry.marks.set(Marks::RENDER);
         }
-        if let Some(size) = find(&mut self.streams, id).and_then(|entry| entry.stream.screen()) {
+        self.render_now(id);
+    }
+
+    /// Writes what the engine has for this stream, if it still exists.
+    pub(super) fn render_now(&mut self, id: Id) {
+        let Some(entry) = find(&mut self.streams, id) else { return };
+        if let Some(size) = entry.stream.screen() {
             self.engine.sized(id, size);
         }
         self.engine.render(self.now, id, &mut self.out);
