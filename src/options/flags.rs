@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::serve::{Draft, Listen, LogFormat, Mode, Profile};
 use super::table::{Fallback, Flag, Group, Table, Taken, Takes};
-use super::values::{self, Address};
+use super::values;
 use crate::behaviours::Mount;
 use crate::parts;
 use crate::proto::forwarded::Range;
@@ -33,11 +33,7 @@ const ADDRESSES: &[Flag<Draft>] = &[
     Flag {
         name: "listen",
         takes: Takes::Many("ADDR"),
-        fallback: Fallback::Variable {
-            name: "PORT",
-            take: |d, v| set(&mut d.serve.listen, values::port(v).map(every_address)),
-            text: "[::]:8080",
-        },
+        fallback: Fallback::Variable { name: "PORT", take: port, text: "[::]:8080" },
         help: "listen address: :80, [::1]:80, unix:/x; repeatable",
         take: listen,
         show: |d| joined(d.serve.listen.iter().map(Listen::to_string)),
@@ -387,11 +383,7 @@ pub(crate) fn set<T>(place: &mut T, value: Result<T, std::borrow::Cow<'static, s
 }
 
 pub(crate) fn listen(d: &mut Draft, v: &str) -> Taken {
-    let listen = match values::address(v)? {
-        Address::Full(at) => Listen::At(at),
-        Address::Unix(path) => Listen::Unix(path.into()),
-        Address::Port(port) => Listen::Default { port },
-    };
+    let listen = values::address(v)?.listen(values::every_address);
     if !listen.is_any_port() && d.serve.listen.contains(&listen) {
         return Err("is given twice: leave one out".into());
     }
@@ -399,9 +391,9 @@ pub(crate) fn listen(d: &mut Draft, v: &str) -> Taken {
     Ok(())
 }
 
-/// All addresses of this port: the default of the main listener.
-pub(crate) fn every_address(port: u16) -> Vec<Listen> {
-    vec![Listen::Default { port }]
+/// The main listener of a `PORT`.
+pub(crate) fn port(d: &mut Draft, v: &str) -> Taken {
+    set(&mut d.serve.listen, values::port(v).map(|port| vec![values::every_address(port)]))
 }
 
 /// A bare port means the loopback: the admin listener must not be public by accident.
@@ -409,12 +401,9 @@ pub(crate) fn admin(text: &str) -> Result<Option<Listen>, std::borrow::Cow<'stat
     if text == "off" {
         return Ok(None);
     }
-    let at = match values::address(text).map_err(|why| format!("{why}, or off"))? {
-        Address::Full(at) => Listen::At(at),
-        Address::Port(port) => Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
-        Address::Unix(path) => Listen::Unix(path.into()),
-    };
-    Ok(Some(at))
+    let address = values::address(text).map_err(|why| format!("{why}, or off"))?;
+    let loopback = |port| Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    Ok(Some(address.listen(loopback)))
 }
 
 /// Adds a mount, or replaces the default mount of the same path.

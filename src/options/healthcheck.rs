@@ -11,7 +11,7 @@ use super::proxies::Proxies;
 use super::read::{self, Environment, Given};
 use super::serve::Listen;
 use super::table::{Fallback, Flag, Group, Table, Takes};
-use super::values::{self, Address};
+use super::values;
 use super::{Command, Surroundings, Usage, every_flag, flags};
 use crate::engine::Target;
 use crate::proto::secrets::masked_url;
@@ -157,12 +157,11 @@ fn endpoint_of_server(env: &Environment) -> Result<Endpoint, Usage> {
     if let Some(listen) = admin {
         return Ok(endpoint_of(&listen));
     }
-    let first = |text: &str| match values::address(text.split_whitespace().next().unwrap_or(""))? {
-        Address::Full(at) => Ok(Some(Listen::At(at))),
-        Address::Port(port) => Ok(Some(Listen::Default { port })),
-        Address::Unix(path) => Ok(Some(Listen::Unix(path.into()))),
+    let first = |text: &str| {
+        let address = values::address(text.split_whitespace().next().unwrap_or(""))?;
+        Ok(Some(address.listen(values::every_address)))
     };
-    let port = |text: &str| values::port(text).map(|port| Some(Listen::Default { port }));
+    let port = |text: &str| values::port(text).map(|port| Some(values::every_address(port)));
     let main = match read("WSPULSE_LISTEN", first)? {
         Some(listen) => Some(listen),
         None => read("PORT", port)?,

@@ -6,6 +6,7 @@ use core::ops::RangeInclusive;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use crate::listen::Listen;
 use crate::proto::deflate::{self, Compression};
 use crate::proto::forwarded::Range;
 use crate::proto::frame::REASON_BYTES_MAX;
@@ -32,6 +33,22 @@ pub(crate) enum Address {
     Full(SocketAddr),
     Port(u16),
     Unix(String),
+}
+
+impl Address {
+    /// Where to listen; `of_port` is the address that a bare port means.
+    pub(crate) fn listen(self, of_port: impl FnOnce(u16) -> Listen) -> Listen {
+        match self {
+            Self::Full(at) => Listen::At(at),
+            Self::Port(port) => of_port(port),
+            Self::Unix(path) => Listen::Unix(path.into()),
+        }
+    }
+}
+
+/// A bare port of the main listener is that of all addresses.
+pub(crate) fn every_address(port: u16) -> Listen {
+    Listen::Default { port }
 }
 
 pub(crate) fn address(text: &str) -> Read<Address> {

@@ -56,11 +56,7 @@ const SERVICE: &[Flag<Draft>] = &[
     Flag {
         name: "listen",
         takes: Takes::Many("ADDR"),
-        fallback: Fallback::Variable {
-            name: "PORT",
-            take: |d, v| set(&mut d.serve.listen, values::port(v).map(flags::every_address)),
-            text: "[::]:8501",
-        },
+        fallback: Fallback::Variable { name: "PORT", take: flags::port, text: "[::]:8501" },
         help: "where to serve: :80, [::1]:80, unix:/x; repeatable",
         take: flags::listen,
         show: |d| flags::joined(d.serve.listen.iter().map(Listen::to_string)),

@@ -235,9 +235,8 @@ fn shown_or_none<T: ToString>(value: Option<&T>) -> String {
 
 fn peer_listen(text: &str) -> Read<Listen> {
     match values::address(text)? {
-        Address::Full(at) => Ok(Listen::At(at)),
-        Address::Port(port) => Ok(Listen::Default { port }),
         Address::Unix(_) => Err("must be an address and a port, such as [::]:8082".into()),
+        address => Ok(address.listen(values::every_address)),
     }
 }
 
