@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::help::Page;
-use super::table::{self, Flag, Table, Takes, env_name};
+use super::table::{self, Flag, Table, env_name};
 use super::{connect, flags, healthcheck, load, probe, serve};
 use crate::parts;
 
@@ -24,10 +24,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     fn new<D>(flag: &Flag<D>) -> Self {
-        let value = match flag.takes {
-            Takes::Nothing => "",
-            Takes::One(value) | Takes::Many(value) | Takes::Lines(value) => value,
-        };
+        let value = flag.takes.value().unwrap_or("");
         Self { name: flag.name, value, help: flag.help, default: flag.default_text() }
     }
 

@@ -190,15 +190,15 @@ pub(crate) fn args(known: &Known, args: Vec<OsString>, words_max: usize) -> Resu
 
 fn value(name: &str, takes: Takes, parser: &mut lexopt::Parser) -> Result<String, Usage> {
     let name = format!("--{name}");
-    match takes {
-        Takes::Nothing => match parser.optional_value() {
+    match takes.value() {
+        None => match parser.optional_value() {
             None => Ok("true".to_owned()),
             Some(given) => {
                 let given = given.to_string_lossy().into_owned();
                 Err(Usage::NeedlessValue { flag: name, given })
             }
         },
-        Takes::One(value) | Takes::Many(value) | Takes::Lines(value) => {
+        Some(value) => {
             let given = parser.value();
             let given = given.map_err(|_| Usage::MissingValue { flag: name.clone(), value })?;
             given.into_string().map_err(|_| Usage::NotText { name })

@@ -44,6 +44,16 @@ pub(crate) enum Takes {
     Lines(&'static str),
 }
 
+impl Takes {
+    /// The placeholder of the value, if the flag takes one.
+    pub(crate) fn value(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::One(value) | Self::Many(value) | Self::Lines(value) => Some(value),
+        }
+    }
+}
+
 /// The default, when neither the flag nor its variable is given.
 pub(crate) enum Fallback<D: 'static> {
     /// A switch that is off, or an optional setting that is unset.
@@ -67,11 +77,9 @@ pub(crate) struct Group<D: 'static> {
 impl<D> Flag<D> {
     /// `--name VALUE`, as help shows it.
     pub(crate) fn usage(&self) -> String {
-        match self.takes {
-            Takes::Nothing => format!("--{}", self.name),
-            Takes::One(value) | Takes::Many(value) | Takes::Lines(value) => {
-                format!("--{} {value}", self.name)
-            }
+        match self.takes.value() {
+            None => format!("--{}", self.name),
+            Some(value) => format!("--{} {value}", self.name),
         }
     }
 
