@@ -25,9 +25,13 @@ impl Backoff {
         rng.below(most + 1).max(PAUSE_MS_MIN)
     }
 
-    /// Whether there was no failure since the last reset.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.next_ms == BACKOFF_MS_MIN
+    /// Whether this is the first failure since the last reset, which is no reason to wait.
+    pub(super) fn forgives(&mut self, rng: &mut Rng) -> bool {
+        let is_first = self.next_ms == BACKOFF_MS_MIN;
+        if is_first {
+            self.pause_ms(rng);
+        }
+        is_first
     }
 
     pub(super) fn reset(&mut self) {

@@ -152,14 +152,11 @@ impl Informer {
                     self.list_again();
                 }
                 // A server or proxy that ends each watch after an event must not be asked all the
-                // time; one such watch is no reason to wait.
-                let is_first = self.backoff.is_fresh();
-                if is_short {
+                // time.
+                if is_short && !self.backoff.forgives(&mut self.rng) {
                     let pause_ms = self.backoff.pause_ms(&mut self.rng);
-                    if !is_first {
-                        self.steps.push_back(Step::HangUp);
-                        return self.wait(now, pause_ms);
-                    }
+                    self.steps.push_back(Step::HangUp);
+                    return self.wait(now, pause_ms);
                 }
             }
         }
@@ -180,8 +177,7 @@ impl Informer {
             (Stop::Expired, RequestKind::Watch) => {
                 self.figures.watch_errors += 1;
                 self.list_again();
-                if self.backoff.is_fresh() {
-                    self.backoff.pause_ms(&mut self.rng);
+                if self.backoff.forgives(&mut self.rng) {
                     return self.connect(now);
                 }
                 self.fail(now, Error::Event(410), None);
