@@ -365,12 +365,11 @@ impl<A: Copy> Pool<A> {
                     request.reply.take_head(&head);
                     self.bytes += request.reply.cost();
                 }
+                Ok(Some(Event::Body(_))) if request.call.asked == Asked::Status => {}
                 Ok(Some(Event::Body(part))) => {
-                    if request.call.asked != Asked::Status {
-                        self.bytes -= request.reply.cost();
-                        request.reply.body.extend_from_slice(part);
-                        self.bytes += request.reply.cost();
-                    }
+                    self.bytes -= request.reply.cost();
+                    request.reply.body.extend_from_slice(part);
+                    self.bytes += request.reply.cost();
                 }
                 Ok(Some(Event::End(persistence))) => break persistence,
                 Err(fault) => {

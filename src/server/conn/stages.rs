@@ -88,7 +88,7 @@ pub(crate) enum Stage {
 pub(crate) enum LingerTimeout {
     /// When all output is sent. Until then the send timeout applies.
     AfterFlush,
-    /// At once, since too much output is queued.
+    /// At once: too much output is queued, or it may never be sent.
     Fixed,
 }
 
