@@ -203,6 +203,9 @@ def same_as_chart(found):
 def readme_install(found):
     """The objects that the README's commands name exist; readme.py checks their files."""
     text = (ROOT / "README.md").read_text().partition("## Install")[2]
+    blocks = re.findall(r"```sh[^\n]*\n(.*?)```", text.partition("\n## ")[0], re.DOTALL)
+    check("README, Install: at least four ways, at most five commands each",
+          len(blocks) >= 4 and all(len(block.splitlines()) <= 5 for block in blocks), blocks)
     named = {name.title() for name in re.findall(r"(?:deployment|service)/wspulse", text)}
     there = {name_of(document).title() for document in found["base"]}
     check("README, Install: the objects exist", named and named <= there, named - there)
