@@ -144,7 +144,7 @@ def figures():
             continue
         tables += 1
         said = " ".join((above + "\n" + "\n".join(text.splitlines()[:3])).split())
-        command = re.findall(r"cargo bench|valgrind|cargo build|tests/external/[\w.]+\.py", said)
+        command = re.findall(r"cargo (?:bench|build|llvm-cov)|valgrind|tests/external/[\w.]+\.py", said)
         date = re.search(r"\d{4}-\d\d-\d\d|commit [0-9a-f]{7}|the same day|same two cores and day", said)
         faults += [f"{'no command' if date else 'no date or commit'}: {text[:80]!r}"] if not (command and date) else []
         dated = dated or bool(re.search(r"\d{4}-\d\d-\d\d", text))
