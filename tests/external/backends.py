@@ -6,8 +6,10 @@ Real processes on 127.0.0.x, a DNS server and a /etc/resolv.conf of its own in a
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -37,15 +39,26 @@ from harness import (BINARY, SCRATCH, Server, check, equal, finish, launch, not_
 
 async def backend(address):
     """Answers each POST with its own address and the body. SIGTERM: no new connections, those in
-    use are closed with their next answer, idle ones after a moment; then it ends."""
-    draining, open_since = asyncio.Event(), {}
+    use are closed with their next answer, idle ones after a moment; then it ends.
 
-    async def serve(reader, writer):
-        open_since[writer] = time.monotonic()
+    `asyncio.start_server` would lose connections that it accepts just before it is closed."""
+    loop, draining, open_since = asyncio.get_running_loop(), asyncio.Event(), {}
+    listener = socket.create_server((address, PORT), backlog=1024)
+    listener.setblocking(False)
+
+    def accept():
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection, _ = listener.accept()
+                open_since[connection] = time.monotonic()
+                tasks.add(asyncio.create_task(serve(connection)))
+
+    async def serve(connection):
+        reader, writer = await asyncio.open_connection(sock=connection)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                open_since[writer] = None
+                open_since[connection] = None
                 length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n")
                                if line.lower().startswith(b"content-length:")), 0)
                 body = await reader.readexactly(length)
@@ -57,29 +70,26 @@ async def backend(address):
                 await writer.drain()
                 if close:
                     break
-                open_since[writer] = time.monotonic()
+                open_since[connection] = time.monotonic()
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
-            open_since.pop(writer, None)
+            open_since.pop(connection, None)
             writer.close()
 
-    server = await asyncio.start_server(serve, address, PORT, backlog=1024)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
+    tasks = set()
+    loop.add_reader(listener, accept)
+    loop.add_signal_handler(signal.SIGTERM, draining.set)
     await draining.wait()
-    server.close()
-    seen_idle = set()
+    loop.remove_reader(listener)
+    accept()
+    listener.close()
     while open_since:
         await asyncio.sleep(0.05)
-        for writer, since in list(open_since.items()):
-            if since is None or time.monotonic() - since <= 0.5:
-                seen_idle.discard(writer)
-            elif writer in seen_idle:
-                writer.close()
-                open_since.pop(writer, None)
-            else:
-                # Once more: if the machine was busy, a request may have arrived that is not read yet.
-                seen_idle.add(writer)
+        for connection, since in list(open_since.items()):
+            is_idle = since is not None and time.monotonic() - since > 0.5
+            if is_idle and not select.select([connection], [], [], 0)[0]:
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def start(last):
