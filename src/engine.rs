@@ -213,6 +213,9 @@ pub enum Source {
 pub enum Action {
     /// Call [`Engine::render`]: there is output that no received byte caused.
     Write(Id),
+    /// The same for a request to a server, which may have closed the idle connection by now: its
+    /// end is read before anything is written.
+    Request(Id),
     /// Read again: the engine has room, or holds input that it can process now.
     Resume(Id),
     /// When all output is written, shut down the writing side (FIN).
@@ -316,7 +319,7 @@ pub trait Engine {
     /// `n` bytes of [`Engine::unsent`] were written.
     fn sent(&mut self, now: Now, id: Id, n: usize);
 
-    /// Carries out [`Action::Write`]: output of timers, pushes, refusals.
+    /// Carries out [`Action::Write`] and [`Action::Request`].
     fn render(&mut self, now: Now, id: Id, out: &mut Out);
 
     /// The stream is closed and its id no longer valid.

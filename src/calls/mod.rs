@@ -104,7 +104,7 @@ impl<A: Copy> Calls<A> {
                     return Some(Order::Connect(target));
                 }
                 pool::Order::Resolve(host) => return Some(Order::Resolve(host)),
-                pool::Order::Write(lane) => (lane, Order::Write),
+                pool::Order::Write(lane) => (lane, Order::Request),
                 pool::Order::Close(lane) => (lane, Order::Close),
             };
             if let Some(id) = self.ids.get(lane.0) {

@@ -356,6 +356,10 @@ impl<A: Copy> Pool<A> {
             // Unsolicited bytes belong to no request.
             return self.ended(now, lane, HangUp::Reset);
         };
+        if busy.written.is_nothing() {
+            // Such as the 408 of a server that closes an idle connection.
+            return self.ended(now, lane, HangUp::Reset);
+        }
         let id = busy.request;
         let Some(request) = self.requests.find_mut(id.0) else { return self.close(lane) };
         let persistence = loop {

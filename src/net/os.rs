@@ -68,6 +68,11 @@ pub trait Channel: Read + Write {
         false
     }
 
+    /// Whether there are bytes, or an end, that no read has returned yet.
+    fn has_input(&mut self) -> bool {
+        false
+    }
+
     /// Bytes buffered for its peer, beyond the fixed cost of such a connection.
     fn held_bytes(&self) -> usize {
         0

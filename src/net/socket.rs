@@ -7,6 +7,7 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Registry, Token};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -126,6 +127,17 @@ impl Socket {
             Self::Unix(stream) => Some(stream),
             Self::Terminal(_) => None,
         }
+    }
+
+    /// Whether there are bytes, an end or an error that no read has returned yet.
+    pub(super) fn has_input(&self) -> bool {
+        let mut byte = [0];
+        let peeked = match self {
+            Self::Tcp(stream) => recv(stream, &mut byte, RecvFlags::PEEK),
+            Self::Unix(stream) => recv(stream, &mut byte, RecvFlags::PEEK),
+            Self::Proxied(_) | Self::Terminal(_) => return false,
+        };
+        !matches!(peeked, Err(Errno::WOULDBLOCK | Errno::INTR))
     }
 
     /// Makes the next close send RST.

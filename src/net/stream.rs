@@ -81,6 +81,14 @@ impl Channel for Stream {
         }
     }
 
+    fn has_input(&mut self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.has_input(),
+            Self::Tls(tls) => tls.holds_more() || tls.socket().has_input(),
+            Self::Connecting(_) => false,
+        }
+    }
+
     fn held_bytes(&self) -> usize {
         match self {
             Self::Plain(_) | Self::Connecting(_) => 0,

@@ -46,6 +46,7 @@ impl Server {
             }
             Order::Resolve(host) => Action::Resolve(host),
             Order::Write(id) => Action::Write(id),
+            Order::Request(id) => Action::Request(id),
             Order::Close(id) => {
                 let waits = self.conns.find(id).is_some_and(|conn| !conn.unsent().is_empty());
                 // Do not wait until unwanted output is sent.

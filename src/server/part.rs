@@ -180,7 +180,7 @@ pub trait Connections {
     /// Bytes were received.
     fn received(&mut self, now: Now, id: Id, bytes: &[u8], out: &mut Vec<u8>);
 
-    /// Called after [`Order::Write`], to produce output.
+    /// Called after [`Order::Write`] or [`Order::Request`], to produce output.
     fn render(&mut self, _id: Id, _out: &mut Vec<u8>) {}
 
     /// The kernel accepted `taken` bytes of the output; the server buffers the other `left`.
@@ -281,6 +281,8 @@ pub enum Order {
     Resolve(Box<str>),
     /// Call [`Connections::render`], or wake the WebSocket.
     Write(Id),
+    /// Call [`Connections::render`] for a request, unless the server has closed the connection.
+    Request(Id),
     /// Close an outgoing connection; reset it if output is queued.
     Close(Id),
     /// Reset an outgoing connection.

@@ -398,6 +398,36 @@ fn keys(value: &Value) -> String {
     value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(",")
 }
 
+/// The backend closes its idle connection, or answers 408 unasked as HAProxy does, just after the wait
+/// has returned: only a message is reported. It goes over another connection.
+#[test]
+fn no_message_goes_to_a_connection_that_the_backend_has_closed() {
+    let ends: [&[u8]; 2] = [b"", b"HTTP/1.1 408 Request Time-out\r\nContent-Length: 0\r\n\r\n"];
+    for last_words in ends {
+        let args = "--gateway-backend http://127.0.0.1:8501 --gateway-reply on";
+        let mut harness = Harness::new(&args.split(' ').collect::<Vec<_>>());
+        harness.net.state().on_connect = OnConnect::Accept;
+        let client = harness.connect();
+        harness.send(client, &upgrade("/gateway/prod", &[]));
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let [idle] = harness.net.state().outgoing[..] else { panic!("one connection") };
+        harness.send(idle, answer);
+        let mut reader = Reader::default();
+        assert_eq!(reader.read(&harness.output(client)).len(), 1, "a WebSocket");
+
+        harness.net.take_output(idle);
+        harness.net.state().batch = 1;
+        harness.net.send(client, &text("hello"));
+        harness.net.send(idle, last_words);
+        harness.net.fin(idle);
+        harness.settle();
+        assert_eq!(harness.net.take_output(idle), b"", "to the idle connection");
+        let [_, fresh] = harness.net.state().outgoing[..] else { panic!("another connection") };
+        harness.send(fresh, answer);
+        assert_eq!(reader.read(&harness.output(client)), ["text \"ok\""]);
+    }
+}
+
 /// While the kernel says that memory is short, messages of callbacks are refused.
 #[test]
 fn callbacks_are_refused_while_memory_is_short() {

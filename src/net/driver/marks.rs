@@ -29,7 +29,7 @@ impl Marks {
     pub(super) const HANDSHAKING: u16 = 1024;
     /// The operating system also reports when it is writable.
     pub(super) const WRITES_WATCHED: u16 = 4096;
-    /// The engine has output, which is written once the peer's end is read.
+    /// The engine has a request, which is written once the stream is read.
     pub(super) const RENDER: u16 = 2048;
 
     pub(super) fn has(self, mark: u16) -> bool {

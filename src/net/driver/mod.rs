@@ -468,6 +468,7 @@ impl<E: Engine, O: Os> Driver<E, O> {
             }
             match action {
                 Action::Write(id) => self.render(id),
+                Action::Request(id) => self.render_request(id),
                 Action::Connect(id, target) => self.connect(id, &target),
                 Action::Resolve(host) => {
                     if !self.os.resolve(&host) {
@@ -524,9 +525,9 @@ impl<E: Engine, O: Os> Driver<E, O> {
     }
 
     fn when_written(&mut self, id: Id, mark: u16) {
-        // A write that was put off until the end of the peer is read: nothing reads it any more.
+        // A request that was put off until the stream is read: nothing reads it any more.
         if find(&mut self.streams, id).is_some_and(|entry| entry.marks.take(Marks::RENDER)) {
-            self.render_now(id);
+            self.render(id);
         }
         if let Some(entry) = find(&mut self.streams, id) {
             entry.marks.set(mark);

@@ -30,28 +30,26 @@ impl<E: Engine, O: Os> Driver<E, O> {
         };
         let read = if readable { self.read(id) } else { 0 };
         if renders {
-            self.render_now(id);
+            self.render(id);
             self.act();
         }
         let worked = self.engine.work() - before;
         read + usize::try_from(worked).unwrap_or(usize::MAX)
     }
 
-    /// Carries out [`Action::Write`](crate::engine::Action::Write). If the peer has ended and that
-    /// is still to be read, it is read first: a request must not be written to a server that has
-    /// closed its idle connection.
-    pub(super) fn render(&mut self, id: Id) {
-        if let Some(entry) = find(&mut self.streams, id)
-            && entry.marks.has(Marks::ENDED)
-            && entry.marks.has(Marks::QUEUED)
-        {
-            return entry.marks.set(Marks::RENDER);
+    /// Carries out [`Action::Request`](crate::engine::Action::Request). An event may be on its way:
+    /// the stream itself is asked whether there is something to read.
+    pub(super) fn render_request(&mut self, id: Id) {
+        let Some(entry) = find(&mut self.streams, id) else { return };
+        if !entry.stream.has_input() {
+            return self.render(id);
         }
-        self.render_now(id);
+        entry.marks.set(Marks::READABLE | Marks::RENDER);
+        self.queue(id);
     }
 
-    /// Writes what the engine has for this stream, if it still exists.
-    pub(super) fn render_now(&mut self, id: Id) {
+    /// Carries out [`Action::Write`](crate::engine::Action::Write), if the stream still exists.
+    pub(super) fn render(&mut self, id: Id) {
         let Some(entry) = find(&mut self.streams, id) else { return };
         if let Some(size) = entry.stream.screen() {
             self.engine.sized(id, size);

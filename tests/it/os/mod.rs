@@ -45,6 +45,12 @@ impl Channel for Stream {
         }
     }
 
+    fn has_input(&mut self) -> bool {
+        let wire = &self.net.state().wires[self.wire];
+        let end = &wire.ends[self.end];
+        wire.reset || end.fin_received || !end.received.is_empty()
+    }
+
     fn held_bytes(&self) -> usize {
         self.net.state().wires[self.wire].held_bytes
     }
