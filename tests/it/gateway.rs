@@ -398,8 +398,8 @@ fn keys(value: &Value) -> String {
     value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(",")
 }
 
-/// The backend closes its idle connection, or answers 408 unasked as HAProxy does, just after the wait
-/// has returned: only a message is reported. It goes over another connection.
+/// The backend closes its idle connection, or sends 408 unasked as `HAProxy` does, just after a
+/// wait that reported a message. The message goes over another connection.
 #[test]
 fn no_message_goes_to_a_connection_that_the_backend_has_closed() {
     let ends: [&[u8]; 2] = [b"", b"HTTP/1.1 408 Request Time-out\r\nContent-Length: 0\r\n\r\n"];

@@ -256,8 +256,8 @@ fn the_timeout_of_a_response_starts_when_the_request_is_sent() {
     bench.orders();
     bench.connected(0, Ok(()));
     bench.connected(1, Ok(()));
+    bench.write(1);
     bench.to(900);
-    bench.answer(1, b"");
     bench.write(0);
     bench.answer(0, OK);
     bench.to(1_100);
