@@ -99,7 +99,7 @@ class Fleet:
         self.replicas = [Replica(number, self.api).start() for number in range(3)]
         self.backends, self.backend_logs, self.codes = {}, [], Counter()
         self.tally, self.failures, self.answer_ms = Counter(), [], []
-        self.draining, self.reachable_since = False, None
+        self.drained_until, self.reachable_since = 0, None
         self.over = asyncio.Event()
         self.haproxy()
 
@@ -141,6 +141,7 @@ listen callbacks
     def fail(self, what):
         self.tally["failures"] += 1
         self.failures.append(what[:300])
+        print(f"# failure: {what[:300]}", flush=True)
 
     # ---- backends ----
 
@@ -163,7 +164,8 @@ listen callbacks
     def may_give_up(self):
         """A gateway that drains holds no messages for a backend that is not there: it says so. It may not
         yet have heard of one that has just come."""
-        return self.draining and (not self.backends or time.monotonic() - self.reachable_since < 2)
+        now = time.monotonic()
+        return now < self.drained_until and (not self.backends or now - self.reachable_since < 2)
 
     async def scales(self):
         """1 to 5 at random; 0 for a while in each round."""
@@ -180,10 +182,10 @@ listen callbacks
     async def restarts(self, end):
         while time.monotonic() < end:
             for replica in self.rng.sample(self.replicas, 3):
-                self.draining = True
+                self.drained_until = float("inf")
                 replica.server.signal()
                 self.codes["gateway", await asyncio.to_thread(replica.server.wait, 30)] += 1
-                self.draining = False
+                self.drained_until = time.monotonic() + 1  # what is still to be read
                 await asyncio.to_thread(replica.start)
                 self.tally["restarts"] += 1
                 await asyncio.sleep(self.rng.uniform(1, 4))
