@@ -392,6 +392,7 @@ impl Out {
     }
 
     /// Clears it and gives back the memory of an unusually long output.
+    #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
         if self.bytes.capacity() > OUT_KEPT {

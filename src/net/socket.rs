@@ -165,6 +165,7 @@ impl Socket {
 }
 
 impl Read for Socket {
+    #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             // The system call itself: libc's wrapper also makes it a cancellation point.
@@ -177,6 +178,7 @@ impl Read for Socket {
 }
 
 impl Write for Socket {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => Ok(send(stream, bytes, SendFlags::NOSIGNAL)?),

@@ -67,22 +67,23 @@ pub fn unmask_into(plain: &mut [u8], masked: &[u8], mask: [u8; 4]) -> Charset {
     debug_assert_eq!(plain.len(), masked.len(), "the lengths are equal");
     let key = u32::from_le_bytes(mask);
     let wide_key = u64::from(key) << 32 | u64::from(key);
-    let ((words, rest), (to_words, to_rest)) = (masked.as_chunks(), plain.as_chunks_mut());
     let mut seen = 0;
+    let (words, to_words) = (masked.as_chunks().0, plain.as_chunks_mut().0);
     for (to, word) in to_words.iter_mut().zip(words) {
         let word = u64::from_le_bytes(*word) ^ wide_key;
         seen |= word;
         *to = word.to_le_bytes();
     }
-    let ((halves, rest), (to_halves, to_rest)) = (rest.as_chunks(), to_rest.as_chunks_mut());
-    for (to, half) in to_halves.iter_mut().zip(halves) {
-        let half = u32::from_le_bytes(*half) ^ key;
-        seen |= u64::from(half);
-        *to = half.to_le_bytes();
-    }
-    for ((to, byte), key) in to_rest.iter_mut().zip(rest).zip(mask) {
-        *to = byte ^ key;
-        seen |= u64::from(*to);
+    // The last word may overlap the one before it: the same bytes are written again.
+    if let (Some(to), Some(word)) = (plain.last_chunk_mut(), masked.last_chunk()) {
+        let word = u64::from_le_bytes(*word) ^ wide_key.rotate_right(8 * (masked.len() % 4) as u32);
+        seen |= word;
+        *to = word.to_le_bytes();
+    } else {
+        for ((to, byte), key) in plain.iter_mut().zip(masked).zip(mask.iter().cycle()) {
+            *to = byte ^ key;
+            seen |= u64::from(*to);
+        }
     }
     if seen & NOT_ASCII == 0 { Charset::Ascii } else { Charset::Other }
 }

@@ -199,6 +199,13 @@ impl Server {
     #[inline]
     fn carry_out_admin_orders(&mut self, now: Now) {
         self.poll_parts(now);
+        if !self.shared.orders.is_empty() {
+            self.carry_out_orders(now);
+        }
+    }
+
+    #[inline(never)]
+    fn carry_out_orders(&mut self, now: Now) {
         while let Some(order) = self.shared.orders.pop_front() {
             match order {
                 AdminOrder::Shed { count } => self.shed(now, count),

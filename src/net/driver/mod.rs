@@ -48,6 +48,7 @@ struct Ready {
 
 impl Ready {
     /// The list that this stream is to be added to; `None` if it is on one.
+    #[inline]
     fn list_for<S: Channel>(&mut self, entry: &mut Entry<S>) -> Option<&mut VecDeque<Id>> {
         if entry.marks.has(Marks::QUEUED) {
             return None;

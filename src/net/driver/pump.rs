@@ -83,15 +83,19 @@ impl<E: Engine, O: Os> Driver<E, O> {
     /// One read, up to the budget; two if the first began a message that has a block of its own:
     /// more of it is most likely there, and another turn is not free.
     fn read(&mut self, id: Id) -> usize {
-        let (mut bytes, mut more) = self.read_once(id);
-        if more && self.has_block(id) {
-            let (rest, still_more) = self.read_once(id);
-            bytes += rest;
-            more = still_more;
+        let (mut bytes, mut is_first) = (0, true);
+        loop {
+            let (n, more) = self.read_once(id);
+            bytes += n;
+            if !more {
+                return bytes;
+            }
+            if !is_first || !self.has_block(id) {
+                break;
+            }
+            is_first = false;
         }
-        if more {
-            self.queue(id);
-        }
+        self.queue(id);
         bytes
     }
 
@@ -121,11 +125,14 @@ impl<E: Engine, O: Os> Driver<E, O> {
         let budget = room.len();
         let read = entry.stream.read(room);
         let is_plain = entry.stream.is_plain();
-        let more = !is_plain && {
+        let (entry, more) = if is_plain {
+            (entry, false)
+        } else {
             let broken = read.as_ref().is_err_and(|why| why.kind() != io::ErrorKind::WouldBlock);
-            self.after_read(id, broken)
+            let more = self.after_read(id, broken);
+            let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
+            (entry, more)
         };
-        let Some(entry) = find(&mut self.streams, id) else { return (0, false) };
         let read = match read {
             Ok(0) => {
                 entry.marks.take(Marks::READABLE);
@@ -345,6 +352,7 @@ struct Wrote {
 }
 
 /// One write, starting at byte `from` of the output.
+#[inline]
 fn write(stream: &mut impl Write, out: &Out, shared: &[u8], from: usize) -> io::Result<Wrote> {
     let to = out.len().min(from + limits::WRITE_BYTES_MAX);
     if out.is_plain() {

@@ -215,6 +215,7 @@ impl Conn {
     }
 
     /// Frames in `shared[from..to]`; keeps the rest.
+    #[inline]
     fn receive_frames(&mut self, (from, to): (usize, usize), shared: &mut [u8], cx: &mut Cx<'_>) {
         let Stage::WebSocket(socket) = &mut self.stage else { return };
         match socket.receive(&mut self.unfinished, &mut cx.socket_cx(), shared, (from, to)) {

@@ -107,6 +107,7 @@ impl Place {
 }
 
 impl Conn {
+    #[inline]
     pub(crate) fn side(&self) -> Side {
         match self.quota {
             Quota::Main | Quota::Refused(_) | Quota::Upstream => Side::Main,
@@ -137,6 +138,7 @@ impl Conn {
         }
     }
 
+    #[inline]
     pub(super) fn is_paused(&self) -> bool {
         let unfinished = self.unfinished.as_deref();
         match &self.stage {
@@ -152,6 +154,7 @@ impl Conn {
     }
 
     /// While memory is short, peers with unsent output are not read.
+    #[inline]
     pub(super) fn is_read(&self, memory_is_short: bool) -> bool {
         !self.is_paused() && (!memory_is_short || self.unsent().is_empty())
     }

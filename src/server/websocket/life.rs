@@ -182,6 +182,7 @@ impl WebSocket {
     }
 
     /// Whether so much is queued that the peer is not read.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         // After our Close, the peer's Close must be read.
         self.accepts_messages()

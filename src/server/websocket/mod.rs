@@ -25,6 +25,7 @@ use crate::server::end::{CloseReason, End, Initiator};
 use crate::server::unfinished::{Unfinished, is_backed_up};
 use crate::server::websocket::extras::{Extras, Intercepted};
 use crate::server::websocket::keepalive::Keepalive;
+use crate::server::websocket::short::Echoed;
 pub(crate) use crate::server::websocket::socket_cx::SocketCx;
 use crate::time::Moment;
 
@@ -144,6 +145,7 @@ impl WebSocket {
     }
 
     /// Handles the frames in `buffer[from..to]`; returns how far they were used.
+    #[inline]
     pub(crate) fn receive(
         &mut self,
         unfinished: &mut Option<Box<Unfinished>>,
@@ -152,23 +154,32 @@ impl WebSocket {
         (from, to): (usize, usize),
     ) -> (usize, Outcome) {
         self.keepalive.received(cx.now);
-        let enough = *cx.work + limits::WORK_PER_TURN;
-        let mut at = from;
-        let mut frames = 0..limits::FRAMES_PER_TURN;
+        let mut echoed = Echoed::default();
         if unfinished.as_ref().is_none_or(|unfinished| unfinished.is_idle()) {
             match self.echo_short(&buffer[from..to], cx) {
-                Ok(echoed) => {
-                    at += echoed.used;
-                    frames.start = echoed.frames();
-                    if at == to && !frames.is_empty() {
-                        self.note_read(to - from);
-                        return (at, Outcome::ReadMore);
-                    }
-                }
+                Ok(done) => echoed = done,
                 Err(fault) => return (to, self.fail(fault, cx)),
             }
+            if from + echoed.used == to && echoed.frames() < limits::FRAMES_PER_TURN {
+                self.note_read(to - from);
+                return (to, Outcome::ReadMore);
+            }
         }
-        for _ in frames {
+        self.receive_rest(unfinished, cx, buffer, (from, to), echoed)
+    }
+
+    /// The frames behind those that the fast path has echoed.
+    fn receive_rest(
+        &mut self,
+        unfinished: &mut Option<Box<Unfinished>>,
+        cx: &mut SocketCx<'_>,
+        buffer: &mut [u8],
+        (from, to): (usize, usize),
+        echoed: Echoed,
+    ) -> (usize, Outcome) {
+        let enough = *cx.work + limits::WORK_PER_TURN;
+        let mut at = from + echoed.used;
+        for _ in echoed.frames()..limits::FRAMES_PER_TURN {
             match self.frame(unfinished, cx, buffer, (&mut at, to)) {
                 Ok(Continue(())) if *cx.work < enough => {}
                 Ok(Continue(())) => {

@@ -59,7 +59,8 @@ impl WebSocket {
         }
         let out = &mut cx.out.bytes;
         let start = out.len();
-        out.resize(start + input.len().min(ROOM_BYTES), 0);
+        // Its content is overwritten; copying takes fewer instructions than clearing.
+        out.extend_from_slice(&input[..input.len().min(ROOM_BYTES)]);
         let room = &mut out[start..];
         let mut result = Ok(());
         while result.is_ok()
