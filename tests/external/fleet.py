@@ -230,7 +230,10 @@ async def always(fleet, kind, name):
                 fleet.fail(f"{name}: {end}")
             fleet.tally["closed by a drain"] += 1
         except InvalidStatus as refused:
-            fleet.fail(f"{name}: {refused.response.status_code}")
+            if refused.response.status_code == 503 and fleet.may_give_up():
+                fleet.tally["turned away by a drain at zero"] += 1
+            else:
+                fleet.fail(f"{name}: {refused.response.status_code}")
         except Exception as error:  # any error: the run continues and fails at its end
             fleet.fail(f"{name}: {type(error).__name__} {error}")
         await asyncio.sleep(rng.uniform(0, 0.2))
