@@ -51,11 +51,12 @@ mod model {
 
     /// The first byte of `data` chooses the owner; then pairs: a position and its new character.
     pub(super) fn id(data: &[u8]) {
-        let keys = keys();
-        let address = if data.first().is_some_and(|byte| byte % 2 == 0) {
-            "10.0.0.1:8082"
+        // Each owner has its own keys: an id of one is a forgery to the other.
+        let (address, keys) = if data.first().is_some_and(|byte| byte % 2 == 0) {
+            ("10.0.0.1:8082", keys())
         } else {
-            "[fd00::1]:8082"
+            let key = "33".repeat(32);
+            ("[fd00::1]:8082", PeerKeys::parse(key.as_bytes()).expect("a key"))
         };
         let owner = Owner { address: address.parse().expect("an address"), boot: BOOT };
         let mut minter = Minter::new(owner, "prod", &keys, 5).expect("a minter");
