@@ -308,6 +308,7 @@ mod check {
             class: Class::Bulk,
             deadline_ns: u64::MAX,
             answer_ms: None,
+            held_ns: 0,
         };
         let mut pool = Pool::new(RULES);
         let target = pool.target(&Target::host("127.0.0.1", 80));

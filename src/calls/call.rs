@@ -57,6 +57,8 @@ pub struct Call {
     pub deadline_ns: u64,
     /// The response's timeout, from sending on; `None`: it must arrive by the deadline as well.
     pub answer_ms: Option<u64>,
+    /// For how long it has been held before, behind others for the same target.
+    pub held_ns: u64,
 }
 
 impl Call {

@@ -581,7 +581,6 @@ impl<A: Copy> Pool<A> {
         if let Some(choice) = self.choose(now, id) {
             return Ok(choice);
         }
-        let hold_ns = time::ms(self.rules.hold_ms);
         let Some(request) = self.requests.find_mut(id.0) else { return Err(None) };
         let group = &mut self.targets[request.target.0];
         let Some(outage) = group.balancer.outage(now, &request.tried) else { return Err(None) };
@@ -592,7 +591,7 @@ impl<A: Copy> Pool<A> {
         };
         // Waiting does not help against these.
         let is_final = matches!(failure, Failure::NotConnected(HangUp::Tls(_) | HangUp::Exhausted));
-        if is_final || request.asked_ns + hold_ns <= now.mono_ns {
+        if is_final || request.held_until_ns(self.rules.hold_ms) <= now.mono_ns {
             return Err(Some(failure));
         }
         request.tried.clear();

@@ -40,6 +40,7 @@ fn call_by(method: &str, path: &str, deadline_ms: u64) -> Call {
         class: Class::Bulk,
         deadline_ns: time::ms(deadline_ms),
         answer_ms: None,
+        held_ns: 0,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{CallId, Class, Failure, Place, Pool, TargetId};
+use super::{CallId, Class, Failure, Place, Pool, Request, TargetId};
 use crate::engine::{HangUp, Now};
 use crate::{heap, time};
 
@@ -16,6 +16,13 @@ pub(super) struct Waiting(VecDeque<CallId>);
 impl Waiting {
     pub(super) fn cost(&self) -> usize {
         heap::table::<CallId>(self.0.capacity())
+    }
+}
+
+impl<A> Request<A> {
+    /// Until when it waits for a target that cannot be reached.
+    pub(super) fn held_until_ns(&self, hold_ms: u64) -> u64 {
+        self.asked_ns + time::ms(hold_ms).saturating_sub(self.call.held_ns)
     }
 }
 
@@ -46,8 +53,8 @@ impl<A: Copy> Pool<A> {
         if request.failure != Some(Failure::NotConnected(HangUp::Exhausted)) {
             request.tried.clear();
         }
-        let patience_ms = self.rules.hold_ms.max(self.rules.connect_ms);
-        let first_ns = (request.asked_ns + time::ms(patience_ms)).max(now.mono_ns);
+        let patience_ns = request.asked_ns + time::ms(self.rules.connect_ms);
+        let first_ns = request.held_until_ns(self.rules.hold_ms).max(patience_ns).max(now.mono_ns);
         let hold_ns = time::ms(self.rules.hold_ms);
         let until_ns = first_ns.min(request.call.deadline_ns.saturating_add(hold_ns));
         self.request_timers.set(id.0.key, until_ns);

@@ -325,6 +325,7 @@ impl Backend {
             class: Class::Bulk,
             deadline_ns,
             answer_ms: None,
+            held_ns: 0,
         };
         self.steps.push_back(Step::Call(ask, target, Box::new(call)));
     }

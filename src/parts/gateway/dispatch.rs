@@ -11,7 +11,7 @@ use super::{
     Asker, CallbackOutcome, CallbackRequest, ENDED_MAX, Gateway, NoResponse, Step, Verdict,
 };
 use crate::behaviours::Close;
-use crate::calls::pool::{CallId, Failure, Reply};
+use crate::calls::pool::{Call, CallId, Failure, Reply};
 use crate::engine::Now;
 use crate::proto::frame::Kind;
 use crate::proto::http_client::Fault;
@@ -27,6 +27,7 @@ impl Gateway {
             }
             let was_full = session.is_full();
             let Some(first) = session.waiting.first() else { break };
+            let since_ns = session.since_ns(now, first.due_ns);
             let (kind, payload) = (first.kind, self.blocks.with(first.payload));
             self.bytes -= session.waiting.cost();
             session.waiting.pop(&mut self.blocks, now);
@@ -35,7 +36,8 @@ impl Gateway {
             if has_room {
                 self.wake(id);
             }
-            self.send_request(now, connection, &BackendEvent::Message(kind, payload.bytes()));
+            let event = BackendEvent::Message(kind, payload.bytes());
+            self.send_request(now, connection, &event, since_ns);
             self.blocks.give_back(payload, now.mono_ns);
         }
         let is_over = |s: &Session| matches!(s.state, State::Ending(..)) && s.in_flight.is_empty();
@@ -51,15 +53,16 @@ impl Gateway {
             return;
         };
         let (code, reason) = (*code, reason.clone());
-        self.send_request(now, connection, &BackendEvent::Disconnect(code, &reason));
+        self.send_request(now, connection, &BackendEvent::Disconnect(code, &reason), now.mono_ns);
     }
 
-    /// Sends a request, or fails it immediately.
+    /// Sends a request, or fails it immediately. It has been held since `since_ns`.
     pub(super) fn send_request(
         &mut self,
         now: Now,
         connection: ConnectionId,
         event: &BackendEvent<'_>,
+        since_ns: u64,
     ) {
         let Some(session) = self.sessions.get_mut(connection) else { return };
         let route = event.route(&self.plan);
@@ -69,7 +72,7 @@ impl Gateway {
         let request = RequestId::new(&mut self.rng);
         let began_ns = now.mono_ns;
         let mut in_flight =
-            InFlight { ticket, call: None, route, backend, request, bytes: 0, began_ns };
+            InFlight { ticket, call: None, route, backend, request, bytes: 0, began_ns, since_ns };
         let builder = request::RequestBuilder {
             plan: &self.plan,
             now,
@@ -77,7 +80,9 @@ impl Gateway {
             session,
             in_flight: &in_flight,
         };
-        let call = builder.build(event).map_err(|_| NoResponse::Unsendable);
+        let held_ns = now.mono_ns - since_ns;
+        let call = builder.build(event).map(|call| Call { held_ns, ..call });
+        let call = call.map_err(|_| NoResponse::Unsendable);
         in_flight.bytes = call.as_ref().map_or(0, |call| call.bytes.len());
         self.bytes -= session.in_flight.cost();
         session.in_flight.push(in_flight);
@@ -129,6 +134,7 @@ impl Gateway {
         let Some(in_flight) = taken else { return };
         self.in_flight -= 1;
         let outcome = outcome(&how);
+        session.held_since_ns = is_unreachable(&how).then_some(in_flight.since_ns);
         let route = in_flight.route.label(&self.plan);
         log::debug!(
             target: "gateway", route, outcome, connection = session.public_id(connection),
@@ -301,6 +307,12 @@ impl Gateway {
             self.ending = self.ending.saturating_sub(1);
         }
     }
+}
+
+/// Whether nothing answers at the backend's address, which `--gateway-hold` waits for.
+fn is_unreachable(how: &Result<Reply, NoResponse>) -> bool {
+    use Failure::{Circuit, NoConnection, NotConnected};
+    matches!(how, Err(NoResponse::Failed(NotConnected(_) | NoConnection | Circuit)))
 }
 
 /// The metric label `outcome`.

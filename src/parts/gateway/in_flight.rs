@@ -16,6 +16,8 @@ pub(super) struct InFlight {
     pub(super) request: RequestId,
     pub(super) bytes: usize,
     pub(super) began_ns: u64,
+    /// The same, or since when it was held behind others.
+    pub(super) since_ns: u64,
 }
 
 /// Most connections have at most one, for which there is no allocation.

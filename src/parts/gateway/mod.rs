@@ -301,7 +301,7 @@ impl Gateway {
         self.bytes += session.cost();
         self.connections.insert(id, connection);
         self.sessions.insert(connection, session);
-        self.send_request(now, connection, &BackendEvent::Connect(client));
+        self.send_request(now, connection, &BackendEvent::Connect(client), now.mono_ns);
     }
 
     /// Whether [`Gateway::verdict`] can be called.
@@ -338,10 +338,11 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(connection) else { return };
         session.active(now);
         if session.is_next(self.plan.in_flight_of_one()) {
-            return self.send_request(now, connection, &BackendEvent::Message(kind, payload));
+            let event = BackendEvent::Message(kind, payload);
+            return self.send_request(now, connection, &event, now.mono_ns);
         }
         self.bytes -= session.waiting.cost();
-        let message = Waiting { due_ns: 0, turn: None, kind, payload };
+        let message = Waiting { due_ns: now.mono_ns, turn: None, kind, payload };
         session.waiting.push(message, &mut self.blocks);
         self.bytes += session.waiting.cost();
     }

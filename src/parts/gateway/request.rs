@@ -132,6 +132,7 @@ impl RequestBuilder<'_> {
             class: if is_message { Class::Bulk } else { Class::Control },
             deadline_ns: self.now.mono_ns + time::ms(TIMEOUT_MS),
             answer_ms: Some(TIMEOUT_MS),
+            held_ns: 0,
         })
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Session {
     pub(super) active_at_ms: i64,
     pub(super) opened_ns: u64,
     pub(super) active_ns: u64,
+    /// If the backend could not be reached for the last message: since when that was held.
+    pub(super) held_since_ns: Option<u64>,
 }
 
 impl Session {
@@ -63,6 +65,7 @@ impl Session {
             active_at_ms: now.wall_ms,
             opened_ns: now.mono_ns,
             active_ns: now.mono_ns,
+            held_since_ns: None,
         }
     }
 
@@ -81,6 +84,12 @@ impl Session {
             + self.in_flight.cost()
             + self.waiting.cost()
             + self.pushed.cost()
+    }
+
+    /// Since when a queued message that arrived then has been held. Waiting for answers to others
+    /// does not count.
+    pub(super) fn since_ns(&self, now: Now, arrived_ns: u64) -> u64 {
+        self.held_since_ns.map_or(now.mono_ns, |held_ns| held_ns.max(arrived_ns))
     }
 
     /// A message was sent or received.

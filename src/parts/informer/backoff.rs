@@ -9,11 +9,13 @@ const PAUSE_MS_MIN: u64 = 50;
 #[derive(Debug)]
 pub(super) struct Backoff {
     next_ms: u64,
+    /// Whether a version has expired since the last reset.
+    has_expired: bool,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next_ms: BACKOFF_MS_MIN }
+        Self { next_ms: BACKOFF_MS_MIN, has_expired: false }
     }
 }
 
@@ -32,6 +34,13 @@ impl Backoff {
             self.pause_ms(rng);
         }
         is_first
+    }
+
+    /// Whether this is the first version to expire since the last reset. That a server forgets
+    /// versions while it is down is no reason to wait once it answers.
+    pub(super) fn forgives_expiry(&mut self, rng: &mut Rng) -> bool {
+        let is_first_failure = self.forgives(rng);
+        !std::mem::replace(&mut self.has_expired, true) || is_first_failure
     }
 
     pub(super) fn reset(&mut self) {

@@ -177,7 +177,7 @@ impl Informer {
             (Stop::Expired, RequestKind::Watch) => {
                 self.figures.watch_errors += 1;
                 self.list_again();
-                if self.backoff.forgives(&mut self.rng) {
+                if self.backoff.forgives_expiry(&mut self.rng) {
                     return self.connect(now);
                 }
                 self.fail(now, Error::Event(410), None);

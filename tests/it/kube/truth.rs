@@ -162,6 +162,23 @@ fn versions_that_keep_expiring_are_stale() {
     assert!(scripted.output[0].contains("ends the watch with 410"), "{:?}", scripted.output);
 }
 
+/// A server that was down for long has often forgotten the version when it is back. It answers, so
+/// that the pause of up to half a minute would only delay the changes.
+#[test]
+fn after_an_outage_an_expired_version_leads_to_a_list_at_once() {
+    let mut scripted = listed();
+    scripted.receive(&[WATCH, &bookmark("7", false)].concat(), usize::MAX);
+    for _ in 0..8 {
+        scripted.end(HangUp::Reset);
+        scripted.wait();
+    }
+    assert!(scripted.last_asked().contains("resourceVersion=7&"), "{:?}", scripted.asked);
+    let back_ns = scripted.now_ns;
+    scripted.receive(&status(410), usize::MAX);
+    assert!(is_paged(scripted.last_asked()), "{:?}", scripted.asked);
+    assert_eq!(scripted.now_ns, back_ns);
+}
+
 /// As after a database was restored: the version lies in the future, and the server sends nothing.
 #[test]
 fn a_watch_that_says_nothing_to_its_end_leads_to_a_list() {
