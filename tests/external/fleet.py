@@ -165,7 +165,8 @@ listen callbacks
         """A gateway that drains holds no messages for a backend that is not there: it says so. It may not
         yet have heard of one that has just come."""
         now = time.monotonic()
-        return now < self.drained_until and (not self.backends or now - self.reachable_since < 2)
+        since = self.reachable_since
+        return now < self.drained_until and (since is None or now - since < 2)
 
     async def scales(self):
         """1 to 5 at random; 0 for a while in each round."""
