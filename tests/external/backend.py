@@ -213,6 +213,7 @@ def with_moto():
     with Backend("--gateway", front.url, *table.args("shared"), env=wrong) as backend:
         equal("moto: with a wrong key messages are answered", post(backend.url("/"), "w"), (200, b"default"))
         equal("moto: … and /readyz reports it", fetch(backend.url("/readyz")), (200, "OK, sessions degraded\n"))
+        until(lambda: backend.record("a message was not counted"))
         record = backend.record("a message was not counted") or {}
         check("moto: the log gives the reason", "credentials" in record.get("why", ""), record)
         equal("moto: nothing was counted", [item for item in table.items("shared")
