@@ -138,6 +138,15 @@ class Names(threading.Thread):
                                + question + answer, peer)
 
 
+def ask_own_names():
+    """In a namespace of its own: loopback is up, and names are asked of `Names`."""
+    resolv = SCRATCH / "resolv.conf"
+    resolv.write_text("nameserver 127.0.0.53\noptions timeout:2 attempts:1\n")
+    for command in (["ip", "link", "set", "lo", "up"],
+                    ["mount", "--bind", str(resolv), os.path.realpath("/etc/resolv.conf")]):
+        subprocess.run(command, check=True)
+
+
 # ---- clients ---------------------------------------------------------------------------------
 
 class Client:
@@ -339,11 +348,7 @@ def main():
         not_run("backends that come and go", "no namespace of its own: unshare -mn")
         check("the script is there", True)
         finish()
-    resolv = SCRATCH / "resolv.conf"
-    resolv.write_text("nameserver 127.0.0.53\noptions timeout:2 attempts:1\n")
-    for command in (["ip", "link", "set", "lo", "up"],
-                    ["mount", "--bind", str(resolv), os.path.realpath("/etc/resolv.conf")]):
-        subprocess.run(command, check=True)
+    ask_own_names()
     print(f"# {BINARY}")
     names = Names()
     section(everything, names)

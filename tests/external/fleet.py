@@ -41,7 +41,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 import harness  # noqa: E402
 import soak_parts  # noqa: E402
 from backend_parts import Backend  # noqa: E402
-from backends import Names  # noqa: E402
+from backends import Names, ask_own_names  # noqa: E402
 from cluster_api import authority, vouch  # noqa: E402
 from harness import SCRATCH, Server, check, equal, launch, records, section, until  # noqa: E402
 
@@ -365,11 +365,7 @@ def logs(fleet):
 def main():
     harness.require_binary()
     harness.raise_descriptor_limit()
-    resolv = SCRATCH / "resolv.conf"
-    resolv.write_text("nameserver 127.0.0.53\noptions timeout:2 attempts:1\n")
-    for command in (["ip", "link", "set", "lo", "up"],
-                    ["mount", "--bind", str(resolv), os.path.realpath("/etc/resolv.conf")]):
-        subprocess.run(command, check=True)
+    ask_own_names()
     authority("ca")
     vouch("shown", "/CN=localhost", "subjectAltName=DNS:localhost,IP:127.0.0.1")
     (SCRATCH / "peer-keys").write_text(secrets.token_hex(32) + "\n")
